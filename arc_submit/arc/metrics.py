@@ -1,0 +1,170 @@
+"""Metrics: what predictions and submissions are worth where the solutions are known.
+
+The only room, with the report, that takes Solutions. Every figure is a mean over test outputs except where its name says tasks. Knows
+nothing about how attempts were chosen: they are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from arc_submit.arc.grid import Grid, same_grid
+from arc_submit.arc.prediction import Prediction
+from arc_submit.arc.task import Solutions
+from arc_submit.errors import DataError
+
+Output = tuple[str, int]  # task id and index of the test input
+
+
+@dataclass(frozen=True)
+class PredictionScores:
+    """Figures of a pool of predictions, each a mean over test outputs.
+
+    Attributes:
+        outputs: how many test outputs were scored.
+        predictions: how many predictions they had in all.
+        accuracy: share of an output's predictions that are right.
+        correct_pixels: share of right cells in a prediction, 0 where the size is wrong, averaged over an output's predictions.
+        max_correct_pixels: the same for an output's best prediction.
+        correct_size: share of an output's predictions of the right size.
+        any_correct_size: share of outputs with at least one prediction of the right size.
+        pass_n: share of outputs with at least one right prediction.
+        vote_2: share of outputs whose two chosen attempts hold the right answer.
+        unanswered: share of an output's predictions that are no grid; 1 where it has none.
+    """
+
+    outputs: int
+    predictions: int
+    accuracy: float
+    correct_pixels: float
+    max_correct_pixels: float
+    correct_size: float
+    any_correct_size: float
+    pass_n: float
+    vote_2: float
+    unanswered: float
+
+    def to_json(self) -> dict[str, float]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class SubmissionScores:
+    """Kaggle's score in both readings, and its parts.
+
+    Attributes:
+        per_output: solved outputs / all outputs (what the competition's text says).
+        per_task: mean over tasks of the fraction of outputs solved (what leaderboard values fit).
+        outputs, solved_outputs: the counts behind per_output.
+        tasks, solved_tasks: how many tasks, and how many with every output solved.
+        first_attempt: share of outputs solved by attempt_1 alone.
+        unscored: tasks of the submission without a solution, left out.
+    """
+
+    per_output: float
+    per_task: float
+    outputs: int
+    solved_outputs: int
+    tasks: int
+    solved_tasks: int
+    first_attempt: float
+    unscored: int
+
+    def to_json(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def correct_pixels(grid: Grid | None, solution: Grid) -> float:
+    """Share of right cells; 0 where there is no grid or its size is wrong."""
+    if grid is None or grid.shape != solution.shape:
+        return 0.0
+    return float((grid == solution).mean())
+
+
+def score_predictions(
+    predictions: Sequence[Prediction], attempts: Mapping[Output, Sequence[Grid]], solutions: Solutions, task_ids: Sequence[str]
+) -> PredictionScores:
+    """Score a pool of predictions over all outputs of some tasks; an output without predictions counts as unanswered.
+
+    Args:
+        predictions: in any order; those of other tasks are ignored.
+        attempts: the attempts chosen from this pool, by output; at most two count.
+        task_ids: the tasks to score, all of which have solutions.
+
+    Raises:
+        DataError: where a task has no solution.
+    """
+    pools: dict[Output, list[Grid | None]] = {}
+    for prediction in predictions:
+        pools.setdefault((prediction.task, prediction.test), []).append(prediction.grid)
+    rows = []
+    for task_id in task_ids:
+        if task_id not in solutions.outputs:
+            raise DataError(f"task {task_id}: no solution to score it with")
+        for test, solution in enumerate(solutions.outputs[task_id]):
+            pool = pools.get((task_id, test), [])
+            chosen = list(attempts.get((task_id, test), []))[:2]
+            rows.append(_score_output(pool, chosen, solution))
+    names = (
+        "accuracy",
+        "correct_pixels",
+        "max_correct_pixels",
+        "correct_size",
+        "any_correct_size",
+        "pass_n",
+        "vote_2",
+        "unanswered",
+    )
+    means = {name: sum(row[i] for row in rows) / max(1, len(rows)) for i, name in enumerate(names)}
+    count = sum(len(pools.get((i, t), [])) for i in task_ids for t in range(len(solutions.outputs[i])))
+    return PredictionScores(outputs=len(rows), predictions=count, **means)
+
+
+def score_submission(attempts: Mapping[str, Sequence[Sequence[Grid]]], solutions: Solutions) -> SubmissionScores:
+    """Kaggle's score of a submission's attempts, by task id and test input.
+
+    Raises:
+        DataError: where no task has a solution, or a task's numbers of outputs differ.
+    """
+    fractions, solved, first, outputs = [], 0, 0, 0
+    for task_id, entries in attempts.items():
+        if task_id not in solutions.outputs:
+            continue
+        expected = solutions.outputs[task_id]
+        if len(expected) != len(entries):
+            raise DataError(f"task {task_id}: {len(entries)} entries but {len(expected)} solutions")
+        hits = [any(same_grid(grid, solution) for grid in entry) for entry, solution in zip(entries, expected, strict=True)]
+        first += sum(same_grid(entry[0], solution) for entry, solution in zip(entries, expected, strict=True))
+        solved += sum(hits)
+        outputs += len(hits)
+        fractions.append(sum(hits) / len(hits))
+    if not fractions:
+        raise DataError("no task of the submission has a solution: do the two files belong together?")
+    return SubmissionScores(
+        per_output=solved / outputs,
+        per_task=sum(fractions) / len(fractions),
+        outputs=outputs,
+        solved_outputs=solved,
+        tasks=len(fractions),
+        solved_tasks=sum(fraction == 1 for fraction in fractions),
+        first_attempt=first / outputs,
+        unscored=len(attempts) - len(fractions),
+    )
+
+
+def _score_output(pool: list[Grid | None], chosen: list[Grid], solution: Grid) -> tuple[float, ...]:
+    n = max(1, len(pool))
+    pixels = [correct_pixels(grid, solution) for grid in pool]
+    right = [same_grid(grid, solution) for grid in pool]
+    sizes = [grid is not None and grid.shape == solution.shape for grid in pool]
+    return (
+        sum(right) / n,
+        sum(pixels) / n,
+        max(pixels, default=0.0),
+        sum(sizes) / n,
+        float(any(sizes)),
+        float(any(right)),
+        float(any(same_grid(grid, solution) for grid in chosen)),
+        sum(grid is None for grid in pool) / n if pool else 1.0,
+    )

@@ -1,0 +1,120 @@
+"""Predictions: one grid for one test input, kept as one JSON line with where it came from.
+
+A source appends whole lines to predictions/<source>/<task>.jsonl with a single write, so that a killed process leaves at most one
+unfinished last line, which the reader drops. Knows nothing about how a grid was found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from arc_submit.arc.grid import Grid, grid_to_lists, make_grid
+from arc_submit.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """One answer to one test input.
+
+    Attributes:
+        task: task id.
+        test: index of the test input.
+        grid: the answer with the view undone, or None where what the source gave was not a grid.
+        source: search, frozen or ttft.
+        view: key of the view the answer was made under.
+        logprob: natural log of the probability of the whole answer (a search writes its own score), at most 0 for a model.
+        model: name of what made it.
+        seconds: what it took, its share of a batch included.
+        reason: why there is no grid; empty where there is one.
+    """
+
+    task: str
+    test: int
+    grid: Grid | None
+    source: str
+    view: str
+    logprob: float
+    model: str
+    seconds: float
+    reason: str = ""
+
+    def to_line(self) -> str:
+        """The JSON line, with its newline."""
+        value = {
+            "task": self.task,
+            "test": self.test,
+            "grid": None if self.grid is None else grid_to_lists(self.grid),
+            "source": self.source,
+            "view": self.view,
+            "logprob": round(self.logprob, 6),
+            "model": self.model,
+            "seconds": round(self.seconds, 4),
+        }
+        if self.reason:
+            value["reason"] = self.reason
+        return json.dumps(value, separators=(",", ":")) + "\n"
+
+
+def prediction_from_line(line: str, where: str = "prediction") -> Prediction:
+    """Read one line.
+
+    Raises:
+        DataError: naming `where` where the line is not a prediction.
+    """
+    try:
+        value = json.loads(line)
+        return Prediction(
+            task=str(value["task"]),
+            test=int(value["test"]),
+            grid=None if value["grid"] is None else make_grid(value["grid"], where),
+            source=str(value["source"]),
+            view=str(value["view"]),
+            logprob=float(value["logprob"]),
+            model=str(value["model"]),
+            seconds=float(value["seconds"]),
+            reason=str(value.get("reason", "")),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{where}: not a prediction line ({type(error).__name__}: {error})") from None
+
+
+def append_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Append whole lines in a single write and bring them to the disk.
+
+    A file whose last line was cut short by a kill is first ended with a newline, so that the broken line stays alone.
+    """
+    data = "".join(prediction.to_line() for prediction in predictions).encode()
+    if not data:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            data = b"\n" + data
+        written = os.write(descriptor, data)
+        if written != len(data):
+            raise DataError(f"{path}: only {written} of {len(data)} bytes written: free some disk space")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_predictions(path: Path) -> tuple[list[Prediction], list[str]]:
+    """All predictions of a file (none where there is no file) and a line for each line that could not be read."""
+    if not path.exists():
+        return [], []
+    predictions, problems = [], []
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                predictions.append(prediction_from_line(line, f"{path.name}: line {number}"))
+            except DataError as error:
+                problems.append(str(error))
+    return predictions, problems

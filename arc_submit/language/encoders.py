@@ -1,0 +1,284 @@
+"""Grid encoders: a grid as text and back, composed from a safe specification string.
+
+A specification such as `GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))` is parsed, never evaluated, into one flat
+encoder: a base that writes a row of cells, steps that change each row's text, and a frame around the rows. Reading back is
+strict about what is a grid (the text found must be exactly what the encoder writes for it) and tolerant of what surrounds it.
+Knows nothing about prompts or tokens. The names and layouts of the steps are those of arc24 (3rd, ARC Prize 2024).
+
+    MinimalGridEncoder()             012          rows of digits
+    GridWithSeparationEncoder("|")   0|1|2        a character between cells
+    CompactGridEncoder()             BCA012B345   height and width as letters, each row begins with its letter, no newline
+    RowNumberEncoder(e)              1 012        each row begins with its number
+    RepeatNumberEncoder(e, 3)        000111222    each character n times
+    ReplaceNumberEncoder(e, "ab..")  abc          digits replaced by ten symbols
+    GridCodeBlockEncoder(e)          ```grid ... ```
+    GridShapeEncoder(e)              ```grid shape: 2x3 ... ```
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, make_grid
+from arc_submit.errors import ArcSubmitError, ConfigError, DataError
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcd"  # 1..30 in the compact form
+DEFAULT_SYMBOLS = "abcdefghij"
+_DIGITS = "0123456789"
+
+
+class NotAGridError(ArcSubmitError):
+    """A text that does not hold exactly one grid."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A grid's text in parts: header + separator.join(rows) + footer."""
+
+    header: str
+    rows: tuple[str, ...]
+    separator: str
+    footer: str
+
+    @property
+    def text(self) -> str:
+        return self.header + self.separator.join(self.rows) + self.footer
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One reversible change of a row's text; `decode` may accept too much, since the result is encoded again and compared."""
+
+    encode: Callable[[str, int], str]
+    decode: Callable[[str, int], str]
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What stands around the rows; `find` yields (rows' text, height and width announced or None) for each candidate."""
+
+    header: Callable[[Grid], str]
+    footer: str
+    find: Callable[[str], list[tuple[str, tuple[int, int] | None]]]
+
+
+@dataclass(frozen=True)
+class GridEncoder:
+    """One composed encoder; make it with `make_encoder`.
+
+    Attributes:
+        spec: the specification it was made from.
+        numbered: whether a row's text depends on its place in the grid.
+        separator: what stands between two rows: a newline, or nothing.
+    """
+
+    spec: str
+    numbered: bool
+    separator: str
+    _steps: tuple[_Step, ...]
+    _frame: _Frame | None
+
+    def layout(self, grid: Grid) -> Layout:
+        """The grid's text in parts."""
+        rows = tuple(self.row_text(row.tolist(), i) for i, row in enumerate(grid))
+        return Layout(self.header(grid), rows, self.separator, self.footer)
+
+    def header(self, grid: Grid) -> str:
+        """What stands before the rows."""
+        return self._frame.header(grid) if self._frame else ""
+
+    @property
+    def footer(self) -> str:
+        """What stands after the rows."""
+        return self._frame.footer if self._frame else ""
+
+    def encode(self, grid: Grid) -> str:
+        """The grid's text; never begins or ends with white space."""
+        return self.layout(grid).text
+
+    def row_text(self, cells: Sequence[int], index: int) -> str:
+        """One row's text, without the separator."""
+        text = "".join(map(str, cells))
+        for step in self._steps:
+            text = step.encode(text, index)
+        return text
+
+    def decode(self, text: str) -> Grid:
+        """The one grid that a text holds.
+
+        Raises:
+            NotAGridError: where it holds none, several that differ, or one that the encoder would not write so.
+        """
+        found: dict[str, Grid] = {}
+        reasons = []
+        for body, shape in self._frame.find(text) if self._frame else self._find_rows(text):
+            try:
+                grid = self._decode_rows(body)
+                if shape is not None and grid.shape != shape:
+                    raise DataError(f"announced as {shape[0]}x{shape[1]} but {grid.shape[0]}x{grid.shape[1]}")
+                found.setdefault(body, grid)
+            except DataError as error:
+                reasons.append(str(error))
+        if len(found) == 1:
+            return next(iter(found.values()))
+        if found:
+            raise NotAGridError(f"{len(found)} different grids in the text, expected one")
+        raise NotAGridError(f"no grid in the text{': ' if reasons else ''}{reasons[0] if reasons else ''}")
+
+    def _decode_rows(self, body: str) -> Grid:
+        rows = body.split(self.separator) if self.separator else re.findall(r"[A-Za-z][0-9]+", body)
+        if len(rows) > MAX_SIDE:
+            raise DataError(f"{len(rows)} rows")
+        cells = [self._decode_row(row, i) for i, row in enumerate(rows)]
+        if None in cells:
+            raise DataError(f"row {cells.index(None)} is not a row of cells")
+        grid = make_grid(cells, "text")
+        if self.layout(grid).rows != tuple(rows) or self.separator.join(rows) != body:
+            raise DataError("the text is not what the encoder writes for the grid")
+        return grid
+
+    def _decode_row(self, text: str, index: int) -> list[int] | None:
+        for step in reversed(self._steps):
+            text = step.decode(text, index)
+        ok = 0 < len(text) <= MAX_SIDE and all(c in _DIGITS for c in text)
+        cells = [int(c) for c in text] if ok else []
+        return cells if ok else None
+
+    def _find_rows(self, text: str) -> list[tuple[str, None]]:
+        """Without a frame: every longest run of lines that are rows."""
+        runs: list[list[str]] = [[]]
+        for line in text.splitlines():
+            line = line.strip()
+            if 0 < len(line) <= 1000:
+                for place in dict.fromkeys((len(runs[-1]), 0)):
+                    cells = self._decode_row(line, place)
+                    if cells is not None and self.row_text(cells, place) == line:
+                        if place == 0 and runs[-1]:
+                            runs.append([])
+                        runs[-1].append(line)
+                        break
+                else:
+                    runs.append([])
+            else:
+                runs.append([])
+        return [(self.separator.join(run), None) for run in runs if run]
+
+
+def make_encoder(spec: str) -> GridEncoder:
+    """Build an encoder from its specification; the same object for the same text.
+
+    Raises:
+        ConfigError: naming the part that is not known or does not fit.
+    """
+    return _make_encoder(spec)
+
+
+@lru_cache(maxsize=64)
+def _make_encoder(spec: str) -> GridEncoder:
+    try:
+        node: ast.expr = ast.parse(spec.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise ConfigError(f"grid encoder {spec!r}: not of the form Outer(Inner())") from None
+    chain: list[tuple[str, list[str | int]]] = []
+    while True:
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.keywords:
+            raise ConfigError(f"grid encoder {spec!r}: each part must be a name with its arguments in brackets")
+        inner = [argument for argument in node.args if isinstance(argument, ast.Call)]
+        constants = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str | int)]
+        if len(inner) + len(constants) != len(node.args) or len(inner) > 1 or (inner and node.args[0] is not inner[0]):
+            raise ConfigError(f"grid encoder {spec!r}: {node.func.id} takes one encoder first, then plain strings or numbers")
+        chain.append((node.func.id, constants))
+        if not inner:
+            break
+        node = inner[0]
+    base, base_arguments = chain[-1]
+    steps: list[_Step] = []
+    frame: _Frame | None = None
+    separator = "\n"
+    if base == "MinimalGridEncoder":
+        _arguments(spec, base, base_arguments, 0)
+    elif base == "GridWithSeparationEncoder":
+        steps.append(_separation(spec, *_arguments(spec, base, base_arguments or ["|"], 1)))
+    elif base == "CompactGridEncoder" and len(chain) == 1:
+        _arguments(spec, base, base_arguments, 0)
+        steps.append(_Step(lambda row, i: LETTERS[i] + row, lambda text, i: text[1:]))
+        frame, separator = _COMPACT, ""
+    elif base == "CompactGridEncoder":
+        raise ConfigError(f"grid encoder {spec!r}: CompactGridEncoder has its own shape and row marks and cannot be wrapped")
+    else:
+        known = ", ".join((*_BASES, *_STEPS, *_FRAMES))
+        raise ConfigError(f"grid encoder {spec!r}: {base} is not one to begin with; known: {known}")
+    numbered = base == "CompactGridEncoder"
+    for name, arguments in reversed(chain[:-1]):
+        if name in _STEPS:
+            steps.append(_STEPS[name](spec, *_arguments(spec, name, arguments, 0 if name == "RowNumberEncoder" else None)))
+            numbered |= name == "RowNumberEncoder"
+        elif name in _FRAMES and frame is None:
+            _arguments(spec, name, arguments, 0)
+            frame = _FRAMES[name]
+        elif name in _FRAMES:
+            raise ConfigError(f"grid encoder {spec!r}: GridShapeEncoder and GridCodeBlockEncoder both write the fence; keep one")
+        else:
+            raise ConfigError(f"grid encoder {spec!r}: {name} is not known; known: {', '.join((*_BASES, *_STEPS, *_FRAMES))}")
+    return GridEncoder(spec, numbered, separator, tuple(steps), frame)
+
+
+def _arguments(spec: str, name: str, arguments: list[str | int], count: int | None) -> list[str | int]:
+    if len(arguments) > 1 or (count is not None and len(arguments) != count):
+        raise ConfigError(f"grid encoder {spec!r}: {name} cannot take {len(arguments)} plain arguments")
+    return arguments
+
+
+def _separation(spec: str, mark: str | int = "|") -> _Step:
+    if not isinstance(mark, str) or len(mark) != 1 or (mark.isspace() and mark != " ") or mark in _DIGITS + "`":
+        raise ConfigError(f"grid encoder {spec!r}: the separation must be one character that is no digit, newline or backtick")
+    return _Step(lambda row, i: mark.join(row), lambda text, i: text[::2])
+
+
+def _row_number(spec: str) -> _Step:
+    return _Step(lambda row, i: f"{i + 1} {row}", lambda text, i: text.partition(" ")[2])
+
+
+def _repeat(spec: str, times: str | int = 3) -> _Step:
+    if not isinstance(times, int) or not 2 <= times <= 9:
+        raise ConfigError(f"grid encoder {spec!r}: RepeatNumberEncoder repeats 2 to 9 times")
+    return _Step(lambda row, i: "".join(c * times for c in row), lambda text, i: text[::times])
+
+
+def _replace(spec: str, symbols: str | int = DEFAULT_SYMBOLS) -> _Step:
+    ok = isinstance(symbols, str) and len(symbols) == len(set(symbols)) == COLOURS
+    if not ok or any(c.isspace() or c in _DIGITS + "`" for c in str(symbols)):
+        raise ConfigError(f"grid encoder {spec!r}: ReplaceNumberEncoder needs ten different symbols, no digit, space or backtick")
+    there, back = str.maketrans(_DIGITS, str(symbols)), str.maketrans(str(symbols), _DIGITS)
+    return _Step(lambda row, i: row.translate(there), lambda text, i: text.translate(back))
+
+
+def _find_block(text: str) -> list[tuple[str, tuple[int, int] | None]]:
+    return [(body, None) for body in re.findall(r"```grid\n([^`]*)\n```", text)]
+
+
+def _find_shape_block(text: str) -> list[tuple[str, tuple[int, int] | None]]:
+    blocks = re.findall(r"```grid shape: ([0-9]{1,2})x([0-9]{1,2})\n([^`]*)\n```", text)
+    return [(body, (int(height), int(width))) for height, width, body in blocks]
+
+
+def _find_compact(text: str) -> list[tuple[str, tuple[int, int] | None]]:
+    pattern = r"(?<![A-Za-z0-9])([A-Za-d])([A-Za-d])((?:[A-Za-d][0-9]{1,30}){1,30})(?![A-Za-z0-9])"
+    return [(body, (LETTERS.index(height) + 1, LETTERS.index(width) + 1)) for height, width, body in re.findall(pattern, text)]
+
+
+_BASES = ("MinimalGridEncoder", "GridWithSeparationEncoder", "CompactGridEncoder")
+_STEPS: dict[str, Callable[..., _Step]] = {
+    "RowNumberEncoder": _row_number,
+    "RepeatNumberEncoder": _repeat,
+    "ReplaceNumberEncoder": _replace,
+}
+_FRAMES = {
+    "GridCodeBlockEncoder": _Frame(lambda grid: "```grid\n", "\n```", _find_block),
+    "GridShapeEncoder": _Frame(lambda grid: f"```grid shape: {grid.shape[0]}x{grid.shape[1]}\n", "\n```", _find_shape_block),
+}
+_COMPACT = _Frame(lambda grid: LETTERS[grid.shape[0] - 1] + LETTERS[grid.shape[1] - 1], "", _find_compact)

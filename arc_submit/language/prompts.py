@@ -1,0 +1,156 @@
+"""Prompts: what is said to a model about a task, as chat turns whose parts are texts and grids.
+
+Each version has a name that a model's files can state, and a kind: which question it asks (the output; a further input; which of two
+outputs; whether an output is right). Turns hold the grids themselves, so that any grid encoder and any model's own chat
+template can render them. Knows nothing about tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from arc_submit.arc.grid import Grid
+from arc_submit.arc.task import Pair
+from arc_submit.errors import ConfigError
+
+Part = str | Grid
+Kind = Literal["output", "inputs", "select", "verify"]
+SELECT_ANSWERS = ("1", "2")
+VERIFY_ANSWERS = ("yes", "no")
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """One message of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class PromptVersion:
+    """One way to ask.
+
+    Attributes:
+        name: what configuration and model files call it.
+        kind: the question; it fixes what `build` needs and what the answer is.
+        build: (pairs, test input or None, candidate outputs) -> turns, the last of them the user's.
+    """
+
+    name: str
+    kind: Kind
+    build: Callable[[Sequence[Pair], Grid | None, Sequence[Grid]], list[Turn]]
+
+    def turns(self, pairs: Sequence[Pair], test: Grid | None = None, candidates: Sequence[Grid] = ()) -> list[Turn]:
+        """The chat up to the answer.
+
+        Args:
+            pairs: the train pairs shown (for the kind "inputs" only their inputs are).
+            test: the test input; none for the kind "inputs".
+            candidates: two outputs for "select", one for "verify", else none.
+
+        Raises:
+            ConfigError: where the arguments do not fit the kind.
+        """
+        needed = {"output": 0, "inputs": 0, "select": 2, "verify": 1}[self.kind]
+        if len(candidates) != needed or (test is None) != (self.kind == "inputs"):
+            raise ConfigError(f"prompt {self.name} takes {needed} candidates and {'no' if self.kind == 'inputs' else 'a'} test input")
+        return self.build(pairs, test, candidates)
+
+
+def prompt_version(name: str) -> PromptVersion:
+    """The version of that name.
+
+    Raises:
+        ConfigError: where there is none.
+    """
+    if name not in PROMPTS:
+        raise ConfigError(f"no prompt version {name!r}; known: {', '.join(PROMPTS)}")
+    return PROMPTS[name]
+
+
+_SYSTEM = "You solve grid puzzles: find the rule that the examples share and apply it exactly."
+
+
+def _output_v0(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
+    rule = "Every example below turns an input grid into an output grid by one common rule. Cells are digits that stand for colours.\n"
+    assert test is not None
+    return [
+        Turn("system", (_SYSTEM,)),
+        Turn("user", (rule, *_examples(pairs), "\n# Test\n\nInput:\n", test, "\n\nWrite the output grid of the test.")),
+    ]
+
+
+def _output_v1(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
+    """The shortest wording: where max_seq_len is dear, words are cells that do not fit."""
+    parts: list[Part] = []
+    for pair in pairs:
+        parts += ["Input:\n", pair.input, "\nOutput:\n", pair.output, "\n\n"]
+    assert test is not None
+    return [Turn("system", ("ARC puzzle.",)), Turn("user", (*parts, "Input:\n", test, "\nOutput:"))]
+
+
+def _output_from_turns(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
+    """No words at all: each train pair is a turn of the user and the answer to it. What the pocket model reads."""
+    turns: list[Turn] = []
+    for pair in pairs:
+        turns += [Turn("user", (pair.input,)), Turn("assistant", (pair.output,))]
+    assert test is not None
+    return [*turns, Turn("user", (test,))]
+
+
+def _inputs_v0(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
+    parts: list[Part] = ["The grids below were drawn by one common rule. Cells are digits that stand for colours.\n"]
+    for i, pair in enumerate(pairs, 1):
+        parts += [f"\n# Grid {i}\n\n", pair.input, "\n"]
+    return [Turn("system", (_SYSTEM,)), Turn("user", (*parts, "\nWrite one more grid that follows the same rule."))]
+
+
+def _select_v0(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
+    rule = "Every example below turns an input grid into an output grid by one common rule. Two outputs are proposed for the test.\n"
+    assert test is not None
+    question = "\n\nOne of them follows the rule. Answer with its number, 1 or 2, and nothing else."
+    proposals = ("\n\n# Proposal 1\n\n", candidates[0], "\n\n# Proposal 2\n\n", candidates[1])
+    return [
+        Turn("system", (_SYSTEM,)),
+        Turn("user", (rule, *_examples(pairs), "\n# Test\n\nInput:\n", test, *proposals, question)),
+    ]
+
+
+def _verify_v0(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
+    rule = "Every example below turns an input grid into an output grid by one common rule. An output is proposed for the test.\n"
+    assert test is not None
+    question = "\n\nDoes it follow the rule in every cell? Answer yes or no, and nothing else."
+    return [
+        Turn("system", (_SYSTEM,)),
+        Turn("user", (rule, *_examples(pairs), "\n# Test\n\nInput:\n", test, "\n\n# Proposal\n\n", candidates[0], question)),
+    ]
+
+
+def _examples(pairs: Sequence[Pair]) -> list[Part]:
+    parts: list[Part] = []
+    for i, pair in enumerate(pairs, 1):
+        parts += [f"\n# Example {i}\n\nInput:\n", pair.input, "\n\nOutput:\n", pair.output, "\n"]
+    return parts
+
+
+def is_grid(part: Part) -> bool:
+    """Whether a part of a turn is a grid rather than a text."""
+    return isinstance(part, np.ndarray)
+
+
+PROMPTS = {
+    version.name: version
+    for version in (
+        PromptVersion("output-from-examples-v0", "output", _output_v0),
+        PromptVersion("output-from-examples-v1", "output", _output_v1),
+        PromptVersion("output-from-turns-v0", "output", _output_from_turns),
+        PromptVersion("input-from-inputs-v0", "inputs", _inputs_v0),
+        PromptVersion("select-output-from-examples-v0", "select", _select_v0),
+        PromptVersion("verify-output-from-examples-v0", "verify", _verify_v0),
+    )
+}

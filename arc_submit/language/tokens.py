@@ -1,0 +1,237 @@
+"""Turns to token ids, without tokenizing the same row twice.
+
+Rendering a chat and tokenizing its text costs more than a small model's forward pass. Here the chat template is rendered once for each
+number of turns with marks where the grids go, the words between are tokenized once, and a row's tokens are put together from the
+tokens of its cells (or kept from the last time it was seen). That the result equals tokenizing the whole text is tried on random
+tasks when a writer is made; where it does not hold for some tokenizer, the whole text is tokenized and `reason` says so. Knows
+nothing about tasks' files or models.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, frozen
+from arc_submit.arc.task import Pair
+from arc_submit.errors import ConfigError
+from arc_submit.language.encoders import GridEncoder
+from arc_submit.language.prompts import Part, PromptVersion, Turn
+
+_FIRST_MARK = 0xE000  # private use characters: no template or encoder writes them
+_MARK = re.compile("([\ue000-\uf8ff])")
+_CACHED_ROWS = 200_000
+
+
+@dataclass(frozen=True)
+class _RowPattern:
+    """How a row's tokens are made of its cells': prefix + first[cell 0] + rest[cell 1] + ... + suffix."""
+
+    prefix: list[int]
+    first: list[list[int]]
+    rest: list[list[int]]
+    suffix: list[int]
+
+    def tokens(self, cells: Sequence[int]) -> list[int]:
+        ids = self.prefix + self.first[cells[0]]
+        for cell in cells[1:]:
+            ids += self.rest[cell]
+        return ids + self.suffix
+
+
+class PromptWriter:
+    """Writes one prompt version with one grid encoder for one tokenizer.
+
+    Args:
+        tokenizer: a transformers tokenizer with a chat template.
+        encoder: how grids are written.
+        prompt: what is said around them.
+        reuse: False tokenizes the whole text each time (the known practice, kept for measuring against).
+
+    Attributes:
+        reuse: whether tokens are reused.
+        reason: why, or why not.
+        end_id: the token that ends an answer.
+
+    Raises:
+        ConfigError: where the tokenizer has no chat template or end mark, or cannot write the prompt.
+    """
+
+    def __init__(self, tokenizer: Any, encoder: GridEncoder, prompt: PromptVersion, reuse: bool = True):
+        if not getattr(tokenizer, "chat_template", None):
+            raise ConfigError(f"the tokenizer of {tokenizer.name_or_path} has no chat template; add chat_template.jinja to the model")
+        if tokenizer.eos_token_id is None:
+            raise ConfigError(f"the tokenizer of {tokenizer.name_or_path} has no end mark; set eos_token in tokenizer_config.json")
+        self.tokenizer = tokenizer
+        self.encoder = encoder
+        self.prompt = prompt
+        self.end_id: int = tokenizer.eos_token_id
+        self._templates: dict[Any, str] = {}
+        self._literals: dict[str, list[int]] = {}
+        self._lengths: dict[tuple[int, int], int] = {}
+        self._rows: dict[tuple[int, bool, bytes], list[int]] = {}
+        self._patterns: dict[tuple[int, bool], _RowPattern | None] = {}
+        self._check_vocabulary()
+        self.reuse, self.reason = (True, "") if reuse else (False, "asked not to reuse tokens")
+        if reuse:
+            self.reuse, self.reason = self._try_reuse()
+
+    def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
+        """Token ids of the chat with the mark that asks for an answer at its end."""
+        return self._ids(turns, generation=True)
+
+    def sample_ids(self, turns: Sequence[Turn], answer: Part) -> tuple[list[int], int]:
+        """Token ids of the chat with its answer and end mark, and the place where the answer begins."""
+        start = len(self.prompt_ids(turns))
+        ids = self._ids([*turns, Turn("assistant", (answer,))], generation=False)
+        # Some templates write a newline after the end mark; the model is to stop at the mark.
+        while ids and ids[-1] != self.end_id:
+            ids.pop()
+        if len(ids) <= start:
+            raise ConfigError(f"the chat template of {self.tokenizer.name_or_path} does not end an answer with its eos_token")
+        return ids, start
+
+    def answer_length(self, shape: tuple[int, int]) -> int:
+        """How many tokens an answer with a grid of that shape takes, end mark included."""
+        if shape not in self._lengths:
+            self._lengths[shape] = len(self._tokenize(self.encoder.encode(frozen(np.zeros(shape))))) + 1
+        return self._lengths[shape]
+
+    def decode(self, ids: Sequence[int]) -> Grid:
+        """The grid in an answer's tokens; the end mark may be there or not.
+
+        Raises:
+            NotAGridError: where there is not exactly one.
+        """
+        return self.encoder.decode(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def text(self, turns: Sequence[Turn], generation: bool = True) -> str:
+        """The chat as text, rendered by the model's own template."""
+        parts = [part for turn in turns for part in turn.parts if not isinstance(part, str)]
+        pieces = _MARK.split(self._template(turns, generation))
+        return "".join(self.encoder.encode(parts[ord(p) - _FIRST_MARK]) if _MARK.fullmatch(p) else p for p in pieces)
+
+    def _ids(self, turns: Sequence[Turn], generation: bool) -> list[int]:
+        if not self.reuse:
+            return self._tokenize(self.text(turns, generation))
+        grids = [part for turn in turns for part in turn.parts if not isinstance(part, str)]
+        ids: list[int] = []
+        literal = ""
+        for piece in _MARK.split(self._template(turns, generation)):
+            if not _MARK.fullmatch(piece):
+                literal += piece
+                continue
+            grid = grids[ord(piece) - _FIRST_MARK]
+            # Only rows are cut out of the text: the words on both sides of them are tokenized as one piece, as they must be.
+            ids += self._literal(literal + self.encoder.header(grid))
+            newline, last = self.encoder.separator == "\n", len(grid) - 1
+            for i in range(len(grid)):
+                ids += self._row(grid[i], i, newline and i < last)
+            literal = self.encoder.footer
+        return ids + self._literal(literal)
+
+    def _row(self, row: Any, index: int, newline: bool) -> list[int]:
+        place = index if self.encoder.numbered else 0
+        key = (place, newline, row.tobytes())
+        ids = self._rows.get(key)
+        if ids is None:
+            cells = row.tolist()
+            if (place, newline) not in self._patterns:
+                self._patterns[place, newline] = self._find_pattern(place, newline)
+            pattern = self._patterns[place, newline]
+            ids = pattern.tokens(cells) if pattern else self._tokenize_row(cells, place, newline)
+            if len(self._rows) >= _CACHED_ROWS:
+                self._rows.clear()
+            self._rows[key] = ids
+        return ids
+
+    def _literal(self, text: str) -> list[int]:
+        if text not in self._literals:
+            self._literals[text] = self._tokenize(text) if text else []
+        return self._literals[text]
+
+    def _tokenize(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _tokenize_row(self, cells: Sequence[int], index: int, newline: bool) -> list[int]:
+        return self._tokenize(self.encoder.row_text(cells, index) + ("\n" if newline else ""))
+
+    def _find_pattern(self, index: int, newline: bool) -> _RowPattern | None:
+        """Learn from rows of one and two cells how cells become tokens, and try it on random rows."""
+        ones = [self._tokenize_row([c], index, newline) for c in range(COLOURS)]
+        twos = [self._tokenize_row([0, c], index, newline) for c in range(COLOURS)]
+        start = next((i for i, column in enumerate(zip(*ones, strict=False)) if len(set(column)) > 1), None)
+        if start is None or len({len(ids) for ids in ones}) > 1:
+            return None
+        end = next(i for i, column in enumerate(zip(*(ids[::-1] for ids in ones), strict=False)) if len(set(column)) > 1)
+        stop = len(ones[0]) - end
+        pattern = _RowPattern(
+            ones[0][:start],
+            [ids[start:stop] for ids in ones],
+            [ids[stop : len(ids) - end] for ids in twos],
+            ones[0][stop:],
+        )
+        rng = np.random.default_rng(index)
+        rows = [rng.integers(0, COLOURS, width).tolist() for width in (*range(1, MAX_SIDE + 1), MAX_SIDE)]
+        rows += [[c] * width for c in range(COLOURS) for width in (2, 3, 4, 7, MAX_SIDE)]
+        if any(not ids for ids in pattern.rest):
+            return None
+        return pattern if all(pattern.tokens(row) == self._tokenize_row(row, index, newline) for row in rows) else None
+
+    def _template(self, turns: Sequence[Turn], generation: bool) -> str:
+        """The chat rendered with a mark for each grid; kept by the words and roles, which repeat from task to task."""
+        key = (generation, *((turn.role, *(part if isinstance(part, str) else None for part in turn.parts)) for turn in turns))
+        if key not in self._templates:
+            mark = _FIRST_MARK
+            messages = []
+            for turn in turns:
+                content = ""
+                for part in turn.parts:
+                    if isinstance(part, str):
+                        content += part
+                    else:
+                        content += chr(mark)
+                        mark += 1
+                messages.append({"role": turn.role, "content": content})
+            # enable_thinking is for templates that know it (Qwen3); the others never look.
+            self._templates[key] = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=generation, enable_thinking=False
+            )
+        return self._templates[key]
+
+    def _probe_turns(self, rng: np.random.Generator) -> list[Turn]:
+        def grid() -> Grid:
+            return frozen(rng.integers(0, COLOURS, rng.integers(1, MAX_SIDE + 1, 2)))
+
+        pairs = [Pair(grid(), grid()) for _ in range(int(rng.integers(1, 5)))]
+        candidates = {"select": 2, "verify": 1}.get(self.prompt.kind, 0)
+        test = None if self.prompt.kind == "inputs" else grid()
+        return self.prompt.turns(pairs, test, [grid() for _ in range(candidates)])
+
+    def _check_vocabulary(self) -> None:
+        turns = self._probe_turns(np.random.default_rng(0))
+        text = self.text(turns)
+        ids = self._tokenize(text)
+        unknown = self.tokenizer.unk_token_id
+        if not ids or (unknown is not None and unknown in ids):
+            raise ConfigError(
+                f"{self.tokenizer.name_or_path}: its vocabulary cannot write prompt {self.prompt.name} with {self.encoder.spec}; "
+                "use the prompt and grid encoder that the model's arc_submit.json names"
+            )
+
+    def _try_reuse(self) -> tuple[bool, str]:
+        self.reuse = True
+        rng = np.random.default_rng(1)
+        for _ in range(4):
+            turns = self._probe_turns(rng)
+            if self._ids(turns, True) != self._tokenize(self.text(turns)):
+                return (
+                    False,
+                    "rows tokenized alone differ from rows tokenized in the text, so the whole text is tokenized each time",
+                )
+        return True, "rows tokenized alone equal rows tokenized in the text"

@@ -1,0 +1,117 @@
+"""The pocket model's make: its tokenizer and its shape, and the file that says how a model wants to be asked.
+
+The pocket model is a small Qwen2 that ships with the project, so that everything runs with no download. Its vocabulary is one token for each
+character of the compact grid form and four marks. Knows nothing about how it is trained (arc_submit.training.pocket does).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from arc_submit.errors import ConfigError, DataError
+from arc_submit.language.encoders import LETTERS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast, Qwen2Config
+
+CARD = "arc_submit.json"
+START, ANSWER, END, PAD, UNKNOWN = "<|start|>", "<|answer|>", "<|end|>", "<|pad|>", "<|unknown|>"
+VOCABULARY = [PAD, START, ANSWER, END, UNKNOWN, *"0123456789", *LETTERS]
+# Each train pair is a turn of the user and its answer, so that a prompt reads: start in answer out end in answer out end ...
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ message.content }}"
+    "{% if message.role == 'user' %}{% if not loop.last or add_generation_prompt %}" + ANSWER + "{% endif %}"
+    "{% elif message.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+)
+
+
+@dataclass(frozen=True)
+class AskedHow:
+    """How a model wants to be asked, kept beside its weights in arc_submit.json.
+
+    Attributes:
+        grid_encoder: specification of the grid encoder it was trained with.
+        prompt: name of the prompt version it was trained with.
+        max_seq_len: the longest prompt with answer, in tokens, that it was trained on.
+    """
+
+    grid_encoder: str
+    prompt: str
+    max_seq_len: int
+
+    def save(self, folder: Path) -> None:
+        """Write the file."""
+        (folder / CARD).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+def read_asked_how(folder: Path) -> AskedHow | None:
+    """What the model's folder says, or None where it says nothing.
+
+    Raises:
+        DataError: where the file is there and does not hold what it should.
+    """
+    path = folder / CARD
+    if not path.exists():
+        return None
+    try:
+        value: Any = json.loads(path.read_text(encoding="utf-8"))
+        return AskedHow(str(value["grid_encoder"]), str(value["prompt"]), int(value["max_seq_len"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: grid_encoder, prompt and max_seq_len are expected ({type(error).__name__}: {error})") from None
+
+
+def make_pocket_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer with one token for each character of the compact grid form."""
+    from tokenizers import Regex, Tokenizer
+    from tokenizers.decoders import Fuse
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Split
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(WordLevel({token: i for i, token in enumerate(VOCABULARY)}, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = Fuse()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=START,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        extra_special_tokens=[ANSWER],
+        clean_up_tokenization_spaces=False,
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    if len(fast) != len(VOCABULARY):
+        raise ConfigError(f"the pocket tokenizer has {len(fast)} tokens instead of {len(VOCABULARY)}: this transformers adds its own")
+    return fast
+
+
+def pocket_config(hidden: int = 192, layers: int = 6, max_seq_len: int = 4096) -> Qwen2Config:
+    """The shape of the pocket model: heads of 64, an MLP of 8/3 the width, embeddings tied.
+
+    Args:
+        hidden: width, a multiple of 64.
+        layers: number of layers.
+        max_seq_len: longest sequence the engines will allow.
+    """
+    from transformers import Qwen2Config
+
+    if hidden % 64:
+        raise ConfigError(f"a width of {hidden} is no multiple of the head size 64")
+    return Qwen2Config(
+        vocab_size=-(-len(VOCABULARY) // 16) * 16,
+        hidden_size=hidden,
+        intermediate_size=hidden * 8 // 3,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        num_key_value_heads=hidden // 64,
+        max_position_embeddings=max_seq_len,
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        pad_token_id=VOCABULARY.index(PAD),
+        bos_token_id=VOCABULARY.index(START),
+        eos_token_id=VOCABULARY.index(END),
+    )

@@ -1,0 +1,1 @@
+"""Training: the pocket base model. Knows models and prompts; knows nothing about runs and submissions."""
