@@ -1,7 +1,7 @@
 """The pocket model's make: its tokenizer and its shape, and the file that says how a model wants to be asked.
 
-The pocket model is a small Qwen2 that ships with the project, so that everything runs with no download. Its vocabulary is one token for each
-character of the compact grid form and four marks. Knows nothing about how it is trained (arc_submit.training.pocket does).
+The pocket model is a small Qwen2 that ships with the project, so that everything runs with no download. Its vocabulary is one token
+for each character of the compact grid form and a few marks. Knows nothing about how it is trained (arc_submit.training.pocket does).
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def make_pocket_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def pocket_config(hidden: int = 192, layers: int = 6, max_seq_len: int = 4096) -> Qwen2Config:
-    """The shape of the pocket model: heads of 64, an MLP of 8/3 the width, embeddings tied.
+    """The shape of the pocket model: heads of 64 that share keys and values, an MLP of 8/3 the width, embeddings tied.
 
     Args:
         hidden: width, a multiple of 64.
@@ -104,10 +104,11 @@ def pocket_config(hidden: int = 192, layers: int = 6, max_seq_len: int = 4096) -
     return Qwen2Config(
         vocab_size=-(-len(VOCABULARY) // 16) * 16,
         hidden_size=hidden,
-        intermediate_size=hidden * 8 // 3,
+        # Whole SIMD vectors in every row: an answer is then the same in whichever slot it is written.
+        intermediate_size=-(-hidden * 8 // 3 // 64) * 64,
         num_hidden_layers=layers,
         num_attention_heads=hidden // 64,
-        num_key_value_heads=hidden // 64,
+        num_key_value_heads=1,  # generation on a CPU is bound by reading the keys and values: one head reads a third
         max_position_embeddings=max_seq_len,
         tie_word_embeddings=True,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},

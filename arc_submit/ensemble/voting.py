@@ -1,0 +1,56 @@
+"""Voting: the grids that most predictions agree on.
+
+A pure function from predictions to ranked answers; the order in which predictions came never matters. Knows nothing about solutions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from arc_submit.arc.grid import Grid, grid_id
+from arc_submit.arc.metrics import Output
+from arc_submit.arc.prediction import Prediction
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One distinct answer to one test input.
+
+    Attributes:
+        grid: the answer.
+        votes: how many predictions gave it.
+        mean_logprob: the mean over those predictions of their log-probability.
+    """
+
+    grid: Grid
+    votes: int
+    mean_logprob: float
+
+
+def vote(predictions: Iterable[Prediction]) -> list[Candidate]:
+    """The distinct answers among predictions for one test input, best first.
+
+    Most votes first; ties go to the higher mean log-probability, then to the grid's bytes, so that the ranking is the same for any
+    order of the predictions. Predictions without a grid do not vote.
+    """
+    pools: dict[bytes, list[Prediction]] = {}
+    for prediction in predictions:
+        if prediction.grid is not None:
+            pools.setdefault(grid_id(prediction.grid), []).append(prediction)
+    candidates = []
+    for pool in pools.values():
+        grid = pool[0].grid
+        assert grid is not None
+        # fsum is exact, so that the mean does not depend on the order either.
+        candidates.append(Candidate(grid, len(pool), math.fsum(p.logprob for p in pool) / len(pool)))
+    return sorted(candidates, key=lambda c: (-c.votes, -c.mean_logprob, grid_id(c.grid)))
+
+
+def vote_all(predictions: Iterable[Prediction]) -> dict[Output, list[Candidate]]:
+    """`vote` for every (task, test input) that has predictions."""
+    pools: dict[Output, list[Prediction]] = {}
+    for prediction in predictions:
+        pools.setdefault((prediction.task, prediction.test), []).append(prediction)
+    return {output: vote(pool) for output, pool in pools.items()}

@@ -1,0 +1,1 @@
+"""What Kaggle asks for: notebooks in step with their scripts. Knows nothing about tasks or models."""

@@ -1,0 +1,198 @@
+"""The frozen source: predictions of a base model as it is, under several views of each task.
+
+This is what a worker runs: it loads a model once, then takes jobs, each a few tasks, and appends every prediction to the run directory the
+moment it ends. What is there already is not made again, and a task that fails is that task's alone. Knows nothing about
+the run's budget or about workers.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from arc_submit.arc.datasets import read_task
+from arc_submit.arc.prediction import Prediction, append_predictions, read_predictions
+from arc_submit.arc.task import Task
+from arc_submit.arc.views import View, choose_views
+from arc_submit.errors import ArcSubmitError, ConfigError
+from arc_submit.language.encoders import NotAGridError, make_encoder
+from arc_submit.language.fitting import DoesNotFitError, fit_prompt
+from arc_submit.language.prompts import prompt_version
+from arc_submit.language.tokens import PromptWriter
+from arc_submit.models.engine import Completion, Engine, Request
+from arc_submit.models.pocket import AskedHow, read_asked_how
+
+SOURCE = "frozen"
+
+
+@dataclass(frozen=True)
+class FrozenSettings:
+    """What a worker needs to know, sent to it as JSON.
+
+    Attributes:
+        run: the run directory.
+        model: the model's folder.
+        views: predictions for each test input.
+        seed: of views and of the choice of train pairs.
+        keep_background: views keep colour 0.
+        grid_encoder, prompt, max_seq_len: how to ask; None takes what the model's arc_submit.json says.
+        slots: answers written together.
+        threads: CPU threads of the worker.
+        device: "cpu", "cuda:0", ...
+    """
+
+    run: str
+    model: str
+    views: int
+    seed: int
+    keep_background: bool
+    grid_encoder: str | None
+    prompt: str | None
+    max_seq_len: int | None
+    slots: int
+    threads: int
+    device: str
+
+
+def asked_how(settings: FrozenSettings) -> AskedHow:
+    """How the model is asked: the settings first, then what its files say.
+
+    Raises:
+        ConfigError: where neither says.
+    """
+    stated = read_asked_how(Path(settings.model))
+    grid_encoder = settings.grid_encoder or (stated.grid_encoder if stated else None)
+    prompt = settings.prompt or (stated.prompt if stated else None)
+    max_seq_len = settings.max_seq_len or (stated.max_seq_len if stated else None)
+    if grid_encoder is None or prompt is None or max_seq_len is None:
+        raise ConfigError(f"model {settings.model} has no arc_submit.json: give --grid-encoder, --prompt and --max-seq-len")
+    return AskedHow(grid_encoder, prompt, max_seq_len)
+
+
+@dataclass(frozen=True)
+class ViewRequest:
+    """A request with what it takes to read its answer."""
+
+    request: Request
+    task: str
+    test: int
+    view: View
+
+
+def plan_requests(
+    writer: PromptWriter, task: Task, views: int, seed: int, max_seq_len: int, keep_background: bool = False
+) -> tuple[list[ViewRequest], list[str]]:
+    """One request for each test input and view of a task, and a line for each that no prompt fits.
+
+    The same task, seed and number of views give the same requests whatever else is in the run.
+    """
+    identity = zlib.crc32(task.id.encode())
+    planned, refused = [], []
+    for number, view in enumerate(choose_views(len(task.train), views, seed * 1_000_003 + identity, keep_background)):
+        seen = view.apply_task(task)
+        for test in range(len(task.tests)):
+            try:
+                prompt = fit_prompt(writer, seen, test, max_seq_len, np.random.default_rng([seed, identity, number, test]))
+            except DoesNotFitError as error:
+                refused.append(str(error))
+                continue
+            planned.append(ViewRequest(Request(f"{task.id}/{test}/{view.key}", prompt.ids, prompt.answer_tokens), task.id, test, view))
+    return planned, refused
+
+
+def read_answer(writer: PromptWriter, asked: ViewRequest, completion: Completion, model: str) -> Prediction:
+    """The prediction in a completion, with its view undone; one that ran out of tokens or holds no grid says so."""
+    grid, reason = None, ""
+    if completion.finished == "length":
+        reason = f"no end after {len(completion.tokens)} tokens"
+    else:
+        try:
+            grid = asked.view.undo(writer.decode(completion.tokens))
+        except NotAGridError as error:
+            reason = str(error)
+    return Prediction(asked.task, asked.test, grid, SOURCE, asked.view.key, completion.logprob, model, completion.seconds, reason)
+
+
+def predict(
+    engine: Engine, writer: PromptWriter, planned: list[ViewRequest], model: str, on_step: Callable[[], None] | None = None
+) -> Iterator[Prediction]:
+    """Predictions for planned requests, as they end."""
+    by_id = {asked.request.id: asked for asked in planned}
+    for completion in engine.generate([asked.request for asked in planned], on_step):
+        yield read_answer(writer, by_id[completion.id], completion, model)
+
+
+def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Load the model and return the function that does a job: {"tasks": [task ids]} -> counts, refusals and failures by task.
+
+    Raises:
+        ArcSubmitError: where the model or the way to ask it cannot work.
+    """
+    from arc_submit.models.transformers_engine import load_transformers_engine
+
+    settings = FrozenSettings(**settings_json)
+    torch.set_num_threads(settings.threads)
+    how = asked_how(settings)
+    engine, tokenizer, reason = load_transformers_engine(Path(settings.model), torch.device(settings.device), settings.slots)
+    if how.max_seq_len > engine.limit:
+        raise ConfigError(f"max_seq_len {how.max_seq_len} is over the {engine.limit} tokens that model {settings.model} takes; lower it")
+    writer = PromptWriter(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    if writer.prompt.kind != "output":
+        raise ConfigError(f"prompt {how.prompt} does not ask for the output; choose one named output-from-...")
+    print(f"model {settings.model}: {settings.device}, {engine.model.dtype} ({reason}); tokens: {writer.reason}", flush=True)
+    beat()
+
+    def do(job: dict[str, Any]) -> dict[str, Any]:
+        return predict_tasks(Path(settings.run), job["tasks"], engine, writer, settings, how.max_seq_len, beat)
+
+    return do
+
+
+def predict_tasks(
+    run: Path,
+    task_ids: list[str],
+    engine: Engine,
+    writer: PromptWriter,
+    settings: FrozenSettings,
+    max_seq_len: int,
+    beat: Callable[[], None],
+) -> dict[str, Any]:
+    """Make every prediction of some tasks that the run directory does not hold yet.
+
+    Returns {"tasks": {id: {"made", "held", "refused": [lines], "failed": line or "", "seconds"}}}.
+    """
+    started = time.monotonic()
+    results: dict[str, dict[str, Any]] = {}
+    planned: list[ViewRequest] = []
+    for task_id in task_ids:
+        result: dict[str, Any] = {"made": 0, "held": 0, "refused": [], "failed": "", "seconds": 0.0}
+        results[task_id] = result
+        try:
+            task = read_task(run / "tasks" / f"{task_id}.json")
+            asked, result["refused"] = plan_requests(writer, task, settings.views, settings.seed, max_seq_len, settings.keep_background)
+        except ArcSubmitError as error:
+            result["failed"] = str(error)
+            continue
+        finally:
+            beat()
+        held, _ = read_predictions(prediction_path(run, task_id))
+        there = {(p.test, p.view) for p in held}
+        result["held"] = len(there)
+        planned += [one for one in asked if (one.test, one.view.key) not in there]
+    for prediction in predict(engine, writer, planned, Path(settings.model).name, beat):
+        append_predictions(prediction_path(run, prediction.task), [prediction])
+        results[prediction.task]["made"] += 1
+        results[prediction.task]["seconds"] = round(time.monotonic() - started, 3)
+    return {"tasks": results}
+
+
+def prediction_path(run: Path, task_id: str) -> Path:
+    """Where this source keeps a task's predictions."""
+    return run / "predictions" / SOURCE / f"{task_id}.jsonl"

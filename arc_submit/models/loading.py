@@ -1,0 +1,73 @@
+"""Loading a base model and its tokenizer from a folder, with a reason for every choice.
+
+Nothing is ever fetched, run or unpickled: local folders, safetensors, no remote code. Knows nothing about prompts or tasks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from arc_submit.errors import ConfigError
+
+
+def choose_dtype(device: torch.device) -> tuple[torch.dtype, str]:
+    """The dtype for inference on a device, with its reason."""
+    if device.type != "cuda":
+        return torch.float32, "a CPU: float32 gives the same greedy tokens everywhere"
+    major, minor = torch.cuda.get_device_capability(device)
+    if major >= 8:
+        return torch.bfloat16, f"sm_{major}{minor} has bfloat16"
+    return torch.float16, f"sm_{major}{minor} has no bfloat16"
+
+
+def check_model_folder(folder: Path) -> None:
+    """Refuse at once what cannot be loaded.
+
+    Raises:
+        ConfigError: naming the file that is missing and the remedy.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"model {folder}: no such folder; give --model the folder that holds config.json")
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise ConfigError(f"model {folder}: {name} is missing; save the model again with save_pretrained")
+    if not list(folder.glob("*.safetensors")):
+        raise ConfigError(f"model {folder}: no .safetensors file; convert the weights, pickled ones are not read")
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer as its tokenizer.json has it.
+
+    AutoTokenizer would pick a class by model type, whose own rules can drop tokens of a small vocabulary.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    check_model_folder(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+
+
+def load_model(folder: Path, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
+    """The causal language model, in evaluation mode on its device.
+
+    Args:
+        attention: a name that transformers knows or that was registered with it.
+
+    Raises:
+        ConfigError: where the folder or its weights cannot be read.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    check_model_folder(folder)
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation=attention, local_files_only=True, use_safetensors=True
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ConfigError(f"model {folder}: cannot be loaded ({error})") from None
+    return model.to(device).eval()

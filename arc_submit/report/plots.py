@@ -1,0 +1,106 @@
+"""Pictures: a task with its answers, predictions against votes, a run's timeline.
+
+Every function writes one PNG file and returns its path. Uses no global state of matplotlib, so that it never disturbs a notebook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+from arc_submit.arc.grid import COLOURS, Grid, same_grid
+from arc_submit.arc.metrics import score_predictions
+from arc_submit.arc.prediction import Prediction
+from arc_submit.arc.task import Solutions, Task
+from arc_submit.ensemble.voting import vote_all
+
+# The colours the ARC-AGI site shows the ten values in.
+PALETTE = ["#000000", "#0074d9", "#ff4136", "#2ecc40", "#ffdc00", "#aaaaaa", "#f012be", "#ff851b", "#7fdbff", "#870c25"]
+
+
+def plot_task(path: Path, task: Task, attempts: Sequence[Sequence[Grid]], solutions: Sequence[Grid] | None) -> Path:
+    """Train pairs above, then for each test input the attempts and, where it is known, the solution."""
+    columns = max(2 * len(task.train), 4)
+    rows = 1 + len(task.tests)
+    figure = Figure(figsize=(1.7 * columns, 2.0 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for i, pair in enumerate(task.train):
+        draw_grid(axes[0][2 * i], pair.input, f"train {i} input")
+        draw_grid(axes[0][2 * i + 1], pair.output, f"train {i} output")
+    for test, grid in enumerate(task.tests):
+        row = axes[1 + test]
+        draw_grid(row[0], grid, f"test {test} input")
+        for number, attempt in enumerate(attempts[test][:2]):
+            solution = solutions[test] if solutions is not None else None
+            verdict = "" if solution is None else ": right" if same_grid(attempt, solution) else ": wrong"
+            draw_grid(row[1 + number], attempt, f"attempt {number + 1}{verdict}")
+        if solutions is not None:
+            draw_grid(row[3], solutions[test], "solution")
+    figure.suptitle(task.id)
+    return _save(figure, path)
+
+
+def draw_grid(axis: Axes, grid: Grid, title: str) -> None:
+    """One grid in the usual colours with lines between its cells."""
+    axis.axis("on")
+    axis.imshow(grid, cmap=ListedColormap(PALETTE), vmin=0, vmax=COLOURS - 1, interpolation="nearest")
+    axis.set_xticks([x - 0.5 for x in range(1, grid.shape[1])], labels=[])
+    axis.set_yticks([y - 0.5 for y in range(1, grid.shape[0])], labels=[])
+    axis.grid(color="#555555", linewidth=0.4)
+    axis.tick_params(length=0)
+    axis.set_title(title, fontsize=8)
+
+
+def plot_predictions_against_votes(path: Path, predictions: Sequence[Prediction], solutions: Solutions, task_ids: Sequence[str]) -> Path:
+    """pass_n and vote_2 against the number of predictions for each output, by source; the first n as the run made them by view."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    for source in sorted({p.source for p in predictions}):
+        pools: dict[tuple[str, int], list[Prediction]] = {}
+        for prediction in sorted((p for p in predictions if p.source == source), key=lambda p: (p.task, p.test, p.view)):
+            pools.setdefault((prediction.task, prediction.test), []).append(prediction)
+        most = max(len(pool) for pool in pools.values())
+        counts = sorted({n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256, most) if n <= most})
+        scores = []
+        for n in counts:
+            first = [p for pool in pools.values() for p in pool[:n]]
+            attempts = {output: [c.grid for c in candidates[:2]] for output, candidates in vote_all(first).items()}
+            scores.append(score_predictions(first, attempts, solutions, task_ids))
+        axis.plot(counts, [100 * s.pass_n for s in scores], marker="o", label=f"{source}: pass_n")
+        axis.plot(counts, [100 * s.vote_2 for s in scores], marker="s", label=f"{source}: vote_2")
+    axis.set_xscale("log", base=2)
+    axis.set_xlabel("predictions for each output")
+    axis.set_ylabel("% of outputs")
+    axis.legend()
+    return _save(figure, path)
+
+
+def plot_timeline(path: Path, events: Sequence[dict[str, Any]]) -> Path:
+    """When each task ended, by worker, with workers lost and the ends of runs marked."""
+    start = events[0]["time"]
+    figure = Figure(figsize=(8, 2.5), layout="constrained")
+    axis = figure.subplots()
+    done = [e for e in events if e["event"] == "task_done"]
+    axis.scatter([(e["time"] - start) / 60 for e in done], [e["worker"] for e in done], marker="|", s=200, label="task done")
+    for kind, colour in (("worker_lost", "#ff4136"), ("task_failed", "#ff851b"), ("run_resumed", "#0074d9"), ("run_ended", "#2ecc40")):
+        times = [(e["time"] - start) / 60 for e in events if e["event"] == kind]
+        for i, at in enumerate(times):
+            axis.axvline(at, color=colour, linewidth=1, label=kind.replace("_", " ") if i == 0 else None)
+    axis.set_yticks(sorted({e["worker"] for e in done}))
+    axis.set_ylabel("worker")
+    axis.set_xlabel("minutes since the run's start")
+    axis.legend(loc="upper left", fontsize=7)
+    return _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+    return path

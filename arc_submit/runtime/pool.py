@@ -1,0 +1,258 @@
+"""The pool: workers, each in its own session, watched, killed when silent, restarted, and their jobs given out again.
+
+Every wait has a limit: for a worker's start, for its silence, and for the whole. A job lost with its worker is split into its parts,
+so that the one that brought the worker down is found and the others get done; a part that does so `strikes` times is given up
+with its reason. Knows nothing about what a job is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from arc_submit.errors import ArcSubmitError
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work for one worker at a time.
+
+    Attributes:
+        parts: names of what the job is made of; a lost job is given out again part by part.
+        key: the payload is {key: [parts]}.
+    """
+
+    parts: tuple[str, ...]
+    key: str = "tasks"
+    strikes: int = 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long what may take, in seconds.
+
+    Attributes:
+        start: from a worker's start to its "ready", the model's loading included; a beat does not prolong it.
+        silence: between two heartbeats while a job is in hand.
+        strikes: how often a part may be lost or fail before it is given up.
+        starts: how often a worker may fail to get ready, in a row, before the pool gives up.
+    """
+
+    start: float = 180.0
+    silence: float = 60.0
+    strikes: int = 2
+    starts: int = 3
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened: a job done, a part given up, a worker started, ready or lost, or the end of the time."""
+
+    kind: Literal["started", "ready", "done", "lost", "given_up", "deadline"]
+    worker: int
+    parts: tuple[str, ...] = ()
+    reason: str = ""
+    result: dict[str, Any] = field(default_factory=dict)
+    pid: int = 0
+
+
+@dataclass
+class _Worker:
+    number: int
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+    started: float
+    heard: float
+    ready: bool = False
+    job: Job | None = None
+    buffer: bytes = b""
+    refused: str = ""
+
+
+class PoolError(ArcSubmitError):
+    """No worker can be got ready."""
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    entry: str,
+    settings: dict[str, Any],
+    workers: int,
+    deadline: float,
+    log_folder: Path,
+    limits: Limits | None = None,
+    environment: dict[str, str] | None = None,
+) -> Iterator[Event]:
+    """Do jobs with a number of workers until all are done or given up, or the deadline has come.
+
+    Whatever ends this generator, an exception or its being closed included, no worker outlives it.
+
+    Args:
+        jobs: in the order in which they are to be begun.
+        entry: "package.module:function", see arc_submit.runtime.worker.
+        settings: JSON that every worker gets.
+        deadline: on the monotonic clock; at that moment all workers are killed.
+        log_folder: each worker's output is kept here.
+        environment: variables to set for the workers.
+
+    Raises:
+        PoolError: where a worker refuses its settings, or fails to get ready `limits.starts` times in a row.
+    """
+    limits = limits or Limits()
+    waiting = deque(jobs)
+    selector = selectors.DefaultSelector()
+    alive: dict[int, _Worker] = {}
+    failed_starts = 0
+    log_folder.mkdir(parents=True, exist_ok=True)
+
+    def lose(worker: _Worker, reason: str) -> Iterator[Event]:
+        """Kill a worker and put what it had in hand back in the queue, or give it up."""
+        selector.unregister(worker.process.stdout)  # type: ignore[arg-type]
+        _kill(worker)
+        del alive[worker.number]
+        yield Event("lost", worker.number, worker.job.parts if worker.job else (), reason, pid=worker.process.pid)
+        if worker.job:
+            yield from _requeue(worker.job, reason, waiting, limits.strikes, worker.number)
+
+    try:
+        while waiting or any(worker.job for worker in alive.values()):
+            now = time.monotonic()
+            if now >= deadline:
+                left = [part for worker in alive.values() if worker.job for part in worker.job.parts]
+                left += [part for job in waiting for part in job.parts]
+                yield Event("deadline", -1, tuple(left), "the time is up")
+                return
+            for number in range(workers):
+                if number not in alive and len(alive) < len(waiting) + sum(w.job is not None for w in alive.values()):
+                    alive[number] = _start(number, entry, settings, log_folder, environment)
+                    selector.register(alive[number].process.stdout, selectors.EVENT_READ, number)  # type: ignore[arg-type]
+                    yield Event("started", number, pid=alive[number].process.pid)
+            for worker in list(alive.values()):
+                if worker.ready and worker.job is None and waiting:
+                    _send(worker, waiting.popleft())
+            for key, _ in selector.select(timeout=min(0.2, max(0.0, deadline - now))):
+                worker = alive[key.data]
+                for message in _read(worker):
+                    worker.heard = time.monotonic()
+                    if message["event"] == "ready":
+                        worker.ready, failed_starts = True, 0
+                        yield Event("ready", worker.number, pid=worker.process.pid)
+                    elif message["event"] == "refused":
+                        worker.refused = message["reason"]
+                    elif message["event"] in ("done", "failed") and worker.job:
+                        job, worker.job = worker.job, None
+                        if message["event"] == "done":
+                            yield Event("done", worker.number, job.parts, result=message["result"])
+                        else:
+                            yield from _requeue(job, message["reason"], waiting, limits.strikes, worker.number)
+            for worker in list(alive.values()):
+                reason = _trouble(worker, limits)
+                if not reason:
+                    continue
+                yield from lose(worker, reason)
+                if worker.refused:
+                    raise PoolError(worker.refused)
+                failed_starts += not worker.ready
+                if failed_starts >= limits.starts:
+                    raise PoolError(f"no worker got ready in {failed_starts} starts: {reason}; see {log_folder}")
+    finally:
+        selector.close()
+        _end(list(alive.values()))
+
+
+def _start(number: int, entry: str, settings: dict[str, Any], log_folder: Path, environment: dict[str, str] | None) -> _Worker:
+    log = (log_folder / f"worker-{number}.log").open("ab")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "arc_submit.runtime.worker", entry],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        start_new_session=True,
+        env={**os.environ, **(environment or {})},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    worker = _Worker(number, process, log, time.monotonic(), time.monotonic())
+    _write(worker, settings)
+    return worker
+
+
+def _send(worker: _Worker, job: Job) -> None:
+    worker.job = job
+    worker.heard = time.monotonic()
+    _write(worker, {"id": 0, "payload": {job.key: list(job.parts)}})
+
+
+def _write(worker: _Worker, value: dict[str, Any]) -> None:
+    assert worker.process.stdin is not None
+    # A worker that died is noticed by its exit, with the job still in its name.
+    with contextlib.suppress(BrokenPipeError):
+        worker.process.stdin.write(json.dumps(value).encode() + b"\n")
+        worker.process.stdin.flush()
+
+
+def _read(worker: _Worker) -> list[dict[str, Any]]:
+    assert worker.process.stdout is not None
+    data = os.read(worker.process.stdout.fileno(), 1 << 20)
+    *lines, worker.buffer = (worker.buffer + data).split(b"\n")
+    return [json.loads(line) for line in lines if line]
+
+
+def _trouble(worker: _Worker, limits: Limits) -> str:
+    """Why a worker must go, or nothing."""
+    code = worker.process.poll()
+    now = time.monotonic()
+    if code is not None:
+        return worker.refused or (f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}")
+    if not worker.ready and now - worker.started > limits.start:
+        return f"not ready after {limits.start:.0f} s"
+    if worker.job and now - worker.heard > limits.silence:
+        return f"silent for {limits.silence:.0f} s"
+    return ""
+
+
+def _requeue(job: Job, reason: str, waiting: deque[Job], strikes: int, worker: int) -> Iterator[Event]:
+    if len(job.parts) > 1:
+        # Part by part and without a strike: one of them is to blame and the others are not.
+        waiting.extendleft(Job((part,), job.key, job.strikes) for part in reversed(job.parts))
+    elif job.strikes + 1 < strikes:
+        waiting.append(Job(job.parts, job.key, job.strikes + 1))
+    else:
+        yield Event("given_up", worker, job.parts, reason)
+
+
+def _kill(worker: _Worker) -> None:
+    """End a worker and whatever it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(worker.process.pid, signal.SIGKILL)
+    worker.process.wait()
+    for stream in (worker.process.stdin, worker.process.stdout, worker.log):
+        if stream:
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+
+
+def _end(workers: list[_Worker]) -> None:
+    """Let idle workers go by closing their input, then kill what is left."""
+    for worker in workers:
+        if worker.job is None and worker.ready and worker.process.stdin:
+            with contextlib.suppress(BrokenPipeError):
+                worker.process.stdin.close()
+    patience = time.monotonic() + 2.0
+    for worker in workers:
+        if worker.job is None and worker.ready:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.process.wait(timeout=max(0.0, patience - time.monotonic()))
+        _kill(worker)

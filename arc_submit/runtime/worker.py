@@ -1,0 +1,76 @@
+"""A worker: a child process that loads what it needs once, takes jobs, beats a heartbeat and writes results itself.
+
+Started by arc_submit.runtime.pool as `python -m arc_submit.runtime.worker package.module:function`. It speaks JSON lines: its standard
+input brings first the settings and then one job a line, its standard output carries "ready", "beat", "done" and "failed"; whatever
+libraries print goes to standard error, which the parent keeps as a log. `function(settings, beat)` returns the function that
+does a job. Knows nothing about what a job is.
+
+What it protects from: a parent that dies (the kernel kills the worker with it, and the end of its input ends it too) and prints
+that would break the protocol. What it does not protect from: a hang, which only the parent can see and end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from arc_submit.errors import ArcSubmitError
+
+BEAT_SECONDS = 0.5
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:  # the parent died before the line above
+            return 1
+    protocol = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+
+    def say(**message: Any) -> None:
+        protocol.write(json.dumps(message, separators=(",", ":")) + "\n")
+
+    last = 0.0
+
+    def beat() -> None:
+        nonlocal last
+        if time.monotonic() - last >= BEAT_SECONDS:
+            last = time.monotonic()
+            say(event="beat")
+
+    say(event="beat")
+    settings = json.loads(sys.stdin.readline())
+    try:
+        do = _entry(sys.argv[1])(settings, beat)
+    except ArcSubmitError as error:
+        say(event="refused", reason=str(error))
+        return 2
+    say(event="ready")
+    for line in sys.stdin:
+        job = json.loads(line)
+        try:
+            say(event="done", job=job["id"], result=do(job["payload"]))
+        except Exception as error:  # noqa: BLE001 - whatever a job does, the worker reports it and takes the next
+            traceback.print_exc()
+            say(event="failed", job=job["id"], reason=f"{type(error).__name__}: {error}"[:500])
+    return 0
+
+
+def _entry(name: str) -> Callable[[dict[str, Any], Callable[[], None]], Callable[[dict[str, Any]], dict[str, Any]]]:
+    module, _, function = name.partition(":")
+    entry: Callable[[dict[str, Any], Callable[[], None]], Callable[[dict[str, Any]], dict[str, Any]]]
+    entry = getattr(importlib.import_module(module), function)
+    return entry
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Fixtures shared by the tests: a two-layer model on disk and a few small tasks. Everything is made here, nothing is fetched."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer model of the pocket model's make, sharp enough to write varied text."""
+    import torch
+    from transformers import Qwen2ForCausalLM
+
+    from arc_submit.models.pocket import AskedHow, make_pocket_tokenizer, pocket_config
+    from arc_submit.training.pocket import export
+
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(pocket_config(hidden=128, layers=2, max_seq_len=2048))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    folder = tmp_path_factory.mktemp("tiny")
+    export(model, make_pocket_tokenizer(), AskedHow("CompactGridEncoder()", "output-from-turns-v0", 1024), folder)
+    return folder
+
+
+def make_challenges(count: int, seed: int = 0, side: int = 4) -> tuple[dict[str, object], dict[str, object]]:
+    """Challenges and solutions as JSON values: small random grids whose output is the input mirrored."""
+    rng = np.random.default_rng(seed)
+
+    def pair() -> dict[str, list[list[int]]]:
+        grid = rng.integers(0, 10, rng.integers(2, side + 1, 2))
+        return {"input": grid.tolist(), "output": grid[:, ::-1].tolist()}
+
+    challenges: dict[str, object] = {}
+    solutions: dict[str, object] = {}
+    for number in range(count):
+        tests = [pair() for _ in range(1 + number % 2)]
+        challenges[f"task{number:03d}"] = {"train": [pair() for _ in range(2 + number % 3)], "test": [{"input": t["input"]} for t in tests]}
+        solutions[f"task{number:03d}"] = [t["output"] for t in tests]
+    return challenges, solutions
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """A challenges file with six tasks and its solutions file."""
+    challenges, solutions = make_challenges(6)
+    paths = tmp_path / "challenges.json", tmp_path / "solutions.json"
+    for path, value in zip(paths, (challenges, solutions), strict=True):
+        path.write_text(json.dumps(value))
+    return paths

@@ -1,0 +1,119 @@
+"""The transformers engine against transformers' own forward pass and generate, on a two-layer model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from arc_submit.errors import ConfigError
+from arc_submit.models.engine import Completion, Request
+from arc_submit.models.loading import choose_dtype, load_model
+from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model: Path) -> TransformersEngine:
+    torch.set_num_threads(1)
+    return load_transformers_engine(tiny_model, CPU, slots=4)[0]
+
+
+def requests(count: int, seed: int = 0, longest: int = 700, new: int = 40) -> list[Request]:
+    rng = np.random.default_rng(seed)
+    return [Request(str(i), rng.integers(5, 45, rng.integers(1, longest)).tolist(), int(rng.integers(1, new))) for i in range(count)]
+
+
+def by_id(completions: list[Completion]) -> dict[str, tuple[list[int], float, str]]:
+    return {c.id: (c.tokens, c.logprob, c.finished) for c in completions}
+
+
+def test_the_answer_is_the_one_that_plain_greedy_decoding_gives(engine: TransformersEngine, tiny_model: Path) -> None:
+    """Against a loop without any cache: the whole sequence is read again for every token."""
+    plain = load_model(tiny_model, CPU, torch.float32, "eager")
+    for request, completion in zip(
+        sorted(requests(6), key=lambda r: r.id), sorted(engine.generate(requests(6)), key=lambda c: c.id), strict=True
+    ):
+        ids, expected, total = list(request.prompt), [], 0.0
+        while len(expected) < request.max_new_tokens and (not expected or expected[-1] != engine.end_id):
+            with torch.inference_mode():
+                logprobs = plain(input_ids=torch.tensor([ids])).logits[0, -1].float().log_softmax(-1)
+            expected.append(int(logprobs.argmax()))
+            total += float(logprobs[expected[-1]])
+            ids.append(expected[-1])
+        assert completion.tokens == expected
+        assert completion.logprob == pytest.approx(total, abs=1e-3)
+        assert completion.finished == ("stop" if expected[-1] == engine.end_id else "length")
+
+
+def test_an_answer_does_not_depend_on_what_runs_beside_it(engine: TransformersEngine, tiny_model: Path) -> None:
+    """Bit for bit: tokens and log-probabilities, alone, in another order, and after other requests."""
+    all_requests = requests(14, seed=3)
+    together = by_id(list(engine.generate(all_requests)))
+    assert by_id(list(engine.generate(all_requests[::-1]))) == together
+    alone = {}
+    for request in all_requests[:6]:
+        alone |= by_id(list(engine.generate([request])))
+    assert alone == {key: together[key] for key in alone}
+    assert len({tuple(tokens) for tokens, _, _ in together.values()}) > 7, "a model that says the same to all would prove nothing"
+
+
+def test_score_is_the_sum_that_generation_reports(engine: TransformersEngine) -> None:
+    asked = requests(5, seed=4)
+    made = {c.id: c for c in engine.generate(asked)}
+    for request in asked:
+        completion = made[request.id]
+        longer = [*completion.tokens, 7, 8, 9]
+        scores = engine.score(request.prompt, [completion.tokens, longer, completion.tokens])
+        assert scores[0] == pytest.approx(completion.logprob, abs=1e-3)
+        assert scores[2] == pytest.approx(scores[0], abs=1e-4), "the shared prompt was spoilt by the continuation before"
+        assert scores[1] < scores[0]
+
+
+def test_every_request_ends_once_and_beats(engine: TransformersEngine) -> None:
+    beats = 0
+
+    def beat() -> None:
+        nonlocal beats
+        beats += 1
+
+    asked = requests(9, seed=5)
+    ended = [c.id for c in engine.generate(asked, beat)]
+    assert sorted(ended) == sorted(r.id for r in asked)
+    assert beats >= len(asked)
+
+
+def test_completions_come_before_the_last_request_is_begun(engine: TransformersEngine) -> None:
+    asked = [Request("short", [5, 6], 2), *(Request(f"long{i}", [5] * 50, 60) for i in range(8))]
+    assert next(iter(engine.generate(asked))).id == "short"
+
+
+def test_no_request_gives_no_completion(engine: TransformersEngine) -> None:
+    assert list(engine.generate([])) == []
+
+
+@pytest.mark.parametrize(("prompt", "new"), [([5] * 2040, 20), ([], 5), ([5], 0)])
+def test_a_request_over_the_limit_is_refused_before_any_work(engine: TransformersEngine, prompt: list[int], new: int) -> None:
+    with pytest.raises(ConfigError, match="request bad"):
+        next(iter(engine.generate([Request("good", [5, 6], 2), Request("bad", prompt, new)])))
+
+
+def test_loading_refuses_what_it_cannot_read(tmp_path: Path, tiny_model: Path) -> None:
+    with pytest.raises(ConfigError, match="no such folder"):
+        load_transformers_engine(tmp_path / "nowhere", CPU)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text((tiny_model / name).read_text())
+    with pytest.raises(ConfigError, match="safetensors"):
+        load_transformers_engine(tmp_path, CPU)
+    (tmp_path / "model.safetensors").write_bytes((tiny_model / "model.safetensors").read_bytes()[:1000])
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        load_transformers_engine(tmp_path, CPU)
+
+
+def test_the_dtype_has_a_reason() -> None:
+    dtype, reason = choose_dtype(CPU)
+    assert dtype is torch.float32
+    assert "CPU" in reason

@@ -1,0 +1,166 @@
+"""The frozen source: requests that depend on the task alone, predictions un-viewed and kept, faults that stay with their task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from arc_submit.arc.datasets import read_challenges, split_tasks
+from arc_submit.arc.grid import make_grid, same_grid
+from arc_submit.arc.prediction import read_predictions
+from arc_submit.arc.task import Task
+from arc_submit.arc.views import parse_view
+from arc_submit.errors import ConfigError
+from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompts import prompt_version
+from arc_submit.language.tokens import PromptWriter
+from arc_submit.models.engine import Completion, Request
+from arc_submit.models.frozen import FrozenSettings, asked_how, open_worker, plan_requests, predict, predict_tasks, prediction_path
+from arc_submit.models.pocket import make_pocket_tokenizer
+
+WRITER = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
+SETTINGS = FrozenSettings("", "model", 5, 0, False, None, None, None, 4, 1, "cpu")
+
+
+class MirrorEngine:
+    """An engine that answers with the test input mirrored left to right, or with what `spoil` makes of those tokens."""
+
+    name = "mirror"
+    limit = 4096
+
+    def __init__(self, spoil: Callable[[list[int]], list[int]] | None = None) -> None:
+        self.spoil = spoil
+
+    def generate(self, requests: Sequence[Request], on_step: Callable[[], None] | None = None) -> Iterator[Completion]:
+        for request in requests:
+            question = WRITER.tokenizer.decode(request.prompt).split("<|answer|>")[-2].split("<|end|>")[-1].split("<|start|>")[-1]
+            grid = WRITER.encoder.decode(question)
+            ids = [*WRITER.tokenizer.encode(WRITER.encoder.encode(grid[:, ::-1]), add_special_tokens=False), WRITER.end_id]
+            ids = self.spoil(ids) if self.spoil else ids
+            assert len(ids) <= request.max_new_tokens, "no room for an answer of the size that every pair has"
+            yield Completion(request.id, ids, -1.5, "stop" if ids[-1] == WRITER.end_id else "length", 0.1)
+            if on_step:
+                on_step()
+
+    def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[float]:
+        return [0.0 for _ in continuations]
+
+
+@pytest.fixture
+def run(tmp_path: Path, files: tuple[Path, Path]) -> Path:
+    split_tasks(read_challenges(files[0]), tmp_path / "run" / "tasks")
+    return tmp_path / "run"
+
+
+def first_task(files: tuple[Path, Path]) -> Task:
+    return next(iter(read_challenges(files[0]).tasks.values()))
+
+
+def test_a_task_is_asked_the_same_whatever_else_there_is(files: tuple[Path, Path]) -> None:
+    tasks = list(read_challenges(files[0]).tasks.values())
+    alone, _ = plan_requests(WRITER, tasks[1], 6, 0, 1024)
+    for task in tasks:
+        plan_requests(WRITER, task, 3, 1, 1024)
+    again, _ = plan_requests(WRITER, tasks[1], 6, 0, 1024)
+    assert [a.request for a in alone] == [a.request for a in again]
+    assert len({a.request.id for a in alone}) == 6 * len(tasks[1].tests)
+    other, _ = plan_requests(WRITER, tasks[1], 6, 1, 1024)
+    assert [a.request.prompt for a in other] != [a.request.prompt for a in alone]
+
+
+def test_the_first_views_stay_when_more_are_asked_for(files: tuple[Path, Path]) -> None:
+    task = first_task(files)
+    few, _ = plan_requests(WRITER, task, 3, 0, 1024)
+    many, _ = plan_requests(WRITER, task, 9, 0, 1024)
+    assert [a.request for a in few] == [a.request for a in many][: len(few)]
+
+
+def test_predictions_come_back_in_the_tasks_own_frame(files: tuple[Path, Path]) -> None:
+    """A mirror of a view, undone, is a mirror or a flip of the task: it is checked cell by cell through the view's key."""
+    task = first_task(files)
+    planned, refused = plan_requests(WRITER, task, 16, 0, 1024)
+    assert not refused
+    predictions = list(predict(MirrorEngine(), WRITER, planned, "m"))
+    assert len(predictions) == 16
+    for prediction in predictions:
+        view = parse_view(prediction.view)
+        assert prediction.grid is not None
+        assert same_grid(view.apply(prediction.grid), make_grid(view.apply(task.tests[0])[:, ::-1]))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [(lambda ids: ids[:-1], "no end after"), (lambda ids: [*ids[:-2], ids[-1]], "no grid"), (lambda ids: [ids[-1]], "no grid")],
+)
+def test_an_answer_that_is_no_grid_is_kept_with_its_reason(
+    files: tuple[Path, Path], spoil: Callable[[list[int]], list[int]], reason: str
+) -> None:
+    planned, _ = plan_requests(WRITER, first_task(files), 3, 0, 1024)
+    for prediction in predict(MirrorEngine(spoil), WRITER, planned, "m"):
+        assert prediction.grid is None
+        assert reason in prediction.reason
+
+
+def test_a_task_that_fits_no_prompt_is_named_and_the_others_go_on(run: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 10, (30, 30)).tolist()
+    big = {"train": [{"input": noise, "output": noise}], "test": [{"input": noise}]}
+    (run / "tasks" / "big.json").write_text(__import__("json").dumps({"big": big}))
+    result = predict_tasks(run, ["big", "task000"], MirrorEngine(), WRITER, SETTINGS, 1024, lambda: None)["tasks"]
+    assert result["big"]["refused"] == ["no prompt smaller than 1024 tokens for task big"] * 5
+    assert result["big"]["made"] == 0
+    assert result["task000"]["made"] == 5
+
+
+def test_a_task_that_cannot_be_read_fails_alone(run: Path) -> None:
+    (run / "tasks" / "task001.json").write_text('{"task001": {"train": [], "test": []}}')
+    result = predict_tasks(run, ["task001", "missing", "task000"], MirrorEngine(), WRITER, SETTINGS, 1024, lambda: None)["tasks"]
+    assert "train must be a non-empty list" in result["task001"]["failed"]
+    assert "missing.json" in result["missing"]["failed"]
+    assert result["task000"]["made"] == 5
+
+
+def test_what_is_there_is_not_made_again(run: Path) -> None:
+    first = predict_tasks(run, ["task001"], MirrorEngine(), WRITER, replace(SETTINGS, views=3), 1024, lambda: None)["tasks"]["task001"]
+    assert (first["made"], first["held"]) == (6, 0)  # two test inputs
+    path = prediction_path(run, "task001")
+    path.write_bytes(path.read_bytes()[:-10])  # a kill in the middle of the last line
+    more = predict_tasks(run, ["task001"], MirrorEngine(), WRITER, replace(SETTINGS, views=5), 1024, lambda: None)["tasks"]["task001"]
+    assert (more["made"], more["held"]) == (5, 5)
+    predictions, problems = read_predictions(path)
+    assert len(problems) == 1
+    assert len({(p.test, p.view) for p in predictions}) == len(predictions) == 10
+
+
+def test_a_worker_opens_with_the_models_own_prompt(tiny_model: Path, run: Path) -> None:
+    settings = replace(SETTINGS, run=str(run), model=str(tiny_model), views=2)
+    do = open_worker(vars(settings), lambda: None)
+    result = do({"tasks": ["task000", "task002"]})["tasks"]
+    assert result["task000"]["made"] == 2
+    assert {p.model for p in read_predictions(prediction_path(run, "task002"))[0]} == {tiny_model.name}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_seq_len": 4096}, "over the 2048 tokens"),
+        ({"prompt": "verify-output-from-examples-v0"}, "vocabulary cannot write"),
+        ({"prompt": "no-such-prompt"}, "no prompt version"),
+        ({"grid_encoder": "NoEncoder()"}, "NoEncoder"),
+        ({"grid_encoder": "GridShapeEncoder(MinimalGridEncoder())"}, "vocabulary cannot write"),
+    ],
+)
+def test_a_worker_refuses_what_cannot_work(tiny_model: Path, changes: dict[str, str], message: str) -> None:
+    settings = replace(SETTINGS, model=str(tiny_model), **changes)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=message):
+        open_worker(vars(settings), lambda: None)
+
+
+def test_a_model_that_does_not_say_how_it_is_asked_must_be_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="give --grid-encoder, --prompt and --max-seq-len"):
+        asked_how(replace(SETTINGS, model=str(tmp_path)))
+    told = replace(SETTINGS, model=str(tmp_path), grid_encoder="MinimalGridEncoder()", prompt="output-from-examples-v0", max_seq_len=99)
+    assert asked_how(told).max_seq_len == 99

@@ -1,0 +1,219 @@
+"""The pool and its workers, with real processes that hang, die, fail and refuse."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from arc_submit.runtime.pool import Event, Job, Limits, PoolError, run_jobs
+
+# What a worker does with each part: the part's name says how it behaves, and the folder remembers what was tried.
+ENTRY = textwrap.dedent(
+    """
+    import os, signal, sys, time
+    from pathlib import Path
+    from arc_submit.errors import ConfigError
+
+    def open_worker(settings, beat):
+        folder = Path(settings["folder"])
+        if settings.get("refuse"):
+            raise ConfigError("no model there; give --model")
+        if settings.get("never_ready"):
+            time.sleep(60)
+        if settings.get("dies_at_start"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        print("a library prints on standard output")
+
+        def do(job):
+            for part in job["tasks"]:
+                with (folder / part).open("a") as file:
+                    file.write(f"{os.getpid()}\\n")
+                tries = len((folder / part).read_text().splitlines())
+                kind = part.split("-")[0]
+                if kind == "hang" or (kind == "hangonce" and tries == 1):
+                    time.sleep(60)
+                if kind == "die" or (kind == "dieonce" and tries == 1):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if kind == "raise":
+                    raise ValueError("broken part")
+                if kind == "orphan":
+                    if os.fork() == 0:
+                        time.sleep(60)
+                    (folder / "orphaned").touch()
+                    time.sleep(60)
+                if kind == "slow":
+                    for _ in range(8):
+                        time.sleep(0.25)
+                        beat()
+                beat()
+            return {"pid": os.getpid(), "parts": job["tasks"]}
+        return do
+    """
+)
+FAST = Limits(start=20.0, silence=1.5, strikes=2, starts=2)
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Any:
+    """A function that runs jobs with the behaviours above and returns the events."""
+    (tmp_path / "behaviours.py").write_text(ENTRY)
+    (tmp_path / "parts").mkdir()
+
+    def start(
+        jobs: list[tuple[str, ...]], seconds: float = 60.0, workers: int = 2, limits: Limits = FAST, **settings: Any
+    ) -> Iterator[Event]:
+        return run_jobs(
+            [Job(parts) for parts in jobs],
+            "behaviours:open_worker",
+            {"folder": str(tmp_path / "parts"), **settings},
+            workers,
+            time.monotonic() + seconds,
+            tmp_path / "logs",
+            limits,
+            {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        )
+
+    return start
+
+
+def tries(tmp_path: Path, part: str) -> int:
+    return len((tmp_path / "parts" / part).read_text().splitlines())
+
+
+def done(events: list[Event]) -> list[str]:
+    return sorted(part for e in events if e.kind == "done" for part in e.parts)
+
+
+def nobody_left(events: list[Event]) -> bool:
+    return not any(psutil.pid_exists(e.pid) and psutil.Process(e.pid).status() != psutil.STATUS_ZOMBIE for e in events if e.pid)
+
+
+def test_all_jobs_are_done_once_by_workers_that_load_once(pool: Any, tmp_path: Path) -> None:
+    events = list(pool([(f"ok-{i}",) for i in range(12)]))
+    assert done(events) == sorted(f"ok-{i}" for i in range(12))
+    assert all(tries(tmp_path, f"ok-{i}") == 1 for i in range(12))
+    pids = {e.result["pid"] for e in events if e.kind == "done"}
+    assert len(pids) <= 2
+    assert nobody_left(events)
+    assert "a library prints" in "".join(p.read_text() for p in (tmp_path / "logs").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["hangonce", "dieonce"])
+def test_a_job_lost_once_is_done_in_the_end_and_the_others_are_untouched(pool: Any, tmp_path: Path, kind: str) -> None:
+    events = list(pool([("ok-1",), (f"{kind}-1",), ("ok-2",), ("ok-3",)]))
+    assert done(events) == sorted(["ok-1", "ok-2", "ok-3", f"{kind}-1"])
+    assert tries(tmp_path, f"{kind}-1") == 2
+    assert all(tries(tmp_path, f"ok-{i}") == 1 for i in (1, 2, 3))
+    lost = [e for e in events if e.kind == "lost"]
+    assert [e.parts for e in lost] == [(f"{kind}-1",)]
+    assert ("silent" if kind == "hangonce" else "signal 9") in lost[0].reason
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("hang", "silent"), ("die", "signal 9"), ("raise", "ValueError: broken part")])
+def test_a_part_that_always_fails_is_given_up_alone(pool: Any, tmp_path: Path, kind: str, reason: str) -> None:
+    """It shares its job with three sound parts, which get done."""
+    events = list(pool([("ok-1", f"{kind}-1", "ok-2", "ok-3")]))
+    assert done(events) == ["ok-1", "ok-2", "ok-3"]
+    given_up = [e for e in events if e.kind == "given_up"]
+    assert [e.parts for e in given_up] == [(f"{kind}-1",)]
+    assert reason in given_up[0].reason
+    assert tries(tmp_path, f"{kind}-1") == 3  # once in the group, then its two strikes
+    assert nobody_left(events)
+
+
+def test_a_heartbeat_keeps_a_slow_worker_alive(pool: Any, tmp_path: Path) -> None:
+    events = list(pool([("slow-1",)]))
+    assert done(events) == ["slow-1"]
+    assert tries(tmp_path, "slow-1") == 1
+
+
+def test_nothing_outlasts_the_deadline(pool: Any) -> None:
+    began = time.monotonic()
+    events = list(pool([("hang-1",), ("ok-1",), ("hang-2",), ("ok-2",), ("hang-3",)], seconds=3.0, limits=Limits(silence=60)))
+    assert time.monotonic() - began < 5.5
+    assert events[-1].kind == "deadline"
+    assert sorted([*events[-1].parts, *done(events)]) == ["hang-1", "hang-2", "hang-3", "ok-1", "ok-2"]
+    assert nobody_left(events)
+
+
+def test_a_child_of_a_worker_dies_with_it(pool: Any, tmp_path: Path) -> None:
+    events = []
+    stream = pool([("orphan-1",)], limits=Limits(silence=60))
+    for event in stream:
+        events.append(event)
+        if event.kind == "ready":
+            break
+    deadline = time.monotonic() + 10
+    # The pool gives the job out at its next turn, which needs the generator to go on: it runs in the background here.
+    import threading
+
+    thread = threading.Thread(target=lambda: events.extend(stream), daemon=True)
+    thread.start()
+    while not (tmp_path / "parts" / "orphaned").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    worker = psutil.Process(events[0].pid)
+    children = worker.children()
+    assert children
+    os.kill(worker.pid, signal.SIGKILL)
+    psutil.wait_procs(children, timeout=5)
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+
+
+def test_closing_the_generator_ends_the_workers(pool: Any) -> None:
+    stream = pool([("hang-1",), ("hang-2",)], limits=Limits(silence=60))
+    events = [next(stream) for _ in range(2)]
+    stream.close()
+    assert all(e.kind == "started" for e in events)
+    assert nobody_left(events)
+
+
+def test_a_worker_that_refuses_its_settings_says_why(pool: Any) -> None:
+    with pytest.raises(PoolError, match="no model there; give --model"):
+        list(pool([("ok-1",)], refuse=True))
+
+
+@pytest.mark.parametrize("trouble", ["never_ready", "dies_at_start"])
+def test_a_worker_that_never_gets_ready_ends_the_pool_with_its_reason(pool: Any, trouble: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(PoolError, match=r"no worker got ready in 2 starts: (not ready after 2 s|killed by signal 9)"):
+        list(pool([("ok-1",)], workers=1, limits=Limits(start=2.0, starts=2), **{trouble: True}))
+    assert time.monotonic() - began < 15
+
+
+def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
+    """The parent of a hanging worker is killed outright: nothing of it is left."""
+    (tmp_path / "behaviours.py").write_text(ENTRY)
+    (tmp_path / "parts").mkdir()
+    script = textwrap.dedent(
+        f"""
+        import time
+        from pathlib import Path
+        from arc_submit.runtime.pool import Job, Limits, run_jobs
+        for event in run_jobs([Job(("hang-1",))], "behaviours:open_worker", {{"folder": {str(tmp_path / "parts")!r}}}, 1,
+                              time.monotonic() + 60, Path({str(tmp_path / "logs")!r})):
+            print(event.pid, flush=True)
+        """
+    )
+    import subprocess
+
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    while not (tmp_path / "parts" / "hang-1").exists():
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    gone = time.monotonic() + 5
+    while psutil.pid_exists(worker) and psutil.Process(worker).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < gone, "the worker outlived its parent"
+        time.sleep(0.05)
