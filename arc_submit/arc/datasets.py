@@ -6,9 +6,13 @@ about solvers. Kaggle mounts inputs at two different depths, so folders are foun
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
+import threading
+import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,17 +108,17 @@ def read_challenges(path: Path) -> Challenges:
     if not isinstance(value, dict) or not value:
         raise DataError(f"{path}: a challenges file is a JSON object with at least one task")
     if set(value) >= {"train", "test"} and isinstance(value["train"], list):
-        value = {path.stem: value}
+        value, repeated = {path.stem: value}, {path.stem} if repeated else set()
     tasks, broken, counts = {}, {}, {}
     for task_id, entry in value.items():
-        where = f"{path.name}: task {task_id}"
+        where = f"{path.name}: task {_short(task_id)}"
         tests = entry.get("test") if isinstance(entry, dict) else None
         counts[task_id] = max(1, len(tests)) if isinstance(tests, list) else 1
         try:
             if task_id in repeated:
                 raise DataError(f"{where}: a key in it, or the task itself, is given twice")
             if not _is_file_name(task_id):
-                raise DataError(f"{path.name}: task id {task_id[:60]!r} cannot be a file name; use letters, digits, '_', '-' and '.'")
+                raise DataError(f"{path.name}: task id {_short(task_id)} cannot be a file name; use letters, digits, '_', '-' and '.'")
             tasks[task_id] = task_from_json(task_id, entry, where)
         except DataError as error:
             broken[task_id] = str(error)
@@ -132,7 +136,7 @@ def read_solutions(path: Path) -> tuple[Solutions, list[str]]:
         raise DataError(f"{path}: a solutions file is a JSON object with at least one task")
     outputs, problems = {}, []
     for task_id, grids in value.items():
-        where = f"{path.name}: task {task_id}"
+        where = f"{path.name}: task {_short(task_id)}"
         try:
             if task_id in repeated:
                 raise DataError(f"{where} is given twice")
@@ -155,7 +159,7 @@ def read_sample_submission(path: Path) -> dict[str, int]:
         raise DataError(f"{path}: a sample submission is a JSON object with at least one task")
     for task_id, entries in value.items():
         if not isinstance(entries, list) or not entries:
-            raise DataError(f"{path}: task {task_id}: a non-empty list of attempts is expected")
+            raise DataError(f"{path}: task {_short(task_id)}: a non-empty list of attempts is expected")
     return {task_id: len(entries) for task_id, entries in value.items()}
 
 
@@ -192,6 +196,7 @@ def read_re_arc(path: Path) -> dict[str, tuple[Pair, ...]]:
     """
     examples: dict[str, tuple[Pair, ...]] = {}
     opener = gzip.open if path.suffix == ".gz" else open
+    number = 0
     try:
         with opener(path, "rt", encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
@@ -201,24 +206,35 @@ def read_re_arc(path: Path) -> dict[str, tuple[Pair, ...]]:
                 for i, example in enumerate(value["examples"]):
                     first, second = example.split(">")
                     pairs.append(Pair(*(_grid_from_rows(side, f"{where}: example {i}") for side in (first, second))))
+                if not isinstance(value["task"], str) or not pairs:
+                    raise DataError(f"{where}: a task id and at least one example are expected")
                 examples[value["task"]] = tuple(pairs)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not a file of re-arc examples ({type(error).__name__}: {error})") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
+    except (EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path}: at or after line {number}: not re-arc examples ({type(error).__name__}: {error})") from None
     return examples
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that the file on disk is at every instant the old one or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write JSON so that the file on disk is at every instant the old one or the new one, whole.
+
+    Raises:
+        DataError: where the disk does not take it (full, read-only); the old file is still there then.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8") as file:
             json.dump(value, file, separators=(",", ":"))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); free some disk space or choose another folder") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def split_tasks(challenges: Challenges, folder: Path) -> list[Path]:
@@ -258,20 +274,23 @@ def _is_file_name(task_id: str) -> bool:
     return 0 < len(task_id) <= 100 and task_id[0] != "." and all(c.isascii() and (c.isalnum() or c in "_-.") for c in task_id)
 
 
+def _short(task_id: str) -> str:
+    """A task id as a message can show it, whatever a broken file has in its place."""
+    return task_id if _is_file_name(task_id) else repr(task_id[:60])
+
+
 def _read_json(path: Path) -> tuple[Any, set[str]]:
-    """The JSON value and the top-level keys that are given twice, or that hold a key given twice."""
-    repeated: list[dict[str, Any]] = []
-    repeated_keys: set[str] = set()
+    """The JSON value and, where it is an object, its keys that are given twice or hold a key given twice.
+
+    Raises:
+        DataError: where the file cannot be read or is not JSON.
+    """
+    faults: list[tuple[dict[str, Any], set[str]]] = []
 
     def build(items: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(items)
-        holds = any(isinstance(inner, dict) and any(inner is marked for marked in repeated) for inner in value.values())
-        if len(value) != len(items) or holds:
-            repeated.append(value)
-            keys = [key for key, _ in items]
-            repeated_keys.clear()
-            repeated_keys.update(key for key in value if keys.count(key) > 1)
-            repeated_keys.update(key for key, inner in value.items() if any(inner is marked for marked in repeated))
+        if len(value) < len(items):
+            faults.append((value, {key for key, count in Counter(key for key, _ in items).items() if count > 1}))
         return value
 
     try:
@@ -281,4 +300,20 @@ def _read_json(path: Path) -> tuple[Any, set[str]]:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error})") from None
-    return value, repeated_keys if any(value is marked for marked in repeated) else set()
+    if not faults or not isinstance(value, dict):
+        return value, set()
+    outer = {key for fault, keys in faults if fault is value for key in keys}
+    inner = {id(fault) for fault, _ in faults if fault is not value}
+    return value, outer | {key for key, entry in value.items() if _holds(entry, inner)}
+
+
+def _holds(value: Any, wanted: set[int]) -> bool:
+    """Whether one of the objects with the wanted id() is the value or somewhere in it."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if id(item) in wanted:
+            return True
+        if isinstance(item, dict | list):
+            waiting += [part for part in (item.values() if isinstance(item, dict) else item) if isinstance(part, dict | list)]
+    return False

@@ -6,6 +6,7 @@ about tasks; it only refuses, in one line, what is not a grid.
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -77,5 +78,6 @@ def grid_id(grid: Grid) -> bytes:
 
 
 def _describe(value: Any) -> str:
-    text = repr(value)
+    # reprlib: what a broken file holds can be too deep for repr, or megabytes long.
+    text = reprlib.repr(value)
     return f"{text[:37]}..." if len(text) > 40 else text

@@ -10,11 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from arc_submit.arc.grid import Grid, same_grid
-from arc_submit.arc.prediction import Prediction
+from arc_submit.arc.prediction import Output, Prediction
 from arc_submit.arc.task import Solutions
 from arc_submit.errors import DataError
-
-Output = tuple[str, int]  # task id and index of the test input
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def score_submission(attempts: Mapping[str, Sequence[Sequence[Grid]]], solutions
         if len(expected) != len(entries):
             raise DataError(f"task {task_id}: {len(entries)} entries but {len(expected)} solutions")
         hits = [any(same_grid(grid, solution) for grid in entry) for entry, solution in zip(entries, expected, strict=True)]
-        first += sum(same_grid(entry[0], solution) for entry, solution in zip(entries, expected, strict=True))
+        first += sum(any(same_grid(grid, solution) for grid in entry[:1]) for entry, solution in zip(entries, expected, strict=True))
         solved += sum(hits)
         outputs += len(hits)
         fractions.append(sum(hits) / len(hits))
@@ -150,6 +148,15 @@ def score_submission(attempts: Mapping[str, Sequence[Sequence[Grid]]], solutions
         solved_tasks=sum(fraction == 1 for fraction in fractions),
         first_attempt=first / outputs,
         unscored=len(attempts) - len(fractions),
+    )
+
+
+def submission_text(scores: SubmissionScores) -> str:
+    """Kaggle's score in both readings, in words."""
+    return (
+        f"submission: {scores.solved_outputs} of {scores.outputs} outputs solved = {100 * scores.per_output:.1f} % (per output), "
+        f"{100 * scores.per_task:.1f} % (mean over {scores.tasks} tasks of the fraction solved); "
+        f"first attempt alone {100 * scores.first_attempt:.1f} %"
     )
 
 

@@ -7,6 +7,7 @@ unfinished last line, which the reader drops. Knows nothing about how a grid was
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from arc_submit.arc.grid import Grid, grid_to_lists, make_grid
 from arc_submit.errors import DataError
+
+Output = tuple[str, int]  # task id and index of the test input
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,18 +70,21 @@ def prediction_from_line(line: str, where: str = "prediction") -> Prediction:
     """
     try:
         value = json.loads(line)
+        test, logprob = value["test"], float(value["logprob"])
+        if type(test) is not int or test < 0 or math.isnan(logprob):
+            raise DataError(f"{where}: test {test!r:.20} and logprob {logprob} are not an index and a number")
         return Prediction(
             task=str(value["task"]),
-            test=int(value["test"]),
+            test=test,
             grid=None if value["grid"] is None else make_grid(value["grid"], where),
             source=str(value["source"]),
             view=str(value["view"]),
-            logprob=float(value["logprob"]),
+            logprob=logprob,
             model=str(value["model"]),
             seconds=float(value["seconds"]),
             reason=str(value.get("reason", "")),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"{where}: not a prediction line ({type(error).__name__}: {error})") from None
 
 
@@ -86,13 +92,17 @@ def append_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """Append whole lines in a single write and bring them to the disk.
 
     A file whose last line was cut short by a kill is first ended with a newline, so that the broken line stays alone.
+
+    Raises:
+        DataError: where the disk does not take them (full, read-only).
     """
     data = "".join(prediction.to_line() for prediction in predictions).encode()
     if not data:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    descriptor = -1
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             data = b"\n" + data
@@ -100,21 +110,31 @@ def append_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
         if written != len(data):
             raise DataError(f"{path}: only {written} of {len(data)} bytes written: free some disk space")
         os.fsync(descriptor)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); free some disk space or choose another folder") from None
     finally:
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def read_predictions(path: Path) -> tuple[list[Prediction], list[str]]:
-    """All predictions of a file (none where there is no file) and a line for each line that could not be read."""
-    if not path.exists():
+    """All predictions of a file (none where there is no file) and a line for each line that could not be read.
+
+    Raises:
+        DataError: where there is something of that name that cannot be read as a file.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except FileNotFoundError:
         return [], []
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     predictions, problems = [], []
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                predictions.append(prediction_from_line(line, f"{path.name}: line {number}"))
-            except DataError as error:
-                problems.append(str(error))
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            predictions.append(prediction_from_line(line, f"{path.name}: line {number}"))
+        except DataError as error:
+            problems.append(str(error))
     return predictions, problems

@@ -105,7 +105,8 @@ def read_submission(path: Path, challenges: Challenges) -> dict[str, list[Attemp
     attempts: dict[str, list[Attempts]] = {}
     for task_id, count in challenges.test_counts.items():
         entries = value[task_id]
-        if not isinstance(entries, list) or len(entries) != count:
+        # How many test inputs a task set aside has is a guess, so sample_submission may have asked for another number of entries.
+        if not isinstance(entries, list) or not entries or (len(entries) != count and task_id not in challenges.broken):
             found = len(entries) if isinstance(entries, list) else "no list of"
             raise DataError(f"{path}: task {task_id}: {found} entries for {count} test inputs")
         attempts[task_id] = []

@@ -17,7 +17,7 @@ from arc_submit.arc.grid import COLOURS, Grid, frozen
 from arc_submit.arc.task import Pair, Task
 from arc_submit.errors import DataError
 
-_KEY = re.compile(r"r(0|90|180|270)(\.f)?\.c([0-9]{10})\.p([0-9]+(?:-[0-9]+)*)")
+_KEY = re.compile(r"r(0|90|180|270)(\.f)?\.c([0-9]{10})\.p([0-9]{1,10}|[0-9]{1,4}(?:-[0-9]{1,4}){10,})")
 IDENTITY_COLOURS = tuple(range(COLOURS))
 
 
@@ -81,7 +81,7 @@ def parse_view(key: str) -> View:
     """
     match = _KEY.fullmatch(key)
     if match is None:
-        raise DataError(f"view key {key!r} is not of the form r90.f.c0123456789.p012")
+        raise DataError(f"view key {key[:80]!r} is not of the form r90.f.c0123456789.p012")
     degrees, flip, colours, order = match.groups()
     pairs = order.split("-") if "-" in order else list(order)
     view = View(int(degrees) // 90, flip is not None, tuple(map(int, colours)), tuple(map(int, pairs)))
@@ -107,8 +107,8 @@ def random_view(rng: np.random.Generator, train_pairs: int, keep_background: boo
 def choose_views(train_pairs: int, count: int, seed: int, keep_background: bool = False) -> list[View]:
     """`count` different views, the same for the same arguments; the first is the identity.
 
-    The geometries take turns, so that any eight in a row hold all of them; colours and order are random. The first n of a longer
-    list are the list of n, so that a run can ask for more views later and keep what it has.
+    The geometries take turns, so that the first eight hold all of them, and the next eight; colours and order are random. The first n
+    of a longer list are the list of n, so that a run can ask for more views later and keep what it has.
 
     Args:
         train_pairs: how many train pairs the task has.

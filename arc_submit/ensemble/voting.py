@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from arc_submit.arc.grid import Grid, grid_id
-from arc_submit.arc.metrics import Output
-from arc_submit.arc.prediction import Prediction
+from arc_submit.arc.prediction import Output, Prediction
 
 
 @dataclass(frozen=True, eq=False)

@@ -145,27 +145,25 @@ class GridEncoder:
         for step in reversed(self._steps):
             text = step.decode(text, index)
         ok = 0 < len(text) <= MAX_SIDE and all(c in _DIGITS for c in text)
-        cells = [int(c) for c in text] if ok else []
-        return cells if ok else None
+        return [int(c) for c in text] if ok else None
 
     def _find_rows(self, text: str) -> list[tuple[str, None]]:
         """Without a frame: every longest run of lines that are rows."""
         runs: list[list[str]] = [[]]
-        for line in text.splitlines():
-            line = line.strip()
-            if 0 < len(line) <= 1000:
-                for place in dict.fromkeys((len(runs[-1]), 0)):
-                    cells = self._decode_row(line, place)
-                    if cells is not None and self.row_text(cells, place) == line:
-                        if place == 0 and runs[-1]:
-                            runs.append([])
-                        runs[-1].append(line)
-                        break
-                else:
-                    runs.append([])
-            else:
+        longest = len(self.row_text([0] * MAX_SIDE, COLOURS))
+        for line in text.strip().split("\n"):
+            # A row at a wrong place (its number says so) joins the run and spoils it: the rows before it alone are not the grid.
+            places = dict.fromkeys((len(runs[-1]), 0, *(range(2 * MAX_SIDE) if self.numbered else ())))
+            place = next((i for i in places if len(line) <= longest and self._is_row(line, i)), None)
+            if place is None or (place == 0 and runs[-1]):
                 runs.append([])
+            if place is not None:
+                runs[-1].append(line)
         return [(self.separator.join(run), None) for run in runs if run]
+
+    def _is_row(self, line: str, place: int) -> bool:
+        cells = self._decode_row(line, place)
+        return cells is not None and self.row_text(cells, place) == line
 
 
 def make_encoder(spec: str) -> GridEncoder:
@@ -214,6 +212,8 @@ def _make_encoder(spec: str) -> GridEncoder:
         raise ConfigError(f"grid encoder {spec!r}: {base} is not one to begin with; known: {known}")
     numbered = base == "CompactGridEncoder"
     for name, arguments in reversed(chain[:-1]):
+        if name in _STEPS and frame is not None:
+            raise ConfigError(f"grid encoder {spec!r}: {name} changes rows and belongs inside the encoder that writes the fence")
         if name in _STEPS:
             steps.append(_STEPS[name](spec, *_arguments(spec, name, arguments, 0 if name == "RowNumberEncoder" else None)))
             numbered |= name == "RowNumberEncoder"
@@ -234,8 +234,8 @@ def _arguments(spec: str, name: str, arguments: list[str | int], count: int | No
 
 
 def _separation(spec: str, mark: str | int = "|") -> _Step:
-    if not isinstance(mark, str) or len(mark) != 1 or (mark.isspace() and mark != " ") or mark in _DIGITS + "`":
-        raise ConfigError(f"grid encoder {spec!r}: the separation must be one character that is no digit, newline or backtick")
+    if not isinstance(mark, str) or len(mark) != 1 or not mark.isprintable() or mark in _DIGITS + "`":
+        raise ConfigError(f"grid encoder {spec!r}: the separation must be one printable character that is no digit or backtick")
     return _Step(lambda row, i: mark.join(row), lambda text, i: text[::2])
 
 
@@ -251,18 +251,18 @@ def _repeat(spec: str, times: str | int = 3) -> _Step:
 
 def _replace(spec: str, symbols: str | int = DEFAULT_SYMBOLS) -> _Step:
     ok = isinstance(symbols, str) and len(symbols) == len(set(symbols)) == COLOURS
-    if not ok or any(c.isspace() or c in _DIGITS + "`" for c in str(symbols)):
-        raise ConfigError(f"grid encoder {spec!r}: ReplaceNumberEncoder needs ten different symbols, no digit, space or backtick")
+    if not ok or any(not c.isprintable() or c in _DIGITS + " `" for c in str(symbols)):
+        raise ConfigError(f"grid encoder {spec!r}: ReplaceNumberEncoder needs ten different printable symbols, no digit, space or backtick")
     there, back = str.maketrans(_DIGITS, str(symbols)), str.maketrans(str(symbols), _DIGITS)
     return _Step(lambda row, i: row.translate(there), lambda text, i: text.translate(back))
 
 
 def _find_block(text: str) -> list[tuple[str, tuple[int, int] | None]]:
-    return [(body, None) for body in re.findall(r"```grid\n([^`]*)\n```", text)]
+    return [(body, None) for body in re.findall(r"```grid\n([^`]*)\n```(?![`\w])", text)]
 
 
 def _find_shape_block(text: str) -> list[tuple[str, tuple[int, int] | None]]:
-    blocks = re.findall(r"```grid shape: ([0-9]{1,2})x([0-9]{1,2})\n([^`]*)\n```", text)
+    blocks = re.findall(r"```grid shape: ([1-9][0-9]?)x([1-9][0-9]?)\n([^`]*)\n```(?![`\w])", text)
     return [(body, (int(height), int(width))) for height, width, body in blocks]
 
 

@@ -77,6 +77,8 @@ def fit_sample(
     Raises:
         DoesNotFitError: naming the task where the question with its answer fits with no other pair beside it.
     """
+    if len(task.train) == 1:
+        raise DoesNotFitError(f"no sample for task {task.id}: its only train pair leaves no other to show beside it")
     question = task.train[target]
     others = Task(task.id, task.train[:target] + task.train[target + 1 :], (question.input,))
     answer_tokens = len(writer.sample_ids(writer.prompt.turns([], question.input), question.output)[0])

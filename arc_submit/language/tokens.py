@@ -2,9 +2,9 @@
 
 Rendering a chat and tokenizing its text costs more than a small model's forward pass. Here the chat template is rendered once for each
 number of turns with marks where the grids go, the words between are tokenized once, and a row's tokens are put together from the
-tokens of its cells (or kept from the last time it was seen). That the result equals tokenizing the whole text is tried on random
-tasks when a writer is made; where it does not hold for some tokenizer, the whole text is tokenized and `reason` says so. Knows
-nothing about tasks' files or models.
+tokens of its cells (or, where cells merge, kept from the last time it was seen). That the result equals tokenizing the whole text is
+tried on random tasks when a writer is made; where it does not hold for some tokenizer, the whole text is tokenized and `reason` says
+so. Knows nothing about tasks' files or models.
 """
 
 from __future__ import annotations
@@ -73,32 +73,49 @@ class PromptWriter:
         self._templates: dict[Any, str] = {}
         self._literals: dict[str, list[int]] = {}
         self._lengths: dict[tuple[int, int], int] = {}
-        self._rows: dict[tuple[int, bool, bytes], list[int]] = {}
+        self._rows: dict[tuple[bytes, int, bool], list[int]] = {}
         self._patterns: dict[tuple[int, bool], _RowPattern | None] = {}
         self._check_vocabulary()
         self.reuse, self.reason = (True, "") if reuse else (False, "asked not to reuse tokens")
         if reuse:
             self.reuse, self.reason = self._try_reuse()
+        # A template that does not end an answer with the tokenizer's end mark is to be known before hours are spent.
+        self.sample_ids(self._probe_turns(np.random.default_rng(0)), frozen(np.zeros((1, 1))))
 
     def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
         """Token ids of the chat with the mark that asks for an answer at its end."""
-        return self._ids(turns, generation=True)
+        return self._tokens(self._template(turns, True), _grids(turns))
 
     def sample_ids(self, turns: Sequence[Turn], answer: Part) -> tuple[list[int], int]:
-        """Token ids of the chat with its answer and end mark, and the place where the answer begins."""
-        start = len(self.prompt_ids(turns))
-        ids = self._ids([*turns, Turn("assistant", (answer,))], generation=False)
+        """Token ids of the chat with its answer and end mark, and the place where the answer begins.
+
+        The prompt's tokens come first, exactly as inference gives them; the answer's follow.
+
+        Raises:
+            ConfigError: where the chat template does not write the answer after the prompt and the end mark after the answer.
+        """
+        prompt = self.prompt_ids(turns)
+        whole = [*turns, Turn("assistant", (answer,))]
+        asked, told = self._template(turns, True), self._template(whole, False)
+        if not told.startswith(asked):
+            raise ConfigError(f"the chat template of {self.tokenizer.name_or_path} does not write an answer right after its prompt")
+        ids = prompt + self._tokens(told[len(asked) :], _grids(whole))
         # Some templates write a newline after the end mark; the model is to stop at the mark.
         while ids and ids[-1] != self.end_id:
             ids.pop()
-        if len(ids) <= start:
+        if len(ids) <= len(prompt):
             raise ConfigError(f"the chat template of {self.tokenizer.name_or_path} does not end an answer with its eos_token")
-        return ids, start
+        return ids, len(prompt)
 
     def answer_length(self, shape: tuple[int, int]) -> int:
-        """How many tokens an answer with a grid of that shape takes, end mark included."""
+        """How many tokens an answer with a grid of that shape takes, end mark included.
+
+        Exact for tokenizers that write every cell alike; for those that merge runs of digits, the most that a few busy grids take.
+        """
         if shape not in self._lengths:
-            self._lengths[shape] = len(self._tokenize(self.encoder.encode(frozen(np.zeros(shape))))) + 1
+            rng = np.random.default_rng(0)
+            grids = [frozen(np.zeros(shape)), *(frozen(rng.integers(0, COLOURS, shape)) for _ in range(2))]
+            self._lengths[shape] = max(len(self._tokenize(self.encoder.encode(grid))) for grid in grids) + 1
         return self._lengths[shape]
 
     def decode(self, ids: Sequence[int]) -> Grid:
@@ -107,46 +124,52 @@ class PromptWriter:
         Raises:
             NotAGridError: where there is not exactly one.
         """
-        return self.encoder.decode(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return self.encoder.decode(text)
 
     def text(self, turns: Sequence[Turn], generation: bool = True) -> str:
         """The chat as text, rendered by the model's own template."""
-        parts = [part for turn in turns for part in turn.parts if not isinstance(part, str)]
-        pieces = _MARK.split(self._template(turns, generation))
-        return "".join(self.encoder.encode(parts[ord(p) - _FIRST_MARK]) if _MARK.fullmatch(p) else p for p in pieces)
+        return self._filled(self._template(turns, generation), _grids(turns))
 
-    def _ids(self, turns: Sequence[Turn], generation: bool) -> list[int]:
+    def _filled(self, template: str, grids: Sequence[Grid]) -> str:
+        """A rendered template, or its end, with the grids in place of their marks."""
+        pieces = _MARK.split(template)
+        return "".join(self.encoder.encode(grids[ord(p) - _FIRST_MARK]) if i % 2 else p for i, p in enumerate(pieces))
+
+    def _tokens(self, template: str, grids: Sequence[Grid]) -> list[int]:
+        """Tokens of a rendered template, or of its end, put together from kept ones where that is right."""
         if not self.reuse:
-            return self._tokenize(self.text(turns, generation))
-        grids = [part for turn in turns for part in turn.parts if not isinstance(part, str)]
+            return self._tokenize(self._filled(template, grids))
         ids: list[int] = []
         literal = ""
-        for piece in _MARK.split(self._template(turns, generation)):
-            if not _MARK.fullmatch(piece):
+        newlines, numbered = self.encoder.separator == "\n", self.encoder.numbered
+        for i, piece in enumerate(_MARK.split(template)):
+            if i % 2 == 0:
                 literal += piece
                 continue
             grid = grids[ord(piece) - _FIRST_MARK]
             # Only rows are cut out of the text: the words on both sides of them are tokenized as one piece, as they must be.
             ids += self._literal(literal + self.encoder.header(grid))
-            newline, last = self.encoder.separator == "\n", len(grid) - 1
-            for i in range(len(grid)):
-                ids += self._row(grid[i], i, newline and i < last)
+            height, width = grid.shape
+            cells = grid.tobytes()
+            for row in range(height):
+                ids += self._row(cells[row * width : (row + 1) * width], row if numbered else 0, newlines and row < height - 1)
             literal = self.encoder.footer
         return ids + self._literal(literal)
 
-    def _row(self, row: Any, index: int, newline: bool) -> list[int]:
-        place = index if self.encoder.numbered else 0
-        key = (place, newline, row.tobytes())
-        ids = self._rows.get(key)
+    def _row(self, cells: bytes, place: int, newline: bool) -> list[int]:
+        """Tokens of a row; its cells are the bytes 0..9."""
+        if (place, newline) not in self._patterns:
+            self._patterns[place, newline] = self._find_pattern(place, newline)
+        pattern = self._patterns[place, newline]
+        if pattern:
+            return pattern.tokens(cells)  # under random views few rows come again: keeping them costs more than it saves
+        ids = self._rows.get((cells, place, newline))
         if ids is None:
-            cells = row.tolist()
-            if (place, newline) not in self._patterns:
-                self._patterns[place, newline] = self._find_pattern(place, newline)
-            pattern = self._patterns[place, newline]
-            ids = pattern.tokens(cells) if pattern else self._tokenize_row(cells, place, newline)
+            ids = self._tokenize_row(cells, place, newline)
             if len(self._rows) >= _CACHED_ROWS:
                 self._rows.clear()
-            self._rows[key] = ids
+            self._rows[cells, place, newline] = ids
         return ids
 
     def _literal(self, text: str) -> list[int]:
@@ -176,11 +199,14 @@ class PromptWriter:
             [ids[stop : len(ids) - end] for ids in twos],
             ones[0][stop:],
         )
-        rng = np.random.default_rng(index)
-        rows = [rng.integers(0, COLOURS, width).tolist() for width in (*range(1, MAX_SIDE + 1), MAX_SIDE)]
-        rows += [[c] * width for c in range(COLOURS) for width in (2, 3, 4, 7, MAX_SIDE)]
         if any(not ids for ids in pattern.rest):
             return None
+        rng = np.random.default_rng(index)
+        # Every two colours begin a row, and in so many random cells every two meet further on: a merge of any two would show.
+        rows = [
+            [a, b, *rng.integers(0, COLOURS, (a + b * COLOURS) % (MAX_SIDE - 1)).tolist()] for a in range(COLOURS) for b in range(COLOURS)
+        ]
+        rows += [[c] * width for c in range(COLOURS) for width in (1, 2, 3, 4, 7, MAX_SIDE)]
         return pattern if all(pattern.tokens(row) == self._tokenize_row(row, index, newline) for row in rows) else None
 
     def _template(self, turns: Sequence[Turn], generation: bool) -> str:
@@ -198,15 +224,29 @@ class PromptWriter:
                         content += chr(mark)
                         mark += 1
                 messages.append({"role": turn.role, "content": content})
-            # enable_thinking is for templates that know it (Qwen3); the others never look.
-            self._templates[key] = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=generation, enable_thinking=False
-            )
+            self._templates[key] = self._render(messages, generation)
         return self._templates[key]
 
-    def _probe_turns(self, rng: np.random.Generator) -> list[Turn]:
+    def _render(self, messages: list[dict[str, str]], generation: bool) -> str:
+        from jinja2 import TemplateError  # with transformers, which renders with it
+
+        try:
+            # enable_thinking is for templates that know it (Qwen3); the others never look.
+            text: str = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=generation, enable_thinking=False
+            )
+        except TemplateError as error:
+            raise ConfigError(
+                f"the chat template of {self.tokenizer.name_or_path} refuses prompt {self.prompt.name} ({error}); use another prompt"
+            ) from None
+        return text
+
+    def _probe_turns(self, rng: np.random.Generator, colour: int | None = None) -> list[Turn]:
+        """A random question, with grids of random colours or of one."""
+
         def grid() -> Grid:
-            return frozen(rng.integers(0, COLOURS, rng.integers(1, MAX_SIDE + 1, 2)))
+            low, high = (0, COLOURS) if colour is None else (colour, colour + 1)
+            return frozen(rng.integers(low, high, rng.integers(1, MAX_SIDE + 1, 2)))
 
         pairs = [Pair(grid(), grid()) for _ in range(int(rng.integers(1, 5)))]
         candidates = {"select": 2, "verify": 1}.get(self.prompt.kind, 0)
@@ -227,11 +267,13 @@ class PromptWriter:
     def _try_reuse(self) -> tuple[bool, str]:
         self.reuse = True
         rng = np.random.default_rng(1)
-        for _ in range(4):
-            turns = self._probe_turns(rng)
-            if self._ids(turns, True) != self._tokenize(self.text(turns)):
-                return (
-                    False,
-                    "rows tokenized alone differ from rows tokenized in the text, so the whole text is tokenized each time",
-                )
+        # Grids of one colour too: what stands before and after the rows then meets every colour.
+        for colour in (None, None, None, None, *range(COLOURS)):
+            turns = self._probe_turns(rng, colour)
+            if self.prompt_ids(turns) != self._tokenize(self.text(turns)):
+                return False, "rows tokenized alone differ from rows tokenized in the text, so the whole text is tokenized each time"
         return True, "rows tokenized alone equal rows tokenized in the text"
+
+
+def _grids(turns: Sequence[Turn]) -> list[Grid]:
+    return [part for turn in turns for part in turn.parts if not isinstance(part, str)]

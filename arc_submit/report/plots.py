@@ -83,20 +83,31 @@ def plot_predictions_against_votes(path: Path, predictions: Sequence[Prediction]
 
 
 def plot_timeline(path: Path, events: Sequence[dict[str, Any]]) -> Path:
-    """When each task ended, by worker, with workers lost and the ends of runs marked."""
+    """What each worker did when: a bar for every job, workers lost and the ends of runs marked."""
     start = events[0]["time"]
-    figure = Figure(figsize=(8, 2.5), layout="constrained")
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
     axis = figure.subplots()
-    done = [e for e in events if e["event"] == "task_done"]
-    axis.scatter([(e["time"] - start) / 60 for e in done], [e["worker"] for e in done], marker="|", s=200, label="task done")
-    for kind, colour in (("worker_lost", "#ff4136"), ("task_failed", "#ff851b"), ("run_resumed", "#0074d9"), ("run_ended", "#2ecc40")):
-        times = [(e["time"] - start) / 60 for e in events if e["event"] == kind]
-        for i, at in enumerate(times):
+    begun: dict[int, float] = {}
+    bars: dict[str, list[tuple[int, float, float]]] = {"done": [], "lost": []}
+    for event in events:
+        minutes = (event["time"] - start) / 60
+        kind = {"task_done": "done", "task_failed": "done", "worker_lost": "lost"}.get(event["event"])
+        if event["event"] == "worker_begun":
+            begun[event["worker"]] = minutes
+        elif kind and "worker" in event and event["worker"] in begun:
+            bars[kind].append((event["worker"], begun.pop(event["worker"]), minutes))
+    for kind, colour in (("done", "#0074d9"), ("lost", "#ff4136")):
+        workers, lefts, rights = zip(*bars[kind], strict=True) if bars[kind] else ((), (), ())
+        widths = [right - left for left, right in zip(lefts, rights, strict=True)]
+        axis.barh(workers, widths, left=lefts, height=0.6, color=colour, edgecolor="white", linewidth=0.6, label=f"job {kind}")
+    for kind, colour in (("run_resumed", "#ff851b"), ("run_ended", "#2ecc40")):
+        for i, event in enumerate(e for e in events if e["event"] == kind):
+            at = (event["time"] - start) / 60
             axis.axvline(at, color=colour, linewidth=1, label=kind.replace("_", " ") if i == 0 else None)
-    axis.set_yticks(sorted({e["worker"] for e in done}))
+    axis.set_yticks(sorted({worker for rows in bars.values() for worker, _, _ in rows}))
     axis.set_ylabel("worker")
     axis.set_xlabel("minutes since the run's start")
-    axis.legend(loc="upper left", fontsize=7)
+    figure.legend(loc="outside upper right", ncols=4, fontsize=7)
     return _save(figure, path)
 
 

