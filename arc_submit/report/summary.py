@@ -80,7 +80,7 @@ def make_report(
     files: list[Path] = []
     solved_first = sorted(tasks, key=lambda i: (not _solved(i, attempts, solutions), i))
     for task_id in _spread(solved_first, pictures):
-        known_outputs = solutions.outputs.get(task_id) if solutions else None
+        known_outputs = solutions.outputs[task_id] if solutions and task_id in known else None
         files.append(plot_task(folder / f"task-{task_id}.png", tasks[task_id], attempts[task_id], known_outputs))
     if solutions and known and predictions:
         files.append(plot_predictions_against_votes(folder / "votes.png", predictions, solutions, known))
