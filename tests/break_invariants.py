@@ -154,7 +154,7 @@ BREAKS = [
         "7 refused at once",
         "start workers before looking at the model",
         "arc_submit/pipeline.py",
-        "    check_model_folder(config.model)\n",
+        "    choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len)\n",
         "",
         "tests/test_pipeline.py -k before_any_work",
     ),

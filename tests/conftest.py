@@ -18,7 +18,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import Qwen2ForCausalLM
 
-    from arc_submit.models.pocket import AskedHow, make_pocket_tokenizer, pocket_config
+    from arc_submit.language.asked import AskedHow
+    from arc_submit.models.pocket import make_pocket_tokenizer, pocket_config
     from arc_submit.training.pocket import export
 
     torch.manual_seed(0)

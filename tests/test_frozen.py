@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,13 @@ from arc_submit.arc.grid import make_grid, same_grid
 from arc_submit.arc.prediction import read_predictions
 from arc_submit.arc.task import Task
 from arc_submit.arc.views import parse_view
-from arc_submit.errors import ConfigError
+from arc_submit.errors import ConfigError, DataError
+from arc_submit.language.asked import AskedHow, choose_how
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.engine import Completion, Request
-from arc_submit.models.frozen import FrozenSettings, asked_how, open_worker, plan_requests, predict, predict_tasks, prediction_path
+from arc_submit.models.frozen import FrozenSettings, open_worker, plan_requests, predict, predict_tasks, prediction_path
 from arc_submit.models.pocket import make_pocket_tokenizer
 
 WRITER = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
@@ -108,10 +110,10 @@ def test_an_answer_that_is_no_grid_is_kept_with_its_reason(
 def test_a_task_that_fits_no_prompt_is_named_and_the_others_go_on(run: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 10, (30, 30)).tolist()
     big = {"train": [{"input": noise, "output": noise}], "test": [{"input": noise}]}
-    (run / "tasks" / "big.json").write_text(__import__("json").dumps({"big": big}))
+    (run / "tasks" / "big.json").write_text(json.dumps({"big": big}))
     result = predict_tasks(run, ["big", "task000"], MirrorEngine(), WRITER, SETTINGS, 1024, lambda: None)["tasks"]
     assert result["big"]["refused"] == ["no prompt smaller than 1024 tokens for task big"] * 5
-    assert result["big"]["made"] == 0
+    assert (result["big"]["made"], result["big"]["failed"]) == (0, "no prompt smaller than 1024 tokens for task big")
     assert result["task000"]["made"] == 5
 
 
@@ -147,9 +149,12 @@ def test_a_worker_opens_with_the_models_own_prompt(tiny_model: Path, run: Path) 
     ("changes", "message"),
     [
         ({"max_seq_len": 4096}, "over the 2048 tokens"),
-        ({"prompt": "verify-output-from-examples-v0"}, "vocabulary cannot write"),
+        ({"prompt": "verify-output-from-examples-v0"}, "does not ask for the output"),
+        ({"prompt": "output-from-examples-v0"}, "vocabulary cannot write"),
         ({"prompt": "no-such-prompt"}, "no prompt version"),
         ({"grid_encoder": "NoEncoder()"}, "NoEncoder"),
+        ({"device": "cuda:7"}, "0 GPUs are visible"),
+        ({"device": "gpu"}, "write cpu or cuda:0"),
         ({"grid_encoder": "GridShapeEncoder(MinimalGridEncoder())"}, "vocabulary cannot write"),
     ],
 )
@@ -160,7 +165,17 @@ def test_a_worker_refuses_what_cannot_work(tiny_model: Path, changes: dict[str, 
 
 
 def test_a_model_that_does_not_say_how_it_is_asked_must_be_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 2048}')
     with pytest.raises(ConfigError, match="give --grid-encoder, --prompt and --max-seq-len"):
-        asked_how(replace(SETTINGS, model=str(tmp_path)))
-    told = replace(SETTINGS, model=str(tmp_path), grid_encoder="MinimalGridEncoder()", prompt="output-from-examples-v0", max_seq_len=99)
-    assert asked_how(told).max_seq_len == 99
+        choose_how(tmp_path, None, None, None)
+    assert choose_how(tmp_path, "MinimalGridEncoder()", "output-from-examples-v0", 99).max_seq_len == 99
+    AskedHow("MinimalGridEncoder()", "output-from-examples-v1", 1000).save(tmp_path)
+    assert choose_how(tmp_path, None, None, None) == AskedHow("MinimalGridEncoder()", "output-from-examples-v1", 1000)
+    assert choose_how(tmp_path, None, "output-from-examples-v0", 500).max_seq_len == 500
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"prompt": 3}', '{"grid_encoder": "a", "prompt": "b", "max_seq_len": 0}'])
+def test_a_broken_card_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "arc_submit.json").write_text(content)
+    with pytest.raises(DataError, match=r"arc_submit\.json"):
+        choose_how(tmp_path, None, None, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -254,6 +255,8 @@ def test_a_model_whose_weights_are_cut_short_leaves_a_valid_submission(files: tu
         (lambda c, m: c.write_text("not json"), DataError, "not JSON"),
         (lambda c, m: c.unlink(), DataError, "cannot be read"),
         (lambda c, m: (m / "config.json").unlink(), ConfigError, "config.json is missing"),
+        (lambda c, m: (m / "config.json").write_text("{"), DataError, "not a model's configuration"),
+        (lambda c, m: (m / "arc_submit.json").write_text("{"), DataError, "grid_encoder, prompt and max_seq_len are expected"),
     ],
 )
 def test_what_cannot_work_is_refused_before_any_work(
@@ -271,7 +274,61 @@ def test_what_cannot_work_is_refused_before_any_work(
     change(files[0], model)
     with pytest.raises(error, match=message):
         run(config(files, model, tmp_path / "out"))
-    assert not list((tmp_path / "out").glob("logs/*"))
+    assert not (tmp_path / "out").exists(), "a directory that is there would be refused when the mistake is mended"
+
+
+@pytest.mark.parametrize("spoilt", ["report", "timeline"])
+def test_a_report_that_fails_costs_nothing(
+    undisturbed: tuple[tuple[Path, Path], Path, RunResult], tiny_model: Path, tmp_path: Path, spoilt: str
+) -> None:
+    """A finished run is reported again with something in the report's way."""
+    files, out, before = undisturbed
+    copy = tmp_path / "out"
+    shutil.copytree(out, copy)
+    if spoilt == "report":
+        shutil.rmtree(copy / "report")
+        (copy / "report").write_text("a file where the folder belongs")
+    else:
+        with (copy / "events.jsonl").open("a") as file:
+            lines = [
+                {"event": "worker_begun"},
+                {"event": ["x"]},
+                {"event": "task_done"},
+                {"event": "task_done", "source": "frozen", "task": ["a"]},
+            ]
+            file.write("".join(json.dumps({"time": time.time(), **line}) + "\n" for line in lines))
+    result = run(config(files, tiny_model, copy))
+    assert result.done == before.done
+    assert (copy / "submission.json").read_bytes() == (out / "submission.json").read_bytes()
+    assert "no report" in result.report.text
+
+
+def test_a_directory_that_cannot_be_used_is_named(files: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError, match="cannot be used as a run directory"):
+            run(config(files, tiny_model, out))
+
+
+def test_a_terminal_that_goes_away_does_not_end_a_run(files: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(command(files, tiny_model, tmp_path / "out"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    process.stdout.read(10)
+    process.stdout.close()
+    process.wait(timeout=120)
+    assert len(answers(tmp_path / "out")) == 6
+
+
+def test_a_task_with_very_many_pairs_does_not_hold_up_the_report(tiny_model: Path, tmp_path: Path) -> None:
+    challenges, solutions = make_challenges(1)
+    challenges["task000"]["train"] *= 100  # type: ignore[index]
+    files = tmp_path / "c.json", tmp_path / "s.json"
+    files[0].write_text(json.dumps(challenges))
+    files[1].write_text(json.dumps(solutions))
+    began = time.monotonic()
+    result = run(config(files, tiny_model, tmp_path / "out", budget=40.0, views=1))
+    assert time.monotonic() - began < 40
+    assert any(path.name == "task-task000.png" for path in result.report.pictures)
 
 
 def test_the_sample_is_drawn_by_seed_and_the_submission_covers_all(files: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:

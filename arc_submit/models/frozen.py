@@ -21,13 +21,13 @@ from arc_submit.arc.datasets import read_task
 from arc_submit.arc.prediction import Prediction, append_predictions, read_predictions
 from arc_submit.arc.task import Task
 from arc_submit.arc.views import View, choose_views
-from arc_submit.errors import ArcSubmitError, ConfigError
+from arc_submit.errors import ArcSubmitError
+from arc_submit.language.asked import choose_how
 from arc_submit.language.encoders import NotAGridError, make_encoder
 from arc_submit.language.fitting import DoesNotFitError, fit_prompt
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.engine import Completion, Engine, Request
-from arc_submit.models.pocket import AskedHow, read_asked_how
 
 SOURCE = "frozen"
 
@@ -59,21 +59,6 @@ class FrozenSettings:
     slots: int
     threads: int
     device: str
-
-
-def asked_how(settings: FrozenSettings) -> AskedHow:
-    """How the model is asked: the settings first, then what its files say.
-
-    Raises:
-        ConfigError: where neither says.
-    """
-    stated = read_asked_how(Path(settings.model))
-    grid_encoder = settings.grid_encoder or (stated.grid_encoder if stated else None)
-    prompt = settings.prompt or (stated.prompt if stated else None)
-    max_seq_len = settings.max_seq_len or (stated.max_seq_len if stated else None)
-    if grid_encoder is None or prompt is None or max_seq_len is None:
-        raise ConfigError(f"model {settings.model} has no arc_submit.json: give --grid-encoder, --prompt and --max-seq-len")
-    return AskedHow(grid_encoder, prompt, max_seq_len)
 
 
 @dataclass(frozen=True)
@@ -135,17 +120,14 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Call
     Raises:
         ArcSubmitError: where the model or the way to ask it cannot work.
     """
+    from arc_submit.models.loading import choose_device
     from arc_submit.models.transformers_engine import load_transformers_engine
 
     settings = FrozenSettings(**settings_json)
     torch.set_num_threads(settings.threads)
-    how = asked_how(settings)
-    engine, tokenizer, reason = load_transformers_engine(Path(settings.model), torch.device(settings.device), settings.slots)
-    if how.max_seq_len > engine.limit:
-        raise ConfigError(f"max_seq_len {how.max_seq_len} is over the {engine.limit} tokens that model {settings.model} takes; lower it")
+    how = choose_how(Path(settings.model), settings.grid_encoder, settings.prompt, settings.max_seq_len)
+    engine, tokenizer, reason = load_transformers_engine(Path(settings.model), choose_device(settings.device), settings.slots)
     writer = PromptWriter(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
-    if writer.prompt.kind != "output":
-        raise ConfigError(f"prompt {how.prompt} does not ask for the output; choose one named output-from-...")
     print(f"model {settings.model}: {settings.device}, {engine.model.dtype} ({reason}); tokens: {writer.reason}", flush=True)
     beat()
 
@@ -185,6 +167,8 @@ def predict_tasks(
         held, _ = read_predictions(prediction_path(run, task_id))
         there = {(p.test, p.view) for p in held}
         result["held"] = len(there)
+        if not asked and not there:
+            result["failed"] = result["refused"][0]  # no view of it fits: it is left to the sources that can take it
         planned += [one for one in asked if (one.test, one.view.key) not in there]
     for prediction in predict(engine, writer, planned, Path(settings.model).name, beat):
         append_predictions(prediction_path(run, prediction.task), [prediction])

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from arc_submit.errors import ConfigError
+from arc_submit.models.checks import check_model_folder
 
 
 def choose_dtype(device: torch.device) -> tuple[torch.dtype, str]:
@@ -23,30 +24,38 @@ def choose_dtype(device: torch.device) -> tuple[torch.dtype, str]:
     return torch.float16, f"sm_{major}{minor} has no bfloat16"
 
 
-def check_model_folder(folder: Path) -> None:
-    """Refuse at once what cannot be loaded.
-
-    Raises:
-        ConfigError: naming the file that is missing and the remedy.
-    """
-    if not folder.is_dir():
-        raise ConfigError(f"model {folder}: no such folder; give --model the folder that holds config.json")
-    for name in ("config.json", "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise ConfigError(f"model {folder}: {name} is missing; save the model again with save_pretrained")
-    if not list(folder.glob("*.safetensors")):
-        raise ConfigError(f"model {folder}: no .safetensors file; convert the weights, pickled ones are not read")
-
-
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer as its tokenizer.json has it.
 
     AutoTokenizer would pick a class by model type, whose own rules can drop tokens of a small vocabulary.
+
+    Raises:
+        ConfigError: where it cannot be read.
     """
     from transformers import PreTrainedTokenizerFast
 
     check_model_folder(folder)
-    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # noqa: BLE001 - the tokenizers library raises plain Exception for a broken file
+        raise ConfigError(f"model {folder}: its tokenizer cannot be loaded ({type(error).__name__}: {error})") from None
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ConfigError: where there is no such device here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"--device {name}: write cpu or cuda:0") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {name}: write cpu or cuda:0")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"--device {name}: {torch.cuda.device_count()} GPUs are visible here; give --device cpu, or mend the driver")
+    return device
 
 
 def load_model(folder: Path, device: torch.device, dtype: torch.dtype, attention: str) -> Any:

@@ -1,4 +1,4 @@
-"""The pocket model's make: its tokenizer and its shape, and the file that says how a model wants to be asked.
+"""The pocket model's make: its tokenizer and its shape.
 
 The pocket model is a small Qwen2 that ships with the project, so that everything runs with no download. Its vocabulary is one token
 for each character of the compact grid form and a few marks. Knows nothing about how it is trained (arc_submit.training.pocket does).
@@ -6,18 +6,14 @@ for each character of the compact grid form and a few marks. Knows nothing about
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from arc_submit.errors import ConfigError, DataError
+from arc_submit.errors import ConfigError
 from arc_submit.language.encoders import LETTERS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2Config
 
-CARD = "arc_submit.json"
 START, ANSWER, END, PAD, UNKNOWN = "<|start|>", "<|answer|>", "<|end|>", "<|pad|>", "<|unknown|>"
 VOCABULARY = [PAD, START, ANSWER, END, UNKNOWN, *"0123456789", *LETTERS]
 # Each train pair is a turn of the user and its answer, so that a prompt reads: start in answer out end in answer out end ...
@@ -26,41 +22,6 @@ CHAT_TEMPLATE = (
     "{% if message.role == 'user' %}{% if not loop.last or add_generation_prompt %}" + ANSWER + "{% endif %}"
     "{% elif message.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
 )
-
-
-@dataclass(frozen=True)
-class AskedHow:
-    """How a model wants to be asked, kept beside its weights in arc_submit.json.
-
-    Attributes:
-        grid_encoder: specification of the grid encoder it was trained with.
-        prompt: name of the prompt version it was trained with.
-        max_seq_len: the longest prompt with answer, in tokens, that it was trained on.
-    """
-
-    grid_encoder: str
-    prompt: str
-    max_seq_len: int
-
-    def save(self, folder: Path) -> None:
-        """Write the file."""
-        (folder / CARD).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-
-
-def read_asked_how(folder: Path) -> AskedHow | None:
-    """What the model's folder says, or None where it says nothing.
-
-    Raises:
-        DataError: where the file is there and does not hold what it should.
-    """
-    path = folder / CARD
-    if not path.exists():
-        return None
-    try:
-        value: Any = json.loads(path.read_text(encoding="utf-8"))
-        return AskedHow(str(value["grid_encoder"]), str(value["prompt"]), int(value["max_seq_len"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: grid_encoder, prompt and max_seq_len are expected ({type(error).__name__}: {error})") from None
 
 
 def make_pocket_tokenizer() -> PreTrainedTokenizerFast:

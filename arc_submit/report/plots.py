@@ -22,16 +22,19 @@ from arc_submit.ensemble.voting import vote_all
 # The colours the ARC-AGI site shows the ten values in.
 PALETTE = ["#000000", "#0074d9", "#ff4136", "#2ecc40", "#ffdc00", "#aaaaaa", "#f012be", "#ff851b", "#7fdbff", "#870c25"]
 
+_MOST_PAIRS = 10  # more would take minutes to draw
+
 
 def plot_task(path: Path, task: Task, attempts: Sequence[Sequence[Grid]], solutions: Sequence[Grid] | None) -> Path:
     """Train pairs above, then for each test input the attempts and, where it is known, the solution."""
-    columns = max(2 * len(task.train), 4)
+    shown = task.train[:_MOST_PAIRS]
+    columns = max(2 * len(shown), 4)
     rows = 1 + len(task.tests)
     figure = Figure(figsize=(1.7 * columns, 2.0 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for i, pair in enumerate(task.train):
+    for i, pair in enumerate(shown):
         draw_grid(axes[0][2 * i], pair.input, f"train {i} input")
         draw_grid(axes[0][2 * i + 1], pair.output, f"train {i} output")
     for test, grid in enumerate(task.tests):
@@ -43,7 +46,7 @@ def plot_task(path: Path, task: Task, attempts: Sequence[Sequence[Grid]], soluti
             draw_grid(row[1 + number], attempt, f"attempt {number + 1}{verdict}")
         if solutions is not None:
             draw_grid(row[3], solutions[test], "solution")
-    figure.suptitle(task.id)
+    figure.suptitle(task.id if len(shown) == len(task.train) else f"{task.id} ({len(shown)} of {len(task.train)} train pairs)")
     return _save(figure, path)
 
 

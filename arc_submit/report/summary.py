@@ -6,6 +6,8 @@ nothing about how predictions were made.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,14 +46,16 @@ def make_report(
     solutions: Solutions | None,
     events: Sequence[dict[str, Any]],
     pictures: int,
+    until: float = math.inf,
 ) -> Report:
-    """Write scores.txt, scores.json and pictures into a folder.
+    """Write scores.txt, scores.json and then pictures into a folder.
 
     Args:
         challenges: the tasks worked on, which are the ones scored.
         attempts: the submission's, by task id and test input.
         events: the run's timeline.
         pictures: how many tasks to draw.
+        until: on the monotonic clock; no picture is begun after it.
     """
     from arc_submit.report.plots import plot_predictions_against_votes, plot_task, plot_timeline
 
@@ -77,18 +81,20 @@ def make_report(
     refused = sorted({line for event in events for line in event.get("refused", [])})
     if refused:
         lines += ["", f"{len(refused)} tasks or views without a prompt that fits, first: {refused[0]}"]
+    text = "\n".join(lines)
+    (folder / "scores.txt").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "scores.json", figures)
     files: list[Path] = []
     solved_first = sorted(tasks, key=lambda i: (not _solved(i, attempts, solutions), i))
     for task_id in _spread(solved_first, pictures):
         known_outputs = solutions.outputs[task_id] if solutions and task_id in known else None
+        if time.monotonic() > until:
+            return Report(text, figures, files)
         files.append(plot_task(folder / f"task-{task_id}.png", tasks[task_id], attempts[task_id], known_outputs))
     if solutions and known and predictions:
         files.append(plot_predictions_against_votes(folder / "votes.png", predictions, solutions, known))
     if any(event["event"] == "task_done" for event in events):
         files.append(plot_timeline(folder / "timeline.png", events))
-    text = "\n".join(lines)
-    (folder / "scores.txt").write_text(text + "\n", encoding="utf-8")
-    write_json(folder / "scores.json", figures)
     return Report(text, figures, files)
 
 

@@ -15,13 +15,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from arc_submit.errors import ArcSubmitError
+from arc_submit.runtime.worker import PARENT
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ class Limits:
         start: from a worker's start to its "ready", the model's loading included; a beat does not prolong it.
         silence: between two heartbeats while a job is in hand.
         strikes: how often a part may be lost or fail before it is given up.
-        starts: how often a worker may fail to get ready, in a row, before the pool gives up.
+        starts: how often a worker may fail to get ready, in a row, before it is not started again.
     """
 
-    start: float = 180.0
+    start: float = 600.0
     silence: float = 60.0
     strikes: int = 2
     starts: int = 3
@@ -57,9 +58,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Event:
-    """What happened: a job begun or done, a part given up, a worker started, ready or lost, or the end of the time."""
+    """What happened: a job begun or done, a part given up, a worker started, ready, lost or not started again, or the end of the time."""
 
-    kind: Literal["started", "ready", "begun", "done", "lost", "given_up", "deadline"]
+    kind: Literal["started", "ready", "begun", "done", "lost", "retired", "given_up", "deadline"]
     worker: int
     parts: tuple[str, ...] = ()
     reason: str = ""
@@ -78,6 +79,8 @@ class _Worker:
     job: Job | None = None
     buffer: bytes = b""
     refused: str = ""
+    trouble: str = ""
+    leaves: bool = False
 
 
 class PoolError(ArcSubmitError):
@@ -107,24 +110,14 @@ def run_jobs(
         environment: variables to set for the workers.
 
     Raises:
-        PoolError: where a worker refuses its settings, or fails to get ready `limits.starts` times in a row.
+        PoolError: where a worker refuses its settings, or not one worker gets ready in `limits.starts` starts.
     """
     limits = limits or Limits()
     waiting = deque(jobs)
-    selector = selectors.DefaultSelector()
     alive: dict[int, _Worker] = {}
-    failed_starts = 0
+    failed_starts: Counter[int] = Counter()
+    retired: set[int] = set()
     log_folder.mkdir(parents=True, exist_ok=True)
-
-    def lose(worker: _Worker, reason: str) -> Iterator[Event]:
-        """Kill a worker and put what it had in hand back in the queue, or give it up."""
-        selector.unregister(worker.process.stdout)  # type: ignore[arg-type]
-        _kill(worker)
-        del alive[worker.number]
-        yield Event("lost", worker.number, worker.job.parts if worker.job else (), reason, pid=worker.process.pid)
-        if worker.job:
-            yield from _requeue(worker.job, reason, waiting, limits.strikes, worker.number)
-
     try:
         while waiting or any(worker.job for worker in alive.values()):
             now = time.monotonic()
@@ -134,42 +127,39 @@ def run_jobs(
                 yield Event("deadline", -1, tuple(left), "the time is up")
                 return
             for number in range(workers):
-                if number not in alive and len(alive) < len(waiting) + sum(w.job is not None for w in alive.values()):
+                wanted = len(waiting) + sum(worker.job is not None for worker in alive.values())
+                if number not in alive and number not in retired and len(alive) < wanted:
                     alive[number] = _start(number, entry, settings, log_folder, environment)
-                    selector.register(alive[number].process.stdout, selectors.EVENT_READ, number)  # type: ignore[arg-type]
                     yield Event("started", number, pid=alive[number].process.pid)
             for worker in list(alive.values()):
-                if worker.ready and worker.job is None and waiting:
+                if worker.ready and not worker.leaves and worker.job is None and waiting:
                     job = waiting.popleft()
                     _send(worker, job)
                     yield Event("begun", worker.number, job.parts)
-            for key, _ in selector.select(timeout=min(0.2, max(0.0, deadline - now))):
-                worker = alive[key.data]
-                for message in _read(worker):
-                    worker.heard = time.monotonic()
-                    if message["event"] == "ready":
-                        worker.ready, failed_starts = True, 0
-                        yield Event("ready", worker.number, pid=worker.process.pid)
-                    elif message["event"] == "refused":
-                        worker.refused = message["reason"]
-                    elif message["event"] in ("done", "failed") and worker.job:
-                        job, worker.job = worker.job, None
-                        if message["event"] == "done":
-                            yield Event("done", worker.number, job.parts, result=message["result"])
-                        else:
-                            yield from _requeue(job, message["reason"], waiting, limits.strikes, worker.number)
+            _wait(alive, min(0.2, max(0.0, deadline - now)))
             for worker in list(alive.values()):
-                reason = _trouble(worker, limits)
+                # What a worker said is read before it is judged, and nothing is yielded in between: a caller that took its time
+                # over an event must not make a healthy worker look silent.
+                code = worker.process.poll()
+                events = _hear(worker, waiting, limits)
+                reason = _trouble(worker, code, limits)
+                yield from events
                 if not reason:
                     continue
-                yield from lose(worker, reason)
+                _kill(worker)
+                del alive[worker.number]
+                failed_starts[worker.number] = 0 if worker.ready else failed_starts[worker.number] + 1
+                yield Event("lost", worker.number, worker.job.parts if worker.job else (), reason, pid=worker.process.pid)
+                if worker.job:
+                    yield from _requeue(worker.job, reason, waiting, limits.strikes, worker.number)
                 if worker.refused:
                     raise PoolError(worker.refused)
-                failed_starts += not worker.ready
-                if failed_starts >= limits.starts:
-                    raise PoolError(f"no worker got ready in {failed_starts} starts: {reason}; see {log_folder}")
+                if failed_starts[worker.number] >= limits.starts:
+                    retired.add(worker.number)
+                    yield Event("retired", worker.number, (), f"not ready in {limits.starts} starts: {reason}")
+                if len(retired) == workers:
+                    raise PoolError(f"no worker got ready in {limits.starts} starts: {reason}; see {log_folder}")
     finally:
-        selector.close()
         _end(list(alive.values()))
 
 
@@ -181,7 +171,7 @@ def _start(number: int, entry: str, settings: dict[str, Any], log_folder: Path, 
         stdout=subprocess.PIPE,
         stderr=log,
         start_new_session=True,
-        env={**os.environ, **(environment or {})},
+        env={**os.environ, **(environment or {}), PARENT: str(os.getpid())},
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -205,19 +195,53 @@ def _write(worker: _Worker, value: dict[str, Any]) -> None:
         worker.process.stdin.flush()
 
 
+def _wait(workers: dict[int, _Worker], seconds: float) -> None:
+    """Wait until a worker says something, or for some seconds."""
+    with selectors.DefaultSelector() as selector:
+        for worker in workers.values():
+            selector.register(worker.process.stdout, selectors.EVENT_READ)  # type: ignore[arg-type]
+        if workers:
+            selector.select(timeout=seconds)
+
+
+def _hear(worker: _Worker, waiting: deque[Job], limits: Limits) -> list[Event]:
+    """Take in everything that a worker has said by now."""
+    events = []
+    for message in _read(worker):
+        worker.heard = time.monotonic()
+        kind = message["event"]
+        if kind == "ready":
+            worker.ready = True
+            events.append(Event("ready", worker.number, pid=worker.process.pid))
+        elif kind == "refused":
+            worker.refused = message["reason"]
+        elif kind == "trouble":
+            worker.trouble = message["reason"]
+        elif kind in ("done", "failed") and worker.job:
+            job, worker.job = worker.job, None
+            if kind == "done":
+                events.append(Event("done", worker.number, job.parts, result=message["result"]))
+            else:
+                worker.leaves = message["leaves"]
+                events += _requeue(job, message["reason"], waiting, limits.strikes, worker.number)
+    return events
+
+
 def _read(worker: _Worker) -> list[dict[str, Any]]:
     assert worker.process.stdout is not None
-    data = os.read(worker.process.stdout.fileno(), 1 << 20)
-    *lines, worker.buffer = (worker.buffer + data).split(b"\n")
+    with contextlib.suppress(BlockingIOError):
+        while data := os.read(worker.process.stdout.fileno(), 1 << 20):
+            worker.buffer += data
+    *lines, worker.buffer = worker.buffer.split(b"\n")
     return [json.loads(line) for line in lines if line]
 
 
-def _trouble(worker: _Worker, limits: Limits) -> str:
-    """Why a worker must go, or nothing."""
-    code = worker.process.poll()
+def _trouble(worker: _Worker, code: int | None, limits: Limits) -> str:
+    """Why a worker must go, or nothing; `code` is its exit code, or None where it lives."""
     now = time.monotonic()
     if code is not None:
-        return worker.refused or (f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}")
+        ending = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return worker.refused or worker.trouble or ending
     if not worker.ready and now - worker.started > limits.start:
         return f"not ready after {limits.start:.0f} s"
     if worker.job and now - worker.heard > limits.silence:
@@ -225,21 +249,24 @@ def _trouble(worker: _Worker, limits: Limits) -> str:
     return ""
 
 
-def _requeue(job: Job, reason: str, waiting: deque[Job], strikes: int, worker: int) -> Iterator[Event]:
+def _requeue(job: Job, reason: str, waiting: deque[Job], strikes: int, worker: int) -> list[Event]:
     if len(job.parts) > 1:
         # Part by part and without a strike: one of them is to blame and the others are not.
         waiting.extendleft(Job((part,), job.key, job.strikes) for part in reversed(job.parts))
     elif job.strikes + 1 < strikes:
         waiting.append(Job(job.parts, job.key, job.strikes + 1))
     else:
-        yield Event("given_up", worker, job.parts, reason)
+        return [Event("given_up", worker, job.parts, reason)]
+    return []
 
 
 def _kill(worker: _Worker) -> None:
     """End a worker and whatever it started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(worker.process.pid, signal.SIGKILL)
-    worker.process.wait()
+    # A process that the kernel holds (a driver, a network mount) cannot be waited for; the deadline must not wait with it.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        worker.process.wait(timeout=5)
     for stream in (worker.process.stdin, worker.process.stdout, worker.log):
         if stream:
             with contextlib.suppress(BrokenPipeError):

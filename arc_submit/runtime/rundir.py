@@ -6,6 +6,7 @@ about what a run does.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -37,6 +38,11 @@ class RunDirectory:
     def event(self, kind: str, **fields: Any) -> None:
         """Append a line to the timeline."""
         line = json.dumps({"time": round(time.time(), 3), "event": kind, **fields}, separators=(",", ":")) + "\n"
+        # A full disk must not end a run for a line of its timeline: work that is not noted as done is only looked at again.
+        with contextlib.suppress(OSError):
+            self._append(line)
+
+    def _append(self, line: str) -> None:
         descriptor = os.open(self.path / "events.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             size = os.fstat(descriptor).st_size
@@ -62,8 +68,12 @@ def open_run(path: Path, config: dict[str, Any], new_budget: bool = False) -> It
     Raises:
         ConfigError: where another run holds the directory, or it belongs to a different configuration, with the remedy.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / "run.lock").open("a") as lock:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock_file = (path / "run.lock").open("a")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be used as a run directory ({error.strerror}); give another --out") from None
+    with lock_file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -76,7 +86,10 @@ def open_run(path: Path, config: dict[str, Any], new_budget: bool = False) -> It
             write_json(path / "config.json", config)
         elif before != config:
             names = sorted(name for name in {*before, *config} if before.get(name) != config.get(name))
-            was = ", ".join(f"{name} was {before.get(name)!r} and is {config.get(name)!r}" for name in names)
+            was = ", ".join(
+                f"{name} differ" if isinstance(config.get(name), list) else f"{name} was {before.get(name)!r} and is {config.get(name)!r}"
+                for name in names
+            )
             raise ConfigError(f"{path}: holds another run ({was}); give another --out, or remove it")
         events = _read_events(path / "events.jsonl")
         resumed = any(event["event"] == "run_started" for event in events)
@@ -102,6 +115,7 @@ def _read_events(path: Path) -> list[dict[str, Any]]:
                 value = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(value, dict) and "event" in value and isinstance(value.get("time"), int | float):
+            sound = isinstance(value, dict) and isinstance(value.get("event"), str) and isinstance(value.get("time"), int | float)
+            if sound and 0 <= value["time"] <= time.time() + 86400:
                 events.append(value)
     return events

@@ -25,13 +25,15 @@ from typing import Any
 from arc_submit.errors import ArcSubmitError
 
 BEAT_SECONDS = 0.5
+PARENT = "ARC_SUBMIT_PARENT"  # the parent's process id, in the worker's environment
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
+    """Serve jobs until the input ends; returns the exit code."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:  # the parent died before the line above
+        if os.getppid() != int(os.environ[PARENT]):  # the parent died before the line above
             return 1
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
@@ -54,15 +56,27 @@ def main() -> int:
     except ArcSubmitError as error:
         say(event="refused", reason=str(error))
         return 2
+    except Exception as error:  # noqa: BLE001 - the reason is for the parent to tell
+        traceback.print_exc()
+        say(event="trouble", reason=_line(error))
+        return 1
     say(event="ready")
     for line in sys.stdin:
         job = json.loads(line)
         try:
             say(event="done", job=job["id"], result=do(job["payload"]))
-        except Exception as error:  # noqa: BLE001 - whatever a job does, the worker reports it and takes the next
+        except ArcSubmitError as error:
+            say(event="failed", job=job["id"], reason=str(error), leaves=False)
+        except Exception as error:  # noqa: BLE001 - whatever a job does is reported
+            # After a CUDA error every call in this process fails: a worker that stayed would spoil job after job in no time.
             traceback.print_exc()
-            say(event="failed", job=job["id"], reason=f"{type(error).__name__}: {error}"[:500])
+            say(event="failed", job=job["id"], reason=_line(error), leaves=True)
+            return 3
     return 0
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 def _entry(name: str) -> Callable[[dict[str, Any], Callable[[], None]], Callable[[dict[str, Any]], dict[str, Any]]]:

