@@ -15,7 +15,7 @@ from arc_submit.search.jit import jit
 from arc_submit.search.operations import OPERATIONS, TABLE, apply
 from arc_submit.search.store import FULL, WORK, Array, Store, commit, make_store, push
 
-STATES, ENTRIES, ROWS, AT_COST, DONE = range(5)
+STATES, CHILDREN, AT_COST, DONE = range(4)
 UNKNOWN = -2
 
 
@@ -26,17 +26,22 @@ class Exploration(NamedTuple):
         states: int32 (states, examples), a node per example.
         info: int32 (states, 4): cost, parent state (-1 for the input), operation that led here, 1 for a list.
         table: int32, an open hash table of states, -1 where free.
-        entries: int32 (entries, 3): state, index into the distinct costs of operations, next entry of the same total cost.
-        heads: int32 (costs, 2): first and last entry of each total cost, -1 where there is none.
-        rows: int32 (nodes,), the row of `children` of each node, -1 where it has none.
-        children: int32 (rows, operations), the node an operation leads to, -1 where it has no result, UNKNOWN before it was tried.
-        counters: int64 (5,): states, entries and rows used, the cost being worked on, 1 once everything within reach was done.
+        operations: int64, the numbers of the operations to try, by cost class; `class_starts`, int64 (cost classes + 1), says where each
+            class begins.
+        queue: int32 (states, 2): each state's place in the queue: the cost class of the operations it is to try next, and the state after
+            it at the same total cost.
+        heads: int32 (costs, 2): first and last state of each total cost, -1 where there is none.
+        rows: int32 (nodes, cost classes), where in `children` the operations of a class begin for a node, -1 before they were tried.
+        children: int32, the node an operation leads to, -1 where it has no result, UNKNOWN before it was tried.
+        counters: int64 (4,): states and children used, the cost being worked on, 1 once everything within reach was done.
     """
 
     states: Array
     info: Array
     table: Array
-    entries: Array
+    operations: Array
+    class_starts: Array
+    queue: Array
     heads: Array
     rows: Array
     children: Array
@@ -49,40 +54,52 @@ class Capacity(NamedTuple):
     cells: int
     nodes: int
     states: int
-    rows: int
+    children: int
 
 
-def start(inputs: list[Grid], capacity: Capacity) -> tuple[Store, Exploration]:
-    """A store with the inputs of all examples, and an exploration whose one state is the tuple of them."""
+def start(inputs: list[Grid], outputs: list[Grid], capacity: Capacity) -> tuple[Store, Exploration]:
+    """A store with the inputs of all examples, and an exploration whose one state is the tuple of them.
+
+    The outputs say only which colours are worth painting.
+    """
+    by_class = _useful_operations(inputs, outputs)
     store = make_store(capacity.cells, 2 * capacity.nodes, capacity.nodes)
-    classes = len(COST_CLASSES)
     exploration = Exploration(
         np.empty((capacity.states, len(inputs)), np.int32),
         np.empty((capacity.states, 4), np.int32),
         np.full(1 << int(np.ceil(np.log2(2 * capacity.states))), -1, np.int32),
-        np.empty((capacity.states * (classes + 1), 3), np.int32),
+        np.concatenate(by_class),
+        np.cumsum([0] + [len(ops) for ops in by_class]).astype(np.int64),
+        np.empty((capacity.states, 2), np.int32),
         np.full((400, 2), -1, np.int32),
-        np.full(capacity.nodes, -1, np.int32),
-        np.empty((capacity.rows, len(OPERATIONS)), np.int32),
-        np.zeros(5, np.int64),
+        np.full((capacity.nodes, len(COST_CLASSES)), -1, np.int32),
+        np.empty(capacity.children, np.int32),
+        np.zeros(4, np.int64),
     )
     root = np.empty(len(inputs), np.int32)
     for example, grid in enumerate(inputs):
         first = int(store.counters[1])
         push(store, 0, 0, np.array(grid))
-        root[example] = commit(store, first, 0, example)
-    if (root >= 0).all():
-        add_state(exploration, root, 0, -1, -1, 0, COST_CLASSES)
-    else:
-        exploration.counters[DONE] = 1  # an input without a painted cell: nothing to work on
+        root[example] = commit(store, first, 0, example, True)
+    add_state(exploration, root, 0, -1, -1, 0, COST_CLASSES)
     return store, exploration
 
 
-# The distinct costs of operations, and which operations have each: a state waits in the queue once per cost and not per operation.
+# The distinct costs of operations: a state waits in the queue once per cost and not once per operation.
 COST_CLASSES = np.unique(TABLE[:, 5])
-_by_cost = [np.flatnonzero(TABLE[:, 5] == cost) for cost in COST_CLASSES]
-CLASS_STARTS = np.concatenate([[0], np.cumsum([len(ops) for ops in _by_cost])]).astype(np.int64)
-CLASS_OPERATIONS = np.concatenate(_by_cost).astype(np.int64)
+
+
+def _useful_operations(inputs: list[Grid], outputs: list[Grid]) -> list[Array]:
+    """By cost class, int64: all operations but those on colours that no input has or that no output shows."""
+    shown = {f"({c})" for grid in outputs for c in np.unique(grid)}
+    present = {f"({c})" for grid in inputs for c in np.unique(grid)}
+    by_class: list[list[int]] = [[] for _ in COST_CLASSES]
+    for number, operation in enumerate(OPERATIONS):
+        name, _, argument = operation.name.partition("(")
+        painted = name in ("paint", "fill_background") and f"({argument}" not in shown
+        if not painted and not (name in ("keep", "erase") and f"({argument}" not in present):
+            by_class[int(np.searchsorted(COST_CLASSES, operation.cost))].append(number)
+    return [np.array(numbers, dtype=np.int64) for numbers in by_class]
 
 
 @jit
@@ -105,7 +122,7 @@ def add_state(ex: Exploration, nodes: Array, cost: int, parent: int, operation: 
             return True
         slot = (slot + 1) & mask
     state = ex.counters[STATES]
-    if state >= ex.states.shape[0] or ex.counters[ENTRIES] >= ex.entries.shape[0]:
+    if state >= ex.states.shape[0]:
         return False
     ex.table[slot] = state
     for k in range(nodes.size):
@@ -121,39 +138,31 @@ def add_state(ex: Exploration, nodes: Array, cost: int, parent: int, operation: 
 
 @jit
 def _queue(ex: Exploration, state: int, place: int, cost: int) -> None:
-    """Put a state into the queue for its operations of one cost class."""
+    """Put a state, which is in no queue, into the one of a total cost for its operations of one cost class."""
     if cost >= ex.heads.shape[0]:
         return
-    entry = ex.counters[ENTRIES]
-    if entry >= ex.entries.shape[0]:
-        return
-    ex.counters[ENTRIES] = entry + 1
-    ex.entries[entry, 0] = state
-    ex.entries[entry, 1] = place
-    ex.entries[entry, 2] = -1
+    ex.queue[state, 0] = place
+    ex.queue[state, 1] = -1
     if ex.heads[cost, 0] < 0:
-        ex.heads[cost, 0] = entry
+        ex.heads[cost, 0] = state
     else:
-        ex.entries[ex.heads[cost, 1], 2] = entry
-    ex.heads[cost, 1] = entry
+        ex.queue[ex.heads[cost, 1], 1] = state
+    ex.heads[cost, 1] = state
 
 
 @jit
-def _child(store: Store, ex: Exploration, node: int, operation: int, table: Array, frames: Array, limits: Array) -> int:
-    row = ex.rows[node]
+def _row(store: Store, ex: Exploration, node: int, place: int, width: int) -> int:
+    """Where the children of a node by the operations of one class lie; the store is marked full where there is no room."""
+    row = ex.rows[node, place]
     if row < 0:
-        row = ex.counters[ROWS]
-        if row >= ex.children.shape[0]:
+        row = ex.counters[CHILDREN]
+        if row + width > ex.children.size:
             store.counters[FULL] = 1
-            return -1
-        ex.counters[ROWS] = row + 1
-        ex.rows[node] = row
-        ex.children[row, :] = UNKNOWN
-    child = ex.children[row, operation]
-    if child == UNKNOWN:
-        child = apply(store, node, table[operation], frames, limits)
-        ex.children[row, operation] = child
-    return int(child)
+            return 0
+        ex.counters[CHILDREN] = row + width
+        ex.rows[node, place] = row
+        ex.children[row : row + width] = UNKNOWN
+    return int(row)
 
 
 @jit
@@ -162,8 +171,6 @@ def explore(
     ex: Exploration,
     table: Array,
     class_costs: Array,
-    class_starts: Array,
-    class_operations: Array,
     frames: Array,
     limits: Array,
     work_limit: int,
@@ -171,10 +178,11 @@ def explore(
 ) -> None:
     """Try operations in order of total cost until the work, the cost limit or the room is used up; may be called again to go on."""
     nodes = np.empty(ex.states.shape[1], np.int32)
+    rows = np.empty(ex.states.shape[1], np.int64)
     while ex.counters[AT_COST] <= cost_limit:
         cost = ex.counters[AT_COST]
-        entry = ex.heads[cost, 0]
-        if entry < 0:
+        state = ex.heads[cost, 0]
+        if state < 0:
             if cost + 1 >= ex.heads.shape[0]:
                 ex.counters[DONE] = 1
                 return
@@ -182,19 +190,28 @@ def explore(
             continue
         if store.counters[WORK] >= work_limit or store.counters[FULL] != 0:
             return
-        ex.heads[cost, 0] = ex.entries[entry, 2]
-        state, place = ex.entries[entry, 0], ex.entries[entry, 1]
+        ex.heads[cost, 0] = ex.queue[state, 1]
+        place = ex.queue[state, 0]
         if place + 1 < class_costs.size:
             _queue(ex, state, place + 1, ex.info[state, 0] + class_costs[place + 1])
         from_list = ex.info[state, 3]
-        for k in range(class_starts[place], class_starts[place + 1]):
-            operation = class_operations[k]
+        for example in range(nodes.size):
+            rows[example] = _row(store, ex, ex.states[state, example], place, ex.class_starts[place + 1] - ex.class_starts[place])
+        if store.counters[FULL] != 0:
+            return
+        for k in range(ex.class_starts[place], ex.class_starts[place + 1]):
+            operation = ex.operations[k]
             if (table[operation, 3] != 0 and from_list == 0) or (table[operation, 3] == 0 and table[operation, 4] != 0 and from_list == 1):
                 continue
             whole = True
             for example in range(nodes.size):
-                nodes[example] = _child(store, ex, ex.states[state, example], operation, table, frames, limits)
-                if nodes[example] < 0:
+                place_of_child = rows[example] + k - ex.class_starts[place]
+                child = ex.children[place_of_child]
+                if child == UNKNOWN:
+                    child = apply(store, ex.states[state, example], table[operation], frames, limits)
+                    ex.children[place_of_child] = child
+                nodes[example] = child
+                if child < 0:
                     whole = False
                     break
             if not whole:
@@ -207,7 +224,7 @@ def explore(
 
 def run(store: Store, ex: Exploration, frames: Array, limits: Array, work_limit: int, cost_limit: int = 399) -> None:
     """`explore` with the table of operations."""
-    explore(store, ex, TABLE, COST_CLASSES, CLASS_STARTS, CLASS_OPERATIONS, frames, limits, work_limit, cost_limit)
+    explore(store, ex, TABLE, COST_CLASSES, frames, limits, work_limit, cost_limit)
 
 
 def program(ex: Exploration, state: int) -> list[str]:

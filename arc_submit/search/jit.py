@@ -1,15 +1,18 @@
 """Compilation: the one decorator through which this room becomes native code, with a cache that cannot go stale.
 
 numba's own cache looks only at the file of the function itself, so that a changed callee in another file would keep running in its old
-form. The cache folder is therefore named after a digest of every source file of the room. Knows nothing about tasks.
+form. The cache folder is therefore named after a digest of the source file and of all files of this room that it imports. Knows
+nothing about tasks.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,15 +21,30 @@ from numba.core import config
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_ROOM = Path(__file__).parent
+_IMPORT = re.compile(r"^from arc_submit\.search\.([a-z_.]+) import", re.MULTILINE)
 
-def cache_folder() -> Path:
-    """A writable folder for compiled code: below NUMBA_CACHE_DIR, else the user's cache folder, else the system's temporary one."""
+
+def jit(function: Function) -> Function:
+    """Compile a function at its first call, or load it from the cache."""
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(_cache_folder(Path(function.__code__.co_filename)))
+    try:
+        compiled: Function = numba.njit(cache=True, nogil=True)(function)
+        return compiled
+    finally:
+        config.CACHE_DIR = before
+
+
+@cache
+def _cache_folder(source: Path) -> Path:
+    """A writable folder for the code of a file: below NUMBA_CACHE_DIR, else the user's cache, else the system's temporary folder."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sorted(_closure(source)):
         digest.update(path.name.encode() + path.read_bytes())
-    name = f"arc_submit-{digest.hexdigest()[:16]}"
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    name = f"arc_submit/{source.stem}-{digest.hexdigest()[:16]}"
     chosen = os.environ.get("NUMBA_CACHE_DIR")
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     for base in ([Path(chosen)] if chosen else []) + [user_cache, Path(tempfile.gettempdir())]:
         folder = base / name
         try:
@@ -38,15 +56,13 @@ def cache_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="arc_submit-"))
 
 
-_FOLDER = str(cache_folder())
-
-
-def jit(function: Function) -> Function:
-    """Compile a function at its first call, or load it from the cache."""
-    before = config.CACHE_DIR
-    config.CACHE_DIR = _FOLDER
-    try:
-        compiled: Function = numba.njit(cache=True, nogil=True)(function)
-        return compiled
-    finally:
-        config.CACHE_DIR = before
+def _closure(source: Path) -> set[Path]:
+    """A file and every file of this room that it imports, directly or not."""
+    found: set[Path] = set()
+    todo = [source]
+    while todo:
+        path = todo.pop()
+        if path not in found and path.is_file():
+            found.add(path)
+            todo += [_ROOM / f"{name.replace('.', '/')}.py" for name in _IMPORT.findall(path.read_text(encoding="utf-8"))]
+    return found

@@ -53,7 +53,7 @@ def _table() -> list[Operation]:
     table: list[Operation] = []
 
     def add(name: str, family: int, variant: int, argument: int = 0, takes_list: bool = False, gives_list: bool = False) -> None:
-        table.append(Operation(name, family, variant, argument, takes_list, gives_list, COSTS.get(name, DEFAULT_COST)))
+        table.append(Operation(name, family, variant, argument, takes_list, gives_list, _cost(name)))
 
     for variant, name in enumerate(COLOUR_NAMES):
         if name in ("keep", "erase", "paint", "fill_background"):
@@ -108,8 +108,24 @@ def _table() -> list[Operation]:
     return table
 
 
-DEFAULT_COST = 10
-COSTS: dict[str, int] = {"embed": 4, "crop": 6, "compose_first_on_top": 6}
+# What an operation costs beside the usual 9, set from how often the programs that solve training tasks use it.
+_COSTS = {
+    3: "embed compose_first_on_top",
+    5: "crop paint most least",
+    7: "keep erase fill_background mirror_left_right mirror_up_down half_turn transpose turn_left turn_right connect rim holes fill_holes"
+    " outline mirror_to_size repeat_to_size drop_blank_lines keep_rarest paint_rarest compose_last_on_top overlay_first_on_top logic"
+    " all_most all_least all_but_most all_but_least first last to_origin",
+    12: "move_up move_down move_left move_right even_rows odd_rows even_columns odd_columns even_squares odd_squares sort_up sort_down"
+    " count_cells count_colours count_components count_holes wrap_to_size wrap_painted_to_size split_rows split_columns three_rows"
+    " three_columns boxes_straight objects_straight connections slide swap_two_colours mirror_from_below_to_size",
+}
+_COST_OF = {name: cost for cost, names in _COSTS.items() for name in names.split()}
+
+
+def _cost(name: str) -> int:
+    return _COST_OF.get(name.partition("(")[0], 9)
+
+
 OPERATIONS = _table()
 # One row per operation: family, variant, argument, takes a list, gives a list, cost.
 TABLE = np.array([(o.family, o.variant, o.argument, o.takes_list, o.gives_list, o.cost) for o in OPERATIONS], dtype=np.int64)
@@ -199,4 +215,4 @@ def apply(store: Store, node: int, row: Array, frames: Array, limits: Array) -> 
         if store.images[k, 2] > 60 or store.images[k, 3] > 60 or store.images[k, 2] * store.images[k, 3] > limits[0]:
             drop(store, start)
             return -1
-    return int(commit(store, start, gives_list, example))
+    return int(commit(store, start, gives_list, example, False))

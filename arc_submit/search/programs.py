@@ -5,17 +5,21 @@ Reads top to bottom: sizes, exploration with a size, pieces, stacks, answers. Kn
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from arc_submit.arc.grid import Grid, frozen
+from arc_submit.arc.grid import Grid
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import Answer
-from arc_submit.search.explore import Capacity, Exploration, program, run, start
+from arc_submit.search.colours import Recoloured, recolourings
+from arc_submit.search.explore import DONE, Capacity, Exploration, program, run, start
 from arc_submit.search.sizes import SizeHypothesis, formula_sizes, found_sizes, matching_sizes
 from arc_submit.search.stacking import Pieces, Stack, find_stacks, lay, make_pieces
-from arc_submit.search.store import Array, Store
+from arc_submit.search.store import FULL, Array, Store
+
+GOOD_COST = 18  # a program of two steps that explains every pair is seldom beaten by a longer search
 
 
 @dataclass(frozen=True)
@@ -37,22 +41,41 @@ class Effort:
     @property
     def capacity(self) -> Capacity:
         """Room for what so much work can make."""
-        nodes = min(20_000_000, self.work // 60 + 100_000)
-        return Capacity(cells=min(self.work, 2_000_000_000), nodes=nodes, states=nodes, rows=nodes // 20 + 10_000)
+        nodes = min(20_000_000, self.work // 100 + 100_000)
+        return Capacity(cells=min(self.work, 2_000_000_000), nodes=nodes, states=nodes, children=20 * nodes)
 
 
-def solve(task: Task, effort: Effort) -> list[Answer]:
-    """Answers for every test input, several of each, in no order."""
-    answers = []
-    for hypothesis in _sizes(task, effort)[: effort.sizes]:
-        frames = frames_of(task, hypothesis)
-        store, exploration = start(inputs_of(task), effort.capacity)
-        run(store, exploration, frames, limits_of(task), effort.work)
+def solve(task: Task, effort: Effort) -> Iterator[list[Answer]]:
+    """Answers for every test input in batches: a first one early, better ones as the work goes on.
+
+    Stops before its work is used up once a simple program explains every train pair.
+    """
+    versions = recolourings(task)
+    plans = [(version, hypothesis) for version in versions for hypothesis in _sizes(version.task, effort)[: effort.sizes]]
+    for k, (version, hypothesis) in enumerate(plans):
+        # Later plans are less likely: each gets half of what is left, the last one what the one before it got.
+        share = effort.work // 2 ** min(k + 1, len(plans) - 1) if len(plans) > 1 else effort.work
+        best = yield from _follow(version, hypothesis, effort, share)
+        if best <= GOOD_COST:
+            return
+
+
+def _follow(version: Recoloured, hypothesis: SizeHypothesis, effort: Effort, work: int) -> Generator[list[Answer], None, float]:
+    """Answers from one version of the task and one size; returns the least cost of a program that explains every pair."""
+    task = version.task
+    frames = frames_of(task, hypothesis)
+    store, exploration = start(inputs_of(task), [pair.output for pair in task.train], effort.capacity)
+    best = float("inf")
+    for milestone in (work // 12, work // 3, work):
+        run(store, exploration, frames, limits_of(task), milestone)
         states = matching_sizes(store, exploration, frames[:, :2].copy())
         pieces = make_pieces(store, exploration, states, [pair.output for pair in task.train], effort.pieces)
-        for stack in find_stacks(pieces):
-            answers += _answers(task, store, exploration, pieces, stack, hypothesis)
-    return answers
+        stacks = find_stacks(pieces)
+        yield [a for stack in stacks for a in _answers(version, store, exploration, pieces, stack, hypothesis)]
+        best = min([best] + [stack.cost for stack in stacks if all(stack.solved)])
+        if best <= GOOD_COST or exploration.counters[DONE] or store.counters[FULL]:
+            break
+    return best
 
 
 def inputs_of(task: Task) -> list[Grid]:
@@ -79,7 +102,7 @@ def _sizes(task: Task, effort: Effort) -> list[SizeHypothesis]:
     hypotheses = formula_sizes(task)
     if hypotheses and hypotheses[0].cost == 0:
         return hypotheses[:1]
-    store, exploration = start(inputs_of(task), effort.capacity)
+    store, exploration = start(inputs_of(task), [pair.output for pair in task.train], effort.capacity)
     run(store, exploration, frames_of(task, None), limits_of(task), effort.size_work)
     merged: dict[tuple[tuple[int, int], ...], SizeHypothesis] = {}
     for hypothesis in sorted(hypotheses + found_sizes(task, store, exploration), key=lambda h: h.cost):
@@ -88,17 +111,19 @@ def _sizes(task: Task, effort: Effort) -> list[SizeHypothesis]:
 
 
 def _answers(
-    task: Task, store: Store, exploration: Exploration, pieces: Pieces, stack: Stack, hypothesis: SizeHypothesis
+    version: Recoloured, store: Store, exploration: Exploration, pieces: Pieces, stack: Stack, hypothesis: SizeHypothesis
 ) -> list[Answer]:
+    task = version.task
     chains = [" | ".join(["input", *program(exploration, int(pieces.states[k]))]) for k in stack.layers]
+    text = " over ".join(chains)
     return [
         Answer(
             test,
-            frozen(lay(store, exploration, pieces, stack, len(task.train) + test)),
+            version.undo(test, lay(store, exploration, pieces, stack, len(task.train) + test)),
             "programs",
-            " over ".join(chains),
+            f"{version.name}: {text}" if version.name else text,
             sum(stack.solved) / len(stack.solved),
-            stack.cost + hypothesis.cost,
+            stack.cost + hypothesis.cost + version.cost,
         )
         for test in range(len(task.tests))
     ]

@@ -49,7 +49,9 @@ def formula_sizes(task: Task) -> list[SizeHypothesis]:
     return sorted(found.values(), key=lambda hypothesis: hypothesis.cost)
 
 
-def _side_rules(inputs: list[tuple[int, ...]], outputs: list[int], tests: list[tuple[int, ...]], axis: int) -> list[tuple[int, str, list[int]]]:
+def _side_rules(
+    inputs: list[tuple[int, ...]], outputs: list[int], tests: list[tuple[int, ...]], axis: int
+) -> list[tuple[int, str, list[int]]]:
     """(cost, rule, one length per test input) for one side of the output."""
     rules = []
     if len(set(outputs)) == 1:

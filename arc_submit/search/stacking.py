@@ -7,7 +7,9 @@ about where pieces come from.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +99,7 @@ def make_pieces(store: Store, exploration: Exploration, states: Array, outputs: 
     target = np.concatenate([grid.ravel() for grid in outputs]).astype(np.int8)
     starts = np.cumsum([0] + [grid.size for grid in outputs]).astype(np.int64)
     right, wrong = piece_bits(store, exploration, states, target, starts)
-    masks = np.stack([_bits((np.arange(target.size) >= a) & (np.arange(target.size) < b)) for a, b in zip(starts, starts[1:], strict=False)])
+    masks = np.stack([_bits((np.arange(target.size) >= a) & (np.arange(target.size) < b)) for a, b in itertools.pairwise(starts)])
     return Pieces(states, exploration.info[states, 0].astype(np.int64), right, wrong, _bits(target != 0), masks)
 
 
@@ -110,7 +112,7 @@ def _bits(flags: Array) -> Array:
 
 
 @jit
-def _ones(word: int) -> int:
+def _ones(word: Any) -> Any:
     """How many bits of a uint64 are set."""
     word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
     word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))

@@ -91,11 +91,14 @@ def drop(store: Store, first: int) -> None:
 
 
 @jit
-def commit(store: Store, first: int, is_list: int, example: int) -> int:
+def commit(store: Store, first: int, is_list: int, example: int, blank_too: bool) -> int:
     """Make the images from number `first` on a node, or find the node that holds the same ones; -1 where there are none.
 
+    Args:
+        blank_too: whether an image without a painted cell may be part of a node.
+
     Returns:
-        the node, or -1 where there was no image, an image without a painted cell, or no room.
+        the node, or -1 where there was no image, a blank image, or no room.
     """
     count = store.counters[IMAGES] - first
     if count < 1:
@@ -111,7 +114,7 @@ def commit(store: Store, first: int, is_list: int, example: int) -> int:
             value = (value ^ np.uint64(store.cells[k])) * prime
             painted = painted or store.cells[k] != 0
         value = value ^ (value >> np.uint64(29))
-        if not painted:
+        if not painted and not blank_too:
             drop(store, first)
             return -1
     mask = store.table.size - 1

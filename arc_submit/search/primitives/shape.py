@@ -7,12 +7,14 @@ shape (0, 0) mean that there is no result.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from arc_submit.arc.grid import Grid
 from arc_submit.search.jit import jit
 from arc_submit.search.primitives.colour import commonest
 
 Placed = tuple[int, int, Grid]
+Flags = npt.NDArray[np.bool_]
 
 
 @jit
@@ -126,7 +128,7 @@ def drop_repeated_lines(cells: Grid) -> Grid:
 
 
 @jit
-def _selected(cells: Grid, rows: Grid, columns: Grid) -> Grid:
+def _selected(cells: Grid, rows: Flags, columns: Flags) -> Grid:
     h, w = cells.shape
     out = np.zeros((rows.sum(), columns.sum()), np.int8)
     a = 0
