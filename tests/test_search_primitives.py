@@ -108,7 +108,7 @@ def expected_colour(name, c, a):
         "paint_rarest": lambda: np.where(a != 0, least, 0),
         "fill_background_commonest": lambda: np.where(a == 0, most, a),
         "invert": lambda: np.where(a == 0, most, 0),
-        "swap_two_colours": lambda: np.where(a == most, least, np.where(a == least, most, 0)) if len(set(a.flat) - {0}) == 2 else None,
+        "swap_two_colours": lambda: np.where(a != 0, sum(set(a.flat)) - a, 0) if len(set(a.flat) - {0}) == 2 else None,
         "cell_of_commonest": lambda: np.array([[most]]) if most else None,
         "cell_of_rarest": lambda: np.array([[least]]) if least else None,
     }[name]()

@@ -92,7 +92,8 @@ def _table() -> list[Operation]:
     for variant, name in enumerate(LIST_NAMES):
         if variant < 8:
             for criterion, criterion_name in enumerate(MEASURE_NAMES):
-                if variant < 2 or criterion_name not in ("height", "width"):
+                # Of images that are alike there are at least two, so none alone has most copies.
+                if criterion_name not in (("height", "width") if variant >= 2 else ("copies", "colour_copies") if variant == 0 else ()):
                     add(f"{name}({criterion_name})", LIST, variant, criterion, True, variant >= 2)
         elif name == "logic":
             for kind, kind_name in enumerate(("all", "exactly_one", "none", "first_alone")):
@@ -200,8 +201,8 @@ def apply(store: Store, node: int, row: Array, frames: Array, limits: Array) -> 
             if h > 0 and (h > 60 or w > 60 or h * w > limits[0]):
                 drop(store, start)
                 return -1
-            # An image that an operation leaves empty goes out of a list.
-            painted = False
+            # An image that an operation leaves blank goes out of a list; alone it stays, for a piece may be blank in some examples.
+            painted = is_list == 0 and h > 0
             for value in cells.flat:
                 painted = painted or value != 0
             if painted and not push(store, y, x, cells):
@@ -215,4 +216,4 @@ def apply(store: Store, node: int, row: Array, frames: Array, limits: Array) -> 
         if store.images[k, 2] > 60 or store.images[k, 3] > 60 or store.images[k, 2] * store.images[k, 3] > limits[0]:
             drop(store, start)
             return -1
-    return int(commit(store, start, gives_list, example, False))
+    return int(commit(store, start, gives_list, example, gives_list == 0))

@@ -6,7 +6,7 @@ Reads top to bottom: sizes, exploration with a size, pieces, stacks, answers. Kn
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,11 +15,14 @@ from arc_submit.arc.task import Task
 from arc_submit.search.answers import Answer
 from arc_submit.search.colours import Recoloured, recolourings
 from arc_submit.search.explore import DONE, Capacity, Exploration, program, run, start
+from arc_submit.search.features import Columns
 from arc_submit.search.sizes import SizeHypothesis, formula_sizes, found_sizes, matching_sizes
-from arc_submit.search.stacking import Pieces, Stack, find_stacks, lay, make_pieces
+from arc_submit.search.solvers.cells import answers_from_tables, make_table
+from arc_submit.search.stacking import Pieces, Stack, find_stacks, lay, make_pieces, node_cells
 from arc_submit.search.store import FULL, Array, Store
 
 GOOD_COST = 18  # a program of two steps that explains every pair is seldom beaten by a longer search
+CHOSEN_PIECES = 60  # among so many a tree chooses
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,37 @@ def _follow(version: Recoloured, hypothesis: SizeHypothesis, effort: Effort, wor
         best = min([best] + [stack.cost for stack in stacks if all(stack.solved)])
         if best <= GOOD_COST or exploration.counters[DONE] or store.counters[FULL]:
             break
+    if best > GOOD_COST:
+        yield _chosen_cells(version, hypothesis, store, exploration, pieces)
     return best
+
+
+def _chosen_cells(version: Recoloured, hypothesis: SizeHypothesis, store: Store, exploration: Exploration, pieces: Pieces) -> list[Answer]:
+    """Answers that choose for each cell among the cheapest pieces by a decision tree."""
+    task = version.task
+    states = [int(state) for state in pieces.states[:CHOSEN_PIECES]]
+    if len(states) < 2:
+        return []
+    names = [" | ".join(["input", *program(exploration, state)]) for state in states]
+    tables = []
+    for example in range(len(task.train) + len(task.tests)):
+        images = [node_cells(store, int(exploration.states[state, example])) for state in states]
+        columns = Columns((images[0].shape[0], images[0].shape[1]))
+        for name, cells in zip(names, images, strict=True):
+            columns.add(name, cells, True)
+        tables.append(make_table(columns))
+    answers = answers_from_tables(task, tables)
+    name = f"{version.name}: " if version.name else ""
+    return [
+        replace(
+            answer,
+            grid=version.undo(answer.test, answer.grid),
+            solver="choice",
+            program=name + answer.program,
+            cost=answer.cost + hypothesis.cost + version.cost,
+        )
+        for answer in answers
+    ]
 
 
 def inputs_of(task: Task) -> list[Grid]:
@@ -103,7 +136,9 @@ def _sizes(task: Task, effort: Effort) -> list[SizeHypothesis]:
     if hypotheses and hypotheses[0].cost == 0:
         return hypotheses[:1]
     store, exploration = start(inputs_of(task), [pair.output for pair in task.train], effort.capacity)
-    run(store, exploration, frames_of(task, None), limits_of(task), effort.size_work)
+    # Where no formula fits there is no other way to a size.
+    work = effort.size_work if hypotheses else max(effort.size_work, effort.work // 4)
+    run(store, exploration, frames_of(task, None), limits_of(task), work)
     merged: dict[tuple[tuple[int, int], ...], SizeHypothesis] = {}
     for hypothesis in sorted(hypotheses + found_sizes(task, store, exploration), key=lambda h: h.cost):
         merged.setdefault(hypothesis.sizes, hypothesis)

@@ -237,13 +237,18 @@ def find_stacks(pieces: Pieces, singles: int = 12, ranks: int = 4, word_limit: i
     return stacks
 
 
+def node_cells(store: Store, node: int) -> Grid:
+    """The cells of a node that is one image: a view of shape (h, w)."""
+    _, _, h, w, start = store.images[store.nodes[node, 0]]
+    cells: Grid = store.cells[start : start + h * w].reshape(h, w)
+    return cells
+
+
 def lay(store: Store, exploration: Exploration, pieces: Pieces, stack: Stack, example: int) -> Grid:
     """The grid that a stack makes in one example, int8 (h, w), 0 where nothing is painted."""
     out = None
     for k in stack.layers:
-        image = store.nodes[exploration.states[pieces.states[k], example], 0]
-        _, _, h, w, start = store.images[image]
-        cells = store.cells[start : start + h * w].reshape(h, w)
+        cells = node_cells(store, int(exploration.states[pieces.states[k], example]))
         out = cells.copy() if out is None else np.where(out == 0, cells, out)
     assert out is not None, "a stack has at least one layer"
     return out.astype(np.int8)

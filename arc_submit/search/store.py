@@ -95,18 +95,18 @@ def commit(store: Store, first: int, is_list: int, example: int, blank_too: bool
     """Make the images from number `first` on a node, or find the node that holds the same ones; -1 where there are none.
 
     Args:
-        blank_too: whether an image without a painted cell may be part of a node.
+        blank_too: whether no image of the node need have a painted cell.
 
     Returns:
-        the node, or -1 where there was no image, a blank image, or no room.
+        the node, or -1 where there was no image, none with a painted cell, or no room.
     """
     count = store.counters[IMAGES] - first
     if count < 1:
         return -1
     value = np.uint64(1469598103934665603) ^ np.uint64(example * 2 + is_list)
     prime = np.uint64(1099511628211)
+    painted = blank_too
     for image in range(first, first + count):
-        painted = False
         for k in range(4):
             value = (value ^ np.uint64(store.images[image, k] + 1000)) * prime
         start = store.images[image, 4]
@@ -114,9 +114,9 @@ def commit(store: Store, first: int, is_list: int, example: int, blank_too: bool
             value = (value ^ np.uint64(store.cells[k])) * prime
             painted = painted or store.cells[k] != 0
         value = value ^ (value >> np.uint64(29))
-        if not painted and not blank_too:
-            drop(store, first)
-            return -1
+    if not painted:
+        drop(store, first)
+        return -1
     mask = store.table.size - 1
     slot = np.int64(value ^ (value >> np.uint64(32))) & mask
     while store.table[slot] >= 0:

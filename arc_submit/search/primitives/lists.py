@@ -234,7 +234,7 @@ def slide(store: Store, first: int, count: int, direction: int, height: int, wid
     for k in np.argsort(keys, kind="mergesort"):
         cells = image_cells(store, first + k)
         y, x = store.images[first + k, 0], store.images[first + k, 1]
-        free = True
+        free = cell_count(cells) > 0  # a blank image would move for ever
         while free:
             for i in range(cells.shape[0]):
                 for j in range(cells.shape[1]):

@@ -36,16 +36,18 @@ def solve(task: Task) -> list[Answer]:
     """At most two answers for each test input: of the forest, and of its first tree where it differs."""
     inputs = [pair.input for pair in task.train] + list(task.tests)
     outputs = [pair.output for pair in task.train]
-    if sum(grid.size for grid in outputs) > MAX_ROWS:
-        return []
     for tables in (_same_size(inputs, outputs), _multiple(inputs, outputs), _panels(inputs, outputs)):
         if tables is not None:
-            return _answers(task, tables, outputs)
+            return answers_from_tables(task, tables)
     return []
 
 
-def _answers(task: Task, tables: list[Table], outputs: list[Grid]) -> list[Answer]:
+def answers_from_tables(task: Task, tables: list[Table]) -> list[Answer]:
+    """Answers of a forest learned from one table per example, train pairs first."""
+    outputs = [pair.output for pair in task.train]
     pairs = len(outputs)
+    if sum(grid.size for grid in outputs) > MAX_ROWS:
+        return []
     whole = _forest(tables[:pairs], outputs)
     if whole[0].errors:
         return []
@@ -87,14 +89,15 @@ def _vote(trees: list[Tree], table: Table) -> Grid:
     return frozen(votes[:, :10].argmax(axis=1).reshape(table.shape))
 
 
-def _table(columns: Columns, shape: tuple[int, int]) -> Table:
-    return Table(columns.matrix(), shape, tuple(columns.names), np.array(columns.colours))
+def make_table(columns: Columns) -> Table:
+    """The columns of one example as rows of features."""
+    return Table(columns.matrix(), columns.shape, tuple(columns.names), np.array(columns.colours))
 
 
 def _same_size(inputs: list[Grid], outputs: list[Grid]) -> list[Table] | None:
     if any(a.shape != b.shape for a, b in zip(inputs, outputs, strict=False)):
         return None
-    return [_table(cell_features(grid), (grid.shape[0], grid.shape[1])) for grid in inputs]
+    return [make_table(cell_features(grid)) for grid in inputs]
 
 
 def _multiple(inputs: list[Grid], outputs: list[Grid]) -> list[Table] | None:
@@ -123,7 +126,7 @@ def _multiple(inputs: list[Grid], outputs: list[Grid]) -> list[Table] | None:
         out.add("block_column", j % int(columns))
         for name, values, is_colour in zip(scaled.names, scaled.values, scaled.colours, strict=True):
             out.add(f"scaled_{name}", values[i // int(rows), j // int(columns)], is_colour)
-        tables.append(_table(out, out.shape))
+        tables.append(make_table(out))
     return tables
 
 
@@ -148,7 +151,7 @@ def _panels(inputs: list[Grid], outputs: list[Grid]) -> list[Table] | None:
                 for k, panel in enumerate(panels):
                     out.add(f"panel_{k}_cells", np.full(panel.shape, int((panel != 0).sum())))
                     out.add(f"panel_{k}_parts_of_colours", np.full(panel.shape, len(np.unique(panel))))
-                tables.append(_table(out, out.shape))
+                tables.append(make_table(out))
             return tables
     return None
 
