@@ -61,6 +61,27 @@ def _neighbours(out: Columns, grid: Grid) -> None:
     for name, i, j in (("up_left", 0, 0), ("up_right", 0, 2), ("down_left", 2, 0), ("down_right", 2, 2)):
         around.append(padded[i : i + h, j : j + w])
         out.add(name, around[-1], True)
+    far = np.full((h + 4, w + 4), OUT, np.int8)
+    far[2:-2, 2:-2] = grid
+    for i, j in (
+        (0, 2),
+        (4, 2),
+        (2, 0),
+        (2, 4),
+        (0, 0),
+        (0, 4),
+        (4, 0),
+        (4, 4),
+        (0, 1),
+        (0, 3),
+        (4, 1),
+        (4, 3),
+        (1, 0),
+        (3, 0),
+        (1, 4),
+        (3, 4),
+    ):
+        out.add(f"at_{i - 2}_{j - 2}", far[i : i + h, j : j + w])
     stack = np.stack(around)
     out.add("same_around_4", (stack[:4] == grid).sum(axis=0))
     out.add("same_around_8", (stack == grid).sum(axis=0))
@@ -92,6 +113,7 @@ def _components(out: Columns, grid: Grid) -> None:
             columns["edge"][k] = top == 0 or left == 0 or bottom == grid.shape[0] - 1 or right == grid.shape[1] - 1
             columns["holes"][k] = hole_count(mask)
             columns["full"][k] = mask.all()
+            columns["square"][k] = bottom - top == right - left
             columns["mirrored"][k] = bool((mask == mask[:, ::-1]).all()) + 2 * bool((mask == mask[::-1]).all())
             columns["rarest"][k] = int(np.where(own > 0, own, 10**6).argmin())
             columns["commonest"][k] = int(own.argmax())
@@ -121,7 +143,7 @@ def _components(out: Columns, grid: Grid) -> None:
 
 
 _COMPONENT_KEYS = (
-    "size", "larger", "smaller", "equal", "height", "width", "edge", "holes", "full", "mirrored", "rarest", "commonest"
+    "size", "larger", "smaller", "equal", "height", "width", "edge", "holes", "full", "square", "mirrored", "rarest", "commonest"
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from arc_submit.search.tree import Tree, fit, predict
 
 NAME = "cells"
 TREES = 7
+MAX_ROWS_WITH_VIEWS = 3000
 MAX_ROWS = 12_000  # cells of all train outputs; a larger task would take minutes and be learned no better
 
 
@@ -38,8 +39,34 @@ def solve(task: Task) -> list[Answer]:
     outputs = [pair.output for pair in task.train]
     for tables in (_same_size(inputs, outputs), _multiple(inputs, outputs), _panels(inputs, outputs)):
         if tables is not None:
-            return answers_from_tables(task, tables)
+            return answers_from_tables(task, tables) + (_with_views(task) if tables[0].shape == inputs[0].shape else [])
     return []
+
+
+def _with_views(task: Task) -> list[Answer]:
+    """Answers of a forest that is taught every train pair in all eight orientations, so that its rule favours none."""
+    if sum(pair.output.size for pair in task.train) > MAX_ROWS_WITH_VIEWS:
+        return []
+    turned = [(frozen(_turned(p.input, k)), frozen(_turned(p.output, k))) for p in task.train for k in range(8)]
+    tables = [make_table(cell_features(grid)) for grid in [a for a, _ in turned] + list(task.tests)]
+    outputs = [b for _, b in turned]
+    pairs = len(task.train)
+    held_out = 0
+    for k in range(pairs if pairs > 1 else 0):
+        rest = [i for i in range(8 * pairs) if i // 8 != k]
+        trees = _forest([tables[i] for i in rest], [outputs[i] for i in rest], 1)
+        held_out += same_grid(_vote(trees, tables[8 * k]), task.train[k].output)
+    if held_out == 0:
+        return []
+    trees = _forest(tables[: 8 * pairs], outputs, 3)
+    text = f"in all orientations: {_describe(trees[0], tables[0])}"
+    cost = 25 + 4 * trees[0].leaves
+    return [Answer(k, _vote(trees, table), NAME, text, held_out / pairs, cost) for k, table in enumerate(tables[8 * pairs :])]
+
+
+def _turned(grid: Grid, k: int) -> Grid:
+    out = np.rot90(grid, k % 4)
+    return frozen(out if k < 4 else out.T)
 
 
 def answers_from_tables(task: Task, tables: list[Table]) -> list[Answer]:
@@ -67,7 +94,7 @@ def answers_from_tables(task: Task, tables: list[Table]) -> list[Answer]:
     return answers
 
 
-def _forest(tables: list[Table], outputs: list[Grid]) -> list[Tree]:
+def _forest(tables: list[Table], outputs: list[Grid], count: int = TREES) -> list[Tree]:
     """The first tree may use every column, the others a random two thirds each; the seed is fixed."""
     features = np.concatenate([table.features for table in tables])
     labels = np.concatenate([grid.ravel() for grid in outputs]).astype(np.int64)
@@ -76,7 +103,7 @@ def _forest(tables: list[Table], outputs: list[Grid]) -> list[Tree]:
     # Columns that never vary cannot split.
     varying = (features != features[0]).any(axis=0)
     trees = [fit(features, labels, copied, varying)]
-    for _ in range(TREES - 1):
+    for _ in range(count - 1):
         trees.append(fit(features, labels, copied, varying & (rng.random(features.shape[1]) < 0.67)))
     return trees
 
