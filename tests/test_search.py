@@ -14,7 +14,7 @@ from arc_submit.search.colours import recolourings
 from arc_submit.search.programs import Effort, solve
 from arc_submit.search.reductions import reductions
 from arc_submit.search.sizes import formula_sizes
-from arc_submit.search.solvers import cells, completion
+from arc_submit.search.solvers import cells, completion, outer
 from arc_submit.search.task_search import search_task
 
 SMALL = Effort(work=2_000_000, size_work=500_000, pieces=5_000)
@@ -133,6 +133,18 @@ def test_a_grid_of_blocks_is_restated_with_a_cell_for_each_and_lifted_back():
     reduction = next(r for r in reductions(task) if r.name == "blocks as cells")
     assert reduction.task.tests[0].shape == (3, 4)
     assert same_grid(reduction.lift(0, frozen(reduction.task.tests[0][::-1])), solution)
+
+
+@pytest.mark.parametrize("coloured_tile", [True, False])
+def test_an_outer_product_is_taken_apart_and_put_together_again(coloured_tile):
+    def rule(g):
+        return np.kron(g == 2, g[::-1]) if coloured_tile else np.kron(g[:, ::-1], g == 2)
+
+    rng = np.random.default_rng(9)
+    inputs = [np.where(np.roll(np.eye(3), k, 0) == 1, 2, 3 * (rng.random((3, 3)) < 0.4)) for k in (0, 1, 2, 1)]
+    task, solution = make_task(rule, inputs)
+    answers = outer.solve(task, lambda part: [programs(part)])
+    assert same_grid(rank(answers, 1)[0][0].grid, solution)
 
 
 def test_better_explained_answers_come_first_and_each_grid_once():

@@ -15,14 +15,14 @@ from arc_submit.search import programs
 from arc_submit.search.answers import Answer, rank
 from arc_submit.search.programs import Effort
 from arc_submit.search.reductions import Reduction, reductions
-from arc_submit.search.solvers import cells, completion
+from arc_submit.search.solvers import cells, completion, outer
 
 EFFORTS = {
     "quick": Effort(work=30_000_000, size_work=5_000_000, pieces=20_000),
     "normal": Effort(work=120_000_000, size_work=10_000_000, pieces=40_000),
     "long": Effort(work=1_000_000_000, size_work=50_000_000, pieces=80_000, sizes=3),
 }
-SOLVERS = ("completion", "cells", "reduced", "programs")
+SOLVERS = ("completion", "cells", "reduced", "outer", "programs")
 _REDUCED_SHARE = 8  # a restated task is smaller: it gets an eighth of the work
 
 
@@ -62,6 +62,9 @@ def batches(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS) -> Ite
                 yield _lifted(reduction, solve(reduction.task))
             for batch in programs.solve(reduction.task, lesser):
                 yield _lifted(reduction, batch)
+    if "outer" in solvers:
+        lesser = replace(effort, work=effort.work // _REDUCED_SHARE, size_work=effort.size_work // _REDUCED_SHARE)
+        yield outer.solve(task, lambda part: rank([a for batch in programs.solve(part, lesser) for a in batch], len(task.tests)))
     if "programs" in solvers:
         yield from programs.solve(task, effort)
 
