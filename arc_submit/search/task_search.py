@@ -19,7 +19,7 @@ from arc_submit.search.solvers import cells, completion, outer
 
 EFFORTS = {
     "quick": Effort(work=30_000_000, size_work=5_000_000, pieces=20_000),
-    "normal": Effort(work=120_000_000, size_work=10_000_000, pieces=40_000),
+    "normal": Effort(work=200_000_000, size_work=10_000_000, pieces=40_000),
     "long": Effort(work=1_000_000_000, size_work=50_000_000, pieces=80_000, sizes=3),
 }
 SOLVERS = ("completion", "cells", "reduced", "outer", "programs")
