@@ -45,7 +45,8 @@ class Effort:
     def capacity(self) -> Capacity:
         """Room for what so much work can make."""
         nodes = min(20_000_000, self.work // 100 + 100_000)
-        return Capacity(cells=min(self.work, 2_000_000_000), nodes=nodes, states=nodes, children=20 * nodes)
+        # Twice what small grids, which make most nodes for their work, were seen to need.
+        return Capacity(cells=self.work // 2 + 1_000_000, nodes=nodes, states=nodes, children=14 * nodes)
 
 
 def solve(task: Task, effort: Effort) -> Iterator[list[Answer]]:

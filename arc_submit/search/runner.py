@@ -8,6 +8,7 @@ forked from a parent that has the compiled code loaded, so a task costs no start
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import resource
@@ -88,7 +89,7 @@ def run_search(
     if workers < 1 or seconds_per_task <= 0 or memory_gb <= 0:
         raise ConfigError(f"search: {workers} workers, {seconds_per_task} s and {memory_gb} GB per task: all must be positive")
     submission = Submission(challenges, out / "submission.json")
-    reports = {task_id: report for task_id in challenges.tasks if (report := _finished(out, task_id, effort)) is not None}
+    reports = {task_id: report for task_id in challenges.tasks if (report := _finished(out, task_id, effort, seconds_per_task)) is not None}
     for task_id in reports:
         _submit(submission, out, challenges.tasks[task_id])
     submission.save()
@@ -206,7 +207,7 @@ def _start(task: Task, out: Path, effort: str, memory_gb: float, work: Work) -> 
         try:
             os.setsid()
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            _limit_memory(memory_gb)
+            _confine(memory_gb)
             work(task, predictions_path(out, task.id), effort)
             code = 0
         except MemoryError:
@@ -218,7 +219,10 @@ def _start(task: Task, out: Path, effort: str, memory_gb: float, work: Work) -> 
     return _Child(pid, task, time.monotonic())
 
 
-def _limit_memory(memory_gb: float) -> None:
+def _confine(memory_gb: float) -> None:
+    """Bound what the calling process may take beyond what it holds, and let it die with its parent."""
+    # A parent killed outright cannot end its children; Linux does it for them (PR_SET_PDEATHSIG is 1).
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     held = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + int(memory_gb * 2**30), resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -260,13 +264,14 @@ def _report(child: _Child, out: Path, effort: str) -> TaskReport:
     return TaskReport(child.task.id, ending, seconds, round(child.cpu_seconds, 3), count, effort)
 
 
-def _finished(out: Path, task_id: str, effort: str) -> TaskReport | None:
-    """The report that an earlier run of the same effort left, unless its process died for no reason of the search's own."""
+def _finished(out: Path, task_id: str, effort: str, seconds: float) -> TaskReport | None:
+    """The report that an earlier run of the same effort left, unless its process died or more time is now given than it had."""
     try:
         report = TaskReport(**json.loads((out / "search" / f"{task_id}.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    return report if report.effort == effort and report.ending != "died" else None
+    again = report.ending == "died" or (report.ending == "time" and report.seconds < seconds)
+    return report if report.effort == effort and not again else None
 
 
 def _submit(submission: Submission, out: Path, task: Task) -> None:
