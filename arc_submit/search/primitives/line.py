@@ -1,0 +1,101 @@
+"""Line primitives: rays, connections and spreading colours through transparent cells; shape and place stay.
+
+Every function takes cells of shape (h, w), int8, and returns new cells of that shape; 0 is transparent.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from arc_submit.arc.grid import Grid
+from arc_submit.search.jit import jit
+
+# Up, down, left, right, then the diagonals; a set of rays is a set of bits over these.
+STEPS = np.array([[-1, 0], [1, 0], [0, -1], [0, 1], [-1, -1], [-1, 1], [1, -1], [1, 1]], dtype=np.int64)
+
+
+@jit
+def rays(cells: Grid, directions: int) -> Grid:
+    """Each painted cell shoots its colour through transparent cells until another painted cell or the edge.
+
+    Args:
+        directions: a bit for each row of STEPS. Where two rays meet, the later direction and then the later cell wins.
+    """
+    h, w = cells.shape
+    out = cells.copy()
+    for d in range(8):
+        if directions >> d & 1:
+            for i in range(h):
+                for j in range(w):
+                    if cells[i, j] != 0:
+                        a, b = i + STEPS[d, 0], j + STEPS[d, 1]
+                        while 0 <= a < h and 0 <= b < w and cells[a, b] == 0:
+                            out[a, b] = cells[i, j]
+                            a += STEPS[d, 0]
+                            b += STEPS[d, 1]
+    return out
+
+
+@jit
+def connect(cells: Grid, directions: int, with_image: bool) -> Grid:
+    """Transparent cells between two painted cells of one colour on a line take that colour.
+
+    Args:
+        directions: bits 1 for columns, 2 for rows, 4 for diagonals; later ones win.
+    """
+    h, w = cells.shape
+    out = cells.copy() if with_image else np.zeros((h, w), np.int8)
+    for d in range(4):
+        bit = 1 if d == 0 else 2 if d == 1 else 4
+        if directions & bit:
+            di, dj = (1, 0) if d == 0 else (0, 1) if d == 1 else (1, 1) if d == 2 else (1, -1)
+            for i in range(h):
+                for j in range(w):
+                    if cells[i, j] != 0:
+                        a, b = i + di, j + dj
+                        while 0 <= a < h and 0 <= b < w and cells[a, b] == 0:
+                            a += di
+                            b += dj
+                        if 0 <= a < h and 0 <= b < w and cells[a, b] == cells[i, j]:
+                            a -= di
+                            b -= dj
+                            while a != i or b != j:
+                                out[a, b] = cells[i, j]
+                                a -= di
+                                b -= dj
+    return out
+
+
+@jit
+def spread(cells: Grid, diagonal: bool) -> Grid:
+    """Every transparent cell takes the colour of the nearest painted cell by steps; the higher colour of equally near ones."""
+    h, w = cells.shape
+    out = cells.copy()
+    changed = True
+    while changed:
+        changed = False
+        before = out.copy()
+        for i in range(h):
+            for j in range(w):
+                if before[i, j] == 0:
+                    for a in range(max(0, i - 1), min(h, i + 2)):
+                        for b in range(max(0, j - 1), min(w, j + 2)):
+                            if (diagonal or a == i or b == j) and before[a, b] != 0:
+                                out[i, j] = max(out[i, j], before[a, b])
+                                changed = True
+    return out
+
+
+@jit
+def apply_line(variant: int, argument: int, cells: Grid) -> Grid:
+    """Line primitive number `variant` (the order of LINE_NAMES)."""
+    if variant == 0:
+        return rays(cells, argument)
+    if variant == 1:
+        return connect(cells, argument, True)
+    if variant == 2:
+        return connect(cells, argument, False)
+    return spread(cells, argument == 1)
+
+
+LINE_NAMES = ("rays", "connect", "connections", "spread")

@@ -1,0 +1,211 @@
+"""Per-cell rules: a small forest of decision trees that tells the colour of every output cell from features of the input.
+
+Works where an output has its input's size, a multiple of it, or the size of one of the equal panels that the input divides into. The rule
+fits all train pairs by construction, so what counts as explained is what it predicts of pairs it was not shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from arc_submit.arc.grid import Grid, frozen, same_grid
+from arc_submit.arc.task import Task
+from arc_submit.search.answers import Answer
+from arc_submit.search.features import Columns, cell_features
+from arc_submit.search.store import Array
+from arc_submit.search.tree import Tree, fit, predict
+
+NAME = "cells"
+TREES = 7
+MAX_ROWS_WITH_VIEWS = 3000
+MAX_ROWS = 12_000  # cells of all train outputs; a larger task would take minutes and be learned no better
+
+
+@dataclass(frozen=True)
+class Table:
+    """One example as rows of features, in reading order of the output's cells."""
+
+    features: Array
+    shape: tuple[int, int]
+    names: tuple[str, ...]
+    colours: Array
+
+
+def solve(task: Task) -> list[Answer]:
+    """At most two answers for each test input: of the forest, and of its first tree where it differs."""
+    inputs = [pair.input for pair in task.train] + list(task.tests)
+    outputs = [pair.output for pair in task.train]
+    for tables in (_same_size(inputs, outputs), _multiple(inputs, outputs), _panels(inputs, outputs)):
+        if tables is not None:
+            return answers_from_tables(task, tables) + (_with_views(task) if tables[0].shape == inputs[0].shape else [])
+    return []
+
+
+def _with_views(task: Task) -> list[Answer]:
+    """Answers of a forest that is taught every train pair in all eight orientations, so that its rule favours none."""
+    if sum(pair.output.size for pair in task.train) > MAX_ROWS_WITH_VIEWS:
+        return []
+    turned = [(frozen(_turned(p.input, k)), frozen(_turned(p.output, k))) for p in task.train for k in range(8)]
+    tables = [make_table(cell_features(grid)) for grid in [a for a, _ in turned] + list(task.tests)]
+    outputs = [b for _, b in turned]
+    pairs = len(task.train)
+    held_out = 0
+    for k in range(pairs if pairs > 1 else 0):
+        rest = [i for i in range(8 * pairs) if i // 8 != k]
+        trees = _forest([tables[i] for i in rest], [outputs[i] for i in rest], 1)
+        held_out += same_grid(_vote(trees, tables[8 * k]), task.train[k].output)
+    if held_out == 0:
+        return []
+    trees = _forest(tables[: 8 * pairs], outputs, 3)
+    text = f"in all orientations: {_describe(trees[0], tables[0])}"
+    cost = 25 + 4 * trees[0].leaves
+    return [Answer(k, _vote(trees, table), NAME, text, held_out / pairs, cost) for k, table in enumerate(tables[8 * pairs :])]
+
+
+def _turned(grid: Grid, k: int) -> Grid:
+    out = np.rot90(grid, k % 4)
+    return frozen(out if k < 4 else out.T)
+
+
+def answers_from_tables(task: Task, tables: list[Table]) -> list[Answer]:
+    """Answers of a forest learned from one table per example, train pairs first."""
+    outputs = [pair.output for pair in task.train]
+    pairs = len(outputs)
+    if sum(grid.size for grid in outputs) > MAX_ROWS:
+        return []
+    whole = _forest(tables[:pairs], outputs)
+    if whole[0].errors:
+        return []
+    # The fair test: is each pair predicted by the rule that the other pairs teach?
+    held_out = 0
+    for k in range(pairs if pairs > 1 else 0):
+        rest = [i for i in range(pairs) if i != k]
+        trees = _forest([tables[i] for i in rest], [outputs[i] for i in rest])
+        held_out += same_grid(_vote(trees, tables[k]), outputs[k])
+    answers = []
+    text = _describe(whole[0], tables[0])
+    for test, table in enumerate(tables[pairs:]):
+        for trees in (whole, whole[:1]):
+            grid = _vote(trees, table)
+            cost = 25 + 4 * whole[0].leaves + (0 if trees is whole else 10)
+            answers.append(Answer(test, grid, NAME, text, held_out / pairs, cost))
+    return answers
+
+
+def _forest(tables: list[Table], outputs: list[Grid], count: int = TREES) -> list[Tree]:
+    """The first tree may use every column, the others a random two thirds each; the seed is fixed."""
+    features = np.concatenate([table.features for table in tables])
+    labels = np.concatenate([grid.ravel() for grid in outputs]).astype(np.int64)
+    copied = np.flatnonzero(tables[0].colours)
+    rng = np.random.default_rng(0)
+    # Columns that never vary cannot split.
+    varying = (features != features[0]).any(axis=0)
+    trees = [fit(features, labels, copied, varying)]
+    for _ in range(count - 1):
+        trees.append(fit(features, labels, copied, varying & (rng.random(features.shape[1]) < 0.67)))
+    return trees
+
+
+def _vote(trees: list[Tree], table: Table) -> Grid:
+    votes = np.zeros((len(table.features), 11), np.int64)
+    for k, tree in enumerate(trees):
+        # The first tree decides ties.
+        votes[np.arange(len(votes)), predict(tree, table.features)] += 2 if k else 3
+    return frozen(votes[:, :10].argmax(axis=1).reshape(table.shape))
+
+
+def make_table(columns: Columns) -> Table:
+    """The columns of one example as rows of features."""
+    return Table(columns.matrix(), columns.shape, tuple(columns.names), np.array(columns.colours))
+
+
+def _same_size(inputs: list[Grid], outputs: list[Grid]) -> list[Table] | None:
+    if any(a.shape != b.shape for a, b in zip(inputs, outputs, strict=False)):
+        return None
+    return [make_table(cell_features(grid)) for grid in inputs]
+
+
+def _multiple(inputs: list[Grid], outputs: list[Grid]) -> list[Table] | None:
+    """The output is a whole multiple of the input: each cell sees the cell it would be scaled from and the one it would be tiled from."""
+    times = {(b.shape[0] / a.shape[0], b.shape[1] / a.shape[1]) for a, b in zip(inputs, outputs, strict=False)}
+    if len(times) != 1:
+        return None
+    rows, columns = times.pop()
+    if rows % 1 or columns % 1 or rows * columns == 1:
+        return None
+    tables = []
+    for grid in inputs:
+        h, w = grid.shape
+        i, j = np.indices((h * int(rows), w * int(columns)))
+        if max(i.shape) > 30:
+            return None
+        out = Columns((i.shape[0], i.shape[1]))
+        scaled = cell_features(grid)
+        out.add("tiled_colour", grid[i % h, j % w], True)
+        for name, row, column in (("tiled_left_right", i % h, w - 1 - j % w), ("tiled_up_down", h - 1 - i % h, j % w)):
+            out.add(name, grid[row, column], True)
+        out.add("tiled_half_turn", grid[h - 1 - i % h, w - 1 - j % w], True)
+        out.add("tile_row", i // h)
+        out.add("tile_column", j // w)
+        out.add("block_row", i % int(rows))
+        out.add("block_column", j % int(columns))
+        for name, values, is_colour in zip(scaled.names, scaled.values, scaled.colours, strict=True):
+            out.add(f"scaled_{name}", values[i // int(rows), j // int(columns)], is_colour)
+        tables.append(make_table(out))
+    return tables
+
+
+def _panels(inputs: list[Grid], outputs: list[Grid]) -> list[Table] | None:
+    """The input divides into the same number of equal panels, with or without lines between, each of the output's size."""
+    for rows in range(1, 5):
+        for columns in range(1, 5):
+            if rows * columns == 1:
+                continue
+            cut = [_cut(grid, rows, columns) for grid in inputs]
+            if any(panels is None for panels in cut):
+                continue
+            whole = [panels for panels in cut if panels is not None]
+            if any(panels[0].shape != out.shape for panels, out in zip(whole, outputs, strict=False)):
+                continue
+            tables = []
+            for panels in whole:
+                out = Columns((panels[0].shape[0], panels[0].shape[1]))
+                for k, panel in enumerate(panels):
+                    out.add(f"panel_{k}", panel, True)
+                out.add("painted_panels", sum((panel != 0).astype(np.int64) for panel in panels))
+                for k, panel in enumerate(panels):
+                    out.add(f"panel_{k}_cells", np.full(panel.shape, int((panel != 0).sum())))
+                    out.add(f"panel_{k}_parts_of_colours", np.full(panel.shape, len(np.unique(panel))))
+                tables.append(make_table(out))
+            return tables
+    return None
+
+
+def _cut(grid: Grid, rows: int, columns: int) -> list[Grid] | None:
+    """Equal panels in reading order, where the side divides evenly or leaves exactly one cell between panels."""
+    h, w = grid.shape
+    gaps = []
+    for side, parts in ((h, rows), (w, columns)):
+        gaps.append(0 if side % parts == 0 else 1 if (side - parts + 1) % parts == 0 else -1)
+    if min(gaps) < 0:
+        return None
+    height, width = (h - gaps[0] * (rows - 1)) // rows, (w - gaps[1] * (columns - 1)) // columns
+    if height < 1 or width < 1:
+        return None
+    places = [(i * (height + gaps[0]), j * (width + gaps[1])) for i in range(rows) for j in range(columns)]
+    return [grid[y : y + height, x : x + width] for y, x in places]
+
+
+def _describe(tree: Tree, table: Table) -> str:
+    """The tree as nested conditions, cut at a length a person would read."""
+
+    def walk(node: int) -> str:
+        feature, threshold, left, right, option = (int(v) for v in tree.nodes[node])
+        if feature < 0:
+            return str(option) if option < 10 else table.names[option - 10]
+        return f"({table.names[feature]} <= {threshold} ? {walk(left)} : {walk(right)})"
+
+    text = walk(0)
+    return text if len(text) <= 400 else f"{text[:380]}... ({tree.leaves} leaves)"

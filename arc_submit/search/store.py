@@ -1,0 +1,141 @@
+"""The store: all images that a search has made, in flat arrays that compiled code reads and writes.
+
+An image is a place (y, x) and cells; a node is one image or a list of images, made for one example; two nodes of one example with equal
+images are one node. Knows nothing about what the operations mean.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from arc_submit.arc.grid import Grid
+from arc_submit.search.jit import jit
+
+Array = npt.NDArray[Any]
+
+CELLS, IMAGES, NODES, WORK, FULL = range(5)
+
+
+class Store(NamedTuple):
+    """Flat arrays.
+
+    Attributes:
+        cells: int8, every image's cells one after the other.
+        images: int32 (images, 5): y, x, height, width, start in `cells`.
+        nodes: int32 (nodes, 4): first image, number of images, 1 for a list or 0 for one image, example.
+        table: int32, an open hash table of nodes, -1 where free; its length is a power of two.
+        hashes: uint64 (nodes,).
+        counters: int64 (5,): cells, images and nodes used, work done (cells touched), 1 once something did not fit.
+    """
+
+    cells: Array
+    images: Array
+    nodes: Array
+    table: Array
+    hashes: Array
+    counters: Array
+
+
+def make_store(cells: int, images: int, nodes: int) -> Store:
+    """An empty store with room for so many cells, images and nodes (memory is taken only as it is used)."""
+    table = np.full(1 << int(np.ceil(np.log2(2 * nodes))), -1, np.int32)
+    return Store(
+        np.empty(cells, np.int8),
+        np.empty((images, 5), np.int32),
+        np.empty((nodes, 4), np.int32),
+        table,
+        np.empty(nodes, np.uint64),
+        np.zeros(5, np.int64),
+    )
+
+
+@jit
+def image_cells(store: Store, image: int) -> Grid:
+    """The cells of an image: a view of shape (h, w)."""
+    h, w, start = store.images[image, 2], store.images[image, 3], store.images[image, 4]
+    return store.cells[start : start + h * w].reshape((h, w))
+
+
+@jit
+def push(store: Store, y: int, x: int, cells: Grid) -> bool:
+    """Append an image; False (and the store marked full) where it does not fit."""
+    h, w = cells.shape
+    start, image = store.counters[CELLS], store.counters[IMAGES]
+    if start + h * w > store.cells.size or image >= store.images.shape[0]:
+        store.counters[FULL] = 1
+        return False
+    store.images[image, 0] = y
+    store.images[image, 1] = x
+    store.images[image, 2] = h
+    store.images[image, 3] = w
+    store.images[image, 4] = start
+    k = start
+    for i in range(h):
+        for j in range(w):
+            store.cells[k] = cells[i, j]
+            k += 1
+    store.counters[CELLS] = k
+    store.counters[IMAGES] = image + 1
+    return True
+
+
+@jit
+def drop(store: Store, first: int) -> None:
+    """Take back every image from number `first` on."""
+    if store.counters[IMAGES] > first:
+        store.counters[CELLS] = store.images[first, 4]
+        store.counters[IMAGES] = first
+
+
+@jit
+def commit(store: Store, first: int, is_list: int, example: int, blank_too: bool) -> int:
+    """Make the images from number `first` on a node, or find the node that holds the same ones; -1 where there are none.
+
+    Args:
+        blank_too: whether no image of the node need have a painted cell.
+
+    Returns:
+        the node, or -1 where there was no image, none with a painted cell, or no room.
+    """
+    count = store.counters[IMAGES] - first
+    if count < 1:
+        return -1
+    value = np.uint64(1469598103934665603) ^ np.uint64(example * 2 + is_list)
+    prime = np.uint64(1099511628211)
+    painted = blank_too
+    for image in range(first, first + count):
+        for k in range(4):
+            value = (value ^ np.uint64(store.images[image, k] + 1000)) * prime
+        start = store.images[image, 4]
+        for k in range(start, start + store.images[image, 2] * store.images[image, 3]):
+            value = (value ^ np.uint64(store.cells[k])) * prime
+            painted = painted or store.cells[k] != 0
+        value = value ^ (value >> np.uint64(29))
+    if not painted:
+        drop(store, first)
+        return -1
+    mask = store.table.size - 1
+    slot = np.int64(value ^ (value >> np.uint64(32))) & mask
+    while store.table[slot] >= 0:
+        node = store.table[slot]
+        # Equal 64-bit hashes of equal lengths are taken as equal images: a false match once in 10^10 searches costs one program.
+        if store.hashes[node] == value and store.nodes[node, 1] == count:
+            drop(store, first)
+            return int(node)
+        slot = (slot + 1) & mask
+    node = store.counters[NODES]
+    if node >= store.nodes.shape[0]:
+        store.counters[FULL] = 1
+        drop(store, first)
+        return -1
+    store.table[slot] = node
+    store.hashes[node] = value
+    store.nodes[node, 0] = first
+    store.nodes[node, 1] = count
+    store.nodes[node, 2] = is_list
+    store.nodes[node, 3] = example
+    store.counters[NODES] = node + 1
+    return int(node)

@@ -1,0 +1,79 @@
+"""The search of one task: every solver asked in turn, their answers ranked together, better ones as the work goes on.
+
+The order goes from cheap to dear, so that a search that is cut short has something to show. Effort is counted work: the same effort gives
+the same answers on any machine. Knows nothing about files and processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from arc_submit.arc.grid import Grid
+from arc_submit.arc.task import Task
+from arc_submit.search import programs
+from arc_submit.search.answers import Answer, rank
+from arc_submit.search.programs import Effort
+from arc_submit.search.reductions import Reduction, reductions
+from arc_submit.search.solvers import cells, completion, outer
+
+EFFORTS = {
+    "quick": Effort(work=30_000_000, size_work=5_000_000, pieces=20_000),
+    "normal": Effort(work=200_000_000, size_work=10_000_000, pieces=40_000),
+    "long": Effort(work=1_000_000_000, size_work=50_000_000, pieces=80_000, sizes=3),
+}
+SOLVERS = ("completion", "cells", "reduced", "outer", "programs")
+_REDUCED_SHARE = 8  # a restated task is smaller: it gets an eighth of the work
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a search knows about a task.
+
+    Attributes:
+        ranked: for each test input, different answers, best first.
+    """
+
+    ranked: list[list[Answer]]
+
+
+def search_task(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS, keep: int = 10) -> Result:
+    """All answers to a task, ranked.
+
+    Args:
+        effort: bounds on the work.
+        solvers: which of SOLVERS are asked.
+        keep: how many different answers for each test input.
+    """
+    answers = [answer for batch in batches(task, effort, solvers) for answer in batch]
+    return Result(rank(answers, len(task.tests), keep))
+
+
+def batches(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS) -> Iterator[list[Answer]]:
+    """Answers as they are found, in batches; a later batch may hold better ones."""
+    small: dict[str, Callable[[Task], list[Answer]]] = {"completion": completion.solve, "cells": cells.solve}
+    for name, solve in small.items():
+        if name in solvers:
+            yield solve(task)
+    if "reduced" in solvers:
+        for reduction in reductions(task):
+            lesser = replace(effort, work=effort.work // _REDUCED_SHARE, size_work=effort.size_work // _REDUCED_SHARE)
+            for solve in small.values():
+                yield _lifted(reduction, solve(reduction.task))
+            for batch in programs.solve(reduction.task, lesser):
+                yield _lifted(reduction, batch)
+    if "outer" in solvers:
+        lesser = replace(effort, work=effort.work // _REDUCED_SHARE, size_work=effort.size_work // _REDUCED_SHARE)
+        yield outer.solve(task, lambda part: rank([a for batch in programs.solve(part, lesser) for a in batch], len(task.tests)))
+    if "programs" in solvers:
+        yield from programs.solve(task, effort)
+
+
+def _lifted(reduction: Reduction, answers: list[Answer]) -> list[Answer]:
+    out = []
+    for answer in answers:
+        grid: Grid | None = reduction.lift(answer.test, answer.grid)
+        if grid is not None:
+            text = f"{reduction.name}: {answer.solver}: {answer.program}"
+            out.append(replace(answer, grid=grid, solver="reduced", program=text, cost=answer.cost + reduction.cost))
+    return out

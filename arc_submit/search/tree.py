@@ -1,0 +1,153 @@
+"""Decision trees over integer features, whose leaves either name a colour or copy a feature that holds one.
+
+Copying is what lets a rule learned on red speak about blue. Knows nothing about grids: rows are cells, columns are features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from arc_submit.search.jit import jit
+from arc_submit.search.store import Array
+
+VALUES = 64  # feature values are clipped to 0..63
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A fitted tree.
+
+    Attributes:
+        nodes: int64 (nodes, 5): feature (-1 for a leaf), threshold, left child (value <= threshold), right child, option.
+            An option below 10 is a colour; option 10 + k copies column k.
+        errors: rows of the fit that the tree gets wrong.
+    """
+
+    nodes: Array
+    errors: int
+
+    @property
+    def leaves(self) -> int:
+        return int((self.nodes[:, 0] < 0).sum())
+
+
+def fit(features: Array, labels: Array, copied: Array, allowed: Array, max_nodes: int = 63) -> Tree:
+    """Grow a tree that splits where it lowers the errors of the best leaves most, until none is left or it is too large.
+
+    Args:
+        features: uint8 (rows, columns), values 0..63.
+        labels: int64 (rows,), colours 0..9.
+        copied: int64, the columns that a leaf may copy.
+        allowed: bool (columns,), the columns that a split may use.
+    """
+    options = np.empty((len(labels), 10 + len(copied)), np.bool_)
+    options[:, :10] = labels[:, None] == np.arange(10)
+    options[:, 10:] = features[:, copied] == labels[:, None]
+    nodes, count, errors = _grow(features, options, np.flatnonzero(allowed), max_nodes)
+    nodes = nodes[:count]
+    copies = nodes[:, 4] >= 10
+    nodes[copies, 4] = 10 + copied[nodes[copies, 4] - 10]
+    return Tree(nodes, int(errors))
+
+
+def predict(tree: Tree, features: Array) -> Array:
+    """int64 (rows,): a colour for each row."""
+    return np.asarray(_walk(tree.nodes, features))
+
+
+@jit
+def _best_option(totals: Array) -> int:
+    """The option with most hits. Copies come after colours, so a colour wins a tie only by more hits: copies speak for all colours."""
+    best = 0
+    for option in range(totals.size):
+        if totals[option] > totals[best] or (totals[option] == totals[best] and best < 10 <= option):
+            best = option
+    return best
+
+
+@jit
+def _grow(features: Array, options: Array, columns: Array, max_nodes: int) -> tuple[Array, int, int]:
+    rows, count = options.shape
+    nodes = np.full((max_nodes + 2, 5), -1, np.int64)
+    order = np.arange(rows)
+    spans = np.zeros((max_nodes + 2, 2), np.int64)
+    spans[0, 1] = rows
+    used, todo, errors = 1, 0, 0
+    hist = np.zeros((VALUES, count), np.int64)
+    sizes = np.zeros(VALUES, np.int64)
+    while todo < used:
+        node = todo
+        todo += 1
+        begin, end = spans[node, 0], spans[node, 1]
+        totals = np.zeros(count, np.int64)
+        for r in range(begin, end):
+            for o in range(count):
+                totals[o] += options[order[r], o]
+        nodes[node, 4] = _best_option(totals)
+        missing = (end - begin) - totals[nodes[node, 4]]
+        if missing == 0 or used + 2 > max_nodes:
+            errors += missing
+            continue
+        best_column, best_value, best_score = -1, 0, -1.0
+        left = np.zeros(count, np.int64)
+        for column in columns:
+            hist[:] = 0
+            sizes[:] = 0
+            for r in range(begin, end):
+                value = features[order[r], column]
+                sizes[value] += 1
+                for o in range(count):
+                    hist[value, o] += options[order[r], o]
+            left[:] = 0
+            left_size = 0
+            for value in range(VALUES - 1):
+                if sizes[value] == 0:
+                    continue
+                left_size += sizes[value]
+                if left_size == end - begin:
+                    break
+                left_best, right_best, purity = 0, 0, 0.0
+                right_size = end - begin - left_size
+                for o in range(count):
+                    left[o] += hist[value, o]
+                    rest = totals[o] - left[o]
+                    left_best, right_best = max(left_best, left[o]), max(right_best, rest)
+                    if o < 10:
+                        purity += left[o] * left[o] / left_size + rest * rest / right_size
+                score = left_best + right_best + 0.3 * purity
+                # The first column wins ties: columns come in the order of how plain they are.
+                if score > best_score + 1e-9:
+                    best_column, best_value, best_score = column, value, score
+        if best_column < 0:
+            errors += missing
+            continue
+        split = begin
+        kept = order[begin:end].copy()
+        for r in kept:
+            if features[r, best_column] <= best_value:
+                order[split] = r
+                split += 1
+        place = split
+        for r in kept:
+            if features[r, best_column] > best_value:
+                order[place] = r
+                place += 1
+        nodes[node, 0], nodes[node, 1], nodes[node, 2], nodes[node, 3] = best_column, best_value, used, used + 1
+        spans[used, 0], spans[used, 1] = begin, split
+        spans[used + 1, 0], spans[used + 1, 1] = split, end
+        used += 2
+    return nodes, used, errors
+
+
+@jit
+def _walk(nodes: Array, features: Array) -> Array:
+    out = np.empty(features.shape[0], np.int64)
+    for r in range(features.shape[0]):
+        node = 0
+        while nodes[node, 0] >= 0:
+            node = nodes[node, 2] if features[r, nodes[node, 0]] <= nodes[node, 1] else nodes[node, 3]
+        option = nodes[node, 4]
+        out[r] = option if option < 10 else features[r, option - 10]
+    return out

@@ -1,0 +1,168 @@
+"""The search of a task: sizes, colours, stacking, the extra solvers, what effort means, and hostile tasks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from arc_submit.arc.grid import frozen, same_grid
+from arc_submit.arc.task import Pair, Task
+from arc_submit.search.answers import Answer, rank
+from arc_submit.search.colours import recolourings
+from arc_submit.search.programs import Effort, solve
+from arc_submit.search.reductions import reductions
+from arc_submit.search.sizes import formula_sizes
+from arc_submit.search.solvers import cells, completion, outer
+from arc_submit.search.task_search import search_task
+
+SMALL = Effort(work=2_000_000, size_work=500_000, pieces=5_000)
+
+
+def make_task(rule, inputs, name="made"):
+    grids = [frozen(grid) for grid in inputs]
+    task = Task(name, tuple(Pair(g, frozen(rule(g))) for g in grids[:-1]), (grids[-1],))
+    return task, frozen(rule(grids[-1]))
+
+
+def noise(seed, count, shape=(5, 6), colours=4):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, colours, shape) for _ in range(count)]
+
+
+def programs(task, effort=SMALL):
+    return rank([a for batch in solve(task, effort) for a in batch], len(task.tests))[0]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda g: g[:, ::-1],
+        lambda g: np.rot90(g),
+        lambda g: np.where(g == 2, g, 0)[::-1],
+        lambda g: np.concatenate([g, g[::-1]]),
+        lambda g: g[:, :3] * (g[:, 3:] == 0) + g[:, 3:],
+        lambda g: np.where(g == 0, 5, g)[:2, :3],
+    ],
+)
+def test_a_rule_of_two_steps_is_found_with_its_size(rule):
+    task, solution = make_task(rule, noise(1, 4))
+    best = programs(task)[0]
+    assert same_grid(best.grid, solution), best.program
+    assert best.explained == 1
+    assert "input" in best.program
+
+
+def test_pieces_are_stacked_where_no_single_program_will_do():
+    def rule(g):
+        out = np.where(g == 2, 2, 0)[:, ::-1]
+        return np.where(out == 0, np.where(g == 3, 3, 0)[::-1], out)
+
+    task, solution = make_task(rule, [g * (np.random.default_rng(k).random(g.shape) < 0.4) for k, g in enumerate(noise(2, 4))])
+    best = programs(task, replace(SMALL, work=10_000_000))[0]
+    assert same_grid(best.grid, solution), best.program
+    assert " over " in best.program
+
+
+def test_size_rules_fit_every_pair_and_come_simplest_first():
+    task, _ = make_task(lambda g: np.kron(g, np.ones((2, 2))), [np.ones((h, w)) for h, w in ((2, 3), (3, 3), (4, 2), (5, 6))])
+    assert formula_sizes(task)[0].sizes == ((10, 12),)
+    task, _ = make_task(lambda g: g[:-1], [np.ones((h, 4)) for h in (3, 5, 9)])
+    assert formula_sizes(task)[0].sizes == ((8, 4),)
+
+
+def test_a_recoloured_task_gives_its_answers_back_in_the_tasks_own_colours():
+    inputs = [np.where(np.random.default_rng(k).random(g.shape) < 0.7, 7, g + 1) for k, g in enumerate(noise(3, 4, colours=3))]
+    task, solution = make_task(lambda g: np.where(g == 1, 7, g)[::-1], inputs)
+    version = recolourings(task)[0]
+    assert version.name == "background to 0"
+    assert (version.task.tests[0] == 0).mean() > 0.5
+    for pair, shown in zip(task.train, version.task.train, strict=True):
+        assert pair.input.shape == shown.input.shape
+    assert same_grid(version.undo(0, version.task.tests[0]), task.tests[0])
+    assert same_grid(programs(task)[0].grid, solution)
+
+
+def test_a_cell_rule_counts_only_what_it_predicts_of_pairs_it_was_not_shown():
+    def rule(g):
+        out = np.array(g)
+        out[(g == 0) & (np.roll(g, 1, axis=1) == 3) & (np.arange(g.shape[1]) > 0)] = 1
+        return out
+
+    task, solution = make_task(rule, noise(4, 7, (9, 9)))
+    best = rank(cells.solve(task), 1)[0][0]
+    assert best.explained == 1
+    assert same_grid(best.grid, solution)
+    random_task, _ = make_task(lambda g: np.random.default_rng(int(g.sum())).integers(0, 4, g.shape), noise(5, 4))
+    assert all(answer.explained == 0 for answer in cells.solve(random_task))
+
+
+def test_a_piece_may_be_blank_in_some_examples():
+    grids = [g * (g != 3) if k == 1 else g for k, g in enumerate(noise(8, 4))]
+    task, solution = make_task(lambda g: np.where(g == 3, 3, 0)[::-1], grids)
+    assert same_grid(programs(task)[0].grid, solution)
+
+
+@pytest.mark.parametrize("cut_out", [False, True])
+def test_completion_fills_what_hides_a_symmetric_or_periodic_picture(cut_out):
+    def hidden(picture, seed):
+        out = picture.copy()
+        y, x = np.random.default_rng(seed).integers(1, 6, 2)
+        out[y : y + 3, x : x + 2] = 9
+        return frozen(out)
+
+    pictures = []
+    for seed in range(4):
+        tile = np.random.default_rng(seed).integers(1, 6, (3, 4))
+        pictures.append(np.tile(tile, (4, 3)))
+    shown = [hidden(p, k) for k, p in enumerate(pictures)]
+
+    def answer(k):
+        if not cut_out:
+            return frozen(pictures[k])
+        ys, xs = np.nonzero(shown[k] == 9)
+        return frozen(pictures[k][ys.min() : ys.max() + 1, xs.min() : xs.max() + 1])
+
+    task = Task("hidden", tuple(Pair(shown[k], answer(k)) for k in range(3)), (shown[3],))
+    assert same_grid(rank(completion.solve(task), 1)[0][0].grid, answer(3))
+
+
+def test_a_grid_of_blocks_is_restated_with_a_cell_for_each_and_lifted_back():
+    task, solution = make_task(lambda g: g[::-1], [np.kron(g, np.ones((3, 3))) for g in noise(6, 4, (3, 4))])
+    reduction = next(r for r in reductions(task) if r.name == "blocks as cells")
+    assert reduction.task.tests[0].shape == (3, 4)
+    assert same_grid(reduction.lift(0, frozen(reduction.task.tests[0][::-1])), solution)
+
+
+@pytest.mark.parametrize("coloured_tile", [True, False])
+def test_an_outer_product_is_taken_apart_and_put_together_again(coloured_tile):
+    def rule(g):
+        return np.kron(g == 2, g[::-1]) if coloured_tile else np.kron(g[:, ::-1], g == 2)
+
+    rng = np.random.default_rng(9)
+    inputs = [np.where(np.roll(np.eye(3), k, 0) == 1, 2, 3 * (rng.random((3, 3)) < 0.4)) for k in (0, 1, 2, 1)]
+    task, solution = make_task(rule, inputs)
+    answers = outer.solve(task, lambda part: [programs(part)])
+    assert same_grid(rank(answers, 1)[0][0].grid, solution)
+
+
+def test_better_explained_answers_come_first_and_each_grid_once():
+    grid, other = frozen(np.ones((2, 2))), frozen(np.zeros((2, 2)))
+    answers = [
+        Answer(0, grid, "a", "dear", 1.0, 90),
+        Answer(0, other, "b", "half", 0.5, 1),
+        Answer(0, grid, "c", "cheap", 1.0, 10),
+    ]
+    assert [(a.program, a.explained) for a in rank(answers, 1)[0]] == [("cheap", 1.0), ("half", 0.5)]
+
+
+def test_the_same_effort_gives_the_same_answers():
+    task, _ = make_task(lambda g: np.where(g == 1, g, 0).T, noise(7, 4))
+    first, second = (search_task(task, SMALL).ranked[0] for _ in range(2))
+    assert [(a.program, a.score, a.grid.tobytes()) for a in first] == [(a.program, a.score, a.grid.tobytes()) for a in second]
+
+
+def test_a_blank_input_is_no_error():
+    task, _ = make_task(lambda g: np.full(g.shape, 3), [np.zeros((k, k)) for k in (2, 3, 4)])
+    assert search_task(task, SMALL).ranked is not None
