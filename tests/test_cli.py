@@ -103,7 +103,9 @@ def test_a_run_ends_with_its_figures(
     files: tuple[Path, Path], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["--challenges", str(files[0]), "--solutions", str(files[1]), "--model", str(tiny_model), "--out", str(tmp_path / "out")]
-    assert main(["run", *given, "--views", "1", "--workers", "1", "--budget", "2m", "--pictures", "1", "--json"]) == 0
+    assert (
+        main(["run", *given, "--views", "1", "--workers", "1", "--budget", "2m", "--pictures", "1", "--sources", "frozen", "--json"]) == 0
+    )
     figures = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert figures["done"] == 6
     assert figures["submission"]["outputs"] == 9
@@ -112,5 +114,5 @@ def test_a_run_ends_with_its_figures(
 
 def test_a_run_that_answers_nothing_says_so_by_its_exit_code(files: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:
     given = ["--challenges", str(files[0]), "--model", str(tiny_model), "--out", str(tmp_path / "out"), "--max-seq-len", "20"]
-    assert main(["run", *given, "--views", "1", "--workers", "1", "--budget", "2m", "--pictures", "0"]) == 3
+    assert main(["run", *given, "--views", "1", "--workers", "1", "--budget", "2m", "--pictures", "0", "--sources", "frozen"]) == 3
     assert len(json.loads((tmp_path / "out" / "submission.json").read_text())) == 6

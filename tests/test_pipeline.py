@@ -28,22 +28,29 @@ VIEWS = 3
 
 
 def config(files: tuple[Path, Path], model: Path, out: Path, **changes: object) -> RunConfig:
-    base = {
-        "challenges": files[0],
-        "solutions": files[1],
-        "model": model,
-        "out": out,
-        "views": VIEWS,
-        "slots": 4,
-        "group": 2,
-        "pictures": 1,
-    }
-    return make_config("cpu-pocket", **{"workers": 1, "budget": 300.0, **base, **changes})
+    base: dict[str, object] = {"challenges": files[0], "solutions": files[1], "model": model, "out": out, "views": VIEWS}
+    base |= {"slots": 4, "group": 2, "pictures": 1, "sources": ("frozen",), "workers": 1, "budget": 300.0}
+    return make_config("cpu-pocket", **{**base, **changes})
 
 
 def command(files: tuple[Path, Path], model: Path, out: Path, *more: str) -> list[str]:
     given = ["--challenges", str(files[0]), "--solutions", str(files[1]), "--model", str(model), "--out", str(out)]
-    fixed = ["--views", str(VIEWS), "--slots", "4", "--group", "2", "--workers", "2", "--pictures", "1", "--budget", "10m"]
+    fixed = [
+        "--views",
+        str(VIEWS),
+        "--slots",
+        "4",
+        "--group",
+        "2",
+        "--workers",
+        "2",
+        "--pictures",
+        "1",
+        "--budget",
+        "10m",
+        "--sources",
+        "frozen",
+    ]
     return [sys.executable, "-m", "arc_submit.cli", "run", *given, *fixed, *more]
 
 
@@ -355,7 +362,30 @@ def test_the_competitions_own_folder_and_order_are_used(files: tuple[Path, Path]
     sample = {i: [{"attempt_1": [[0]], "attempt_2": [[0]]}] * len(content[i]["test"]) for i in reversed(content)}
     (folder / "sample_submission.json").write_text(json.dumps(sample))
     result = run(
-        make_config(input=tmp_path / "input", model=tiny_model, out=tmp_path / "out", views=1, workers=1, budget=120.0, pictures=1)
+        make_config(
+            input=tmp_path / "input",
+            model=tiny_model,
+            out=tmp_path / "out",
+            views=1,
+            workers=1,
+            budget=120.0,
+            pictures=1,
+            sources=("frozen",),
+        )
     )
     assert list(json.loads(result.submission.read_text())) == list(reversed(content))
     assert "no solutions" in result.report.text
+
+
+def test_the_search_and_the_model_work_one_after_the_other(files: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:
+    """Every output is the input mirrored, which the search finds; a run cut off between the sources goes on."""
+    both = ("search", "frozen")
+    result = run(config(files, tiny_model, tmp_path / "out", sources=both, search_effort="quick", views=1))
+    assert not result.failed
+    assert not result.unfinished
+    figures = result.report.figures
+    assert figures["submission"]["solved_outputs"] == figures["submission"]["outputs"] == 9
+    assert figures["sources"]["search"]["vote_2"] == 1
+    assert figures["sources"]["frozen"]["predictions"] == 9
+    again = run(config(files, tiny_model, tmp_path / "out", sources=both, search_effort="quick", views=1))
+    assert again.report.figures == figures

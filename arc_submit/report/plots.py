@@ -17,6 +17,7 @@ from arc_submit.arc.grid import COLOURS, Grid, same_grid
 from arc_submit.arc.metrics import score_predictions
 from arc_submit.arc.prediction import Prediction
 from arc_submit.arc.task import Solutions, Task
+from arc_submit.ensemble.combination import SCORED_SOURCES
 from arc_submit.ensemble.voting import vote_all
 
 # The colours the ARC-AGI site shows the ten values in.
@@ -65,7 +66,7 @@ def plot_predictions_against_votes(path: Path, predictions: Sequence[Prediction]
     """pass_n and vote_2 against the number of predictions for each output, by source; the first n as the run made them by view."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axis = figure.subplots()
-    for source in sorted({p.source for p in predictions}):
+    for source in sorted({p.source for p in predictions} - set(SCORED_SOURCES)):
         pools: dict[tuple[str, int], list[Prediction]] = {}
         for prediction in sorted((p for p in predictions if p.source == source), key=lambda p: (p.task, p.test, p.view)):
             pools.setdefault((prediction.task, prediction.test), []).append(prediction)

@@ -18,7 +18,7 @@ from arc_submit.arc.grid import Grid
 from arc_submit.arc.metrics import PredictionScores, score_predictions, score_submission, submission_text
 from arc_submit.arc.prediction import Prediction
 from arc_submit.arc.task import Solutions
-from arc_submit.ensemble.voting import vote_all
+from arc_submit.ensemble.combination import rank_all
 
 COLUMNS = ("pass_n", "vote_2", "accuracy", "correct_pixels", "max_correct_pixels", "correct_size", "any_correct_size", "unanswered")
 
@@ -99,8 +99,9 @@ def make_report(
 
 
 def score_source(predictions: Sequence[Prediction], solutions: Solutions, task_ids: Sequence[str]) -> PredictionScores:
-    """The figures of one pool of predictions, its two attempts chosen by voting."""
-    attempts = {output: [c.grid for c in candidates[:2]] for output, candidates in vote_all(predictions).items()}
+    """The figures of one source's predictions, its two attempts chosen as in the submission."""
+    ranked = {output: candidates for outputs in rank_all(predictions).values() for output, candidates in outputs.items()}
+    attempts = {output: [c.grid for c in candidates[:2]] for output, candidates in ranked.items()}
     return score_predictions(predictions, attempts, solutions, task_ids)
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from arc_submit.arc.datasets import Challenges, read_challenges, write_json
 from arc_submit.arc.prediction import Prediction, append_predictions, read_predictions
@@ -95,7 +95,7 @@ def run_search(
     submission.save()
     waiting = [task for task_id, task in challenges.tasks.items() if task_id not in reports]
     if work is None and waiting:
-        _warm_up()
+        warm_up()
     running: dict[int, _Child] = {}
     bar = _bar(len(challenges.tasks), len(reports), progress)
     try:
@@ -122,8 +122,8 @@ def run_search(
     return [reports[task_id] for task_id in challenges.tasks]
 
 
-def search_into_file(task: Task, path: Path, effort: str) -> None:
-    """Search one task and append each answer that is new and good enough to its file."""
+def search_into_file(task: Task, path: Path, effort: str, beat: Callable[[], None] | None = None) -> None:
+    """Search one task and append each answer that is new and good enough to its file; `beat` is called after every batch."""
     from arc_submit.search.answers import rank
     from arc_submit.search.task_search import EFFORTS, batches
 
@@ -136,6 +136,8 @@ def search_into_file(task: Task, path: Path, effort: str) -> None:
         new = [line for line in lines if _key(line) not in written]
         append_predictions(path, new)
         written |= {_key(line) for line in new}
+        if beat:
+            beat()
 
 
 def best_attempts(predictions: list[Prediction], tests: int) -> list[list[Prediction]]:
@@ -167,8 +169,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object on the last line")
 
 
-def main(args: argparse.Namespace) -> int:
-    """`arc-submit search`."""
+def main(args: argparse.Namespace) -> dict[str, Any]:
+    """`arc-submit search`; returns its figures."""
     challenges = read_challenges(args.challenges)
     for line in challenges.broken.values():
         print(line)
@@ -184,9 +186,7 @@ def main(args: argparse.Namespace) -> int:
         "submission": str(args.out / "submission.json"),
     }
     print(f"{figures['answered']} of {figures['tasks']} tasks answered, {figures['cut']} cut by a limit; {figures['submission']}")
-    if args.json:
-        print(json.dumps(figures))
-    return 0
+    return figures
 
 
 @dataclass
@@ -207,7 +207,7 @@ def _start(task: Task, out: Path, effort: str, memory_gb: float, work: Work) -> 
         try:
             os.setsid()
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            _confine(memory_gb)
+            confine(memory_gb)
             work(task, predictions_path(out, task.id), effort)
             code = 0
         except MemoryError:
@@ -219,7 +219,7 @@ def _start(task: Task, out: Path, effort: str, memory_gb: float, work: Work) -> 
     return _Child(pid, task, time.monotonic())
 
 
-def _confine(memory_gb: float) -> None:
+def confine(memory_gb: float) -> None:
     """Bound what the calling process may take beyond what it holds, and let it die with its parent."""
     # A parent killed outright cannot end its children; Linux does it for them (PR_SET_PDEATHSIG is 1).
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
@@ -292,7 +292,7 @@ def _prediction(task: Task, answer: Answer, seconds: float) -> Prediction:
     return Prediction(task.id, answer.test, answer.grid, SOURCE, view, answer.score, f"{answer.solver}: {answer.program}", seconds)
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Load (or compile) every function once, so that the children find them ready."""
     import numpy as np
 
