@@ -101,9 +101,10 @@ def plot_timeline(path: Path, events: Sequence[dict[str, Any]]) -> Path:
         elif kind and "worker" in event and event["worker"] in begun:
             bars[kind].append((event["worker"], begun.pop(event["worker"]), minutes))
     for kind, colour in (("done", "#0074d9"), ("lost", "#ff4136")):
-        workers, lefts, rights = zip(*bars[kind], strict=True) if bars[kind] else ((), (), ())
-        widths = [right - left for left, right in zip(lefts, rights, strict=True)]
-        axis.barh(workers, widths, left=lefts, height=0.6, color=colour, edgecolor="white", linewidth=0.6, label=f"job {kind}")
+        if bars[kind]:
+            workers, lefts, rights = zip(*bars[kind], strict=True)
+            widths = [right - left for left, right in zip(lefts, rights, strict=True)]
+            axis.barh(workers, widths, left=lefts, height=0.6, color=colour, edgecolor="white", linewidth=0.6, label=f"job {kind}")
     for kind, colour in (("run_resumed", "#ff851b"), ("run_ended", "#2ecc40")):
         for i, event in enumerate(e for e in events if e["event"] == kind):
             at = (event["time"] - start) / 60
