@@ -154,8 +154,8 @@ BREAKS = [
         "7 refused at once",
         "start workers before looking at the model",
         "arc_submit/pipeline.py",
-        "    choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len)\n",
-        "",
+        "choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len)",
+        "pass",
         "tests/test_pipeline.py -k before_any_work",
     ),
     Break(
