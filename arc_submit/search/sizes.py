@@ -9,13 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from arc_submit.arc.grid import MAX_SIDE, Grid
+from arc_submit.arc.grid import MAX_SIDE
 from arc_submit.arc.task import Task
 from arc_submit.search.explore import Exploration
 from arc_submit.search.jit import jit
 from arc_submit.search.store import Array, Store
-
-SizeList = list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,3 @@ def matching_sizes(store: Store, exploration: Exploration, sizes: Array) -> Arra
             found[n] = state
             n += 1
     return found[:n].copy()
-
-
-def all_same_size(pairs: list[tuple[Grid, Grid]]) -> bool:
-    """True where every output has its input's size."""
-    return all(a.shape == b.shape for a, b in pairs)
