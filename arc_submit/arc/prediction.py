@@ -89,6 +89,11 @@ def prediction_from_line(line: str, where: str = "prediction") -> Prediction:
 
 
 def append_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Append predictions as whole lines, see `append_lines`."""
+    append_lines(path, "".join(prediction.to_line() for prediction in predictions))
+
+
+def append_lines(path: Path, text: str) -> None:
     """Append whole lines in a single write and bring them to the disk.
 
     A file whose last line was cut short by a kill is first ended with a newline, so that the broken line stays alone.
@@ -96,7 +101,7 @@ def append_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     Raises:
         DataError: where the disk does not take them (full, read-only).
     """
-    data = "".join(prediction.to_line() for prediction in predictions).encode()
+    data = text.encode()
     if not data:
         return
     descriptor = -1

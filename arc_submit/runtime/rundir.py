@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from arc_submit.arc.datasets import write_json
-from arc_submit.errors import ConfigError
+from arc_submit.arc.prediction import append_lines
+from arc_submit.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,8 @@ class RunDirectory:
         """Append a line to the timeline."""
         line = json.dumps({"time": round(time.time(), 3), "event": kind, **fields}, separators=(",", ":")) + "\n"
         # A full disk must not end a run for a line of its timeline: work that is not noted as done is only looked at again.
-        with contextlib.suppress(OSError):
-            self._append(line)
-
-    def _append(self, line: str) -> None:
-        descriptor = os.open(self.path / "events.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            size = os.fstat(descriptor).st_size
-            # A line cut short by a kill is ended first, so that it stays alone.
-            cut = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-            os.write(descriptor, (b"\n" if cut else b"") + line.encode())
-        finally:
-            os.close(descriptor)
+        with contextlib.suppress(DataError):
+            append_lines(self.path / "events.jsonl", line)
 
     def events(self) -> list[dict[str, Any]]:
         """The timeline; a line cut short by a kill is left out."""
