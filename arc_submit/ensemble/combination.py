@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from arc_submit.arc.grid import Grid, grid_id
 from arc_submit.arc.prediction import Output, Prediction
+from arc_submit.arc.ranking import best_first
 from arc_submit.ensemble.voting import Candidate, vote
 
 SCORED_SOURCES = ("search",)  # their logprob is the score of an answer, and giving it twice makes it no better
@@ -19,11 +20,8 @@ def rank(predictions: Sequence[Prediction]) -> list[Candidate]:
     """The distinct answers of one source to one test input, best first; the order of the predictions never matters."""
     if not predictions or predictions[0].source not in SCORED_SOURCES:
         return vote(predictions)
-    best: dict[bytes, Candidate] = {}
-    for p in predictions:
-        if p.grid is not None and (grid_id(p.grid) not in best or p.logprob > best[grid_id(p.grid)].mean_logprob):
-            best[grid_id(p.grid)] = Candidate(p.grid, 1, p.logprob)
-    return sorted(best.values(), key=lambda c: (-c.mean_logprob, grid_id(c.grid)))
+    ranked = best_first(predictions, lambda p: p.logprob, lambda p: p.grid)
+    return [Candidate(p.grid, 1, p.logprob) for p in ranked if p.grid is not None]
 
 
 def rank_all(predictions: Iterable[Prediction]) -> dict[str, dict[Output, list[Candidate]]]:

@@ -1,4 +1,4 @@
-"""Answers: what every solver of this room gives back, and how the answers of all of them are ranked together.
+"""Answers: what every solver of this room gives back, and how those of one solver are ordered.
 
 Knows nothing about how an answer was found, except how many train pairs its rule explains and how simple the rule is.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from arc_submit.arc.grid import Grid, grid_id
+from arc_submit.arc.grid import Grid
+from arc_submit.arc.ranking import best_first
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +23,7 @@ class Answer:
         program: the rule in readable form.
         explained: share of the train pairs that the rule reproduces.
         cost: simplicity in tenths of a step, the lower the simpler; comparable between solvers.
+        layers: how many images the rule lays over each other.
     """
 
     test: int
@@ -30,21 +32,17 @@ class Answer:
     program: str
     explained: float
     cost: float
+    layers: int = 1
 
     @property
     def score(self) -> float:
-        """At most 0: the best rule explains all pairs at no cost. A pair less explained outweighs any simplicity."""
+        """The rule by itself, at most 0: the best explains all pairs at no cost. A pair less explained outweighs any simplicity."""
         return -(10.0 * (1.0 - self.explained) + self.cost / 1000.0)
 
 
 def rank(answers: Iterable[Answer], tests: int, keep: int = 10) -> list[list[Answer]]:
-    """For each test input its different grids, best first, each with its best rule.
-
-    Equal scores keep the order in which the answers came.
-    """
-    ranked: list[list[Answer]] = [[] for _ in range(tests)]
-    for answer in sorted(answers, key=lambda a: -a.score):
-        kept = ranked[answer.test]
-        if len(kept) < keep and all(grid_id(answer.grid) != grid_id(other.grid) for other in kept):
-            kept.append(answer)
-    return ranked
+    """For each test input the different grids of one solver, best first, each with its best rule; ranking.py ranks those of all solvers."""
+    rows: list[list[Answer]] = [[] for _ in range(tests)]
+    for answer in answers:
+        rows[answer.test].append(answer)
+    return [best_first(row, lambda a: a.score, lambda a: a.grid)[:keep] for row in rows]

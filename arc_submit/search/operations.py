@@ -12,7 +12,7 @@ import numpy as np
 
 from arc_submit.arc.grid import Grid
 from arc_submit.search.jit import jit
-from arc_submit.search.primitives.colour import COLOUR_NAMES, apply_colour, cell_count, colour_count, commonest
+from arc_submit.search.primitives.colour import COLOUR_NAMES, apply_colour, cell_count, colour_count, commonest, painted
 from arc_submit.search.primitives.line import LINE_NAMES, apply_line
 from arc_submit.search.primitives.lists import LIST_NAMES, MEASURE_NAMES, apply_list, hole_count
 from arc_submit.search.primitives.region import REGION_NAMES, apply_region
@@ -202,10 +202,7 @@ def apply(store: Store, node: int, row: Array, frames: Array, limits: Array) -> 
                 drop(store, start)
                 return -1
             # An image that an operation leaves blank goes out of a list; alone it stays, for a piece may be blank in some examples.
-            painted = is_list == 0 and h > 0
-            for value in cells.flat:
-                painted = painted or value != 0
-            if painted and not push(store, y, x, cells):
+            if h > 0 and (is_list == 0 or painted(cells)) and not push(store, y, x, cells):
                 drop(store, start)
                 return -1
     made = store.counters[IMAGES] - start

@@ -75,7 +75,7 @@ def _follow(version: Recoloured, hypothesis: SizeHypothesis, effort: Effort, wor
         states = matching_sizes(store, exploration, frames[:, :2].copy())
         pieces = make_pieces(store, exploration, states, [pair.output for pair in task.train], effort.pieces)
         stacks = find_stacks(pieces)
-        yield [a for stack in stacks for a in _answers(version, store, exploration, pieces, stack, hypothesis)]
+        yield [a for k, stack in enumerate(stacks) for a in _answers(version, store, exploration, pieces, stack, hypothesis, k)]
         best = min([best] + [stack.cost for stack in stacks if all(stack.solved)])
         if best <= GOOD_COST or exploration.counters[DONE] or store.counters[FULL]:
             break
@@ -147,8 +147,9 @@ def _sizes(task: Task, effort: Effort) -> list[SizeHypothesis]:
 
 
 def _answers(
-    version: Recoloured, store: Store, exploration: Exploration, pieces: Pieces, stack: Stack, hypothesis: SizeHypothesis
+    version: Recoloured, store: Store, exploration: Exploration, pieces: Pieces, stack: Stack, hypothesis: SizeHypothesis, place: int
 ) -> list[Answer]:
+    """The answers of one stack; of stacks that cost the same the one in the earlier place is a little simpler: it was reached first."""
     task = version.task
     chains = [" | ".join(["input", *program(exploration, int(pieces.states[k]))]) for k in stack.layers]
     text = " over ".join(chains)
@@ -159,7 +160,8 @@ def _answers(
             "programs",
             f"{version.name}: {text}" if version.name else text,
             sum(stack.solved) / len(stack.solved),
-            stack.cost + hypothesis.cost + version.cost,
+            stack.cost + hypothesis.cost + version.cost + place / 100,
+            len(stack.layers),
         )
         for test in range(len(task.tests))
     ]

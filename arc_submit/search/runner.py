@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from arc_submit.arc.datasets import Challenges, read_challenges, write_json
 from arc_submit.arc.prediction import Prediction, append_predictions, read_predictions
+from arc_submit.arc.ranking import best_first
 from arc_submit.arc.submission import Submission
 from arc_submit.arc.task import Task
 from arc_submit.arc.views import identity_view
@@ -28,6 +29,7 @@ from arc_submit.errors import ConfigError
 
 if TYPE_CHECKING:
     from arc_submit.search.answers import Answer
+    from arc_submit.search.ranking import Ranked
 
 SOURCE = "search"
 KEEP = 10  # different answers kept for each test input
@@ -123,16 +125,17 @@ def run_search(
 
 
 def search_into_file(task: Task, path: Path, effort: str, beat: Callable[[], None] | None = None) -> None:
-    """Search one task and append each answer that is new and good enough to its file; `beat` is called after every batch."""
-    from arc_submit.search.answers import rank
+    """Search one task and append each answer that is new or better founded and good enough; `beat` is called after every batch."""
+    from arc_submit.search.ranking import rank
     from arc_submit.search.task_search import EFFORTS, batches
 
     started = time.monotonic()
     written = {_key(p) for p in read_predictions(path)[0]}
     answers: list[Answer] = []
     for batch in batches(task, EFFORTS[effort]):
-        answers = [answer for row in rank([*answers, *batch], len(task.tests), KEEP) for answer in row]
-        lines = [_prediction(task, answer, time.monotonic() - started) for answer in answers]
+        answers += batch
+        best = [ranked for row in rank(answers, task, KEEP) for ranked in row]
+        lines = [_prediction(task, ranked, time.monotonic() - started) for ranked in best]
         new = [line for line in lines if _key(line) not in written]
         append_predictions(path, new)
         written |= {_key(line) for line in new}
@@ -141,16 +144,12 @@ def search_into_file(task: Task, path: Path, effort: str, beat: Callable[[], Non
 
 
 def best_attempts(predictions: list[Prediction], tests: int) -> list[list[Prediction]]:
-    """For each test input its different grids by score, best first; equal scores in the order of the file."""
-    from arc_submit.arc.grid import grid_id
-
-    best: list[list[Prediction]] = [[] for _ in range(tests)]
-    seen: list[set[bytes]] = [set() for _ in range(tests)]
-    for p in sorted(predictions, key=lambda p: -p.logprob):
-        if p.grid is not None and 0 <= p.test < tests and grid_id(p.grid) not in seen[p.test]:
-            seen[p.test].add(grid_id(p.grid))
-            best[p.test].append(p)
-    return best
+    """For each test input its different grids by score, best first."""
+    rows: list[list[Prediction]] = [[] for _ in range(tests)]
+    for p in predictions:
+        if 0 <= p.test < tests:
+            rows[p.test].append(p)
+    return [best_first(row, lambda p: p.logprob, lambda p: p.grid) for row in rows]
 
 
 def predictions_path(out: Path, task_id: str) -> Path:
@@ -287,9 +286,9 @@ def _key(prediction: Prediction) -> tuple[int, bytes, float]:
     return prediction.test, grid, round(prediction.logprob, 6)
 
 
-def _prediction(task: Task, answer: Answer, seconds: float) -> Prediction:
+def _prediction(task: Task, ranked: Ranked, seconds: float) -> Prediction:
     view = identity_view(len(task.train)).key
-    return Prediction(task.id, answer.test, answer.grid, SOURCE, view, answer.score, f"{answer.solver}: {answer.program}", seconds)
+    return Prediction(task.id, ranked.test, ranked.grid, SOURCE, view, ranked.score, f"{ranked.solver}: {ranked.program}", seconds)
 
 
 def warm_up() -> None:

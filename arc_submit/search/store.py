@@ -72,12 +72,10 @@ def push(store: Store, y: int, x: int, cells: Grid) -> bool:
     store.images[image, 2] = h
     store.images[image, 3] = w
     store.images[image, 4] = start
-    k = start
-    for i in range(h):
-        for j in range(w):
-            store.cells[k] = cells[i, j]
-            k += 1
-    store.counters[CELLS] = k
+    source, kept = cells.reshape(h * w), store.cells[start : start + h * w]
+    for k in range(h * w):
+        kept[k] = source[k]
+    store.counters[CELLS] = start + h * w
     store.counters[IMAGES] = image + 1
     return True
 
@@ -109,10 +107,19 @@ def commit(store: Store, first: int, is_list: int, example: int, blank_too: bool
     for image in range(first, first + count):
         for k in range(4):
             value = (value ^ np.uint64(store.images[image, k] + 1000)) * prime
-        start = store.images[image, 4]
-        for k in range(start, start + store.images[image, 2] * store.images[image, 3]):
-            value = (value ^ np.uint64(store.cells[k])) * prime
-            painted = painted or store.cells[k] != 0
+        start, size = store.images[image, 4], store.images[image, 2] * store.images[image, 3]
+        cells = store.cells[start : start + size]
+        # Eight cells at a time: a product for each cell would be most of the work of a small operation.
+        for k in range(0, size - 7, 8):
+            word = np.uint64(0)
+            for b in range(8):
+                word |= np.uint64(cells[k + b]) << np.uint64(8 * b)
+            value = (value ^ word) * prime
+            value = value ^ (value >> np.uint64(29))
+            painted = painted or word != 0
+        for k in range(size - size % 8, size):
+            value = (value ^ np.uint64(cells[k])) * prime
+            painted = painted or cells[k] != 0
         value = value ^ (value >> np.uint64(29))
     if not painted:
         drop(store, first)

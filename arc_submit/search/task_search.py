@@ -14,6 +14,8 @@ from arc_submit.arc.task import Task
 from arc_submit.search import programs
 from arc_submit.search.answers import Answer, rank
 from arc_submit.search.programs import Effort
+from arc_submit.search.ranking import Ranked
+from arc_submit.search.ranking import rank as rank_together
 from arc_submit.search.reductions import Reduction, reductions
 from arc_submit.search.solvers import cells, completion, outer
 
@@ -31,10 +33,10 @@ class Result:
     """What a search knows about a task.
 
     Attributes:
-        ranked: for each test input, different answers, best first.
+        ranked: for each test input, different grids, best first.
     """
 
-    ranked: list[list[Answer]]
+    ranked: list[list[Ranked]]
 
 
 def search_task(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS, keep: int = 10) -> Result:
@@ -46,7 +48,7 @@ def search_task(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS, ke
         keep: how many different answers for each test input.
     """
     answers = [answer for batch in batches(task, effort, solvers) for answer in batch]
-    return Result(rank(answers, len(task.tests), keep))
+    return Result(rank_together(answers, task, keep))
 
 
 def batches(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS) -> Iterator[list[Answer]]:

