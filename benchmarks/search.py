@@ -105,7 +105,13 @@ def timed(task: Task, effort: Effort, solvers: Sequence[str]) -> Iterator[Timed]
 
 def to_json(run: TaskRun) -> dict[str, Any]:
     rows = [
-        [b.seconds, [[a.test, grid_to_lists(a.grid), a.solver, a.program, a.explained, a.cost, a.layers] for a in b.answers]]
+        [
+            b.seconds,
+            [
+                [a.test, grid_to_lists(a.grid), a.solver, a.program, a.explained, a.cost, a.layers, a.support, a.predicted]
+                for a in b.answers
+            ],
+        ]
         for b in run.batches
     ]
     return {"task": run.task.id, "batches": rows}

@@ -11,6 +11,7 @@ from arc_submit.arc.grid import frozen, same_grid
 from arc_submit.arc.task import Pair, Task
 from arc_submit.search.answers import Answer, rank
 from arc_submit.search.colours import recolourings
+from arc_submit.search.mirrored import MIRRORS, undone, with_mirrored_pairs
 from arc_submit.search.programs import Effort, solve
 from arc_submit.search.reductions import reductions
 from arc_submit.search.sizes import formula_sizes
@@ -63,6 +64,46 @@ def test_pieces_are_stacked_where_no_single_program_will_do():
     best = programs(task, replace(SMALL, work=10_000_000))[0]
     assert same_grid(best.grid, solution), best.program
     assert " over " in best.program
+
+
+def test_what_some_pairs_have_in_common_is_stacked_where_the_others_fit_nothing():
+    def rule(g):
+        out = np.where(g == 2, 2, 0)[:, ::-1]
+        return np.where(out == 0, np.where(g == 3, 3, 0)[::-1], out)
+
+    grids = [g * (np.random.default_rng(k).random(g.shape) < 0.4) for k, g in enumerate(noise(2, 5))]
+    task, solution = make_task(rule, grids)
+    odd = [Pair(pair.input, frozen(noise(20 + k, 1)[0])) for k, pair in enumerate(task.train[:2])]
+    found = programs(replace(task, train=(*odd, *task.train[2:])), replace(SMALL, work=10_000_000))
+    right = [answer for answer in found if same_grid(answer.grid, solution)]
+    assert right
+    assert right[0].explained == 0.5
+    assert right[0].predicted < 1
+
+
+def test_a_rule_has_the_support_of_other_programs_that_do_the_same():
+    def support(inputs):
+        task, solution = make_task(lambda g: g[::-1], inputs)
+        best = programs(task)[0]
+        assert same_grid(best.grid, solution), best.program
+        return best.support
+
+    grids = noise(12, 4)
+    # In a symmetric grid to turn by half is to mirror, a program as short.
+    assert support([np.concatenate([g, g[:, ::-1]], axis=1) for g in grids]) >= support(grids) + 1
+
+
+@pytest.mark.parametrize("mirror", MIRRORS)
+def test_answers_with_mirrored_pairs_come_back_the_way_the_task_lies(mirror):
+    task, solution = make_task(lambda g: np.where(g == 2, g, 0)[::-1, ::-1], noise(1, 4))
+    more = with_mirrored_pairs(task, mirror)
+    assert (len(more.train), len(more.tests)) == (6, 2)
+    answers = undone([a for batch in solve(more, SMALL) for a in batch], task, mirror)
+    for back in (False, True):
+        best = rank([a for a in answers if a.program.endswith("mirrored back") == back], 1)[0][0]
+        assert same_grid(best.grid, solution), best.program
+    down, _ = make_task(lambda g: np.concatenate([g[1:], g[:1]]), noise(1, 4))
+    assert not any(a.explained == 1 for batch in solve(with_mirrored_pairs(down, "transposed"), SMALL) for a in batch)
 
 
 def test_size_rules_fit_every_pair_and_come_simplest_first():

@@ -24,6 +24,8 @@ class Answer:
         explained: share of the train pairs that the rule reproduces.
         cost: simplicity in tenths of a step, the lower the simpler; comparable between solvers.
         layers: how many images the rule lays over each other.
+        support: other programs that do the same in every example, each counted by how simple it is against this one.
+        predicted: share of the train pairs that rules of this kind, found from the other pairs, predict; None where that was not tried.
     """
 
     test: int
@@ -33,6 +35,8 @@ class Answer:
     explained: float
     cost: float
     layers: int = 1
+    support: float = 0.0
+    predicted: float | None = None
 
     @property
     def score(self) -> float:

@@ -17,6 +17,7 @@ from arc_submit.search.store import FULL, WORK, Array, Store, commit, make_store
 
 STATES, CHILDREN, AT_COST, DONE = range(4)
 UNKNOWN = -2
+DECAY = 0.5 ** (np.arange(400) / 10)  # a program of one more step counts half
 
 
 class Exploration(NamedTuple):
@@ -25,19 +26,22 @@ class Exploration(NamedTuple):
     Attributes:
         states: int32 (states, examples), a node per example.
         info: int32 (states, 4): cost, parent state (-1 for the input), operation that led here, 1 for a list.
-        table: int32, an open hash table of states, -1 where free.
+        support: float32 (states,): the programs that lead to a state beside the first, each counted by how simple it is against that one.
+        table: int32, an open hash table of states, each counted from 1, 0 where free.
         operations: int64, the numbers of the operations to try, by cost class; `class_starts`, int64 (cost classes + 1), says where each
             class begins.
         queue: int32 (states, 2): each state's place in the queue: the cost class of the operations it is to try next, and the state after
             it at the same total cost.
         heads: int32 (costs, 2): first and last state of each total cost, -1 where there is none.
-        rows: int32 (nodes, cost classes), where in `children` the operations of a class begin for a node, -1 before they were tried.
+        rows: int32 (nodes, cost classes), where in `children` the operations of a class begin for a node, counted from 1, 0 before they
+            were tried.
         children: int32, the node an operation leads to, -1 where it has no result, UNKNOWN before it was tried.
         counters: int64 (4,): states and children used, the cost being worked on, 1 once everything within reach was done.
     """
 
     states: Array
     info: Array
+    support: Array
     table: Array
     operations: Array
     class_starts: Array
@@ -67,12 +71,13 @@ def start(inputs: list[Grid], outputs: list[Grid], capacity: Capacity) -> tuple[
     exploration = Exploration(
         np.empty((capacity.states, len(inputs)), np.int32),
         np.empty((capacity.states, 4), np.int32),
-        np.full(1 << int(np.ceil(np.log2(2 * capacity.states))), -1, np.int32),
+        np.zeros(capacity.states, np.float32),
+        np.zeros(1 << int(np.ceil(np.log2(2 * capacity.states))), np.int32),
         np.concatenate(by_class),
         np.cumsum([0] + [len(ops) for ops in by_class]).astype(np.int64),
         np.empty((capacity.states, 2), np.int32),
         np.full((400, 2), -1, np.int32),
-        np.full((capacity.nodes, len(COST_CLASSES)), -1, np.int32),
+        np.zeros((capacity.nodes, len(COST_CLASSES)), np.int32),
         np.empty(capacity.children, np.int32),
         np.zeros(4, np.int64),
     )
@@ -104,27 +109,28 @@ def _useful_operations(inputs: list[Grid], outputs: list[Grid]) -> list[Array]:
 
 @jit
 def add_state(ex: Exploration, nodes: Array, cost: int, parent: int, operation: int, is_list: int, class_costs: Array) -> bool:
-    """Add a state, or lower the cost of a known one; False where there is no room."""
+    """Add a state, or the support of one more program to a known one; False where there is no room."""
     value = np.uint64(1469598103934665603)
     for node in nodes:
         value = (value ^ np.uint64(node)) * np.uint64(1099511628211)
         value = value ^ (value >> np.uint64(31))
     mask = ex.table.size - 1
     slot = np.int64(value >> np.uint64(16)) & mask
-    while ex.table[slot] >= 0:
-        state = ex.table[slot]
+    while ex.table[slot] > 0:
+        state = ex.table[slot] - 1
         same = True
         for k in range(nodes.size):
             if ex.states[state, k] != nodes[k]:
                 same = False
                 break
         if same:
+            ex.support[state] += DECAY[cost - ex.info[state, 0]]
             return True
         slot = (slot + 1) & mask
     state = ex.counters[STATES]
     if state >= ex.states.shape[0]:
         return False
-    ex.table[slot] = state
+    ex.table[slot] = state + 1
     for k in range(nodes.size):
         ex.states[state, k] = nodes[k]
     ex.info[state, 0] = cost
@@ -153,14 +159,14 @@ def _queue(ex: Exploration, state: int, place: int, cost: int) -> None:
 @jit
 def _row(store: Store, ex: Exploration, node: int, place: int, width: int) -> int:
     """Where the children of a node by the operations of one class lie; the store is marked full where there is no room."""
-    row = ex.rows[node, place]
+    row = ex.rows[node, place] - 1
     if row < 0:
         row = ex.counters[CHILDREN]
         if row + width > ex.children.size:
             store.counters[FULL] = 1
             return 0
         ex.counters[CHILDREN] = row + width
-        ex.rows[node, place] = row
+        ex.rows[node, place] = row + 1
         ex.children[row : row + width] = UNKNOWN
     return int(row)
 

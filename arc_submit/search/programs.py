@@ -44,9 +44,10 @@ class Effort:
     @property
     def capacity(self) -> Capacity:
         """Room for what so much work can make."""
-        nodes = min(20_000_000, self.work // 100 + 100_000)
-        # Twice what small grids, which make most nodes for their work, were seen to need.
-        return Capacity(cells=self.work // 2 + 1_000_000, nodes=nodes, states=nodes, children=14 * nodes)
+        # Twice what small grids, which make most nodes for their work, were seen to need; bounded so that a task stays below 4 GB.
+        nodes = min(10_000_000, self.work // 100 + 100_000)
+        cells = min(700_000_000, self.work // 2 + 1_000_000)
+        return Capacity(cells=cells, nodes=nodes, states=nodes, children=14 * nodes)
 
 
 def solve(task: Task, effort: Effort) -> Iterator[list[Answer]]:
@@ -136,9 +137,9 @@ def _sizes(task: Task, effort: Effort) -> list[SizeHypothesis]:
     hypotheses = formula_sizes(task)
     if hypotheses and hypotheses[0].cost == 0:
         return hypotheses[:1]
-    store, exploration = start(inputs_of(task), [pair.output for pair in task.train], effort.capacity)
     # Where no formula fits there is no other way to a size.
     work = effort.size_work if hypotheses else max(effort.size_work, effort.work // 4)
+    store, exploration = start(inputs_of(task), [pair.output for pair in task.train], replace(effort, work=work).capacity)
     run(store, exploration, frames_of(task, None), limits_of(task), work)
     merged: dict[tuple[tuple[int, int], ...], SizeHypothesis] = {}
     for hypothesis in sorted(hypotheses + found_sizes(task, store, exploration), key=lambda h: h.cost):
@@ -162,6 +163,8 @@ def _answers(
             sum(stack.solved) / len(stack.solved),
             stack.cost + hypothesis.cost + version.cost + place / 100,
             len(stack.layers),
+            min(float(exploration.support[pieces.states[k]]) for k in stack.layers),
+            stack.predicted,
         )
         for test in range(len(task.tests))
     ]

@@ -93,6 +93,8 @@ def rule_features(rule: Answer) -> dict[str, float]:
         "explains all": float(rule.explained == 1),
         "layers": float(rule.layers - 1),
         "stack": float(rule.layers > 1),
+        "support": math.log1p(rule.support),
+        "pairs not predicted": 1 - (rule.explained if rule.predicted is None else rule.predicted),
     }
 
 

@@ -19,6 +19,8 @@ from arc_submit.search.jit import jit
 from arc_submit.search.store import Array, Store
 
 MAX_LAYERS = 8
+MAX_TRIES = 150
+WORTH = 40  # what a cell is worth in tenths of a step, so that among nearly equal pieces the cheap one is laid
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,15 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Stack:
-    """Pieces from the top to the bottom, the train pairs they solve and what they cost together."""
+    """Pieces from the top to the bottom, the train pairs they solve and what they cost together.
+
+    `predicted` is the share of the train pairs that the best stack (or the best single piece) found from the other pairs solves.
+    """
 
     layers: tuple[int, ...]
     solved: tuple[bool, ...]
     cost: int
+    predicted: float
 
 
 @jit
@@ -121,12 +127,13 @@ def _ones(word: Any) -> Any:
 
 
 @jit
-def greedy(right: Array, wrong: Array, wanted: Array, costs: Array, mask: Array, first_rank: int, layers: Array) -> int:
+def greedy(right: Array, wrong: Array, wanted: Array, costs: Array, mask: Array, first_rank: int, worth: int, layers: Array) -> int:
     """Fill the wanted cells from the top layer down.
 
     Args:
         mask: uint64 (words,), the cells that count: those of the train pairs to be solved.
         first_rank: the top layer is the piece of this rank by gain (0 for the best), the others are the best each time.
+        worth: what one more cell is worth in tenths of a step.
         layers: int64, receives the indices of the pieces chosen, top first; its length bounds the layers.
 
     Returns:
@@ -154,9 +161,8 @@ def greedy(right: Array, wrong: Array, wanted: Array, costs: Array, mask: Array,
                         gain = -1
                         break
                     gain += _ones(right[k, w] & open_cells[w])
-                # A cell is worth 40 tenths of a step, so that among nearly equal pieces the cheap one wins.
-                score = gain * 40 - costs[k] if gain > 0 else 0
-                if score > best_score or (best < 0 and gain > 0):
+                score = gain * worth - costs[k] if gain > 0 else 0
+                if gain > 0 and (best < 0 or score > best_score):
                     best, best_score = k, score
             if best < 0:
                 return -1
@@ -205,12 +211,11 @@ def single_solves(right: Array, wrong: Array, wanted: Array, pair_masks: Array) 
     return out
 
 
-def find_stacks(pieces: Pieces, singles: int = 12, ranks: int = 4, word_limit: int = 400_000_000) -> list[Stack]:
-    """Stacks that solve at least one train pair: single pieces first, then greedy ones for all pairs and for all but one.
+def find_stacks(pieces: Pieces, singles: int = 12, word_limit: int = 1_000_000_000) -> list[Stack]:
+    """Stacks that solve at least one train pair: single pieces first, then greedy ones for all pairs and for some.
 
     Args:
         singles: how many single pieces to keep for each number of pairs solved.
-        ranks: how many different top layers to try for all pairs.
         word_limit: bound on the work, in words of bits looked at; later tries are left out beyond it.
     """
     if pieces.states.size == 0:
@@ -218,23 +223,54 @@ def find_stacks(pieces: Pieces, singles: int = 12, ranks: int = 4, word_limit: i
     pairs = len(pieces.pair_masks)
     stacks = []
     alone = single_solves(pieces.right, pieces.wrong, pieces.wanted, pieces.pair_masks)
+    predicted = _predicted_alone(alone)
     for solved in range(pairs, 0, -1):
         for k in np.flatnonzero(alone.sum(axis=1) == solved)[:singles]:
-            stacks.append(Stack((int(k),), tuple(map(bool, alone[k])), int(pieces.costs[k])))
-    every = np.bitwise_or.reduce(pieces.pair_masks, axis=0)
-    tries = [(every, rank) for rank in range(ranks)]
-    if pairs > 2:
-        tries += [(every & ~pieces.pair_masks[k], 0) for k in range(pairs)]
+            stacks.append(Stack((int(k),), tuple(map(bool, alone[k])), int(pieces.costs[k]), predicted))
     per_try = pieces.right.size * (MAX_LAYERS // 2)
-    for mask, rank in tries[: max(1, word_limit // per_try)]:
+    laid = []
+    predicted_pairs = 0
+    seen = set()
+    for mask, rank, worth, left_out in _tries(pieces.pair_masks)[: min(MAX_TRIES, max(1, word_limit // per_try))]:
         layers = np.zeros(MAX_LAYERS, np.int64)
-        depth = greedy(pieces.right, pieces.wrong, pieces.wanted, pieces.costs, mask, rank, layers)
-        if depth >= 1:
+        depth = greedy(pieces.right, pieces.wrong, pieces.wanted, pieces.costs, mask, rank, worth, layers)
+        if depth >= 1 and (left_out >= 0 or tuple(layers[:depth]) not in seen):
+            seen.add(tuple(layers[:depth]))
             good = solved_pairs(pieces.right, pieces.wrong, pieces.wanted, pieces.pair_masks, layers[:depth])
-            # A layer costs more than a step of a program: it is a free choice among all pieces.
-            cost = int(pieces.costs[layers[:depth]].sum()) + 10 * (depth - 1)
-            stacks.append(Stack(tuple(map(int, layers[:depth])), tuple(map(bool, good)), cost))
+            predicted_pairs += int(left_out >= 0 and good[left_out])
+            laid.append((layers[:depth], good))
+    for chosen, good in laid:
+        # A layer costs more than a step of a program: it is a free choice among all pieces.
+        cost = int(pieces.costs[chosen].sum()) + 10 * (len(chosen) - 1)
+        stacks.append(Stack(tuple(map(int, chosen)), tuple(map(bool, good)), cost, predicted_pairs / pairs))
     return stacks
+
+
+def _tries(masks: Array) -> list[tuple[Array, int, int, int]]:
+    """(cells that count, rank of the top layer, worth of a cell, the pair left out or -1), the most promising first.
+
+    What explains only some pairs is worth laying too: pieces that fit by chance are fewer there, and the other pairs show what it is worth.
+    """
+    every = np.bitwise_or.reduce(masks, axis=0)
+    all_but_one = [every & ~mask for mask in masks] if len(masks) > 2 else []
+    tries = [(every, 0, WORTH, -1)] + [(mask, 0, WORTH, k) for k, mask in enumerate(all_but_one)]
+    tries += [(every, rank, WORTH, -1) for rank in range(1, 4)]
+    tries += [(mask, rank, WORTH, -1) for rank in range(2) for mask in masks]
+    tries += [(every, rank, worth, -1) for worth in (5, 1, 400) for rank in range(4)]
+    tries += [(every, rank, WORTH, -1) for rank in range(4, 16)]
+    tries += [(mask, rank, WORTH, -1) for rank in range(1, 4) for mask in all_but_one]
+    tries += [(a | b, rank, WORTH, -1) for rank in range(2) for a, b in itertools.combinations(masks, 2)]
+    tries += [(mask, rank, WORTH, -1) for rank in range(2, 8) for mask in masks]
+    return tries
+
+
+def _predicted_alone(alone: Array) -> float:
+    """The share of the train pairs that the cheapest piece which makes all the others makes too."""
+    pairs, right = len(alone[0]), 0
+    for k in range(pairs):
+        others = np.flatnonzero(np.delete(alone, k, axis=1).all(axis=1))
+        right += int(pairs > 1 and len(others) > 0 and bool(alone[others[0], k]))
+    return right / pairs
 
 
 def node_cells(store: Store, node: int) -> Grid:

@@ -26,7 +26,7 @@ class Store(NamedTuple):
         cells: int8, every image's cells one after the other.
         images: int32 (images, 5): y, x, height, width, start in `cells`.
         nodes: int32 (nodes, 4): first image, number of images, 1 for a list or 0 for one image, example.
-        table: int32, an open hash table of nodes, -1 where free; its length is a power of two.
+        table: int32, an open hash table of nodes, each counted from 1, 0 where free; its length is a power of two.
         hashes: uint64 (nodes,).
         counters: int64 (5,): cells, images and nodes used, work done (cells touched), 1 once something did not fit.
     """
@@ -41,7 +41,8 @@ class Store(NamedTuple):
 
 def make_store(cells: int, images: int, nodes: int) -> Store:
     """An empty store with room for so many cells, images and nodes (memory is taken only as it is used)."""
-    table = np.full(1 << int(np.ceil(np.log2(2 * nodes))), -1, np.int32)
+    # Zeros, because the system hands out pages of zeros only as they are touched.
+    table = np.zeros(1 << int(np.ceil(np.log2(2 * nodes))), np.int32)
     return Store(
         np.empty(cells, np.int8),
         np.empty((images, 5), np.int32),
@@ -126,8 +127,8 @@ def commit(store: Store, first: int, is_list: int, example: int, blank_too: bool
         return -1
     mask = store.table.size - 1
     slot = np.int64(value ^ (value >> np.uint64(32))) & mask
-    while store.table[slot] >= 0:
-        node = store.table[slot]
+    while store.table[slot] > 0:
+        node = store.table[slot] - 1
         # Equal 64-bit hashes of equal lengths are taken as equal images: a false match once in 10^10 searches costs one program.
         if store.hashes[node] == value and store.nodes[node, 1] == count:
             drop(store, first)
@@ -138,7 +139,7 @@ def commit(store: Store, first: int, is_list: int, example: int, blank_too: bool
         store.counters[FULL] = 1
         drop(store, first)
         return -1
-    store.table[slot] = node
+    store.table[slot] = node + 1
     store.hashes[node] = value
     store.nodes[node, 0] = first
     store.nodes[node, 1] = count

@@ -13,6 +13,7 @@ from arc_submit.arc.grid import Grid
 from arc_submit.arc.task import Task
 from arc_submit.search import programs
 from arc_submit.search.answers import Answer, rank
+from arc_submit.search.mirrored import MIRRORS, undone, with_mirrored_pairs
 from arc_submit.search.programs import Effort
 from arc_submit.search.ranking import Ranked
 from arc_submit.search.ranking import rank as rank_together
@@ -24,8 +25,9 @@ EFFORTS = {
     "normal": Effort(work=200_000_000, size_work=10_000_000, pieces=40_000),
     "long": Effort(work=1_000_000_000, size_work=50_000_000, pieces=80_000, sizes=3),
 }
-SOLVERS = ("completion", "cells", "reduced", "outer", "programs")
+SOLVERS = ("completion", "cells", "reduced", "outer", "programs", "mirrored")
 _REDUCED_SHARE = 8  # a restated task is smaller: it gets an eighth of the work
+_MIRRORED_SHARE = 3  # for each mirror
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,16 @@ def batches(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS) -> Ite
     if "outer" in solvers:
         lesser = replace(effort, work=effort.work // _REDUCED_SHARE, size_work=effort.size_work // _REDUCED_SHARE)
         yield outer.solve(task, lambda part: rank([a for batch in programs.solve(part, lesser) for a in batch], len(task.tests)))
+    simple = False
     if "programs" in solvers:
-        yield from programs.solve(task, effort)
+        for batch in programs.solve(task, effort):
+            simple = simple or any(a.explained == 1 and a.cost <= programs.GOOD_COST for a in batch)
+            yield batch
+    if "mirrored" in solvers and not simple:
+        lesser = replace(effort, work=effort.work // _MIRRORED_SHARE, size_work=effort.size_work // _MIRRORED_SHARE)
+        for mirror in MIRRORS:
+            for batch in programs.solve(with_mirrored_pairs(task, mirror), lesser):
+                yield undone(batch, task, mirror)
 
 
 def _lifted(reduction: Reduction, answers: list[Answer]) -> list[Answer]:
