@@ -1,0 +1,270 @@
+"""Rules for outputs of the input's size: what is done to which objects.
+
+A rule is a short list of lines "every object that passes this test is changed by this action". A line must never be wrong: whatever it
+paints in a train pair is so in the output. Lines are added greedily, the one that explains most changed cells first, the plainer of equals,
+until every changed cell of every train pair is explained. Learning again without each train pair in turn tells how far to trust the rule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from arc_submit.arc.grid import Grid, frozen
+from arc_submit.arc.task import Task
+from arc_submit.search.answers import Answer
+from arc_submit.search.solvers.objects.actions import Action, Changes, Effect, library
+from arc_submit.search.solvers.objects.scenes import Segmentation, segmentations
+from arc_submit.search.solvers.objects.traits import Tests, make_tests
+from arc_submit.search.store import Array
+
+NAME = "objects"
+MAX_LINES = 4
+MAX_CANDIDATES = 400  # lines whose cells are worked out in one round
+MAX_EFFECTS = 60_000  # effects worked out for a task
+
+
+@dataclass(frozen=True)
+class Table:
+    """One segmentation: what every test says of the train objects, and what every useful action does to them.
+
+    Attributes:
+        pair: int64 (objects,), the train pair an object is of.
+        wrong: bool (actions, objects), the action paints something that is not in the output.
+        gain: int64 (actions, objects), how many changed cells the action explains.
+        cells: uint8 (actions, objects, bytes), which changed cells of all pairs it explains, as bits.
+    """
+
+    segmentation: Segmentation
+    tests: Tests
+    actions: tuple[Action, ...]
+    pair: Array
+    wrong: Array
+    gain: Array
+    cells: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One line of a rule: its table, test and action by number, the cells it explains, and its cost."""
+
+    table: Table
+    test: int
+    action: int
+    cells: Array
+    cost: float
+
+    @property
+    def text(self) -> str:
+        return f"{self.table.actions[self.action].name}: {self.table.segmentation.name} with {self.table.tests.names[self.test]}"
+
+
+class Budget:
+    """Effects that may still be worked out."""
+
+    def __init__(self, effects: int = MAX_EFFECTS):
+        self.left = effects
+
+
+def solve(task: Task) -> list[Answer]:
+    """Answers of the rules that explain every train pair, each with its cost raised by what leaving a pair out tells."""
+    if any(pair.input.shape != pair.output.shape for pair in task.train):
+        return []
+    changed = [pair.input != pair.output for pair in task.train]
+    if not all(mask.any() for mask in changed):
+        return []
+    tables = make_tables(task)
+    pairs = len(task.train)
+    everything = _bits([mask.ravel() for mask in changed], range(pairs))
+    rule = learn(tables, everything, np.ones(pairs, np.bool_))
+    if not rule:
+        return []
+    held_out = 0
+    for k in range(pairs if pairs > 1 else 0):
+        rest = np.arange(pairs) != k
+        lesson = learn(tables, _bits([mask.ravel() for mask in changed], np.flatnonzero(rest)), rest)
+        held_out += bool(lesson) and _right(lesson[0], k, _bits([mask.ravel() for mask in changed], [k]))
+    trust = held_out / pairs
+    answers = []
+    for lines in rule:
+        cost = 8.0 + sum(line.cost for line in lines) + 8.0 * (1 - trust)
+        if all(_same(apply(lines, k), pair.output) for k, pair in enumerate(task.train)):
+            text = "; ".join(line.text for line in lines)
+            answers += [Answer(k, apply(lines, pairs + k), NAME, text, 1.0, cost) for k in range(len(task.tests))]
+    return answers
+
+
+def _same(a: Grid, b: Grid) -> bool:
+    return bool((a == b).all())
+
+
+def _bits(masks: list[Array], pairs: object) -> Array:
+    """uint8: the cells of the masks of some pairs as bits, those of the others zero."""
+    chosen = set(pairs)  # type: ignore[call-overload]
+    return np.packbits(np.concatenate([mask if k in chosen else np.zeros_like(mask) for k, mask in enumerate(masks)]))
+
+
+def make_tables(task: Task) -> list[Table]:
+    """A table for each segmentation under which some action explains something."""
+    grids = [pair.input for pair in task.train] + list(task.tests)
+    out = []
+    budget = Budget()
+    for segmentation in segmentations(grids):
+        table = _table(task, segmentation, budget)
+        if table is not None:
+            out.append(table)
+    return out
+
+
+def _changes(task: Task, segmentation: Segmentation) -> Changes:
+    erases = draws = recolours = False
+    colours: set[int] = set()
+    for pair, scene in zip(task.train, segmentation.scenes, strict=False):
+        changed = pair.input != pair.output
+        to_background, from_background = pair.output == scene.background, pair.input == scene.background
+        erases = erases or bool((changed & to_background).any())
+        draws = draws or bool((changed & from_background).any())
+        recolours = recolours or bool((changed & ~to_background & ~from_background).any())
+        colours.update(pair.output[changed & ~to_background].tolist())
+    return Changes(erases, draws, recolours, tuple(sorted(colours)))
+
+
+def _table(task: Task, segmentation: Segmentation, budget: Budget) -> Table | None:
+    pairs = len(task.train)
+    scenes = segmentation.scenes
+    starts = np.concatenate([[0], np.cumsum([pair.input.size for pair in task.train])])
+    owner = np.concatenate([np.full(len(scene.objects), k) for k, scene in enumerate(scenes[:pairs])])
+    outputs = [pair.output.ravel() for pair in task.train]
+    inputs = [pair.input.ravel() for pair in task.train]
+    # The pair with fewest objects is looked at first: an action of no use there is of no use.
+    order = sorted(range(pairs), key=lambda k: len(scenes[k].objects))
+    first = np.concatenate([[0], np.cumsum([len(scene.objects) for scene in scenes])])
+    kept, wrongs, gains, cells = [], [], [], []
+    for action in library(_changes(task, segmentation)):
+        wrong, gain = np.zeros(len(owner), np.bool_), np.zeros(len(owner), np.int64)
+        explained = np.zeros((len(owner), starts[-1]), np.bool_)
+        for place, k in enumerate(order):
+            budget.left -= len(scenes[k].objects)
+            for number in range(len(scenes[k].objects)):
+                effect = action.run(scenes[k], number)
+                if effect is None:
+                    continue
+                index = first[k] + number
+                right = _judge(effect, inputs[k], outputs[k], scenes[k].background)
+                if right is None:
+                    wrong[index] = True
+                else:
+                    gain[index] = len(right)
+                    explained[index, starts[k] + right] = True
+            if place <= 1 and not gain.any():
+                break
+        if budget.left < 0:
+            return None
+        if gain.any():
+            kept.append(action)
+            wrongs.append(wrong)
+            gains.append(gain)
+            cells.append(np.packbits(explained, axis=1))
+    if not kept:
+        return None
+    return Table(segmentation, make_tests(scenes, pairs), tuple(kept), owner, np.stack(wrongs), np.stack(gains), np.stack(cells))
+
+
+def _judge(effect: Effect, before: Array, after: Array, background: int) -> Array | None:
+    """The changed cells that an effect explains, or None where it is wrong.
+
+    What is erased must be background in the output or have changed, because another object may come to lie there.
+    """
+    erased, painted, colours = effect
+    if len(painted) and (after[painted] != colours).any():
+        return None
+    right = painted[before[painted] != colours]
+    if len(erased):
+        gone = np.setdiff1d(erased, painted)
+        cleared = after[gone] == background
+        if (~cleared & (after[gone] == before[gone])).any():
+            return None
+        right = np.concatenate([right, gone[cleared]])
+    return right
+
+
+def learn(tables: list[Table], needed: Array, pairs: Array) -> list[list[Line]]:
+    """Rules that explain all needed cells of some pairs, best first; they differ in the lines that are equal on these pairs.
+
+    Args:
+        needed: uint8, the changed cells of these pairs as bits.
+        pairs: bool (pairs,), which pairs are known.
+    """
+    lines = _lines(tables, needed, pairs)
+    chosen: list[list[Line]] = []
+    left = needed.copy()
+    while left.any() and len(chosen) < MAX_LINES:
+        best: list[Line] | None = None
+        best_key = (0, 0.0)
+        for group in lines:
+            key = (int(_COUNT[group[0].cells & left].sum()), -group[0].cost)
+            if key > best_key:
+                best, best_key = group, key
+        if best is None or best_key[0] == 0:
+            return []
+        chosen.append(best)
+        left = left & ~best[0].cells
+    if left.any():
+        return []
+    plain = [group[0] for group in chosen]
+    return [plain] + [[*plain[:k], other, *plain[k + 1 :]] for k, group in enumerate(chosen) for other in group[1:]]
+
+
+_COUNT = np.array([bin(byte).count("1") for byte in range(256)], np.int64)
+
+
+def _lines(tables: list[Table], needed: Array, pairs: Array) -> list[list[Line]]:
+    """Lines that are never wrong, grouped by the cells they explain, the cheapest of a group first, at most three of each."""
+    found: list[tuple[int, float, Table, int, int]] = []
+    for table in tables:
+        known = pairs[table.pair]
+        passed = table.tests.passed[:, : len(table.pair)][:, known].astype(np.float32)
+        wrong = passed @ table.wrong[:, known].T.astype(np.float32)
+        gain = passed @ table.gain[:, known].T.astype(np.float32)
+        for test, action in np.argwhere((wrong == 0) & (gain > 0)).tolist():
+            cost = table.segmentation.cost + table.tests.costs[test] + table.actions[action].cost
+            found.append((int(gain[test, action]), float(cost), table, test, action))
+    found.sort(key=lambda f: (-f[0], f[1]))
+    groups: dict[bytes, list[Line]] = {}
+    for _, cost, table, test, action in found[:MAX_CANDIDATES]:
+        mine = table.tests.passed[test, : len(table.pair)] & pairs[table.pair]
+        cells = np.bitwise_or.reduce(table.cells[action][mine], axis=0) & needed
+        groups.setdefault(cells.tobytes(), []).append(Line(table, test, action, cells, cost))
+    return [sorted(group, key=lambda line: line.cost)[:3] for group in groups.values()]
+
+
+def _right(lines: list[Line], pair: int, needed: Array) -> bool:
+    """True where a rule that did not know a pair is right about it."""
+    left = needed.copy()
+    for line in lines:
+        mine = line.table.tests.passed[line.test, : len(line.table.pair)] & (line.table.pair == pair)
+        if line.table.wrong[line.action][mine].any():
+            return False
+        if mine.any():
+            left &= ~np.bitwise_or.reduce(line.table.cells[line.action][mine], axis=0)
+    return not left.any()
+
+
+def apply(lines: list[Line], example: int) -> Grid:
+    """The output of a rule for an example, train pairs first: all that is erased goes before anything is painted."""
+    grid = np.array(lines[0].table.segmentation.scenes[example].grid).ravel()
+    shape = lines[0].table.segmentation.scenes[example].grid.shape
+    effects = []
+    for line in reversed(lines):  # what the first line paints lies on top
+        scenes = line.table.segmentation.scenes
+        start = sum(len(scene.objects) for scene in scenes[:example])
+        for k in range(len(scenes[example].objects)):
+            if line.table.tests.passed[line.test, start + k]:
+                effect = line.table.actions[line.action].run(scenes[example], k)
+                if effect is not None:
+                    effects.append(effect)
+                    grid[effect.erased] = scenes[example].background
+    for effect in effects:
+        grid[effect.painted] = effect.colours
+    return frozen(grid.reshape(shape))
