@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import Answer
-from arc_submit.search.solvers.objects import rules, selection, summary
+from arc_submit.search.solvers.objects import rules, selection, summary, templates
 
 
 def solve(task: Task) -> list[Answer]:
     """Answers of every kind of rule."""
-    return rules.solve(task) + selection.solve(task) + summary.solve(task)
+    return rules.solve(task) + selection.solve(task) + summary.solve(task) + templates.solve(task)

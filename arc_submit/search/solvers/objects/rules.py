@@ -16,6 +16,7 @@ from arc_submit.arc.task import Task
 from arc_submit.search.answers import Answer
 from arc_submit.search.solvers.objects.actions import Action, Changes, Effect, library
 from arc_submit.search.solvers.objects.scenes import Segmentation, segmentations
+from arc_submit.search.solvers.objects.stamps import stamps
 from arc_submit.search.solvers.objects.traits import Tests, make_tests
 from arc_submit.search.store import Array
 
@@ -88,7 +89,7 @@ def solve(task: Task) -> list[Answer]:
     trust = held_out / pairs
     answers = []
     for lines in rule:
-        cost = 8.0 + sum(line.cost for line in lines) + 8.0 * (1 - trust)
+        cost = 8.0 + sum(line.cost for line in lines) + 12.0 * (1 - trust)
         if all(_same(apply(lines, k), pair.output) for k, pair in enumerate(task.train)):
             text = "; ".join(line.text for line in lines)
             answers += [Answer(k, apply(lines, pairs + k), NAME, text, 1.0, cost) for k in range(len(task.tests))]
@@ -141,7 +142,7 @@ def _table(task: Task, segmentation: Segmentation, budget: Budget) -> Table | No
     order = sorted(range(pairs), key=lambda k: len(scenes[k].objects))
     first = np.concatenate([[0], np.cumsum([len(scene.objects) for scene in scenes])])
     kept, wrongs, gains, cells = [], [], [], []
-    for action in library(_changes(task, segmentation)):
+    for action in library(_changes(task, segmentation)) + stamps(task, segmentation):
         wrong, gain = np.zeros(len(owner), np.bool_), np.zeros(len(owner), np.int64)
         explained = np.zeros((len(owner), starts[-1]), np.bool_)
         for place, k in enumerate(order):
@@ -197,23 +198,41 @@ def learn(tables: list[Table], needed: Array, pairs: Array) -> list[list[Line]]:
         pairs: bool (pairs,), which pairs are known.
     """
     lines = _lines(tables, needed, pairs)
+    rules = [rule for rule in (_cover(lines, needed, thrifty) for thrifty in (False, True)) if rule]
+    if not rules:
+        return []
+    chosen = min(rules, key=lambda rule: sum(group[0].cost for group in rule))
+    plain = [group[0] for group in chosen]
+    return [plain] + [[*plain[:k], other, *plain[k + 1 :]] for k, group in enumerate(chosen) for other in group[1:]]
+
+
+def _cover(lines: list[list[Line]], needed: Array, thrifty: bool) -> list[list[Line]]:
+    """Lines that together explain all needed cells, none of them idle; empty where there are none.
+
+    Args:
+        thrifty: take the line that explains most for its cost, not the one that explains most.
+    """
     chosen: list[list[Line]] = []
     left = needed.copy()
     while left.any() and len(chosen) < MAX_LINES:
-        best: list[Line] | None = None
-        best_key = (0, 0.0)
+        best: list[Line] = []
+        best_key = (0.0, 0.0)
         for group in lines:
-            key = (int(_COUNT[group[0].cells & left].sum()), -group[0].cost)
-            if key > best_key:
+            count, cost = int(_COUNT[group[0].cells & left].sum()), group[0].cost
+            key = (count / (cost + 1) if thrifty else float(count), -cost)
+            if count and key > best_key:
                 best, best_key = group, key
-        if best is None or best_key[0] == 0:
+        if not best:
             return []
         chosen.append(best)
         left = left & ~best[0].cells
     if left.any():
         return []
-    plain = [group[0] for group in chosen]
-    return [plain] + [[*plain[:k], other, *plain[k + 1 :]] for k, group in enumerate(chosen) for other in group[1:]]
+    for group in chosen[::-1]:
+        others = [other[0].cells for other in chosen if other is not group]
+        if others and not (needed & ~np.bitwise_or.reduce(others)).any():
+            chosen.remove(group)
+    return chosen
 
 
 _COUNT = np.array([bin(byte).count("1") for byte in range(256)], np.int64)

@@ -107,7 +107,7 @@ def segmentations(grids: list[Grid]) -> Iterator[Segmentation]:
                 labels, count = labels_of(grid, background)
                 if not 0 < count <= MAX_OBJECTS:
                     break
-                scenes.append(_scene(grid, background, labels - 1, count))
+                scenes.append(scene_of(grid, background, labels - 1, count))
             if len(scenes) < len(grids):
                 continue
             key = b"".join(scene.labels.tobytes() + bytes([scene.background]) for scene in scenes)
@@ -127,7 +127,8 @@ def _backgrounds(grids: list[Grid]) -> list[tuple[str, list[int]]]:
     return out
 
 
-def _scene(grid: Grid, background: int, labels: Array, count: int) -> Scene:
+def scene_of(grid: Grid, background: int, labels: Array, count: int) -> Scene:
+    """The scene of labels that number the objects from 0, with -1 where there is none."""
     rows, columns = np.nonzero(labels >= 0)
     owner = labels[rows, columns]
     order = np.argsort(owner, kind="stable")

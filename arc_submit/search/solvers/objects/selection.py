@@ -68,7 +68,7 @@ def ranked_answers(task: Task, candidates: list[Candidate]) -> list[Answer]:
             grid = candidate.grids[test]
             if candidate.right.all() and grid is not None and grid_id(grid) not in seen and len(seen) < KEEP:
                 seen.add(grid_id(grid))
-                cost = 8.0 + candidate.cost + 8.0 * (1 - held_out / pairs)
+                cost = 8.0 + candidate.cost + 12.0 * (1 - held_out / pairs)
                 answers.append(Answer(test, grid, NAME, candidate.text, 1.0, cost))
     return answers
 

@@ -96,6 +96,8 @@ def traits(scene: Scene) -> dict[str, Array]:
     put("missing from its box", out["height"] * out["width"] - out["area"])
     put("rows shared", _overlap(boxes[:, 0], boxes[:, 2]))
     put("columns shared", _overlap(boxes[:, 1], boxes[:, 3]))
+    put("more of its shape", _rank(-out["of its turned shape"]))
+    put("more of its colour", _rank(-out["of its colour"]))
     put("objects", np.full(len(objects), len(objects)))
     return out
 
@@ -125,7 +127,7 @@ def make_tests(scenes: Sequence[Scene], train: int) -> Tests:
             if key not in seen and row[:known].any() and len(names) < MAX_TESTS:
                 seen.add(key)
                 names.append(text)
-                costs.append(2.0 + cost + 0.04 * number)
+                costs.append(2.0 + cost + 0.08 * number)
                 rows.append(row)
     return Tests(tuple(names), np.array(costs), np.stack(rows))
 
