@@ -15,6 +15,7 @@ import numpy as np
 from arc_submit.arc.grid import COLOURS
 from arc_submit.search.jit import jit
 from arc_submit.search.primitives.region import outside
+from arc_submit.search.primitives.splitting import label
 from arc_submit.search.solvers.objects.scenes import Object, Scene
 from arc_submit.search.store import Array
 
@@ -61,6 +62,7 @@ class Changes:
 
 Painter = tuple[str, float, Callable[[Scene, int], int | None]]
 NONE = np.zeros(0, np.int64)
+_DRAWN_WITH = ("its colour", "its rarest colour", "the colour nearest to it", "the colour of what its box holds")
 UP, DOWN, LEFT, RIGHT = (-1, 0), (1, 0), (0, -1), (0, 1)
 SIDES = {"up": UP, "down": DOWN, "left": LEFT, "right": RIGHT}
 CORNERS = {"up-left": (-1, -1), "up-right": (-1, 1), "down-left": (1, -1), "down-right": (1, 1)}
@@ -78,7 +80,7 @@ _FANS: dict[str, tuple[tuple[int, int], ...]] = {
     "up-right and down-left": ((-1, 1), (1, -1)),
 }
 # What a ray does at the first painted cell that is not its own object's.
-THROUGH, STOP, OVER, REACH, REACH_LIKE, REACH_EDGE = range(6)
+THROUGH, STOP, OVER, REACH, REACH_LIKE, REACH_EDGE, REACH_COLOUR = range(7)  # REACH_COLOUR + c: only where colour c is met
 _RAYS = (
     ("rays", 0.0, STOP), ("rays behind others", 0.5, THROUGH), ("rays over others", 0.5, OVER), ("links", 0.3, REACH),
     ("links to its like", 0.3, REACH_LIKE), ("rays where the edge is reached", 1.0, REACH_EDGE),
@@ -97,9 +99,11 @@ def library(changes: Changes) -> list[Action]:
         out += list(_turns())
     if changes.recolours:
         out.append(Action("swap its two colours", 3.0, _swap))
-    out += list(_fill(painters[:5]))
+    drawing = [p for p in painters if p[0] in _DRAWN_WITH or p[0].isdigit()]
+    out += list(_fill(drawing))
     if changes.draws:
-        out += list(_draw(painters[:4]))
+        out += list(_draw(drawing))
+        out += list(_links(changes))
         out += list(_copies())
     return out
 
@@ -129,6 +133,8 @@ def _painters(changes: Changes) -> Iterator[Painter]:
     yield "the colour of its shape elsewhere", 2.0, _colour_of_its_shape
     yield "the colour of the largest", 2.0, lambda scene, k: _colour_of(scene, _largest(scene), k)
     yield "the colour of the smallest", 2.0, lambda scene, k: _colour_of(scene, _smallest(scene), k)
+    yield "the colour after its own in a pair", 2.0, lambda scene, k: _partner(scene, k, True)
+    yield "the colour before its own in a pair", 2.0, lambda scene, k: _partner(scene, k, False)
     for name, (dy, dx) in SIDES.items():
         yield f"the colour seen {name}", 2.0, lambda scene, k, dy=dy, dx=dx: _colour_seen(scene, k, dy, dx)
     yield "the colour of the upper left corner", 3.0, lambda scene, k: int(scene.grid[0, 0])
@@ -221,6 +227,20 @@ def _colour_seen(scene: Scene, k: int, dy: int, dx: int) -> int | None:
     ys, xs = ys[inside], xs[inside]
     seen = scene.grid[ys, xs][scene.labels[ys, xs] != k]
     return _only(set(seen.tolist()) - {scene.background})
+
+
+def _partner(scene: Scene, k: int, after: bool) -> int | None:
+    """The colour that a pair of cells standing alone, side by side or one above the other, shows beside the object's colour."""
+    if "pairs" not in scene.notes:
+        labels, count = label(np.where(scene.grid == scene.background, 0, scene.grid + 1).astype(np.int8), True, False)
+        sizes = np.bincount(labels.ravel(), minlength=count + 1)
+        ys, xs = np.nonzero((sizes[labels] == 2) & (labels > 0))
+        order = np.argsort(labels[ys, xs], kind="stable")
+        scene.notes["pairs"] = scene.grid[ys, xs][order].reshape(-1, 2)
+    pairs = scene.notes["pairs"]
+    mine, theirs = (0, 1) if after else (1, 0)
+    colour = scene.objects[k].colour
+    return _only({int(c) for c in pairs[pairs[:, mine] == colour, theirs]} - {colour})
 
 
 def _commonest_painted(scene: Scene, rarest: bool) -> int | None:
@@ -405,6 +425,21 @@ def _draw(painters: list[Painter]) -> Iterator[Action]:
                     )
 
 
+def _links(changes: Changes) -> Iterator[Action]:
+    """Links to what has a certain colour, in that colour or in one's own."""
+    for target in range(COLOURS):
+        for number, (fan_name, fan) in enumerate(_FANS.items()):
+            if len(fan) > 1:
+                for colour in ("its colour", *changes.colours):
+                    yield Action(
+                        f"links {fan_name} to {target} in {colour}",
+                        2.5 + 0.05 * number,
+                        lambda scene, k, fan=fan, target=target, colour=colour: _paint(
+                            rays(scene, k, fan, REACH_COLOUR + target, "it"), scene.objects[k].colour if isinstance(colour, str) else colour
+                        ),
+                    )
+
+
 def rays(scene: Scene, k: int, fan: tuple[tuple[int, int], ...], mode: int, origin: str) -> Array:
     """The cells of rays from an object, its own left out."""
     key = f"{fan}{mode}{origin}"
@@ -457,7 +492,7 @@ def _cast(
                 break
             y += dy
             x += dx
-        if (mode == REACH and met < 0) or (mode == REACH_LIKE and met != colour) or (mode == REACH_EDGE and met >= 0):
+        if (mode == REACH and met < 0) or (mode == REACH_LIKE and met != colour) or (mode == REACH_EDGE and met >= 0) or (mode >= REACH_COLOUR and met != mode - REACH_COLOUR):
             count = begin
     return count
 

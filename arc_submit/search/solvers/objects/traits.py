@@ -96,6 +96,8 @@ def traits(scene: Scene) -> dict[str, Array]:
     put("missing from its box", out["height"] * out["width"] - out["area"])
     put("rows shared", _overlap(boxes[:, 0], boxes[:, 2]))
     put("columns shared", _overlap(boxes[:, 1], boxes[:, 3]))
+    put("largest area of its colour", [max(out["area"][out["colour"] == c]) for c in out["colour"]])
+    put("larger ones of its colour", [int(((out["colour"] == c) & (out["area"] > a)).sum()) for c, a in zip(out["colour"], out["area"], strict=True)])
     put("more of its shape", _rank(-out["of its turned shape"]))
     put("more of its colour", _rank(-out["of its colour"]))
     put("objects", np.full(len(objects), len(objects)))
