@@ -244,7 +244,7 @@ def _partner(scene: Scene, k: int, after: bool) -> int | None:
 
 
 def _commonest_painted(scene: Scene, rarest: bool) -> int | None:
-    counts = np.bincount(scene.grid.ravel(), minlength=COLOURS)
+    counts = np.bincount(scene.grid.ravel(), minlength=COLOURS + 1)
     counts[scene.background] = 0
     if not counts.any():
         return None
@@ -413,6 +413,12 @@ def _fill(painters: list[Painter]) -> Iterator[Action]:
 
 def _draw(painters: list[Painter]) -> Iterator[Action]:
     for colour_name, colour_cost, painter in painters:
+        for name, sign in (("towards", 1), ("away from", -1)):
+            yield Action(
+                f"ray {name} its odd cell in {colour_name}",
+                2.5 + colour_cost,
+                lambda scene, k, sign=sign, painter=painter: _paint(_pointed(scene, k, sign), painter(scene, k)),
+            )
         for mode_name, mode_cost, mode in _RAYS:
             for number, (fan_name, fan) in enumerate(_FANS.items()):
                 for origin_name, origin_cost, origin in _ORIGINS:
@@ -423,6 +429,17 @@ def _draw(painters: list[Painter]) -> Iterator[Action]:
                             rays(scene, k, fan, mode, origin), painter(scene, k)
                         ),
                     )
+
+
+def _pointed(scene: Scene, k: int, sign: int) -> Array:
+    """The cells of a ray from the middle of the object towards its odd cell, or away from it, its own left out."""
+    o = scene.objects[k]
+    odd = o.values == o.rarest
+    if o.colour == o.rarest:
+        return NONE
+    y = 2 * int(o.rows[odd].sum()) - int(odd.sum()) * (2 * o.top + o.height - 1)
+    x = 2 * int(o.columns[odd].sum()) - int(odd.sum()) * (2 * o.left + o.width - 1)
+    return _one_way(scene, k, sign * int(np.sign(y)), sign * int(np.sign(x)), STOP, "its middle") if (x or y) else NONE
 
 
 def _links(changes: Changes) -> Iterator[Action]:

@@ -18,9 +18,9 @@ from arc_submit.search.solvers.objects.actions import Action, Changes, Effect, l
 from arc_submit.search.solvers.objects.scenes import Segmentation, segmentations
 from arc_submit.search.solvers.objects.stamps import stamps
 from arc_submit.search.solvers.objects.traits import Tests, make_tests
+from arc_submit.search.solvers.objects.trust import NAME, cost_of
 from arc_submit.search.store import Array
 
-NAME = "objects"
 MAX_LINES = 4
 MAX_CANDIDATES = 400  # lines whose cells are worked out in one round
 MAX_EFFECTS = 60_000  # effects worked out for a task
@@ -69,7 +69,7 @@ class Budget:
 
 
 def solve(task: Task) -> list[Answer]:
-    """Answers of the rules that explain every train pair, each with its cost raised by what leaving a pair out tells."""
+    """Answers of the rules that explain every train pair."""
     if any(pair.input.shape != pair.output.shape for pair in task.train):
         return []
     changed = [pair.input != pair.output for pair in task.train]
@@ -86,10 +86,9 @@ def solve(task: Task) -> list[Answer]:
         rest = np.arange(pairs) != k
         lesson = learn(tables, _bits([mask.ravel() for mask in changed], np.flatnonzero(rest)), rest)
         held_out += bool(lesson) and _right(lesson[0], k, _bits([mask.ravel() for mask in changed], [k]))
-    trust = held_out / pairs
     answers = []
     for lines in rule:
-        cost = 8.0 + sum(line.cost for line in lines) + 12.0 * (1 - trust)
+        cost = cost_of(sum(line.cost for line in lines), held_out, pairs)
         if all(_same(apply(lines, k), pair.output) for k, pair in enumerate(task.train)):
             text = "; ".join(line.text for line in lines)
             answers += [Answer(k, apply(lines, pairs + k), NAME, text, 1.0, cost) for k in range(len(task.tests))]
@@ -158,7 +157,7 @@ def _table(task: Task, segmentation: Segmentation, budget: Budget) -> Table | No
                 else:
                     gain[index] = len(right)
                     explained[index, starts[k] + right] = True
-            if place <= 1 and not gain.any():
+            if place == 1 and not gain.any() and not action.name.startswith("recolour"):
                 break
         if budget.left < 0:
             return None

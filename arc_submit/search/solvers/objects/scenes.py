@@ -77,7 +77,7 @@ class Scene:
 
     Attributes:
         labels: int64 (h, w), the number of the object a cell is in, -1 where it is in none.
-        background: the colour on which objects stand.
+        background: the colour on which objects stand; COLOURS where every cell is in an object.
         notes: what rules compute once for a scene and keep, by name.
     """
 
@@ -86,6 +86,11 @@ class Scene:
     labels: Array
     objects: tuple[Object, ...]
     notes: dict[str, Array]
+
+    @property
+    def blank(self) -> np.int8:
+        """The colour of an object's surroundings where it stands alone."""
+        return np.int8(self.background % COLOURS)
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ def segmentations(grids: list[Grid]) -> Iterator[Segmentation]:
     """Every way that gives each grid at least one object and none too many, the plainest first, each result once."""
     seen: set[bytes] = set()
     for background_name, backgrounds in _backgrounds(grids):
-        for name, cost, labels_of in _WAYS:
+        for name, cost, labels_of in _WAYS if backgrounds[0] != COLOURS else _WAYS_WITHOUT:
             scenes = []
             for grid, background in zip(grids, backgrounds, strict=True):
                 labels, count = labels_of(grid, background)
@@ -117,13 +122,14 @@ def segmentations(grids: list[Grid]) -> Iterator[Segmentation]:
 
 
 def _backgrounds(grids: list[Grid]) -> list[tuple[str, list[int]]]:
-    """The background of each grid: colour 0, or the commonest colour where that is another."""
+    """The background of each grid: colour 0, the commonest colour where that is another, or none."""
     commonest = [int(np.bincount(grid.ravel(), minlength=COLOURS).argmax()) for grid in grids]
     out = []
     if sum(bool((grid == 0).any()) for grid in grids) * 2 >= len(grids):
         out.append(("", [0] * len(grids)))
     if any(commonest):
         out.append((" on the commonest colour", commonest))
+    out.append((" on no background", [COLOURS] * len(grids)))
     return out
 
 
@@ -172,3 +178,4 @@ _WAYS: tuple[tuple[str, float, Callable[[Grid, int], Labels]], ...] = (
     ("colour", 1.0, _colours),
     ("gap", 1.0, _gaps),
 )
+_WAYS_WITHOUT = (_WAYS[1], _WAYS[4])

@@ -7,19 +7,22 @@ candidates are judged on every pair, so that leaving a pair out costs nothing mo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from arc_submit.arc.grid import Grid, frozen, grid_id
-from arc_submit.arc.task import Task
+from arc_submit.arc.task import Pair, Task
 from arc_submit.search.answers import Answer
+from arc_submit.search.solvers import completion
+from arc_submit.search.solvers.objects import rules
 from arc_submit.search.solvers.objects.scenes import Scene, Segmentation, segmentations
 from arc_submit.search.solvers.objects.traits import Tests, make_tests
+from arc_submit.search.solvers.objects.trust import NAME, cost_of
 from arc_submit.search.store import Array
 
-NAME = "objects"
 MAX_JOINED = 80  # tests that are tried two by two
+MAX_PARTS = 3  # restatements on a part of the input
 KEEP = 4  # different answers for a test input
 
 
@@ -47,9 +50,42 @@ def solve(task: Task) -> list[Answer]:
         return []
     grids = [pair.input for pair in task.train] + list(task.tests)
     found: list[Candidate] = []
+    parts: dict[str, tuple[str, float, Task]] = {}
     for segmentation in segmentations(grids):
         found += _candidates(task, segmentation)
-    return ranked_answers(task, found)
+        if not found and len(parts) < MAX_PARTS:
+            for text, cost, part in _parts(task, segmentation):
+                parts.setdefault(part.digest(), (text, cost, part))
+    answers = ranked_answers(task, found)
+    if not answers:
+        for text, cost, part in list(parts.values())[:MAX_PARTS]:
+            for solve_part in (rules.solve, completion.solve):
+                answers += [replace(a, solver=NAME, program=f"in the {text}: {a.program}", cost=a.cost + cost) for a in solve_part(part)]
+    return answers
+
+
+def _parts(task: Task, segmentation: Segmentation) -> Iterator[tuple[str, float, Task]]:
+    """The task restated on the box, or the inside, of the one object of every input whose size is the output's."""
+    pairs = len(task.train)
+    scenes = segmentation.scenes
+    owner = np.concatenate([np.full(len(scene.objects), k) for k, scene in enumerate(scenes)])
+    for name, extra, crop in _PARTS:
+        grids = [crop(scene, k) for scene in scenes for k in range(len(scene.objects))]
+        fits = np.array([
+            grid is not None and k < pairs and grid.shape == task.train[k].output.shape for grid, k in zip(grids, owner, strict=True)
+        ])  # fmt: skip
+        if any(not fits[owner == k].any() for k in range(pairs)):
+            continue
+        tests = make_tests(scenes, pairs)
+        for t in np.argsort(tests.costs, kind="stable"):
+            passed = tests.passed[t]
+            single = all(passed[owner == k].sum() == 1 for k in range(len(scenes)))
+            if single and fits[passed & (owner < pairs)].all():
+                chosen = [frozen(grid) for grid, yes in zip(grids, passed, strict=True) if yes and grid is not None]
+                pieces = tuple(Pair(a, pair.output) for a, pair in zip(chosen, task.train, strict=False))
+                text = f"{name} of the {segmentation.name} with {tests.names[t]}"
+                yield text, segmentation.cost + extra + float(tests.costs[t]), Task(task.id, pieces, tuple(chosen[pairs:]))
+                break
 
 
 def ranked_answers(task: Task, candidates: list[Candidate]) -> list[Answer]:
@@ -68,7 +104,7 @@ def ranked_answers(task: Task, candidates: list[Candidate]) -> list[Answer]:
             grid = candidate.grids[test]
             if candidate.right.all() and grid is not None and grid_id(grid) not in seen and len(seen) < KEEP:
                 seen.add(grid_id(grid))
-                cost = 8.0 + candidate.cost + 12.0 * (1 - held_out / pairs)
+                cost = cost_of(candidate.cost, held_out, pairs)
                 answers.append(Answer(test, grid, NAME, candidate.text, 1.0, cost))
     return answers
 
@@ -194,7 +230,12 @@ def _box(scene: Scene, k: int) -> Grid | None:
 
 def _alone(scene: Scene, k: int) -> Grid | None:
     picture = scene.objects[k].picture
-    return np.where(picture < 0, np.int8(scene.background), picture)
+    return np.where(picture < 0, scene.blank, picture)
+
+
+def _plain(scene: Scene, k: int) -> Grid | None:
+    o = scene.objects[k]
+    return np.where(o.mask, np.int8(o.colour), scene.blank)
 
 
 def _inside(scene: Scene, k: int) -> Grid | None:
@@ -206,7 +247,7 @@ def _inside_alone(scene: Scene, k: int) -> Grid | None:
     """The inside of the box where the object's own colour counts as background."""
     o = scene.objects[k]
     box = _box(scene, k)
-    return None if box is None else np.where(box == o.colour, np.int8(scene.background), box)
+    return None if box is None else np.where(box == o.colour, scene.blank, box)
 
 
 def _one_more(scene: Scene, k: int) -> Grid | None:
@@ -241,9 +282,11 @@ def _two_colours(crop: Result, colour: int, background: int) -> Result:
     return result
 
 
+_PARTS: tuple[tuple[str, float, Result], ...] = (("box", 1.0, _box), ("inside", 1.5, _inside))
 _CROPS: tuple[tuple[str, float, Result], ...] = (
     ("box", 1.0, _box),
     ("picture", 1.2, _alone),
+    ("picture in its commonest colour", 2.0, _plain),
     ("inside", 1.5, _inside),
     ("box without its colour", 2.0, _inside_alone),
     ("box with a margin", 2.0, _one_more),

@@ -111,7 +111,7 @@ def _counts(task: Task, segmentation: Segmentation) -> Iterator[Candidate]:
                 # A pair whose number is seen nowhere else is not foretold by the others.
                 told = np.array([counts[:pairs].count(count) > 1 for count in counts[:pairs]])
                 grids = tuple(seen.get(count) for count in counts[pairs:])
-                yield Candidate(f"picture for {text}", cost + 6.0 * float((~told).mean()), right, grids)
+                yield Candidate(f"picture for {text}", cost + 3.0 + 6.0 * float((~told).mean()), right, grids)
         for name, extra, grids_of in _fills(outputs):
             made = [grids_of(count) for count in counts]
             right = np.array([same_grid(a, b) for a, b in zip(made, outputs, strict=False)])

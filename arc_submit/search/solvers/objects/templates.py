@@ -16,9 +16,9 @@ from arc_submit.arc.task import Task
 from arc_submit.search.answers import Answer
 from arc_submit.search.primitives.splitting import label
 from arc_submit.search.solvers.objects.scenes import Object, scene_of
+from arc_submit.search.solvers.objects.trust import NAME
 from arc_submit.search.store import Array
 
-NAME = "objects"
 MAX_CELLS = 100  # of a template
 MAX_SCALE = 4
 

@@ -17,6 +17,8 @@ from arc_submit.search.store import Array
 
 # Values of these only name something: they are tested for equality alone.
 NOMINAL = ("colour", "rarest colour")
+# Where an object is among the others is seldom what a rule is about.
+PLACES = ("above it", "below it", "left of it", "right of it")
 MAX_TESTS = 400
 
 
@@ -98,6 +100,8 @@ def traits(scene: Scene) -> dict[str, Array]:
     put("columns shared", _overlap(boxes[:, 1], boxes[:, 3]))
     put("largest area of its colour", [max(out["area"][out["colour"] == c]) for c in out["colour"]])
     put("larger ones of its colour", [int(((out["colour"] == c) & (out["area"] > a)).sum()) for c, a in zip(out["colour"], out["area"], strict=True)])
+    put("other colours' cells in its box", [_foreign(scene, k) for k in range(len(objects))])
+    put("more of other colours in the box", _rank(-out["other colours' cells in its box"]))
     put("more of its shape", _rank(-out["of its turned shape"]))
     put("more of its colour", _rank(-out["of its colour"]))
     put("objects", np.full(len(objects), len(objects)))
@@ -129,7 +133,7 @@ def make_tests(scenes: Sequence[Scene], train: int) -> Tests:
             if key not in seen and row[:known].any() and len(names) < MAX_TESTS:
                 seen.add(key)
                 names.append(text)
-                costs.append(2.0 + cost + 0.08 * number)
+                costs.append(2.0 + cost + 0.08 * number + (1.5 if name in PLACES else 0.0))
                 rows.append(row)
     return Tests(tuple(names), np.array(costs), np.stack(rows))
 
@@ -155,6 +159,12 @@ def _shape_id(o: Object) -> tuple[bytes, bytes]:
         for turned in (mask, mask[::-1], mask[:, ::-1], mask[::-1, ::-1]):
             keys.append(bytes(turned.shape) + turned.tobytes())
     return keys[0], min(keys)
+
+
+def _foreign(scene: Scene, k: int) -> int:
+    o = scene.objects[k]
+    box = scene.grid[o.top : o.top + o.height, o.left : o.left + o.width]
+    return int(((box != o.colour) & (box != scene.background)).sum())
 
 
 def _touching(scene: Scene) -> Array:
