@@ -133,7 +133,11 @@ def test_a_patch_around_every_marker_is_learned_from_its_neighbourhood():
         return out
 
     inputs = [np.pad(scattered(k, [(1, 1)] * 3, side=9, colours=[1 + k, 2 + k, 1 + k]), 2) for k in range(4)]
-    spaced = [grid for grid in inputs if all(abs(a[1] - b[1]) > 3 or abs(a[2] - b[2]) > 3 for a in labelled(grid) for b in labelled(grid) if a != b)]
+    spaced = [
+        grid
+        for grid in inputs
+        if all(abs(a[1] - b[1]) > 3 or abs(a[2] - b[2]) > 3 for a in labelled(grid) for b in labelled(grid) if a != b)
+    ]
     while len(spaced) < 4:
         k = len(inputs)
         inputs.append(np.pad(scattered(k, [(1, 1)] * 2, side=9, colours=[1 + k % 4, 2 + k % 4]), 2))

@@ -255,7 +255,9 @@ def _commonest_painted(scene: Scene, rarest: bool) -> int | None:
 
 
 def _recolour(painters: list[Painter]) -> list[Action]:
-    return [Action(f"recolour to {name}", 1.0 + cost, lambda scene, k, p=p: _paint(own(scene, k), p(scene, k))) for name, cost, p in painters]
+    return [
+        Action(f"recolour to {name}", 1.0 + cost, lambda scene, k, p=p: _paint(own(scene, k), p(scene, k))) for name, cost, p in painters
+    ]
 
 
 def _swap(scene: Scene, k: int) -> Effect | None:
@@ -308,9 +310,7 @@ def _moves() -> Iterator[Action]:
         yield Action(f"move {name} to what it meets", 2.0 + extra, lambda scene, k, dy=dy, dx=dx: _moved_on(scene, k, dy, dx, True))
     for distance in range(1, 11):
         for name, (dy, dx) in DIRECTIONS.items():
-            yield Action(
-                f"move {name} by {distance}", 2.0, lambda scene, k, dy=dy * distance, dx=dx * distance: _placed(scene, k, dy, dx)
-            )
+            yield Action(f"move {name} by {distance}", 2.0, lambda scene, k, dy=dy * distance, dx=dx * distance: _placed(scene, k, dy, dx))
     for name, (dy, dx) in DIRECTIONS.items():
         yield Action(
             f"move {name} by its size",
@@ -473,8 +473,9 @@ def _one_way(scene: Scene, k: int, dy: int, dx: int, mode: int, origin: str) -> 
         o = scene.objects[k]
         ys, xs = o.rows, o.columns
         if origin == "its middle":
-            ys, xs = np.unique([o.top + (o.height - 1) // 2, o.top + o.height // 2]), np.unique(
-                [o.left + (o.width - 1) // 2, o.left + o.width // 2]
+            ys, xs = (
+                np.unique([o.top + (o.height - 1) // 2, o.top + o.height // 2]),
+                np.unique([o.left + (o.width - 1) // 2, o.left + o.width // 2]),
             )
             ys, xs = np.repeat(ys, len(xs)), np.tile(xs, len(ys))
         elif origin == "its corner":
@@ -509,7 +510,12 @@ def _cast(
                 break
             y += dy
             x += dx
-        if (mode == REACH and met < 0) or (mode == REACH_LIKE and met != colour) or (mode == REACH_EDGE and met >= 0) or (mode >= REACH_COLOUR and met != mode - REACH_COLOUR):
+        if (
+            (mode == REACH and met < 0)
+            or (mode == REACH_LIKE and met != colour)
+            or (mode == REACH_EDGE and met >= 0)
+            or (mode >= REACH_COLOUR and met != mode - REACH_COLOUR)
+        ):
             count = begin
     return count
 

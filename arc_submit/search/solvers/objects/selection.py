@@ -124,9 +124,7 @@ def _candidates(task: Task, segmentation: Segmentation) -> Iterator[Candidate]:
         for text, test_cost, passed in _questions(tests, good, owner, pairs):
             right = np.array([_agrees(good[passed & (owner == k)]) for k in range(pairs)])
             grids = tuple(_one(result, scenes[pairs + k], passed[owner == pairs + k]) for k in range(len(task.tests)))
-            yield Candidate(
-                f"{name} of the {segmentation.name} with {text}", segmentation.cost + cost + test_cost, right, grids
-            )
+            yield Candidate(f"{name} of the {segmentation.name} with {text}", segmentation.cost + cost + test_cost, right, grids)
 
 
 def _all_results(task: Task, scenes: tuple[Scene, ...], result: Result) -> list[bytes | None] | None:
@@ -200,7 +198,11 @@ def _results(task: Task) -> Iterator[tuple[str, float, Result]]:
         for background in shared:
             for colour in shared:
                 if colour != background:
-                    yield f"{crop_name} in {colour} on {background}", crop_cost + 2.0, _cut(_two_colours(crop, colour, background), _as_it_is)
+                    yield (
+                        f"{crop_name} in {colour} on {background}",
+                        crop_cost + 2.0,
+                        _cut(_two_colours(crop, colour, background), _as_it_is),
+                    )
 
 
 def _colour(scene: Scene, k: int) -> int:

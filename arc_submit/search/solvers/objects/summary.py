@@ -17,7 +17,18 @@ from arc_submit.search.solvers.objects.selection import Candidate, ranked_answer
 from arc_submit.search.solvers.objects.traits import make_tests, traits
 from arc_submit.search.store import Array
 
-ORDERS = ("left of it", "above it", "area", "height", "width", "cells of its colour", "of its colour", "holes", "larger boxes", "of its shape")
+ORDERS = (
+    "left of it",
+    "above it",
+    "area",
+    "height",
+    "width",
+    "cells of its colour",
+    "of its colour",
+    "holes",
+    "larger boxes",
+    "of its shape",
+)
 MAX_FILTERS = 60
 
 
@@ -139,7 +150,11 @@ def _fills(outputs: list[Grid]) -> Iterator[tuple[str, float, Callable[[int], Gr
             other = (colours - {colour}).pop()
             for name, cells in (("cells in reading order", np.arange(h * w)), ("every other cell", np.arange(0, h * w, 2))):
                 yield name, 1.0, lambda n, c=colour, o=other, cells=cells: _first_cells((h, w), cells[:n], c, o)
-            yield "cells by column", 1.0, lambda n, c=colour, o=other: _first_cells((h, w), np.arange(h * w).reshape(h, w).T.ravel()[:n], c, o)
+            yield (
+                "cells by column",
+                1.0,
+                lambda n, c=colour, o=other: _first_cells((h, w), np.arange(h * w).reshape(h, w).T.ravel()[:n], c, o),
+            )
             yield "cells of the diagonal", 1.0, lambda n, c=colour, o=other: _first_cells((h, w), np.arange(0, h * w, w + 1)[:n], c, o)
 
 

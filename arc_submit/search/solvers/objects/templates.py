@@ -43,7 +43,9 @@ class Freedom:
     @property
     def text(self) -> str:
         words = ["turned"] * (self.turns > 1) + ["enlarged"] * (self.scales > 1) + ["recoloured"] * self.recolours
-        return f"complete partial copies of a template{' (' + ', '.join(words) + ')' if words else ''}{', which goes' if self.removes else ''}"
+        return (
+            f"complete partial copies of a template{' (' + ', '.join(words) + ')' if words else ''}{', which goes' if self.removes else ''}"
+        )
 
 
 FREEDOMS = tuple(

@@ -99,7 +99,10 @@ def traits(scene: Scene) -> dict[str, Array]:
     put("rows shared", _overlap(boxes[:, 0], boxes[:, 2]))
     put("columns shared", _overlap(boxes[:, 1], boxes[:, 3]))
     put("largest area of its colour", [max(out["area"][out["colour"] == c]) for c in out["colour"]])
-    put("larger ones of its colour", [int(((out["colour"] == c) & (out["area"] > a)).sum()) for c, a in zip(out["colour"], out["area"], strict=True)])
+    put(
+        "larger ones of its colour",
+        [int(((out["colour"] == c) & (out["area"] > a)).sum()) for c, a in zip(out["colour"], out["area"], strict=True)],
+    )
     put("other colours' cells in its box", [_foreign(scene, k) for k in range(len(objects))])
     put("more of other colours in the box", _rank(-out["other colours' cells in its box"]))
     put("more of its shape", _rank(-out["of its turned shape"]))
@@ -125,7 +128,9 @@ def make_tests(scenes: Sequence[Scene], train: int) -> Tests:
         binary = len(levels) == 2
         options = [(f"{name} = {v}", 0.0, values == v) for v in levels]
         if name not in NOMINAL and not binary:
-            options += [(f"{name} > {v}", 0.5, values > v) for v in levels[:-1]] + [(f"{name} <= {v}", 0.5, values <= v) for v in levels[:-1]]
+            options += [(f"{name} > {v}", 0.5, values > v) for v in levels[:-1]] + [
+                (f"{name} <= {v}", 0.5, values <= v) for v in levels[:-1]
+            ]
         if not binary:
             options += [(f"{name} != {v}", 0.7, values != v) for v in levels]
         for text, cost, row in options:
