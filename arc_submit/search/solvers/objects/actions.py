@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +61,7 @@ class Changes:
     colours: tuple[int, ...]
 
 
+Cells = Callable[[Scene, int], Array]
 Painter = tuple[str, float, Callable[[Scene, int], int | None]]
 NONE = np.zeros(0, np.int64)
 _DRAWN_WITH = ("its colour", "its rarest colour", "the colour nearest to it", "the colour of what its box holds")
@@ -114,8 +116,12 @@ def own(scene: Scene, k: int) -> Array:
     return np.asarray(o.rows * scene.grid.shape[1] + o.columns)
 
 
-def _paint(cells: Array, colour: int | None) -> Effect | None:
-    return None if colour is None else Effect(NONE, cells, np.full(len(cells), colour, np.int8))
+def _painted(scene: Scene, k: int, cells_of: Cells, painter: Callable[[Scene, int], int | None]) -> Effect | None:
+    colour = painter(scene, k)
+    if colour is None:
+        return None
+    cells = cells_of(scene, k)
+    return Effect(NONE, cells, np.full(len(cells), colour, np.int8))
 
 
 # --- Colours: what a rule may paint with ---------------------------------------------------------------------------------------------
@@ -124,7 +130,7 @@ def _paint(cells: Array, colour: int | None) -> Effect | None:
 def _painters(changes: Changes) -> Iterator[Painter]:
     yield "its colour", 0.0, lambda scene, k: scene.objects[k].colour
     for colour in changes.colours:
-        yield f"{colour}", 0.0, lambda scene, k, c=colour: c
+        yield f"{colour}", 0.0, partial(_always, colour=colour)
     yield "its rarest colour", 0.5, lambda scene, k: scene.objects[k].rarest
     yield "the colour of what it touches", 1.5, _colour_of_touched
     yield "the colour nearest to it", 1.5, _colour_of_nearest
@@ -136,10 +142,14 @@ def _painters(changes: Changes) -> Iterator[Painter]:
     yield "the colour after its own in a pair", 2.0, lambda scene, k: _partner(scene, k, True)
     yield "the colour before its own in a pair", 2.0, lambda scene, k: _partner(scene, k, False)
     for name, (dy, dx) in SIDES.items():
-        yield f"the colour seen {name}", 2.0, lambda scene, k, dy=dy, dx=dx: _colour_seen(scene, k, dy, dx)
+        yield f"the colour seen {name}", 2.0, partial(_colour_seen, dy=dy, dx=dx)
     yield "the colour of the upper left corner", 3.0, lambda scene, k: int(scene.grid[0, 0])
     yield "the commonest colour painted", 3.0, lambda scene, k: _commonest_painted(scene, False)
     yield "the rarest colour painted", 3.0, lambda scene, k: _commonest_painted(scene, True)
+
+
+def _always(scene: Scene, k: int, colour: int) -> int:
+    return colour
 
 
 def _colour_of(scene: Scene, which: int | None, k: int) -> int | None:
@@ -255,9 +265,7 @@ def _commonest_painted(scene: Scene, rarest: bool) -> int | None:
 
 
 def _recolour(painters: list[Painter]) -> list[Action]:
-    return [
-        Action(f"recolour to {name}", 1.0 + cost, lambda scene, k, p=p: _paint(own(scene, k), p(scene, k))) for name, cost, p in painters
-    ]
+    return [Action(f"recolour to {name}", 1.0 + cost, partial(_painted, cells_of=own, painter=p)) for name, cost, p in painters]
 
 
 def _swap(scene: Scene, k: int) -> Effect | None:
@@ -270,7 +278,7 @@ def _swap(scene: Scene, k: int) -> Effect | None:
 # --- Moving and turning ----------------------------------------------------------------------------------------------------------------
 
 
-def _placed(scene: Scene, k: int, dy: int, dx: int) -> Effect | None:
+def _placed(scene: Scene, k: int, dy: int, dx: int) -> Effect:
     """The object moved; what leaves the grid is lost."""
     h, w = scene.grid.shape
     o = scene.objects[k]
@@ -306,21 +314,22 @@ def _steps(grid: Array, labels: Array, k: int, rows: Array, columns: Array, dy: 
 def _moves() -> Iterator[Action]:
     for name, (dy, dx) in DIRECTIONS.items():
         extra = 0.0 if dy == 0 or dx == 0 else 0.5
-        yield Action(f"move {name} as far as it goes", 2.0 + extra, lambda scene, k, dy=dy, dx=dx: _moved_on(scene, k, dy, dx, False))
-        yield Action(f"move {name} to what it meets", 2.0 + extra, lambda scene, k, dy=dy, dx=dx: _moved_on(scene, k, dy, dx, True))
+        yield Action(f"move {name} as far as it goes", 2.0 + extra, partial(_moved_on, dy=dy, dx=dx, needs_object=False))
+        yield Action(f"move {name} to what it meets", 2.0 + extra, partial(_moved_on, dy=dy, dx=dx, needs_object=True))
     for distance in range(1, 11):
         for name, (dy, dx) in DIRECTIONS.items():
-            yield Action(f"move {name} by {distance}", 2.0, lambda scene, k, dy=dy * distance, dx=dx * distance: _placed(scene, k, dy, dx))
+            yield Action(f"move {name} by {distance}", 2.0, partial(_placed, dy=dy * distance, dx=dx * distance))
     for name, (dy, dx) in DIRECTIONS.items():
-        yield Action(
-            f"move {name} by its size",
-            2.5,
-            lambda scene, k, dy=dy, dx=dx: _placed(scene, k, dy * scene.objects[k].height, dx * scene.objects[k].width),
-        )
+        yield Action(f"move {name} by its size", 2.5, partial(_moved_by_size, dy=dy, dx=dx))
     for name, chosen in (("nearest", _nearest_met), ("largest", _largest_met), ("of its colour", _like_met)):
-        yield Action(f"move to the {name} in line with it", 2.5, lambda scene, k, chosen=chosen: _moved_towards(scene, k, chosen))
+        yield Action(f"move to the {name} in line with it", 2.5, partial(_moved_towards, chosen=chosen))
     for name, (dy, dx) in SIDES.items():
-        yield Action(f"fall {name}", 2.2, lambda scene, k, dy=dy, dx=dx: _fallen(scene, k, dy, dx))
+        yield Action(f"fall {name}", 2.2, partial(_fallen, dy=dy, dx=dx))
+
+
+def _moved_by_size(scene: Scene, k: int, dy: int, dx: int) -> Effect:
+    o = scene.objects[k]
+    return _placed(scene, k, dy * o.height, dx * o.width)
 
 
 def _moved_on(scene: Scene, k: int, dy: int, dx: int, needs_object: bool) -> Effect | None:
@@ -352,7 +361,7 @@ def _moved_towards(scene: Scene, k: int, chosen: Callable[[Scene, int, Met], Met
     return _placed(scene, k, met[0][2] * met[0][0], met[0][3] * met[0][0]) if len(met) == 1 else None
 
 
-def _fallen(scene: Scene, k: int, dy: int, dx: int) -> Effect | None:
+def _fallen(scene: Scene, k: int, dy: int, dx: int) -> Effect:
     """The object where it comes to rest when all objects fall together."""
     key = f"fallen {dy} {dx}"
     if key not in scene.notes:
@@ -386,7 +395,7 @@ _TURNS: tuple[tuple[str, Callable[[Array], Array]], ...] = (
 
 def _turns() -> Iterator[Action]:
     for name, turn in _TURNS:
-        yield Action(f"{name} in its place", 3.0, lambda scene, k, turn=turn: _turned(scene, k, turn))
+        yield Action(f"{name} in its place", 3.0, partial(_turned, turn=turn))
 
 
 def _turned(scene: Scene, k: int, turn: Callable[[Array], Array]) -> Effect | None:
@@ -407,7 +416,7 @@ def _fill(painters: list[Painter]) -> Iterator[Action]:
             yield Action(
                 f"fill {area_name} with {colour_name}",
                 1.5 + cost + colour_cost,
-                lambda scene, k, cells_of=cells_of, painter=painter: _paint(cells_of(scene, k), painter(scene, k)),
+                partial(_painted, cells_of=cells_of, painter=painter),
             )
 
 
@@ -417,7 +426,7 @@ def _draw(painters: list[Painter]) -> Iterator[Action]:
             yield Action(
                 f"ray {name} its odd cell in {colour_name}",
                 2.5 + colour_cost,
-                lambda scene, k, sign=sign, painter=painter: _paint(_pointed(scene, k, sign), painter(scene, k)),
+                partial(_painted, cells_of=partial(_pointed, sign=sign), painter=painter),
             )
         for mode_name, mode_cost, mode in _RAYS:
             for number, (fan_name, fan) in enumerate(_FANS.items()):
@@ -425,9 +434,7 @@ def _draw(painters: list[Painter]) -> Iterator[Action]:
                     yield Action(
                         f"{mode_name} {fan_name} from {origin_name} in {colour_name}",
                         1.5 + mode_cost + origin_cost + colour_cost + 0.05 * number,
-                        lambda scene, k, fan=fan, mode=mode, origin=origin, painter=painter: _paint(
-                            rays(scene, k, fan, mode, origin), painter(scene, k)
-                        ),
+                        partial(_painted, cells_of=partial(rays, fan=fan, mode=mode, origin=origin), painter=painter),
                     )
 
 
@@ -443,18 +450,15 @@ def _pointed(scene: Scene, k: int, sign: int) -> Array:
 
 
 def _links(changes: Changes) -> Iterator[Action]:
-    """Links to what has a certain colour, in that colour or in one's own."""
+    """Links to what has a certain colour, in one's own or in a fixed colour."""
+    painters: list[Painter] = [p for p in _painters(changes) if p[0] == "its colour" or p[0].isdigit()]
     for target in range(COLOURS):
         for number, (fan_name, fan) in enumerate(_FANS.items()):
             if len(fan) > 1:
-                for colour in ("its colour", *changes.colours):
-                    yield Action(
-                        f"links {fan_name} to {target} in {colour}",
-                        2.5 + 0.05 * number,
-                        lambda scene, k, fan=fan, target=target, colour=colour: _paint(
-                            rays(scene, k, fan, REACH_COLOUR + target, "it"), scene.objects[k].colour if isinstance(colour, str) else colour
-                        ),
-                    )
+                cells_of = partial(rays, fan=fan, mode=REACH_COLOUR + target, origin="it")
+                for name, _, painter in painters:
+                    run = partial(_painted, cells_of=cells_of, painter=painter)
+                    yield Action(f"links {fan_name} to {target} in {name}", 2.5 + 0.05 * number, run)
 
 
 def rays(scene: Scene, k: int, fan: tuple[tuple[int, int], ...], mode: int, origin: str) -> Array:
@@ -565,7 +569,7 @@ def _middle(scene: Scene, k: int) -> Array:
 
 def _rim_depth(o: Object) -> Array:
     y, x = o.rows - o.top, o.columns - o.left
-    return np.minimum(np.minimum(y, o.height - 1 - y), np.minimum(x, o.width - 1 - x))
+    return np.asarray(np.minimum(np.minimum(y, o.height - 1 - y), np.minimum(x, o.width - 1 - x)))
 
 
 def _own_where(scene: Scene, k: int, chosen: Array) -> Array:
@@ -580,7 +584,7 @@ def _outline(scene: Scene, k: int) -> Array:
     return _background_cells(scene, ys[frame] + o.top - 1, xs[frame] + o.left - 1)
 
 
-def _around(diagonal: bool) -> Callable[[Scene, int], Array]:
+def _around(diagonal: bool) -> Cells:
     """Background cells that touch the object."""
     steps = list(DIRECTIONS.values()) if diagonal else list(SIDES.values())
 
@@ -599,7 +603,7 @@ def _outline_corners(scene: Scene, k: int) -> Array:
     return _background_cells(scene, ys, xs)
 
 
-def _parity(odd: int, from_edge: bool) -> Callable[[Scene, int], Array]:
+def _parity(odd: int, from_edge: bool) -> Cells:
     """Own cells in every other place: by row and column counted from the corner of the box together."""
 
     def cells_of(scene: Scene, k: int) -> Array:
@@ -610,7 +614,7 @@ def _parity(odd: int, from_edge: bool) -> Callable[[Scene, int], Array]:
     return cells_of
 
 
-_AREAS: tuple[tuple[str, float, Callable[[Scene, int], Array]], ...] = (
+_AREAS: tuple[tuple[str, float, Cells], ...] = (
     ("its box", 0.0, _box_fill),
     ("its holes", 0.0, _holes),
     ("the frame around it", 0.3, _outline),
@@ -630,18 +634,17 @@ _AREAS: tuple[tuple[str, float, Callable[[Scene, int], Array]], ...] = (
 
 def _copies() -> Iterator[Action]:
     for name, (dy, dx) in DIRECTIONS.items():
-        yield Action(f"copy it next to itself {name}", 2.5, lambda scene, k, dy=dy, dx=dx: _copied(scene, k, ((dy, dx),), 1, None))
-        yield Action(f"copy it again and again {name}", 2.5, lambda scene, k, dy=dy, dx=dx: _copied(scene, k, ((dy, dx),), 30, None))
-    yield Action("copy it next to itself on all sides", 2.5, lambda scene, k: _copied(scene, k, tuple(SIDES.values()), 1, None))
-    yield Action("copy it next to itself all around", 2.5, lambda scene, k: _copied(scene, k, tuple(DIRECTIONS.values()), 1, None))
+        yield Action(f"copy it next to itself {name}", 2.5, partial(_copied, steps=((dy, dx),), times=1))
+        yield Action(f"copy it again and again {name}", 2.5, partial(_copied, steps=((dy, dx),), times=30))
+    yield Action("copy it next to itself on all sides", 2.5, partial(_copied, steps=tuple(SIDES.values()), times=1))
+    yield Action("copy it next to itself all around", 2.5, partial(_copied, steps=tuple(DIRECTIONS.values()), times=1))
     for name, (dy, dx) in DIRECTIONS.items():
-        gap = lambda scene, k, dy=dy, dx=dx: _copied(scene, k, ((dy, dx),), 30, 1)  # noqa: E731
-        yield Action(f"copy it again and again {name} with gaps", 3.0, gap)
-        yield Action(f"mirror it next to itself {name}", 2.5, lambda scene, k, dy=dy, dx=dx: _mirrored(scene, k, dy, dx))
+        yield Action(f"copy it again and again {name} with gaps", 3.0, partial(_copied, steps=((dy, dx),), times=30, gap=1))
+        yield Action(f"mirror it next to itself {name}", 2.5, partial(_mirrored, dy=dy, dx=dx))
     for name, turn in _TURNS:
-        yield Action(f"add its {name} in its box", 2.5, lambda scene, k, turn=turn: _added(scene, k, turn))
-    yield Action("complete its mirror images in its box", 2.5, lambda scene, k: _symmetrised(scene, k, False))
-    yield Action("complete its quarter turns in its box", 2.5, lambda scene, k: _symmetrised(scene, k, True))
+        yield Action(f"add its {name} in its box", 2.5, partial(_added, turn=turn))
+    yield Action("complete its mirror images in its box", 2.5, partial(_symmetrised, turning=False))
+    yield Action("complete its quarter turns in its box", 2.5, partial(_symmetrised, turning=True))
 
 
 def _behind(scene: Scene, cells: Array, colours: Array) -> Effect:
@@ -656,12 +659,12 @@ def _shifted(scene: Scene, rows: Array, columns: Array, colours: Array) -> tuple
     return rows[inside] * w + columns[inside], colours[inside]
 
 
-def _copied(scene: Scene, k: int, steps: tuple[tuple[int, int], ...], times: int, gap: int | None) -> Effect:
+def _copied(scene: Scene, k: int, steps: tuple[tuple[int, int], ...], times: int, gap: int = 0) -> Effect:
     o = scene.objects[k]
     cells, colours = [], []
     for dy, dx in steps:
         for number in range(1, times + 1):
-            y, x = dy * number * (o.height + (gap or 0)), dx * number * (o.width + (gap or 0))
+            y, x = dy * number * (o.height + gap), dx * number * (o.width + gap)
             part, values = _shifted(scene, o.rows + y, o.columns + x, o.values)
             cells.append(part)
             colours.append(values)

@@ -7,6 +7,7 @@ until every changed cell of every train pair is explained. Learning again withou
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,7 +85,7 @@ def solve(task: Task) -> list[Answer]:
     held_out = 0
     for k in range(pairs if pairs > 1 else 0):
         rest = np.arange(pairs) != k
-        lesson = learn(tables, _bits([mask.ravel() for mask in changed], np.flatnonzero(rest)), rest)
+        lesson = learn(tables, _bits([mask.ravel() for mask in changed], np.flatnonzero(rest).tolist()), rest)
         held_out += bool(lesson) and _right(lesson[0], k, _bits([mask.ravel() for mask in changed], [k]))
     answers = []
     for lines in rule:
@@ -99,9 +100,9 @@ def _same(a: Grid, b: Grid) -> bool:
     return bool((a == b).all())
 
 
-def _bits(masks: list[Array], pairs: object) -> Array:
+def _bits(masks: list[Array], pairs: Iterable[int]) -> Array:
     """uint8: the cells of the masks of some pairs as bits, those of the others zero."""
-    chosen = set(pairs)  # type: ignore[call-overload]
+    chosen = set(pairs)
     return np.packbits(np.concatenate([mask if k in chosen else np.zeros_like(mask) for k, mask in enumerate(masks)]))
 
 
@@ -186,7 +187,7 @@ def _judge(effect: Effect, before: Array, after: Array, background: int) -> Arra
         if (~cleared & (after[gone] == before[gone])).any():
             return None
         right = np.concatenate([right, gone[cleared]])
-    return right
+    return np.asarray(right)
 
 
 def learn(tables: list[Table], needed: Array, pairs: Array) -> list[list[Line]]:

@@ -7,6 +7,7 @@ about rules.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,7 +142,7 @@ def scene_of(grid: Grid, background: int, labels: Array, count: int) -> Scene:
     rows, columns, owner = rows[order], columns[order], owner[order]
     bounds = np.searchsorted(owner, np.arange(count + 1))
     objects = []
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for begin, end in itertools.pairwise(bounds):
         ys, xs = rows[begin:end], columns[begin:end]
         top, left = int(ys.min()), int(xs.min())
         height, width = int(ys.max()) - top + 1, int(xs.max()) - left + 1

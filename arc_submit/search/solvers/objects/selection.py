@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from arc_submit.arc.grid import Grid, frozen, grid_id
+from arc_submit.arc.grid import MAX_SIDE, Grid, frozen, grid_id
 from arc_submit.arc.task import Pair, Task
 from arc_submit.search.answers import Answer
 from arc_submit.search.solvers import completion
@@ -180,7 +180,7 @@ def _one(result: Result, scene: Scene, passed: Array) -> Grid | None:
     return grids[0]
 
 
-# --- What can be made of an object ---------------------------------------------------------------------------------------------------------
+# --- What can be made of an object ---
 
 
 def _results(task: Task) -> Iterator[tuple[str, float, Result]]:
@@ -195,14 +195,10 @@ def _results(task: Task) -> Iterator[tuple[str, float, Result]]:
     for crop_name, crop_cost, crop in _CROPS:
         for turn_name, turn_cost, turn in _TURNS:
             yield f"{turn_name}{crop_name}", crop_cost + turn_cost, _cut(crop, turn)
-        for background in shared:
-            for colour in shared:
-                if colour != background:
-                    yield (
-                        f"{crop_name} in {colour} on {background}",
-                        crop_cost + 2.0,
-                        _cut(_two_colours(crop, colour, background), _as_it_is),
-                    )
+        for ground in shared:
+            for paint in shared:
+                if paint != ground:
+                    yield f"{crop_name} in {paint} on {ground}", crop_cost + 2.0, _cut(_two_colours(crop, paint, ground), _as_it_is)
 
 
 def _colour(scene: Scene, k: int) -> int:
@@ -220,7 +216,8 @@ def _flat(colour: Callable[[Scene, int], int], shape: tuple[int, int]) -> Result
 def _cut(crop: Result, turn: Callable[[Array], Array]) -> Result:
     def result(scene: Scene, k: int) -> Grid | None:
         grid = crop(scene, k)
-        return None if grid is None else frozen(turn(grid))
+        turned = None if grid is None else turn(grid)
+        return None if turned is None or max(turned.shape) > MAX_SIDE else frozen(turned)
 
     return result
 
@@ -273,7 +270,7 @@ def _shrunk(scene: Scene, k: int) -> Grid | None:
     if box is None:
         return None
     box = box[np.concatenate([[True], (box[1:] != box[:-1]).any(axis=1)])]
-    return box[:, np.concatenate([[True], (box[:, 1:] != box[:, :-1]).any(axis=0)])]
+    return np.asarray(box[:, np.concatenate([[True], (box[:, 1:] != box[:, :-1]).any(axis=0)])])
 
 
 def _two_colours(crop: Result, colour: int, background: int) -> Result:
@@ -309,6 +306,6 @@ _TURNS: tuple[tuple[str, float, Callable[[Array], Array]], ...] = (
     ("transposed ", 2.5, lambda a: a.T),
     ("quarter-turned ", 2.5, lambda a: np.rot90(a, -1)),
     ("counter-turned ", 2.5, lambda a: np.rot90(a)),
-    ("twice as large ", 3.0, lambda a: np.kron(a, np.ones((2, 2), np.int8)) if max(a.shape) <= 15 else a),
-    ("mirror-doubled ", 3.0, lambda a: np.concatenate([a, a[:, ::-1]], axis=1) if a.shape[1] <= 15 else a),
+    ("twice as large ", 3.0, lambda a: np.kron(a, np.ones((2, 2), np.int8))),
+    ("mirror-doubled ", 3.0, lambda a: np.concatenate([a, a[:, ::-1]], axis=1)),
 )

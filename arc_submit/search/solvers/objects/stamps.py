@@ -7,6 +7,7 @@ about when a stamp is to be used; that is for the tests of a rule.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import partial
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def stamps(task: Task, segmentation: Segmentation) -> list[Action]:
                 seen.add(key)
                 cells = int((patch >= 0).sum())
                 name = f"stamp {cells} cells{' on background' if behind else ''}"
-                out.append(Action(name, 4.0 + 0.1 * cells + 0.5 * behind, lambda s, k, p=patch, b=behind: _stamped(s, k, p, b)))
+                out.append(Action(name, 4.0 + 0.1 * cells + 0.5 * behind, partial(_stamped, patch=patch, behind=behind)))
     return out
 
 

@@ -5,7 +5,9 @@ Knows nothing about how objects are changed; every candidate is judged on all tr
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -132,7 +134,7 @@ def _counts(task: Task, segmentation: Segmentation) -> Iterator[Candidate]:
 
 def _how_many(scenes: tuple[Scene, ...], passed: Array) -> list[int]:
     starts = np.concatenate([[0], np.cumsum([len(scene.objects) for scene in scenes])])
-    return [int(passed[a:b].sum()) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    return [int(passed[a:b].sum()) for a, b in itertools.pairwise(starts)]
 
 
 def _fills(outputs: list[Grid]) -> Iterator[tuple[str, float, Callable[[int], Grid | None]]]:
@@ -145,24 +147,25 @@ def _fills(outputs: list[Grid]) -> Iterator[tuple[str, float, Callable[[int], Gr
         yield "a column", 0.5, lambda n: _full(n, 1, colour)
         yield "a square", 1.0, lambda n: _full(n, n, colour)
     elif len(colours) == 2 and len(shapes) == 1:
-        h, w = outputs[0].shape
+        shape = (outputs[0].shape[0], outputs[0].shape[1])
+        places = np.arange(outputs[0].size)
+        orders = (
+            ("cells in reading order", places),
+            ("every other cell", places[::2]),
+            ("cells by column", places.reshape(shape).T.ravel()),
+            ("cells of the diagonal", places[:: shape[1] + 1]),
+        )
         for colour in sorted(colours):
             other = (colours - {colour}).pop()
-            for name, cells in (("cells in reading order", np.arange(h * w)), ("every other cell", np.arange(0, h * w, 2))):
-                yield name, 1.0, lambda n, c=colour, o=other, cells=cells: _first_cells((h, w), cells[:n], c, o)
-            yield (
-                "cells by column",
-                1.0,
-                lambda n, c=colour, o=other: _first_cells((h, w), np.arange(h * w).reshape(h, w).T.ravel()[:n], c, o),
-            )
-            yield "cells of the diagonal", 1.0, lambda n, c=colour, o=other: _first_cells((h, w), np.arange(0, h * w, w + 1)[:n], c, o)
+            for name, cells in orders:
+                yield name, 1.0, partial(_first_cells, shape=shape, cells=cells, colour=colour, other=other)
 
 
 def _full(h: int, w: int, colour: int) -> Grid | None:
     return frozen(np.full((h, w), colour)) if 0 < h <= MAX_SIDE and 0 < w <= MAX_SIDE else None
 
 
-def _first_cells(shape: tuple[int, int], cells: Array, colour: int, other: int) -> Grid:
+def _first_cells(count: int, shape: tuple[int, int], cells: Array, colour: int, other: int) -> Grid:
     grid = np.full(shape, other)
-    grid.ravel()[cells] = colour
+    grid.ravel()[cells[:count]] = colour
     return frozen(grid)

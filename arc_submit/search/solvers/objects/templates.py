@@ -1,7 +1,7 @@
 """Templates: an object of several colours, of which other places of the grid show only some cells, completed there.
 
-The template may be turned, mirrored and made larger on its way, and one of its colours may be that of the place instead of its own. Which of
-these are allowed is what the train pairs decide.
+The template may be turned, mirrored and made larger on its way, and one of its colours may be that of the place instead of its own. Which
+of these are allowed is what the train pairs decide.
 """
 
 from __future__ import annotations
