@@ -25,6 +25,7 @@ from arc_submit.search.store import Array
 MAX_LINES = 4
 MAX_CANDIDATES = 400  # lines whose cells are worked out in one round
 MAX_EFFECTS = 60_000  # effects worked out for a task
+MAX_BYTES = 100_000_000  # that the tables of a task may take
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,15 @@ class Line:
 
 
 class Budget:
-    """Effects that may still be worked out."""
+    """Effects that may still be worked out, and bytes that may still be kept."""
 
-    def __init__(self, effects: int = MAX_EFFECTS):
-        self.left = effects
+    def __init__(self, effects: int = MAX_EFFECTS, size: int = MAX_BYTES):
+        self.effects = effects
+        self.bytes = size
+
+    @property
+    def spent(self) -> bool:
+        return self.effects < 0 or self.bytes < 0
 
 
 def solve(task: Task) -> list[Answer]:
@@ -138,7 +144,8 @@ def _table(task: Task, segmentation: Segmentation, budget: Budget) -> Table | No
     owner = np.concatenate([np.full(len(scene.objects), k) for k, scene in enumerate(scenes[:pairs])])
     outputs = [pair.output.ravel() for pair in task.train]
     inputs = [pair.input.ravel() for pair in task.train]
-    # The pair with fewest objects is looked at first: an action of no use there is of no use.
+    # The pairs with fewest objects are looked at first: an action that is of no use in two pairs is given up, except recolouring, where
+    # each pair may show another colour.
     order = sorted(range(pairs), key=lambda k: len(scenes[k].objects))
     first = np.concatenate([[0], np.cumsum([len(scene.objects) for scene in scenes])])
     kept, wrongs, gains, cells = [], [], [], []
@@ -146,7 +153,7 @@ def _table(task: Task, segmentation: Segmentation, budget: Budget) -> Table | No
         wrong, gain = np.zeros(len(owner), np.bool_), np.zeros(len(owner), np.int64)
         explained = np.zeros((len(owner), starts[-1]), np.bool_)
         for place, k in enumerate(order):
-            budget.left -= len(scenes[k].objects)
+            budget.effects -= len(scenes[k].objects)
             for number in range(len(scenes[k].objects)):
                 effect = action.run(scenes[k], number)
                 if effect is None:
@@ -160,13 +167,14 @@ def _table(task: Task, segmentation: Segmentation, budget: Budget) -> Table | No
                     explained[index, starts[k] + right] = True
             if place == 1 and not gain.any() and not action.name.startswith("recolour"):
                 break
-        if budget.left < 0:
-            return None
         if gain.any():
             kept.append(action)
             wrongs.append(wrong)
             gains.append(gain)
             cells.append(np.packbits(explained, axis=1))
+            budget.bytes -= cells[-1].nbytes
+        if budget.spent:
+            return None
     if not kept:
         return None
     return Table(segmentation, make_tests(scenes, pairs), tuple(kept), owner, np.stack(wrongs), np.stack(gains), np.stack(cells))
