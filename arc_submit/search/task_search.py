@@ -18,15 +18,16 @@ from arc_submit.search.programs import Effort
 from arc_submit.search.ranking import Ranked
 from arc_submit.search.ranking import rank as rank_together
 from arc_submit.search.reductions import Reduction, reductions
-from arc_submit.search.solvers import cells, completion, outer
+from arc_submit.search.solvers import cells, completion, objects, outer, pieces, scan
 
 EFFORTS = {
     "quick": Effort(work=30_000_000, size_work=5_000_000, pieces=20_000),
     "normal": Effort(work=200_000_000, size_work=10_000_000, pieces=40_000),
     "long": Effort(work=1_000_000_000, size_work=50_000_000, pieces=80_000, sizes=3),
 }
-SOLVERS = ("completion", "cells", "reduced", "outer", "programs", "mirrored")
+SOLVERS = ("completion", "cells", "scan", "pieces", "objects", "reduced", "outer", "programs", "mirrored")
 _REDUCED_SHARE = 8  # a restated task is smaller: it gets an eighth of the work
+_REDUCED_SMALL = ("completion", "cells")  # cheap enough to be asked again for every restatement
 _MIRRORED_SHARE = 3  # for each mirror
 
 
@@ -55,15 +56,21 @@ def search_task(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS, ke
 
 def batches(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS) -> Iterator[list[Answer]]:
     """Answers as they are found, in batches; a later batch may hold better ones."""
-    small: dict[str, Callable[[Task], list[Answer]]] = {"completion": completion.solve, "cells": cells.solve}
+    small: dict[str, Callable[[Task], list[Answer]]] = {
+        "completion": completion.solve,
+        "cells": cells.solve,
+        "scan": scan.solve,
+        "pieces": pieces.solve,
+        "objects": objects.solve,
+    }
     for name, solve in small.items():
         if name in solvers:
             yield solve(task)
     if "reduced" in solvers:
         for reduction in reductions(task):
             lesser = replace(effort, work=effort.work // _REDUCED_SHARE, size_work=effort.size_work // _REDUCED_SHARE)
-            for solve in small.values():
-                yield _lifted(reduction, solve(reduction.task))
+            for name in _REDUCED_SMALL:
+                yield _lifted(reduction, small[name](reduction.task))
             for batch in programs.solve(reduction.task, lesser):
                 yield _lifted(reduction, batch)
     if "outer" in solvers:
