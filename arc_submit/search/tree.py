@@ -13,6 +13,7 @@ from arc_submit.search.jit import jit
 from arc_submit.search.store import Array
 
 VALUES = 64  # feature values are clipped to 0..63
+COPIES = 8  # copied columns that a node weighs when it looks for a split; its leaf may copy any
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,12 @@ def fit(features: Array, labels: Array, copied: Array, allowed: Array, max_nodes
         copied: int64, the columns that a leaf may copy.
         allowed: bool (columns,), the columns that a split may use.
     """
+    copied = _first_of_equal(features, copied)
     options = np.empty((len(labels), 10 + len(copied)), np.bool_)
     options[:, :10] = labels[:, None] == np.arange(10)
     options[:, 10:] = features[:, copied] == labels[:, None]
-    nodes, count, errors = _grow(features, options, np.flatnonzero(allowed), max_nodes)
+    columns = _first_of_equal(features, np.flatnonzero(allowed))
+    nodes, count, errors = _grow(features, options, columns, max_nodes)
     nodes = nodes[:count]
     copies = nodes[:, 4] >= 10
     nodes[copies, 4] = 10 + copied[nodes[copies, 4] - 10]
@@ -55,6 +58,14 @@ def fit(features: Array, labels: Array, copied: Array, allowed: Array, max_nodes
 def predict(tree: Tree, features: Array) -> Array:
     """int64 (rows,): a colour for each row."""
     return np.asarray(_walk(tree.nodes, features))
+
+
+def _first_of_equal(features: Array, columns: Array) -> Array:
+    """Of columns that hold the same values in every row only the first, which is the plainest."""
+    first: dict[bytes, int] = {}
+    for column in columns:
+        first.setdefault(features[:, column].tobytes(), int(column))
+    return np.array(list(first.values()), dtype=np.int64)
 
 
 @jit
@@ -68,6 +79,35 @@ def _best_option(totals: Array) -> int:
 
 
 @jit
+def _contenders(options: Array, rows: Array, totals: Array) -> Array:
+    """The options worth weighing in a node: its colours, and the copies that hit most of what its commonest colour misses."""
+    count = options.shape[1]
+    commonest = totals[:10].argmax()
+    gains = np.zeros(count, np.int64)
+    for row in rows:
+        if not options[row, commonest]:
+            for o in range(10, count):
+                gains[o] += options[row, o]
+    chosen = np.empty(10 + COPIES, np.int64)
+    n = 0
+    for o in range(10):
+        if totals[o] > 0:
+            chosen[n] = o
+            n += 1
+    for _ in range(COPIES):
+        best = -1
+        for o in range(10, count):
+            if gains[o] >= 0 and (best < 0 or gains[o] > gains[best] or (gains[o] == gains[best] and totals[o] > totals[best])):
+                best = o
+        if best < 0:
+            break
+        gains[best] = -1
+        chosen[n] = best
+        n += 1
+    return chosen[:n].copy()
+
+
+@jit
 def _grow(features: Array, options: Array, columns: Array, max_nodes: int) -> tuple[Array, int, int]:
     rows, count = options.shape
     nodes = np.full((max_nodes + 2, 5), -1, np.int64)
@@ -75,8 +115,9 @@ def _grow(features: Array, options: Array, columns: Array, max_nodes: int) -> tu
     spans = np.zeros((max_nodes + 2, 2), np.int64)
     spans[0, 1] = rows
     used, todo, errors = 1, 0, 0
-    hist = np.zeros((VALUES, count), np.int64)
+    hist = np.zeros((VALUES, 10 + COPIES), np.int64)
     sizes = np.zeros(VALUES, np.int64)
+    left = np.zeros(10 + COPIES, np.int64)
     while todo < used:
         node = todo
         todo += 1
@@ -90,17 +131,23 @@ def _grow(features: Array, options: Array, columns: Array, max_nodes: int) -> tu
         if missing == 0 or used + 2 > max_nodes:
             errors += missing
             continue
+        kept = order[begin:end].copy()
+        chosen = _contenders(options, kept, totals)
+        n = len(chosen)
+        hits = np.empty((end - begin, n), np.int64)
+        for r in range(end - begin):
+            for k in range(n):
+                hits[r, k] = options[kept[r], chosen[k]]
         best_column, best_value, best_score = -1, 0, -1.0
-        left = np.zeros(count, np.int64)
         for column in columns:
-            hist[:] = 0
+            hist[:, :n] = 0
             sizes[:] = 0
-            for r in range(begin, end):
-                value = features[order[r], column]
+            for r in range(end - begin):
+                value = features[kept[r], column]
                 sizes[value] += 1
-                for o in range(count):
-                    hist[value, o] += options[order[r], o]
-            left[:] = 0
+                for k in range(n):
+                    hist[value, k] += hits[r, k]
+            left[:n] = 0
             left_size = 0
             for value in range(VALUES - 1):
                 if sizes[value] == 0:
@@ -110,12 +157,12 @@ def _grow(features: Array, options: Array, columns: Array, max_nodes: int) -> tu
                     break
                 left_best, right_best, purity = 0, 0, 0.0
                 right_size = end - begin - left_size
-                for o in range(count):
-                    left[o] += hist[value, o]
-                    rest = totals[o] - left[o]
-                    left_best, right_best = max(left_best, left[o]), max(right_best, rest)
-                    if o < 10:
-                        purity += left[o] * left[o] / left_size + rest * rest / right_size
+                for k in range(n):
+                    left[k] += hist[value, k]
+                    rest = totals[chosen[k]] - left[k]
+                    left_best, right_best = max(left_best, left[k]), max(right_best, rest)
+                    if chosen[k] < 10:
+                        purity += left[k] * left[k] / left_size + rest * rest / right_size
                 score = left_best + right_best + 0.3 * purity
                 # The first column wins ties: columns come in the order of how plain they are.
                 if score > best_score + 1e-9:
@@ -124,7 +171,6 @@ def _grow(features: Array, options: Array, columns: Array, max_nodes: int) -> tu
             errors += missing
             continue
         split = begin
-        kept = order[begin:end].copy()
         for r in kept:
             if features[r, best_column] <= best_value:
                 order[split] = r
