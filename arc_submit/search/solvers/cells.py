@@ -6,13 +6,15 @@ fits all train pairs by construction, so what counts as explained is what it pre
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from arc_submit.arc.grid import Grid, frozen, same_grid
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import Answer
+from arc_submit.search.colours import recolourings
 from arc_submit.search.features import Columns, cell_features
 from arc_submit.search.store import Array
 from arc_submit.search.tree import Tree, fit, predict
@@ -20,6 +22,7 @@ from arc_submit.search.tree import Tree, fit, predict
 NAME = "cells"
 TREES = 7
 MAX_ROWS_WITH_VIEWS = 3000
+_GROUPS = (("near", "lines"), ("near", "parts"), ("near", "parts", "lines"), ("near", "mirrors", "panels", "periods"))
 MAX_ROWS = 12_000  # cells of all train outputs; a larger task would take minutes and be learned no better
 
 
@@ -31,15 +34,37 @@ class Table:
     shape: tuple[int, int]
     names: tuple[str, ...]
     colours: Array
+    groups: tuple[str, ...]
+
+    def only(self, groups: Sequence[str]) -> Table:
+        """The columns of some groups."""
+        kept = [k for k, group in enumerate(self.groups) if group in groups]
+        names = tuple(self.names[k] for k in kept)
+        return Table(self.features[:, kept], self.shape, names, self.colours[kept], tuple(self.groups[k] for k in kept))
 
 
 def solve(task: Task) -> list[Answer]:
-    """At most two answers for each test input: of the forest, and of its first tree where it differs."""
+    """Answers of a forest, of its first tree where it differs, and of forests that may use only some of the features."""
+    answers: list[Answer] = []
+    for version in recolourings(task):
+        for answer in _solve_version(version.task):
+            text = f"{version.name}: {answer.program}" if version.name else answer.program
+            answers.append(replace(answer, grid=version.undo(answer.test, answer.grid), program=text, cost=answer.cost + version.cost))
+    return answers
+
+
+def _solve_version(task: Task) -> list[Answer]:
     inputs = [pair.input for pair in task.train] + list(task.tests)
     outputs = [pair.output for pair in task.train]
-    for tables in (_same_size(inputs, outputs), _multiple(inputs, outputs), _panels(inputs, outputs)):
+    tables = _same_size(inputs, outputs)
+    if tables is not None:
+        answers = answers_from_tables(task, tables) + _with_views(task)
+        for groups in _GROUPS:
+            answers += answers_from_tables(task, [table.only(groups) for table in tables])
+        return answers
+    for tables in (_multiple(inputs, outputs), _panels(inputs, outputs)):
         if tables is not None:
-            return answers_from_tables(task, tables) + (_with_views(task) if tables[0].shape == inputs[0].shape else [])
+            return answers_from_tables(task, tables)
     return []
 
 
@@ -118,7 +143,7 @@ def _vote(trees: list[Tree], table: Table) -> Grid:
 
 def make_table(columns: Columns) -> Table:
     """The columns of one example as rows of features."""
-    return Table(columns.matrix(), columns.shape, tuple(columns.names), np.array(columns.colours))
+    return Table(columns.matrix(), columns.shape, tuple(columns.names), np.array(columns.colours), tuple(columns.groups))
 
 
 def _same_size(inputs: list[Grid], outputs: list[Grid]) -> list[Table] | None:
