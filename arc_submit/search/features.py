@@ -251,6 +251,8 @@ def _places(out: Columns, grid: Grid) -> None:
         out.add(f"column_mod_{modulus}", columns % modulus)
         out.add(f"sum_mod_{modulus}", (rows + columns) % modulus)
         out.add(f"difference_mod_{modulus}", (rows - columns) % modulus)
+    out.add("row_middle", np.abs(2 * rows - h + 1))
+    out.add("column_middle", np.abs(2 * columns - w + 1))
     out.add("to_edge", np.minimum(np.minimum(rows, h - 1 - rows), np.minimum(columns, w - 1 - columns)))
     out.add("diagonal", np.abs(rows - columns))
     out.add("other_diagonal", np.abs(rows + columns - (w - 1)))
@@ -327,10 +329,15 @@ def _panels(out: Columns, grid: Grid) -> None:
     repeats = np.array([names.count(name) for name in names])
     add("repeats", repeats[number])
     add("odd_one", stack[int(repeats.argmin())][i, j], True)
+    fewest = (counts > 0).sum(axis=1)
+    add("fewest_colours", stack[int(fewest.argmin())][i, j], True)
     # A panel as large as the grid of panels may be the map of them.
     same = (height, width) == (len(spans_i), len(spans_j))
     where_i, where_j = np.minimum(rows, height - 1), np.minimum(columns, width - 1)
     add("map", stack[by_count[0]][where_i, where_j] if same else np.zeros(grid.shape), True)
+    add("emptiest_map", stack[by_count[-1]][where_i, where_j] if same else np.zeros(grid.shape), True)
+    add("odd_map", stack[int(repeats.argmin())][where_i, where_j] if same else np.zeros(grid.shape), True)
+    add("fewest_map", stack[int(fewest.argmin())][where_i, where_j] if same else np.zeros(grid.shape), True)
     squared = stack[number, where_i, where_j] if same else np.zeros(grid.shape)
     add("own_map", squared, True)
     add("in_row", np.stack([counts[k * len(spans_j) : (k + 1) * len(spans_j)].sum(axis=0).argmax() for k in range(len(spans_i))])[
@@ -370,6 +377,13 @@ def _periods(out: Columns, grid: Grid) -> None:
         out.add(f"tile_{name}", votes, True)
         out.add(f"tile_{name}_differs", votes != grid)
         out.add(f"tile_{name}_size", np.full(grid.shape, p * q))
+    rows, columns = np.indices(grid.shape)
+    for name, along in (("row", rows), ("column", columns), ("sum", rows + columns), ("difference", rows - columns)):
+        for modulus in (2, 3, 4):
+            counts = np.zeros((modulus, COLOURS), np.int64)
+            np.add.at(counts, (along % modulus, grid), 1)
+            counts[:, 0] = 0
+            out.add(f"stripe_{name}_{modulus}", counts.argmax(axis=1)[along % modulus], True)
 
 
 @jit

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from arc_submit.arc.grid import Grid, frozen, same_grid
+from arc_submit.arc.grid import COLOURS, Grid, frozen, same_grid
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import Answer
-from arc_submit.search.colours import recolourings
+from arc_submit.search.colours import IDENTITY, Recoloured, recolourings
 from arc_submit.search.features import Columns, cell_features
 from arc_submit.search.store import Array
-from arc_submit.search.tree import Tree, fit, predict
+from arc_submit.search.tree import VALUES, Tree, fit, predict
 
 NAME = "cells"
 TREES = 7
@@ -43,10 +43,21 @@ class Table:
         return Table(self.features[:, kept], self.shape, names, self.colours[kept], tuple(self.groups[k] for k in kept))
 
 
+@dataclass(frozen=True)
+class Forest:
+    """Trees that vote, and the colours (bool (10,)) that no train pair changes, which need no vote."""
+
+    trees: list[Tree]
+    fixed: Array
+
+
 def solve(task: Task) -> list[Answer]:
     """Answers of a forest, of its first tree where it differs, and of forests that may use only some of the features."""
     answers: list[Answer] = []
-    for version in recolourings(task):
+    versions = recolourings(task)
+    if all(version.name for version in versions):
+        versions.append(Recoloured(task, (IDENTITY,) * len(task.tests), "", 0))
+    for version in versions:
         for answer in _solve_version(version.task):
             text = f"{version.name}: {answer.program}" if version.name else answer.program
             answers.append(replace(answer, grid=version.undo(answer.test, answer.grid), program=text, cost=answer.cost + version.cost))
@@ -58,7 +69,7 @@ def _solve_version(task: Task) -> list[Answer]:
     outputs = [pair.output for pair in task.train]
     tables = _same_size(inputs, outputs)
     if tables is not None:
-        answers = answers_from_tables(task, tables) + _with_views(task)
+        answers = answers_from_tables(task, tables) + _with_views(task) + answers_from_tables(task, tables, True)
         for groups in _GROUPS:
             answers += answers_from_tables(task, [table.only(groups) for table in tables])
         return answers
@@ -79,14 +90,14 @@ def _with_views(task: Task) -> list[Answer]:
     held_out = 0
     for k in range(pairs if pairs > 1 else 0):
         rest = [i for i in range(8 * pairs) if i // 8 != k]
-        trees = _forest([tables[i] for i in rest], [outputs[i] for i in rest], 1)
-        held_out += same_grid(_vote(trees, tables[8 * k]), task.train[k].output)
+        forest = fit_forest([tables[i] for i in rest], [outputs[i] for i in rest], 1)
+        held_out += same_grid(_vote(forest, tables[8 * k]), task.train[k].output)
     if held_out == 0:
         return []
-    trees = _forest(tables[: 8 * pairs], outputs, 3)
-    text = f"in all orientations: {_describe(trees[0], tables[0])}"
-    cost = 25 + 4 * trees[0].leaves
-    return [Answer(k, _vote(trees, table), NAME, text, held_out / pairs, cost) for k, table in enumerate(tables[8 * pairs :])]
+    forest = fit_forest(tables[: 8 * pairs], outputs, 3)
+    text = f"in all orientations: {describe(forest.trees[0], tables[0])}"
+    cost = 25 + 4 * forest.trees[0].leaves
+    return [Answer(k, _vote(forest, table), NAME, text, held_out / pairs, cost) for k, table in enumerate(tables[8 * pairs :])]
 
 
 def _turned(grid: Grid, k: int) -> Grid:
@@ -94,35 +105,46 @@ def _turned(grid: Grid, k: int) -> Grid:
     return frozen(out if k < 4 else out.T)
 
 
-def answers_from_tables(task: Task, tables: list[Table]) -> list[Answer]:
+def answers_from_tables(task: Task, tables: list[Table], only_changing: bool = False) -> list[Answer]:
     """Answers of a forest learned from one table per example, train pairs first."""
     outputs = [pair.output for pair in task.train]
     pairs = len(outputs)
     if sum(grid.size for grid in outputs) > MAX_ROWS:
         return []
-    whole = _forest(tables[:pairs], outputs)
-    if whole[0].errors:
+    whole = fit_forest(tables[:pairs], outputs, TREES, only_changing)
+    first = whole.trees[0]
+    if first.errors:
         return []
     # The fair test: is each pair predicted by the rule that the other pairs teach?
     held_out = 0
     for k in range(pairs if pairs > 1 else 0):
         rest = [i for i in range(pairs) if i != k]
-        trees = _forest([tables[i] for i in rest], [outputs[i] for i in rest])
-        held_out += same_grid(_vote(trees, tables[k]), outputs[k])
+        forest = fit_forest([tables[i] for i in rest], [outputs[i] for i in rest], TREES, only_changing)
+        held_out += same_grid(_vote(forest, tables[k]), outputs[k])
     answers = []
-    text = _describe(whole[0], tables[0])
+    text = describe(first, tables[0])
     for test, table in enumerate(tables[pairs:]):
-        for trees in (whole, whole[:1]):
-            grid = _vote(trees, table)
-            cost = 25 + 4 * whole[0].leaves + (0 if trees is whole else 10)
-            answers.append(Answer(test, grid, NAME, text, held_out / pairs, cost))
+        for forest in (whole, Forest([first], whole.fixed)):
+            cost = 25 + 4 * first.leaves + (0 if forest is whole else 10)
+            answers.append(Answer(test, _vote(forest, table), NAME, text, held_out / pairs, cost))
     return answers
 
 
-def _forest(tables: list[Table], outputs: list[Grid], count: int = TREES) -> list[Tree]:
-    """The first tree may use every column, the others a random two thirds each; the seed is fixed."""
+def fit_forest(tables: list[Table], outputs: list[Grid], count: int = TREES, only_changing: bool = False) -> Forest:
+    """The first tree may use every column, the others a random two thirds each; the seed is fixed.
+
+    Args:
+        only_changing: learn nothing from cells whose colour no pair changes, and leave such cells alone.
+    """
     features = np.concatenate([table.features for table in tables])
     labels = np.concatenate([grid.ravel() for grid in outputs]).astype(np.int64)
+    fixed = np.zeros(COLOURS, np.bool_)
+    if tables[0].names[0] == "colour" and only_changing:
+        fixed[features[:, 0]] = True
+        fixed[features[features[:, 0] != labels, 0]] = False
+        told = ~fixed[features[:, 0]]
+        if told.any():
+            features, labels = features[told], labels[told]
     copied = np.flatnonzero(tables[0].colours)
     rng = np.random.default_rng(0)
     # Columns that never vary cannot split.
@@ -130,15 +152,19 @@ def _forest(tables: list[Table], outputs: list[Grid], count: int = TREES) -> lis
     trees = [fit(features, labels, copied, varying)]
     for _ in range(count - 1):
         trees.append(fit(features, labels, copied, varying & (rng.random(features.shape[1]) < 0.67)))
-    return trees
+    return Forest(trees, fixed)
 
 
-def _vote(trees: list[Tree], table: Table) -> Grid:
+def _vote(forest: Forest, table: Table) -> Grid:
     votes = np.zeros((len(table.features), 11), np.int64)
-    for k, tree in enumerate(trees):
+    for k, tree in enumerate(forest.trees):
         # The first tree decides ties.
         votes[np.arange(len(votes)), predict(tree, table.features)] += 2 if k else 3
-    return frozen(votes[:, :10].argmax(axis=1).reshape(table.shape))
+    out = votes[:, :10].argmax(axis=1)
+    if forest.fixed.any():
+        colour = table.features[:, 0]
+        out = np.where(forest.fixed[colour], colour, out)
+    return frozen(out.reshape(table.shape))
 
 
 def make_table(columns: Columns) -> Table:
@@ -223,14 +249,15 @@ def _cut(grid: Grid, rows: int, columns: int) -> list[Grid] | None:
     return [grid[y : y + height, x : x + width] for y, x in places]
 
 
-def _describe(tree: Tree, table: Table) -> str:
+def describe(tree: Tree, table: Table) -> str:
     """The tree as nested conditions, cut at a length a person would read."""
 
     def walk(node: int) -> str:
-        feature, threshold, left, right, option = (int(v) for v in tree.nodes[node])
+        feature, test, left, right, option = (int(v) for v in tree.nodes[node])
         if feature < 0:
             return str(option) if option < 10 else table.names[option - 10]
-        return f"({table.names[feature]} <= {threshold} ? {walk(left)} : {walk(right)})"
+        relation = f"<= {test}" if test < VALUES else f"= {test - VALUES}"
+        return f"({table.names[feature]} {relation} ? {walk(left)} : {walk(right)})"
 
     text = walk(0)
     return text if len(text) <= 400 else f"{text[:380]}... ({tree.leaves} leaves)"
