@@ -276,6 +276,7 @@ def _whole(out: Columns, grid: Grid) -> None:
     picked = [order[0] if order else 0, order[1] if len(order) > 1 else 0, order[-1] if order else 0]
     for name, colour in zip(("commonest", "second", "rarest"), picked, strict=True):
         out.add(f"grid_{name}", np.full(grid.shape, colour), True)
+        out.add(f"is_{name}", grid == colour)
     out.add("grid_colours", np.full(grid.shape, len(order)))
     for name, (i, j) in (("top_left", (0, 0)), ("top_right", (0, -1)), ("bottom_left", (-1, 0)), ("bottom_right", (-1, -1))):
         out.add(f"corner_{name}", np.full(grid.shape, grid[i, j]), True)

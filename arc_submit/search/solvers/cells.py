@@ -6,16 +6,17 @@ fits all train pairs by construction, so what counts as explained is what it pre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from arc_submit.arc.grid import COLOURS, Grid, frozen, same_grid
+from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, frozen, grid_id, same_grid
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import Answer
 from arc_submit.search.colours import IDENTITY, Recoloured, recolourings
-from arc_submit.search.features import Columns, cell_features
+from arc_submit.search.crops import crops
+from arc_submit.search.features import Columns, cell_features, find_panels
 from arc_submit.search.store import Array
 from arc_submit.search.tree import VALUES, Tree, fit, predict
 
@@ -23,6 +24,7 @@ NAME = "cells"
 TREES = 7
 MAX_ROWS_WITH_VIEWS = 3000
 _GROUPS = (("near", "lines"), ("near", "parts"), ("near", "parts", "lines"), ("near", "mirrors", "panels", "periods"))
+MAX_CROPS = 3
 MAX_ROWS = 12_000  # cells of all train outputs; a larger task would take minutes and be learned no better
 
 
@@ -73,10 +75,90 @@ def _solve_version(task: Task) -> list[Answer]:
         for groups in _GROUPS:
             answers += answers_from_tables(task, [table.only(groups) for table in tables])
         return answers
-    for tables in (_multiple(inputs, outputs), _panels(inputs, outputs)):
+    answers = []
+    for name, tables in (
+        ("", _multiple(inputs, outputs)),
+        ("", _panels(inputs, outputs)),
+        ("one cell for each panel: ", _summary(inputs, outputs)),
+        *_cropped(inputs, outputs),
+    ):
         if tables is not None:
-            return answers_from_tables(task, tables)
-    return []
+            cost = 4 if name else 0
+            found = answers_from_tables(task, tables)
+            answers += [replace(answer, program=name + answer.program, cost=answer.cost + cost) for answer in found]
+    return answers
+
+
+def _cropped(inputs: list[Grid], outputs: list[Grid]) -> list[tuple[str, list[Table]]]:
+    """The plainest crops that have every output's size: the output is such a crop with some cells changed."""
+    found: list[tuple[str, list[Table]]] = []
+    seen: list[list[bytes]] = []
+    for name, crop in crops():
+        cut: list[Grid] = []
+        for k, grid in enumerate(inputs):
+            part = crop(grid)
+            if part is None or (k < len(outputs) and part.shape != outputs[k].shape):
+                break
+            cut.append(part)
+        ids = [grid_id(grid) for grid in cut]
+        if len(cut) == len(inputs) and ids not in seen:
+            seen.append(ids)
+            found.append((f"{name}: ", [make_table(cell_features(grid)) for grid in cut]))
+        if len(found) == MAX_CROPS:
+            break
+    return found
+
+
+def _summary(inputs: list[Grid], outputs: list[Grid]) -> list[Table] | None:
+    """One output cell for each panel between lines, or for each equal block of the input."""
+    found = [find_panels(grid) for grid in inputs]
+    spans = [(panels[0], panels[1]) for panels in found if panels is not None]
+    if len(spans) < len(inputs) or any((len(i), len(j)) != out.shape for (i, j), out in zip(spans, outputs, strict=False)):
+        blocks = {(a.shape[0] / b.shape[0], a.shape[1] / b.shape[1]) for a, b in zip(inputs, outputs, strict=False)}
+        height, width = blocks.pop()
+        if blocks or height % 1 or width % 1 or height * width <= 1 or any(g.shape[0] % height or g.shape[1] % width for g in inputs):
+            return None
+        k, m = int(height), int(width)
+        spans = [
+            ([(y, y + k) for y in range(0, g.shape[0], k)], [(x, x + m) for x in range(0, g.shape[1], m)]) for g in inputs
+        ]
+    if any(max(len(i), len(j)) > MAX_SIDE for i, j in spans):
+        return None
+    return [_summary_table(grid, i, j) for grid, (i, j) in zip(inputs, spans, strict=True)]
+
+
+def _summary_table(grid: Grid, rows: list[tuple[int, int]], columns: list[tuple[int, int]]) -> Table:
+    panels = [grid[a:b, c:d] for a, b in rows for c, d in columns]
+    shape = (len(rows), len(columns))
+    out = Columns(shape)
+    counts = np.stack([np.bincount(panel.ravel(), minlength=COLOURS) for panel in panels])
+    painted = counts.copy()
+    painted[:, 0] = 0
+    total = painted.sum(axis=1)
+    names = [panel.tobytes() for panel in panels]
+
+    def add(name: str, values: object, is_colour: bool = False) -> None:
+        out.add(name, np.array(values, dtype=np.int64).reshape(shape), is_colour)
+
+    add("panel_commonest", painted.argmax(axis=1), True)
+    add("panel_rarest", np.where(painted > 0, painted, 10**6).argmin(axis=1) * (total > 0), True)
+    add("panel_commonest_of_all", counts.argmax(axis=1), True)
+    add("panel_painted", total)
+    add("panel_colours", (painted > 0).sum(axis=1))
+    add("panel_more_painted", (total[None, :] > total[:, None]).sum(axis=1))
+    add("panel_less_painted", (total[None, :] < total[:, None]).sum(axis=1))
+    add("panel_repeats", [names.count(name) for name in names])
+    add("panel_mirrored", [bool((p == p[:, ::-1]).all()) + 2 * bool((p == p[::-1]).all()) for p in panels])
+    for name, (i, j) in (("top_left", (0, 0)), ("top_right", (0, -1)), ("bottom_left", (-1, 0)), ("bottom_right", (-1, -1))):
+        add(f"panel_{name}", [panel[i, j] for panel in panels], True)
+    add("panel_middle", [panel[panel.shape[0] // 2, panel.shape[1] // 2] for panel in panels], True)
+    for colour in range(COLOURS):
+        add(f"panel_cells_of_{colour}", counts[:, colour])
+    for name, summary in (("shown", painted.argmax(axis=1)), ("full", np.where(counts.max(axis=1) == total, painted.argmax(axis=1), 0))):
+        seen = cell_features(frozen(summary.reshape(shape)))
+        for key, values, is_colour in zip(seen.names, seen.values, seen.colours, strict=True):
+            out.add(f"{name}_{key}", values, is_colour)
+    return make_table(out)
 
 
 def _with_views(task: Task) -> list[Answer]:
@@ -180,32 +262,53 @@ def _same_size(inputs: list[Grid], outputs: list[Grid]) -> list[Table] | None:
 
 def _multiple(inputs: list[Grid], outputs: list[Grid]) -> list[Table] | None:
     """The output is a whole multiple of the input: each cell sees the cell it would be scaled from and the one it would be tiled from."""
-    times = {(b.shape[0] / a.shape[0], b.shape[1] / a.shape[1]) for a, b in zip(inputs, outputs, strict=False)}
-    if len(times) != 1:
-        return None
-    rows, columns = times.pop()
-    if rows % 1 or columns % 1 or rows * columns == 1:
+    times = _multiples(inputs, outputs)
+    if times is None:
         return None
     tables = []
-    for grid in inputs:
+    square = all(grid.shape[0] == grid.shape[1] for grid in inputs)
+    for grid, (rows, columns) in zip(inputs, times, strict=True):
         h, w = grid.shape
-        i, j = np.indices((h * int(rows), w * int(columns)))
-        if max(i.shape) > 30:
+        if max(h * rows, w * columns) > MAX_SIDE:
             return None
+        i, j = np.indices((h * rows, w * columns))
         out = Columns((i.shape[0], i.shape[1]))
         scaled = cell_features(grid)
         out.add("tiled_colour", grid[i % h, j % w], True)
         for name, row, column in (("tiled_left_right", i % h, w - 1 - j % w), ("tiled_up_down", h - 1 - i % h, j % w)):
             out.add(name, grid[row, column], True)
         out.add("tiled_half_turn", grid[h - 1 - i % h, w - 1 - j % w], True)
+        if square:
+            for name, row, column in (
+                ("transpose", j % w, i % h), ("other_transpose", w - 1 - j % w, h - 1 - i % h), ("turn", w - 1 - j % w, i % h), ("turn_back", j % w, h - 1 - i % h),
+            ):  # fmt: skip
+                out.add(f"tiled_{name}", grid[row, column], True)
         out.add("tile_row", i // h)
         out.add("tile_column", j // w)
-        out.add("block_row", i % int(rows))
-        out.add("block_column", j % int(columns))
+        out.add("block_row", i % rows)
+        out.add("block_column", j % columns)
         for name, values, is_colour in zip(scaled.names, scaled.values, scaled.colours, strict=True):
-            out.add(f"scaled_{name}", values[i // int(rows), j // int(columns)], is_colour)
+            out.add(f"scaled_{name}", values[i // rows, j // columns], is_colour)
         tables.append(make_table(out))
     return tables
+
+
+def _multiples(inputs: list[Grid], outputs: list[Grid]) -> list[tuple[int, int]] | None:
+    """How many times each output is as high and as wide as its input: the same for all, the input's own sides, or a count in it."""
+    rules: list[Callable[[Grid], tuple[int, int]]] = [
+        lambda grid: (outputs[0].shape[0] // inputs[0].shape[0], outputs[0].shape[1] // inputs[0].shape[1]),
+        lambda grid: (grid.shape[0], grid.shape[1]),
+        lambda grid: (len(np.unique(grid[grid != 0])),) * 2,
+        lambda grid: (int((grid != 0).sum()),) * 2,
+        lambda grid: (int((grid == 0).sum()),) * 2,
+        lambda grid: (len(np.unique(grid)),) * 2,
+    ]
+    for rule in rules:
+        times = [rule(grid) for grid in inputs]
+        fits = all((g.shape[0] * a, g.shape[1] * b) == out.shape for g, (a, b), out in zip(inputs, times, outputs, strict=False))
+        if fits and all(a * b > 0 for a, b in times) and any(a * b > 1 for a, b in times):
+            return times
+    return None
 
 
 def _panels(inputs: list[Grid], outputs: list[Grid]) -> list[Table] | None:
