@@ -24,6 +24,7 @@ NAME = "cells"
 TREES = 7
 MAX_ROWS_WITH_VIEWS = 3000
 _GROUPS = (("near", "lines"), ("near", "parts"), ("near", "parts", "lines"), ("near", "mirrors", "panels", "periods"))
+_VIEW_GROUPS: tuple[tuple[str, ...], ...] = ((), ("near", "lines"), ("near", "parts"))
 MAX_CROPS = 3
 MAX_ROWS = 12_000  # cells of all train outputs; a larger task would take minutes and be learned no better
 
@@ -162,24 +163,29 @@ def _summary_table(grid: Grid, rows: list[tuple[int, int]], columns: list[tuple[
 
 
 def _with_views(task: Task) -> list[Answer]:
-    """Answers of a forest that is taught every train pair in all eight orientations, so that its rule favours none."""
+    """Answers of forests that are taught every train pair in all eight orientations, so that their rule favours none."""
     if sum(pair.output.size for pair in task.train) > MAX_ROWS_WITH_VIEWS:
         return []
     turned = [(frozen(_turned(p.input, k)), frozen(_turned(p.output, k))) for p in task.train for k in range(8)]
-    tables = [make_table(cell_features(grid)) for grid in [a for a, _ in turned] + list(task.tests)]
+    all_tables = [make_table(cell_features(grid)) for grid in [a for a, _ in turned] + list(task.tests)]
     outputs = [b for _, b in turned]
     pairs = len(task.train)
-    held_out = 0
-    for k in range(pairs if pairs > 1 else 0):
-        rest = [i for i in range(8 * pairs) if i // 8 != k]
-        forest = fit_forest([tables[i] for i in rest], [outputs[i] for i in rest], 1)
-        held_out += same_grid(_vote(forest, tables[8 * k]), task.train[k].output)
-    if held_out == 0:
-        return []
-    forest = fit_forest(tables[: 8 * pairs], outputs, 3)
-    text = f"in all orientations: {describe(forest.trees[0], tables[0])}"
-    cost = 25 + 4 * forest.trees[0].leaves
-    return [Answer(k, _vote(forest, table), NAME, text, held_out / pairs, cost) for k, table in enumerate(tables[8 * pairs :])]
+    answers = []
+    for groups in _VIEW_GROUPS:
+        tables = [table.only(groups) for table in all_tables] if groups else all_tables
+        held_out = 0
+        for k in range(pairs if pairs > 1 else 0):
+            rest = [i for i in range(8 * pairs) if i // 8 != k]
+            forest = fit_forest([tables[i] for i in rest], [outputs[i] for i in rest], 1)
+            held_out += same_grid(_vote(forest, tables[8 * k]), task.train[k].output)
+        if held_out == 0:
+            continue
+        forest = fit_forest(tables[: 8 * pairs], outputs, 3)
+        text = f"in all orientations: {describe(forest.trees[0], tables[0])}"
+        cost = 25 + 4 * forest.trees[0].leaves
+        for k, table in enumerate(tables[8 * pairs :]):
+            answers.append(Answer(k, _vote(forest, table), NAME, text, held_out / pairs, cost))
+    return answers
 
 
 def _turned(grid: Grid, k: int) -> Grid:

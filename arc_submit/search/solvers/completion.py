@@ -14,11 +14,22 @@ import numpy as np
 from arc_submit.arc.grid import Grid, frozen, same_grid
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import Answer
+from arc_submit.search.jit import jit
 from arc_submit.search.store import Array
 
 NAME = "completion"
 # Which relations may join cells, with how many of all cells must be seen to agree; the plainer the earlier.
-_PLANS = (("mirrors", 0.3), ("shifts", 0.3), ("mirrors and shifts", 0.3), ("shifts", 0.1), ("mirrors", 0.1), ("mirrors and shifts", 0.1))
+_PLANS = (
+    ("mirrors", 0.3), ("shifts", 0.3), ("mirrors and shifts", 0.3), ("shifts", 0.1), ("mirrors", 0.1), ("mirrors and shifts", 0.1),
+    ("quarter turns about a centre", 0), ("mirrors about a centre", 0), ("all symmetries about a centre", 0), ("half turn about a centre", 0),
+    ("periods of rows", 0), ("periods of columns", 0), ("shifts", 0.02),
+)  # fmt: skip
+# Symmetries about a centre, as matrices (a, b, c, d): the cell at (i, j) from it is carried to (a i + b j, c i + d j).
+_TURNS = {
+    "quarter turns about a centre": ((0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)),
+    "mirrors about a centre": ((1, 0, 0, -1), (-1, 0, 0, 1), (-1, 0, 0, -1)),
+    "half turn about a centre": ((-1, 0, 0, -1),),
+}
 
 
 def solve(task: Task) -> list[Answer]:
@@ -27,14 +38,29 @@ def solve(task: Task) -> list[Answer]:
     whole = all(pair.input.shape == pair.output.shape for pair in task.train)
     for colour in _hidden_colours(task, whole):
         for number, (plan, overlap) in enumerate(_PLANS):
-            if not all(same_grid(_answer(pair.input, colour, plan, overlap, whole), pair.output) for pair in task.train):
-                continue
-            for test, grid in enumerate(task.tests):
-                out = _answer(grid, colour, plan, overlap, whole)
-                if out is not None:
-                    text = f"fill colour {colour} by {plan}{'' if whole else ', cut out'}"
-                    answers.append(Answer(test, out, NAME, text, 1.0, 14.0 + number))
+            made = [_answer(pair.input, colour, plan, overlap, whole) for pair in task.train]
+            for paint in (-1, *(_new_colours(task) if whole else ())):
+                if not all(
+                    same_grid(_painted(pair.input, out, paint), pair.output) for pair, out in zip(task.train, made, strict=True)
+                ):
+                    continue
+                for test, grid in enumerate(task.tests):
+                    out = _painted(grid, _answer(grid, colour, plan, overlap, whole), paint)
+                    if out is not None:
+                        text = f"fill colour {colour} by {plan}{'' if whole else ', cut out'}{'' if paint < 0 else f', in colour {paint}'}"
+                        answers.append(Answer(test, out, NAME, text, 1.0, 14.0 + number))
     return answers
+
+
+def _new_colours(task: Task) -> list[int]:
+    """The one colour of all cells that change, where there is one."""
+    colours = {int(c) for pair in task.train for c in pair.output[pair.input != pair.output]}
+    return list(colours) if len(colours) == 1 else []
+
+
+def _painted(grid: Grid, filled: Grid | None, colour: int) -> Grid | None:
+    """A completion with all that it filled in one colour, or as it is for a colour below 0."""
+    return filled if filled is None or colour < 0 else frozen(np.where(grid != filled, colour, filled))
 
 
 def _hidden_colours(task: Task, whole: bool) -> list[int]:
@@ -75,6 +101,13 @@ def complete(grid: Grid, hidden: Array, plan: str, overlap: float) -> Grid | Non
         plan: which relations may join cells.
         overlap: share of all cells that must be visible on both sides of a relation.
     """
+    if plan.endswith("about a centre"):
+        turns = _TURNS.get(plan) or ((1, 0, 0, -1), (-1, 0, 0, 1), (-1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0), (0, 1, -1, 0), (0, -1, 1, 0))
+        filled = about_centre(grid, hidden, np.array(turns))
+        return frozen(filled) if (filled != grid).any() else None
+    if plan.startswith("periods"):
+        filled = by_lines(grid, hidden) if plan.endswith("rows") else by_lines(grid.T, hidden.T).T
+        return frozen(filled) if (filled != grid).any() else None
     parent = np.arange(grid.size)
     found = False
     for a, b in _relations(grid.shape, plan):
@@ -130,3 +163,80 @@ def _relations(shape: tuple[int, ...], plan: str) -> Iterator[tuple[Array, Array
             for dx in range(-min(3, w - 1), min(4, w)):
                 if dx:
                     yield pair(i + dy, j + dx)
+
+
+@jit
+def about_centre(grid: Grid, hidden: Array, turns: Array) -> Grid:
+    """The grid with its hidden cells filled by symmetries about the centre that most visible cells agree to and none contradicts.
+
+    Args:
+        hidden: bool (h, w).
+        turns: int64 (symmetries, 4), matrices.
+    """
+    h, w = grid.shape
+    quarter = False
+    for t in range(len(turns)):
+        quarter = quarter or turns[t, 1] != 0
+    best, best_y, best_x = 2, -1, -1
+    # Twice the centre's place, so that a centre may lie between cells; a quarter turn needs it in or between cells in both directions.
+    for y in range(2 * h - 1):
+        for x in range(2 * w - 1):
+            if quarter and (y + x) % 2:
+                continue
+            agreed = 0
+            for i in range(h):
+                for j in range(w):
+                    if hidden[i, j] or agreed < 0:
+                        continue
+                    for t in range(len(turns)):
+                        a, b = _carried(i, j, y, x, turns[t])
+                        if 0 <= a < h and 0 <= b < w and not hidden[a, b] and (a != i or b != j):
+                            if grid[a, b] != grid[i, j]:
+                                agreed = -1
+                                break
+                            agreed += 1
+            if agreed > best:
+                best, best_y, best_x = agreed, y, x
+    out = grid.copy()
+    if best_y >= 0:
+        for i in range(h):
+            for j in range(w):
+                for t in range(len(turns)):
+                    a, b = _carried(i, j, best_y, best_x, turns[t])
+                    if hidden[i, j] and 0 <= a < h and 0 <= b < w and not hidden[a, b]:
+                        out[i, j] = grid[a, b]
+    return out
+
+
+@jit
+def _carried(i: int, j: int, y: int, x: int, turn: Array) -> tuple[int, int]:
+    p, q = 2 * i - y, 2 * j - x
+    return (turn[0] * p + turn[1] * q + y) // 2, (turn[2] * p + turn[3] * q + x) // 2
+
+
+@jit
+def by_lines(grid: Grid, hidden: Array) -> Grid:
+    """The grid with the hidden cells of each row filled by the row's smallest period that its visible cells show and do not contradict."""
+    h, w = grid.shape
+    out = grid.copy()
+    tile = np.empty(w, np.int64)
+    for i in range(h):
+        for p in range(1, w):
+            tile[:] = -1
+            agreed, fits = 0, True
+            for j in range(w):
+                if hidden[i, j]:
+                    continue
+                if tile[j % p] < 0:
+                    tile[j % p] = grid[i, j]
+                elif tile[j % p] == grid[i, j]:
+                    agreed += 1
+                else:
+                    fits = False
+                    break
+            if fits and agreed > 0 and tile[:p].min() >= 0:
+                for j in range(w):
+                    if hidden[i, j]:
+                        out[i, j] = tile[j % p]
+                break
+    return out
