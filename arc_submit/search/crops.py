@@ -33,8 +33,14 @@ def crops() -> Iterator[tuple[str, Crop]]:
     for colour in range(1, COLOURS):
         yield f"the box of colour {colour}", _colour_box(colour, 0)
         yield f"inside the box of colour {colour}", _colour_box(colour, 1)
-    for name, rows, columns in (("top", 2, 1), ("left", 1, 2), ("top left quarter", 2, 2), ("first third down", 3, 1), ("first third across", 1, 3)):
-        yield f"the {name} part", _part(rows, columns)
+    for name, rows, columns, i, j in (
+        ("top half", 2, 1, 0, 0), ("bottom half", 2, 1, 1, 0), ("left half", 1, 2, 0, 0), ("right half", 1, 2, 0, 1),
+        ("top left quarter", 2, 2, 0, 0), ("top right quarter", 2, 2, 0, 1), ("bottom left quarter", 2, 2, 1, 0),
+        ("bottom right quarter", 2, 2, 1, 1), ("first third down", 3, 1, 0, 0), ("first third across", 1, 3, 0, 0),
+    ):  # fmt: skip
+        yield f"the {name}", _part(rows, columns, i, j)
+    yield "the corners", lambda grid: frozen(grid[np.ix_([0, -1], [0, -1])])
+    yield "all but the largest object", _rest
 
 
 def _background(grid: Grid) -> int:
@@ -59,12 +65,25 @@ def _colour_box(colour: int, margin: int) -> Crop:
     return lambda grid: _box(grid, grid == colour, margin)
 
 
-def _part(rows: int, columns: int) -> Crop:
+def _part(rows: int, columns: int, i: int, j: int) -> Crop:
     def crop(grid: Grid) -> Grid | None:
-        h, w = grid.shape
-        return frozen(grid[: h // rows, : w // columns]) if h >= rows and w >= columns else None
+        height, width = grid.shape[0] // rows, grid.shape[1] // columns
+        if height == 0 or width == 0:
+            return None
+        # The last part is flush with the far edge, so that a middle line belongs to no half.
+        top = grid.shape[0] - height if i else 0
+        left = grid.shape[1] - width if j else 0
+        return frozen(grid[top : top + height, left : left + width])
 
     return crop
+
+
+def _rest(grid: Grid) -> Grid | None:
+    labels, count = label(np.array(grid), True, True)
+    if count < 2:
+        return None
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    return _box(grid, (labels > 0) & (labels != int(sizes.argmax()) + 1))
 
 
 def _without_repeats(grid: Grid) -> Grid:
