@@ -293,8 +293,8 @@ def _panels(out: Columns, grid: Grid) -> None:
     panel_i, panel_j = np.full(h, 63), np.full(w, 63)
     place_i, place_j = np.zeros(h, np.int64), np.zeros(w, np.int64)
     for spans, panel, place in ((spans_i, panel_i, place_i), (spans_j, panel_j, place_j)):
-        for number, (begin, end) in enumerate(spans):
-            panel[begin:end] = number
+        for k, (begin, end) in enumerate(spans):
+            panel[begin:end] = k
             place[begin:end] = np.arange(end - begin)
     stack = np.stack([grid[a:b, c:d] for a, b in spans_i for c, d in spans_j])
     painted = (stack > 0).sum(axis=(1, 2))
@@ -341,12 +341,18 @@ def _panels(out: Columns, grid: Grid) -> None:
     add("fewest_map", stack[int(fewest.argmin())][where_i, where_j] if same else np.zeros(grid.shape), True)
     squared = stack[number, where_i, where_j] if same else np.zeros(grid.shape)
     add("own_map", squared, True)
-    add("in_row", np.stack([counts[k * len(spans_j) : (k + 1) * len(spans_j)].sum(axis=0).argmax() for k in range(len(spans_i))])[
-        np.minimum(rows, len(spans_i) - 1)
-    ], True)
-    add("in_column", np.stack([counts[k :: len(spans_j)].sum(axis=0).argmax() for k in range(len(spans_j))])[
-        np.minimum(columns, len(spans_j) - 1)
-    ], True)
+    add(
+        "in_row",
+        np.stack([counts[k * len(spans_j) : (k + 1) * len(spans_j)].sum(axis=0).argmax() for k in range(len(spans_i))])[
+            np.minimum(rows, len(spans_i) - 1)
+        ],
+        True,
+    )
+    add(
+        "in_column",
+        np.stack([counts[k :: len(spans_j)].sum(axis=0).argmax() for k in range(len(spans_j))])[np.minimum(columns, len(spans_j) - 1)],
+        True,
+    )
 
 
 def find_panels(grid: Grid) -> tuple[list[tuple[int, int]], list[tuple[int, int]], int] | None:

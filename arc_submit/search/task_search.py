@@ -15,14 +15,14 @@ from arc_submit.search import programs
 from arc_submit.search.answers import Answer, rank
 from arc_submit.search.programs import Effort
 from arc_submit.search.reductions import Reduction, reductions
-from arc_submit.search.solvers import cells, completion, outer, scan
+from arc_submit.search.solvers import cells, completion, outer, pieces, scan
 
 EFFORTS = {
     "quick": Effort(work=30_000_000, size_work=5_000_000, pieces=20_000),
     "normal": Effort(work=200_000_000, size_work=10_000_000, pieces=40_000),
     "long": Effort(work=1_000_000_000, size_work=50_000_000, pieces=80_000, sizes=3),
 }
-SOLVERS = ("completion", "cells", "scan", "reduced", "outer", "programs")
+SOLVERS = ("completion", "cells", "scan", "pieces", "reduced", "outer", "programs")
 _REDUCED_SHARE = 8  # a restated task is smaller: it gets an eighth of the work
 
 
@@ -51,7 +51,12 @@ def search_task(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS, ke
 
 def batches(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS) -> Iterator[list[Answer]]:
     """Answers as they are found, in batches; a later batch may hold better ones."""
-    small: dict[str, Callable[[Task], list[Answer]]] = {"completion": completion.solve, "cells": cells.solve, "scan": scan.solve}
+    small: dict[str, Callable[[Task], list[Answer]]] = {
+        "completion": completion.solve,
+        "cells": cells.solve,
+        "scan": scan.solve,
+        "pieces": pieces.solve,
+    }
     for name, solve in small.items():
         if name in solvers:
             yield solve(task)

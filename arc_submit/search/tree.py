@@ -22,7 +22,8 @@ class Tree:
 
     Attributes:
         nodes: int64 (nodes, 5): feature (-1 for a leaf), test, left child (where the test holds), right child, option.
-            A test t below 64 is value <= t, from 64 on it is value == t - 64. An option below 10 is a colour; option 10 + k copies column k.
+            A test t below 64 is value <= t, from 64 on it is value == t - 64.
+            An option below 10 is a colour; option 10 + k copies column k.
         errors: rows of the fit that the tree gets wrong.
     """
 

@@ -127,9 +127,7 @@ def _summary(inputs: list[Grid], outputs: list[Grid]) -> list[Table] | None:
         if blocks or height % 1 or width % 1 or height * width <= 1 or any(g.shape[0] % height or g.shape[1] % width for g in inputs):
             return None
         k, m = int(height), int(width)
-        spans = [
-            ([(y, y + k) for y in range(0, g.shape[0], k)], [(x, x + m) for x in range(0, g.shape[1], m)]) for g in inputs
-        ]
+        spans = [([(y, y + k) for y in range(0, g.shape[0], k)], [(x, x + m) for x in range(0, g.shape[1], m)]) for g in inputs]
     if any(max(len(i), len(j)) > MAX_SIDE for i, j in spans):
         return None
     return [_summary_table(grid, i, j) for grid, (i, j) in zip(inputs, spans, strict=True)]
@@ -295,9 +293,13 @@ def _multiple(inputs: list[Grid], outputs: list[Grid]) -> list[Table] | None:
             out.add(name, grid[row, column], True)
         out.add("tiled_half_turn", grid[h - 1 - i % h, w - 1 - j % w], True)
         if square:
+            up, left, down, right = i % h, j % w, h - 1 - i % h, w - 1 - j % w
             for name, row, column in (
-                ("transpose", j % w, i % h), ("other_transpose", w - 1 - j % w, h - 1 - i % h), ("turn", w - 1 - j % w, i % h), ("turn_back", j % w, h - 1 - i % h),
-            ):  # fmt: skip
+                ("transpose", left, up),
+                ("other_transpose", right, down),
+                ("turn", right, up),
+                ("turn_back", left, down),
+            ):
                 out.add(f"tiled_{name}", grid[row, column], True)
         out.add("tile_row", i // h)
         out.add("tile_column", j // w)

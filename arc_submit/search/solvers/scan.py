@@ -27,7 +27,6 @@ MAX_ROWS = 6000  # cells of all train outputs
 _GROUPS = ("near", "parts", "lines", "drawn")
 _STEPS = np.array([[-1, 0], [0, -1], [-1, -1], [-1, 1], [-2, 0], [0, -2]])
 _NAMES = ("up", "left", "up_left", "up_right", "two_up", "two_left")
-# Orientations in which drawing from the top left is drawing in each of the eight possible orders.
 _ORDERS = ("down and right", "down and left", "up and right", "up and left")
 
 
@@ -74,7 +73,8 @@ def _turned(grid: Grid, order: int) -> Grid:
 def _with_drawn(table: Table, grid: Grid, output: Grid) -> Table:
     drawn = drawn_features(grid, output)
     colours = [True] * 6 + [True] * 4 + [True] * 4 + [False] * 4
-    names = [f"drawn_{n}" for n in _NAMES] + [f"new_{n}" for n in _NAMES[:4]] + [f"line_{n}" for n in _NAMES[:4]] + [f"since_{n}" for n in _NAMES[:4]]
+    first = _NAMES[:4]
+    names = [f"drawn_{n}" for n in _NAMES] + [f"{kind}_{n}" for kind in ("new", "line", "since") for n in first]
     return Table(
         np.concatenate([table.features, drawn], axis=1),
         table.shape,
