@@ -109,6 +109,23 @@ def test_columns_of_features_are_the_same_for_every_size_of_grid():
     assert tuple(cell_features(frozen(panels)).names) == names[0]
 
 
+def test_what_is_drawn_is_seen_from_below_and_from_the_right():
+    grid, output = noise(1, (6, 7)), noise(2, (6, 7))
+    features = scan.drawn_features(grid, output).reshape(6, 7, 18)
+    for i, j in itertools.product(range(6), range(7)):
+        for k, (di, dj) in enumerate([(-1, 0), (0, -1), (-1, -1), (-1, 1)]):
+            line = []
+            a, b = i + di, j + dj
+            while 0 <= a < 6 and 0 <= b < 7:
+                line.append((int(output[a, b]), int(grid[a, b])))
+                a, b = a + di, b + dj
+            painted = [n for n, (c, _) in enumerate(line) if c]
+            assert features[i, j, k] == (line[0][0] if line else 10)
+            assert features[i, j, 6 + k] == (line[0][0] if line and line[0][0] != line[0][1] else 0)
+            assert features[i, j, 10 + k] == (line[painted[0]][0] if painted else 0)
+            assert features[i, j, 14 + k] == (painted[0] + 1 if painted else 0)
+
+
 def hanging(grid):
     """Below each painted cell of the first row a line of its colour and 5 by turns: only what is drawn above says which turn it is."""
     out = np.array(grid)
@@ -187,28 +204,31 @@ def test_pieces_join_a_pattern_in_one_place_with_a_mask_in_another():
 def test_completion_finds_a_centre_wherever_it_is(kind, paint):
     def picture(seed):
         rng = np.random.default_rng(seed)
-        part = noise(seed, (3, 3), 4, 0.6)
-        part[0, 2] = part[2, 0] = 1 if kind != "mark" else 2
+        part = noise(seed, (4, 4), 4, 0.6)
+        part[0, 3] = part[3, 0] = 1
+        if kind == "mark":
+            # A ring that all but agrees with a centre of its own.
+            part = np.zeros((4, 4), np.int8)
+            part[:3, :3] = 2 + seed % 3
+            part[1, 1] = part[seed % 2, 0] = 0
+            part[3, 3] = 8
         if kind == "quarter turns":
             half = np.concatenate([part, np.rot90(part, -1)], axis=1)
             whole = np.concatenate([half, np.rot90(half, 2)])
         else:
             half = np.concatenate([part, part[:, ::-1]], axis=1)
             whole = np.concatenate([half, half[::-1]])
-        if kind == "mark":
-            whole[2:4, 2:4] = 8
-        out = np.zeros((12, 13), np.int8)
+        out = np.zeros((14, 15), np.int8)
         y, x = rng.integers(0, 6, 2)
-        out[y : y + 6, x : x + 6] = whole
+        out[y : y + 8, x : x + 8] = whole
         shown = out.copy()
         if kind == "mark":
             # One quarter and the mark in the middle are all there is to see.
-            mark = shown[y + 2 : y + 4, x + 2 : x + 4].copy()
-            shown[y + 3 : y + 6, x : x + 6] = 0
-            shown[y : y + 6, x + 3 : x + 6] = 0
-            shown[y + 2 : y + 4, x + 2 : x + 4] = mark
+            shown[y + 4 : y + 8, x : x + 8] = 0
+            shown[y : y + 8, x + 4 : x + 8] = 0
+            shown[y + 3 : y + 5, x + 3 : x + 5] = 8
         else:
-            shown[y + 4 : y + 6, x + 3 : x + 6] = 0
+            shown[y + 5 : y + 8, x + 4 : x + 8] = 0
         if paint is not None:
             out = np.where(out != shown, paint, out)
         return frozen(shown), frozen(out)
@@ -228,12 +248,13 @@ def test_completion_goes_on_with_lines_of_different_periods_and_with_one_period_
             p = period or int(rng.integers(2, 4))
             tile = rng.permutation(np.arange(1, 7))[:p]
             if period:
-                tile[1] = 0
+                # A hole in the tile, and ends alike: the first and the last of the visible cells agree by chance.
+                tile[3], tile[4] = 0, tile[0]
             whole[i] = np.resize(tile, 16)
-            shown[i, : 2 * p + 1] = whole[i, : 2 * p + 1]
+            shown[i, : 2 * p + (period == 0)] = whole[i, : 2 * p + (period == 0)]
         return frozen(shown.T if down else shown), frozen(whole.T if down else whole)
 
-    for period in (0, 3):
+    for period in (0, 5):
         made = [lines(k, period) for k in range(4)]
         task = Task("lines", tuple(Pair(a, b) for a, b in made[:3]), (made[3][0],))
         assert same_grid(best(completion, task).grid, made[3][1])
