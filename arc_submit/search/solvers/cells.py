@@ -1,7 +1,8 @@
 """Per-cell rules: a small forest of decision trees that tells the colour of every output cell from features of the input.
 
-Works where an output has its input's size, a multiple of it, or the size of one of the equal panels that the input divides into. The rule
-fits all train pairs by construction, so what counts as explained is what it predicts of pairs it was not shown.
+Works where an output has its input's size, that of a crop of the input, a multiple of it, the size of one of the equal panels that the
+input divides into, or one cell for each panel or block. The rule fits all train pairs by construction, so what counts as explained is what
+it predicts of pairs it was not shown. Which features a rule should look at is not known: several groups of them are tried.
 """
 
 from __future__ import annotations
@@ -23,17 +24,27 @@ from arc_submit.search.tree import VALUES, Tree, fit, predict
 
 NAME = "cells"
 TREES = 7
+# Cells of all train outputs, which bound the work: up to so many a task is taught in all orientations, by forests of several kinds, at all.
 MAX_ROWS_WITH_VIEWS = 3000
 MAX_ROWS_WITH_VARIANTS = 6000
+MAX_ROWS = 12_000
+MAX_CROPS = 3
+# The groups of features, beside all of them, that forests are restricted to, as they stand and in all orientations.
 _GROUPS = (("near", "lines"), ("near", "parts"), ("near", "parts", "lines"), ("near", "mirrors", "panels", "periods"))
 _VIEW_GROUPS: tuple[tuple[str, ...], ...] = ((), ("near", "lines"), ("near", "parts"))
-MAX_CROPS = 3
-MAX_ROWS = 12_000  # cells of all train outputs; a larger task would take minutes and be learned no better
 
 
 @dataclass(frozen=True)
 class Table:
-    """One example as rows of features, in reading order of the output's cells."""
+    """One example as rows of features, in reading order of the output's cells.
+
+    Attributes:
+        features: uint8 (cells, columns).
+        shape: (height, width) of the output.
+        names: of the columns.
+        colours: bool (columns,), which columns hold colours and may be copied.
+        groups: of the columns, for rules that may look at some groups only.
+    """
 
     features: Array
     shape: tuple[int, int]
