@@ -11,14 +11,42 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from arc_submit.arc.grid import Grid, frozen, same_grid
+from arc_submit.arc.grid import COLOURS, Grid, frozen, same_grid
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import Answer
+from arc_submit.search.jit import jit
 from arc_submit.search.store import Array
 
 NAME = "completion"
 # Which relations may join cells, with how many of all cells must be seen to agree; the plainer the earlier.
-_PLANS = (("mirrors", 0.3), ("shifts", 0.3), ("mirrors and shifts", 0.3), ("shifts", 0.1), ("mirrors", 0.1), ("mirrors and shifts", 0.1))
+_PLANS = (
+    ("mirrors", 0.3),
+    ("shifts", 0.3),
+    ("mirrors and shifts", 0.3),
+    ("shifts", 0.1),
+    ("mirrors", 0.1),
+    ("mirrors and shifts", 0.1),
+    ("quarter turns about a centre", 0.0),
+    ("mirrors about a centre", 0.0),
+    ("all symmetries about a centre", 0.0),
+    ("half turn about a centre", 0.0),
+    ("quarter turns about a colour's centre", 0.0),
+    ("mirrors about a colour's centre", 0.0),
+    ("all symmetries about a colour's centre", 0.0),
+    ("periods of rows", 0.0),
+    ("periods of columns", 0.0),
+    ("one shift across", 0.02),
+    ("one shift down", 0.02),
+    ("shifts", 0.02),
+)
+# Symmetries about a centre, as matrices (a, b, c, d): the cell at (i, j) from it is carried to (a i + b j, c i + d j).
+_MIRRORS = ((1, 0, 0, -1), (-1, 0, 0, 1), (-1, 0, 0, -1))
+_TURNS = {
+    "quarter turns": ((0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)),
+    "mirrors": _MIRRORS,
+    "half turn": ((-1, 0, 0, -1),),
+    "all symmetries": (*_MIRRORS, (0, 1, 1, 0), (0, -1, -1, 0), (0, 1, -1, 0), (0, -1, 1, 0)),
+}
 
 
 def solve(task: Task) -> list[Answer]:
@@ -27,14 +55,27 @@ def solve(task: Task) -> list[Answer]:
     whole = all(pair.input.shape == pair.output.shape for pair in task.train)
     for colour in _hidden_colours(task, whole):
         for number, (plan, overlap) in enumerate(_PLANS):
-            if not all(same_grid(_answer(pair.input, colour, plan, overlap, whole), pair.output) for pair in task.train):
-                continue
-            for test, grid in enumerate(task.tests):
-                out = _answer(grid, colour, plan, overlap, whole)
-                if out is not None:
-                    text = f"fill colour {colour} by {plan}{'' if whole else ', cut out'}"
-                    answers.append(Answer(test, out, NAME, text, 1.0, 14.0 + number))
+            made = [_answer(pair.input, colour, plan, overlap, whole) for pair in task.train]
+            for paint in (-1, *(_new_colours(task) if whole else ())):
+                if not all(same_grid(_painted(pair.input, out, paint), pair.output) for pair, out in zip(task.train, made, strict=True)):
+                    continue
+                for test, grid in enumerate(task.tests):
+                    out = _painted(grid, _answer(grid, colour, plan, overlap, whole), paint)
+                    if out is not None:
+                        text = f"fill colour {colour} by {plan}{'' if whole else ', cut out'}{'' if paint < 0 else f', in colour {paint}'}"
+                        answers.append(Answer(test, out, NAME, text, 1.0, 14.0 + number))
     return answers
+
+
+def _new_colours(task: Task) -> list[int]:
+    """The one colour of all cells that change, where there is one."""
+    colours = {int(c) for pair in task.train for c in pair.output[pair.input != pair.output]}
+    return list(colours) if len(colours) == 1 else []
+
+
+def _painted(grid: Grid, filled: Grid | None, colour: int) -> Grid | None:
+    """A completion with all that it filled in one colour, or as it is for a colour below 0."""
+    return filled if filled is None or colour < 0 else frozen(np.where(grid != filled, colour, filled))
 
 
 def _hidden_colours(task: Task, whole: bool) -> list[int]:
@@ -75,6 +116,13 @@ def complete(grid: Grid, hidden: Array, plan: str, overlap: float) -> Grid | Non
         plan: which relations may join cells.
         overlap: share of all cells that must be visible on both sides of a relation.
     """
+    symmetries, _, centre = plan.partition(" about a ")
+    if centre:
+        filled = about_centre(grid, hidden, np.array(_TURNS[symmetries]), centre == "colour's centre")
+        return frozen(filled) if (filled != grid).any() else None
+    if plan.startswith("periods"):
+        filled = by_lines(grid, hidden) if plan.endswith("rows") else by_lines(grid.T, hidden.T).T
+        return frozen(filled) if (filled != grid).any() else None
     parent = np.arange(grid.size)
     found = False
     for a, b in _relations(grid.shape, plan):
@@ -83,6 +131,8 @@ def complete(grid: Grid, hidden: Array, plan: str, overlap: float) -> Grid | Non
             found = True
             for p, q in zip(a.tolist(), b.tolist(), strict=True):
                 parent[_root(parent, p)] = _root(parent, q)
+            if plan.startswith("one"):
+                break
     if not found:
         return None
     out = np.array(grid).ravel()
@@ -121,12 +171,101 @@ def _relations(shape: tuple[int, ...], plan: str) -> Iterator[tuple[Array, Array
         for shift in range(-2, 3):
             yield pair(j + shift, i - shift)
             yield pair(min(h, w) - 1 - j + shift, min(h, w) - 1 - i + shift)
-    if "shifts" in plan:
+    if "shifts" in plan or "across" in plan:
         for dx in range(1, w):
             yield pair(i, j + dx)
+    if "shifts" in plan or "down" in plan:
         for dy in range(1, h):
             yield pair(i + dy, j)
+    if "shifts" in plan:
         for dy in range(1, h):
             for dx in range(-min(3, w - 1), min(4, w)):
                 if dx:
                     yield pair(i + dy, j + dx)
+
+
+@jit
+def about_centre(grid: Grid, hidden: Array, turns: Array, whole_colours: bool) -> Grid:
+    """The grid with its hidden cells filled by symmetries about the centre that most visible cells agree to and none contradicts.
+
+    Args:
+        hidden: bool (h, w).
+        turns: int64 (symmetries, 4), matrices.
+        whole_colours: count only cells of colours of which every cell agrees, as of a mark that shows where the centre is.
+    """
+    h, w = grid.shape
+    quarter = False
+    for t in range(len(turns)):
+        quarter = quarter or turns[t, 1] != 0
+    best, best_y, best_x = 2, -1, -1
+    agreed, open_cells = np.zeros(COLOURS, np.int64), np.zeros(COLOURS, np.int64)
+    # Twice the centre's place, so that a centre may lie between cells; a quarter turn needs it in or between cells in both directions.
+    for y in range(2 * h - 1):
+        for x in range(2 * w - 1):
+            if quarter and (y + x) % 2:
+                continue
+            agreed[:] = 0
+            open_cells[:] = 0
+            fits = True
+            for i in range(h):
+                for j in range(w):
+                    if hidden[i, j] or not fits:
+                        continue
+                    for t in range(len(turns)):
+                        a, b = _carried(i, j, y, x, turns[t])
+                        if not (0 <= a < h and 0 <= b < w) or hidden[a, b]:
+                            open_cells[grid[i, j]] += 1
+                        elif grid[a, b] != grid[i, j]:
+                            fits = False
+                            break
+                        elif a != i or b != j:
+                            agreed[grid[i, j]] += 1
+            total = 0
+            for colour in range(COLOURS):
+                if fits and not (whole_colours and open_cells[colour] > 0):
+                    total += agreed[colour]
+            if total > best:
+                best, best_y, best_x = total, y, x
+    out = grid.copy()
+    if best_y >= 0:
+        for i in range(h):
+            for j in range(w):
+                for t in range(len(turns)):
+                    a, b = _carried(i, j, best_y, best_x, turns[t])
+                    if hidden[i, j] and 0 <= a < h and 0 <= b < w and not hidden[a, b]:
+                        out[i, j] = grid[a, b]
+    return out
+
+
+@jit
+def _carried(i: int, j: int, y: int, x: int, turn: Array) -> tuple[int, int]:
+    p, q = 2 * i - y, 2 * j - x
+    return (turn[0] * p + turn[1] * q + y) // 2, (turn[2] * p + turn[3] * q + x) // 2
+
+
+@jit
+def by_lines(grid: Grid, hidden: Array) -> Grid:
+    """The grid with the hidden cells of each row filled by the row's smallest period that its visible cells show and do not contradict."""
+    h, w = grid.shape
+    out = grid.copy()
+    tile = np.empty(w, np.int64)
+    for i in range(h):
+        for p in range(1, w):
+            tile[:] = -1
+            agreed, fits = 0, True
+            for j in range(w):
+                if hidden[i, j]:
+                    continue
+                if tile[j % p] < 0:
+                    tile[j % p] = grid[i, j]
+                elif tile[j % p] == grid[i, j]:
+                    agreed += 1
+                else:
+                    fits = False
+                    break
+            if fits and agreed > 0 and tile[:p].min() >= 0:
+                for j in range(w):
+                    if hidden[i, j]:
+                        out[i, j] = tile[j % p]
+                break
+    return out
