@@ -48,7 +48,7 @@ class Output:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("answers", type=Path, help="file that benchmarks/search.py --out made on the training split")
-    parser.add_argument("--penalty", type=float, default=0.002, help="weight of the squared weights in the fit")
+    parser.add_argument("--penalty", type=float, default=0.002, help="weight of the squared change of the weights in the fit")
     parser.add_argument("--leave-out", nargs="*", default=[], help="features to fit without")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -60,10 +60,10 @@ def main() -> None:
     print("weights in use          ", *counts(outputs, in_use).values())
     held_out: Counter[str] = Counter()
     for k in range(FOLDS):
-        weights = fit([o for o in outputs if fold[o.task] != k], len(names), args.penalty)
+        weights = fit([o for o in outputs if fold[o.task] != k], in_use, args.penalty)
         held_out.update(counts([o for o in outputs if fold[o.task] == k], weights))
     print("refitted, tasks held out", *held_out.values())
-    weights = fit(outputs, len(names), args.penalty)
+    weights = fit(outputs, in_use, args.penalty)
     print("refitted, all tasks     ", *counts(outputs, weights).values())
     print(json.dumps({name: round(float(w), 2) for name, w in zip(names, weights, strict=True)}, indent=4))
 
@@ -112,15 +112,16 @@ def scores(output: Output, weights: torch.Tensor) -> torch.Tensor:
     return best + output.grids @ weights
 
 
-def fit(outputs: list[Output], features: int, penalty: float) -> torch.Tensor:
+def fit(outputs: list[Output], before: torch.Tensor, penalty: float) -> torch.Tensor:
+    """Weights that make the right grids likely, drawn towards those in use, so that few answers move them little."""
     known = [output for output in outputs if output.right >= 0]
-    weights = torch.zeros(features, requires_grad=True)
+    weights = before.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         losses = [-torch.log_softmax(scores(output, weights), 0)[output.right] for output in known]
-        loss = torch.stack(losses).mean() + penalty * (weights**2).sum()
+        loss = torch.stack(losses).mean() + penalty * ((weights - before) ** 2).sum()
         loss.backward()
         return loss
 

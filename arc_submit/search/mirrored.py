@@ -28,13 +28,13 @@ def with_mirrored_pairs(task: Task, mirror: str) -> Task:
 
 
 def undone(answers: list[Answer], task: Task, mirror: str) -> list[Answer]:
-    """Answers to `with_mirrored_pairs(task, mirror)` as answers to the task itself: those to mirrored test inputs are mirrored back."""
+    """Answers to `with_mirrored_pairs(task, mirror)` as answers to the task itself: those to mirrored test inputs are mirrored back.
+
+    The rules keep their text: a rule that is found both ways is one rule.
+    """
     out = []
     for answer in answers:
-        text = f"with pairs {mirror}: {answer.solver}: {answer.program}"
-        if answer.test < len(task.tests):
-            out.append(replace(answer, solver=NAME, program=text))
-        else:
-            grid = MIRRORS[mirror](answer.grid)
-            out.append(replace(answer, test=answer.test - len(task.tests), grid=grid, solver=NAME, program=f"{text}, mirrored back"))
+        back = answer.test >= len(task.tests)
+        grid = MIRRORS[mirror](answer.grid) if back else answer.grid
+        out.append(replace(answer, test=answer.test % len(task.tests), grid=grid, solver=NAME))
     return out

@@ -21,22 +21,25 @@ from arc_submit.search.answers import Answer
 
 # What each feature adds to a score, in nats; a solver that is not named here has offset 0.
 WEIGHTS = {
-    "solver programs": -1.37,
-    "solver outer": 1.0,
-    "solver cells": 0.37,
-    "solver reduced": -0.94,
-    "solver choice": 0.71,
-    "solver completion": 0.23,
-    "cost": -0.71,
-    "pairs not explained": -2.55,
-    "explains all": 2.45,
-    "layers": -0.33,
-    "stack": -0.27,
-    "rules": 1.33,
-    "other solvers": 0.76,
-    "is the input": -0.7,
-    "one colour": -1.58,
-    "lacks a colour of every output": -1.53,
+    "solver programs": -1.54,
+    "solver mirrored": -1.63,
+    "solver outer": 1.16,
+    "solver cells": 0.83,
+    "solver reduced": -1.42,
+    "solver choice": 0.88,
+    "solver completion": 0.35,
+    "cost": -0.58,
+    "pairs not explained": -3.12,
+    "pairs not predicted": -0.34,
+    "explains all": 2.54,
+    "layers": -0.5,
+    "stack": -0.09,
+    "support": 0.26,
+    "rules": 1.15,
+    "other solvers": 0.45,
+    "is the input": -1.1,
+    "one colour": -1.75,
+    "lacks a colour of every output": -1.55,
 }
 
 
@@ -107,7 +110,7 @@ def grid_features(task: Task, rules: list[Answer]) -> dict[str, float]:
     unchanged = any(same_grid(pair.input, pair.output) for pair in task.train)
     plain = any(len(np.unique(out)) == 1 for out in outputs)
     return {
-        "rules": math.log(len(rules)),
+        "rules": math.log(len({rule.program for rule in rules})),
         "other solvers": float(len({rule.solver for rule in rules}) - 1),
         "is the input": float(same_grid(grid, shown) and not unchanged),
         "one colour": float(len(colours) == 1 and not plain),
