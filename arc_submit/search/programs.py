@@ -34,12 +34,14 @@ class Effort:
         size_work: the same for the exploration without a size.
         sizes: how many size hypotheses are followed.
         pieces: most pieces that are stacked.
+        mirrored: whether the task is searched again with mirrored pairs.
     """
 
     work: int = 60_000_000
     size_work: int = 10_000_000
     sizes: int = 2
     pieces: int = 40_000
+    mirrored: bool = False
 
     @property
     def capacity(self) -> Capacity:

@@ -23,7 +23,7 @@ from arc_submit.search.solvers import cells, completion, objects, outer, pieces,
 EFFORTS = {
     "quick": Effort(work=30_000_000, size_work=5_000_000, pieces=20_000),
     "normal": Effort(work=200_000_000, size_work=10_000_000, pieces=40_000),
-    "long": Effort(work=1_000_000_000, size_work=50_000_000, pieces=80_000, sizes=3),
+    "long": Effort(work=1_000_000_000, size_work=50_000_000, pieces=80_000, sizes=3, mirrored=True),
 }
 SOLVERS = ("completion", "cells", "scan", "pieces", "objects", "reduced", "outer", "programs", "mirrored")
 _REDUCED_SHARE = 8  # a restated task is smaller: it gets an eighth of the work
@@ -81,7 +81,7 @@ def batches(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS) -> Ite
         for batch in programs.solve(task, effort):
             simple = simple or any(a.explained == 1 and a.cost <= programs.GOOD_COST for a in batch)
             yield batch
-    if "mirrored" in solvers and not simple:
+    if "mirrored" in solvers and effort.mirrored and not simple:
         lesser = replace(effort, work=effort.work // _MIRRORED_SHARE, size_work=effort.size_work // _MIRRORED_SHARE)
         for mirror in MIRRORS:
             for batch in programs.solve(with_mirrored_pairs(task, mirror), lesser):
