@@ -27,7 +27,7 @@ EFFORTS = {
 }
 SOLVERS = ("completion", "cells", "scan", "pieces", "objects", "reduced", "outer", "programs", "mirrored")
 _REDUCED_SHARE = 8  # a restated task is smaller: it gets an eighth of the work
-_REDUCED_SMALL = ("completion", "cells")  # cheap enough to be asked again for every restatement
+_REDUCED_SMALL = ("completion",)  # the others are too dear to be asked again for every restatement
 _MIRRORED_SHARE = 3  # for each mirror
 
 
