@@ -107,6 +107,18 @@ class PromptWriter:
             raise ConfigError(f"the chat template of {self.tokenizer.name_or_path} does not end an answer with its eos_token")
         return ids, len(prompt)
 
+    def grid_spans(self, turns: Sequence[Turn]) -> list[tuple[int, int]]:
+        """Where the rows of each grid of the chat lie in `prompt_ids`: first place and the place behind the last, in order.
+
+        Raises:
+            ConfigError: where this tokenizer merges rows with what stands around them.
+        """
+        if not self.reuse:
+            raise ConfigError(f"{self.tokenizer.name_or_path} does not keep grids apart ({self.reason}): it cannot be told where they lie")
+        spans: list[tuple[int, int]] = []
+        self._tokens(self._template(turns, True), _grids(turns), spans)
+        return spans
+
     def answer_length(self, shape: tuple[int, int]) -> int:
         """How many tokens an answer with a grid of that shape takes, end mark included.
 
@@ -136,8 +148,8 @@ class PromptWriter:
         pieces = _MARK.split(template)
         return "".join(self.encoder.encode(grids[ord(p) - _FIRST_MARK]) if i % 2 else p for i, p in enumerate(pieces))
 
-    def _tokens(self, template: str, grids: Sequence[Grid]) -> list[int]:
-        """Tokens of a rendered template, or of its end, put together from kept ones where that is right."""
+    def _tokens(self, template: str, grids: Sequence[Grid], spans: list[tuple[int, int]] | None = None) -> list[int]:
+        """Tokens of a rendered template, or of its end, put together from kept ones where that is right; spans takes the rows' places."""
         if not self.reuse:
             return self._tokenize(self._filled(template, grids))
         ids: list[int] = []
@@ -152,8 +164,11 @@ class PromptWriter:
             ids += self._literal(literal + self.encoder.header(grid))
             height, width = grid.shape
             cells = grid.tobytes()
+            first = len(ids)
             for row in range(height):
                 ids += self._row(cells[row * width : (row + 1) * width], row if numbered else 0, newlines and row < height - 1)
+            if spans is not None:
+                spans.append((first, len(ids)))
             literal = self.encoder.footer
         return ids + self._literal(literal)
 

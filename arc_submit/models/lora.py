@@ -1,10 +1,10 @@
 """LoRA on a loaded base model: put in once, reset between tasks, kept in PEFT's file format.
 
-The linear layers named by the settings are wrapped; the base's own weights are frozen and never written. All low-rank weights lie in one
-float32 tensor of shape (tasks, parameters), so that a reset is one copy, a clip one norm and an optimizer step one kernel, and several
-tasks' adapters can be trained in one batch (arc_submit.training.grouped): row t of that tensor is task t's adapter. PEFT's own layers are not
-used: they take one adapter in training, and run three products and two additions where one product does (see `_merged_linear`).
-Knows nothing about tasks beyond their number.
+The linear layers named by the settings are wrapped; the base's own weights are frozen and never written. All low-rank weights lie in
+one float32 tensor of shape (tasks, parameters), so that a reset is one copy, a clip one norm and an optimizer step one kernel, and
+several tasks' adapters can be trained in one batch (arc_submit.training.grouped): row t of that tensor is task t's adapter. PEFT's own
+layers are not used: they take one adapter in training, and run three products and two additions where one product does (see
+`_MergedLinear`). Knows nothing about tasks beyond their number.
 
 LoRA is Hu et al. 2021 (arXiv 2106.09685), rsLoRA Kalajdzievski 2023 (2312.03732), DoRA Liu et al. 2024 (2402.09353), PiSSA Meng et al. 2024
 (2404.02948), OLoRA Buyukakyuz 2024 (2406.01775).
@@ -93,70 +93,67 @@ class LoraLinear(nn.Module):
 
     Attributes:
         base: the layer itself.
-        down: the first factor, (tasks, rank, inputs); up: the second, (tasks, outputs, rank); length: DoRA's rows' lengths, (tasks, outputs).
-            All three are views of the adapter's one tensor.
+        down: the first factor, (tasks, rank, inputs).
+        up: the second, (tasks, outputs, rank).
+        length: DoRA's rows' lengths, (tasks, outputs). All three are views of the adapter's one tensor.
+        gradients: views of the same places of its gradient; the backward pass adds to them itself.
         start: for PiSSA and OLoRA the factors at the beginning, whose product is taken off again.
         merged: (tasks, outputs, inputs), the effective weight, renewed when the adapter's tensor has changed; None where it is not kept.
         enabled: False computes the base layer alone.
     """
 
-    def __init__(self, base: nn.Linear, scaling: float, flat: torch.Tensor, merge: bool):
+    def __init__(self, base: nn.Linear, scaling: float, flat: nn.Parameter, views: list[torch.Tensor], gradients: list[torch.Tensor]):
         super().__init__()
         self.base = base
         self.scaling = scaling
-        self.flat = flat
-        self.down: torch.Tensor
-        self.up: torch.Tensor
-        self.length: torch.Tensor | None = None
+        self.flat = [flat]  # in a list: it is no parameter of the model
+        self.down, self.up = views[:2]
+        self.length = views[2] if len(views) > 2 else None
+        self.gradients = gradients
         self.start: tuple[torch.Tensor, torch.Tensor] | None = None
-        self.enabled = True
-        shape = (flat.shape[0], *base.weight.shape)
-        self.merged = torch.empty(shape, dtype=base.weight.dtype, device=base.weight.device) if merge else None
+        self.merged: torch.Tensor | None = None
         self.row_factor: torch.Tensor | None = None
         self.version = -1
+        self.enabled = True
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x of shape (rows, places, inputs); with several tasks each has as many rows, one task's after the other's."""
         if not self.enabled:
             out: torch.Tensor = self.base(x)
             return out
-        if self.merged is not None:
-            if self.version != self.flat._version:
-                self._merge()
-            result: torch.Tensor = _MergedLinear.apply(x, self.down, self.up, self.length, self)  # type: ignore[no-untyped-call]
-            return result
-        return self._unmerged(x)
+        if self.merged is None:
+            return self._unmerged(x)
+        if self.version != self.flat[0]._version:
+            self._merge(self.merged)
+        merged: torch.Tensor = _MergedLinear.apply(x, self.flat[0], self)  # type: ignore[no-untyped-call]
+        return merged
 
     @torch.no_grad()
-    def _merge(self) -> None:
+    def _merge(self, merged: torch.Tensor) -> None:
         """Renew the effective weight: base + scaling * up @ down, and DoRA's rescaled rows."""
-        assert self.merged is not None
-        weight = self.base.weight.expand_as(self.merged)
-        torch.baddbmm(weight, self.up, self.down, alpha=self.scaling, out=self.merged)
+        torch.baddbmm(self.base.weight.expand_as(merged), self.up, self.down, alpha=self.scaling, out=merged)
         if self.start is not None:
-            self.merged.sub_(self.start[1] @ self.start[0], alpha=self.scaling)
+            merged.sub_(self.start[1] @ self.start[0], alpha=self.scaling)
         if self.length is not None:
-            self.row_factor = self.length / self.merged.norm(dim=2)
-            self.merged.mul_(self.row_factor[:, :, None])
-        self.version = self.flat._version
+            self.row_factor = self.length / merged.norm(dim=2)
+            merged.mul_(self.row_factor[:, :, None])
+        self.version = self.flat[0]._version
 
     def _unmerged(self, x: torch.Tensor) -> torch.Tensor:
         """The base layer and the two thin products apart: for weights in 16 or 4 bits, in which a small change would be lost."""
-        tasks = self.down.shape[0]
-        down, up = self.down.to(x.dtype), self.up.to(x.dtype)
-        by_task = x.reshape(tasks, -1, x.shape[-1])
-        change = (by_task @ down.mT) @ up.mT
-        if self.start is not None:
-            change = change - (by_task @ self.start[0].to(x.dtype).mT) @ self.start[1].to(x.dtype).mT
         out: torch.Tensor = self.base(x)
-        change = change.view(*out.shape) * self.scaling
+        change: torch.Tensor = _LowRank.apply(x.to(out.dtype), self.flat[0], self)  # type: ignore[no-untyped-call]
+        if self.start is not None:
+            start_down, start_up = (factor.to(out.dtype) for factor in self.start)
+            change = change - (x.to(out.dtype) @ start_down.mT) @ start_up.mT * self.scaling
         if self.length is None:
-            return out + change.to(out.dtype)
+            return out + change
+        tasks = self.down.shape[0]
         with torch.no_grad():  # as in the paper, the norm is taken as a constant in the backward pass
             norm = torch.baddbmm(self.base.weight.float().expand(tasks, -1, -1), self.up, self.down, alpha=self.scaling).norm(dim=2)
-        factor = (self.length / norm).to(out.dtype)[:, None].expand(-1, by_task.shape[1], -1).reshape(out.shape)
-        bias = 0 if self.base.bias is None else self.base.bias
-        return (out - bias + change.to(out.dtype)) * factor + bias
+        bias = torch.zeros_like(out[..., :1]) if self.base.bias is None else self.base.bias
+        scaled: torch.Tensor = _RowLengths.apply(out - bias + change, self.flat[0], norm, self)  # type: ignore[no-untyped-call]
+        return scaled + bias
 
 
 class _MergedLinear(torch.autograd.Function):
@@ -164,45 +161,95 @@ class _MergedLinear(torch.autograd.Function):
 
     The usual way computes x W + (x A) B and, backward, three thin products more and a sum for each of them: at the width of a small model
     half of the layer's time. With W + A B kept at hand the forward pass and the gradient of x are one product each, and the
-    factors' gradients follow from two thin products, or from the weight's gradient where that is cheaper.
+    factors' gradients follow from two thin products, or from the weight's gradient where that is cheaper. They are added where
+    they belong by the product itself, so autograd is given none.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: torch.Tensor, down: torch.Tensor, up: torch.Tensor, length: torch.Tensor | None, layer: LoraLinear
-    ) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, flat: torch.Tensor, layer: LoraLinear) -> torch.Tensor:
         merged, bias = layer.merged, layer.base.bias
         assert merged is not None
-        ctx.save_for_backward(x, down, up, length, merged, layer.row_factor)
-        ctx.scaling = layer.scaling
+        ctx.save_for_backward(x, merged)
+        ctx.layer = layer
         if merged.shape[0] == 1:
             return nn.functional.linear(x, merged[0], bias)
         by_task = x.reshape(merged.shape[0], -1, x.shape[-1])
         out = by_task @ merged.mT if bias is None else torch.baddbmm(bias, by_task, merged.mT)
-        return out.view(*x.shape[:-1], -1)
+        return out.reshape(*x.shape[:-1], out.shape[-1])
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
-        x, down, up, length, merged, row_factor = ctx.saved_tensors
-        tasks, rank, inputs = down.shape
-        outputs = up.shape[1]
-        grad = grad.reshape(tasks, -1, outputs)
-        x_by_task = x.reshape(tasks, -1, inputs)
-        grad_x = (grad @ merged).view(x.shape) if ctx.needs_input_grad[0] else None
-        if not ctx.needs_input_grad[1]:
-            return grad_x, None, None, None, None
-        if length is None and inputs * outputs > 2 * rank * (inputs + outputs):
-            grad_up = grad.mT @ (x_by_task @ down.mT)
-            grad_down = (grad @ up).mT @ x_by_task
-            return grad_x, grad_down.mul_(ctx.scaling), grad_up.mul_(ctx.scaling), None, None
-        grad_weight = grad.mT @ x_by_task
-        grad_length = None
-        if length is not None:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, merged = ctx.saved_tensors
+        layer: LoraLinear = ctx.layer
+        rank, (tasks, outputs, inputs) = layer.down.shape[1], merged.shape
+        by_task, x_by_task = grad.reshape(tasks, -1, outputs), x.reshape(tasks, -1, inputs)
+        grad_x = (by_task @ merged).view(x.shape) if ctx.needs_input_grad[0] else None
+        if layer.length is None and inputs * outputs > 2 * rank * (inputs + outputs):
+            _add_gradients(layer, by_task, x_by_task, layer.down, layer.up)
+            return grad_x, None, None
+        grad_weight = by_task.mT @ x_by_task
+        if layer.length is not None and layer.row_factor is not None:
             # merged = length * direction: its gradient's part along the row changes the length, the factors take the rest of the chain.
-            grad_length = (grad_weight * merged).sum(2) / length
-            grad_weight *= row_factor[:, :, None]
-        grad_weight *= ctx.scaling
-        return grad_x, up.mT @ grad_weight, grad_weight @ down.mT, grad_length, None
+            layer.gradients[2].add_((grad_weight * merged).sum(2) / layer.length)
+            grad_weight *= layer.row_factor[:, :, None]
+        layer.gradients[0].baddbmm_(layer.up.mT, grad_weight, alpha=layer.scaling)
+        layer.gradients[1].baddbmm_(grad_weight, layer.down.mT, alpha=layer.scaling)
+        return grad_x, None, None
+
+
+class _LowRank(torch.autograd.Function):
+    """scaling * up down x in x's own dtype, with float32 gradients of the factors."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, flat: torch.Tensor, layer: LoraLinear) -> torch.Tensor:
+        down, up = layer.down.to(x.dtype), layer.up.to(x.dtype)
+        ctx.save_for_backward(x, down, up)
+        ctx.layer = layer
+        by_task = x.reshape(down.shape[0], -1, x.shape[-1])
+        out = ((by_task @ down.mT) @ up.mT).mul_(layer.scaling)
+        return out.reshape(*x.shape[:-1], out.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, down, up = ctx.saved_tensors
+        by_task, x_by_task = grad.reshape(up.shape[0], -1, up.shape[1]), x.reshape(down.shape[0], -1, down.shape[2])
+        thin = _add_gradients(ctx.layer, by_task, x_by_task, down, up)
+        grad_x = (thin @ down).mul_(ctx.layer.scaling).view(x.shape) if ctx.needs_input_grad[0] else None
+        return grad_x, None, None
+
+
+class _RowLengths(torch.autograd.Function):
+    """DoRA's last part: rows times length / norm, with the gradient of the lengths."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, flat: torch.Tensor, norm: torch.Tensor, layer: LoraLinear) -> torch.Tensor:
+        assert layer.length is not None
+        factor = layer.length / norm
+        ctx.save_for_backward(x, norm, factor)
+        ctx.layer = layer
+        return _times_rows(x, factor)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, norm, factor = ctx.saved_tensors
+        ctx.layer.gradients[2].add_((grad.float() * x.float()).view(len(norm), -1, norm.shape[1]).sum(1) / norm)
+        return _times_rows(grad, factor), None, None, None
+
+
+def _times_rows(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    return (x.reshape(len(factor), -1, x.shape[-1]) * factor[:, None].to(x.dtype)).view(x.shape)
+
+
+def _add_gradients(layer: LoraLinear, grad: torch.Tensor, x: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """Add both factors' gradients, all of shape (tasks, places, width); returns grad @ up."""
+    thin = grad @ up
+    if grad.dtype == torch.float32:
+        layer.gradients[0].baddbmm_(thin.mT, x, alpha=layer.scaling)
+        layer.gradients[1].baddbmm_(grad.mT, x @ down.mT, alpha=layer.scaling)
+    else:
+        layer.gradients[0].add_(thin.mT @ x, alpha=layer.scaling)
+        layer.gradients[1].add_(grad.mT @ (x @ down.mT), alpha=layer.scaling)
+    return thin
 
 
 @dataclass
@@ -260,32 +307,32 @@ def attach(
         merge, reason = _choose_merge(targets, tasks)
     else:
         reason = "as asked"
+    decomposed = settings.init in ("pissa", "olora") and not tensors
+    starts = {name: _decompose(linear, settings) if decomposed else None for name, linear in targets.items()}
+    # From here on nothing is refused: a model that was refused is as it was.
     model.requires_grad_(False)
-    shapes = [_shapes(linear, settings) for linear in targets.values()]
-    count = sum(math.prod(shape) for group in shapes for shape in group)
+    count = sum(math.prod(shape) for linear in targets.values() for shape in _shapes(linear, settings))
     device = next(iter(targets.values())).weight.device
     flat = nn.Parameter(torch.zeros(tasks, count, dtype=torch.float32, device=device))
     flat.grad = torch.zeros_like(flat)
     layers, offset = {}, 0
-    for (name, linear), group in zip(targets.items(), shapes, strict=True):
-        layer = LoraLinear(linear, settings.scaling, flat, merge)
-        views = []
-        for shape in group:
-            size = math.prod(shape)
-            view = flat.detach()[:, offset : offset + size].view(tasks, *shape).requires_grad_()
-            view.grad = flat.grad[:, offset : offset + size].view(tasks, *shape)
-            views.append(view)
-            offset += size
-        layer.down, layer.up, layer.length = views[0], views[1], views[2] if len(views) > 2 else None
+    for name, linear in targets.items():
+        views, gradients = [], []
+        for shape in _shapes(linear, settings):
+            places = slice(offset, offset + math.prod(shape))
+            views.append(flat.detach()[:, places].view(tasks, *shape))
+            gradients.append(flat.grad[:, places].view(tasks, *shape))
+            offset = places.stop
+        layer = LoraLinear(linear, settings.scaling, flat, views, gradients)
+        layer.start = starts[name]
+        if merge:
+            layer.merged = torch.empty(tasks, *linear.weight.shape, dtype=torch.float32, device=device)
         layers[name] = layer
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer)
-    adapter = Adapter(model, settings, layers, flat, torch.empty(0), base_adapter is not None, reason)
-    for name, layer in layers.items():
-        if settings.init in ("pissa", "olora") and not tensors:
-            layer.start = _decompose(layer.base.weight, settings)
         if tensors:
             _fill(layer, 0, tensors, name)
+    adapter = Adapter(model, settings, layers, flat, torch.empty(0), base_adapter is not None, reason)
     if not tensors:
         with torch.no_grad():
             flat[0] = _draw(adapter, seed)
@@ -502,8 +549,9 @@ def _draw(adapter: Adapter, seed: int) -> torch.Tensor:
     return torch.cat(pieces).to(adapter.flat.device)
 
 
-def _decompose(weight: torch.Tensor, settings: LoraSettings) -> tuple[torch.Tensor, torch.Tensor]:
-    """First and second factor of PiSSA or OLoRA for a weight, float32."""
+def _decompose(linear: nn.Linear, settings: LoraSettings) -> tuple[torch.Tensor, torch.Tensor]:
+    """First and second factor of PiSSA or OLoRA for a layer's weight, float32."""
+    weight = linear.weight
     if not weight.is_floating_point():
         raise ConfigError(f"LoRA init {settings.init} needs the weights themselves, not a base in 4 bits; choose default or gaussian")
     if settings.rank > min(weight.shape):

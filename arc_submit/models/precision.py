@@ -48,10 +48,10 @@ def choose_training_precision(device: torch.device, fast_cpu: bool = False) -> T
 
 
 def repair_attention(device: torch.device) -> str:
-    """Make grouped-query attention fast where torch would take its slow kernel in silence; returns what was done and why.
+    """Make attention with shared keys and values fast where torch would take a slow kernel in silence; returns what was done and why.
 
-    Without a mask transformers hands shared keys and values to scaled_dot_product_attention as they are (enable_gqa), for which cards before
-    sm_80 have no fast kernel. Repeating them first took 1 / 1.6 to 1 / 1.8 of the time on a T4 (docs of the facts this project is built on).
+    Without a mask transformers hands shared keys and values to scaled_dot_product_attention as they are (enable_gqa), for which cards
+    before sm_80 have only the slowest kernel. Repeating them first was 1.6 to 1.8 times as fast on a T4.
     """
     if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] >= 8:
         return "attention as it is: this device has a fast kernel for shared keys and values"

@@ -1,9 +1,9 @@
 """Test-time fine-tuning: one low-rank adapter per task, learnt from the task's own train pairs.
 
-Every sample leaves one train pair out: the others are shown, the one is asked for, under a view and an order chosen afresh. The base model is
-loaded once for all tasks (arc_submit.models.lora puts the adapter in and resets it); a task costs its forward and backward passes and hardly
-more. Samples are a function of the seed, the task and their number alone, so an adapter does not depend on what else runs. The loop takes
-one task or several at once (arc_submit.training.grouped). Knows nothing about files, workers or budgets.
+Every sample leaves one train pair out: the others are shown, the one is asked for, under a view and an order chosen afresh. The base
+model is loaded once for all tasks (arc_submit.models.lora puts the adapter in and resets it); a task costs its forward and backward
+passes and hardly more. Samples are a function of the seed, the task and their number alone, so an adapter does not depend on what
+else runs. The loop takes one task or several at once (arc_submit.training.grouped). Knows nothing about files, workers or budgets.
 
 Leave-one-out fine-tuning at test time for ARC is from Akyurek et al. 2024 (arXiv 2411.07279).
 """
@@ -15,7 +15,7 @@ import math
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +27,7 @@ from arc_submit.arc.task import Task
 from arc_submit.arc.views import random_view
 from arc_submit.errors import ArcSubmitError, ConfigError
 from arc_submit.language.fitting import DoesNotFitError, fit_sample
+from arc_submit.language.prompts import is_grid
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.lora import Adapter, reset
 from arc_submit.models.precision import TrainingPrecision, choose_training_precision
@@ -189,7 +190,7 @@ def finetune_tasks(
     device = adapter.flat.device
     precision = choose_training_precision(device, settings.fast_cpu)
     optimizer = torch.optim.AdamW([adapter.flat], lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision.scale)  # type: ignore[attr-defined]
+    scaler = torch.amp.GradScaler(device.type, enabled=precision.scale)
 
     def make(step: int) -> list[MicroBatch]:
         samples = [_step_samples(writer, task, settings, max_seq_len, seed, step) for task in tasks]
@@ -205,7 +206,7 @@ def finetune_tasks(
             losses = torch.zeros(len(tasks), device=device)
             for batch in batches:
                 total, by_token = batch_loss(adapter.model, batch, precision)
-                scaler.scale(total).backward()
+                torch.autograd.backward(scaler.scale(total))
                 losses.index_add_(0, batch.owners, by_token * batch.weights)
             scaler.unscale_(optimizer)
             clip_by_task(adapter, settings.max_grad_norm)
@@ -252,7 +253,7 @@ def check_task(writer: PromptWriter, task: Task, max_seq_len: int, settings: TTF
         DoesNotFitError: where nothing can.
     """
     if settings.loss_on == "outputs" and not writer.reuse:
-        raise ConfigError("loss_on outputs needs to know where grids lie in a prompt, which this tokenizer hides; choose answer or all")
+        raise ConfigError(f"loss_on outputs cannot be told where the outputs lie ({writer.reason}); choose answer or all")
     misfits, reason = [], None
     for target in range(len(task.train)):
         try:
@@ -276,17 +277,27 @@ def draw_sample(writer: PromptWriter, task: Task, settings: TTFTSettings, max_se
     reason: DoesNotFitError | None = None
     for target in rng.permutation(len(task.train)).tolist():
         try:
-            ids, start, kept = fit_sample(writer, seen, target, max_seq_len, rng)
+            ids, start, shown = fit_sample(writer, seen, target, max_seq_len, rng)
         except DoesNotFitError as error:
             reason = error
             continue
-        if settings.loss_on == "answer":
-            return Sample(ids, list(range(start, len(ids))))
-        if settings.loss_on == "all":
-            return Sample(ids, list(range(1, len(ids))))
-        raise NotImplementedError
+        return Sample(ids, _learnt_places(writer, seen, target, shown, settings.loss_on, start, len(ids)))
     assert reason is not None
     raise reason
+
+
+def _learnt_places(writer: PromptWriter, task: Task, target: int, shown: Sequence[int], loss_on: str, start: int, length: int) -> list[int]:
+    """Places whose token is learnt in a sample that asks for one pair of a task and shows others."""
+    answer = list(range(start, length))
+    if loss_on == "answer":
+        return answer
+    if loss_on == "all":
+        return list(range(1, length))
+    turns = writer.prompt.turns([task.train[i] for i in shown], task.train[target].input)
+    grids = [part for turn in turns for part in turn.parts if is_grid(part)]
+    later = [task.train[i].output for i in shown[1:]]
+    spans = [span for grid, span in zip(grids, writer.grid_spans(turns), strict=True) if any(grid is output for output in later)]
+    return [place for first, behind in spans for place in range(first, behind + 1)] + answer  # the token behind it says that it ends
 
 
 def make_batches(samples: Sequence[Sequence[Sample]], batch_size: int, device: torch.device) -> list[MicroBatch]:
@@ -324,8 +335,8 @@ def batch_loss(model: Any, batch: MicroBatch, precision: TrainingPrecision) -> t
 class _FrozenHeadLoss(torch.autograd.Function):
     """Cross-entropy after a frozen output layer, a piece of the places at a time.
 
-    The layer has no gradient of its own, so that of the hidden states is found on the way and neither the logits nor their gradients are kept:
-    with 152k tokens in the vocabulary they would be the largest thing in memory. The idea of doing so is from Liger Kernel (2410.10989).
+    The layer has no gradient of its own, so that of the hidden states is found on the way and neither the logits nor their gradients
+    are kept: with 152k tokens in the vocabulary they would be the largest thing in memory. The idea is from Liger Kernel (2410.10989).
     """
 
     @staticmethod
@@ -334,9 +345,10 @@ class _FrozenHeadLoss(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         gradient = torch.empty_like(hidden)
         losses = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
-        for piece, label, loss, grad in zip(
-            *(t.split(max(1, _LOGITS // head.out_features)) for t in (hidden, labels, losses, gradient)), strict=True
-        ):
+        pieces = max(1, _LOGITS // head.out_features)
+        for start in range(0, len(labels), pieces):
+            part = slice(start, start + pieces)
+            piece, label, loss, grad = hidden[part], labels[part], losses[part], gradient[part]
             logprobs = head(piece).float().log_softmax(-1)
             loss.copy_(-logprobs.gather(1, label[:, None])[:, 0])
             # Not weighted yet: in float16 a small weight would make small probabilities vanish.
@@ -347,7 +359,7 @@ class _FrozenHeadLoss(torch.autograd.Function):
         return (losses * weights).sum(), losses
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         gradient, weights = ctx.saved_tensors
         return (gradient.float() * (weights * grad)[:, None]).to(gradient.dtype), None, None, None
 
@@ -366,7 +378,7 @@ def _step_samples(writer: PromptWriter, task: Task, settings: TTFTSettings, max_
     return [draw_sample(writer, task, settings, max_seq_len, seed, step * count + i) for i in range(count)]
 
 
-def _ahead(make: Callable[[int], list[MicroBatch]], count: int, depth: int = 2) -> Iterator[list[MicroBatch]]:
+def _ahead(make: Callable[[int], list[MicroBatch]], count: int, depth: int = 2) -> Generator[list[MicroBatch], None, None]:
     """make(0), make(1), ... made in another thread, a little ahead of their use."""
     with ThreadPoolExecutor(1, thread_name_prefix="samples") as pool:
         waiting: deque[Future[list[MicroBatch]]] = deque(pool.submit(make, i) for i in range(min(depth, count)))
