@@ -108,7 +108,9 @@ class PromptWriter:
         return ids, len(prompt)
 
     def grid_spans(self, turns: Sequence[Turn]) -> list[tuple[int, int]]:
-        """Where the rows of each grid of the chat lie in `prompt_ids`: first place and the place behind the last, in order.
+        """Where the grids of the chat lie in `prompt_ids`: first place and the place behind the last row, in order.
+
+        What an encoder writes above a grid counts where its tokens can be told from the words before.
 
         Raises:
             ConfigError: where this tokenizer merges rows with what stands around them.
@@ -161,10 +163,11 @@ class PromptWriter:
                 continue
             grid = grids[ord(piece) - _FIRST_MARK]
             # Only rows are cut out of the text: the words on both sides of them are tokenized as one piece, as they must be.
+            before, words = len(ids), self._literal(literal) if spans is not None else []
             ids += self._literal(literal + self.encoder.header(grid))
             height, width = grid.shape
             cells = grid.tobytes()
-            first = len(ids)
+            first = before + len(words) if ids[before : before + len(words)] == words else len(ids)
             for row in range(height):
                 ids += self._row(cells[row * width : (row + 1) * width], row if numbered else 0, newlines and row < height - 1)
             if spans is not None:

@@ -212,6 +212,8 @@ def finetune_tasks(
             clip_by_task(adapter, settings.max_grad_norm)
             scaler.step(optimizer)
             scaler.update()
+            # The fused kernel does not say that it has written; the layers renew their effective weights when the version changes.
+            torch.autograd.graph.increment_version(adapter.flat)
             assert adapter.flat.grad is not None
             adapter.flat.grad.zero_()
             values = losses.tolist()
