@@ -29,6 +29,7 @@ from arc_submit.models.lora import (
     reset,
     save_adapter,
 )
+from arc_submit.models.states import hidden_states_from
 
 CPU = torch.device("cpu")
 IDS = torch.arange(2 * 40).view(2, 40) % 40 + 5
@@ -142,6 +143,23 @@ def test_gradients_are_peft_s(tiny_model: Path, tmp_path: Path, options: dict[st
             assert want is not None
             assert want.abs().max() > 0
             assert torch.allclose(gradient[0] / want.abs().max(), want / want.abs().max(), atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["Qwen2", "Qwen3", "Llama", "Mistral"])
+@pytest.mark.parametrize("first", [0, 5, 25, 39])
+def test_states_from_a_place_on_are_the_model_s(family: str, first: int) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = getattr(transformers, f"{family}Config")(vocab_size=48, **sizes, head_dim=16, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    states = hidden_states_from(model, IDS, first)
+    assert torch.allclose(states, model.model(input_ids=IDS, use_cache=False).last_hidden_state[:, first:], atol=1e-4)
+    assert states.shape == (2, 40 - first, 64)
 
 
 def test_each_row_of_a_batch_has_its_own_adapter(tiny_model: Path) -> None:

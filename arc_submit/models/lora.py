@@ -121,7 +121,8 @@ class LoraLinear(nn.Module):
         if not self.enabled:
             out: torch.Tensor = self.base(x)
             return out
-        if self.merged is None:
+        # Rounded to 16 bits, as products under autocast are, an effective weight would lose the small change.
+        if self.merged is None or torch.is_autocast_enabled(x.device.type):
             return self._unmerged(x)
         if self.version != self.flat[0]._version:
             self._merge(self.merged)

@@ -31,6 +31,7 @@ from arc_submit.language.prompts import is_grid
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.lora import Adapter, reset
 from arc_submit.models.precision import TrainingPrecision, choose_training_precision
+from arc_submit.models.states import hidden_states_from
 
 SCHEDULES = ("linear", "constant", "cosine")
 LOSSES = ("answer", "outputs", "all")
@@ -122,13 +123,15 @@ class MicroBatch:
 
     Attributes:
         ids: int64, (rows, length).
-        places: int64, (learnt,): places in the flattened rows from which a token is learnt.
+        first: no token is learnt from a place before it.
+        places: int64, (learnt,): places from which a token is learnt, in the flattened rows from `first` on.
         labels: int64, (learnt,): that token.
         weights: float32, (learnt,): 1 / the number of tokens that its task learns in this step.
         owners: int64, (learnt,): which task it belongs to.
     """
 
     ids: torch.Tensor
+    first: int
     places: torch.Tensor
     labels: torch.Tensor
     weights: torch.Tensor
@@ -309,16 +312,17 @@ def make_batches(samples: Sequence[Sequence[Sample]], batch_size: int, device: t
     for start in range(0, len(samples[0]), batch_size):
         rows = [(owner, sample) for owner, drawn in enumerate(samples) for sample in drawn[start : start + batch_size]]
         length = max(len(sample.ids) for _, sample in rows)
+        first = min(sample.learnt[0] - 1 for _, sample in rows)
         ids = torch.zeros(len(rows), length, dtype=torch.long)
         places, labels, weights, owners = [], [], [], []
         for row, (owner, sample) in enumerate(rows):
             ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
-            places += [row * length + place - 1 for place in sample.learnt]
+            places += [row * (length - first) + place - 1 - first for place in sample.learnt]
             labels += [sample.ids[place] for place in sample.learnt]
             weights += [1 / totals[owner]] * len(sample.learnt)
             owners += [owner] * len(sample.learnt)
-        tensors = (ids, torch.tensor(places), torch.tensor(labels), torch.tensor(weights), torch.tensor(owners))
-        batches.append(MicroBatch(*(tensor.to(device, non_blocking=True) for tensor in tensors)))
+        learnt = (torch.tensor(places), torch.tensor(labels), torch.tensor(weights), torch.tensor(owners))
+        batches.append(MicroBatch(ids.to(device), first, *(tensor.to(device) for tensor in learnt)))
     return batches
 
 
@@ -328,7 +332,7 @@ def batch_loss(model: Any, batch: MicroBatch, precision: TrainingPrecision) -> t
     No mask is needed: attention is causal, so what is padded on the right is never seen by what is learnt.
     """
     with torch.autocast(batch.ids.device.type, dtype=precision.autocast or torch.bfloat16, enabled=precision.autocast is not None):
-        hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
+        hidden = hidden_states_from(model, batch.ids, batch.first)
         picked = hidden.flatten(0, 1)[batch.places]
         total, by_token = _FrozenHeadLoss.apply(picked, batch.labels, batch.weights, model.lm_head)  # type: ignore[no-untyped-call]
     return total, by_token
