@@ -22,10 +22,11 @@ from arc_submit.language.encoders import make_encoder
 from arc_submit.language.fitting import DoesNotFitError
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.loading import load_model
+from arc_submit.models.loading import load_model, load_model_in_4_bits
 from arc_submit.models.lora import Adapter, LoraSettings, attach, save_adapter
 from arc_submit.models.pocket import make_pocket_tokenizer
 from arc_submit.models.precision import choose_training_precision, repair_attention
+from arc_submit.training.grouped import choose_group, plan_groups
 from arc_submit.training.ttft import (
     FinetuneError,
     FinetuneResult,
@@ -352,3 +353,20 @@ def test_precision_and_attention_have_a_reason(monkeypatch: pytest.MonkeyPatch) 
 def test_losses_can_be_written_as_json(tiny_model: Path) -> None:
     result = finetune_task(adapted(tiny_model), WRITER, TASKS[0], QUICK, 512, 0)
     assert json.loads(json.dumps(result.losses)) == result.losses
+
+
+@given(st.dictionaries(st.text("abcdef", min_size=1), st.integers(20, 5000)), st.sampled_from([2_000_000, 360_000_000]))
+def test_groups_hold_every_task_once_and_tasks_of_like_length(tokens: dict[str, int], weights: int) -> None:
+    for device in (CPU, torch.device("cuda:0")):
+        groups = plan_groups(tokens, weights, device)
+        assert sorted(task for group in groups for task in group) == sorted(tokens)
+        lengths = [tokens[task] for group in groups for task in group]
+        assert lengths == sorted(lengths, reverse=True)
+        assert all(len(group) <= choose_group(tokens[group[0]], weights, device)[0] for group in groups)
+    assert choose_group(400, weights, CPU)[0] == 1
+    assert choose_group(70, weights, CPU)[0] > 1
+
+
+def test_a_base_in_4_bits_is_refused_on_a_cpu(tiny_model: Path) -> None:
+    with pytest.raises(ConfigError, match="needs a CUDA device"):
+        load_model_in_4_bits(tiny_model, CPU, torch.float32, "sdpa")

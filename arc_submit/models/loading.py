@@ -5,6 +5,7 @@ Nothing is ever fetched, run or unpickled: local folders, safetensors, no remote
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,31 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype, attention
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"model {folder}: cannot be loaded ({error})") from None
     return model.to(device).eval()
+
+
+def load_model_in_4_bits(folder: Path, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
+    """A model whose linear layers are kept in 4 bits (NF4, arXiv 2305.14314): a base to put adapters into where 16 bits do not fit.
+
+    Args:
+        dtype: of products and of everything that is no linear layer.
+
+    Raises:
+        ConfigError: on a CPU, or where bitsandbytes is not installed.
+    """
+    if device.type != "cuda":
+        raise ConfigError("a base in 4 bits needs a CUDA device; leave it out on a CPU")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError("a base in 4 bits needs the package bitsandbytes, which is not installed; install it or leave the option out")
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    check_model_folder(folder)
+    bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True)
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        attn_implementation=attention,
+        local_files_only=True,
+        use_safetensors=True,
+        quantization_config=bits,
+        device_map={"": device},
+    ).eval()
