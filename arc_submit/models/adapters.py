@@ -52,7 +52,7 @@ def check_adapter(folder: Path, model: torch.nn.Module) -> dict[str, float]:
     names: dict[str, dict[str, tuple[int, ...]]] = {}
     try:
         with safe_open(folder / WEIGHTS, "pt") as file:
-            for key in file.keys():
+            for key in file.keys():  # noqa: SIM118 - it is no dict and cannot be iterated over
                 found = re.fullmatch(re.escape(_PREFIX) + r"(.+)\.lora_(A|B)\.weight", key)
                 if not found:
                     raise ConfigError(
