@@ -58,7 +58,7 @@ BREAKS = [
         "2 nothing lost",
         "write predictions when the job ends",
         "arc_submit/models/frozen.py",
-        "        append_predictions(prediction_path(run, prediction.task), [prediction])\n",
+        "        append_predictions(prediction_path(run, prediction.task, source), [prediction])\n",
         "        held_back = [*locals().get('held_back', []), prediction]\n",
         "tests/test_frozen.py tests/test_pipeline.py -k 'not made_again and (leaves or there)'",
     ),
