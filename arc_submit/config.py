@@ -49,11 +49,11 @@ class RunConfig:
             fresh one as `lora` says.
         lora: the make of a fresh adapter.
         ttft: how each task is fine-tuned.
-        ttft_max_seq_len: tokens of a fine-tuning sample; None takes max_seq_len. What is trained takes far more memory than what is read, so
-            a large model can fine-tune on the small tasks alone and answer all.
+        ttft_max_seq_len: tokens of a fine-tuning sample; None takes max_seq_len. Training takes far more memory than reading, so a large
+            model can be fine-tuned on the small tasks alone and still answer all.
         ttft_views: predictions of the fine-tuned model for each test input; None takes `views`.
         devices: "cpu", or the GPUs, such as "cuda:0,cuda:1": each gets a worker of its own.
-        workers: worker processes on a CPU, the search's included; on GPUs each device has one and the search takes the cores that they leave.
+        workers: worker processes on a CPU, the search's included; on GPUs each device has one, and the search the cores that they leave.
         threads: CPU threads of each worker that runs a model.
         slots: answers that a worker writes together.
         group: tasks in one job; a kill costs at most the predictions in hand.
@@ -82,8 +82,8 @@ class RunConfig:
     prompt: str | None = None
     max_seq_len: int | None = None
     base_adapter: Path | None = None
-    lora: LoraSettings = LoraSettings()
-    ttft: TTFTSettings = TTFTSettings()
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    ttft: TTFTSettings = field(default_factory=TTFTSettings)
     ttft_max_seq_len: int | None = None
     ttft_views: int | None = None
     devices: tuple[str, ...] = ("cpu",)

@@ -1,7 +1,7 @@
 """The sources of predictions as a run sees them: what each one's workers are told, and how a machine is divided among them.
 
-Sources that use different things go on side by side: the search on CPU cores, the model on its devices. Those that share the model's devices
-go one after the other, the frozen model first: it answers everything within minutes, before fine-tuning takes the hours. Knows nothing
+Sources that use different things go on side by side: the search on CPU cores, the model on its devices. Those that share the devices go
+one after the other, the frozen model first: it answers everything within minutes, before fine-tuning takes the hours. Knows nothing
 about how a source makes predictions; a worker loads that itself.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 from arc_submit.arc.task import Task
 from arc_submit.config import RunConfig
 from arc_submit.models.settings import PredictSettings
+from arc_submit.runtime.pool import Limits
 from arc_submit.training.settings import FinetuneSettings
 
 LANES = {"search": ("search",), "model": ("frozen", "ttft")}  # what runs side by side, and in each the order
@@ -30,7 +31,7 @@ class Source:
         name: as in the predictions.
         entry: what its workers load, see arc_submit.runtime.worker.
         settings: what the worker of a number is told.
-        silence: seconds without a heartbeat after which a worker is killed.
+        limits: how long what may take its workers.
         group: tasks in one job.
         threads: CPU threads of a worker.
         longest_first: whether the order follows the pace (arc_submit.runtime.pace) instead of beginning with the smallest tasks.
@@ -39,7 +40,7 @@ class Source:
     name: str
     entry: str
     settings: Callable[[int], dict[str, Any]]
-    silence: float
+    limits: Limits
     group: int
     threads: int
     longest_first: bool = False
@@ -50,7 +51,9 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
     if name == "search":
         # It beats only when it has answers, so it may be silent for longer.
         told = {"run": str(run), "effort": config.search_effort, "memory_gb": config.search_memory}
-        return Source(name, "arc_submit.search.worker:open_worker", lambda _: told, max(config.silence, 300.0), 1, 1)
+        limits = Limits(start=config.start, silence=max(config.silence, 300.0))
+        return Source(name, "arc_submit.search.worker:open_worker", lambda _: told, limits, 1, 1)
+    limits = Limits(start=config.start, silence=config.silence)
 
     def predict(number: int, views: int) -> PredictSettings:
         shared = {f.name: getattr(config, f.name) for f in fields(PredictSettings) if hasattr(config, f.name)}
@@ -59,7 +62,7 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
 
     if name == "frozen":
         frozen = "arc_submit.models.frozen:open_worker"
-        return Source(name, frozen, lambda number: asdict(predict(number, config.views)), config.silence, config.group, config.threads)
+        return Source(name, frozen, lambda number: asdict(predict(number, config.views)), limits, config.group, config.threads)
 
     def finetune(number: int) -> dict[str, Any]:
         base_adapter = None if config.base_adapter is None else str(config.base_adapter)
@@ -69,7 +72,7 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
         return value
 
     # A task is minutes of work: one a job, and the longest first, or the last one would run alone at the end.
-    return Source(name, "arc_submit.training.worker:open_worker", finetune, config.silence, 1, config.threads, longest_first=True)
+    return Source(name, "arc_submit.training.worker:open_worker", finetune, limits, 1, config.threads, longest_first=True)
 
 
 def cost(task: Task) -> float:

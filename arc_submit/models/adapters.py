@@ -1,8 +1,8 @@
 """Adapters as an engine serves them: a folder in PEFT format laid beside a base model whose weights stay as they are.
 
 Each adapted linear layer adds its low-rank product to its own output, in the order in which PEFT computes it, so that both give the same
-tokens. Only plain LoRA is served (rsLoRA and alphas by module included); what would need more is refused by name. Knows nothing
-about how an adapter was trained.
+tokens. LoRA is served with rsLoRA, alphas by module and DoRA; what would need more is refused by name. Knows nothing about how an
+adapter was trained.
 """
 
 from __future__ import annotations
@@ -29,17 +29,19 @@ _ALTER_THE_BASE = ("pissa", "olora", "corda", "loftq")
 
 @dataclass(frozen=True)
 class LowRank:
-    """One linear layer's share of an adapter: it adds `scale * up(down(x))`.
+    """One linear layer's share of an adapter: it adds `scale * up(down(x))`, and DoRA then stretches what is not bias.
 
     Attributes:
         down: (rank, inputs), in the base's dtype and on its device, as `up` is.
         up: (outputs, rank).
         scale: alpha / rank, or alpha / sqrt(rank) with rsLoRA.
+        stretch: (outputs,), for DoRA: the learnt length of each row of the weight over the length that it has; None without.
     """
 
     down: torch.Tensor
     up: torch.Tensor
     scale: float
+    stretch: torch.Tensor | None = None
 
 
 def check_adapter(folder: Path, model: torch.nn.Module) -> dict[str, float]:
@@ -53,12 +55,10 @@ def check_adapter(folder: Path, model: torch.nn.Module) -> dict[str, float]:
     try:
         with safe_open(folder / WEIGHTS, "pt") as file:
             for key in file.keys():  # noqa: SIM118 - it is no dict and cannot be iterated over
-                found = re.fullmatch(re.escape(_PREFIX) + r"(.+)\.lora_(A|B)\.weight", key)
+                found = re.fullmatch(re.escape(_PREFIX) + r"(.+)\.lora_(A\.weight|B\.weight|magnitude_vector)", key)
                 if not found:
-                    raise ConfigError(
-                        f"adapter {folder}: {key} is no part of a plain LoRA; merge it into the base and give that as --model"
-                    )
-                names.setdefault(found[1], {})[found[2]] = tuple(file.get_slice(key).get_shape())
+                    raise ConfigError(f"adapter {folder}: {key} is no part of a LoRA; merge it into the base and give that as --model")
+                names.setdefault(found[1], {})[found[2][0]] = tuple(file.get_slice(key).get_shape())
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"adapter {folder}: {WEIGHTS} cannot be read ({error}); remove the folder and train it again") from None
     layers = dict(model.named_modules())
@@ -68,7 +68,8 @@ def check_adapter(folder: Path, model: torch.nn.Module) -> dict[str, float]:
         rank = shapes.get("A", (0,))[0]
         if not isinstance(layer, torch.nn.Linear):
             raise ConfigError(f"adapter {folder}: the base has no linear layer {name}; it belongs to another model")
-        if shapes != {"A": (rank, layer.in_features), "B": (layer.out_features, rank)} or not rank:
+        expected = {"A": (rank, layer.in_features), "B": (layer.out_features, rank)}
+        if shapes != expected | ({"m": (layer.out_features,)} if config["use_dora"] else {}) or not rank:
             raise ConfigError(
                 f"adapter {folder}: {name} has {shapes}, the base's is {tuple(layer.weight.shape)}; it belongs to another model"
             )
@@ -87,10 +88,15 @@ def read_adapter(folder: Path, model: torch.nn.Module) -> dict[str, LowRank]:
     layers = dict(model.named_modules())
     read = {}
     with safe_open(folder / WEIGHTS, "pt") as file:
+        heads = set(file.keys())
         for name, scale in scales.items():
             like = layers[name].weight
             down, up = (file.get_tensor(f"{_PREFIX}{name}.lora_{part}.weight").to(like.device, like.dtype) for part in "AB")
-            read[name] = LowRank(down, up, scale)
+            stretch = None
+            if (magnitude := f"{_PREFIX}{name}.lora_magnitude_vector") in heads:
+                lengths = (like.float() + scale * (up.float() @ down.float())).norm(dim=1)
+                stretch = (file.get_tensor(magnitude).to(like.device).float() / lengths).to(like.dtype)
+            read[name] = LowRank(down, up, scale, stretch)
     return read
 
 
@@ -107,20 +113,25 @@ def applied(model: torch.nn.Module, adapter: dict[str, LowRank]) -> Iterator[Non
 
 
 def _adding(part: LowRank) -> Any:
-    def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+    def hook(layer: torch.nn.Linear, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
         low = torch.nn.functional.linear(inputs[0], part.down)
-        return output + torch.nn.functional.linear(low, part.up) * part.scale
+        change = torch.nn.functional.linear(low, part.up) * part.scale
+        if part.stretch is None:
+            return output + change
+        straight = output if layer.bias is None else output - layer.bias
+        return output + (part.stretch - 1) * straight + part.stretch * change
 
     return hook
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """The configuration with every default in place, once it is known to be plain LoRA."""
+    """The configuration with every default in place, once it is known to be LoRA that can be served."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         read = {
             "lora_alpha": float(config["lora_alpha"]),
             "use_rslora": bool(config.get("use_rslora")),
+            "use_dora": bool(config.get("use_dora")),
             "alpha_pattern": {str(key): float(alpha) for key, alpha in (config.get("alpha_pattern") or {}).items()},
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -130,7 +141,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if config.get("peft_type") != "LORA":
         raise ConfigError(f"adapter {folder}: its kind is {config.get('peft_type')}, only LORA is served")
     unserved = {
-        "DoRA": config.get("use_dora"),
         "bias": config.get("bias", "none") != "none" or config.get("lora_bias"),
         "modules_to_save": config.get("modules_to_save"),
         "trainable_token_indices": config.get("trainable_token_indices"),

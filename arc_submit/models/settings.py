@@ -1,4 +1,4 @@
-"""What is told to the workers that run a model, as data that no torch is needed for. Knows nothing about what is done with it."""
+"""What is told to whoever runs a model, as data that no torch is needed for. Knows nothing about what is done with it."""
 
 from __future__ import annotations
 

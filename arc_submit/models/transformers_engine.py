@@ -262,8 +262,6 @@ class TransformersEngine:
 def load_transformers_engine(folder: Path, device: torch.device, slots: int = 16) -> tuple[TransformersEngine, Any, str]:
     """An engine and its tokenizer from a model's folder, and the reason for its dtype."""
     tokenizer = load_tokenizer(folder)
-    if tokenizer.eos_token_id is None:
-        raise ConfigError(f"model {folder}: its tokenizer has no end mark; set eos_token in tokenizer_config.json")
     dtype, reason = choose_dtype(device)
     model = load_model(folder, device, dtype, ATTENTION)
     return TransformersEngine(model, tokenizer.eos_token_id, slots), tokenizer, reason

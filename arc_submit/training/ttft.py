@@ -32,62 +32,13 @@ from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.lora import Adapter, reset
 from arc_submit.models.precision import TrainingPrecision, choose_training_precision
 from arc_submit.models.states import hidden_states_from
+from arc_submit.training.settings import TTFTSettings
 
-SCHEDULES = ("linear", "constant", "cosine")
-LOSSES = ("answer", "outputs", "all")
 _LOGITS = 1 << 26  # logits computed at a time: 256 MB in float32
 
 
 class FinetuneError(ArcSubmitError):
     """A task whose fine-tuning came to nothing."""
-
-
-@dataclass(frozen=True)
-class TTFTSettings:
-    """How one task is fine-tuned.
-
-    Attributes:
-        steps: optimizer steps.
-        batch_size: samples in one forward pass.
-        accumulation: forward and backward passes before each step.
-        learning_rate: the peak.
-        schedule: "linear" falls to 0 in a straight line, "cosine" along half a wave, "constant" stays.
-        warmup_ratio: part of the steps in which the rate rises from 0 first.
-        max_grad_norm: longer gradients are shortened to it; 0 leaves them.
-        weight_decay: AdamW's.
-        loss_on: which tokens are learnt: those of the answer; of all outputs but the first shown, which can only be guessed; or all.
-        gradient_checkpointing: compute each layer again in the backward pass: a third more time for much less memory.
-        keep_background: views keep colour 0.
-        fast_cpu: bfloat16 products on a CPU that has them.
-    """
-
-    steps: int = 100
-    batch_size: int = 1
-    accumulation: int = 1
-    learning_rate: float = 1e-4
-    schedule: str = "linear"
-    warmup_ratio: float = 0.0
-    max_grad_norm: float = 1.0
-    weight_decay: float = 0.0
-    loss_on: str = "answer"
-    gradient_checkpointing: bool = False
-    keep_background: bool = False
-    fast_cpu: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"TTFT {name} {getattr(self, name)}: at least 1 is needed")
-        if not 0 < self.learning_rate < 1:
-            raise ConfigError(f"TTFT learning_rate {self.learning_rate}: a number between 0 and 1 is needed, such as 1e-4")
-        if self.schedule not in SCHEDULES:
-            raise ConfigError(f"TTFT schedule {self.schedule}: choose from {', '.join(SCHEDULES)}")
-        if self.loss_on not in LOSSES:
-            raise ConfigError(f"TTFT loss_on {self.loss_on}: choose from {', '.join(LOSSES)}")
-        if not 0 <= self.warmup_ratio < 1:
-            raise ConfigError(f"TTFT warmup_ratio {self.warmup_ratio}: 0 or more, below 1")
-        if self.max_grad_norm < 0 or self.weight_decay < 0:
-            raise ConfigError("TTFT max_grad_norm and weight_decay: 0 or more")
 
 
 @dataclass
