@@ -24,9 +24,10 @@ from arc_submit.arc.task import Task
 from arc_submit.errors import ArcSubmitError
 from arc_submit.language.asked import SHORTEST, choose_how
 from arc_submit.language.encoders import make_encoder
+from arc_submit.language.fitting import DoesNotFitError
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.frozen import predict_tasks
+from arc_submit.models.frozen import plan_requests, predict_tasks
 from arc_submit.models.loading import choose_device, load_model, load_tokenizer
 from arc_submit.models.lora import CONFIG, Adapter, attach, save_adapter
 from arc_submit.models.precision import choose_training_precision, repair_attention
@@ -95,6 +96,10 @@ def _do_task(
     trained: dict[str, Any] = {"steps": 0, "tokens": 0, "train_seconds": 0.0, "notes": []}
     try:
         task = read_task(run / "tasks" / f"{task_id}.json")
+        predict = settings.predict
+        asked, refused = plan_requests(writer, task, predict.views, predict.seed, prompt_len, predict.keep_background)
+        if not asked:
+            raise DoesNotFitError(refused[0])  # before hours go into an adapter that nothing can be asked with
         if not (folder / CONFIG).exists():
             result = finetune_and_save(
                 adapter,
