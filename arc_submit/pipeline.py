@@ -13,7 +13,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from arc_submit.ensemble.combination import SCORED_SOURCES, combine, rank_all
 from arc_submit.errors import DataError
 from arc_submit.language.asked import choose_how
 from arc_submit.models.checks import check_model_folder
+from arc_submit.report.losses import plot_losses, read_losses
 from arc_submit.report.summary import Report, make_report
 from arc_submit.runtime.budget import format_duration, seconds_left
 from arc_submit.runtime.lanes import run_together
@@ -106,7 +107,9 @@ def run(config: RunConfig) -> RunResult:
         split_tasks(data.challenges.only(data.chosen), config.out / "tasks")
         works = {source: _find_work(source, directory, data, config) for source in config.sources}
         for step in _work_in_lanes(works, directory, config, deadline):
-            _take_note(step, directory, data, config, submission)
+            _take_note(step, directory)
+            if step.event is not None and step.event.kind == "done":
+                _answer_early(directory, data, config, submission, list(step.event.parts))
         done = {task_id for work in works.values() for task_id in work.done}
         failed = {f"{name} {task_id}": reason for name, work in works.items() for task_id, reason in work.failed.items()}
         unfinished = {task_id for work in works.values() for task_id in set(data.chosen) - work.done - set(work.failed)}
@@ -120,6 +123,63 @@ def run(config: RunConfig) -> RunResult:
             _say(f"{len(unfinished)} tasks unfinished when the budget ended, first {min(unfinished)}; --new-budget goes on with them")
         _say(f"{submission.path}: {len(data.counts)} tasks, valid; {format_duration(seconds)}")
         return RunResult(submission.path, sorted(done), failed, sorted(unfinished), report, seconds)
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """How fine-tuning alone ended.
+
+    Attributes:
+        adapters: the folder that holds one for each task.
+        done: tasks that have theirs.
+        failed: reasons by task.
+        unfinished: tasks for which there was no time.
+        steps, tokens: of this call, all tasks together.
+        losses: picture of the loss curves, None where there is none.
+        seconds: what this call took.
+    """
+
+    adapters: Path
+    done: list[str]
+    failed: dict[str, str]
+    unfinished: list[str]
+    steps: int
+    tokens: int
+    losses: Path | None
+    seconds: float
+
+
+def finetune(config: RunConfig) -> FinetuneResult:
+    """Fine-tune on every task within the budget, or go on with it, and predict nothing.
+
+    A run of the source ttft alone with the same settings in the same directory then takes these adapters.
+
+    Raises:
+        ArcSubmitError: where it cannot work at all, before any work.
+    """
+    began = time.monotonic()
+    config = replace(config, sources=("ttft",))
+    data = load_data(config)
+    check_model_folder(config.model)
+    choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
+    with open_run(config.out, _identity(config, data), config.new_budget) as directory:
+        deadline = time.monotonic() + directory.started + config.budget - config.reserve - time.time()
+        _say_start(config, data, directory, deadline)
+        split_tasks(data.challenges.only(data.chosen), config.out / "tasks")
+        work = _find_work("finetune", directory, data, config)
+        steps = tokens = 0
+        for step in _work_in_lanes({"finetune": work}, directory, config, deadline):
+            _take_note(step, directory)
+            for result in step.event.result.get("tasks", {}).values() if step.event else ():
+                steps, tokens = steps + result["steps"], tokens + result["tokens"]
+        losses = read_losses(config.out)
+        picture = plot_losses(config.out / "report" / "losses.png", losses) if losses else None
+        unfinished = sorted(set(data.chosen) - work.done - set(work.failed))
+        seconds = time.monotonic() - began
+        if unfinished:
+            _say(f"{len(unfinished)} tasks unfinished when the budget ended, first {unfinished[0]}; --new-budget goes on with them")
+        _say(f"{config.out / 'adapters'}: {len(work.done)} adapters, {len(work.failed)} tasks failed; {format_duration(seconds)}")
+        return FinetuneResult(config.out / "adapters", sorted(work.done), work.failed, unfinished, steps, tokens, picture, seconds)
 
 
 def load_data(config: RunConfig) -> Data:
@@ -249,8 +309,8 @@ def _lane(works: list[_Work], directory: RunDirectory, share: Share, deadline: f
         yield _Step(work)
 
 
-def _take_note(step: _Step, directory: RunDirectory, data: Data, config: RunConfig, submission: Submission) -> None:
-    """Put down what has happened, say it, and put new answers into the submission."""
+def _take_note(step: _Step, directory: RunDirectory) -> None:
+    """Put down what has happened, and say it."""
     work, event, source = step.work, step.event, step.work.source.name
     if work.bar is None:
         total, so_far = sum(work.costs.values()), sum(work.costs[task_id] for task_id in work.done)
@@ -265,12 +325,6 @@ def _take_note(step: _Step, directory: RunDirectory, data: Data, config: RunConf
         work.bar.close()
     else:
         _take_note_of_event(event, work, directory)
-        if event.kind == "done":
-            try:
-                _answer(directory, data, config, submission, list(event.parts))
-            except DataError as error:
-                # The disk may have room again by the end, and the file that is there stays valid.
-                _say(str(error))
 
 
 def _take_note_of_event(event: Event, work: _Work, directory: RunDirectory) -> None:
@@ -315,15 +369,25 @@ def _answer(
     return predictions
 
 
+def _answer_early(directory: RunDirectory, data: Data, config: RunConfig, submission: Submission, task_ids: list[str]) -> None:
+    """`_answer` while the run goes on: the disk may have room again by the end, and the file that is there stays valid."""
+    try:
+        _answer(directory, data, config, submission, task_ids)
+    except DataError as error:
+        _say(str(error))
+
+
 def _task_line(source: str, directory: RunDirectory, task_id: str, result: dict[str, Any]) -> str:
     """What is said of a task as it ends."""
     if result["failed"]:
         return f"{source} {task_id}: failed ({result['failed']}), left to the other sources and its fallback"
     predictions, _ = read_predictions(directory.path / "predictions" / source / f"{task_id}.jsonl")
-    parts = [f"{result['made'] + result['held']} predictions"]
+    parts = [f"{result['made'] + result['held']} predictions"] if source != "finetune" else []
     if result.get("steps"):
         losses = f"loss {result['first_loss']:.3f} to {result['last_loss']:.3f}"
         parts = [f"{result['steps']} steps in {format_duration(result['train_seconds'])}, {losses}", *parts]
+    elif source == "finetune":
+        parts = ["its adapter is there"]
     parts += result.get("notes", [])
     bad = sum(p.grid is None for p in predictions)
     if bad:
@@ -345,7 +409,10 @@ def _report(
     chosen = data.challenges.only(data.chosen)
     try:
         events = directory.events()
-        return make_report(config.out / "report", chosen, predictions, submission.attempts, data.solutions, events, config.pictures, until)
+        losses = read_losses(directory.path)
+        return make_report(
+            config.out / "report", chosen, predictions, submission.attempts, data.solutions, events, config.pictures, until, losses
+        )
     except Exception as error:  # noqa: BLE001 - see above
         directory.event("report_failed", reason=f"{type(error).__name__}: {error}")
         return Report(f"no report ({type(error).__name__}: {error}); the submission is complete without it", {}, [])

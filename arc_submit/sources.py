@@ -20,7 +20,7 @@ from arc_submit.models.settings import PredictSettings
 from arc_submit.runtime.pool import Limits
 from arc_submit.training.settings import FinetuneSettings
 
-LANES = {"search": ("search",), "model": ("frozen", "ttft")}  # what runs side by side, and in each the order
+LANES = {"search": ("search",), "model": ("frozen", "finetune", "ttft")}  # what runs side by side, and in each the order
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Source:
 
 
 def make_source(name: str, run: Path, config: RunConfig) -> Source:
-    """The source of that name for the run in a directory."""
+    """The source of that name for the run in a directory; "finetune" is ttft without its predictions."""
     if name == "search":
         # It beats only when it has answers, so it may be silent for longer.
         told = {"run": str(run), "effort": config.search_effort, "memory_gb": config.search_memory}
@@ -66,7 +66,7 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
 
     def finetune(number: int) -> dict[str, Any]:
         base_adapter = None if config.base_adapter is None else str(config.base_adapter)
-        views = config.ttft_views or config.views
+        views = 0 if name == "finetune" else config.ttft_views or config.views
         settings = FinetuneSettings(predict(number, views), config.lora, config.ttft, config.ttft_max_seq_len, base_adapter)
         value: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
         return value

@@ -1,4 +1,4 @@
-"""The source ttft in real runs with a two-layer model: its files, workers killed and frozen in the middle of a task, runs cut and resumed."""
+"""The source ttft in real runs with a two-layer model: its files, workers killed and frozen in mid-task, runs cut and resumed."""
 
 from __future__ import annotations
 
@@ -171,7 +171,9 @@ def test_a_run_killed_with_its_parent_goes_on_to_the_same_adapters(undisturbed: 
     files, out, _ = undisturbed
     target = tmp_path / "out"
     for kill in (1, 2):
-        process = subprocess.Popen(command(files, tiny_model, target, workers=2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            command(files, tiny_model, target, workers=2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         wait_for(lambda kill=kill: len(in_training(target)) >= 1 and sum(1 for _ in (target / "losses").iterdir()) > kill, process)
         process.kill()
         process.communicate()

@@ -98,7 +98,7 @@ def _do_task(
         task = read_task(run / "tasks" / f"{task_id}.json")
         predict = settings.predict
         asked, refused = plan_requests(writer, task, predict.views, predict.seed, prompt_len, predict.keep_background)
-        if not asked:
+        if predict.views and not asked:
             raise DoesNotFitError(refused[0])  # before hours go into an adapter that nothing can be asked with
         if not (folder / CONFIG).exists():
             result = finetune_and_save(
@@ -123,6 +123,8 @@ def _do_task(
     except ArcSubmitError as error:
         failed = {"made": 0, "held": 0, "refused": [], "failed": str(error), "seconds": round(time.monotonic() - started, 3)}
         return {task_id: {**failed, **trained}}
+    if not settings.predict.views:
+        return {task_id: {"made": 0, "held": 0, "refused": [], "failed": "", "seconds": round(time.monotonic() - started, 3), **trained}}
     beat()
     made = predict_tasks(run, [task_id], engine, writer, settings.predict, prompt_len, beat, SOURCE, folder)["tasks"][task_id]
     return {task_id: {**made, **trained, "seconds": round(time.monotonic() - started, 3)}}
