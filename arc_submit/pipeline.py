@@ -210,6 +210,11 @@ def load_data(config: RunConfig) -> Data:
     ids = sorted(challenges.tasks)
     if not ids:
         raise DataError(f"{name}: no sound task in it; first fault: {next(iter(challenges.broken.values()), 'it is empty')}")
+    if config.task_ids is not None:
+        unknown = sorted(set(config.task_ids) - set(ids))
+        if unknown:
+            raise DataError(f"{name}: no sound task {unknown[0]} in it; it has {len(ids)}, first {ids[0]}")
+        ids = sorted(set(config.task_ids))
     if config.tasks is not None and config.tasks < len(ids):
         ids = sorted(random.Random(config.seed).sample(ids, config.tasks))
     return Data(name, challenges, counts or dict(challenges.test_counts), ids, solutions)
@@ -440,6 +445,7 @@ def _identity(config: RunConfig, data: Data) -> dict[str, Any]:
     return {
         "challenges": digest,
         "tasks": len(data.chosen),
+        **({"task_ids": data.chosen} if config.task_ids is not None else {}),
         "seed": config.seed,
         "sources": list(config.sources),
         "model": config.model.name,
