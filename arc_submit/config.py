@@ -156,7 +156,16 @@ _ARC24 = {"lora_rank": 128, "lora_alpha": 64.0, "lora_rslora": True, "lora_targe
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Two cores and no GPU: one worker a core is faster than two threads for so small a model. Few steps: a demonstration of minutes.
-    "cpu-pocket": {"workers": 2, "threads": 1, "views": 8, "slots": 16, "ttft_steps": 8, "ttft_learning_rate": 3e-4, "ttft_views": 4},
+    "cpu-pocket": {
+        "workers": 2,
+        "threads": 1,
+        "views": 8,
+        "slots": 16,
+        "ttft_max_seq_len": 1024,
+        "ttft_steps": 8,
+        "ttft_learning_rate": 3e-4,
+        "ttft_views": 4,
+    },
     "t4x2-qwen2.5-0.5b": {
         **_T4X2,
         **_ARC24,
