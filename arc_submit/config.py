@@ -50,6 +50,7 @@ class RunConfig:
             fresh one as `lora` says.
         lora: the make of a fresh adapter.
         ttft: how each task is fine-tuned.
+        warm_up_steps: before the tasks' own fine-tuning, so many steps of a fresh adapter on all tasks together; 0 leaves this out.
         ttft_max_seq_len: tokens of a fine-tuning sample; None takes max_seq_len. Training takes far more memory than reading, so a large
             model can be fine-tuned on the small tasks alone and still answer all.
         ttft_views: predictions of the fine-tuned model for each test input; None takes `views`.
@@ -86,6 +87,7 @@ class RunConfig:
     base_adapter: Path | None = None
     lora: LoraSettings = field(default_factory=LoraSettings)
     ttft: TTFTSettings = field(default_factory=TTFTSettings)
+    warm_up_steps: int = 0
     ttft_max_seq_len: int | None = None
     ttft_views: int | None = None
     devices: tuple[str, ...] = ("cpu",)
@@ -115,6 +117,8 @@ class RunConfig:
             raise ConfigError(f"--ttft-views {self.ttft_views}: at least 1 is needed")
         if self.ttft_max_seq_len is not None and self.ttft_max_seq_len < 16:
             raise ConfigError(f"--ttft-max-seq-len {self.ttft_max_seq_len}: no task fits")
+        if self.warm_up_steps < 0 or (self.warm_up_steps and self.base_adapter is not None):
+            raise ConfigError(f"--warm-up-steps {self.warm_up_steps}: 0 or more, and not with --base-adapter, which is no fresh adapter")
         if not self.devices or len(set(self.devices)) != len(self.devices) or ("cpu" in self.devices and len(self.devices) > 1):
             raise ConfigError(f"--devices {','.join(self.devices) or 'none'}: write cpu, or GPUs such as cuda:0,cuda:1, each once")
         if self.tasks is not None and self.tasks < 1:
@@ -163,7 +167,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "slots": 16,
         "ttft_max_seq_len": 1024,
         "ttft_steps": 8,
-        "ttft_learning_rate": 3e-4,
+        "ttft_learning_rate": 1e-3,
         "ttft_views": 4,
     },
     "t4x2-qwen2.5-0.5b": {

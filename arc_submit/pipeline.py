@@ -105,14 +105,15 @@ def run(config: RunConfig) -> RunResult:
         for task_id, reason in data.challenges.broken.items():
             _say(f"set aside {task_id}: {reason}")
         split_tasks(data.challenges.only(data.chosen), config.out / "tasks")
-        works = {source: _find_work(source, directory, data, config) for source in config.sources}
+        works = {source: _find_work(source, directory, data, config) for source in _with_warm_up(config)}
         for step in _work_in_lanes(works, directory, config, deadline):
             _take_note(step, directory)
             if step.event is not None and step.event.kind == "done":
                 _answer_early(directory, data, config, submission, list(step.event.parts))
-        done = {task_id for work in works.values() for task_id in work.done}
-        failed = {f"{name} {task_id}": reason for name, work in works.items() for task_id, reason in work.failed.items()}
-        unfinished = {task_id for work in works.values() for task_id in set(data.chosen) - work.done - set(work.failed)}
+        sources = [works[source] for source in config.sources]
+        done = {task_id for work in sources for task_id in work.done}
+        failed = {f"{work.source.name} {task_id}": reason for work in sources for task_id, reason in work.failed.items()}
+        unfinished = {task_id for work in sources for task_id in set(data.chosen) - work.done - set(work.failed)}
         predictions = _answer(directory, data, config, submission)
         directory.event("submission_final", tasks=len(data.counts), predictions=len(predictions))
         report = _report(directory, data, config, predictions, submission, deadline + 0.8 * config.reserve)
@@ -166,9 +167,10 @@ def finetune(config: RunConfig) -> FinetuneResult:
         deadline = time.monotonic() + directory.started + config.budget - config.reserve - time.time()
         _say_start(config, data, directory, deadline)
         split_tasks(data.challenges.only(data.chosen), config.out / "tasks")
-        work = _find_work("finetune", directory, data, config)
+        works = {name: _find_work(name, directory, data, config) for name in _with_warm_up(config, "finetune")}
+        work = works["finetune"]
         steps = tokens = 0
-        for step in _work_in_lanes({"finetune": work}, directory, config, deadline):
+        for step in _work_in_lanes(works, directory, config, deadline):
             _take_note(step, directory)
             for result in step.event.result.get("tasks", {}).values() if step.event else ():
                 steps, tokens = steps + result["steps"], tokens + result["tokens"]
@@ -250,12 +252,20 @@ class _Step:
     broken: str = ""
 
 
+def _with_warm_up(config: RunConfig, *sources: str) -> list[str]:
+    """The sources of a run, or those given, and before them the common warm-up where one is asked for."""
+    names = list(sources or config.sources)
+    return ["warmup", *names] if config.warm_up_steps and {"ttft", "finetune"} & set(names) else names
+
+
 def _find_work(name: str, directory: RunDirectory, data: Data, config: RunConfig) -> _Work:
     """What a source has still to do, smaller tasks first."""
     noted = [e.get("task") for e in directory.events() if e["event"] == "task_done" and e.get("source") == name]
-    done = {task for task in noted if isinstance(task, str)} & set(data.chosen)
     costs = {task_id: cost(data.challenges.tasks[task_id]) for task_id in data.chosen}
-    todo = sorted((task_id for task_id in data.chosen if task_id not in done), key=lambda i: (costs[i], i))
+    if name == "warmup":
+        costs = {"all tasks": 1.0}
+    done = {task for task in noted if isinstance(task, str)} & set(costs)
+    todo = sorted((task_id for task_id in costs if task_id not in done), key=lambda i: (costs[i], i))
     return _Work(make_source(name, directory.path, config), costs, todo, done)
 
 
@@ -387,7 +397,7 @@ def _task_line(source: str, directory: RunDirectory, task_id: str, result: dict[
     if result["failed"]:
         return f"{source} {task_id}: failed ({result['failed']}), left to the other sources and its fallback"
     predictions, _ = read_predictions(directory.path / "predictions" / source / f"{task_id}.jsonl")
-    parts = [f"{result['made'] + result['held']} predictions"] if source != "finetune" else []
+    parts = [f"{result['made'] + result['held']} predictions"] if source not in ("finetune", "warmup") else []
     if result.get("steps"):
         losses = f"loss {result['first_loss']:.3f} to {result['last_loss']:.3f}"
         parts = [f"{result['steps']} steps in {format_duration(result['train_seconds'])}, {losses}", *parts]
@@ -464,7 +474,7 @@ def _finetuning(config: RunConfig) -> dict[str, Any]:
     """What makes two adapters of a task the same."""
     value: dict[str, Any] = {f"lora_{name}": given for name, given in asdict(config.lora).items()}
     value |= {f"ttft_{name}": given for name, given in asdict(config.ttft).items()}
-    value |= {"ttft_max_seq_len": config.ttft_max_seq_len, "ttft_views": config.ttft_views}
+    value |= {"ttft_max_seq_len": config.ttft_max_seq_len, "ttft_views": config.ttft_views, "warm_up_steps": config.warm_up_steps}
     value["base_adapter"] = None if config.base_adapter is None else config.base_adapter.name
     if config.base_adapter is not None:
         value["base_adapter_files"] = sorted([p.name, p.stat().st_size] for p in config.base_adapter.glob("*") if p.is_file())

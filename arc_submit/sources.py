@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from arc_submit.arc.task import Task
 from arc_submit.config import RunConfig
 from arc_submit.models.settings import PredictSettings
 from arc_submit.runtime.pool import Limits
-from arc_submit.training.settings import FinetuneSettings
+from arc_submit.training.settings import WARMED, FinetuneSettings
 
-LANES = {"search": ("search",), "model": ("frozen", "finetune", "ttft")}  # what runs side by side, and in each the order
+LANES = {"search": ("search",), "model": ("frozen", "warmup", "finetune", "ttft")}  # what runs side by side, and in each the order
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Source:
 
 
 def make_source(name: str, run: Path, config: RunConfig) -> Source:
-    """The source of that name for the run in a directory; "finetune" is ttft without its predictions."""
+    """The source of that name for the run in a directory; "finetune" is ttft without its predictions, "warmup" what may come before."""
     if name == "search":
         # It beats only when it has answers, so it may be silent for longer.
         told = {"run": str(run), "effort": config.search_effort, "memory_gb": config.search_memory}
@@ -66,11 +66,18 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
 
     def finetune(number: int) -> dict[str, Any]:
         base_adapter = None if config.base_adapter is None else str(config.base_adapter)
-        views = 0 if name == "finetune" else config.ttft_views or config.views
-        settings = FinetuneSettings(predict(number, views), config.lora, config.ttft, config.ttft_max_seq_len, base_adapter)
+        ttft = config.ttft
+        if name == "warmup":
+            ttft = replace(ttft, steps=config.warm_up_steps)
+        elif config.warm_up_steps:
+            base_adapter = str(run / WARMED)
+        views = 0 if name in ("finetune", "warmup") else config.ttft_views or config.views
+        settings = FinetuneSettings(predict(number, views), config.lora, ttft, config.ttft_max_seq_len, base_adapter)
         value: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
         return value
 
+    if name == "warmup":
+        return Source(name, "arc_submit.training.worker:open_warm_up", finetune, limits, 1, config.threads)
     # A task is minutes of work: one a job, and the longest first, or the last one would run alone at the end.
     return Source(name, "arc_submit.training.worker:open_worker", finetune, limits, 1, config.threads, longest_first=True)
 

@@ -201,6 +201,26 @@ def test_all_three_sources_answer_and_stay_in_their_order(undisturbed: Undisturb
     assert min(t for (source, _), t in begun.items() if source == "search") < ended["frozen"], "the search waits for nobody"
 
 
+def test_a_common_warm_up_comes_first_and_every_task_goes_on_from_it(undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path) -> None:
+    from arc_submit.models.lora import read_adapter
+
+    files, _, _ = undisturbed
+    given = {**options(files, tiny_model, tmp_path / "out"), "ttft_steps": 1, "ttft_learning_rate": 1e-6, "warm_up_steps": 3, "workers": 2}
+    result = run(make_config(**given, budget=300.0))
+    assert (len(result.done), result.failed, result.unfinished) == (TASKS, {}, [])
+    begun = [event["source"] for event in events(tmp_path / "out", "worker_begun")]
+    assert begun == ["warmup"] + ["ttft"] * TASKS
+    lines = (tmp_path / "out" / "warmup" / "losses.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+    warmed = read_adapter(tmp_path / "out" / "warmup" / "adapter")[1]
+    for folder in (tmp_path / "out" / "adapters").iterdir():
+        for name, tensor in read_adapter(folder)[1].items():
+            torch.testing.assert_close(tensor, warmed[name], atol=1e-5, rtol=0)  # one step of 1e-6 away
+    again = run(make_config(**given, budget=300.0))
+    assert again.done == result.done
+    assert len(events(tmp_path / "out", "worker_begun")) == 1 + TASKS, "the warm-up was made again"
+
+
 def settings(tiny_model: Path, run_path: Path, **ttft: object) -> dict[str, Any]:
     from arc_submit.sources import make_source
 

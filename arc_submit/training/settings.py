@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from arc_submit.errors import ConfigError
@@ -10,6 +11,7 @@ from arc_submit.models.settings import LoraSettings, PredictSettings
 
 SCHEDULES = ("linear", "constant", "cosine")
 LOSSES = ("answer", "outputs", "all")
+WARMED = Path("warmup") / "adapter"  # where in the run directory the common warm-up leaves its adapter
 
 
 @dataclass(frozen=True)

@@ -125,8 +125,12 @@ def finetune_tasks(
     max_seq_len: int,
     seed: int,
     on_step: Callable[[int, list[float]], None] | None = None,
+    draw: Callable[[Task, int], list[Sample]] | None = None,
 ) -> list[FinetuneResult | ArcSubmitError]:
     """Reset the adapters and fine-tune each on its own task, all in the same batches.
+
+    Args:
+        draw: what a task's adapter learns from in the step of a number from 0; None draws samples of the task itself.
 
     Returns a result for each task, or the reason why there is none; its adapter is then of no use.
 
@@ -147,7 +151,7 @@ def finetune_tasks(
     scaler = torch.amp.GradScaler(device.type, enabled=precision.scale)
 
     def make(step: int) -> list[MicroBatch]:
-        samples = [_step_samples(writer, task, settings, max_seq_len, seed, step) for task in tasks]
+        samples = [draw(task, step) if draw else _step_samples(writer, task, settings, max_seq_len, seed, step) for task in tasks]
         for result, drawn in zip(results, samples, strict=True):
             result.tokens += sum(len(sample.ids) for sample in drawn)
             result.learnt += sum(len(sample.learnt) for sample in drawn)

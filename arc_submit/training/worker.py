@@ -32,8 +32,9 @@ from arc_submit.models.loading import choose_device, load_model, load_tokenizer
 from arc_submit.models.lora import CONFIG, Adapter, attach, save_adapter
 from arc_submit.models.precision import choose_training_precision, repair_attention
 from arc_submit.models.transformers_engine import ATTENTION, TransformersEngine
-from arc_submit.training.settings import FinetuneSettings, TTFTSettings
+from arc_submit.training.settings import WARMED, FinetuneSettings, TTFTSettings
 from arc_submit.training.ttft import FinetuneError, FinetuneResult, finetune_task
+from arc_submit.training.warmup import warm_up
 
 SOURCE = "ttft"
 
@@ -45,31 +46,64 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Call
         ArcSubmitError: where the model, the adapter or the way to ask cannot work.
     """
     settings = FinetuneSettings.from_json(settings_json)
-    predict = settings.predict
-    torch.set_num_threads(predict.threads)
-    how = choose_how(Path(predict.model), predict.grid_encoder, predict.prompt, predict.max_seq_len)
-    device = choose_device(predict.device)
-    precision = choose_training_precision(device, settings.ttft.fast_cpu)
-    tokenizer = load_tokenizer(Path(predict.model))
-    writer = PromptWriter(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
-    model = load_model(Path(predict.model), device, precision.base, "sdpa")
-    engine = TransformersEngine(with_same_weights(model), writer.end_id, predict.slots)
-    base_adapter = None if settings.base_adapter is None else Path(settings.base_adapter)
-    adapter = attach(model, settings.lora, predict.seed, base_adapter)
-    print(f"model {predict.model}: {device}, {precision.base} ({precision.reason}); tokens: {writer.reason}", flush=True)
-    print(
-        f"adapter: {adapter.flat.numel():,} values in {len(adapter.layers)} layers ({adapter.reason}); {repair_attention(device)}",
-        flush=True,
-    )
+    model, writer, prompt_len = _load(settings)
+    engine = TransformersEngine(with_same_weights(model), writer.end_id, settings.predict.slots)
+    adapter = _attach(model, settings)
     beat()
 
     def do(job: dict[str, Any]) -> dict[str, Any]:
         results: dict[str, dict[str, Any]] = {}
         for task_id in job["tasks"]:
-            results |= _do_task(Path(predict.run), task_id, adapter, engine, writer, settings, how.max_seq_len, beat)
+            results |= _do_task(Path(settings.predict.run), task_id, adapter, engine, writer, settings, prompt_len, beat)
         return {"tasks": results}
 
     return do
+
+
+def open_warm_up(settings_json: dict[str, Any], beat: Callable[[], None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The same for the common warm-up: a job names the one thing there is to do, and leaves WARMED in the run directory.
+
+    Raises:
+        ArcSubmitError: where the model or the way to ask cannot work.
+    """
+    settings = FinetuneSettings.from_json(settings_json)
+    model, writer, prompt_len = _load(settings)
+    adapter = _attach(model, settings)
+    beat()
+    run, max_seq_len = Path(settings.predict.run), settings.max_seq_len or prompt_len
+    folder = run / WARMED
+
+    def do(job: dict[str, Any]) -> dict[str, Any]:
+        started = time.monotonic()
+        tasks = [read_task(path) for path in sorted((run / "tasks").glob("*.json"))]
+        note = _note_losses(folder.parent / "losses.jsonl", beat)
+        result = warm_up(adapter, writer, tasks, settings.ttft, max_seq_len, settings.predict.seed, note)
+        save_adapter(adapter, folder)
+        done = {"made": 0, "held": 0, "refused": [], "failed": "", "seconds": round(time.monotonic() - started, 3), **_trained(result)}
+        return {"tasks": dict.fromkeys(job["tasks"], done)}
+
+    return do
+
+
+def _load(settings: FinetuneSettings) -> tuple[Any, PromptWriter, int]:
+    """The base on its device, what writes its prompts, and the tokens of a prompt with its answer."""
+    predict = settings.predict
+    torch.set_num_threads(predict.threads)
+    how = choose_how(Path(predict.model), predict.grid_encoder, predict.prompt, predict.max_seq_len)
+    device = choose_device(predict.device)
+    precision = choose_training_precision(device, settings.ttft.fast_cpu)
+    writer = PromptWriter(load_tokenizer(Path(predict.model)), make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    model = load_model(Path(predict.model), device, precision.base, "sdpa")
+    print(f"model {predict.model}: {device}, {precision.base} ({precision.reason}); tokens: {writer.reason}", flush=True)
+    print(repair_attention(device), flush=True)
+    return model, writer, how.max_seq_len
+
+
+def _attach(model: Any, settings: FinetuneSettings) -> Adapter:
+    base_adapter = None if settings.base_adapter is None else Path(settings.base_adapter)
+    adapter = attach(model, settings.lora, settings.predict.seed, base_adapter)
+    print(f"adapter: {adapter.flat.numel():,} values in {len(adapter.layers)} layers ({adapter.reason})", flush=True)
+    return adapter
 
 
 def with_same_weights(model: Any) -> Any:
@@ -112,14 +146,7 @@ def _do_task(
                 losses_path(run, task_id),
                 beat,
             )
-            losses = {"first_loss": round(result.losses[0], 4), "last_loss": round(result.losses[-1], 4)}
-            trained = {
-                "steps": len(result.losses),
-                "tokens": result.tokens,
-                "train_seconds": round(result.seconds, 3),
-                "notes": result.notes,
-            }
-            trained |= losses
+            trained = _trained(result)
     except ArcSubmitError as error:
         failed = {"made": 0, "held": 0, "refused": [], "failed": str(error), "seconds": round(time.monotonic() - started, 3)}
         return {task_id: {**failed, **trained}}
@@ -152,16 +179,8 @@ def finetune_and_save(
     """
     notes: list[str] = []
     while True:
-        began = time.monotonic()
-
-        def note(step: int, loss: float, began: float = began) -> None:
-            line = {"step": step, "loss": round(loss, 6), "seconds": round(time.monotonic() - began, 3)}
-            append_lines(losses, json.dumps(line) + "\n")
-            beat()
-
-        losses.unlink(missing_ok=True)
         try:
-            result = finetune_task(adapter, writer, task, ttft, max_seq_len, seed, note)
+            result = finetune_task(adapter, writer, task, ttft, max_seq_len, seed, _note_losses(losses, beat))
             break
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -174,6 +193,31 @@ def finetune_and_save(
         beat()
     save_adapter(adapter, folder)
     return replace(result, notes=[*notes, *result.notes])
+
+
+def _note_losses(path: Path, beat: Callable[[], None]) -> Callable[[int, float], None]:
+    """What is to be called after every step: begins the file anew, appends a line and shows that the worker is alive."""
+    began = time.monotonic()
+    path.unlink(missing_ok=True)
+
+    def note(step: int, loss: float) -> None:
+        line = {"step": step, "loss": round(loss, 6), "seconds": round(time.monotonic() - began, 3)}
+        append_lines(path, json.dumps(line) + "\n")
+        beat()
+
+    return note
+
+
+def _trained(result: FinetuneResult) -> dict[str, Any]:
+    """What the timeline keeps of a fine-tuning."""
+    return {
+        "steps": len(result.losses),
+        "tokens": result.tokens,
+        "train_seconds": round(result.seconds, 3),
+        "notes": result.notes,
+        "first_loss": round(result.losses[0], 4),
+        "last_loss": round(result.losses[-1], 4),
+    }
 
 
 def with_less_memory(task_id: str, ttft: TTFTSettings, max_seq_len: int) -> tuple[TTFTSettings, int, str]:
