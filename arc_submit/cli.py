@@ -90,6 +90,7 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
     add("--max-seq-len", type=int, help="tokens of a prompt with its answer (default: as above)")
     add("--base-adapter", type=Path, help="PEFT adapter that every task's fine-tuning goes on from (default: a fresh one)")
     add("--warm-up-steps", type=int, help="of a fresh adapter on all tasks together, before each task's own (default: 0)")
+    add("--ttft-in-4-bits", action="store_true", default=None, help="keep the base in 4 bits for fine-tuning (GPUs, with bitsandbytes)")
     add("--ttft-max-seq-len", type=int, help="tokens of a fine-tuning sample (default: as --max-seq-len)")
     add("--devices", help="cpu, or GPUs separated by commas: cuda:0,cuda:1")
     add("--workers", type=int, help="worker processes")

@@ -51,6 +51,7 @@ class RunConfig:
         lora: the make of a fresh adapter.
         ttft: how each task is fine-tuned.
         warm_up_steps: before the tasks' own fine-tuning, so many steps of a fresh adapter on all tasks together; 0 leaves this out.
+        ttft_in_4_bits: fine-tune, and predict with the adapters, on a base whose linear layers are kept in 4 bits; GPUs only.
         ttft_max_seq_len: tokens of a fine-tuning sample; None takes max_seq_len. Training takes far more memory than reading, so a large
             model can be fine-tuned on the small tasks alone and still answer all.
         ttft_views: predictions of the fine-tuned model for each test input; None takes `views`.
@@ -88,6 +89,7 @@ class RunConfig:
     lora: LoraSettings = field(default_factory=LoraSettings)
     ttft: TTFTSettings = field(default_factory=TTFTSettings)
     warm_up_steps: int = 0
+    ttft_in_4_bits: bool = False
     ttft_max_seq_len: int | None = None
     ttft_views: int | None = None
     devices: tuple[str, ...] = ("cpu",)
@@ -121,6 +123,8 @@ class RunConfig:
             raise ConfigError(f"--warm-up-steps {self.warm_up_steps}: 0 or more, and not with --base-adapter, which is no fresh adapter")
         if not self.devices or len(set(self.devices)) != len(self.devices) or ("cpu" in self.devices and len(self.devices) > 1):
             raise ConfigError(f"--devices {','.join(self.devices) or 'none'}: write cpu, or GPUs such as cuda:0,cuda:1, each once")
+        if self.ttft_in_4_bits and self.devices == ("cpu",):
+            raise ConfigError("--ttft-in-4-bits needs GPUs: give --devices cuda:0, or leave it out")
         if self.tasks is not None and self.tasks < 1:
             raise ConfigError(f"--tasks {self.tasks}: at least 1 is needed, or leave it out for all")
         if self.max_seq_len is not None and self.max_seq_len < 16:

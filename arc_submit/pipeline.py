@@ -316,7 +316,8 @@ def _lane(works: list[_Work], directory: RunDirectory, share: Share, deadline: f
         try:
             for event in run_jobs(jobs, source.entry, source.settings, share, until, logs, source.limits, environment, pick):
                 for task_id, result in event.result.get("tasks", {}).items():
-                    pace.note(task_id, result["seconds"])
+                    if not result["failed"]:  # one that fits no prompt ends at once and says nothing about the others
+                        pace.note(task_id, result["seconds"])
                 yield _Step(work, event)
         except PoolError as error:
             # One source that cannot work at all leaves the others, and the submission, as they are.
@@ -475,6 +476,7 @@ def _finetuning(config: RunConfig) -> dict[str, Any]:
     value: dict[str, Any] = {f"lora_{name}": given for name, given in asdict(config.lora).items()}
     value |= {f"ttft_{name}": given for name, given in asdict(config.ttft).items()}
     value |= {"ttft_max_seq_len": config.ttft_max_seq_len, "ttft_views": config.ttft_views, "warm_up_steps": config.warm_up_steps}
+    value["ttft_in_4_bits"] = config.ttft_in_4_bits
     value["base_adapter"] = None if config.base_adapter is None else config.base_adapter.name
     if config.base_adapter is not None:
         value["base_adapter_files"] = sorted([p.name, p.stat().st_size] for p in config.base_adapter.glob("*") if p.is_file())

@@ -72,7 +72,7 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
         elif config.warm_up_steps:
             base_adapter = str(run / WARMED)
         views = 0 if name in ("finetune", "warmup") else config.ttft_views or config.views
-        settings = FinetuneSettings(predict(number, views), config.lora, ttft, config.ttft_max_seq_len, base_adapter)
+        settings = FinetuneSettings(predict(number, views), config.lora, ttft, config.ttft_max_seq_len, base_adapter, config.ttft_in_4_bits)
         value: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
         return value
 

@@ -307,6 +307,8 @@ def test_a_task_with_one_train_pair_fails_alone_before_it_costs_anything(tiny_mo
         ({"ttft_max_seq_len": 3}, "no task fits"),
         ({"devices": ("cpu", "cuda:0")}, "--devices cpu,cuda:0"),
         ({"preset": "l4x4-qwen3-4b"}, "give --model"),
+        ({"ttft_in_4_bits": True}, "--ttft-in-4-bits needs GPUs"),
+        ({"base_adapter": "x", "warm_up_steps": 3}, "not with --base-adapter"),
         ({"ttft_magic": 1}, "no such setting: ttft_magic"),
     ],
 )

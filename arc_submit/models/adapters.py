@@ -78,7 +78,7 @@ def check_adapter(folder: Path, model: torch.nn.Module) -> dict[str, float]:
     return scales
 
 
-def read_adapter(folder: Path, model: torch.nn.Module) -> dict[str, LowRank]:
+def read_adapter(folder: Path, model: Any) -> dict[str, LowRank]:
     """An adapter's weights by the name of the layer, in the base's dtype (as vllm serves them) and on its device.
 
     Raises:
@@ -91,9 +91,12 @@ def read_adapter(folder: Path, model: torch.nn.Module) -> dict[str, LowRank]:
         heads = set(file.keys())
         for name, scale in scales.items():
             like = layers[name].weight
-            down, up = (file.get_tensor(f"{_PREFIX}{name}.lora_{part}.weight").to(like.device, like.dtype) for part in "AB")
+            dtype = like.dtype if like.is_floating_point() else model.dtype  # a base in 4 bits holds packed integers
+            down, up = (file.get_tensor(f"{_PREFIX}{name}.lora_{part}.weight").to(like.device, dtype) for part in "AB")
             stretch = None
             if (magnitude := f"{_PREFIX}{name}.lora_magnitude_vector") in heads:
+                if not like.is_floating_point():
+                    raise ConfigError(f"adapter {folder}: DoRA needs the weights themselves, not a base in 4 bits; leave one of them out")
                 lengths = (like.float() + scale * (up.float() @ down.float())).norm(dim=1)
                 stretch = (file.get_tensor(magnitude).to(like.device).float() / lengths).to(like.dtype)
             read[name] = LowRank(down, up, scale, stretch)

@@ -72,6 +72,7 @@ class FinetuneSettings:
         ttft: how each task is fine-tuned.
         max_seq_len: tokens of a sample; None takes the prompts'.
         base_adapter: folder of the adapter to go on from; None begins afresh.
+        in_4_bits: keep the base's linear layers in 4 bits.
     """
 
     predict: PredictSettings
@@ -79,10 +80,13 @@ class FinetuneSettings:
     ttft: TTFTSettings
     max_seq_len: int | None
     base_adapter: str | None
+    in_4_bits: bool = False
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> FinetuneSettings:
         """What `dataclasses.asdict` and JSON have made of one."""
         lora = LoraSettings(**{**value["lora"], "targets": tuple(value["lora"]["targets"])})
         predict = PredictSettings(**value["predict"])
-        return FinetuneSettings(predict, lora, TTFTSettings(**value["ttft"]), value["max_seq_len"], value["base_adapter"])
+        return FinetuneSettings(
+            predict, lora, TTFTSettings(**value["ttft"]), value["max_seq_len"], value["base_adapter"], value["in_4_bits"]
+        )

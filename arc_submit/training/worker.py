@@ -28,7 +28,7 @@ from arc_submit.language.fitting import DoesNotFitError
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.frozen import plan_requests, predict_tasks
-from arc_submit.models.loading import choose_device, load_model, load_tokenizer
+from arc_submit.models.loading import choose_device, load_model, load_model_in_4_bits, load_tokenizer
 from arc_submit.models.lora import CONFIG, Adapter, attach, save_adapter
 from arc_submit.models.precision import choose_training_precision, repair_attention
 from arc_submit.models.transformers_engine import ATTENTION, TransformersEngine
@@ -93,7 +93,8 @@ def _load(settings: FinetuneSettings) -> tuple[Any, PromptWriter, int]:
     device = choose_device(predict.device)
     precision = choose_training_precision(device, settings.ttft.fast_cpu)
     writer = PromptWriter(load_tokenizer(Path(predict.model)), make_encoder(how.grid_encoder), prompt_version(how.prompt))
-    model = load_model(Path(predict.model), device, precision.base, "sdpa")
+    load = load_model_in_4_bits if settings.in_4_bits else load_model
+    model = load(Path(predict.model), device, precision.base, "sdpa")
     print(f"model {predict.model}: {device}, {precision.base} ({precision.reason}); tokens: {writer.reason}", flush=True)
     print(repair_attention(device), flush=True)
     return model, writer, how.max_seq_len
