@@ -127,7 +127,7 @@ def run(config: RunConfig) -> RunResult:
 
 
 @dataclass(frozen=True)
-class FinetuneResult:
+class FinetuneRun:
     """How fine-tuning alone ended.
 
     Attributes:
@@ -150,7 +150,7 @@ class FinetuneResult:
     seconds: float
 
 
-def finetune(config: RunConfig) -> FinetuneResult:
+def finetune(config: RunConfig) -> FinetuneRun:
     """Fine-tune on every task within the budget, or go on with it, and predict nothing.
 
     A run of the source ttft alone with the same settings in the same directory then takes these adapters.
@@ -181,7 +181,7 @@ def finetune(config: RunConfig) -> FinetuneResult:
         if unfinished:
             _say(f"{len(unfinished)} tasks unfinished when the budget ended, first {unfinished[0]}; --new-budget goes on with them")
         _say(f"{config.out / 'adapters'}: {len(work.done)} adapters, {len(work.failed)} tasks failed; {format_duration(seconds)}")
-        return FinetuneResult(config.out / "adapters", sorted(work.done), work.failed, unfinished, steps, tokens, picture, seconds)
+        return FinetuneRun(config.out / "adapters", sorted(work.done), work.failed, unfinished, steps, tokens, picture, seconds)
 
 
 def load_data(config: RunConfig) -> Data:
