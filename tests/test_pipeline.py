@@ -302,6 +302,7 @@ def test_a_report_that_fails_costs_nothing(
                 {"event": ["x"]},
                 {"event": "task_done"},
                 {"event": "task_done", "source": "frozen", "task": ["a"]},
+                {"event": "task_done", "source": "frozen", "task": "a", "refused": 3},
             ]
             file.write("".join(json.dumps({"time": time.time(), **line}) + "\n" for line in lines))
     result = run(config(files, tiny_model, copy))
