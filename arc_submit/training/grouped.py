@@ -23,8 +23,8 @@ _GPU_PRODUCTS = 30_000_000_000  # tokens times weights: some milliseconds of pro
 def choose_group(tokens: int, weights: int, device: torch.device) -> tuple[int, str]:
     """How many tasks to train in one batch, with the reason.
 
-    On a CPU core with the pocket model a group was 1.26 to 1.41 times as fast at 73 tokens a sample, 1.15 at 121, and no faster from 265 on
-    (docs/results.md). The bound for GPUs is an estimate that has not been measured.
+    On a CPU core with the pocket model four short tasks in one batch were 1.2 times as fast as one by one, four long ones 0.8 times
+    (benchmarks/ttft.py); the gain is gone from some 265 tokens a sample on. The bound for GPUs is an estimate that has not been measured.
 
     Args:
         tokens: of the longest sample.
