@@ -226,8 +226,8 @@ BREAKS = [
         "2 nothing lost",
         "let a lost fine-tuning's losses stay in front of the next one's",
         "arc_submit/training/worker.py",
-        "losses.unlink(missing_ok=True)",
-        "losses.touch() if losses.exists() else None",
+        "    path.unlink(missing_ok=True)\n",
+        "",
         "tests/test_ttft_source.py -k killed_and_one_frozen",
     ),
     Break(
@@ -266,8 +266,8 @@ BREAKS = [
         "answers within minutes",
         "fine-tune before the frozen model answers",
         "arc_submit/sources.py",
-        '("frozen", "finetune", "ttft")',
-        '("finetune", "ttft", "frozen")',
+        '("frozen", "warmup", "finetune", "ttft")',
+        '("warmup", "finetune", "ttft", "frozen")',
         "tests/test_sources.py -k first",
     ),
     Break(
