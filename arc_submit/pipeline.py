@@ -1,7 +1,8 @@
 """The main job: challenges in, a valid scored submission out.
 
-`run` reads top to bottom like the picture in the README: read the test file, write a complete submission of fallbacks, let each source make
-its predictions in workers, vote, replace the submission as answers come, report. It joins the rooms and does none of their work.
+`run` reads top to bottom like the picture in the README: read the test file, write a complete submission of fallbacks, let the sources make
+their predictions in workers, the search beside the model, vote, replace the submission as answers come, report. It joins the rooms
+and does none of their work.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import hashlib
 import json
 import random
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,14 @@ from arc_submit.ensemble.combination import SCORED_SOURCES, combine, rank_all
 from arc_submit.errors import DataError
 from arc_submit.language.asked import choose_how
 from arc_submit.models.checks import check_model_folder
+from arc_submit.report.losses import plot_losses, read_losses
 from arc_submit.report.summary import Report, make_report
 from arc_submit.runtime.budget import format_duration, seconds_left
-from arc_submit.runtime.pool import Job, Limits, PoolError, run_jobs
+from arc_submit.runtime.lanes import run_together
+from arc_submit.runtime.pace import Pace
+from arc_submit.runtime.pool import Event, Job, PoolError, Share, run_jobs
 from arc_submit.runtime.rundir import RunDirectory, open_run
+from arc_submit.sources import LANES, Source, cost, divide, lanes, machine, make_source
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ def run(config: RunConfig) -> RunResult:
     """
     began = time.monotonic()
     data = load_data(config)
-    if "frozen" in config.sources:
+    if {"frozen", "ttft"} & set(config.sources):
         check_model_folder(config.model)
         choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
     with open_run(config.out, _identity(config, data), config.new_budget) as directory:
@@ -99,14 +105,15 @@ def run(config: RunConfig) -> RunResult:
         for task_id, reason in data.challenges.broken.items():
             _say(f"set aside {task_id}: {reason}")
         split_tasks(data.challenges.only(data.chosen), config.out / "tasks")
-        done, failed, unfinished = set[str](), dict[str, str](), set[str]()
-        for number, source in enumerate(config.sources):
-            # What is left of the time is shared evenly among the sources to come; what one leaves over goes to the next.
-            share = seconds_left(deadline) / (len(config.sources) - number)
-            outcome = _run_source(source, directory, data, config, submission, time.monotonic() + share)
-            done |= outcome.done
-            failed |= {f"{source} {task_id}": reason for task_id, reason in outcome.failed.items()}
-            unfinished |= set(data.chosen) - outcome.done - set(outcome.failed)
+        works = {source: _find_work(source, directory, data, config) for source in _with_warm_up(config)}
+        for step in _work_in_lanes(works, directory, config, deadline):
+            _take_note(step, directory)
+            if step.event is not None and step.event.kind == "done":
+                _answer_early(directory, data, config, submission, list(step.event.parts))
+        sources = [works[source] for source in config.sources]
+        done = {task_id for work in sources for task_id in work.done}
+        failed = {f"{work.source.name} {task_id}": reason for work in sources for task_id, reason in work.failed.items()}
+        unfinished = {task_id for work in sources for task_id in set(data.chosen) - work.done - set(work.failed)}
         predictions = _answer(directory, data, config, submission)
         directory.event("submission_final", tasks=len(data.counts), predictions=len(predictions))
         report = _report(directory, data, config, predictions, submission, deadline + 0.8 * config.reserve)
@@ -117,6 +124,64 @@ def run(config: RunConfig) -> RunResult:
             _say(f"{len(unfinished)} tasks unfinished when the budget ended, first {min(unfinished)}; --new-budget goes on with them")
         _say(f"{submission.path}: {len(data.counts)} tasks, valid; {format_duration(seconds)}")
         return RunResult(submission.path, sorted(done), failed, sorted(unfinished), report, seconds)
+
+
+@dataclass(frozen=True)
+class FinetuneRun:
+    """How fine-tuning alone ended.
+
+    Attributes:
+        adapters: the folder that holds one for each task.
+        done: tasks that have theirs.
+        failed: reasons by task.
+        unfinished: tasks for which there was no time.
+        steps, tokens: of this call, all tasks together.
+        losses: picture of the loss curves, None where there is none.
+        seconds: what this call took.
+    """
+
+    adapters: Path
+    done: list[str]
+    failed: dict[str, str]
+    unfinished: list[str]
+    steps: int
+    tokens: int
+    losses: Path | None
+    seconds: float
+
+
+def finetune(config: RunConfig) -> FinetuneRun:
+    """Fine-tune on every task within the budget, or go on with it, and predict nothing.
+
+    A run of the source ttft alone with the same settings in the same directory then takes these adapters.
+
+    Raises:
+        ArcSubmitError: where it cannot work at all, before any work.
+    """
+    began = time.monotonic()
+    config = replace(config, sources=("ttft",))
+    data = load_data(config)
+    check_model_folder(config.model)
+    choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
+    with open_run(config.out, _identity(config, data), config.new_budget) as directory:
+        deadline = time.monotonic() + directory.started + config.budget - config.reserve - time.time()
+        _say_start(config, data, directory, deadline)
+        split_tasks(data.challenges.only(data.chosen), config.out / "tasks")
+        works = {name: _find_work(name, directory, data, config) for name in _with_warm_up(config, "finetune")}
+        work = works["finetune"]
+        steps = tokens = 0
+        for step in _work_in_lanes(works, directory, config, deadline):
+            _take_note(step, directory)
+            for result in step.event.result.get("tasks", {}).values() if step.event else ():
+                steps, tokens = steps + result["steps"], tokens + result["tokens"]
+        losses = read_losses(config.out)
+        picture = plot_losses(config.out / "report" / "losses.png", losses) if losses else None
+        unfinished = sorted(set(data.chosen) - work.done - set(work.failed))
+        seconds = time.monotonic() - began
+        if unfinished:
+            _say(f"{len(unfinished)} tasks unfinished when the budget ended, first {unfinished[0]}; --new-budget goes on with them")
+        _say(f"{config.out / 'adapters'}: {len(work.done)} adapters, {len(work.failed)} tasks failed; {format_duration(seconds)}")
+        return FinetuneRun(config.out / "adapters", sorted(work.done), work.failed, unfinished, steps, tokens, picture, seconds)
 
 
 def load_data(config: RunConfig) -> Data:
@@ -147,90 +212,159 @@ def load_data(config: RunConfig) -> Data:
     ids = sorted(challenges.tasks)
     if not ids:
         raise DataError(f"{name}: no sound task in it; first fault: {next(iter(challenges.broken.values()), 'it is empty')}")
+    if config.task_ids is not None:
+        unknown = sorted(set(config.task_ids) - set(ids))
+        if unknown:
+            raise DataError(f"{name}: no sound task {unknown[0]} in it; it has {len(ids)}, first {ids[0]}")
+        ids = sorted(set(config.task_ids))
     if config.tasks is not None and config.tasks < len(ids):
         ids = sorted(random.Random(config.seed).sample(ids, config.tasks))
     return Data(name, challenges, counts or dict(challenges.test_counts), ids, solutions)
 
 
-@dataclass(frozen=True)
-class _Outcome:
+@dataclass
+class _Work:
+    """What one source has to do and has done.
+
+    Attributes:
+        source: how it is run.
+        costs: of every chosen task, see arc_submit.sources.cost.
+        todo: tasks that it had not finished when this call began, in the order in which they are begun.
+        done: tasks that it has finished, those of earlier calls included.
+        failed: reasons by task.
+        bar: its progress, by cost.
+    """
+
+    source: Source
+    costs: dict[str, float]
+    todo: list[str]
     done: set[str]
-    failed: dict[str, str]
+    failed: dict[str, str] = field(default_factory=dict)
+    bar: Any = None
 
 
-def _run_source(source: str, directory: RunDirectory, data: Data, config: RunConfig, submission: Submission, deadline: float) -> _Outcome:
-    """Let one source work in its workers, smaller tasks first, and put its answers into the submission as they come."""
-    events = directory.events()
-    noted = [e.get("task") for e in events if e["event"] == "task_done" and e.get("source") == source]
-    done = {task for task in noted if isinstance(task, str)} & set(data.chosen)
-    failed: dict[str, str] = {}
-    todo = sorted((task_id for task_id in data.chosen if task_id not in done), key=lambda i: (_cells(data, i), i))
-    entry, settings, silence, group = _SOURCES[source](directory.path, config)
-    jobs = [Job(tuple(todo[i : i + group])) for i in range(0, len(todo), group)]
-    environment = {"OMP_NUM_THREADS": str(config.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    limits = Limits(start=config.start, silence=silence)
-    stream = run_jobs(jobs, entry, settings, min(config.workers, len(jobs)), deadline, directory.path / "logs", limits, environment)
-    with tqdm(total=len(data.chosen), initial=len(done), desc=source, unit="task", mininterval=1.0) as bar:
+@dataclass(frozen=True)
+class _Step:
+    """What comes out of a lane: an event of a source's workers; or why the source cannot go on; or, with neither, that it has ended."""
+
+    work: _Work
+    event: Event | None = None
+    broken: str = ""
+
+
+def _with_warm_up(config: RunConfig, *sources: str) -> list[str]:
+    """The sources of a run, or those given, and before them the common warm-up where one is asked for."""
+    names = list(sources or config.sources)
+    return ["warmup", *names] if config.warm_up_steps and {"ttft", "finetune"} & set(names) else names
+
+
+def _find_work(name: str, directory: RunDirectory, data: Data, config: RunConfig) -> _Work:
+    """What a source has still to do, smaller tasks first."""
+    noted = [e.get("task") for e in directory.events() if e["event"] == "task_done" and e.get("source") == name]
+    costs = {task_id: cost(data.challenges.tasks[task_id]) for task_id in data.chosen}
+    if name == "warmup":
+        costs = {"all tasks": 1.0}
+    done = {task for task in noted if isinstance(task, str)} & set(costs)
+    todo = sorted((task_id for task_id in costs if task_id not in done), key=lambda i: (costs[i], i))
+    return _Work(make_source(name, directory.path, config), costs, todo, done)
+
+
+def _work_in_lanes(works: dict[str, _Work], directory: RunDirectory, config: RunConfig, deadline: float) -> Iterator[_Step]:
+    """Let the sources work, those of one lane one after the other and the lanes side by side, until the deadline.
+
+    What a lane that has ended leaves over goes to the others.
+    """
+    running = lanes(list(works))
+    lane_of = {name: lane for lane, names in running.items() for name in names}
+    shares = {lane: Share(0) for lane in running}
+
+    def divide_among(names: list[str]) -> None:
+        workers, reason = divide(config, names, *machine())
+        for lane, number in workers.items():
+            shares[lane].workers = number
+        directory.event("machine_divided", workers=workers, reason=reason)
+        _say(reason)
+
+    def stop() -> None:
+        for share in shares.values():
+            share.stopped = True
+
+    divide_among(list(running))
+    streams = [_lane([works[name] for name in names], directory, shares[lane], deadline) for lane, names in running.items()]
+    # A worker that the kernel holds can keep its lane beyond the deadline, but not the run.
+    for step in run_together(streams, deadline + 0.3 * config.reserve, stop):
+        yield step
+        if step.event is None and not step.broken:
+            lane = lane_of[step.work.source.name]
+            running[lane].remove(step.work.source.name)
+            if not running[lane]:
+                del running[lane]
+                if running:
+                    divide_among(list(running))
+
+
+def _lane(works: list[_Work], directory: RunDirectory, share: Share, deadline: float) -> Iterator[_Step]:
+    """One source's work after the other's; time left is shared evenly among those to come, and what one leaves over goes to the next."""
+    for number, work in enumerate(works):
+        until = time.monotonic() + seconds_left(deadline) / (len(works) - number)
+        source = work.source
+        jobs = [Job(tuple(work.todo[i : i + source.group])) for i in range(0, len(work.todo), source.group)]
+        environment = {"OMP_NUM_THREADS": str(source.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        pace = Pace(work.costs, until, share)
+        pick = pace.pick if source.longest_first else None
+        logs = directory.path / "logs" / source.name
         try:
-            for event in stream:
-                if event.kind != "done":
-                    directory.event(f"worker_{event.kind}", source=source, worker=event.worker, tasks=event.parts, reason=event.reason)
-                if event.kind in ("lost", "retired"):
-                    fate = "not started again" if event.kind == "retired" else "its tasks are given out again" if event.parts else "lost"
-                    _say(f"worker {event.worker}: {fate} ({event.reason})")
-                if event.kind == "given_up":
-                    failed[event.parts[0]] = event.reason
-                    directory.event("task_failed", source=source, task=event.parts[0], reason=event.reason)
-                    _say(f"{source} {event.parts[0]}: given up ({event.reason}), left to its fallback")
-                    bar.update()
+            for event in run_jobs(jobs, source.entry, source.settings, share, until, logs, source.limits, environment, pick):
                 for task_id, result in event.result.get("tasks", {}).items():
-                    kind = "task_failed" if result["failed"] else "task_done"
-                    directory.event(kind, source=source, task=task_id, worker=event.worker, **result)
-                    if result["failed"]:
-                        failed[task_id] = result["failed"]
-                    else:
-                        done.add(task_id)
-                    _say(_task_line(source, directory, task_id, result))
-                    bar.update()
-                if event.kind == "done":
-                    try:
-                        _answer(directory, data, config, submission, list(event.parts))
-                    except DataError as error:
-                        # The disk may have room again by the end, and the file that is there stays valid.
-                        _say(str(error))
+                    if not result["failed"]:  # one that fits no prompt ends at once and says nothing about the others
+                        pace.note(task_id, result["seconds"])
+                yield _Step(work, event)
         except PoolError as error:
             # One source that cannot work at all leaves the others, and the submission, as they are.
-            directory.event("source_failed", source=source, reason=str(error))
-            _say(f"{source} cannot go on: {error}")
-            failed |= {task_id: str(error) for task_id in todo if task_id not in done}
-    return _Outcome(done, failed)
+            yield _Step(work, broken=str(error))
+        yield _Step(work)
 
 
-def _frozen(run_path: Path, config: RunConfig) -> tuple[str, dict[str, Any], float, int]:
-    """The frozen source: entry, settings, seconds of silence allowed, tasks in a job."""
-    settings = {
-        "run": str(run_path),
-        "model": str(config.model),
-        "views": config.views,
-        "seed": config.seed,
-        "keep_background": config.keep_background,
-        "grid_encoder": config.grid_encoder,
-        "prompt": config.prompt,
-        "max_seq_len": config.max_seq_len,
-        "slots": config.slots,
-        "threads": config.threads,
-        "device": config.device,
-    }
-    return "arc_submit.models.frozen:open_worker", settings, config.silence, config.group
+def _take_note(step: _Step, directory: RunDirectory) -> None:
+    """Put down what has happened, and say it."""
+    work, event, source = step.work, step.event, step.work.source.name
+    if work.bar is None:
+        total, so_far = sum(work.costs.values()), sum(work.costs[task_id] for task_id in work.done)
+        form = "{desc} {percentage:3.0f}% |{bar}| {postfix} [{elapsed}<{remaining}]"
+        place = list(LANES).index("search" if source == "search" else "model")
+        work.bar = tqdm(total=total, initial=so_far, desc=source, bar_format=form, mininterval=1.0, position=place)
+    if step.broken:
+        directory.event("source_failed", source=source, reason=step.broken)
+        _say(f"{source} cannot go on: {step.broken}")
+        work.failed |= {task_id: step.broken for task_id in work.todo if task_id not in work.done}
+    elif event is None:
+        work.bar.close()
+    else:
+        _take_note_of_event(event, work, directory)
 
 
-def _search(run_path: Path, config: RunConfig) -> tuple[str, dict[str, Any], float, int]:
-    """The program search, a task at a time: it beats only when it has answers, so it may be silent for longer."""
-    settings = {"run": str(run_path), "effort": config.search_effort, "memory_gb": config.search_memory}
-    return "arc_submit.search.worker:open_worker", settings, max(config.silence, 300.0), 1
-
-
-_SOURCES = {"search": _search, "frozen": _frozen}
+def _take_note_of_event(event: Event, work: _Work, directory: RunDirectory) -> None:
+    source = work.source.name
+    if event.kind != "done":
+        directory.event(f"worker_{event.kind}", source=source, worker=event.worker, tasks=event.parts, reason=event.reason)
+    if event.kind in ("lost", "retired"):
+        fate = "not started again" if event.kind == "retired" else "its tasks are given out again" if event.parts else "lost"
+        _say(f"{source} worker {event.worker}: {fate} ({event.reason})")
+    if event.kind == "given_up":
+        work.failed[event.parts[0]] = event.reason
+        directory.event("task_failed", source=source, task=event.parts[0], reason=event.reason)
+        _say(f"{source} {event.parts[0]}: given up ({event.reason}), left to its fallback")
+    for task_id, result in event.result.get("tasks", {}).items():
+        kind = "task_failed" if result["failed"] else "task_done"
+        directory.event(kind, source=source, task=task_id, worker=event.worker, **result)
+        if result["failed"]:
+            work.failed[task_id] = result["failed"]
+        else:
+            work.done.add(task_id)
+        _say(_task_line(source, directory, task_id, result))
+    ended = work.done | set(work.failed)
+    work.bar.set_postfix_str(f"{len(ended)}/{len(work.costs)} tasks", refresh=False)
+    work.bar.update(sum(work.costs[task_id] for task_id in ended) - work.bar.n)
 
 
 def _answer(
@@ -242,12 +376,21 @@ def _answer(
         for path in sorted((directory.path / "predictions").glob(f"*/{task_id}.jsonl")):
             found, problems = read_predictions(path)
             predictions += [p for p in found if p.task == task_id and p.test < data.counts[task_id]]
-            for problem in problems:
-                directory.event("prediction_unreadable", reason=problem)
+            if task_ids is None:  # at the end: before it a source may be in the middle of a line
+                for problem in problems:
+                    directory.event("prediction_unreadable", reason=problem)
     for (task_id, test), grids in combine(predictions, config.sources).items():
         submission.set(task_id, test, grids[:2])
     submission.save()
     return predictions
+
+
+def _answer_early(directory: RunDirectory, data: Data, config: RunConfig, submission: Submission, task_ids: list[str]) -> None:
+    """`_answer` while the run goes on: the disk may have room again by the end, and the file that is there stays valid."""
+    try:
+        _answer(directory, data, config, submission, task_ids)
+    except DataError as error:
+        _say(str(error))
 
 
 def _task_line(source: str, directory: RunDirectory, task_id: str, result: dict[str, Any]) -> str:
@@ -255,7 +398,13 @@ def _task_line(source: str, directory: RunDirectory, task_id: str, result: dict[
     if result["failed"]:
         return f"{source} {task_id}: failed ({result['failed']}), left to the other sources and its fallback"
     predictions, _ = read_predictions(directory.path / "predictions" / source / f"{task_id}.jsonl")
-    parts = [f"{result['made'] + result['held']} predictions"]
+    parts = [f"{result['made'] + result['held']} predictions"] if source not in ("finetune", "warmup") else []
+    if result.get("steps"):
+        losses = f"loss {result['first_loss']:.3f} to {result['last_loss']:.3f}"
+        parts = [f"{result['steps']} steps in {format_duration(result['train_seconds'])}, {losses}", *parts]
+    elif source == "finetune":
+        parts = ["its adapter is there"]
+    parts += result.get("notes", [])
     bad = sum(p.grid is None for p in predictions)
     if bad:
         parts.append(f"{bad} without a grid")
@@ -276,7 +425,10 @@ def _report(
     chosen = data.challenges.only(data.chosen)
     try:
         events = directory.events()
-        return make_report(config.out / "report", chosen, predictions, submission.attempts, data.solutions, events, config.pictures, until)
+        losses = read_losses(directory.path)
+        return make_report(
+            config.out / "report", chosen, predictions, submission.attempts, data.solutions, events, config.pictures, until, losses
+        )
     except Exception as error:  # noqa: BLE001 - see above
         directory.event("report_failed", reason=f"{type(error).__name__}: {error}")
         return Report(f"no report ({type(error).__name__}: {error}); the submission is complete without it", {}, [])
@@ -296,11 +448,6 @@ def _say_start(config: RunConfig, data: Data, directory: RunDirectory, deadline:
     )
 
 
-def _cells(data: Data, task_id: str) -> int:
-    task = data.challenges.tasks[task_id]
-    return sum(p.input.size + p.output.size for p in task.train) + sum(t.size for t in task.tests)
-
-
 def _identity(config: RunConfig, data: Data) -> dict[str, Any]:
     """What makes two runs the same run: the work, but not the time, the workers or the place of files."""
     content = {task_id: task_to_json(task) for task_id, task in data.challenges.tasks.items()}
@@ -309,6 +456,7 @@ def _identity(config: RunConfig, data: Data) -> dict[str, Any]:
     return {
         "challenges": digest,
         "tasks": len(data.chosen),
+        **({"task_ids": data.chosen} if config.task_ids is not None else {}),
         "seed": config.seed,
         "sources": list(config.sources),
         "model": config.model.name,
@@ -319,4 +467,18 @@ def _identity(config: RunConfig, data: Data) -> dict[str, Any]:
         "prompt": config.prompt,
         "max_seq_len": config.max_seq_len,
         "search_effort": config.search_effort,
+        **(_finetuning(config) if "ttft" in config.sources else {}),
     }
+
+
+def _finetuning(config: RunConfig) -> dict[str, Any]:
+    """What makes two adapters of a task the same."""
+    value: dict[str, Any] = {f"lora_{name}": given for name, given in asdict(config.lora).items()}
+    value |= {f"ttft_{name}": given for name, given in asdict(config.ttft).items()}
+    value |= {"ttft_max_seq_len": config.ttft_max_seq_len, "ttft_views": config.ttft_views, "warm_up_steps": config.warm_up_steps}
+    value["ttft_in_4_bits"] = config.ttft_in_4_bits
+    value["base_adapter"] = None if config.base_adapter is None else config.base_adapter.name
+    if config.base_adapter is not None:
+        value["base_adapter_files"] = sorted([p.name, p.stat().st_size] for p in config.base_adapter.glob("*") if p.is_file())
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return plain

@@ -85,6 +85,9 @@ def test_a_submission_that_kaggle_would_refuse_is_named_in_one_line(
         (["run", "--out", "x", "--sources", "frozen,magic"], "--sources frozen,magic: choose from"),
         (["run", "--out", "x", "--challenges", "nowhere.json"], "nowhere.json: cannot be read"),
         (["run", "--out", "x", "--input", "nowhere"], "nowhere: no such folder"),
+        (["run", "--out", "x", "--task-ids", "nosuch"], "no sound task nosuch in it"),
+        (["finetune", "--out", "x", "--ttft-schedule", "wild"], "TTFT schedule wild: choose from"),
+        (["finetune", "--out", "x", "--devices", "cuda:0,cuda:0"], "--devices cuda:0,cuda:0: write cpu, or GPUs"),
         (["run", "--out", "x", "--solutions", "s.json"], "--solutions needs the --challenges"),
         (["run", "--out", "x", "--tasks", "2", "--model", "nowhere"], "model nowhere: no such folder"),
     ],
@@ -110,6 +113,28 @@ def test_a_run_ends_with_its_figures(
     assert figures["done"] == 6
     assert figures["submission"]["outputs"] == 9
     assert figures["predictions"] == 9
+
+
+def test_fine_tuning_alone_and_its_picture(
+    files: tuple[Path, Path], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of the source in the same directory then only predicts."""
+    out = tmp_path / "out"
+    given = ["--challenges", str(files[0]), "--model", str(tiny_model), "--out", str(out), "--workers", "1", "--budget", "3m"]
+    given += ["--task-ids", "task000,task002", "--ttft-steps", "3", "--lora-rank", "2", "--json"]
+    assert main(["finetune", *given]) == 0
+    figures = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert (figures["done"], figures["failed"], figures["steps"]) == (2, 0, 6)
+    assert not (out / "predictions").exists()
+    before = {path: path.stat().st_mtime_ns for path in (out / "adapters").rglob("*.safetensors")}
+    assert len(before) == 2
+    assert main(["plot", "losses", "--run", str(out), "--out", str(tmp_path / "l.png"), "--tasks", "task002", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["steps"] == 3
+    assert main(["plot", "losses", "--run", str(out), "--tasks", "task001"]) == 1
+    assert "no losses of task001" in capsys.readouterr().err
+    assert main(["run", "--sources", "ttft", "--pictures", "0", *given]) == 0
+    assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["predictions"] == 8
+    assert {path: path.stat().st_mtime_ns for path in (out / "adapters").rglob("*.safetensors")} == before
 
 
 def test_a_run_that_answers_nothing_says_so_by_its_exit_code(files: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:

@@ -21,11 +21,12 @@ from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.engine import Completion, Request
-from arc_submit.models.frozen import FrozenSettings, open_worker, plan_requests, predict, predict_tasks, prediction_path
+from arc_submit.models.frozen import open_worker, plan_requests, predict, predict_tasks, prediction_path
 from arc_submit.models.pocket import make_pocket_tokenizer
+from arc_submit.models.settings import PredictSettings
 
 WRITER = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
-SETTINGS = FrozenSettings("", "model", 5, 0, False, None, None, None, 4, 1, "cpu")
+SETTINGS = PredictSettings("", "model", 5, 0, False, None, None, None, 4, 1, "cpu")
 
 
 class MirrorEngine:

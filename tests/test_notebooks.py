@@ -83,3 +83,19 @@ def test_papermill_runs_the_submission_notebook(files: tuple[Path, Path], tiny_m
     outputs = [o for cell in json.loads(executed.read_text())["cells"] for o in cell.get("outputs", [])]
     assert any("image/png" in o.get("data", {}) for o in outputs)
     assert any("outputs solved" in "".join(o.get("text", [])) for o in outputs)
+
+
+def test_papermill_studies_a_single_task(files: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:
+    parameters = {"out": tmp_path / "out", "task": "task001", "model": tiny_model, "challenges": files[0], "solutions": files[1]}
+    parameters |= {"steps": 3, "views": 1, "budget": "3m"}  # type: ignore[dict-item]
+    given = [argument for name, value in parameters.items() for argument in ("-p", name, str(value))]
+    executed = tmp_path / "executed.ipynb"
+    process = subprocess.run(
+        [sys.executable, "-m", "papermill", "--no-progress-bar", str(ROOT / "notebooks" / "single_task_ttft.ipynb"), str(executed), *given],
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr[-2000:]
+    outputs = [o for cell in json.loads(executed.read_text())["cells"] for o in cell.get("outputs", [])]
+    assert sum("image/png" in o.get("data", {}) for o in outputs) == 3
+    assert any("ttft" in "".join(o.get("text", [])) and "votes" in "".join(o.get("text", [])) for o in outputs)

@@ -302,6 +302,7 @@ def test_a_report_that_fails_costs_nothing(
                 {"event": ["x"]},
                 {"event": "task_done"},
                 {"event": "task_done", "source": "frozen", "task": ["a"]},
+                {"event": "task_done", "source": "frozen", "task": "a", "refused": 3},
             ]
             file.write("".join(json.dumps({"time": time.time(), **line}) + "\n" for line in lines))
     result = run(config(files, tiny_model, copy))
@@ -377,7 +378,7 @@ def test_the_competitions_own_folder_and_order_are_used(files: tuple[Path, Path]
     assert "no solutions" in result.report.text
 
 
-def test_the_search_and_the_model_work_one_after_the_other(files: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:
+def test_the_search_and_the_model_work_side_by_side(files: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:
     """Every output is the input mirrored, which the search finds; a run cut off between the sources goes on."""
     both = ("search", "frozen")
     result = run(config(files, tiny_model, tmp_path / "out", sources=both, search_effort="quick", views=1))

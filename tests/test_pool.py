@@ -7,14 +7,14 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from arc_submit.runtime.pool import Event, Job, Limits, PoolError, run_jobs
+from arc_submit.runtime.pool import Event, Job, Limits, PoolError, Share, run_jobs
 
 # What a worker does with each part: the part's name says how it behaves, and the folder remembers what was tried.
 ENTRY = textwrap.dedent(
@@ -82,17 +82,23 @@ def pool(tmp_path: Path) -> Any:
     (tmp_path / "parts").mkdir()
 
     def start(
-        jobs: list[tuple[str, ...]], seconds: float = 60.0, workers: int = 2, limits: Limits = FAST, **settings: Any
+        jobs: list[tuple[str, ...]],
+        seconds: float = 60.0,
+        workers: int | Share = 2,
+        limits: Limits = FAST,
+        pick: Callable[[Sequence[Job]], int] | None = None,
+        **settings: Any,
     ) -> Iterator[Event]:
         return run_jobs(
             [Job(parts) for parts in jobs],
             "behaviours:open_worker",
-            {"folder": str(tmp_path / "parts"), **settings},
-            workers,
+            lambda _: {"folder": str(tmp_path / "parts"), **settings},
+            workers if isinstance(workers, Share) else Share(workers),
             time.monotonic() + seconds,
             tmp_path / "logs",
             limits,
             {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+            pick,
         )
 
     return start
@@ -214,6 +220,29 @@ def test_a_child_of_a_worker_dies_with_it(pool: Any, tmp_path: Path) -> None:
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
 
 
+def test_a_share_that_grows_gets_more_workers_and_one_that_is_stopped_none(pool: Any) -> None:
+    share = Share(1)
+    stream = pool([(f"slow-{i}",) for i in range(4)] + [("hang-1",), ("hang-2",)], workers=share, limits=Limits(silence=60))
+    events = []
+    for event in stream:
+        events.append(event)
+        if event.kind == "done":
+            share.workers = 2
+        if event.kind == "begun" and event.parts == ("hang-2",):
+            share.stopped = True
+    assert done(events) == [f"slow-{i}" for i in range(4)]
+    assert [e.worker for e in events if e.kind == "started"] == [0, 1]
+    assert [e.kind for e in events].index("done") < [e.worker for e in events].index(1), "the second worker came before its time"
+    assert (events[-1].kind, sorted(events[-1].parts), events[-1].reason) == ("deadline", ["hang-1", "hang-2"], "stopped")
+    assert nobody_left(events)
+
+
+def test_jobs_are_begun_in_the_order_that_is_picked(pool: Any) -> None:
+    """The last of those that wait, each time."""
+    events = list(pool([(f"ok-{i}",) for i in range(5)], workers=1, pick=lambda waiting: len(waiting) - 1))
+    assert [e.parts[0] for e in events if e.kind == "begun"] == [f"ok-{i}" for i in (4, 3, 2, 1, 0)]
+
+
 def test_closing_the_generator_ends_the_workers(pool: Any) -> None:
     stream = pool([("hang-1",), ("hang-2",)], limits=Limits(silence=60))
     events = [next(stream) for _ in range(2)]
@@ -243,8 +272,8 @@ def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
         f"""
         import time
         from pathlib import Path
-        from arc_submit.runtime.pool import Job, Limits, run_jobs
-        for event in run_jobs([Job(("hang-1",))], "behaviours:open_worker", {{"folder": {str(tmp_path / "parts")!r}}}, 1,
+        from arc_submit.runtime.pool import Job, Share, run_jobs
+        for event in run_jobs([Job(("hang-1",))], "behaviours:open_worker", lambda _: {{"folder": {str(tmp_path / "parts")!r}}}, Share(1),
                               time.monotonic() + 60, Path({str(tmp_path / "logs")!r})):
             print(event.pid, flush=True)
         """

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from conftest import make_challenges
 
-from arc_submit.arc.datasets import Challenges, read_challenges, read_solutions
-from arc_submit.arc.prediction import Prediction
+from arc_submit.arc.datasets import Challenges, read_challenges, read_solutions, split_tasks
+from arc_submit.arc.prediction import Prediction, append_predictions
 from arc_submit.arc.submission import Submission
 from arc_submit.arc.task import Solutions
+from arc_submit.report.losses import plot_losses, read_losses
+from arc_submit.report.study import plot_votes, votes_table
 from arc_submit.report.summary import COLUMNS, make_report
 
 
@@ -75,11 +77,37 @@ def test_solutions_of_another_number_of_outputs_are_left_out(data: tuple[Challen
     assert report.figures["submission"]["tasks"] == 3
 
 
+def test_loss_curves_are_read_and_drawn(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "losses").mkdir(parents=True)
+    (run / "losses" / "a.jsonl").write_text("".join(f'{{"step": {i}, "loss": {2 / i}, "seconds": 0.1}}\n' for i in range(1, 41)))
+    (run / "losses" / "b.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')  # cut by a kill
+    (run / "losses" / "empty.jsonl").write_text("")
+    losses = read_losses(run)
+    assert losses == {"a": [2 / i for i in range(1, 41)], "b": [0.5]}
+    assert plot_losses(tmp_path / "losses.png", losses).stat().st_size > 5000
+    report = make_report(run / "report", data[0], [], attempts(data, tmp_path).attempts, None, [], 0, losses=losses)
+    assert [p.name for p in report.pictures] == ["losses.png"]
+
+
+def test_a_task_is_studied_by_its_votes(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
+    split_tasks(data[0], tmp_path / "tasks")
+    pool = [predict(data, "task001", 0, True, f"v{i}") for i in range(3)] + [predict(data, "task001", 0, False, "w")]
+    append_predictions(tmp_path / "predictions" / "frozen" / "task001.jsonl", pool)
+    lines = votes_table(tmp_path, "task001").splitlines()
+    assert lines[1].split()[:5] == ["frozen", "0", "2", "3", "1"]
+    assert plot_votes(tmp_path, "task001").stat().st_size > 3000
+    assert votes_table(tmp_path, "task000").count("\n") == 0
+
+
 def test_the_timeline_shows_jobs_that_were_lost_and_resumed(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
     events = [
         {"time": 0.0, "event": "run_started"},
         {"time": 1.0, "event": "worker_begun", "worker": 0},
         {"time": 2.0, "event": "worker_lost", "worker": 0},
+        {"time": 2.0, "event": "worker_begun", "worker": 0, "source": "search"},
+        {"time": 2.5, "event": "worker_begun", "worker": 0, "source": "ttft"},
+        {"time": 2.9, "event": "task_done", "worker": 0, "source": "search"},
         {"time": 3.0, "event": "run_resumed"},
         {"time": 4.0, "event": "worker_begun", "worker": 1},
         {"time": 9.0, "event": "task_done", "worker": 1, "task": "task000", "source": "frozen", "refused": ["no prompt smaller than 9"]},

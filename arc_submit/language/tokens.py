@@ -107,6 +107,20 @@ class PromptWriter:
             raise ConfigError(f"the chat template of {self.tokenizer.name_or_path} does not end an answer with its eos_token")
         return ids, len(prompt)
 
+    def grid_spans(self, turns: Sequence[Turn]) -> list[tuple[int, int]]:
+        """Where the grids of the chat lie in `prompt_ids`: first place and the place behind the last row, in order.
+
+        What an encoder writes above a grid counts where its tokens can be told from the words before.
+
+        Raises:
+            ConfigError: where this tokenizer merges rows with what stands around them.
+        """
+        if not self.reuse:
+            raise ConfigError(f"{self.tokenizer.name_or_path} does not keep grids apart ({self.reason}): it cannot be told where they lie")
+        spans: list[tuple[int, int]] = []
+        self._tokens(self._template(turns, True), _grids(turns), spans)
+        return spans
+
     def answer_length(self, shape: tuple[int, int]) -> int:
         """How many tokens an answer with a grid of that shape takes, end mark included.
 
@@ -136,8 +150,8 @@ class PromptWriter:
         pieces = _MARK.split(template)
         return "".join(self.encoder.encode(grids[ord(p) - _FIRST_MARK]) if i % 2 else p for i, p in enumerate(pieces))
 
-    def _tokens(self, template: str, grids: Sequence[Grid]) -> list[int]:
-        """Tokens of a rendered template, or of its end, put together from kept ones where that is right."""
+    def _tokens(self, template: str, grids: Sequence[Grid], spans: list[tuple[int, int]] | None = None) -> list[int]:
+        """Tokens of a rendered template, or of its end, put together from kept ones where that is right; spans takes the rows' places."""
         if not self.reuse:
             return self._tokenize(self._filled(template, grids))
         ids: list[int] = []
@@ -149,11 +163,15 @@ class PromptWriter:
                 continue
             grid = grids[ord(piece) - _FIRST_MARK]
             # Only rows are cut out of the text: the words on both sides of them are tokenized as one piece, as they must be.
+            before, words = len(ids), self._literal(literal) if spans is not None else []
             ids += self._literal(literal + self.encoder.header(grid))
             height, width = grid.shape
             cells = grid.tobytes()
+            first = before + len(words) if ids[before : before + len(words)] == words else len(ids)
             for row in range(height):
                 ids += self._row(cells[row * width : (row + 1) * width], row if numbered else 0, newlines and row < height - 1)
+            if spans is not None:
+                spans.append((first, len(ids)))
             literal = self.encoder.footer
         return ids + self._literal(literal)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 
@@ -19,11 +20,14 @@ class Request:
         id: comes back with the completion; different for every request of a call.
         prompt: token ids, at least one.
         max_new_tokens: where generation stops if the end mark has not come.
+        adapter: folder of a LoRA adapter in PEFT format that the base answers with; None is the base as it is. A folder's content is
+            taken as it is when the call begins, so another adapter needs another folder.
     """
 
     id: str
     prompt: Sequence[int]
     max_new_tokens: int
+    adapter: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Engine(Protocol):
             on_step: called after every forward pass, so that a caller can show that the engine is alive.
 
         Raises:
-            ConfigError: where a request is over the model's limit; nothing has been generated then.
+            ConfigError: where a request is over the model's limit or its adapter cannot be served; nothing has been generated then.
         """
         ...
 

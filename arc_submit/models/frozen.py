@@ -1,8 +1,8 @@
 """The frozen source: predictions of a base model as it is, under several views of each task.
 
 This is what a worker runs: it loads a model once, then takes jobs, each a few tasks, and appends every prediction to the run directory the
-moment it ends. What is there already is not made again, and a task that fails is that task's alone. Knows nothing about
-the run's budget or about workers.
+moment it ends. What is there already is not made again, and a task that fails is that task's alone. The source ttft makes its predictions
+in the same way, with each task's adapter. Knows nothing about the run's budget or about workers.
 """
 
 from __future__ import annotations
@@ -28,37 +28,9 @@ from arc_submit.language.fitting import DoesNotFitError, fit_prompt
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.engine import Completion, Engine, Request
+from arc_submit.models.settings import PredictSettings
 
 SOURCE = "frozen"
-
-
-@dataclass(frozen=True)
-class FrozenSettings:
-    """What a worker needs to know, sent to it as JSON.
-
-    Attributes:
-        run: the run directory.
-        model: the model's folder.
-        views: predictions for each test input.
-        seed: of views and of the choice of train pairs.
-        keep_background: views keep colour 0.
-        grid_encoder, prompt, max_seq_len: how to ask; None takes what the model's arc_submit.json says.
-        slots: answers written together.
-        threads: CPU threads of the worker.
-        device: "cpu", "cuda:0", ...
-    """
-
-    run: str
-    model: str
-    views: int
-    seed: int
-    keep_background: bool
-    grid_encoder: str | None
-    prompt: str | None
-    max_seq_len: int | None
-    slots: int
-    threads: int
-    device: str
 
 
 @dataclass(frozen=True)
@@ -72,11 +44,20 @@ class ViewRequest:
 
 
 def plan_requests(
-    writer: PromptWriter, task: Task, views: int, seed: int, max_seq_len: int, keep_background: bool = False
+    writer: PromptWriter,
+    task: Task,
+    views: int,
+    seed: int,
+    max_seq_len: int,
+    keep_background: bool = False,
+    adapter: Path | None = None,
 ) -> tuple[list[ViewRequest], list[str]]:
     """One request for each test input and view of a task, and a line for each that no prompt fits.
 
     The same task, seed and number of views give the same requests whatever else is in the run.
+
+    Args:
+        adapter: the folder of the adapter to answer with, None for the base as it is.
     """
     identity = zlib.crc32(task.id.encode())
     planned, refused = [], []
@@ -88,11 +69,12 @@ def plan_requests(
             except DoesNotFitError as error:
                 refused.append(str(error))
                 continue
-            planned.append(ViewRequest(Request(f"{task.id}/{test}/{view.key}", prompt.ids, prompt.answer_tokens), task.id, test, view))
+            request = Request(f"{task.id}/{test}/{view.key}", prompt.ids, prompt.answer_tokens, adapter)
+            planned.append(ViewRequest(request, task.id, test, view))
     return planned, refused
 
 
-def read_answer(writer: PromptWriter, asked: ViewRequest, completion: Completion, model: str) -> Prediction:
+def read_answer(writer: PromptWriter, asked: ViewRequest, completion: Completion, model: str, source: str = SOURCE) -> Prediction:
     """The prediction in a completion, with its view undone; one that ran out of tokens or holds no grid says so."""
     grid, reason = None, ""
     if completion.finished == "length":
@@ -102,16 +84,21 @@ def read_answer(writer: PromptWriter, asked: ViewRequest, completion: Completion
             grid = asked.view.undo(writer.decode(completion.tokens))
         except NotAGridError as error:
             reason = str(error)
-    return Prediction(asked.task, asked.test, grid, SOURCE, asked.view.key, completion.logprob, model, completion.seconds, reason)
+    return Prediction(asked.task, asked.test, grid, source, asked.view.key, completion.logprob, model, completion.seconds, reason)
 
 
 def predict(
-    engine: Engine, writer: PromptWriter, planned: list[ViewRequest], model: str, on_step: Callable[[], None] | None = None
+    engine: Engine,
+    writer: PromptWriter,
+    planned: list[ViewRequest],
+    model: str,
+    on_step: Callable[[], None] | None = None,
+    source: str = SOURCE,
 ) -> Iterator[Prediction]:
     """Predictions for planned requests, as they end."""
     by_id = {asked.request.id: asked for asked in planned}
     for completion in engine.generate([asked.request for asked in planned], on_step):
-        yield read_answer(writer, by_id[completion.id], completion, model)
+        yield read_answer(writer, by_id[completion.id], completion, model, source)
 
 
 def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -123,7 +110,7 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Call
     from arc_submit.models.loading import choose_device
     from arc_submit.models.transformers_engine import load_transformers_engine
 
-    settings = FrozenSettings(**settings_json)
+    settings = PredictSettings(**settings_json)
     torch.set_num_threads(settings.threads)
     how = choose_how(Path(settings.model), settings.grid_encoder, settings.prompt, settings.max_seq_len)
     engine, tokenizer, reason = load_transformers_engine(Path(settings.model), choose_device(settings.device), settings.slots)
@@ -142,11 +129,17 @@ def predict_tasks(
     task_ids: list[str],
     engine: Engine,
     writer: PromptWriter,
-    settings: FrozenSettings,
+    settings: PredictSettings,
     max_seq_len: int,
     beat: Callable[[], None],
+    source: str = SOURCE,
+    adapter: Path | None = None,
 ) -> dict[str, Any]:
     """Make every prediction of some tasks that the run directory does not hold yet.
+
+    Args:
+        source: under whose name they are kept.
+        adapter: the folder of the adapter to answer with, None for the base as it is.
 
     Returns {"tasks": {id: {"made", "held", "refused": [lines], "failed": line or "", "seconds"}}}.
     """
@@ -158,25 +151,27 @@ def predict_tasks(
         results[task_id] = result
         try:
             task = read_task(run / "tasks" / f"{task_id}.json")
-            asked, result["refused"] = plan_requests(writer, task, settings.views, settings.seed, max_seq_len, settings.keep_background)
+            asked, result["refused"] = plan_requests(
+                writer, task, settings.views, settings.seed, max_seq_len, settings.keep_background, adapter
+            )
         except ArcSubmitError as error:
             result["failed"] = str(error)
             continue
         finally:
             beat()
-        held, _ = read_predictions(prediction_path(run, task_id))
+        held, _ = read_predictions(prediction_path(run, task_id, source))
         there = {(p.test, p.view) for p in held}
         result["held"] = len(there)
         if not asked and not there:
             result["failed"] = result["refused"][0]  # no view of it fits: it is left to the sources that can take it
         planned += [one for one in asked if (one.test, one.view.key) not in there]
-    for prediction in predict(engine, writer, planned, Path(settings.model).name, beat):
-        append_predictions(prediction_path(run, prediction.task), [prediction])
+    for prediction in predict(engine, writer, planned, Path(settings.model).name, beat, source):
+        append_predictions(prediction_path(run, prediction.task, source), [prediction])
         results[prediction.task]["made"] += 1
         results[prediction.task]["seconds"] = round(time.monotonic() - started, 3)
     return {"tasks": results}
 
 
-def prediction_path(run: Path, task_id: str) -> Path:
-    """Where this source keeps a task's predictions."""
-    return run / "predictions" / SOURCE / f"{task_id}.jsonl"
+def prediction_path(run: Path, task_id: str, source: str = SOURCE) -> Path:
+    """Where a source keeps a task's predictions."""
+    return run / "predictions" / source / f"{task_id}.jsonl"

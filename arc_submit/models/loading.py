@@ -5,6 +5,7 @@ Nothing is ever fetched, run or unpickled: local folders, safetensors, no remote
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,18 @@ def load_tokenizer(folder: Path) -> Any:
     AutoTokenizer would pick a class by model type, whose own rules can drop tokens of a small vocabulary.
 
     Raises:
-        ConfigError: where it cannot be read.
+        ConfigError: where it cannot be read or does not say which token ends an answer.
     """
     from transformers import PreTrainedTokenizerFast
 
     check_model_folder(folder)
     try:
-        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # noqa: BLE001 - the tokenizers library raises plain Exception for a broken file
         raise ConfigError(f"model {folder}: its tokenizer cannot be loaded ({type(error).__name__}: {error})") from None
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"model {folder}: its tokenizer has no end mark; set eos_token in tokenizer_config.json")
+    return tokenizer
 
 
 def choose_device(name: str) -> torch.device:
@@ -80,3 +84,31 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype, attention
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"model {folder}: cannot be loaded ({error})") from None
     return model.to(device).eval()
+
+
+def load_model_in_4_bits(folder: Path, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
+    """A model whose linear layers are kept in 4 bits (NF4, arXiv 2305.14314): a base to put adapters into where 16 bits do not fit.
+
+    Args:
+        dtype: of products and of everything that is no linear layer.
+
+    Raises:
+        ConfigError: on a CPU, or where bitsandbytes is not installed.
+    """
+    if device.type != "cuda":
+        raise ConfigError("a base in 4 bits needs a CUDA device; leave it out on a CPU")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError("a base in 4 bits needs the package bitsandbytes, which is not installed; install it or leave the option out")
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    check_model_folder(folder)
+    bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True)
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        attn_implementation=attention,
+        local_files_only=True,
+        use_safetensors=True,
+        quantization_config=bits,
+        device_map={"": device},
+    ).eval()

@@ -22,6 +22,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from arc_submit.errors import ConfigError
+from arc_submit.models.adapters import applied, check_adapter, read_adapter
 from arc_submit.models.engine import Completion, Request
 from arc_submit.models.loading import choose_dtype, load_model, load_tokenizer
 
@@ -115,8 +116,11 @@ class TransformersEngine:
     def generate(self, requests: Sequence[Request], on_step: Callable[[], None] | None = None) -> Iterator[Completion]:
         """Greedy completions, each given as soon as it ends; shorter prompts first, so that slots of like length run together.
 
+        Requests of one adapter run together, those without one first: the slots then share every matrix product. The adapter is on
+        the model until its last completion has been taken, so one call must end before the next begins.
+
         Raises:
-            ConfigError: where a request is over the model's limit; nothing has been generated then.
+            ConfigError: where a request is over the model's limit or its adapter cannot be served; nothing has been generated then.
         """
         for request in requests:
             if not 0 < len(request.prompt) < len(request.prompt) + request.max_new_tokens <= self.limit:
@@ -124,6 +128,18 @@ class TransformersEngine:
                     f"request {request.id}: {len(request.prompt)} prompt tokens and {request.max_new_tokens} to generate, "
                     f"the model takes 1 to {self.limit} in all; lower max_seq_len"
                 )
+        groups: dict[Path | None, list[Request]] = {}
+        for request in sorted(requests, key=lambda r: r.adapter is not None):
+            groups.setdefault(request.adapter, []).append(request)
+        for folder in groups:
+            if folder is not None:
+                check_adapter(folder, self.model)
+        for folder, group in groups.items():
+            with applied(self.model, {} if folder is None else read_adapter(folder, self.model)):
+                yield from self._generate(group, on_step)
+
+    def _generate(self, requests: Sequence[Request], on_step: Callable[[], None] | None) -> Iterator[Completion]:
+        """`generate` for requests that share their adapter, which is on the model."""
         waiting = sorted(requests, key=lambda r: len(r.prompt) + r.max_new_tokens, reverse=True)
         layers: list[_SlotLayer] = []
         running: list[_Running | None] = [None] * self.slots
@@ -166,7 +182,7 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[float]:
-        """Natural log of the probability of each continuation after the prompt; the prompt is read once."""
+        """Natural log of the probability of each continuation after the prompt under the base; the prompt is read once."""
         cache = DynamicCache()
         last = self._forward(torch.tensor([list(prompt)], device=self.device), past_key_values=cache)
         scores = []
@@ -246,8 +262,6 @@ class TransformersEngine:
 def load_transformers_engine(folder: Path, device: torch.device, slots: int = 16) -> tuple[TransformersEngine, Any, str]:
     """An engine and its tokenizer from a model's folder, and the reason for its dtype."""
     tokenizer = load_tokenizer(folder)
-    if tokenizer.eos_token_id is None:
-        raise ConfigError(f"model {folder}: its tokenizer has no end mark; set eos_token in tokenizer_config.json")
     dtype, reason = choose_dtype(device)
     model = load_model(folder, device, dtype, ATTENTION)
     return TransformersEngine(model, tokenizer.eos_token_id, slots), tokenizer, reason

@@ -91,26 +91,37 @@ def plot_timeline(path: Path, events: Sequence[dict[str, Any]]) -> Path:
     start = events[0]["time"]
     figure = Figure(figsize=(9, 2.8), layout="constrained")
     axis = figure.subplots()
-    begun: dict[int, float] = {}
-    bars: dict[str, list[tuple[int, float, float]]] = {"done": [], "lost": []}
+    begun: dict[str, float] = {}
+    bars: dict[str, list[tuple[str, float, float]]] = {"done": [], "lost": []}
     for event in events:
         minutes = (event["time"] - start) / 60
         kind = {"task_done": "done", "task_failed": "done", "worker_lost": "lost"}.get(event["event"])
+        worker = f"{event.get('source', '')} {event['worker']}".strip() if "worker" in event else ""
         if event["event"] == "worker_begun":
-            begun[event["worker"]] = minutes
-        elif kind and "worker" in event and event["worker"] in begun:
-            bars[kind].append((event["worker"], begun.pop(event["worker"]), minutes))
+            begun[worker] = minutes
+        elif kind and worker in begun:
+            bars[kind].append((worker, begun.pop(worker), minutes))
+    rows = {worker: row for row, worker in enumerate(sorted({worker for kind in bars.values() for worker, _, _ in kind}))}
     for kind, colour in (("done", "#0074d9"), ("lost", "#ff4136")):
         if bars[kind]:
             workers, lefts, rights = zip(*bars[kind], strict=True)
             widths = [right - left for left, right in zip(lefts, rights, strict=True)]
-            axis.barh(workers, widths, left=lefts, height=0.6, color=colour, edgecolor="white", linewidth=0.6, label=f"job {kind}")
+            axis.barh(
+                [rows[worker] for worker in workers],
+                widths,
+                left=lefts,
+                height=0.6,
+                color=colour,
+                edgecolor="white",
+                linewidth=0.6,
+                label=f"job {kind}",
+            )
     for kind, colour in (("run_resumed", "#ff851b"), ("run_ended", "#2ecc40")):
         for i, event in enumerate(e for e in events if e["event"] == kind):
             at = (event["time"] - start) / 60
             axis.axvline(at, color=colour, linewidth=1, label=kind.replace("_", " ") if i == 0 else None)
-    axis.set_yticks(sorted({worker for rows in bars.values() for worker, _, _ in rows}))
-    axis.set_ylabel("worker")
+    axis.set_yticks(list(rows.values()), labels=list(rows))
+    axis.set_ylabel("source and worker")
     axis.set_xlabel("minutes since the run's start")
     figure.legend(loc="outside upper right", ncols=4, fontsize=7)
     return _save(figure, path)

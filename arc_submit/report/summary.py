@@ -47,6 +47,7 @@ def make_report(
     events: Sequence[dict[str, Any]],
     pictures: int,
     until: float = math.inf,
+    losses: Mapping[str, Sequence[float]] | None = None,
 ) -> Report:
     """Write scores.txt, scores.json and then pictures into a folder.
 
@@ -56,7 +57,9 @@ def make_report(
         events: the run's timeline.
         pictures: how many tasks to draw.
         until: on the monotonic clock; no picture is begun after it.
+        losses: of each step, by task, where tasks were fine-tuned on.
     """
+    from arc_submit.report.losses import plot_losses
     from arc_submit.report.plots import plot_predictions_against_votes, plot_task, plot_timeline
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,6 +96,8 @@ def make_report(
         files.append(plot_task(folder / f"task-{task_id}.png", tasks[task_id], attempts[task_id], known_outputs))
     if solutions and known and predictions:
         files.append(plot_predictions_against_votes(folder / "votes.png", predictions, solutions, known))
+    if losses:
+        files.append(plot_losses(folder / "losses.png", losses))
     if any(event["event"] == "task_done" for event in events):
         files.append(plot_timeline(folder / "timeline.png", events))
     return Report(text, figures, files)

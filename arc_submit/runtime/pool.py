@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -56,6 +56,19 @@ class Limits:
     starts: int = 3
 
 
+@dataclass
+class Share:
+    """What a pool may use of a machine; whoever divides the machine among pools may change it while they run.
+
+    Attributes:
+        workers: processes at a time. More are started at once; with fewer, those that are there end their work first.
+        stopped: ends the pool as its deadline does.
+    """
+
+    workers: int
+    stopped: bool = False
+
+
 @dataclass(frozen=True)
 class Event:
     """What happened: a job begun or done, a part given up, a worker started, ready, lost or not started again, or the end of the time."""
@@ -90,12 +103,13 @@ class PoolError(ArcSubmitError):
 def run_jobs(
     jobs: Sequence[Job],
     entry: str,
-    settings: dict[str, Any],
-    workers: int,
+    settings: Callable[[int], dict[str, Any]],
+    share: Share,
     deadline: float,
     log_folder: Path,
     limits: Limits | None = None,
     environment: dict[str, str] | None = None,
+    pick: Callable[[Sequence[Job]], int] | None = None,
 ) -> Iterator[Event]:
     """Do jobs with a number of workers until all are done or given up, or the deadline has come.
 
@@ -104,10 +118,12 @@ def run_jobs(
     Args:
         jobs: in the order in which they are to be begun.
         entry: "package.module:function", see arc_submit.runtime.worker.
-        settings: JSON that every worker gets.
+        settings: what the worker of a number gets, as JSON values.
+        share: how many workers there may be.
         deadline: on the monotonic clock; at that moment all workers are killed.
         log_folder: each worker's output is kept here.
         environment: variables to set for the workers.
+        pick: index of the waiting job to begin next, where the order is to depend on how the work goes.
 
     Raises:
         PoolError: where a worker refuses its settings, or not one worker gets ready in `limits.starts` starts.
@@ -121,19 +137,19 @@ def run_jobs(
     try:
         while waiting or any(worker.job for worker in alive.values()):
             now = time.monotonic()
-            if now >= deadline:
+            if now >= deadline or share.stopped:
                 left = [part for worker in alive.values() if worker.job for part in worker.job.parts]
                 left += [part for job in waiting for part in job.parts]
-                yield Event("deadline", -1, tuple(left), "the time is up")
+                yield Event("deadline", -1, tuple(left), "stopped" if share.stopped else "the time is up")
                 return
-            for number in range(workers):
+            for number in range(share.workers):
                 wanted = len(waiting) + sum(worker.job is not None for worker in alive.values())
                 if number not in alive and number not in retired and len(alive) < wanted:
-                    alive[number] = _start(number, entry, settings, log_folder, environment)
+                    alive[number] = _start(number, entry, settings(number), log_folder, environment)
                     yield Event("started", number, pid=alive[number].process.pid)
             for worker in list(alive.values()):
                 if worker.ready and not worker.leaves and worker.job is None and waiting:
-                    job = waiting.popleft()
+                    job = _take(waiting, pick)
                     _send(worker, job)
                     yield Event("begun", worker.number, job.parts)
             _wait(alive, min(0.2, max(0.0, deadline - now)))
@@ -157,7 +173,7 @@ def run_jobs(
                 if failed_starts[worker.number] >= limits.starts:
                     retired.add(worker.number)
                     yield Event("retired", worker.number, (), f"not ready in {limits.starts} starts: {reason}")
-                if len(retired) == workers:
+                if retired >= set(range(share.workers)):
                     raise PoolError(f"no worker got ready in {limits.starts} starts: {reason}; see {log_folder}")
     finally:
         _end(list(alive.values()))
@@ -179,6 +195,13 @@ def _start(number: int, entry: str, settings: dict[str, Any], log_folder: Path, 
     worker = _Worker(number, process, log, time.monotonic(), time.monotonic())
     _write(worker, settings)
     return worker
+
+
+def _take(waiting: deque[Job], pick: Callable[[Sequence[Job]], int] | None) -> Job:
+    place = pick(waiting) if pick else 0
+    job = waiting[place]
+    del waiting[place]
+    return job
 
 
 def _send(worker: _Worker, job: Job) -> None:

@@ -1,0 +1,158 @@
+"""Adapters as an engine serves them: a folder in PEFT format laid beside a base model whose weights stay as they are.
+
+Each adapted linear layer adds its low-rank product to its own output, in the order in which PEFT computes it, so that both give the same
+tokens. LoRA is served with rsLoRA, alphas by module and DoRA; what would need more is refused by name. Knows nothing about how an
+adapter was trained.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from arc_submit.errors import ConfigError
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+# Initialisations that subtract themselves from the base: their low-rank part alone means nothing on another base.
+_ALTER_THE_BASE = ("pissa", "olora", "corda", "loftq")
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """One linear layer's share of an adapter: it adds `scale * up(down(x))`, and DoRA then stretches what is not bias.
+
+    Attributes:
+        down: (rank, inputs), in the base's dtype and on its device, as `up` is.
+        up: (outputs, rank).
+        scale: alpha / rank, or alpha / sqrt(rank) with rsLoRA.
+        stretch: (outputs,), for DoRA: the learnt length of each row of the weight over the length that it has; None without.
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+    scale: float
+    stretch: torch.Tensor | None = None
+
+
+def check_adapter(folder: Path, model: torch.nn.Module) -> dict[str, float]:
+    """The scale of every layer that an adapter adds to, from its configuration and the heads of its weights.
+
+    Raises:
+        ConfigError: where the folder holds no adapter, one for another base, or one that is not plain LoRA.
+    """
+    config = _read_config(folder)
+    names: dict[str, dict[str, tuple[int, ...]]] = {}
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            for key in file.keys():  # noqa: SIM118 - it is no dict and cannot be iterated over
+                found = re.fullmatch(re.escape(_PREFIX) + r"(.+)\.lora_(A\.weight|B\.weight|magnitude_vector)", key)
+                if not found:
+                    raise ConfigError(f"adapter {folder}: {key} is no part of a LoRA; merge it into the base and give that as --model")
+                names.setdefault(found[1], {})[found[2][0]] = tuple(file.get_slice(key).get_shape())
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"adapter {folder}: {WEIGHTS} cannot be read ({error}); remove the folder and train it again") from None
+    layers = dict(model.named_modules())
+    scales = {}
+    for name, shapes in names.items():
+        layer = layers.get(name)
+        rank = shapes.get("A", (0,))[0]
+        if not isinstance(layer, torch.nn.Linear):
+            raise ConfigError(f"adapter {folder}: the base has no linear layer {name}; it belongs to another model")
+        expected = {"A": (rank, layer.in_features), "B": (layer.out_features, rank)}
+        if shapes != expected | ({"m": (layer.out_features,)} if config["use_dora"] else {}) or not rank:
+            raise ConfigError(
+                f"adapter {folder}: {name} has {shapes}, the base's is {tuple(layer.weight.shape)}; it belongs to another model"
+            )
+        alpha = next((a for key, a in config["alpha_pattern"].items() if re.match(rf"(.*\.)?({key})$", name)), config["lora_alpha"])
+        scales[name] = alpha / (math.sqrt(rank) if config["use_rslora"] else rank)
+    return scales
+
+
+def read_adapter(folder: Path, model: Any) -> dict[str, LowRank]:
+    """An adapter's weights by the name of the layer, in the base's dtype (as vllm serves them) and on its device.
+
+    Raises:
+        ConfigError: as `check_adapter` does.
+    """
+    scales = check_adapter(folder, model)
+    layers = dict(model.named_modules())
+    read = {}
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        heads = set(file.keys())
+        for name, scale in scales.items():
+            like = layers[name].weight
+            dtype = like.dtype if like.is_floating_point() else model.dtype  # a base in 4 bits holds packed integers
+            down, up = (file.get_tensor(f"{_PREFIX}{name}.lora_{part}.weight").to(like.device, dtype) for part in "AB")
+            stretch = None
+            if (magnitude := f"{_PREFIX}{name}.lora_magnitude_vector") in heads:
+                if not like.is_floating_point():
+                    raise ConfigError(f"adapter {folder}: DoRA needs the weights themselves, not a base in 4 bits; leave one of them out")
+                lengths = (like.float() + scale * (up.float() @ down.float())).norm(dim=1)
+                stretch = (file.get_tensor(magnitude).to(like.device).float() / lengths).to(like.dtype)
+            read[name] = LowRank(down, up, scale, stretch)
+    return read
+
+
+@contextmanager
+def applied(model: torch.nn.Module, adapter: dict[str, LowRank]) -> Iterator[None]:
+    """The model adds the adapter's products while this is open; afterwards it is what it was."""
+    layers = dict(model.named_modules())
+    hooks = [layers[name].register_forward_hook(_adding(part)) for name, part in adapter.items()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _adding(part: LowRank) -> Any:
+    def hook(layer: torch.nn.Linear, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        low = torch.nn.functional.linear(inputs[0], part.down)
+        change = torch.nn.functional.linear(low, part.up) * part.scale
+        if part.stretch is None:
+            return output + change
+        straight = output if layer.bias is None else output - layer.bias
+        return output + (part.stretch - 1) * straight + part.stretch * change
+
+    return hook
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """The configuration with every default in place, once it is known to be LoRA that can be served."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        read = {
+            "lora_alpha": float(config["lora_alpha"]),
+            "use_rslora": bool(config.get("use_rslora")),
+            "use_dora": bool(config.get("use_dora")),
+            "alpha_pattern": {str(key): float(alpha) for key, alpha in (config.get("alpha_pattern") or {}).items()},
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"adapter {folder}: no readable {CONFIG} ({type(error).__name__}: {error}); give a folder in PEFT format"
+        ) from None
+    if config.get("peft_type") != "LORA":
+        raise ConfigError(f"adapter {folder}: its kind is {config.get('peft_type')}, only LORA is served")
+    unserved = {
+        "bias": config.get("bias", "none") != "none" or config.get("lora_bias"),
+        "modules_to_save": config.get("modules_to_save"),
+        "trainable_token_indices": config.get("trainable_token_indices"),
+        "layer_replication": config.get("layer_replication"),
+    }
+    if any(unserved.values()):
+        names = ", ".join(name for name, there in unserved.items() if there)
+        raise ConfigError(f"adapter {folder}: uses {names}, which cannot be served beside a base; merge it and give the result as --model")
+    made = config.get("init_lora_weights")
+    if isinstance(made, str) and made.lower().startswith(_ALTER_THE_BASE):
+        raise ConfigError(f"adapter {folder}: made with {made}, which alters the base; convert it to plain LoRA when saving")
+    return read

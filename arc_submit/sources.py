@@ -1,0 +1,126 @@
+"""The sources of predictions as a run sees them: what each one's workers are told, and how a machine is divided among them.
+
+Sources that use different things go on side by side: the search on CPU cores, the model on its devices. Those that share the devices go
+one after the other, the frozen model first: it answers everything within minutes, before fine-tuning takes the hours. Knows nothing
+about how a source makes predictions; a worker loads that itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from arc_submit.arc.task import Task
+from arc_submit.config import RunConfig
+from arc_submit.models.settings import PredictSettings
+from arc_submit.runtime.pool import Limits
+from arc_submit.training.settings import WARMED, FinetuneSettings
+
+LANES = {"search": ("search",), "model": ("frozen", "warmup", "finetune", "ttft")}  # what runs side by side, and in each the order
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a source is run.
+
+    Attributes:
+        name: as in the predictions.
+        entry: what its workers load, see arc_submit.runtime.worker.
+        settings: what the worker of a number is told.
+        limits: how long what may take its workers.
+        group: tasks in one job.
+        threads: CPU threads of a worker.
+        longest_first: whether the order follows the pace (arc_submit.runtime.pace) instead of beginning with the smallest tasks.
+    """
+
+    name: str
+    entry: str
+    settings: Callable[[int], dict[str, Any]]
+    limits: Limits
+    group: int
+    threads: int
+    longest_first: bool = False
+
+
+def make_source(name: str, run: Path, config: RunConfig) -> Source:
+    """The source of that name for the run in a directory; "finetune" is ttft without its predictions, "warmup" what may come before."""
+    if name == "search":
+        # It beats only when it has answers, so it may be silent for longer.
+        told = {"run": str(run), "effort": config.search_effort, "memory_gb": config.search_memory}
+        limits = Limits(start=config.start, silence=max(config.silence, 300.0))
+        return Source(name, "arc_submit.search.worker:open_worker", lambda _: told, limits, 1, 1)
+    limits = Limits(start=config.start, silence=config.silence)
+
+    def predict(number: int, views: int) -> PredictSettings:
+        shared = {f.name: getattr(config, f.name) for f in fields(PredictSettings) if hasattr(config, f.name)}
+        device = config.devices[number % len(config.devices)]
+        return PredictSettings(**{**shared, "run": str(run), "model": str(config.model), "views": views, "device": device})
+
+    if name == "frozen":
+        frozen = "arc_submit.models.frozen:open_worker"
+        return Source(name, frozen, lambda number: asdict(predict(number, config.views)), limits, config.group, config.threads)
+
+    def finetune(number: int) -> dict[str, Any]:
+        base_adapter = None if config.base_adapter is None else str(config.base_adapter)
+        ttft = config.ttft
+        if name == "warmup":
+            ttft = replace(ttft, steps=config.warm_up_steps)
+        elif config.warm_up_steps:
+            base_adapter = str(run / WARMED)
+        views = 0 if name in ("finetune", "warmup") else config.ttft_views or config.views
+        settings = FinetuneSettings(predict(number, views), config.lora, ttft, config.ttft_max_seq_len, base_adapter, config.ttft_in_4_bits)
+        value: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+        return value
+
+    if name == "warmup":
+        return Source(name, "arc_submit.training.worker:open_warm_up", finetune, limits, 1, config.threads)
+    # A task is minutes of work: one a job, and the longest first, or the last one would run alone at the end.
+    return Source(name, "arc_submit.training.worker:open_worker", finetune, limits, 1, config.threads, longest_first=True)
+
+
+def cost(task: Task) -> float:
+    """What a task takes, roughly, in any source: the cells it is made of, and something for each task."""
+    return 50.0 + sum(p.input.size + p.output.size for p in task.train) + sum(t.size for t in task.tests)
+
+
+def lanes(sources: Sequence[str]) -> dict[str, list[str]]:
+    """The lanes that a run's sources make, each with its sources in the order in which they work."""
+    made = {lane: [name for name in names if name in sources] for lane, names in LANES.items()}
+    return {lane: names for lane, names in made.items() if names}
+
+
+def divide(config: RunConfig, running: Sequence[str], cores: int, memory_gb: float) -> tuple[dict[str, int], str]:
+    """How many workers each lane that is still running may have, and why.
+
+    Args:
+        running: lanes; called again when one has ended, so that what it leaves over goes to the others.
+        cores: of the machine.
+        memory_gb: of the machine.
+    """
+    bound = max(1, int(memory_gb / 2 / config.search_memory))
+    if config.devices != ("cpu",):
+        models = len(config.devices) if "model" in running else 0
+        search = max(1, min(cores - models, bound)) if "search" in running else 0
+        reason = f"the model has {models} GPU workers, the search the {search} of {cores} cores that they and {memory_gb:.0f} GB leave it"
+        given = {"model": models, "search": search}
+    elif len(running) == 2 and config.workers == 1:
+        given = {"model": 1, "search": 1}
+        reason = "one worker is allowed: the search and the model have one each and take turns on its core"
+    else:
+        # The search ends first in a run of hours, and then leaves its half to the model.
+        search = config.workers if "model" not in running else config.workers // 2
+        search = min(search, bound) if "search" in running else 0
+        given = {"model": config.workers - search if "model" in running else 0, "search": search}
+        parts = [f"the {lane} has {given[lane]}" for lane in running]
+        reason = f"of {config.workers} CPU workers {' and '.join(parts)}"
+    return {lane: given[lane] for lane in running}, reason
+
+
+def machine() -> tuple[int, float]:
+    """CPU cores that this process may use, and the machine's memory in GB."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

@@ -1,0 +1,64 @@
+"""The common warm-up: one fresh adapter learnt from the train pairs of all tasks together, from which each task's fine-tuning goes on.
+
+A fresh adapter spends its first steps on what all tasks share, such as how answers are written; learnt once, the steps of every task go
+into the task. Optional. Knows nothing about files or workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from arc_submit.arc.task import Task
+from arc_submit.errors import ArcSubmitError
+from arc_submit.language.fitting import DoesNotFitError
+from arc_submit.language.tokens import PromptWriter
+from arc_submit.models.lora import Adapter
+from arc_submit.training.settings import TTFTSettings
+from arc_submit.training.ttft import FinetuneResult, Sample, check_task, draw_sample, finetune_tasks
+
+SAMPLES = 16  # of different tasks in a step: with one, the adapter would run after each task in turn
+
+
+def warm_up(
+    adapter: Adapter,
+    writer: PromptWriter,
+    tasks: Sequence[Task],
+    settings: TTFTSettings,
+    max_seq_len: int,
+    seed: int,
+    on_step: Callable[[int, float], None] | None = None,
+) -> FinetuneResult:
+    """Reset the adapter and train it on samples of all tasks that fit, 16 tasks drawn anew for each step.
+
+    Args:
+        settings: as for one task, its steps being those of the warm-up.
+
+    Raises:
+        DoesNotFitError: where not one task gives a sample.
+        FinetuneError: where the loss is no number.
+    """
+    fitting, reason = [], ""
+    for task in tasks:
+        try:
+            check_task(writer, task, max_seq_len, settings)
+            fitting.append(task)
+        except DoesNotFitError as error:
+            reason = str(error)
+    if not fitting:
+        raise DoesNotFitError(f"warm-up: {reason}")
+    settings = replace(settings, accumulation=max(1, SAMPLES // settings.batch_size))
+    count = settings.batch_size * settings.accumulation
+
+    def draw(_: Task, step: int) -> list[Sample]:
+        chosen = np.random.default_rng([seed, step]).integers(len(fitting), size=count)
+        return [draw_sample(writer, fitting[i], settings, max_seq_len, seed, step * count + k) for k, i in enumerate(chosen)]
+
+    report = None if on_step is None else lambda step, losses: on_step(step, losses[0])
+    result = finetune_tasks(adapter, writer, fitting[:1], settings, max_seq_len, seed, report, draw)[0]
+    if isinstance(result, ArcSubmitError):
+        raise result
+    left_out = [f"warm-up: {len(tasks) - len(fitting)} of {len(tasks)} tasks give no sample"] if len(fitting) < len(tasks) else []
+    return replace(result, notes=left_out)

@@ -1,0 +1,80 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # One task under study
+# Fine-tune on the train pairs of a single task, look at its loss curve, and see what the model answers before and after.
+# The same pipeline as a whole run, on one task; a training task of ARC-AGI-1 where no file is given.
+
+# %%
+from IPython.display import Image, display
+
+from arc_submit.config import make_config
+from arc_submit.pipeline import run
+from arc_submit.report.study import plot_votes, votes_table
+from arc_submit.runtime.budget import parse_duration
+
+# %% tags=["parameters"]
+preset = "cpu-pocket"
+task = "67a3c6ac"
+challenges = None  # challenges file that holds the task (default: ARC-AGI-1 training tasks)
+solutions = None  # its solutions
+out = "runs/single-task"
+model = None  # folder of another base model
+seed = 0
+steps = 100
+learning_rate = 1e-3
+rank = None
+views = 8
+budget = "20m"
+
+# %%
+config = make_config(
+    preset,
+    out=out,
+    challenges=challenges,
+    solutions=solutions,
+    split="training",
+    task_ids=(task,),
+    sources=("ttft", "frozen"),
+    model=model,
+    seed=seed,
+    lora_rank=rank,
+    ttft_steps=steps,
+    ttft_learning_rate=learning_rate,
+    views=views,
+    ttft_views=views,
+    pictures=1,
+    budget=parse_duration(budget),
+)
+result = run(config)
+
+# %% [markdown]
+# ## The loss, step by step
+
+# %%
+display(Image(filename=str(config.out / "report" / "losses.png")))
+
+# %% [markdown]
+# ## What the model answers, with votes: frozen, and after fine-tuning
+
+# %%
+print(votes_table(config.out, task))
+
+# %%
+display(Image(filename=str(plot_votes(config.out, task))))
+
+# %% [markdown]
+# ## The task and its two attempts
+
+# %%
+display(Image(filename=str(config.out / "report" / f"task-{task}.png")))

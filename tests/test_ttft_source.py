@@ -1,0 +1,317 @@
+"""The source ttft in real runs with a two-layer model: its files, workers killed and frozen in mid-task, runs cut and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from conftest import make_challenges
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from arc_submit.arc.datasets import read_challenges
+from arc_submit.arc.prediction import read_predictions
+from arc_submit.arc.submission import read_submission
+from arc_submit.arc.task import Task
+from arc_submit.config import make_config
+from arc_submit.errors import ConfigError
+from arc_submit.models.loading import load_model
+from arc_submit.pipeline import RunResult, run
+from arc_submit.training import worker
+from arc_submit.training.settings import FinetuneSettings, TTFTSettings
+from arc_submit.training.ttft import FinetuneError, FinetuneResult
+
+CPU = torch.device("cpu")
+STEPS = 40
+TASKS = 5
+Undisturbed = tuple[tuple[Path, Path], Path, RunResult]
+
+
+def options(files: tuple[Path, Path], model: Path, out: Path) -> dict[str, object]:
+    fixed = {"lora_rank": 4, "ttft_steps": STEPS, "ttft_learning_rate": 1e-3, "ttft_views": 2, "slots": 4, "pictures": 1}
+    return {"challenges": files[0], "solutions": files[1], "model": model, "out": out, "sources": ("ttft",), "workers": 1, **fixed}
+
+
+def command(files: tuple[Path, Path], model: Path, out: Path, **changes: object) -> list[str]:
+    """The same run on the command line."""
+    given = {**options(files, model, out), "sources": "ttft", "budget": "10m", **changes}
+    words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return [sys.executable, "-m", "arc_submit.cli", "run", *words]
+
+
+def answers(out: Path) -> dict[str, set[tuple[object, ...]]]:
+    return {
+        path.stem: {(p.test, p.view, None if p.grid is None else p.grid.tobytes(), p.logprob) for p in read_predictions(path)[0]}
+        for path in (out / "predictions" / "ttft").iterdir()
+    }
+
+
+def adapters(out: Path) -> dict[str, bytes]:
+    folders = [path for path in (out / "adapters").iterdir() if not path.name.startswith(".")]
+    return {path.name: (path / "adapter_model.safetensors").read_bytes() for path in folders}
+
+
+def steps_done(out: Path, task_id: str) -> list[int]:
+    lines = (out / "losses" / f"{task_id}.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
+def events(out: Path, kind: str) -> list[dict[str, Any]]:
+    path = out / "events.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+def in_training(out: Path) -> set[str]:
+    """Tasks that have losses and no adapter yet."""
+    if not (out / "losses").is_dir():
+        return set()
+    return {path.stem for path in (out / "losses").iterdir() if not (out / "adapters" / path.stem).exists()}
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    patience = time.monotonic() + 90
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < patience
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    folder = tmp_path_factory.mktemp("ttft")
+    challenges, solutions = make_challenges(TASKS)
+    files = folder / "challenges.json", folder / "solutions.json"
+    for path, value in zip(files, (challenges, solutions), strict=True):
+        path.write_text(json.dumps(value))
+    return files, folder / "out", run(make_config(**options(files, tiny_model, folder / "out"), budget=300.0))
+
+
+def test_every_task_has_its_adapter_its_losses_and_its_predictions(undisturbed: Undisturbed, tiny_model: Path) -> None:
+    files, out, result = undisturbed
+    challenges = read_challenges(files[0])
+    assert result.done == sorted(challenges.tasks)
+    assert not result.failed
+    for task_id, task in challenges.tasks.items():
+        assert steps_done(out, task_id) == list(range(1, STEPS + 1))
+        predictions, problems = read_predictions(out / "predictions" / "ttft" / f"{task_id}.jsonl")
+        assert not problems
+        assert len({(p.test, p.view) for p in predictions}) == len(predictions) == 2 * len(task.tests)
+    losses = [json.loads((out / "losses" / f"{i}.jsonl").read_text().splitlines()[k])["loss"] for i in challenges.tasks for k in (0, -1)]
+    assert sum(losses[1::2]) < sum(losses[::2]), "nothing was learnt"
+    assert len(set(adapters(out).values())) == TASKS
+    plain = PeftModel.from_pretrained(load_model(tiny_model, CPU, torch.float32, "eager"), out / "adapters" / "task001")
+    assert {config.r for config in plain.peft_config.values()} == {4}
+    assert "losses.png" in {path.name for path in result.report.pictures}
+
+
+def test_the_same_command_again_trains_nothing_again(undisturbed: Undisturbed, tiny_model: Path) -> None:
+    files, out, _ = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.parent.parent.name in ("adapters", "predictions")}
+    assert len(before) >= 2 * TASKS
+    run(make_config(**options(files, tiny_model, out), budget=300.0))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_an_adapter_that_is_there_is_used_and_not_trained_again(undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path) -> None:
+    """Of one task's predictions one is taken away: it comes back the same, from the adapter as it is on disk."""
+    import shutil
+
+    files, out, _ = undisturbed
+    shutil.copytree(out, tmp_path / "out")
+    path = tmp_path / "out" / "predictions" / "ttft" / "task001.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    lines = [line for line in (out / "events.jsonl").read_text().splitlines() if '"task_done"' not in line or '"task001"' not in line]
+    (tmp_path / "out" / "events.jsonl").write_text("\n".join(lines) + "\n")
+    before = (tmp_path / "out" / "adapters" / "task001" / "adapter_model.safetensors").stat().st_mtime_ns
+    run(make_config(**options(files, tiny_model, tmp_path / "out"), budget=300.0))
+    assert answers(tmp_path / "out") == answers(out)
+    assert (tmp_path / "out" / "adapters" / "task001" / "adapter_model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_worker_killed_and_one_frozen_in_the_middle_of_a_task(undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path) -> None:
+    """SIGKILL to one and SIGSTOP to the other while both train: both tasks end properly, no other is touched, nothing is half written."""
+    files, out, _ = undisturbed
+    target = tmp_path / "out"
+    process = subprocess.Popen(
+        command(files, tiny_model, target, workers=2, silence="4s"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    wait_for(lambda: len(in_training(target)) == 2, process)
+    victims = in_training(target)
+    first, second = psutil.Process(process.pid).children()
+    os.kill(second.pid, signal.SIGSTOP)
+    os.kill(first.pid, signal.SIGKILL)
+    hit = victims & in_training(target)
+    text = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, text
+    reasons = sorted(event["reason"] for event in events(target, "worker_lost"))
+    assert reasons == ["killed by signal 9", "silent for 4 s"]
+    lost = {task for event in events(target, "worker_lost") for task in event["tasks"]}
+    assert hit <= lost
+    begun = [task for event in events(target, "worker_begun") for task in event["tasks"]]
+    assert sorted(begun) == sorted([*adapters(out), *lost]), "a task that was in nobody's hands was begun again"
+    assert not events(target, "task_failed")
+    assert adapters(target) == adapters(out)
+    assert answers(target) == answers(out)
+    assert (target / "submission.json").read_bytes() == (out / "submission.json").read_bytes()
+    assert all(steps_done(target, task_id) == list(range(1, STEPS + 1)) for task_id in adapters(out))
+
+
+def test_a_run_killed_with_its_parent_goes_on_to_the_same_adapters(undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path) -> None:
+    files, out, _ = undisturbed
+    target = tmp_path / "out"
+    for kill in (1, 2):
+        process = subprocess.Popen(
+            command(files, tiny_model, target, workers=2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        wait_for(lambda kill=kill: len(in_training(target)) >= 1 and sum(1 for _ in (target / "losses").iterdir()) > kill, process)
+        process.kill()
+        process.communicate()
+        for folder in (target / "adapters").glob("[!.]*"):
+            load_file(folder / "adapter_model.safetensors")  # raises where it is cut short
+            assert (folder / "adapter_model.safetensors").read_bytes() == adapters(out)[folder.name]
+        read_submission(target / "submission.json", read_challenges(files[0]))
+    result = run(make_config(**options(files, tiny_model, target), budget=300.0))
+    assert not result.unfinished
+    assert adapters(target) == adapters(out)
+    assert answers(target) == answers(out)
+    assert (target / "submission.json").read_bytes() == (out / "submission.json").read_bytes()
+
+
+def test_all_three_sources_answer_and_stay_in_their_order(undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path) -> None:
+    files, _, _ = undisturbed
+    changes = {"sources": ("search", "ttft", "frozen"), "workers": 2, "views": 1, "search_effort": "quick", "ttft_steps": 2}
+    result = run(make_config(**{**options(files, tiny_model, tmp_path / "out"), **changes}, budget=300.0))
+    assert not result.failed
+    assert set(result.report.figures["sources"]) == {"search", "ttft", "frozen"}
+    assert result.report.figures["submission"]["solved_outputs"] == result.report.figures["submission"]["outputs"]
+    begun = {(e["source"], e["worker"]): e["time"] for e in reversed(events(tmp_path / "out", "worker_begun"))}
+    ended = {e["source"]: e["time"] for e in events(tmp_path / "out", "task_done")}
+    assert ended["frozen"] < min(t for (source, _), t in begun.items() if source == "ttft"), "the frozen model answers first"
+    assert min(t for (source, _), t in begun.items() if source == "search") < ended["frozen"], "the search waits for nobody"
+
+
+def test_a_common_warm_up_comes_first_and_every_task_goes_on_from_it(undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path) -> None:
+    from arc_submit.models.lora import read_adapter
+
+    files, _, _ = undisturbed
+    given = {**options(files, tiny_model, tmp_path / "out"), "ttft_steps": 1, "ttft_learning_rate": 1e-6, "warm_up_steps": 3, "workers": 2}
+    result = run(make_config(**given, budget=300.0))
+    assert (len(result.done), result.failed, result.unfinished) == (TASKS, {}, [])
+    begun = [event["source"] for event in events(tmp_path / "out", "worker_begun")]
+    assert begun == ["warmup"] + ["ttft"] * TASKS
+    lines = (tmp_path / "out" / "warmup" / "losses.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+    warmed = read_adapter(tmp_path / "out" / "warmup" / "adapter")[1]
+    for folder in (tmp_path / "out" / "adapters").iterdir():
+        for name, tensor in read_adapter(folder)[1].items():
+            torch.testing.assert_close(tensor, warmed[name], atol=1e-5, rtol=0)  # one step of 1e-6 away
+    again = run(make_config(**given, budget=300.0))
+    assert again.done == result.done
+    assert len(events(tmp_path / "out", "worker_begun")) == 1 + TASKS, "the warm-up was made again"
+
+
+def settings(tiny_model: Path, run_path: Path, **ttft: object) -> dict[str, Any]:
+    from arc_submit.sources import make_source
+
+    config = make_config(model=tiny_model, out=run_path, ttft_steps=3, ttft_views=1, lora_rank=2, slots=2, **ttft)
+    return make_source("ttft", run_path, config).settings(0)
+
+
+def test_settings_survive_the_way_to_the_worker(tiny_model: Path, tmp_path: Path) -> None:
+    value = json.loads(json.dumps(settings(tiny_model, tmp_path, lora_targets=("q_proj",), ttft_schedule="cosine")))
+    read = FinetuneSettings.from_json(value)
+    assert (read.lora.targets, read.lora.rank, read.ttft.schedule, read.predict.views) == (("q_proj",), 2, "cosine", 1)
+
+
+def test_the_base_and_what_the_engine_says_are_untouched_by_training(tiny_model: Path) -> None:
+    from test_engine import by_id, requests
+
+    from arc_submit.models.lora import attach
+    from arc_submit.models.settings import LoraSettings
+    from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
+
+    plain = load_transformers_engine(tiny_model, CPU, slots=4)[0]
+    model = load_model(tiny_model, CPU, torch.float32, "sdpa")
+    engine = TransformersEngine(worker.with_same_weights(model), plain.end_id, 4)
+    adapter = attach(model, LoraSettings(rank=2), 0)
+    with torch.no_grad():
+        adapter.flat.normal_()
+    expected = by_id(list(plain.generate(requests(5))))
+    assert by_id(list(engine.generate(requests(5)))) == expected
+    mine = {p.data_ptr() for p in engine.model.parameters()}
+    assert mine <= {p.data_ptr() for p in model.parameters()}, "the base lies in memory twice"
+
+
+@pytest.mark.parametrize("kind", ["gpu", "cpu"])
+def test_out_of_memory_lowers_the_demands_and_says_so(
+    tiny_model: Path, tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    from arc_submit.arc.datasets import split_tasks
+
+    split_tasks(read_challenges(files[0]), tmp_path / "run" / "tasks")
+    tried: list[tuple[bool, int]] = []
+    real = worker.finetune_task
+
+    def scarce(adapter: Any, writer: Any, task: Task, ttft: TTFTSettings, max_seq_len: int, *more: Any) -> FinetuneResult:
+        tried.append((ttft.gradient_checkpointing, max_seq_len))
+        if max_seq_len > 600:
+            raise torch.OutOfMemoryError("CUDA out of memory") if kind == "gpu" else RuntimeError("DefaultCPUAllocator: not enough memory")
+        return real(adapter, writer, task, ttft, max_seq_len, *more)
+
+    monkeypatch.setattr(worker, "finetune_task", scarce)
+    do = worker.open_worker(settings(tiny_model, tmp_path / "run"), lambda: None)
+    result = do({"tasks": ["task000"]})["tasks"]["task000"]
+    assert tried == [(False, 1024), (True, 1024), (True, 768), (True, 576)]
+    assert [note.split("tried again with ")[1] for note in result["notes"]] == [
+        "gradient checkpointing",
+        "samples of at most 768 tokens",
+        "samples of at most 576 tokens",
+    ]
+    assert (result["failed"], result["made"], result["steps"]) == ("", 1, 3)
+    tried.clear()
+    do({"tasks": ["task002"]})
+    assert tried[0] == (False, 1024), "a task must not depend on those before it"
+    with pytest.raises(FinetuneError, match=r"task t: out of memory even with samples of 300 tokens; lower"):
+        worker.with_less_memory("t", TTFTSettings(gradient_checkpointing=True), 300)
+
+
+def test_a_task_with_one_train_pair_fails_alone_before_it_costs_anything(tiny_model: Path, tmp_path: Path) -> None:
+    challenges, solutions = make_challenges(2)
+    del challenges["task000"]["train"][1:]  # type: ignore[index]
+    files = tmp_path / "c.json", tmp_path / "s.json"
+    files[0].write_text(json.dumps(challenges))
+    files[1].write_text(json.dumps(solutions))
+    result = run(make_config(**{**options(files, tiny_model, tmp_path / "out"), "ttft_steps": 2}, budget=120.0))
+    assert result.done == ["task001"]
+    assert "its only train pair leaves no other" in result.failed["ttft task000"]
+    assert set(adapters(tmp_path / "out")) == {"task001"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ttft_steps": 0}, "TTFT steps 0"),
+        ({"lora_rank": 0}, "LoRA rank 0"),
+        ({"ttft_views": 0}, "--ttft-views 0"),
+        ({"ttft_max_seq_len": 3}, "no task fits"),
+        ({"devices": ("cpu", "cuda:0")}, "--devices cpu,cuda:0"),
+        ({"preset": "l4x4-qwen3-4b"}, "give --model"),
+        ({"ttft_in_4_bits": True}, "--ttft-in-4-bits needs GPUs"),
+        ({"base_adapter": "x", "warm_up_steps": 3}, "not with --base-adapter"),
+        ({"ttft_magic": 1}, "no such setting: ttft_magic"),
+    ],
+)
+def test_what_cannot_work_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_config(**changes)
