@@ -27,7 +27,7 @@ from arc_submit.models.vllm_compat import adapter_ranks, check_served, make_core
 
 # Tokens between two looks at an unfinished answer: each look costs vllm an output object, and a hopeless answer a few tokens.
 _LOOK = 8
-# Steps without a token of any request after which the engine is stuck: a prompt takes a few steps, a queue that vllm cannot serve any number.
+# Steps without a token after which the engine is stuck: a prompt takes a few of them, a queue that vllm cannot serve any number.
 _IDLE_STEPS = 2000
 _MOST_SLOTS = 64
 
@@ -190,7 +190,7 @@ class VllmEngine:
         rank, config = adapter_ranks(folder)
         if rank > self.max_rank:
             raise ConfigError(
-                f"adapter {folder}: rank {rank}, the engine was made for up to {self.max_rank}; start it with a larger max_rank"
+                f"adapter {folder}: rank {rank}, the engine was started for up to {self.max_rank}; start it with a larger one"
             )
         for name in check_adapter(folder, self.skeleton):
             if name.rpartition(".")[2] in ("lm_head", "embed_tokens"):
