@@ -107,13 +107,18 @@ class VllmEngine:
                 self.check_adapter(folder)
         waiting = deque(request for group in order.values() for request in group)
         running: dict[str, _Running] = {}
-        idle = 0
+        idle, base = 0, True
         try:
             while waiting or running:
                 if until is not None and time.monotonic() >= until:
                     return
                 while waiting and len(running) < self.slots:
+                    # vllm on a CPU gives a base request in a batch with adapters the weights of the last adapter slot, without a word
+                    # (vllm pull request 48421): the two never run together.
+                    if running and (waiting[0].adapter is None) != base:
+                        break
                     request = waiting.popleft()
+                    base = request.adapter is None
                     try:
                         lora = self._lora(request.adapter)
                     except ConfigError as error:
@@ -192,7 +197,12 @@ class VllmEngine:
             raise ConfigError(
                 f"adapter {folder}: rank {rank}, the engine was started for up to {self.max_rank}; start it with a larger one"
             )
-        for name in check_adapter(folder, self.skeleton):
+        if config.get("use_dora"):
+            raise ConfigError(f"adapter {folder}: uses DoRA, which vllm does not serve; take --engine transformers")
+        names = check_adapter(folder, self.skeleton)
+        if not names:
+            raise ConfigError(f"adapter {folder}: adapts no layer, and vllm would answer with the base; train it again")
+        for name in names:
             if name.rpartition(".")[2] in ("lm_head", "embed_tokens"):
                 raise ConfigError(f"adapter {folder}: adapts {name}, which vllm does not serve; leave it out of target_modules")
         check_served(folder, config)
