@@ -1,6 +1,6 @@
 """What tests/test_vllm_engine.py has done in a process of its own, since vllm changes the process it lives in for good.
 
-    python tests/vllm_child.py FOLDER    reads asked.json in it and writes told.json
+python tests/vllm_child.py FOLDER    reads asked.json in it and writes told.json
 """
 
 from __future__ import annotations

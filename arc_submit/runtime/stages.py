@@ -73,9 +73,7 @@ def run_stages(
                 raise
             for part in [part for job in left for part in job.parts if part in open_parts]:
                 yield Event("handed_on", -1, (part,), f"{stage.name}: {error}")
-            handed += [
-                Job(parts, job.key) for job in left if (parts := tuple(part for part in job.parts if part in open_parts))
-            ]
+            handed += [Job(parts, job.key) for job in left if (parts := tuple(part for part in job.parts if part in open_parts))]
         left = handed
         if not left:
             return
