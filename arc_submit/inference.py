@@ -54,7 +54,7 @@ class InferConfig:
         group: tasks in one job.
         budget: seconds for the whole; a twentieth before its end, at most two minutes, what is running is given up.
         strikes: how often a task may be lost with an engine before the next one tries it.
-        limits: what the workers may take, in place of what follows from model and engine.
+        limits: by engine, what its workers may take, in place of what follows from the model.
         entry: what the workers load.
     """
 
@@ -77,7 +77,7 @@ class InferConfig:
     group: int = 8
     budget: float = 12 * 3600.0
     strikes: int = 2
-    limits: Limits | None = None
+    limits: dict[str, Limits] = field(default_factory=dict)
     entry: str = "arc_submit.models.frozen:open_worker"
 
     def __post_init__(self) -> None:
@@ -200,7 +200,7 @@ def _stage(engine: str, config: InferConfig) -> Stage:
             source=config.source,
         )
 
-    limits = config.limits or engine_limits(settings(0), config.strikes)
+    limits = config.limits.get(engine) or engine_limits(settings(0), config.strikes)
     return Stage(engine, config.entry, lambda number: asdict(settings(number)), replace(limits, strikes=config.strikes))
 
 

@@ -95,7 +95,7 @@ def infer_here(config: dict[str, Any]) -> None:
             group=4,
             budget=600.0,
             strikes=config["strikes"],
-            limits=Limits(start=config["start"], silence=30.0, patience=5.0, least=2.0, starts=1),
+            limits={name: Limits(start=start, silence=60.0, patience=5.0, least=2.0, starts=1) for name, start in config["start"].items()},
             entry="faults:open_worker",
         )
     )
@@ -168,7 +168,8 @@ class Harm:
         material: folder with challenges.json and adapters/.
         model: the base model's folder.
         out: the run directory.
-        strikes, start: see arc_submit.inference and arc_submit.runtime.pool.
+        strikes: see arc_submit.inference.
+        start: seconds that the first engine may take to get ready.
         faults: what the worker is to do to itself, see `open_worker`.
     """
 
@@ -178,7 +179,7 @@ class Harm:
         model: Path,
         out: Path,
         strikes: int = 3,
-        start: float = 90.0,
+        start: float = 200.0,
         engine: str = "auto",
         **faults: Any,
     ):
@@ -194,7 +195,7 @@ class Harm:
             "adapters": str(material / "adapters"),
             "engine": engine,
             "strikes": strikes,
-            "start": start,
+            "start": {"vllm": start, "transformers": 200.0},
         }
         environment = os.environ | {
             SETTINGS: json.dumps({"marks": str(marks), **faults}),
@@ -229,7 +230,7 @@ class Harm:
         lines = path.read_text().split("\n")[:-1] if path.exists() else []
         return [event for line in lines if (event := json.loads(line))["time"] >= self.began]
 
-    def wait(self, more: int, seconds: float = 120.0) -> int | None:
+    def wait(self, more: int, seconds: float = 240.0) -> int | None:
         """Wait until there are so many more predictions; the working worker, or None where the run has ended."""
         target, until = len(predictions(self.round.out)) + more, time.monotonic() + seconds
         while time.monotonic() < until and self.process.poll() is None:
@@ -318,7 +319,7 @@ def campaign(folder: Path, model: Path, faults: int, seed: int, say: Callable[[s
                 by_kind.setdefault(kind, []).append(harm.round)
             harm = Harm(material, model, out)
         elif kind == "never_start":
-            harm = Harm(material, model, out, start=20.0, never_start="vllm")
+            harm = Harm(material, model, out, start=10.0, never_start="vllm")
             harm.round.faults = 1
         else:
             harm = Harm(material, model, out, full_disk="vllm")
