@@ -65,7 +65,7 @@ def open_worker(settings: dict[str, Any], beat: Callable[..., None]) -> Callable
         if settings["engine"] == "vllm":
             engine.core.step = on(engine.core.step)
         else:
-            engine._step = on(engine._step)
+            engine.step = on(engine.step)
         return engine, tokenizer, reason
 
     opening.open_engine = open_slowly

@@ -55,7 +55,7 @@ AttentionInterface.register(ATTENTION, _grouped_attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
-class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers' types are not followed
+class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers' types are not followed
     """One layer's keys and values, (slots, heads, length, size); each slot is written at its own place."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, places: torch.Tensor):
@@ -150,7 +150,7 @@ class TransformersEngine:
             if folder is not None:
                 check_adapter(folder, self.model)
         for folder, group in groups.items():
-            with self._adapted(folder):
+            with self.adapted(folder):
                 yield from self._generate(group, on_step, until)
 
     def check_adapter(self, folder: Path) -> None:
@@ -161,16 +161,12 @@ class TransformersEngine:
         """
         check_adapter(folder, self.model)
 
-    def _adapted(self, folder: Path | None) -> AbstractContextManager[None]:
-        """The model with an adapter on it while this is open."""
-        return applied(self.model, {} if folder is None else read_adapter(folder, self.model))
-
     def _generate(
         self, requests: Sequence[Request], on_step: Callable[[], None] | None, until: float | None = None
     ) -> Iterator[Completion]:
         """`generate` for requests that share their adapter, which is on the model."""
         waiting = sorted(requests, key=lambda r: len(r.prompt) + r.max_new_tokens, reverse=True)
-        layers: list[_SlotLayer] = []
+        layers: list[SlotLayer] = []
         running: list[_Running | None] = [None] * self.slots
         places = torch.zeros(self.slots, dtype=torch.long, device=self.device)
         next_ids = torch.zeros(self.slots, dtype=torch.long, device=self.device)
@@ -181,7 +177,7 @@ class TransformersEngine:
                         return
                     request = waiting.pop()
                     state = _Running(request, time.monotonic(), torch.Generator().manual_seed(request.seed))
-                    token = self._prefill(request, state, slot, layers, places)
+                    token = state.take(self.prefill(request.prompt, request.max_new_tokens, slot, layers, places))
                     if on_step:
                         on_step()
                     next_ids[slot] = token
@@ -194,7 +190,7 @@ class TransformersEngine:
                 continue
             if until is not None and time.monotonic() >= until:
                 return
-            logprobs = self._step(next_ids, places, layers)
+            logprobs = self.step(next_ids, places, layers)
             if on_step:
                 on_step()
             places += 1
@@ -233,7 +229,7 @@ class TransformersEngine:
                 f"cannot score {len(prompt)} prompt tokens with continuations of up to {longest}: the model takes 1 to {self.limit} in all"
             )
         scores = [0.0] * len(continuations)
-        with self._adapted(adapter):
+        with self.adapted(adapter):
             shared = DynamicCache()
             first = self._forward(torch.tensor([list(prompt)], device=self.device), past_key_values=shared)[0, -1].log_softmax(-1)
             order = sorted(range(len(continuations)), key=lambda i: len(continuations[i]))
@@ -261,18 +257,34 @@ class TransformersEngine:
         logits: torch.Tensor = self.model(input_ids=ids, use_cache=True, logits_to_keep=1, **kwargs).logits
         return logits.float()
 
-    def _prefill(self, request: Request, state: _Running, slot: int, layers: list[_SlotLayer], places: torch.Tensor) -> int:
-        """Read a prompt, lay its keys and values into a slot and return the first token."""
-        cache = DynamicCache()
-        logits = self._forward(torch.tensor([list(request.prompt)], device=self.device), past_key_values=cache)
-        self._make_room(len(request.prompt) + request.max_new_tokens, cache, layers, places)
-        for layer, read in zip(layers, cache.layers, strict=True):
-            layer.keys[slot, :, : len(request.prompt)] = read.keys[0]
-            layer.values[slot, :, : len(request.prompt)] = read.values[0]
-        places[slot] = len(request.prompt)
-        return state.take(logits[0, -1].log_softmax(-1))
+    def adapted(self, folder: Path | None) -> AbstractContextManager[None]:
+        """The model with an adapter on it while this is open.
 
-    def _make_room(self, length: int, cache: Cache, layers: list[_SlotLayer], places: torch.Tensor) -> None:
+        Raises:
+            ConfigError: where the adapter cannot be served.
+        """
+        return applied(self.model, {} if folder is None else read_adapter(folder, self.model))
+
+    def prefill(self, prompt: Sequence[int], room: int, slot: int, layers: list[SlotLayer], places: torch.Tensor) -> torch.Tensor:
+        """Read a prompt and lay its keys and values into a slot.
+
+        Args:
+            room: tokens that may follow it.
+            layers: empty at first; made and made longer here.
+            places: (slots,), where each slot's next token goes.
+
+        Returns what may follow: log-probabilities, float32, shape (vocabulary,).
+        """
+        cache = DynamicCache()
+        logits = self._forward(torch.tensor([list(prompt)], device=self.device), past_key_values=cache)
+        self._make_room(len(prompt) + room, cache, layers, places)
+        for layer, read in zip(layers, cache.layers, strict=True):
+            layer.keys[slot, :, : len(prompt)] = read.keys[0]
+            layer.values[slot, :, : len(prompt)] = read.values[0]
+        places[slot] = len(prompt)
+        return logits[0, -1].log_softmax(-1)
+
+    def _make_room(self, length: int, cache: Cache, layers: list[SlotLayer], places: torch.Tensor) -> None:
         """Make the slots long enough for a request; what is in them is kept."""
         old = layers[0].keys.shape[2] if layers else 0
         if length <= old:
@@ -285,10 +297,13 @@ class TransformersEngine:
                 keys[:, :, :old], values[:, :, :old] = layers[i].keys, layers[i].values
                 layers[i].keys, layers[i].values = keys, values
             else:
-                layers.append(_SlotLayer(keys, values, places))
+                layers.append(SlotLayer(keys, values, places))
 
-    def _step(self, ids: torch.Tensor, places: torch.Tensor, layers: list[_SlotLayer]) -> torch.Tensor:
-        """What may follow in every slot: log-probabilities, float32, shape (slots, vocabulary)."""
+    def step(self, ids: torch.Tensor, places: torch.Tensor, layers: list[SlotLayer]) -> torch.Tensor:
+        """Write one token into every slot at its place; what stands in a slot behind that place is as if it were not there.
+
+        Returns what may follow in every slot: log-probabilities, float32, shape (slots, vocabulary).
+        """
         length = self._rounded(int(places.max()) + 1)
         for layer in layers:
             layer.length = length
