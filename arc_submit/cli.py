@@ -60,6 +60,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--sources", help="sources of predictions, separated by commas, the most trusted first")
     add("--search-effort", choices=("quick", "normal", "long"), help="counted work of the program search for a task")
+    add("--engine", choices=("transformers", "vllm"), help="what runs the base model as it is; vllm has transformers behind it")
     add("--views", type=int, help="predictions for each test input")
     add("--ttft-views", type=int, help="the same for fine-tuned models (default: as --views)")
     add("--slots", type=int, help="answers that a worker writes together")

@@ -192,3 +192,30 @@ def test_a_broken_card_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "arc_submit.json").write_text(content)
     with pytest.raises(DataError, match=r"arc_submit\.json"):
         choose_how(tmp_path, None, None, None)
+
+
+def test_a_task_whose_adapter_is_missing_fails_alone(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapters" / "task000").mkdir(parents=True)
+    result = predict_tasks(
+        run, ["task000", "task001"], MirrorEngine(), WRITER, SETTINGS, 1024, lambda: None, "ttft", adapters=tmp_path / "adapters"
+    )["tasks"]
+    assert (result["task000"]["made"], result["task000"]["failed"]) == (5, "")
+    assert (result["task001"]["made"], "task001: no such folder" in result["task001"]["failed"]) == (0, True)
+    assert {p.source for p in read_predictions(prediction_path(run, "task000", "ttft"))[0]} == {"ttft"}
+
+
+def test_what_came_of_a_task_is_counted(run: Path) -> None:
+    told: list[dict[str, int]] = []
+    engine = MirrorEngine(lambda ids: ids[:-1])
+    result = predict_tasks(run, ["task000"], engine, WRITER, SETTINGS, 1024, lambda: None, tell=told.append)["tasks"]["task000"]
+    assert (result["made"], result["malformed"], result["unfinished"]) == (5, 5, 0)
+    assert told[-1] == {"made": 4, "tokens": told[-1]["tokens"]} or told[-1]["made"] == 5
+    assert result["tokens"] >= told[-1]["tokens"] > 0
+
+
+def test_what_the_time_does_not_suffice_for_is_left_unfinished(run: Path, tiny_model: Path) -> None:
+    do = open_worker(vars(replace(SETTINGS, run=str(run), model=str(tiny_model), views=2)), lambda *_: None)
+    late = do({"tasks": ["task000"], "until": 0.0})["tasks"]["task000"]
+    assert (late["made"], late["unfinished"], late["failed"]) == (0, 2, "")
+    in_time = do({"tasks": ["task000"]})["tasks"]["task000"]
+    assert (in_time["made"], in_time["unfinished"]) == (2, 0)

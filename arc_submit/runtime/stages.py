@@ -52,10 +52,9 @@ def run_stages(
         last = number == len(stages) - 1
         open_parts = {part for job in left for part in job.parts}
         handed: list[Job] = []
+        logs = log_folder if len(stages) == 1 else log_folder / stage.name
         try:
-            stream = run_jobs(
-                left, stage.entry, stage.settings, share, deadline, log_folder / stage.name, stage.limits, environment, pick, soft
-            )
+            stream = run_jobs(left, stage.entry, stage.settings, share, deadline, logs, stage.limits, environment, pick, soft)
             for event in stream:
                 if event.kind == "deadline":
                     parts = tuple(dict.fromkeys([*event.parts, *(part for job in handed for part in job.parts)]))
