@@ -30,19 +30,8 @@ from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.candidates import SearchLimits, search_completions
 from arc_submit.models.engine import Completion
 from arc_submit.models.frozen import ViewRequest, plan_requests, read_answer
-from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
-
-
-def score_grids(engine: TransformersEngine, writer: PromptWriter, planned: list[ViewRequest], grids: list[Grid]) -> list[ScoredCandidate]:
-    """Every grid under every view: the view's prompt is read once for all of them."""
-    by_grid: list[dict[str, float]] = [{} for _ in grids]
-    for asked in planned if grids else []:
-        answers = [writer.answer_ids(asked.view.apply(grid)) for grid in grids]
-        room = engine.limit - len(asked.request.prompt)
-        fitting = [i for i, answer in enumerate(answers) if len(answer) <= room]
-        for i, value in zip(fitting, engine.score(asked.request.prompt, [answers[i] for i in fitting], asked.request.adapter), strict=True):
-            by_grid[i][asked.view.key] = value
-    return [ScoredCandidate(grid, scores) for grid, scores in zip(grids, by_grid, strict=True) if len(scores) == len(planned)]
+from arc_submit.models.scoring import score_grids
+from arc_submit.models.transformers_engine import load_transformers_engine
 
 
 def main() -> None:
@@ -87,7 +76,8 @@ def main() -> None:
             began = time.monotonic()
             of_greedy, of_search = (distinct(p.grid for p in made if p.grid is not None) for made in (greedy, searched))
             together = distinct([*of_greedy, *of_search])
-            scored = rank_by_product(score_grids(engine, writer, list(planned.values()), together))
+            scores = score_grids(engine, writer, list(planned.values()), together, engine.limit)
+            scored = rank_by_product([ScoredCandidate(grid, values) for grid, values in zip(together, scores, strict=True)])
             seconds["scoring"] += time.monotonic() - began
             best_first = sorted((p for p in searched if p.grid is not None), key=lambda p: -p.logprob)
             unique: list[Grid] = []

@@ -11,11 +11,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arc_submit.arc.grid import frozen, grid_id
+from arc_submit.arc.grid import frozen, grid_id, same_grid
+from arc_submit.arc.task import Pair, Task
 from arc_submit.ensemble.product import ScoredCandidate, distinct, rank_by_product
 from arc_submit.errors import ConfigError, DataError
+from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompts import prompt_version
+from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.candidates import SearchLimits, search_completions
 from arc_submit.models.engine import Request
+from arc_submit.models.frozen import plan_requests
+from arc_submit.models.pocket import make_pocket_tokenizer
+from arc_submit.models.scoring import score_grids
 from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
 
 
@@ -110,3 +117,27 @@ def test_candidates_of_different_views_are_not_compared() -> None:
     with pytest.raises(DataError, match="different views"):
         rank_by_product([ScoredCandidate(one, {"a": -1.0, "b": -1.0}), ScoredCandidate(two, {"a": -1.5})])
     assert [int(grid[0, 0]) for grid in distinct([two, one, two])] == [0, 1]
+
+
+def test_a_grid_is_scored_as_the_view_that_made_it_scored_it(engine: TransformersEngine) -> None:
+    """An answer that generation gave under a view has, as a grid of the task, that very log-probability under the view."""
+    writer = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
+    rng = np.random.default_rng(0)
+    grids = [frozen(rng.integers(0, 10, (2, 3))) for _ in range(4)]
+    task = Task("t", (Pair(grids[0], grids[1]),), (grids[2],))
+    planned, _ = plan_requests(writer, task, 4, 0, 1024)
+    candidates = [grids[1], grids[3]]
+    scores = score_grids(engine, writer, planned, candidates, engine.limit)
+    assert all(set(score) == {asked.view.key for asked in planned} for score in scores)
+    for asked in planned:
+        answers = [writer.answer_ids(asked.view.apply(grid)) for grid in candidates]
+        assert all(same_grid(asked.view.undo(writer.decode(a)), g) for a, g in zip(answers, candidates, strict=True))
+        for grid_scores, answer in zip(scores, answers, strict=True):
+            ids, expected = list(asked.request.prompt), 0.0
+            for token in answer:
+                with torch.inference_mode():
+                    expected += float(engine.model(input_ids=torch.tensor([ids])).logits[0, -1].float().log_softmax(-1)[token])
+                ids.append(token)
+            assert grid_scores[asked.view.key] == pytest.approx(expected, abs=5e-3)
+    assert score_grids(engine, writer, planned, candidates, 20) == [{}, {}]
+    assert score_grids(engine, writer, planned, [], engine.limit) == []

@@ -126,14 +126,6 @@ def test_the_deadline_names_what_was_handed_on(tmp_path: Path, start: Any) -> No
 def test_a_pool_alone_tells_progress(tmp_path: Path) -> None:
     (tmp_path / "stage_behaviours.py").write_text(ENTRY)
     environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    stream = run_jobs(
-        [Job(("a",))],
-        "stage_behaviours:open_worker",
-        lambda _: {"kind": "slow"},
-        Share(1),
-        time.monotonic() + 60,
-        tmp_path,
-        None,
-        environment,
-    )
+    jobs, deadline = [Job(("a",))], time.monotonic() + 60
+    stream = run_jobs(jobs, "stage_behaviours:open_worker", lambda _: {"kind": "slow"}, Share(1), deadline, tmp_path, None, environment)
     assert {"made": 0} in [e.result for e in stream if e.kind == "progress"]
