@@ -95,7 +95,7 @@ def infer_here(config: dict[str, Any]) -> None:
             group=4,
             budget=600.0,
             strikes=config["strikes"],
-            limits={name: Limits(start=start, silence=60.0, patience=5.0, least=2.0, starts=1) for name, start in config["start"].items()},
+            limits={name: Limits(start=start, silence=20.0, patience=5.0, least=2.0, starts=1) for name, start in config["start"].items()},
             entry="faults:open_worker",
         )
     )

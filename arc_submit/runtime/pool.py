@@ -294,7 +294,7 @@ def _trouble(worker: _Worker, code: int | None, limits: Limits) -> str:
     return ""
 
 
-_STEADY = 6  # heartbeats after which a worker's own pauses say how long it may be silent
+_STEADY = 4  # heartbeats after which a worker's own pauses say how long it may be silent
 
 
 def _silence(worker: _Worker, limits: Limits) -> float:
