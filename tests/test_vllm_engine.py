@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import torch
 
+from arc_submit.errors import ConfigError
 from arc_submit.models.engine import Completion, Request
 from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
+from arc_submit.models.vllm_compat import rank_slot
 from arc_submit.models.vllm_engine import choose_memory
 
 SWAPS = 100
@@ -262,6 +264,22 @@ def test_both_engines_score_alike(engine: TransformersEngine, asked: list[Reques
         question = score_question(request)
         own = engine.score(question["prompt"], question["continuations"], request.adapter)
         assert theirs == pytest.approx(own, abs=5e-3)
+
+
+def test_alphas_by_module_are_read_or_refused(engine: TransformersEngine, asked: list[Request], told: dict[str, Any]) -> None:
+    """A vllm that would leave them out must not answer."""
+    assert "does not read its alpha_pattern" in told["patterned_old"]
+    (answer,) = told["patterned"]
+    request = Request("patterned", asked[0].prompt, 12, Path(told["patterned_path"]))
+    (own,) = engine.generate([request])
+    assert same(engine, request, own, answer["tokens"])
+    assert "takes no no_such_argument" in told["unknown_argument"]
+
+
+def test_ranks_go_to_the_next_slot() -> None:
+    assert [rank_slot(rank) for rank in (1, 2, 8, 9, 64, 65, 512)] == [1, 8, 8, 16, 64, 128, 512]
+    with pytest.raises(ConfigError, match="up to 512"):
+        rank_slot(513)
 
 
 def test_memory_is_kept_for_what_runs_together() -> None:

@@ -5,6 +5,7 @@ python tests/vllm_child.py FOLDER    reads asked.json in it and writes told.json
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -17,6 +18,7 @@ import torch
 
 from arc_submit.errors import ConfigError
 from arc_submit.models.engine import Completion, Request
+from arc_submit.models.vllm_compat import make_core
 from arc_submit.models.vllm_engine import VllmEngine, load_vllm_engine
 
 
@@ -105,6 +107,25 @@ def main(folder: Path) -> None:
     except RuntimeError as error:
         result["stuck"] = str(error)
     engine.core.step = step
+
+    # An older vllm, which does not read ranks and alphas by module and knows fewer arguments.
+    import vllm.lora.peft_helper as helper
+
+    patterned = folder / "patterned"
+    shutil.copytree(adapters[0], patterned)
+    config = json.loads((patterned / "adapter_config.json").read_text()) | {"alpha_pattern": {"q_proj": 2}}
+    (patterned / "adapter_config.json").write_text(json.dumps(config))
+    new_helper = helper.PEFTHelper
+    helper.PEFTHelper = dataclasses.make_dataclass("PEFTHelper", ["r", "lora_alpha"])
+    result["patterned_old"] = refusal(engine, [Request("bad", base.prompt, 3, patterned)])
+    helper.PEFTHelper = new_helper
+    result["patterned"] = told(list(engine.generate([Request("patterned", base.prompt, 12, patterned)])))
+    result["patterned_path"] = str(patterned)
+    try:
+        make_core(model=asked["model"], no_such_argument=1)
+        result["unknown_argument"] = "none"
+    except ConfigError as error:
+        result["unknown_argument"] = str(error)
 
     drawn = [Request(f"{seed}-{copy}", base.prompt, 30, None, 1.0, seed) for seed in range(6) for copy in range(2)]
     result["drawn"] = told(list(engine.generate(drawn)))

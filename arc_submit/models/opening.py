@@ -49,4 +49,6 @@ def engine_limits(settings: PredictSettings, strikes: int = 2) -> Limits:
     weights = sum(path.stat().st_size for path in Path(settings.model).glob("*.safetensors"))
     compiling = 480.0 if settings.engine == "vllm" and settings.device != "cpu" else 0.0
     start = 120.0 + compiling + weights / _DISK
-    return Limits(start=start, silence=60.0 + weights / _PROMPT, patience=20.0, least=10.0, strikes=strikes)
+    # On a GPU a kernel may be compiled at its first use, in the middle of the work.
+    least = 10.0 if settings.device == "cpu" else 30.0
+    return Limits(start=start, silence=60.0 + weights / _PROMPT, patience=20.0, least=least, strikes=strikes)
