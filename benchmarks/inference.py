@@ -6,7 +6,7 @@ engine and take turns on the same prompts, its prefix cache emptied each time. T
 new engine for each task is the known practice: its process starts, loads, answers and ends.
 
 On a CPU all of these run in one thread of their process, and what is compared is CPU time: another program that takes the core then
-changes no ratio. The seconds by the clock are printed beside it.
+changes no ratio.
 
     python benchmarks/inference.py [--model FOLDER] [--tasks 10] [--views 8] [--repeats 3] [--json]
 """
@@ -189,9 +189,8 @@ def main() -> None:
     rate = statistics.median(ours)
     print(f"{len(requests)} prompts of {len(names)} tasks, {args.views} views, rank {args.rank}; {reason}")
     print(f"ours {rate:.0f} tokens/s, bare vllm {statistics.median(bare):.0f}; ratios {', '.join(f'{r:.3f}' for r in ratios)}")
-    print(
-        f"one engine for all {one_engine:.1f} s ({counts[0]:,} tokens), one for each {engine_per_task:.1f} s ({sum(counts[1:]):,} tokens)"
-    )
+    print(f"one engine for all: {one_engine:.1f} s ({one_clock:.1f} s by the clock), {counts[0]:,} tokens")
+    print(f"one for each task: {engine_per_task:.1f} s ({each_clock:.1f} s by the clock), {sum(counts[1:]):,} tokens")
     print(f"transformers engine {transformers:.0f} tokens/s")
     if args.json:
         figures = {
