@@ -29,6 +29,7 @@ import psutil
 
 SETTINGS = "ARC_SUBMIT_FAULTS"
 VIEWS = 4
+_WARM = 8  # steps after which vllm has compiled what it compiles at its first answers
 CORRUPT, LONG = "task001", "task900"  # a task whose adapter is broken, and one that fits no prompt
 
 
@@ -36,7 +37,7 @@ def open_worker(settings: dict[str, Any], beat: Callable[..., None]) -> Callable
     """The frozen source's worker with the faults of the environment's JSON built into its engine.
 
     never_start: an engine that hangs before it is ready. full_disk: an engine whose process may not write another byte to a file that has
-    some. raise_at: the step (of this process) that raises, once for each mark file that is not there yet. pace: seconds a step takes.
+    some, once it is warm. raise_at: the step (of this process) that raises, once for each mark file that is not there yet. pace: seconds a step takes.
     """
     from arc_submit.models import frozen, opening
 
@@ -54,6 +55,8 @@ def open_worker(settings: dict[str, Any], beat: Callable[..., None]) -> Callable
                 nonlocal steps
                 steps += 1
                 time.sleep(faults.get("pace", 0.0))
+                if steps == _WARM and faults.get("full_disk") == settings["engine"]:
+                    _fill_disk()
                 mark = Path(faults["marks"]) / f"raised-{steps}"
                 if steps in faults.get("raise_at", ()) and not mark.exists():
                     mark.touch()
@@ -69,15 +72,16 @@ def open_worker(settings: dict[str, Any], beat: Callable[..., None]) -> Callable
         return engine, tokenizer, reason
 
     opening.open_engine = open_slowly
-    do = frozen.open_worker(settings, beat)
-    if faults.get("full_disk") == settings["engine"]:
-        # The log goes nowhere, as a full disk would have it; the limit below would fail every print.
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-            os.dup2(nowhere.fileno(), 2)
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
-    return do
+    return frozen.open_worker(settings, beat)
+
+
+def _fill_disk() -> None:
+    """From now on no file of this process may grow beyond a few hundred bytes. Its log goes nowhere, as a full disk would have it."""
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
 
 
 def infer_here(config: dict[str, Any]) -> None:
@@ -157,7 +161,8 @@ def predictions(out: Path) -> list[str]:
     """Every whole line of predictions."""
     lines = []
     for path in sorted((out / "predictions").glob("*/*.jsonl")):
-        lines += [line for line in path.read_text().split("\n")[:-1] if line]
+        # A line that was cut short by a fault is no prediction.
+        lines += [line for line in path.read_text().split("\n")[:-1] if line.startswith("{") and line.endswith("}")]
     return lines
 
 
