@@ -36,8 +36,8 @@ CORRUPT, LONG = "task001", "task900"  # a task whose adapter is broken, and one 
 def open_worker(settings: dict[str, Any], beat: Callable[..., None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """The frozen source's worker with the faults of the environment's JSON built into its engine.
 
-    never_start: an engine that hangs before it is ready. full_disk: an engine whose process, once it is warm, may not let a file grow beyond
-    a few hundred bytes. raise_at: the steps (of a process) that raise, each once in a run. pace: seconds a step takes.
+    never_start: an engine that hangs before it is ready. full_disk: an engine whose process, once it is warm, may let no file grow
+    beyond a few hundred bytes. raise_at: the steps (of a process) that raise, each once in a run. pace: seconds a step takes.
     """
     from arc_submit.models import frozen, opening
 
