@@ -154,7 +154,7 @@ def infer(config: InferConfig) -> InferResult:
     choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
     began = time.monotonic()
     challenges = read_challenges(config.challenges) if config.challenges else None
-    with open_run(config.out, _identity(config), new_budget=True) as directory:
+    with open_run(config.out, _identity(config)) as directory:
         if challenges:
             for task_id, reason in challenges.broken.items():
                 tqdm.write(f"set aside {task_id}: {reason}")
@@ -242,7 +242,7 @@ def _follow(stream: Any, config: InferConfig, directory: RunDirectory, tasks: li
                 result.recoveries += [now - moment for moment in lost]
                 lost.clear()
                 for task, told in event.result["tasks"].items():
-                    directory.event("task_failed" if told["failed"] else "task_done", source=config.source, task=task, **told)
+                    directory.event("infer_failed" if told["failed"] else "infer_done", source=config.source, task=task, **told)
                     _count(result, task, told)
                     tqdm.write(_line(task, told))
             made = result.made + sum(told["made"] for told in doing.values())
