@@ -122,7 +122,7 @@ BREAKS = [
         "3 no wait without a deadline",
         "ignore the deadline",
         "arc_submit/runtime/pool.py",
-        "if now >= deadline:",
+        "if now >= deadline or share.stopped:",
         "if False:",
         "tests/test_pool.py -k outlasts --timeout 20",
     ),
