@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arc_submit import __version__
-from arc_submit.errors import ArcSubmitError, DataError
+from arc_submit.errors import ArcSubmitError, ConfigError
 
 if TYPE_CHECKING:
     from arc_submit.config import RunConfig
@@ -241,7 +241,13 @@ def _add_infer(parser: argparse.ArgumentParser) -> None:
 def _infer(args: argparse.Namespace) -> dict[str, Any]:
     from arc_submit.inference import main as infer
 
-    return infer(args)
+    if args.solutions and not args.challenges:
+        raise ConfigError("--solutions needs the --challenges they belong to")
+    figures = infer(args)
+    if args.solutions:
+        args.submission = args.out / "submission.json"
+        figures |= _score(args)
+    return figures
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

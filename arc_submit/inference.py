@@ -16,8 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from arc_submit.arc.datasets import read_challenges, read_solutions, read_task, split_tasks
-from arc_submit.arc.metrics import score_submission, submission_text
+from arc_submit.arc.datasets import read_challenges, read_task, split_tasks
 from arc_submit.arc.prediction import read_predictions
 from arc_submit.arc.submission import Submission
 from arc_submit.config import pocket_folder
@@ -25,12 +24,14 @@ from arc_submit.ensemble.combination import combine
 from arc_submit.errors import ConfigError
 from arc_submit.language.asked import choose_how
 from arc_submit.models.checks import check_model_folder
-from arc_submit.models.opening import engine_limits
 from arc_submit.models.settings import ENGINES, PredictSettings
 from arc_submit.runtime.budget import format_duration, parse_duration
 from arc_submit.runtime.pool import Event, Job, Limits, Share
 from arc_submit.runtime.rundir import RunDirectory, open_run
 from arc_submit.runtime.stages import Stage, run_stages
+
+_DISK = 50e6  # bytes a second that the slowest disk reads a model with
+_PROMPT = 100e6  # bytes of weights for each second that the slowest device reads a full prompt in
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,6 @@ class InferConfig:
     Attributes:
         out: the run directory.
         challenges: a challenges file; None takes the tasks that the run directory holds.
-        solutions: to score what comes of it.
         model: folder of the base model.
         adapters: a folder with one adapter for each task, named by its id; None answers with the base.
         engine: "vllm", "transformers", or "auto": vllm where it is installed, and transformers for what it gives up.
@@ -60,7 +60,6 @@ class InferConfig:
 
     out: Path
     challenges: Path | None = None
-    solutions: Path | None = None
     model: Path = field(default_factory=pocket_folder)
     adapters: Path | None = None
     engine: str = "auto"
@@ -88,8 +87,6 @@ class InferConfig:
             raise ConfigError(f"--slots {self.slots}: at least 2 are needed")
         if self.engine not in ("auto", *ENGINES):
             raise ConfigError(f"--engine {self.engine}: choose from auto, {', '.join(ENGINES)}")
-        if self.solutions is not None and self.challenges is None:
-            raise ConfigError("--solutions needs the --challenges they belong to")
 
     @property
     def source(self) -> str:
@@ -175,8 +172,6 @@ def infer(config: InferConfig) -> InferResult:
             for (task, test), grids in combine(found, [config.source]).items():
                 submission.set(task, test, grids[:2])
             submission.save()
-            if config.solutions:
-                tqdm.write(submission_text(score_submission(submission.attempts, read_solutions(config.solutions)[0])))
         result.seconds = time.monotonic() - began
     return result
 
@@ -202,6 +197,20 @@ def _stage(engine: str, config: InferConfig) -> Stage:
 
     limits = config.limits.get(engine) or engine_limits(settings(0), config.strikes)
     return Stage(engine, config.entry, lambda number: asdict(settings(number)), replace(limits, strikes=config.strikes))
+
+
+def engine_limits(settings: PredictSettings, strikes: int = 2) -> Limits:
+    """How long what may take, by the size of the model and the engine.
+
+    The start is bound by the disk, and vllm compiles on a GPU. The first sign of life in a job may need a full prompt to be read; after
+    that a worker beats at every step, and twenty times its own longest pause is a hang, however long the whole job takes.
+    """
+    weights = sum(path.stat().st_size for path in Path(settings.model).glob("*.safetensors"))
+    compiling = 480.0 if settings.engine == "vllm" and settings.device != "cpu" else 0.0
+    start = 120.0 + compiling + weights / _DISK
+    # On a GPU a kernel may be compiled at its first use, in the middle of the work.
+    least = 10.0 if settings.device == "cpu" else 30.0
+    return Limits(start=start, silence=60.0 + weights / _PROMPT, patience=20.0, least=least, strikes=strikes)
 
 
 def _follow(stream: Any, config: InferConfig, directory: RunDirectory, tasks: list[str]) -> InferResult:
@@ -314,7 +323,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """Run `arc-submit infer`; returns its figures."""
-    given = {name: value for name, value in vars(args).items() if name not in ("command", "json", "devices", "budget")}
+    given = {name: value for name, value in vars(args).items() if name not in ("command", "json", "devices", "budget", "solutions")}
     config = InferConfig(**given, devices=tuple(args.devices.split(",")), budget=parse_duration(args.budget))
     result = infer(config)
     figures = result.to_json()

@@ -49,7 +49,8 @@ def make_adapters(model: Path, folder: Path, names: list[str], rank: int) -> lis
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(r=rank, lora_alpha=rank, target_modules="all-linear"))
+    base = AutoModelForCausalLM.from_pretrained(model, local_files_only=True)
+    tuned = get_peft_model(base, LoraConfig(r=rank, lora_alpha=rank, target_modules="all-linear"))
     generator = torch.Generator().manual_seed(0)
     for name in names:
         for key, weights in tuned.named_parameters():

