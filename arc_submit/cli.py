@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arc_submit import __version__
-from arc_submit.errors import ArcSubmitError, ConfigError
+from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 
 if TYPE_CHECKING:
     from arc_submit.config import RunConfig
