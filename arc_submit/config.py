@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from arc_submit.errors import ConfigError
-from arc_submit.models.settings import LoraSettings
+from arc_submit.models.settings import ENGINES, LoraSettings
 from arc_submit.training.settings import TTFTSettings
 
 SOURCES = ("search", "ttft", "frozen")
@@ -41,6 +41,7 @@ class RunConfig:
         search_effort: counted work of the program search for a task: "quick", "normal" or "long".
         search_memory: GB that a worker of the search may take; there are no more of them than half of the machine's memory allows.
         model: folder of the base model.
+        engine: what runs the base model as it is: "transformers", or "vllm" with transformers behind it.
         views: predictions of the model for each test input.
         keep_background: views keep colour 0.
         grid_encoder: specification of the grid encoder; None takes the one that the model's arc_submit.json names.
@@ -80,6 +81,7 @@ class RunConfig:
     search_effort: str = "normal"
     search_memory: float = 4.0
     model: Path = field(default_factory=pocket_folder)
+    engine: str = "transformers"
     views: int = 8
     keep_background: bool = False
     grid_encoder: str | None = None
@@ -136,6 +138,8 @@ class RunConfig:
             raise ConfigError(f"--sources {','.join(self.sources) or 'none'}: choose from {', '.join(SOURCES)}, each once")
         if self.search_effort not in ("quick", "normal", "long") or self.search_memory <= 0:
             raise ConfigError(f"--search-effort {self.search_effort} with {self.search_memory} GB: choose quick, normal or long")
+        if self.engine not in ENGINES:
+            raise ConfigError(f"--engine {self.engine}: choose from {', '.join(ENGINES)}")
         if self.split not in ("evaluation", "training"):
             raise ConfigError(f"--split {self.split}: evaluation or training")
         if self.budget <= self.reserve:

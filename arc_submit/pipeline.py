@@ -41,8 +41,9 @@ from arc_submit.report.summary import Report, make_report
 from arc_submit.runtime.budget import format_duration, seconds_left
 from arc_submit.runtime.lanes import run_together
 from arc_submit.runtime.pace import Pace
-from arc_submit.runtime.pool import Event, Job, PoolError, Share, run_jobs
+from arc_submit.runtime.pool import Event, Job, PoolError, Share
 from arc_submit.runtime.rundir import RunDirectory, open_run
+from arc_submit.runtime.stages import run_stages
 from arc_submit.sources import LANES, Source, cost, divide, lanes, machine, make_source
 
 
@@ -314,7 +315,7 @@ def _lane(works: list[_Work], directory: RunDirectory, share: Share, deadline: f
         pick = pace.pick if source.longest_first else None
         logs = directory.path / "logs" / source.name
         try:
-            for event in run_jobs(jobs, source.entry, source.settings, share, until, logs, source.limits, environment, pick):
+            for event in run_stages(jobs, source.stages, share, until, logs, environment, pick=pick):
                 for task_id, result in event.result.get("tasks", {}).items():
                     if not result["failed"]:  # one that fits no prompt ends at once and says nothing about the others
                         pace.note(task_id, result["seconds"])
@@ -345,6 +346,10 @@ def _take_note(step: _Step, directory: RunDirectory) -> None:
 
 def _take_note_of_event(event: Event, work: _Work, directory: RunDirectory) -> None:
     source = work.source.name
+    if event.kind == "progress":
+        return
+    if event.kind == "handed_on":
+        _say(f"{source} {event.parts[0]}: left to the next engine ({event.reason})")
     if event.kind != "done":
         directory.event(f"worker_{event.kind}", source=source, worker=event.worker, tasks=event.parts, reason=event.reason)
     if event.kind in ("lost", "retired"):

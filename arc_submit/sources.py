@@ -18,8 +18,10 @@ from arc_submit.arc.task import Task
 from arc_submit.config import RunConfig
 from arc_submit.models.settings import PredictSettings
 from arc_submit.runtime.pool import Limits
+from arc_submit.runtime.stages import Stage
 from arc_submit.training.settings import WARMED, FinetuneSettings
 
+ENGINES_OF = {"transformers": ("transformers",), "vllm": ("vllm", "transformers")}  # in the order in which they are tried
 LANES = {"search": ("search",), "model": ("frozen", "warmup", "finetune", "ttft")}  # what runs side by side, and in each the order
 
 
@@ -34,6 +36,7 @@ class Source:
         limits: how long what may take its workers.
         group: tasks in one job.
         threads: CPU threads of a worker.
+        behind: other ways, tried one after the other for what the one before gives up.
         longest_first: whether the order follows the pace (arc_submit.runtime.pace) instead of beginning with the smallest tasks.
     """
 
@@ -44,6 +47,12 @@ class Source:
     group: int
     threads: int
     longest_first: bool = False
+    behind: tuple[Stage, ...] = ()
+
+    @property
+    def stages(self) -> list[Stage]:
+        """All ways to do the work, the first first."""
+        return [Stage(self.name, self.entry, self.settings, self.limits), *self.behind]
 
 
 def make_source(name: str, run: Path, config: RunConfig) -> Source:
@@ -56,13 +65,19 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
     limits = Limits(start=config.start, silence=config.silence)
 
     def predict(number: int, views: int) -> PredictSettings:
-        shared = {f.name: getattr(config, f.name) for f in fields(PredictSettings) if hasattr(config, f.name)}
+        shared = {f.name: getattr(config, f.name) for f in fields(PredictSettings) if hasattr(config, f.name) and f.name != "engine"}
         device = config.devices[number % len(config.devices)]
         return PredictSettings(**{**shared, "run": str(run), "model": str(config.model), "views": views, "device": device})
 
     if name == "frozen":
         frozen = "arc_submit.models.frozen:open_worker"
-        return Source(name, frozen, lambda number: asdict(predict(number, config.views)), limits, config.group, config.threads)
+        engines = ENGINES_OF[config.engine]
+
+        def stage(engine: str) -> Stage:
+            return Stage(engine, frozen, lambda number: asdict(replace(predict(number, config.views), engine=engine)), limits)
+
+        first, *behind = [stage(engine) for engine in engines]
+        return Source(name, frozen, first.settings, limits, config.group, config.threads, behind=tuple(behind))
 
     def finetune(number: int) -> dict[str, Any]:
         base_adapter = None if config.base_adapter is None else str(config.base_adapter)

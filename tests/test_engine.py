@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -117,3 +118,49 @@ def test_the_dtype_has_a_reason() -> None:
     dtype, reason = choose_dtype(CPU)
     assert dtype is torch.float32
     assert "CPU" in reason
+
+
+def test_continuations_are_scored_alike_in_any_company(engine: TransformersEngine) -> None:
+    """More than the slots hold, of very different lengths: each has the score that it has alone."""
+    rng = np.random.default_rng(8)
+    prompt = rng.integers(5, 45, 90).tolist()
+    continuations = [rng.integers(5, 45, length).tolist() for length in (1, 40, 3, 17, 2, 1, 29, 8, 40)]
+    together = engine.score(prompt, continuations)
+    assert together == pytest.approx([engine.score(prompt, [one])[0] for one in continuations], abs=2e-3)
+    assert engine.score(prompt, []) == []
+    for wrong in ([[]], [[5] * 2048]):
+        with pytest.raises(ConfigError, match="cannot score"):
+            engine.score(prompt, wrong)
+
+
+def test_the_end_of_the_time_ends_it(engine: TransformersEngine) -> None:
+    assert list(engine.generate(requests(5), until=0.0)) == []
+    began: list[float] = []
+    asked = [Request("short", [5, 6], 2), *(Request(f"long{i}", [5] * 50, 1500) for i in range(8))]
+    until = time.monotonic() + 1.0
+    ended = [c.id for c in engine.generate(asked, lambda: began.append(time.monotonic()), until)]
+    assert "short" in ended
+    assert len(ended) < 9
+    assert began[-1] - until < 1.0
+
+
+def test_drawn_answers_follow_seed_and_temperature(engine: TransformersEngine) -> None:
+    def drawn(temperature: float, seed: int) -> dict[str, tuple[list[int], float, str]]:
+        return by_id(list(engine.generate([Request(r.id, r.prompt, 30, None, temperature, seed) for r in requests(6, seed=9)])))
+
+    assert drawn(1.0, 1) == drawn(1.0, 1)
+    assert drawn(1.0, 1) != drawn(1.0, 2)
+    cold = {key: tokens for key, (tokens, _, _) in drawn(0.01, 1).items()}
+    greedy = {key: tokens for key, (tokens, _, _) in drawn(0.0, 1).items()}
+    assert sum(cold[key] == greedy[key] for key in cold) >= 5
+    for request in requests(6, seed=9):
+        tokens, logprob, _ = drawn(1.0, 1)[request.id]
+        assert engine.score(request.prompt, [tokens])[0] == pytest.approx(logprob, abs=1e-2)
+
+
+def test_a_hopeless_answer_gives_its_slot_to_the_next(engine: TransformersEngine) -> None:
+    asked = [Request(str(i), [5] * 50, 1500, hopeless=lambda tokens: len(tokens) == 3) for i in range(6)]
+    ended = list(engine.generate(asked))
+    assert [len(c.tokens) for c in ended if c.finished == "hopeless"] == [3] * sum(c.finished == "hopeless" for c in ended)
+    assert len(ended) == 6
+    assert any(c.finished == "hopeless" for c in ended)

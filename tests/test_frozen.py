@@ -12,7 +12,7 @@ import pytest
 
 from arc_submit.arc.datasets import read_challenges, split_tasks
 from arc_submit.arc.grid import make_grid, same_grid
-from arc_submit.arc.prediction import read_predictions
+from arc_submit.arc.prediction import Prediction, read_predictions
 from arc_submit.arc.task import Task
 from arc_submit.arc.views import parse_view
 from arc_submit.errors import ConfigError, DataError
@@ -21,7 +21,7 @@ from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.engine import Completion, Request
-from arc_submit.models.frozen import open_worker, plan_requests, predict, predict_tasks, prediction_path
+from arc_submit.models.frozen import ViewRequest, open_worker, plan_requests, predict_tasks, prediction_path, read_answer
 from arc_submit.models.pocket import make_pocket_tokenizer
 from arc_submit.models.settings import PredictSettings
 
@@ -38,7 +38,9 @@ class MirrorEngine:
     def __init__(self, spoil: Callable[[list[int]], list[int]] | None = None) -> None:
         self.spoil = spoil
 
-    def generate(self, requests: Sequence[Request], on_step: Callable[[], None] | None = None) -> Iterator[Completion]:
+    def generate(
+        self, requests: Sequence[Request], on_step: Callable[[], None] | None = None, until: float | None = None
+    ) -> Iterator[Completion]:
         for request in requests:
             question = WRITER.tokenizer.decode(request.prompt).split("<|answer|>")[-2].split("<|end|>")[-1].split("<|start|>")[-1]
             grid = WRITER.encoder.decode(question)
@@ -49,8 +51,18 @@ class MirrorEngine:
             if on_step:
                 on_step()
 
-    def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[float]:
+    def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]], adapter: Path | None = None) -> list[float]:
         return [0.0 for _ in continuations]
+
+    def check_adapter(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise ConfigError(f"adapter {folder}: no such folder")
+
+
+def predict(engine: MirrorEngine, planned: list[ViewRequest]) -> list[Prediction]:
+    """What comes of planned requests."""
+    by_id = {asked.request.id: asked for asked in planned}
+    return [read_answer(WRITER, by_id[c.id], c, "m") for c in engine.generate([asked.request for asked in planned])]
 
 
 @pytest.fixture
@@ -87,7 +99,7 @@ def test_predictions_come_back_in_the_tasks_own_frame(files: tuple[Path, Path]) 
     task = first_task(files)
     planned, refused = plan_requests(WRITER, task, 16, 0, 1024)
     assert not refused
-    predictions = list(predict(MirrorEngine(), WRITER, planned, "m"))
+    predictions = predict(MirrorEngine(), planned)
     assert len(predictions) == 16
     for prediction in predictions:
         view = parse_view(prediction.view)
@@ -103,7 +115,7 @@ def test_an_answer_that_is_no_grid_is_kept_with_its_reason(
     files: tuple[Path, Path], spoil: Callable[[list[int]], list[int]], reason: str
 ) -> None:
     planned, _ = plan_requests(WRITER, first_task(files), 3, 0, 1024)
-    for prediction in predict(MirrorEngine(spoil), WRITER, planned, "m"):
+    for prediction in predict(MirrorEngine(spoil), planned):
         assert prediction.grid is None
         assert reason in prediction.reason
 
@@ -140,7 +152,7 @@ def test_what_is_there_is_not_made_again(run: Path) -> None:
 
 def test_a_worker_opens_with_the_models_own_prompt(tiny_model: Path, run: Path) -> None:
     settings = replace(SETTINGS, run=str(run), model=str(tiny_model), views=2)
-    do = open_worker(vars(settings), lambda: None)
+    do = open_worker(vars(settings), lambda *_: None)
     result = do({"tasks": ["task000", "task002"]})["tasks"]
     assert result["task000"]["made"] == 2
     assert {p.model for p in read_predictions(prediction_path(run, "task002"))[0]} == {tiny_model.name}
@@ -180,3 +192,30 @@ def test_a_broken_card_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "arc_submit.json").write_text(content)
     with pytest.raises(DataError, match=r"arc_submit\.json"):
         choose_how(tmp_path, None, None, None)
+
+
+def test_a_task_whose_adapter_is_missing_fails_alone(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapters" / "task000").mkdir(parents=True)
+    result = predict_tasks(
+        run, ["task000", "task001"], MirrorEngine(), WRITER, SETTINGS, 1024, lambda: None, "ttft", adapters=tmp_path / "adapters"
+    )["tasks"]
+    assert (result["task000"]["made"], result["task000"]["failed"]) == (5, "")
+    assert (result["task001"]["made"], "task001: no such folder" in result["task001"]["failed"]) == (0, True)
+    assert {p.source for p in read_predictions(prediction_path(run, "task000", "ttft"))[0]} == {"ttft"}
+
+
+def test_what_came_of_a_task_is_counted(run: Path) -> None:
+    told: list[dict[str, int]] = []
+    engine = MirrorEngine(lambda ids: ids[:-1])
+    result = predict_tasks(run, ["task000"], engine, WRITER, SETTINGS, 1024, lambda: None, tell=told.append)["tasks"]["task000"]
+    assert (result["made"], result["malformed"], result["unfinished"]) == (5, 5, 0)
+    assert told[-1] == {"made": 4, "tokens": told[-1]["tokens"]} or told[-1]["made"] == 5
+    assert result["tokens"] >= told[-1]["tokens"] > 0
+
+
+def test_what_the_time_does_not_suffice_for_is_left_unfinished(run: Path, tiny_model: Path) -> None:
+    do = open_worker(vars(replace(SETTINGS, run=str(run), model=str(tiny_model), views=2)), lambda *_: None)
+    late = do({"tasks": ["task000"], "until": 0.0})["tasks"]["task000"]
+    assert (late["made"], late["unfinished"], late["failed"]) == (0, 2, "")
+    in_time = do({"tasks": ["task000"]})["tasks"]["task000"]
+    assert (in_time["made"], in_time["unfinished"]) == (2, 0)

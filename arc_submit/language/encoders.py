@@ -107,6 +107,11 @@ class GridEncoder:
             text = step.encode(text, index)
         return text
 
+    def row_cells(self, text: str, index: int) -> list[int] | None:
+        """The cells of a row as this encoder writes it at that place, or None where the text is no such row."""
+        cells = self._decode_row(text, index)
+        return cells if cells is not None and self.row_text(cells, index) == text else None
+
     def decode(self, text: str) -> Grid:
         """The one grid that a text holds.
 
@@ -162,8 +167,7 @@ class GridEncoder:
         return [(self.separator.join(run), None) for run in runs if run]
 
     def _is_row(self, line: str, place: int) -> bool:
-        cells = self._decode_row(line, place)
-        return cells is not None and self.row_text(cells, place) == line
+        return self.row_cells(line, place) is not None
 
 
 def make_encoder(spec: str) -> GridEncoder:

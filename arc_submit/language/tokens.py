@@ -121,6 +121,11 @@ class PromptWriter:
         self._tokens(self._template(turns, True), _grids(turns), spans)
         return spans
 
+    def answer_ids(self, grid: Grid) -> list[int]:
+        """Token ids of an answer as it follows a prompt for outputs, end mark included."""
+        ids, start = self.sample_ids(self.prompt.turns([], grid), grid)
+        return ids[start:]
+
     def answer_length(self, shape: tuple[int, int]) -> int:
         """How many tokens an answer with a grid of that shape takes, end mark included.
 

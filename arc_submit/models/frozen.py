@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from arc_submit.errors import ArcSubmitError
 from arc_submit.language.asked import choose_how
 from arc_submit.language.encoders import NotAGridError, make_encoder
 from arc_submit.language.fitting import DoesNotFitError, fit_prompt
+from arc_submit.language.guard import AnswerGuard
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.engine import Completion, Engine, Request
@@ -69,7 +70,8 @@ def plan_requests(
             except DoesNotFitError as error:
                 refused.append(str(error))
                 continue
-            request = Request(f"{task.id}/{test}/{view.key}", prompt.ids, prompt.answer_tokens, adapter)
+            guard = AnswerGuard(writer.tokenizer, writer.encoder)
+            request = Request(f"{task.id}/{test}/{view.key}", prompt.ids, prompt.answer_tokens, adapter, hopeless=guard)
             planned.append(ViewRequest(request, task.id, test, view))
     return planned, refused
 
@@ -79,6 +81,8 @@ def read_answer(writer: PromptWriter, asked: ViewRequest, completion: Completion
     grid, reason = None, ""
     if completion.finished == "length":
         reason = f"no end after {len(completion.tokens)} tokens"
+    elif completion.finished == "hopeless":
+        reason = f"no grid can come of its first {len(completion.tokens)} tokens"
     else:
         try:
             grid = asked.view.undo(writer.decode(completion.tokens))
@@ -87,39 +91,37 @@ def read_answer(writer: PromptWriter, asked: ViewRequest, completion: Completion
     return Prediction(asked.task, asked.test, grid, source, asked.view.key, completion.logprob, model, completion.seconds, reason)
 
 
-def predict(
-    engine: Engine,
-    writer: PromptWriter,
-    planned: list[ViewRequest],
-    model: str,
-    on_step: Callable[[], None] | None = None,
-    source: str = SOURCE,
-) -> Iterator[Prediction]:
-    """Predictions for planned requests, as they end."""
-    by_id = {asked.request.id: asked for asked in planned}
-    for completion in engine.generate([asked.request for asked in planned], on_step):
-        yield read_answer(writer, by_id[completion.id], completion, model, source)
-
-
-def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Load the model and return the function that does a job: {"tasks": [task ids]} -> counts, refusals and failures by task.
 
     Raises:
         ArcSubmitError: where the model or the way to ask it cannot work.
     """
-    from arc_submit.models.loading import choose_device
-    from arc_submit.models.transformers_engine import load_transformers_engine
+    from arc_submit.models.opening import open_engine
 
     settings = PredictSettings(**settings_json)
     torch.set_num_threads(settings.threads)
     how = choose_how(Path(settings.model), settings.grid_encoder, settings.prompt, settings.max_seq_len)
-    engine, tokenizer, reason = load_transformers_engine(Path(settings.model), choose_device(settings.device), settings.slots)
+    engine, tokenizer, reason = open_engine(settings, how.max_seq_len)
     writer = PromptWriter(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
-    print(f"model {settings.model}: {settings.device}, {engine.model.dtype} ({reason}); tokens: {writer.reason}", flush=True)
+    print(f"model {settings.model}: {engine.name} on {settings.device} ({reason}); tokens: {writer.reason}", flush=True)
     beat()
 
     def do(job: dict[str, Any]) -> dict[str, Any]:
-        return predict_tasks(Path(settings.run), job["tasks"], engine, writer, settings, how.max_seq_len, beat)
+        adapters = Path(settings.adapters) if settings.adapters else None
+        return predict_tasks(
+            Path(settings.run),
+            job["tasks"],
+            engine,
+            writer,
+            settings,
+            how.max_seq_len,
+            beat,
+            settings.source,
+            adapters=adapters,
+            until=job.get("until"),
+            tell=beat,
+        )
 
     return do
 
@@ -134,25 +136,38 @@ def predict_tasks(
     beat: Callable[[], None],
     source: str = SOURCE,
     adapter: Path | None = None,
+    adapters: Path | None = None,
+    until: float | None = None,
+    tell: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Make every prediction of some tasks that the run directory does not hold yet.
 
     Args:
+        beat: called often.
         source: under whose name they are kept.
         adapter: the folder of the adapter to answer with, None for the base as it is.
+        adapters: a folder that holds an adapter for each task; a task without one, or with a broken one, fails alone.
+        until: on the monotonic clock; what is not made by then is left unfinished.
+        tell: called in place of `beat` with {"made", "tokens"} so far in this call.
 
-    Returns {"tasks": {id: {"made", "held", "refused": [lines], "failed": line or "", "seconds"}}}.
+    Returns {"tasks": {id: {"made", "held", "malformed", "unfinished", "refused": [lines], "failed": line or "", "tokens", "seconds"}}}:
+    predictions made now, those that were there, those made that hold no grid, those that the time did not suffice for, prompts that do
+    not fit, why a task failed, tokens generated and seconds to its last prediction.
     """
     started = time.monotonic()
     results: dict[str, dict[str, Any]] = {}
-    planned: list[ViewRequest] = []
+    planned: dict[str, ViewRequest] = {}
     for task_id in task_ids:
-        result: dict[str, Any] = {"made": 0, "held": 0, "refused": [], "failed": "", "seconds": 0.0}
-        results[task_id] = result
+        result: dict[str, Any] = {"made": 0, "held": 0, "malformed": 0, "unfinished": 0, "refused": [], "failed": "", "tokens": 0}
+        results[task_id] = {**result, "seconds": 0.0}
+        result = results[task_id]
+        own = adapters / task_id if adapters else adapter
         try:
             task = read_task(run / "tasks" / f"{task_id}.json")
+            if own is not None:
+                engine.check_adapter(own)
             asked, result["refused"] = plan_requests(
-                writer, task, settings.views, settings.seed, max_seq_len, settings.keep_background, adapter
+                writer, task, settings.views, settings.seed, max_seq_len, settings.keep_background, own
             )
         except ArcSubmitError as error:
             result["failed"] = str(error)
@@ -164,11 +179,31 @@ def predict_tasks(
         result["held"] = len(there)
         if not asked and not there:
             result["failed"] = result["refused"][0]  # no view of it fits: it is left to the sources that can take it
-        planned += [one for one in asked if (one.test, one.view.key) not in there]
-    for prediction in predict(engine, writer, planned, Path(settings.model).name, beat, source):
+        planned |= {one.request.id: one for one in asked if (one.test, one.view.key) not in there}
+        result["unfinished"] = sum((one.test, one.view.key) not in there for one in asked)
+    told = {"made": 0, "tokens": 0}
+
+    def step() -> None:
+        if tell:
+            tell(dict(told))
+        else:
+            beat()
+
+    for completion in engine.generate([asked.request for asked in planned.values()], step, until):
+        one = planned[completion.id]
+        result = results[one.task]
+        if completion.finished == "failed":
+            result["failed"] = completion.reason
+            continue
+        prediction = read_answer(writer, one, completion, Path(settings.model).name, source)
         append_predictions(prediction_path(run, prediction.task, source), [prediction])
-        results[prediction.task]["made"] += 1
-        results[prediction.task]["seconds"] = round(time.monotonic() - started, 3)
+        result["made"] += 1
+        result["unfinished"] -= 1
+        result["malformed"] += prediction.grid is None
+        result["tokens"] += len(completion.tokens)
+        result["seconds"] = round(time.monotonic() - started, 3)
+        told["made"] += 1
+        told["tokens"] += len(completion.tokens)
     return {"tasks": results}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from arc_submit.errors import ConfigError
 
+ENGINES = ("transformers", "vllm")
 INITS = ("default", "gaussian", "pissa", "olora")
 
 
@@ -24,6 +25,9 @@ class PredictSettings:
         slots: answers written together.
         threads: CPU threads of the worker.
         device: "cpu", "cuda:0", ...
+        engine: "transformers" or "vllm".
+        adapters: a folder with one adapter for each task, named by the task's id, to answer with; None answers with the base.
+        source: under whose name the predictions are kept.
     """
 
     run: str
@@ -37,6 +41,13 @@ class PredictSettings:
     slots: int
     threads: int
     device: str
+    engine: str = "transformers"
+    adapters: str | None = None
+    source: str = "frozen"
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ConfigError(f"--engine {self.engine}: choose from {', '.join(ENGINES)}")
 
 
 @dataclass(frozen=True)

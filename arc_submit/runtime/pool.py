@@ -45,13 +45,18 @@ class Limits:
 
     Attributes:
         start: from a worker's start to its "ready", the model's loading included; a beat does not prolong it.
-        silence: between two heartbeats while a job is in hand.
+        silence: between two heartbeats while a job is in hand, and from a job's beginning to its first.
+        patience: where given, a worker that has beaten steadily may be silent for so many times its own longest pause in the job, at
+            least `least` and at most `silence`: a stuck one is then noticed in seconds, and slow work only makes its own limit longer.
+        least: see `patience`.
         strikes: how often a part may be lost or fail before it is given up.
         starts: how often a worker may fail to get ready, in a row, before it is not started again.
     """
 
     start: float = 600.0
     silence: float = 60.0
+    patience: float | None = None
+    least: float = 10.0
     strikes: int = 2
     starts: int = 3
 
@@ -71,9 +76,13 @@ class Share:
 
 @dataclass(frozen=True)
 class Event:
-    """What happened: a job begun or done, a part given up, a worker started, ready, lost or not started again, or the end of the time."""
+    """What happened: a job begun or done, a part given up, a worker started, ready, lost or not started again, or the end of the time.
 
-    kind: Literal["started", "ready", "begun", "done", "lost", "retired", "given_up", "deadline"]
+    "progress" carries in `result` what a worker told with a heartbeat; "handed_on" is a part that the next stage will try
+    (arc_submit.runtime.stages).
+    """
+
+    kind: Literal["started", "ready", "begun", "progress", "done", "lost", "retired", "given_up", "handed_on", "deadline"]
     worker: int
     parts: tuple[str, ...] = ()
     reason: str = ""
@@ -90,6 +99,8 @@ class _Worker:
     heard: float
     ready: bool = False
     job: Job | None = None
+    beats: int = 0  # in the job in hand
+    pause: float = 0.0  # the longest between two of them
     buffer: bytes = b""
     refused: str = ""
     trouble: str = ""
@@ -110,6 +121,7 @@ def run_jobs(
     limits: Limits | None = None,
     environment: dict[str, str] | None = None,
     pick: Callable[[Sequence[Job]], int] | None = None,
+    soft: float | None = None,
 ) -> Iterator[Event]:
     """Do jobs with a number of workers until all are done or given up, or the deadline has come.
 
@@ -123,6 +135,8 @@ def run_jobs(
         deadline: on the monotonic clock; at that moment all workers are killed.
         log_folder: each worker's output is kept here.
         environment: variables to set for the workers.
+        soft: on the monotonic clock, before the deadline; told to the workers as "until" with every job, so that they can end by
+            themselves and keep what they have.
         pick: index of the waiting job to begin next, where the order is to depend on how the work goes.
 
     Raises:
@@ -150,7 +164,7 @@ def run_jobs(
             for worker in list(alive.values()):
                 if worker.ready and not worker.leaves and worker.job is None and waiting:
                     job = _take(waiting, pick)
-                    _send(worker, job)
+                    _send(worker, job, soft)
                     yield Event("begun", worker.number, job.parts)
             _wait(alive, min(0.2, max(0.0, deadline - now)))
             for worker in list(alive.values()):
@@ -204,10 +218,12 @@ def _take(waiting: deque[Job], pick: Callable[[Sequence[Job]], int] | None) -> J
     return job
 
 
-def _send(worker: _Worker, job: Job) -> None:
+def _send(worker: _Worker, job: Job, soft: float | None) -> None:
     worker.job = job
     worker.heard = time.monotonic()
-    _write(worker, {"id": 0, "payload": {job.key: list(job.parts)}})
+    worker.beats, worker.pause = 0, 0.0
+    until = {} if soft is None else {"until": soft}  # the monotonic clock is the machine's
+    _write(worker, {"id": 0, "payload": {job.key: list(job.parts), **until}})
 
 
 def _write(worker: _Worker, value: dict[str, Any]) -> None:
@@ -231,11 +247,17 @@ def _hear(worker: _Worker, waiting: deque[Job], limits: Limits) -> list[Event]:
     """Take in everything that a worker has said by now."""
     events = []
     for message in _read(worker):
-        worker.heard = time.monotonic()
+        now = time.monotonic()
+        if worker.job and worker.beats:
+            worker.pause = max(worker.pause, now - worker.heard)
+        worker.heard = now
+        worker.beats += worker.job is not None
         kind = message["event"]
         if kind == "ready":
             worker.ready = True
             events.append(Event("ready", worker.number, pid=worker.process.pid))
+        elif kind == "beat" and message.get("progress"):
+            events.append(Event("progress", worker.number, worker.job.parts if worker.job else (), result=message["progress"]))
         elif kind == "refused":
             worker.refused = message["reason"]
         elif kind == "trouble":
@@ -267,9 +289,19 @@ def _trouble(worker: _Worker, code: int | None, limits: Limits) -> str:
         return worker.refused or worker.trouble or ending
     if not worker.ready and now - worker.started > limits.start:
         return f"not ready after {limits.start:.0f} s"
-    if worker.job and now - worker.heard > limits.silence:
-        return f"silent for {limits.silence:.0f} s"
+    if worker.job and now - worker.heard > (allowed := _silence(worker, limits)):
+        return f"silent for {allowed:.0f} s"
     return ""
+
+
+_STEADY = 4  # heartbeats after which a worker's own pauses say how long it may be silent
+
+
+def _silence(worker: _Worker, limits: Limits) -> float:
+    """Seconds of silence that a worker is allowed now."""
+    if limits.patience is None or worker.beats < _STEADY:
+        return limits.silence
+    return min(limits.silence, max(limits.least, limits.patience * worker.pause))
 
 
 def _requeue(job: Job, reason: str, waiting: deque[Job], strikes: int, worker: int) -> list[Event]:

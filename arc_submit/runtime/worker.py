@@ -3,7 +3,7 @@
 Started by arc_submit.runtime.pool as `python -m arc_submit.runtime.worker package.module:function`. It speaks JSON lines: its standard
 input brings first the settings and then one job a line, its standard output carries "ready", "beat", "done" and "failed"; whatever
 libraries print goes to standard error, which the parent keeps as a log. `function(settings, beat)` returns the function that
-does a job. Knows nothing about what a job is.
+does a job; `beat` may be given JSON that tells how far it is. Knows nothing about what a job is.
 
 What it protects from: a parent that dies (the kernel kills the worker with it, and the end of its input ends it too) and prints
 that would break the protocol. What it does not protect from: a hang, which only the parent can see and end.
@@ -43,11 +43,11 @@ def main() -> int:
 
     last = 0.0
 
-    def beat() -> None:
+    def beat(progress: dict[str, Any] | None = None) -> None:
         nonlocal last
         if time.monotonic() - last >= BEAT_SECONDS:
             last = time.monotonic()
-            say(event="beat")
+            say(event="beat", **({"progress": progress} if progress else {}))
 
     say(event="beat")
     settings = json.loads(sys.stdin.readline())

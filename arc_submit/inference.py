@@ -1,0 +1,335 @@
+"""Inference alone: predictions of a model, with or without an adapter for each task, into a run directory.
+
+Works on a challenges file, or on a run directory that `run` or `finetune` has begun. A fast engine is tried first and a plain one does what
+it gives up. Whatever has been predicted stays: the same command goes on where it was. Knows nothing about how an engine works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from arc_submit.arc.datasets import read_challenges, read_task, split_tasks
+from arc_submit.arc.prediction import read_predictions
+from arc_submit.arc.submission import Submission
+from arc_submit.config import pocket_folder
+from arc_submit.ensemble.combination import combine
+from arc_submit.errors import ConfigError
+from arc_submit.language.asked import choose_how
+from arc_submit.models.checks import check_model_folder
+from arc_submit.models.settings import ENGINES, PredictSettings
+from arc_submit.runtime.budget import format_duration, parse_duration
+from arc_submit.runtime.pool import Event, Job, Limits, Share
+from arc_submit.runtime.rundir import RunDirectory, open_run
+from arc_submit.runtime.stages import Stage, run_stages
+
+_DISK = 50e6  # bytes a second that the slowest disk reads a model with
+_PROMPT = 100e6  # bytes of weights for each second that the slowest device reads a full prompt in
+
+
+@dataclass(frozen=True)
+class InferConfig:
+    """What to predict and with what.
+
+    Attributes:
+        out: the run directory.
+        challenges: a challenges file; None takes the tasks that the run directory holds.
+        model: folder of the base model.
+        adapters: a folder with one adapter for each task, named by its id; None answers with the base.
+        engine: "vllm", "transformers", or "auto": vllm where it is installed, and transformers for what it gives up.
+        views: predictions for each test input.
+        seed: of views and of the choice of train pairs.
+        keep_background, grid_encoder, prompt, max_seq_len: as in a run.
+        devices: a worker each, in turn.
+        workers: worker processes.
+        threads: CPU threads of each.
+        slots: answers written together.
+        group: tasks in one job.
+        budget: seconds for the whole; a twentieth before its end, at most two minutes, what is running is given up.
+        strikes: how often a task may be lost with an engine before the next one tries it.
+        limits: by engine, what its workers may take, in place of what follows from the model.
+        entry: what the workers load.
+    """
+
+    out: Path
+    challenges: Path | None = None
+    model: Path = field(default_factory=pocket_folder)
+    adapters: Path | None = None
+    engine: str = "auto"
+    views: int = 8
+    seed: int = 0
+    keep_background: bool = False
+    grid_encoder: str | None = None
+    prompt: str | None = None
+    max_seq_len: int | None = None
+    devices: tuple[str, ...] = ("cpu",)
+    workers: int = 1
+    threads: int = 1
+    slots: int = 16
+    group: int = 8
+    budget: float = 12 * 3600.0
+    strikes: int = 2
+    limits: dict[str, Limits] = field(default_factory=dict)
+    entry: str = "arc_submit.models.frozen:open_worker"
+
+    def __post_init__(self) -> None:
+        for name in ("views", "workers", "threads", "group", "strikes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name} {getattr(self, name)}: at least 1 is needed")
+        if self.slots < 2:
+            raise ConfigError(f"--slots {self.slots}: at least 2 are needed")
+        if self.engine not in ("auto", *ENGINES):
+            raise ConfigError(f"--engine {self.engine}: choose from auto, {', '.join(ENGINES)}")
+
+    @property
+    def source(self) -> str:
+        """Under whose name predictions are kept: a model with adapters is another source than the model alone."""
+        return "ttft" if self.adapters else "frozen"
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Engines in the order in which they are tried."""
+        if self.engine != "auto":
+            return (self.engine,)
+        return ("vllm", "transformers") if importlib.util.find_spec("vllm") else ("transformers",)
+
+
+@dataclass
+class InferResult:
+    """What came of it.
+
+    Attributes:
+        made, held, malformed, tokens: predictions made, found there, without a grid; tokens generated.
+        failed: reasons by task.
+        unfinished: tasks for which the time did not suffice.
+        refused: prompts that fit no limit.
+        recoveries: seconds from each loss of a worker to the next prediction or finished job.
+        seconds: of the whole; `working` from the first job's beginning.
+    """
+
+    made: int = 0
+    held: int = 0
+    malformed: int = 0
+    tokens: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    unfinished: list[str] = field(default_factory=list)
+    refused: int = 0
+    recoveries: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    working: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Figures by name."""
+        return {
+            "made": self.made,
+            "held": self.held,
+            "malformed": self.malformed,
+            "refused": self.refused,
+            "failed": len(self.failed),
+            "unfinished": len(self.unfinished),
+            "tokens": self.tokens,
+            "tokens_per_second": round(self.tokens / self.working, 1) if self.working else 0.0,
+            "recoveries": [round(seconds, 2) for seconds in self.recoveries],
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def infer(config: InferConfig) -> InferResult:
+    """Make the predictions that the run directory does not hold yet.
+
+    Raises:
+        ArcSubmitError: where it cannot work at all.
+    """
+    check_model_folder(config.model)
+    choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
+    began = time.monotonic()
+    challenges = read_challenges(config.challenges) if config.challenges else None
+    with open_run(config.out, _identity(config)) as directory:
+        if challenges:
+            for task_id, reason in challenges.broken.items():
+                tqdm.write(f"set aside {task_id}: {reason}")
+            split_tasks(challenges, config.out / "tasks")
+        tasks = sorted(path.stem for path in (config.out / "tasks").glob("*.json"))
+        if not tasks:
+            raise ConfigError(f"{config.out}: holds no tasks; give --challenges")
+        deadline = began + config.budget
+        soft = deadline - min(120.0, 0.05 * config.budget)
+        stages = [_stage(name, config) for name in config.engines]
+        jobs = [Job(tuple(tasks[i : i + config.group])) for i in range(0, len(tasks), config.group)]
+        environment = {"OMP_NUM_THREADS": str(config.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        share = Share(min(config.workers, len(jobs)))
+        result = _follow(run_stages(jobs, stages, share, deadline, config.out / "logs", environment, soft), config, directory, tasks)
+        if challenges:
+            submission = Submission(challenges, config.out / "submission.json")
+            found = [p for task in tasks for p in read_predictions(config.out / "predictions" / config.source / f"{task}.jsonl")[0]]
+            for (task, test), grids in combine(found, [config.source]).items():
+                submission.set(task, test, grids[:2])
+            submission.save()
+        result.seconds = time.monotonic() - began
+    return result
+
+
+def _stage(engine: str, config: InferConfig) -> Stage:
+    def settings(number: int) -> PredictSettings:
+        return PredictSettings(
+            run=str(config.out),
+            model=str(config.model),
+            views=config.views,
+            seed=config.seed,
+            keep_background=config.keep_background,
+            grid_encoder=config.grid_encoder,
+            prompt=config.prompt,
+            max_seq_len=config.max_seq_len,
+            slots=config.slots,
+            threads=config.threads,
+            device=config.devices[number % len(config.devices)],
+            engine=engine,
+            adapters=str(config.adapters) if config.adapters else None,
+            source=config.source,
+        )
+
+    limits = config.limits.get(engine) or engine_limits(settings(0), config.strikes)
+    return Stage(engine, config.entry, lambda number: asdict(settings(number)), replace(limits, strikes=config.strikes))
+
+
+def engine_limits(settings: PredictSettings, strikes: int = 2) -> Limits:
+    """How long what may take, by the size of the model and the engine.
+
+    The start is bound by the disk, and vllm compiles on a GPU. The first sign of life in a job may need a full prompt to be read; after
+    that a worker beats at every step, and twenty times its own longest pause is a hang, however long the whole job takes.
+    """
+    weights = sum(path.stat().st_size for path in Path(settings.model).glob("*.safetensors"))
+    compiling = 480.0 if settings.engine == "vllm" and settings.device != "cpu" else 0.0
+    start = 120.0 + compiling + weights / _DISK
+    # On a GPU a kernel may be compiled at its first use, in the middle of the work.
+    least = 10.0 if settings.device == "cpu" else 30.0
+    return Limits(start=start, silence=60.0 + weights / _PROMPT, patience=20.0, least=least, strikes=strikes)
+
+
+def _follow(stream: Any, config: InferConfig, directory: RunDirectory, tasks: list[str]) -> InferResult:
+    """Go through the events of the workers, with a bar over predictions."""
+    result = InferResult()
+    doing: dict[int, dict[str, int]] = {}
+    first: float | None = None
+    lost: list[float] = []
+    total = sum(len(read_task(config.out / "tasks" / f"{task}.json").tests) for task in tasks) * config.views
+    event: Event
+    with tqdm(total=total, desc=config.source, unit=" predictions", mininterval=1.0) as bar:
+        for event in stream:
+            now = time.monotonic()
+            if event.kind not in ("done", "progress"):
+                directory.event(
+                    f"worker_{event.kind}", source=config.source, worker=event.worker, tasks=event.parts, reason=event.reason, pid=event.pid
+                )
+            if event.kind == "begun":
+                first = first or now
+            elif event.kind == "progress":
+                if event.result["made"]:
+                    result.recoveries += [now - moment for moment in lost]
+                    lost.clear()
+                doing[event.worker] = event.result
+            elif event.kind == "lost":
+                doing.pop(event.worker, None)
+                lost.append(now)
+                tqdm.write(f"worker {event.worker} lost ({event.reason}); what is not finished of its {len(event.parts)} tasks goes on")
+            elif event.kind == "handed_on":
+                tqdm.write(f"{event.parts[0]}: left to the next engine ({event.reason})")
+            elif event.kind == "given_up":
+                result.failed[event.parts[0]] = event.reason
+                tqdm.write(f"{event.parts[0]}: given up ({event.reason})")
+            elif event.kind == "deadline":
+                result.unfinished += event.parts
+            elif event.kind == "done":
+                doing.pop(event.worker, None)
+                result.recoveries += [now - moment for moment in lost]
+                lost.clear()
+                for task, told in event.result["tasks"].items():
+                    directory.event("infer_failed" if told["failed"] else "infer_done", source=config.source, task=task, **told)
+                    _count(result, task, told)
+                    tqdm.write(_line(task, told))
+            made = result.made + sum(told["made"] for told in doing.values())
+            tokens = result.tokens + sum(told["tokens"] for told in doing.values())
+            bar.n = result.held + made + result.refused
+            if first:
+                bar.set_postfix_str(f"{tokens / max(1e-3, now - first):.0f} tokens/s", refresh=False)
+                result.working = now - first
+            bar.refresh()
+    return result
+
+
+def _count(result: InferResult, task: str, told: dict[str, Any]) -> None:
+    for name in ("made", "held", "malformed", "tokens"):
+        setattr(result, name, getattr(result, name) + told[name])
+    result.refused += len(told["refused"])
+    if told["failed"]:
+        result.failed[task] = told["failed"]
+    elif told["unfinished"]:
+        result.unfinished.append(task)
+
+
+def _line(task: str, told: dict[str, Any]) -> str:
+    if told["failed"]:
+        return f"{task}: failed ({told['failed']})"
+    parts = [f"{told['made'] + told['held']} predictions", f"{told['tokens']} tokens"]
+    for name, words in (("malformed", "without a grid"), ("unfinished", "not finished in time")):
+        if told[name]:
+            parts.append(f"{told[name]} {words}")
+    if told["refused"]:
+        parts.append(f"{len(told['refused'])} prompts do not fit")
+    return f"{task}: {', '.join(parts)}"
+
+
+def _identity(config: InferConfig) -> dict[str, Any]:
+    """What a directory begun by another command says of itself, else what this one is about."""
+    own = {"command": "infer", "model": config.model.name, "views": config.views, "seed": config.seed, "source": config.source}
+    try:
+        there: dict[str, Any] = json.loads((config.out / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return own
+    # A run's or a fine-tuning's own directory is gone on with; one of another inference is not.
+    return own if there.get("command") == "infer" else there
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `arc-submit infer`."""
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="run directory; predictions that are there are not made again")
+    add("--challenges", type=Path, help="challenges file (default: the tasks in the run directory)")
+    add("--solutions", type=Path, help="its solutions, to score what comes of it")
+    add("--model", type=Path, default=pocket_folder(), help="folder of the base model (default: the pocket model)")
+    add("--adapters", type=Path, help="folder with an adapter for each task, named by its id")
+    add("--engine", choices=("auto", *ENGINES), default="auto", help="auto: vllm, and transformers for what it gives up")
+    add("--views", type=int, default=8, help="predictions for each test input")
+    add("--seed", type=int, default=0, help="of the views")
+    add("--keep-background", action="store_true", help="views keep colour 0")
+    add("--grid-encoder", help="specification (default: what the model's arc_submit.json says)")
+    add("--prompt", help="prompt version (default: as above)")
+    add("--max-seq-len", type=int, help="tokens of a prompt with its answer (default: as above)")
+    add("--devices", default="cpu", help="cpu, cuda:0, or several with commas between")
+    add("--workers", type=int, default=1, help="worker processes")
+    add("--threads", type=int, default=1, help="CPU threads of each worker")
+    add("--slots", type=int, default=16, help="answers that a worker writes together")
+    add("--group", type=int, default=8, help="tasks in one job")
+    add("--budget", default="12h", metavar="TIME", help="for the whole, such as 90s, 10m or 11h30m")
+    add("--json", action="store_true", help="end with one JSON line of figures")
+
+
+def main(args: argparse.Namespace) -> dict[str, Any]:
+    """Run `arc-submit infer`; returns its figures."""
+    given = {name: value for name, value in vars(args).items() if name not in ("command", "json", "devices", "budget", "solutions")}
+    config = InferConfig(**given, devices=tuple(args.devices.split(",")), budget=parse_duration(args.budget))
+    result = infer(config)
+    figures = result.to_json()
+    print(
+        f"{result.made} predictions made, {result.held} were there, {result.malformed} without a grid, {result.refused} prompts too long; "
+        f"{figures['tokens_per_second']:.0f} tokens/s; {len(result.failed)} tasks failed, {len(result.unfinished)} unfinished; "
+        f"{format_duration(result.seconds)}"
+    )
+    return figures

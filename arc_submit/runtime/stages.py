@@ -1,0 +1,78 @@
+"""Stages: several ways to do the same jobs, tried one after the other; what one gives up falls to the next.
+
+A stage is a pool with an entry and settings of its own (a fast engine first, a plain one behind it). Only what the last stage cannot do
+is given up. Knows nothing about what a job is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from arc_submit.runtime.pool import Event, Job, Limits, PoolError, Share, run_jobs
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One way to do the jobs.
+
+    Attributes:
+        name: what people call it.
+        entry, settings, limits: see `run_jobs`.
+    """
+
+    name: str
+    entry: str
+    settings: Callable[[int], dict[str, Any]]
+    limits: Limits
+
+
+def run_stages(
+    jobs: Sequence[Job],
+    stages: Sequence[Stage],
+    share: Share,
+    deadline: float,
+    log_folder: Path,
+    environment: dict[str, str] | None = None,
+    soft: float | None = None,
+    pick: Callable[[Sequence[Job]], int] | None = None,
+) -> Iterator[Event]:
+    """`run_jobs` with the first stage, then with the next for what the one before gave up, part by part.
+
+    A part that is not at fault is only ever given up with the whole stage (no worker gets ready): it goes on in the next too. For every
+    such part there is one event "handed_on", with the stage's name in its reason.
+
+    Raises:
+        PoolError: where not one worker of the last stage gets ready.
+    """
+    left = list(jobs)
+    for number, stage in enumerate(stages):
+        last = number == len(stages) - 1
+        open_parts = {part for job in left for part in job.parts}
+        handed: list[Job] = []
+        logs = log_folder if len(stages) == 1 else log_folder / stage.name
+        try:
+            stream = run_jobs(left, stage.entry, stage.settings, share, deadline, logs, stage.limits, environment, pick, soft)
+            for event in stream:
+                if event.kind == "deadline":
+                    parts = tuple(dict.fromkeys([*event.parts, *(part for job in handed for part in job.parts)]))
+                    yield Event(event.kind, event.worker, parts, event.reason)
+                    return
+                if event.kind in ("done", "given_up"):
+                    open_parts -= set(event.parts)
+                if event.kind == "given_up" and not last:
+                    handed += [Job((part,), left[0].key) for part in event.parts]
+                    yield Event("handed_on", event.worker, event.parts, f"{stage.name}: {event.reason}")
+                else:
+                    yield event
+        except PoolError as error:
+            if last:
+                raise
+            for part in [part for job in left for part in job.parts if part in open_parts]:
+                yield Event("handed_on", -1, (part,), f"{stage.name}: {error}")
+            handed += [Job(parts, job.key) for job in left if (parts := tuple(part for part in job.parts if part in open_parts))]
+        left = handed
+        if not left:
+            return

@@ -1,0 +1,372 @@
+"""Faults against real inference: engines that are stopped, killed, broken, never ready or out of disk, and what is left of the work.
+
+Each round runs `infer` in a process of its own on a small model with an adapter for each task, does it some harm, and then counts:
+every prediction that was on disk before a fault is there after it, none is there twice, every prediction is made or its task named
+as failed, no process is left. tests/test_faults.py has a short one; the long one is
+
+    python tests/faults.py --faults 200 [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+SETTINGS = "ARC_SUBMIT_FAULTS"
+VIEWS = 4
+_WARM = 8  # steps after which vllm has compiled what it compiles at its first answers
+CORRUPT, LONG = "task001", "task900"  # a task whose adapter is broken, and one that fits no prompt
+
+
+def open_worker(settings: dict[str, Any], beat: Callable[..., None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The frozen source's worker with the faults of the environment's JSON built into its engine.
+
+    never_start: an engine that hangs before it is ready. full_disk: an engine whose process, once it is warm, may let no file grow
+    beyond a few hundred bytes. raise_at: the steps (of a process) that raise, each once in a run. pace: seconds a step takes.
+    """
+    from arc_submit.models import frozen, opening
+
+    faults = json.loads(os.environ[SETTINGS])
+    if faults.get("never_start") == settings["engine"]:
+        time.sleep(3600)
+    open_engine = opening.open_engine
+
+    def open_slowly(*args: Any) -> Any:
+        engine, tokenizer, reason = open_engine(*args)
+        steps = 0
+
+        def on(step: Callable[..., Any]) -> Callable[..., Any]:
+            def slow(*inner: Any) -> Any:
+                nonlocal steps
+                steps += 1
+                time.sleep(faults.get("pace", 0.0))
+                if steps == _WARM and faults.get("full_disk") == settings["engine"]:
+                    _fill_disk()
+                mark = Path(faults["marks"]) / f"raised-{steps}"
+                if steps in faults.get("raise_at", ()) and not mark.exists():
+                    mark.touch()
+                    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+                return step(*inner)
+
+            return slow
+
+        if settings["engine"] == "vllm":
+            engine.core.step = on(engine.core.step)
+        else:
+            engine.step = on(engine.step)
+        return engine, tokenizer, reason
+
+    opening.open_engine = open_slowly
+    return frozen.open_worker(settings, beat)
+
+
+def _fill_disk() -> None:
+    """From now on no file of this process may grow beyond a few hundred bytes. Its log goes nowhere, as a full disk would have it."""
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+
+
+def infer_here(config: dict[str, Any]) -> None:
+    """What the process that is harmed does: `infer`, with the figures as a last line."""
+    from arc_submit.inference import InferConfig, infer
+    from arc_submit.runtime.pool import Limits
+
+    paths = {name: Path(config[name]) for name in ("out", "challenges", "model", "adapters")}
+    result = infer(
+        InferConfig(
+            **paths,
+            engine=config["engine"],
+            views=VIEWS,
+            slots=4,
+            group=4,
+            budget=600.0,
+            strikes=config["strikes"],
+            limits={name: Limits(start=start, silence=20.0, patience=5.0, least=2.0, starts=1) for name, start in config["start"].items()},
+            entry="faults:open_worker",
+        )
+    )
+    print(json.dumps({**result.to_json(), "reasons": result.failed, "left": result.unfinished}))
+
+
+def make_material(folder: Path, model: Path, tasks: int) -> None:
+    """Challenges of small tasks and one that fits no prompt, and adapters, one of them broken."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    rng = np.random.default_rng(0)
+
+    def pair(side: int) -> dict[str, Any]:
+        grid = rng.integers(0, 10, (side, side)).tolist()
+        return {"input": grid, "output": grid}
+
+    challenges = {f"task{i:03d}": {"train": [pair(4) for _ in range(3)], "test": [{"input": pair(4)["input"]}]} for i in range(tasks)}
+    challenges[LONG] = {"train": [pair(30) for _ in range(2)], "test": [{"input": pair(30)["input"]}]}
+    (folder / "challenges.json").write_text(json.dumps(challenges))
+    tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"]))
+    generator = torch.Generator().manual_seed(0)
+    for task in challenges:
+        for name, weights in tuned.named_parameters():
+            if "lora_" in name:
+                weights.data = torch.randn(weights.shape, generator=generator) * 0.1
+        tuned.save_pretrained(folder / "adapters" / task)
+    weights = folder / "adapters" / CORRUPT / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-50])
+
+
+@dataclass
+class Round:
+    """One run directory and what was done to it.
+
+    Attributes:
+        lost: predictions that were on disk and are gone or changed.
+        twice: predictions that are there more than once.
+        missing: predictions that are neither there nor of a task that was named as failed.
+        leftover: processes that outlived their run.
+    """
+
+    out: Path
+    faults: int = 0
+    lost: int = 0
+    twice: int = 0
+    missing: int = 0
+    leftover: int = 0
+    recoveries: list[float] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def sound(self) -> bool:
+        return not (self.lost or self.twice or self.missing or self.leftover)
+
+
+def predictions(out: Path) -> list[str]:
+    """Every whole line of predictions."""
+    lines = []
+    for path in sorted((out / "predictions").glob("*/*.jsonl")):
+        # A line that was cut short by a fault is no prediction.
+        lines += [line for line in path.read_text().split("\n")[:-1] if line.startswith("{") and line.endswith("}")]
+    return lines
+
+
+class Harm:
+    """Runs `infer` on a material and harms it.
+
+    Args:
+        material: folder with challenges.json and adapters/.
+        model: the base model's folder.
+        out: the run directory.
+        strikes: see arc_submit.inference.
+        start: seconds that the first engine may take to get ready.
+        faults: what the worker is to do to itself, see `open_worker`.
+    """
+
+    def __init__(
+        self,
+        material: Path,
+        model: Path,
+        out: Path,
+        strikes: int = 3,
+        start: float = 200.0,
+        engine: str = "auto",
+        **faults: Any,
+    ):
+        self.round = Round(out)
+        self.seen: set[str] = set()
+        self.pids: set[int] = set()
+        marks = material / f"marks-{out.name}"
+        marks.mkdir(exist_ok=True)
+        config = {
+            "out": str(out),
+            "challenges": str(material / "challenges.json"),
+            "model": str(model),
+            "adapters": str(material / "adapters"),
+            "engine": engine,
+            "strikes": strikes,
+            "start": {"vllm": start, "transformers": 200.0},
+        }
+        environment = os.environ | {
+            SETTINGS: json.dumps({"marks": str(marks), **faults}),
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]),
+        }
+        self.errors = (material / f"errors-{out.name}.txt").open("ab")
+        self.began = time.time()
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--infer", json.dumps(config)],
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            env=environment,
+            text=True,
+        )
+
+    def worker(self) -> int | None:
+        """The process id of the worker that is at work."""
+        ready: dict[int, int] = {}
+        for event in self.events():
+            if event["event"] == "worker_ready":
+                ready[event["worker"]] = event["pid"]
+            elif event["event"] in ("worker_lost", "worker_retired"):
+                ready.pop(event["worker"], None)
+            if event.get("pid") and event["event"].startswith("worker_"):
+                self.pids.add(event["pid"])
+        alive = [pid for pid in ready.values() if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+        return alive[-1] if alive else None
+
+    def events(self) -> list[dict[str, Any]]:
+        """This run's events so far."""
+        path = self.round.out / "events.jsonl"
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        return [event for line in lines if (event := json.loads(line))["time"] >= self.began]
+
+    def wait(self, more: int, seconds: float = 240.0) -> int | None:
+        """Wait until there are so many more predictions; the working worker, or None where the run has ended."""
+        target, until = len(predictions(self.round.out)) + more, time.monotonic() + seconds
+        while time.monotonic() < until and self.process.poll() is None:
+            pid = self.worker()
+            if pid and len(predictions(self.round.out)) >= target:
+                return pid
+            time.sleep(0.05)
+        return None
+
+    def send(self, pid: int, number: int) -> None:
+        """Harm a process, with what is on disk remembered."""
+        self.seen |= set(predictions(self.round.out))
+        self.round.faults += 1
+        os.kill(pid, number)
+
+    def kill_parent(self) -> None:
+        """Kill the run outright; its workers must go with it."""
+        self.worker()
+        self.send(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.check(ended=False)
+
+    def finish(self) -> Round:
+        """Let the run end and look at what there is."""
+        output, _ = self.process.communicate(timeout=600)
+        assert self.process.returncode == 0, f"infer ended with {self.process.returncode}: {Path(self.errors.name).read_text()[-3000:]}"
+        figures = json.loads(output.strip().split("\n")[-1])
+        self.round.recoveries += figures["recoveries"]
+        self.round.reasons |= figures["reasons"]
+        self.worker()
+        self.check(ended=True)
+        return self.round
+
+    def check(self, ended: bool) -> None:
+        """Count what is lost, twice, missing and left over."""
+        lines = predictions(self.round.out)
+        self.round.lost += len(self.seen - set(lines))
+        keys = [(value["task"], value["test"], value["view"]) for value in map(json.loads, lines)]
+        self.round.twice += len(keys) - len(set(keys))
+        if ended:
+            tasks = [path.stem for path in (self.round.out / "tasks").glob("*.json")]
+            by_task = {task: sum(key[0] == task for key in keys) for task in tasks}
+            self.round.missing += sum(VIEWS - by_task[task] for task in tasks if task not in self.round.reasons)
+        patience = time.monotonic() + 5.0
+        while (left := self._left()) and time.monotonic() < patience:
+            time.sleep(0.05)
+        self.round.leftover += len(left)
+
+    def _left(self) -> list[int]:
+        """Processes of the workers' sessions."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if os.getsid(process.pid) in self.pids and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process.pid)
+            except (psutil.NoSuchProcess, ProcessLookupError):
+                continue
+        return found
+
+
+def campaign(folder: Path, model: Path, faults: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Rounds of every kind of fault until there have been so many."""
+    rng = random.Random(seed)
+    material = folder / "material"
+    material.mkdir()
+    make_material(material, model, 12)
+    kinds = ("stop", "kill", "step", "parent", "stop", "kill", "step", "never_start", "full_disk")
+    by_kind: dict[str, list[Round]] = {}
+    done, number = 0, 0
+    while done < faults:
+        kind, out = kinds[number % len(kinds)], folder / f"round{number:03d}"
+        number += 1
+        if kind in ("stop", "kill"):
+            harm = Harm(material, model, out, strikes=50, pace=0.03)
+            while harm.round.faults < 6 and (pid := harm.wait(rng.randrange(6))):
+                harm.send(pid, signal.SIGSTOP if kind == "stop" else signal.SIGKILL)
+        elif kind == "step":
+            at = sorted(rng.sample(range(5, 160), 6))
+            harm = Harm(material, model, out, strikes=50, pace=0.01, raise_at=at)
+        elif kind == "parent":
+            for _ in range(4):
+                harm = Harm(material, model, out, pace=0.03)
+                if harm.wait(rng.randrange(1, 6)) is None:
+                    break
+                harm.kill_parent()
+                by_kind.setdefault(kind, []).append(harm.round)
+            harm = Harm(material, model, out)
+        elif kind == "never_start":
+            harm = Harm(material, model, out, start=10.0, never_start="vllm")
+            harm.round.faults = 1
+        else:
+            harm = Harm(material, model, out, full_disk="vllm")
+            harm.round.faults = 1
+        harm.finish()
+        if kind == "step":
+            harm.round.faults = len(list((material / f"marks-{out.name}").iterdir()))
+        harm.round.faults += 2  # in every round: a corrupt adapter and a prompt over the limit
+        by_kind.setdefault(kind, []).append(harm.round)
+        done = sum(r.faults for rounds in by_kind.values() for r in rounds)
+        say(f"{done} faults; {kind}: {'sound' if harm.round.sound else harm.round}; named: {', '.join(sorted(harm.round.reasons))}")
+    figures: dict[str, Any] = {"faults": done, "rounds": number}
+    for name in ("lost", "twice", "missing", "leftover"):
+        figures[name] = sum(getattr(r, name) for rounds in by_kind.values() for r in rounds)
+    for kind, rounds in sorted(by_kind.items()):
+        seconds = sorted(s for r in rounds for s in r.recoveries)
+        figures[kind] = {"faults": sum(r.faults for r in rounds), "rounds": len(rounds), "unsound": sum(not r.sound for r in rounds)}
+        if seconds:
+            figures[kind] |= {"recovery_median": round(seconds[len(seconds) // 2], 1), "recovery_longest": round(seconds[-1], 1)}
+    return figures
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Faults against real inference.")
+    parser.add_argument("--infer", help=argparse.SUPPRESS)
+    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", type=Path, help="default: the pocket model")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args(arguments)
+    if args.infer:
+        infer_here(json.loads(args.infer))
+        return
+    from arc_submit.config import pocket_folder
+
+    with tempfile.TemporaryDirectory() as folder:
+        figures = campaign(Path(folder), args.model or pocket_folder(), args.faults, args.seed, lambda line: print(line, flush=True))
+    for name, value in figures.items():
+        print(f"{name:<12}{value}")
+    if args.json:
+        print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

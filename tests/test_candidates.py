@@ -1,0 +1,143 @@
+"""The search for completions against a search by plain forward passes, and the ranking by product."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arc_submit.arc.grid import frozen, grid_id, same_grid
+from arc_submit.arc.task import Pair, Task
+from arc_submit.ensemble.product import ScoredCandidate, distinct, rank_by_product
+from arc_submit.errors import ConfigError, DataError
+from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompts import prompt_version
+from arc_submit.language.tokens import PromptWriter
+from arc_submit.models.candidates import SearchLimits, search_completions
+from arc_submit.models.engine import Request
+from arc_submit.models.frozen import plan_requests
+from arc_submit.models.pocket import make_pocket_tokenizer
+from arc_submit.models.scoring import score_grids
+from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model: Path) -> TransformersEngine:
+    """With weights that leave several tokens possible."""
+    torch.set_num_threads(1)
+    engine = load_transformers_engine(tiny_model, torch.device("cpu"), slots=3)[0]
+    with torch.no_grad():
+        for parameter in engine.model.parameters():
+            parameter.mul_(0.75)
+    return engine
+
+
+def plain_search(engine: TransformersEngine, prompt: list[int], longest: int, threshold: float) -> dict[tuple[int, ...], float]:
+    """Every completion above the threshold, the whole sequence read again for every token."""
+    found: dict[tuple[int, ...], float] = {}
+    open_paths: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
+    while open_paths:
+        path, total = open_paths.pop()
+        with torch.inference_mode():
+            logprobs = engine.model(input_ids=torch.tensor([[*prompt, *path]])).logits[0, -1].float().log_softmax(-1)
+        for token in (logprobs + total >= math.log(threshold)).nonzero()[:, 0].tolist():
+            value = total + float(logprobs[token])
+            if token == engine.end_id:
+                found[(*path, token)] = value
+            elif len(path) + 2 <= longest:
+                open_paths.append(((*path, token), value))
+    return found
+
+
+def make_requests(count: int, longest: int) -> list[Request]:
+    rng = np.random.default_rng(7)
+    return [Request(str(i), rng.integers(5, 45, rng.integers(2, 60)).tolist(), longest) for i in range(count)]
+
+
+def test_it_finds_what_a_plain_search_finds(engine: TransformersEngine) -> None:
+    requests, threshold = make_requests(7, 6), 2e-3
+    found: dict[str, dict[tuple[int, ...], float]] = {request.id: {} for request in requests}
+    for completion in search_completions(engine, requests, SearchLimits(threshold, keep_greedy=False)):
+        assert tuple(completion.tokens) not in found[completion.id], "the same completion twice"
+        found[completion.id][tuple(completion.tokens)] = completion.logprob
+    number = 0
+    for request in requests:
+        expected = plain_search(engine, list(request.prompt), request.max_new_tokens, threshold)
+        assert set(found[request.id]) == set(expected)
+        for tokens, value in expected.items():
+            assert found[request.id][tokens] == pytest.approx(value, abs=1e-3)
+            assert value >= math.log(threshold)
+        number += len(expected)
+    assert number > 10, "so few completions would prove little"
+
+
+def test_the_greedy_completion_is_there_however_unlikely(engine: TransformersEngine) -> None:
+    requests = make_requests(5, 200)
+    greedy = {c.id: c.tokens for c in engine.generate(requests) if c.finished == "stop"}
+    found = {c.id: c.tokens for c in search_completions(engine, requests, SearchLimits(1.0))}
+    assert found == greedy
+    assert greedy, "no greedy answer ends: nothing was compared"
+
+
+def test_a_search_ends_at_its_steps(engine: TransformersEngine) -> None:
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    list(search_completions(engine, make_requests(1, 100), SearchLimits(1e-9, most_steps=25), count))
+    assert steps == 26  # and the prompt
+
+
+def test_what_cannot_work_is_refused(engine: TransformersEngine) -> None:
+    with pytest.raises(ConfigError, match="threshold"):
+        SearchLimits(0.0)
+    with pytest.raises(ConfigError, match="request bad"):
+        next(search_completions(engine, [Request("bad", [5] * 2040, 20)]))
+
+
+@given(st.lists(st.lists(st.floats(-50, 0), min_size=3, max_size=3), min_size=1, max_size=6), st.randoms())
+def test_the_order_of_candidates_does_not_matter(values: list[list[float]], order: object) -> None:
+    scored = [ScoredCandidate(frozen(np.full((1, 1 + i), i)), dict(zip("abc", row, strict=True))) for i, row in enumerate(values)]
+    ranked = rank_by_product(scored)
+    shuffled = scored[:]
+    order.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert [grid_id(c.grid) for c in rank_by_product(shuffled)] == [grid_id(c.grid) for c in ranked]
+    assert [c.total for c in ranked] == sorted((c.total for c in scored), reverse=True)
+
+
+def test_candidates_of_different_views_are_not_compared() -> None:
+    one, two = frozen(np.zeros((1, 1))), frozen(np.ones((1, 1)))
+    with pytest.raises(DataError, match="different views"):
+        rank_by_product([ScoredCandidate(one, {"a": -1.0, "b": -1.0}), ScoredCandidate(two, {"a": -1.5})])
+    assert [int(grid[0, 0]) for grid in distinct([two, one, two])] == [0, 1]
+
+
+def test_a_grid_is_scored_as_the_view_that_made_it_scored_it(engine: TransformersEngine) -> None:
+    """An answer that generation gave under a view has, as a grid of the task, that very log-probability under the view."""
+    writer = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
+    rng = np.random.default_rng(0)
+    grids = [frozen(rng.integers(0, 10, (2, 3))) for _ in range(4)]
+    task = Task("t", (Pair(grids[0], grids[1]),), (grids[2],))
+    planned, _ = plan_requests(writer, task, 4, 0, 1024)
+    candidates = [grids[1], grids[3]]
+    scores = score_grids(engine, writer, planned, candidates, engine.limit)
+    assert all(set(score) == {asked.view.key for asked in planned} for score in scores)
+    for asked in planned:
+        answers = [writer.answer_ids(asked.view.apply(grid)) for grid in candidates]
+        assert all(same_grid(asked.view.undo(writer.decode(a)), g) for a, g in zip(answers, candidates, strict=True))
+        for grid_scores, answer in zip(scores, answers, strict=True):
+            ids, expected = list(asked.request.prompt), 0.0
+            for token in answer:
+                with torch.inference_mode():
+                    expected += float(engine.model(input_ids=torch.tensor([ids])).logits[0, -1].float().log_softmax(-1)[token])
+                ids.append(token)
+            assert grid_scores[asked.view.key] == pytest.approx(expected, abs=5e-3)
+    assert score_grids(engine, writer, planned, candidates, 20) == [{}, {}]
+    assert score_grids(engine, writer, planned, [], engine.limit) == []

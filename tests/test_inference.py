@@ -1,0 +1,59 @@
+"""Inference alone, from the command line and as a function: what it makes, what it leaves, and that it goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from arc_submit.arc.prediction import read_predictions
+from arc_submit.cli import main
+from arc_submit.errors import ConfigError
+from arc_submit.inference import InferConfig, infer
+
+
+def figures(capsys: pytest.CaptureFixture[str], out: Path, model: Path, *more: str | Path) -> dict[str, float]:
+    """The figures of `arc-submit infer` with the transformers engine and two views."""
+    options: Sequence[str | Path] = ("--engine", "transformers", "--views", "2", "--slots", "4", "--group", "2", "--budget", "4m")
+    assert main(["infer", "--out", str(out), "--model", str(model), *map(str, options), *map(str, more), "--json"]) == 0
+    value: dict[str, float] = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    return value
+
+
+def test_it_predicts_scores_and_goes_on(
+    tiny_model: Path, files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    first = figures(capsys, out, tiny_model, "--challenges", files[0], "--solutions", files[1])
+    # Six tasks, every second with two test inputs.
+    assert (first["made"], first["held"], first["failed"], first["unfinished"]) == (18, 0, 0, 0)
+    assert first["tokens"] > 0
+    assert "outputs" in first, "not scored"
+    assert set(json.loads((out / "submission.json").read_text())) == {f"task{i:03d}" for i in range(6)}
+    path = out / "predictions" / "frozen" / "task001.jsonl"
+    assert len(read_predictions(path)[0]) == 4
+    path.unlink()
+    again = figures(capsys, out, tiny_model)
+    assert (again["made"], again["held"]) == (4, 14)
+    with pytest.raises(ConfigError, match="holds another run"):
+        infer(InferConfig(out, model=tiny_model, views=3))
+
+
+def test_without_tasks_it_says_what_to_give(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no tasks; give --challenges"):
+        infer(InferConfig(tmp_path / "nothing", model=tiny_model))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"engine": "llama"}, "--engine llama"),
+        ({"views": 0}, "--views 0"),
+        ({"slots": 1}, "--slots 1"),
+    ],
+)
+def test_what_cannot_work_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        InferConfig(tmp_path, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,292 @@
+"""The vllm engine against the transformers engine on a two-layer model with real adapters; vllm runs in one child process for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from arc_submit.errors import ConfigError
+from arc_submit.models.engine import Completion, Request
+from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
+from arc_submit.models.vllm_compat import rank_slot
+from arc_submit.models.vllm_engine import choose_memory
+
+SWAPS = 100
+# Two engines that sum in different orders may part where the best two tokens are this close, in log-probability.
+TIE = 1e-4
+
+
+def make_adapters(model: Path, folder: Path, count: int, rank: int = 4, **config: Any) -> list[Path]:
+    """Adapters with random weights as PEFT saves them."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    tuned = get_peft_model(base, LoraConfig(r=rank, lora_alpha=8, **{"target_modules": ["q_proj", "v_proj", "down_proj"], **config}))
+    generator = torch.Generator().manual_seed(count)
+    paths = []
+    for number in range(count):
+        for name, weights in tuned.named_parameters():
+            if "lora_" in name:
+                weights.data = torch.randn(weights.shape, generator=generator) * 0.15
+        tuned.save_pretrained(folder / f"{number:03d}")
+        paths.append(folder / f"{number:03d}")
+    return paths
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model: Path) -> TransformersEngine:
+    torch.set_num_threads(1)
+    return load_transformers_engine(tiny_model, torch.device("cpu"), slots=4)[0]
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return make_adapters(tiny_model, tmp_path_factory.mktemp("adapters"), SWAPS)
+
+
+@pytest.fixture(scope="module")
+def broken(tiny_model: Path, adapters: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Adapters that cannot be served, each in its own way."""
+    from transformers import Qwen2ForCausalLM
+
+    from arc_submit.models.pocket import pocket_config
+
+    folder = tmp_path_factory.mktemp("broken")
+    paths = {name: folder / name for name in ("missing", "truncated", "no_json", "dora", "rank", "other_base", "head", "pissa")}
+    for name in ("truncated", "no_json", "pissa"):
+        shutil.copytree(adapters[0], paths[name])
+    weights = paths["truncated"] / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    (paths["no_json"] / "adapter_config.json").write_text("{")
+    config = json.loads((paths["pissa"] / "adapter_config.json").read_text()) | {"init_lora_weights": "pissa"}
+    (paths["pissa"] / "adapter_config.json").write_text(json.dumps(config))
+    other = folder / "model"
+    Qwen2ForCausalLM(pocket_config(hidden=64, layers=2, max_seq_len=2048)).save_pretrained(other)
+    made = {
+        "dora": make_adapters(tiny_model, folder / "a", 1, use_dora=True),
+        "rank": make_adapters(tiny_model, folder / "b", 1, rank=12),
+        "other_base": make_adapters(other, folder / "c", 1),
+        "head": make_adapters(tiny_model, folder / "d", 1, target_modules=["lm_head"]),
+    }
+    return paths | {name: found[0] for name, found in made.items()}
+
+
+def make_requests(adapters: Sequence[Path], count: int, seed: int) -> list[Request]:
+    rng = np.random.default_rng(seed)
+    owners = [None, *adapters]
+    return [
+        Request(str(i), rng.integers(5, 45, rng.integers(2, 400)).tolist(), int(rng.integers(20, 60)), owners[i % len(owners)])
+        for i in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def asked(adapters: list[Path]) -> list[Request]:
+    return make_requests(adapters[:3], 16, 1)
+
+
+@pytest.fixture(scope="module")
+def swaps(adapters: list[Path]) -> list[Request]:
+    """One prompt, asked of every adapter; what differs is the adapter alone."""
+    prompt = np.random.default_rng(2).integers(5, 45, 60).tolist()
+    order = np.random.default_rng(3).permutation(len(adapters))
+    return [Request(f"swap{i}", prompt, 12, adapters[i]) for i in order]
+
+
+@pytest.fixture(scope="module")
+def told(
+    tiny_model: Path,
+    adapters: list[Path],
+    broken: dict[str, Path],
+    asked: list[Request],
+    swaps: list[Request],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Any]:
+    """What came of everything that the child was asked, see tests/vllm_child.py."""
+    folder = tmp_path_factory.mktemp("child")
+
+    def plain(request: Request) -> dict[str, Any]:
+        adapter = str(request.adapter) if request.adapter else None
+        return {"id": request.id, "prompt": list(request.prompt), "max_new_tokens": request.max_new_tokens, "adapter": adapter}
+
+    value = {
+        "model": str(tiny_model),
+        "adapters": [str(path) for path in adapters],
+        "requests": [plain(request) for request in asked],
+        "swaps": [plain(request) for request in swaps],
+        "broken": {name: str(path) for name, path in broken.items()},
+        "scores": [score_question(request) for request in asked[:4]],
+    }
+    (folder / "asked.json").write_text(json.dumps(value))
+    script = Path(__file__).with_name("vllm_child.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run([sys.executable, script, folder], capture_output=True, text=True, timeout=280, env=environment)
+    assert run.returncode == 0, run.stderr[-3000:]
+    result: dict[str, Any] = json.loads((folder / "told.json").read_text())
+    return result
+
+
+def score_question(request: Request) -> dict[str, Any]:
+    rng = np.random.default_rng(len(request.prompt))
+    continuations = [rng.integers(5, 45, length).tolist() for length in (1, 9, 30)]
+    return {"prompt": list(request.prompt), "continuations": continuations, "adapter": str(request.adapter) if request.adapter else None}
+
+
+def same(engine: TransformersEngine, request: Request, own: Completion, theirs: list[int]) -> bool:
+    """Whether both engines gave the same tokens, but for a choice between two that are as good as equally likely."""
+    if theirs == own.tokens:
+        return True
+    part = next((i for i, (a, b) in enumerate(zip(theirs, own.tokens, strict=False)) if a != b), None)
+    if part is None:
+        return False
+    prompt = [*request.prompt, *own.tokens[:part]]
+    other, first = engine.score(prompt, [[theirs[part]], [own.tokens[part]]], request.adapter)
+    return first - other < TIE
+
+
+def test_both_engines_give_the_same_tokens_with_and_without_adapters(
+    engine: TransformersEngine, asked: list[Request], told: dict[str, Any]
+) -> None:
+    own = {completion.id: completion for completion in engine.generate(asked)}
+    theirs = {completion["id"]: completion for completion in told["main"]}
+    assert sorted(theirs) == sorted(own)
+    assert len({tuple(c.tokens) for c in own.values()}) > 12, "answers that hardly differ would prove little"
+    for request in asked:
+        answer = theirs[request.id]
+        assert same(engine, request, own[request.id], answer["tokens"]), request.id
+        if answer["tokens"] == own[request.id].tokens:
+            assert answer["logprob"] == pytest.approx(own[request.id].logprob, abs=2e-3)
+            assert answer["finished"] == own[request.id].finished
+        assert answer["seconds"] > 0
+    assert sum(theirs[r.id]["tokens"] == own[r.id].tokens for r in asked) >= len(asked) - 1
+    assert told["steps"] >= max(len(c["tokens"]) for c in told["main"])
+
+
+def test_an_adapter_changes_the_answer(engine: TransformersEngine, asked: list[Request]) -> None:
+    """Else the test above would hold for engines that leave adapters out."""
+    with_adapter = [request for request in asked if request.adapter]
+    bare = {c.id: c.tokens for c in engine.generate([Request(r.id, r.prompt, r.max_new_tokens) for r in with_adapter])}
+    full = {c.id: c.tokens for c in engine.generate(with_adapter)}
+    assert sum(bare[i] != full[i] for i in bare) > len(bare) // 2
+
+
+def test_a_hundred_adapters_leave_nothing_behind(engine: TransformersEngine, swaps: list[Request], told: dict[str, Any]) -> None:
+    own = {completion.id: completion for completion in engine.generate(swaps)}
+    theirs = {completion["id"]: completion["tokens"] for completion in told["swaps"]}
+    assert len({tuple(tokens) for tokens in theirs.values()}) > SWAPS // 2, "adapters that say the same would prove nothing"
+    for request in swaps:
+        assert same(engine, request, own[request.id], theirs[request.id]), request.id
+    by_id = {completion["id"]: completion["tokens"] for completion in told["main"]}
+    assert {c["id"]: c["tokens"] for c in told["again"]} == {c["id"]: by_id[c["id"]] for c in told["again"]}
+    assert len(told["again"]) == 6
+    growth = told["sizes"][-1] - told["sizes"][1]
+    assert growth < 24e6, f"{growth / 1e6:.0f} MB more after {SWAPS - 20} adapters"
+    assert told["held"] is None or told["held"] <= 8
+
+
+def test_completions_come_as_they_end(told: dict[str, Any]) -> None:
+    assert told["first_ended"] == ["short"]
+    assert told["unfinished_after_break"] == 0, "a caller that goes away leaves requests running"
+
+
+def test_the_end_of_the_time_keeps_what_has_ended(told: dict[str, Any]) -> None:
+    assert "short" in [completion["id"] for completion in told["until"]]
+    assert len(told["until"]) < 41
+    assert told["late"] < 1.0
+    assert told["unfinished_after_until"] == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "adapter_config.json"),
+        ("truncated", "adapter_model.safetensors cannot be read"),
+        ("no_json", "no readable adapter_config.json"),
+        ("dora", "uses DoRA"),
+        ("rank", "rank 12, the engine was started for up to 8"),
+        ("other_base", "it belongs to another model"),
+        ("head", "lm_head"),
+        ("pissa", "made with pissa"),
+    ],
+)
+def test_an_adapter_that_cannot_be_served_is_named_before_anything_runs(
+    broken: dict[str, Path], told: dict[str, Any], kind: str, message: str
+) -> None:
+    assert str(broken[kind]) in told["refusals"][kind]
+    assert message in told["refusals"][kind]
+
+
+def test_a_request_over_the_limit_is_refused_before_anything_runs(told: dict[str, Any]) -> None:
+    assert "request bad: 1020 prompt tokens and 10 to generate, the model takes 1 to 1024 in all" in told["over"]
+    assert "request bad: 0 prompt tokens" in told["empty"]
+
+
+def test_an_adapter_that_breaks_later_fails_its_own_requests_alone(told: dict[str, Any]) -> None:
+    ended = {completion["id"]: completion for completion in told["vanished"]}
+    assert sorted(ended) == ["gone0", "gone1", *(f"held{i}" for i in range(6))]
+    assert all(ended[f"held{i}"]["finished"] in ("stop", "length") for i in range(6))
+    assert all(ended[f"gone{i}"]["finished"] == "failed" and "vanishing" in ended[f"gone{i}"]["reason"] for i in range(2))
+
+
+def test_an_error_in_a_step_is_told_and_leaves_an_empty_engine(told: dict[str, Any]) -> None:
+    assert "illegal memory access" in told["step_error"]
+    assert told["unfinished_after_error"] == 0
+    assert "not one token" in told["stuck"]
+    by_id = {completion["id"]: completion["tokens"] for completion in told["main"]}
+    assert {c["id"]: c["tokens"] for c in told["last"]} == {c["id"]: by_id[c["id"]] for c in told["last"]}
+
+
+def test_drawn_answers_follow_their_seed(told: dict[str, Any]) -> None:
+    drawn = {completion["id"]: completion["tokens"] for completion in told["drawn"]}
+    assert all(drawn[f"{seed}-0"] == drawn[f"{seed}-1"] for seed in range(6))
+    assert len({tuple(tokens) for tokens in drawn.values()}) > 3
+
+
+def test_a_hopeless_answer_ends_early(told: dict[str, Any]) -> None:
+    (answer,) = told["hopeless"]
+    assert answer["finished"] in ("hopeless", "stop")
+    assert len(answer["tokens"]) < 40
+
+
+def test_both_engines_score_alike(engine: TransformersEngine, asked: list[Request], told: dict[str, Any]) -> None:
+    for request, theirs in zip(asked, told["scores"], strict=False):
+        question = score_question(request)
+        own = engine.score(question["prompt"], question["continuations"], request.adapter)
+        assert theirs == pytest.approx(own, abs=5e-3)
+
+
+def test_alphas_by_module_are_read_or_refused(engine: TransformersEngine, asked: list[Request], told: dict[str, Any]) -> None:
+    """A vllm that would leave them out must not answer."""
+    assert "does not read its alpha_pattern" in told["patterned_old"]
+    (answer,) = told["patterned"]
+    request = Request("patterned", asked[0].prompt, 12, Path(told["patterned_path"]))
+    (own,) = engine.generate([request])
+    assert same(engine, request, own, answer["tokens"])
+    assert "takes no no_such_argument" in told["unknown_argument"]
+
+
+def test_ranks_go_to_the_next_slot() -> None:
+    assert [rank_slot(rank) for rank in (1, 2, 8, 9, 64, 65, 512)] == [1, 8, 8, 16, 64, 128, 512]
+    with pytest.raises(ConfigError, match="up to 512"):
+        rank_slot(513)
+
+
+def test_memory_is_kept_for_what_runs_together() -> None:
+    gb = 2**30
+    t4 = choose_memory(int(14.2 * gb), int(3.1 * gb), 28 * 1024, 6144, None, 240, 8)
+    assert (t4.slots, t4.adapters) == (64, 8)
+    large = choose_memory(int(14.2 * gb), int(8.0 * gb), 144 * 1024, 6144, None, 240, 64)
+    assert (large.slots, large.adapters) == (7, 2)
+    assert "7 of 6144 tokens fit" in large.reason
+    assert choose_memory(gb, gb, 144 * 1024, 6144, None, 1, 8).slots == 2
