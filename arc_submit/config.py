@@ -162,8 +162,8 @@ class RunConfig:
 
 # The GPU presets take the hyperparameters with which others have won places (arc24 with Qwen2.5, NVARC with Qwen3-4B); they have not been
 # run here. Where memory does not suffice, fine-tuning lowers its demands task by task and says so.
-_T4X2 = {"devices": ("cuda:0", "cuda:1"), "slots": 32, "silence": 180.0}
-_L4X4 = {"devices": ("cuda:0", "cuda:1", "cuda:2", "cuda:3"), "slots": 64, "silence": 180.0}
+_T4X2 = {"devices": ("cuda:0", "cuda:1"), "engine": "vllm", "slots": 32, "silence": 180.0}
+_L4X4 = {"devices": ("cuda:0", "cuda:1", "cuda:2", "cuda:3"), "engine": "vllm", "slots": 64, "silence": 180.0}
 _ARC24 = {"lora_rank": 128, "lora_alpha": 64.0, "lora_rslora": True, "lora_targets": ("q_proj", "k_proj", "v_proj", "o_proj")}
 
 PRESETS: dict[str, dict[str, Any]] = {

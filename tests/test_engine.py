@@ -136,11 +136,11 @@ def test_continuations_are_scored_alike_in_any_company(engine: TransformersEngin
 def test_the_end_of_the_time_ends_it(engine: TransformersEngine) -> None:
     assert list(engine.generate(requests(5), until=0.0)) == []
     began: list[float] = []
-    asked = [Request("short", [5, 6], 2), *(Request(f"long{i}", [5] * 50, 1500) for i in range(8))]
+    asked = [Request("short", [5, 6], 2), *(Request(f"long{i}", [5] * 50, 1500) for i in range(1000))]
     until = time.monotonic() + 1.0
     ended = [c.id for c in engine.generate(asked, lambda: began.append(time.monotonic()), until)]
     assert "short" in ended
-    assert len(ended) < 9
+    assert len(ended) < len(asked)
     assert began[-1] - until < 1.0
 
 

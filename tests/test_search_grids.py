@@ -186,7 +186,7 @@ def test_an_answer_that_several_forests_give_is_the_cheaper_for_it():
     agreed = [a for a in answers if same_grid(a.grid, solution)]
     assert len(agreed) > len(answers) / 2
     # As simple as an answer can be: one forest alone would cost more.
-    assert rank(answers, 1)[0][0].cost == 20
+    assert 20 <= rank(answers, 1)[0][0].cost < 20.1
 
 
 def test_pieces_join_a_pattern_in_one_place_with_a_mask_in_another():
