@@ -80,11 +80,10 @@ def _blocks(task: Task) -> Reduction | None:
 
 @dataclass(frozen=True)
 class _Panels:
-    """Where the panels of a grid with separator lines begin and end, by row and by column, and the lines' colour."""
+    """Where the panels of a grid with separator lines begin and end, by row and by column."""
 
     rows: list[tuple[int, int]]
     columns: list[tuple[int, int]]
-    colour: int
 
 
 def _find_panels(grid: Grid) -> _Panels | None:
@@ -95,7 +94,7 @@ def _find_panels(grid: Grid) -> _Panels | None:
         if len(row_spans) * len(column_spans) >= 4 and len(row_spans) > 1 and len(column_spans) > 1 and len(rows) < grid.shape[0] // 2:
             sizes = {(b - a, d - c) for a, b in row_spans for c, d in column_spans}
             if len(sizes) == 1 and max(sizes.pop()) > 1:
-                return _Panels(row_spans, column_spans, colour)
+                return _Panels(row_spans, column_spans)
     return None
 
 

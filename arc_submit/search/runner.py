@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arc_submit.arc.datasets import Challenges, read_challenges, write_json
+from arc_submit.arc.grid import grid_id
 from arc_submit.arc.prediction import Prediction, append_predictions, read_predictions
 from arc_submit.arc.ranking import best_first
 from arc_submit.arc.submission import Submission
@@ -106,7 +107,6 @@ def run_search(
                 child = _start(waiting.pop(0), out, effort, memory_gb, work or search_into_file)
                 running[child.pid] = child
             for child in _ended(running, seconds_per_task):
-                del running[child.pid]
                 report = _report(child, out, effort)
                 reports[child.task.id] = report
                 write_json(out / "search" / f"{child.task.id}.json", asdict(report))
@@ -228,15 +228,17 @@ def confine(memory_gb: float) -> None:
 
 
 def _ended(running: dict[int, _Child], seconds: float) -> list[_Child]:
-    """The children that have ended; those beyond their time are killed first."""
+    """Take the children that have ended out of those running; those beyond their time are killed first."""
     ended = []
-    for pid, child in running.items():
+    for pid, child in list(running.items()):
         if time.monotonic() - child.started > seconds:
             child.late = True
             _kill(pid)
         got, status, usage = os.wait4(pid, os.WNOHANG if not child.late else 0)
         if got:
             child.status, child.cpu_seconds = status, usage.ru_utime + usage.ru_stime
+            # Its number may soon be another process's: nothing may signal it or wait for it again, whatever fails from here on.
+            del running[pid]
             ended.append(child)
     return ended
 
@@ -282,7 +284,7 @@ def _submit(submission: Submission, out: Path, task: Task) -> None:
 
 
 def _key(prediction: Prediction) -> tuple[int, bytes, float]:
-    grid = b"" if prediction.grid is None else bytes(prediction.grid.shape) + prediction.grid.tobytes()
+    grid = b"" if prediction.grid is None else grid_id(prediction.grid)
     return prediction.test, grid, round(prediction.logprob, 6)
 
 
@@ -298,11 +300,18 @@ def warm_up() -> None:
     from arc_submit.arc.grid import frozen
     from arc_submit.arc.task import Pair
     from arc_submit.search.programs import Effort
+    from arc_submit.search.solvers import completion, scan
     from arc_submit.search.task_search import search_task
 
     grid = np.array([[1, 2, 0], [0, 2, 0], [0, 0, 3]])
     pairs = tuple(Pair(frozen(np.rot90(grid, k)), frozen(np.rot90(grid, k)[::-1])) for k in range(3))
     search_task(Task("warm-up", pairs, (frozen(np.rot90(grid, 3)),)), Effort(work=300_000, size_work=100_000, pieces=100))
+    # What that task does not reach, with arrays of the kinds that other tasks bring.
+    shown = frozen(grid)
+    for plan in ("half turn about a centre", "periods of rows", "periods of columns"):
+        completion.complete(shown, shown == 3, plan, 0.0)
+    nodes = np.array([[[-1, 0, 0, 0, 0]]])
+    scan.draw(nodes, np.zeros(10, np.bool_), np.zeros((grid.size, 2), np.uint8, order="F"), shown)
 
 
 class _Bar:

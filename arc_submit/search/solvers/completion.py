@@ -50,7 +50,7 @@ _TURNS = {
 
 
 def solve(task: Task) -> list[Answer]:
-    """Answers from the first plans that reproduce every train pair."""
+    """Answers from every plan that reproduces all train pairs, the plainer plan at the lower cost."""
     answers: list[Answer] = []
     whole = all(pair.input.shape == pair.output.shape for pair in task.train)
     for colour in _hidden_colours(task, whole):

@@ -184,5 +184,4 @@ def _touching(scene: Scene) -> Array:
         both = (a >= 0) & (b >= 0) & (a != b)
         pairs[a[both], b[both]] = True
         pairs[b[both], a[both]] = True
-    scene.notes["touching"] = pairs
     return np.asarray(pairs.sum(axis=1))
