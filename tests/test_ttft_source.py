@@ -287,6 +287,15 @@ def test_out_of_memory_lowers_the_demands_and_says_so(
         worker.with_less_memory("t", TTFTSettings(gradient_checkpointing=True), 300)
 
 
+@pytest.mark.parametrize(("name", "value", "message"), [("base_adapter", "nowhere", "is missing"), ("ttft_max_seq_len", 10**6, "lower it")])
+def test_what_no_worker_could_take_is_refused_before_any_work(
+    tiny_model: Path, tmp_path: Path, files: tuple[Path, Path], name: str, value: object, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(make_config(**{**options(files, tiny_model, tmp_path / "out"), name: value}, budget=120.0))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_task_with_one_train_pair_fails_alone_before_it_costs_anything(tiny_model: Path, tmp_path: Path) -> None:
     challenges, solutions = make_challenges(2)
     del challenges["task000"]["train"][1:]  # type: ignore[index]
