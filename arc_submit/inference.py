@@ -48,7 +48,7 @@ class InferConfig:
         seed: of views and of the choice of train pairs.
         keep_background, grid_encoder, prompt, max_seq_len: as in a run.
         devices: a worker each, in turn.
-        workers: worker processes.
+        workers: worker processes; each device has one at least.
         threads: CPU threads of each.
         slots: answers written together.
         group: tasks in one job.
@@ -83,8 +83,13 @@ class InferConfig:
         for name in ("views", "workers", "threads", "group", "strikes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name} {getattr(self, name)}: at least 1 is needed")
+        # A job is written to a worker's pipe in one go: it must stay well below what a pipe holds.
+        if self.group > 256:
+            raise ConfigError(f"--group {self.group}: at most 256")
         if self.slots < 2:
             raise ConfigError(f"--slots {self.slots}: at least 2 are needed")
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"--seed {self.seed}: 0 to {2**31 - 1} is allowed")
         if self.engine not in ("auto", *ENGINES):
             raise ConfigError(f"--engine {self.engine}: choose from auto, {', '.join(ENGINES)}")
 
@@ -107,6 +112,7 @@ class InferResult:
 
     Attributes:
         made, held, malformed, tokens: predictions made, found there, without a grid; tokens generated.
+        done: tasks that have all of theirs.
         failed: reasons by task.
         unfinished: tasks for which the time did not suffice.
         refused: prompts that fit no limit.
@@ -118,6 +124,7 @@ class InferResult:
     held: int = 0
     malformed: int = 0
     tokens: int = 0
+    done: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     unfinished: list[str] = field(default_factory=list)
     refused: int = 0
@@ -132,6 +139,7 @@ class InferResult:
             "held": self.held,
             "malformed": self.malformed,
             "refused": self.refused,
+            "done": self.done,
             "failed": len(self.failed),
             "unfinished": len(self.unfinished),
             "tokens": self.tokens,
@@ -148,6 +156,8 @@ def infer(config: InferConfig) -> InferResult:
         ArcSubmitError: where it cannot work at all.
     """
     check_model_folder(config.model)
+    if config.adapters is not None and not config.adapters.is_dir():
+        raise ConfigError(f"--adapters {config.adapters}: no such folder; give the one that holds an adapter for each task")
     choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
     began = time.monotonic()
     challenges = read_challenges(config.challenges) if config.challenges else None
@@ -164,7 +174,7 @@ def infer(config: InferConfig) -> InferResult:
         stages = [_stage(name, config) for name in config.engines]
         jobs = [Job(tuple(tasks[i : i + config.group])) for i in range(0, len(tasks), config.group)]
         environment = {"OMP_NUM_THREADS": str(config.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        share = Share(min(config.workers, len(jobs)))
+        share = Share(min(max(config.workers, len(config.devices)), len(jobs)))
         result = _follow(run_stages(jobs, stages, share, deadline, config.out / "logs", environment, soft), config, directory, tasks)
         if challenges:
             submission = Submission(challenges, config.out / "submission.json")
@@ -272,6 +282,8 @@ def _count(result: InferResult, task: str, told: dict[str, Any]) -> None:
         result.failed[task] = told["failed"]
     elif told["unfinished"]:
         result.unfinished.append(task)
+    else:
+        result.done += 1
 
 
 def _line(task: str, told: dict[str, Any]) -> str:
@@ -288,13 +300,24 @@ def _line(task: str, told: dict[str, Any]) -> str:
 
 def _identity(config: InferConfig) -> dict[str, Any]:
     """What a directory begun by another command says of itself, else what this one is about."""
-    own = {"command": "infer", "model": config.model.name, "views": config.views, "seed": config.seed, "source": config.source}
+    own = {
+        "command": "infer",
+        "model": config.model.name,
+        "adapters": config.adapters.name if config.adapters else None,
+        "views": config.views,
+        "seed": config.seed,
+        "keep_background": config.keep_background,
+        "grid_encoder": config.grid_encoder,
+        "prompt": config.prompt,
+        "max_seq_len": config.max_seq_len,
+        "source": config.source,
+    }
     try:
         there: dict[str, Any] = json.loads((config.out / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return own
-    # A run's or a fine-tuning's own directory is gone on with; one of another inference is not.
-    return own if there.get("command") == "infer" else there
+    # A run's or a fine-tuning's own directory is gone on with, by the same model; one of another inference is not.
+    return own if there.get("command") == "infer" else there | ({"model": own["model"]} if "model" in there else {})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -313,7 +336,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--prompt", help="prompt version (default: as above)")
     add("--max-seq-len", type=int, help="tokens of a prompt with its answer (default: as above)")
     add("--devices", default="cpu", help="cpu, cuda:0, or several with commas between")
-    add("--workers", type=int, default=1, help="worker processes")
+    add("--workers", type=int, default=1, help="worker processes; each device has one at least")
     add("--threads", type=int, default=1, help="CPU threads of each worker")
     add("--slots", type=int, default=16, help="answers that a worker writes together")
     add("--group", type=int, default=8, help="tasks in one job")

@@ -35,7 +35,7 @@ from arc_submit.config import KAGGLE_INPUT, RunConfig
 from arc_submit.ensemble.combination import SCORED_SOURCES, combine, rank_all
 from arc_submit.errors import DataError
 from arc_submit.language.asked import choose_how
-from arc_submit.models.checks import check_model_folder
+from arc_submit.models.checks import check_adapter_folder, check_model_folder
 from arc_submit.report.losses import plot_losses, read_losses
 from arc_submit.report.summary import Report, make_report
 from arc_submit.runtime.budget import format_duration, seconds_left
@@ -96,15 +96,12 @@ def run(config: RunConfig) -> RunResult:
     began = time.monotonic()
     data = load_data(config)
     if {"frozen", "ttft"} & set(config.sources):
-        check_model_folder(config.model)
-        choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
+        _check_model(config)
     with open_run(config.out, _identity(config, data), config.new_budget) as directory:
         deadline = time.monotonic() + directory.started + config.budget - config.reserve - time.time()
         submission = Submission(data.challenges, config.submission, data.counts)
         _answer(directory, data, config, submission)
         _say_start(config, data, directory, deadline)
-        for task_id, reason in data.challenges.broken.items():
-            _say(f"set aside {task_id}: {reason}")
         split_tasks(data.challenges.only(data.chosen), config.out / "tasks")
         works = {source: _find_work(source, directory, data, config) for source in _with_warm_up(config)}
         for step in _work_in_lanes(works, directory, config, deadline):
@@ -162,8 +159,7 @@ def finetune(config: RunConfig) -> FinetuneRun:
     began = time.monotonic()
     config = replace(config, sources=("ttft",))
     data = load_data(config)
-    check_model_folder(config.model)
-    choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
+    _check_model(config)
     with open_run(config.out, _identity(config, data), config.new_budget) as directory:
         deadline = time.monotonic() + directory.started + config.budget - config.reserve - time.time()
         _say_start(config, data, directory, deadline)
@@ -320,8 +316,8 @@ def _lane(works: list[_Work], directory: RunDirectory, share: Share, deadline: f
                     if not result["failed"]:  # one that fits no prompt ends at once and says nothing about the others
                         pace.note(task_id, result["seconds"])
                 yield _Step(work, event)
-        except PoolError as error:
-            # One source that cannot work at all leaves the others, and the submission, as they are.
+        except (PoolError, OSError) as error:
+            # One source that cannot work at all (no memory for a process, no room for its log) leaves the others as they are.
             yield _Step(work, broken=str(error))
         yield _Step(work)
 
@@ -451,6 +447,18 @@ def _say_start(config: RunConfig, data: Data, directory: RunDirectory, deadline:
         f"{'going on with' if directory.resumed else 'run'} {directory.path}: {len(data.chosen)} of {len(data.counts)} tasks"
         f" ({outputs} outputs) of {data.name}; sources {', '.join(config.sources)}; {format_duration(seconds_left(deadline))} left"
     )
+    for task_id, reason in data.challenges.broken.items():
+        _say(f"set aside {task_id}: {reason}")
+
+
+def _check_model(config: RunConfig) -> None:
+    """Refuse, before any work, a model and an adapter that no worker could take."""
+    check_model_folder(config.model)
+    choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
+    if "ttft" in config.sources:
+        choose_how(config.model, config.grid_encoder, config.prompt, config.ttft_max_seq_len or config.max_seq_len)
+        if config.base_adapter is not None:
+            check_adapter_folder(config.base_adapter)
 
 
 def _identity(config: RunConfig, data: Data) -> dict[str, Any]:

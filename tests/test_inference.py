@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import make_challenges
 
 from arc_submit.arc.prediction import read_predictions
 from arc_submit.cli import main
@@ -41,6 +43,48 @@ def test_it_predicts_scores_and_goes_on(
         infer(InferConfig(out, model=tiny_model, views=3))
 
 
+def test_one_task_that_fails_is_no_failure_of_all(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    challenges, _ = make_challenges(2)
+    large = [[(row + column) % 10 for column in range(30)] for row in range(30)]
+    challenges["task001"] = {"train": [{"input": large, "output": large}] * 2, "test": [{"input": large}]}
+    (tmp_path / "c.json").write_text(json.dumps(challenges))
+    told = figures(capsys, tmp_path / "run", tiny_model, "--challenges", tmp_path / "c.json")
+    assert (told["done"], told["failed"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"prompt": "output-from-examples-v1"}, {"adapters": "others"}, {"keep_background": True}, {"max_seq_len": 500}]
+)
+def test_predictions_of_different_kinds_are_not_mixed(
+    tiny_model: Path, files: tuple[Path, Path], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(ConfigError, match="holds no tasks"):
+        infer(InferConfig(out, model=tiny_model))
+    if "adapters" in changes:
+        changes = {"adapters": tmp_path / "others"}
+        changes["adapters"].mkdir()
+    with pytest.raises(ConfigError, match="holds another run"):
+        infer(InferConfig(out, challenges=files[0], model=tiny_model, **changes))
+
+
+def test_the_directory_of_a_run_is_gone_on_with_by_its_own_model(tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "config.json").write_text(json.dumps({"model": "another", "views": 5}))
+    with pytest.raises(ConfigError, match="model was 'another'"):
+        infer(InferConfig(out, model=tiny_model))
+    (out / "config.json").write_text(json.dumps({"model": tiny_model.name, "views": 5}))
+    with pytest.raises(ConfigError, match="holds no tasks"):
+        infer(InferConfig(out, model=tiny_model))
+
+
+def test_a_folder_of_adapters_that_is_not_there_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such folder; give the one"):
+        infer(InferConfig(tmp_path / "run", model=tiny_model, adapters=tmp_path / "nowhere"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_tasks_it_says_what_to_give(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no tasks; give --challenges"):
         infer(InferConfig(tmp_path / "nothing", model=tiny_model))
@@ -52,6 +96,8 @@ def test_without_tasks_it_says_what_to_give(tiny_model: Path, tmp_path: Path) ->
         ({"engine": "llama"}, "--engine llama"),
         ({"views": 0}, "--views 0"),
         ({"slots": 1}, "--slots 1"),
+        ({"group": 300}, "--group 300"),
+        ({"seed": -1}, "--seed -1"),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:

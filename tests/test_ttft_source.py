@@ -287,6 +287,39 @@ def test_out_of_memory_lowers_the_demands_and_says_so(
         worker.with_less_memory("t", TTFTSettings(gradient_checkpointing=True), 300)
 
 
+def test_a_warm_up_out_of_memory_lowers_its_demands_too(
+    tiny_model: Path, tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its adapter no task could be fine-tuned at all."""
+    from arc_submit.arc.datasets import split_tasks
+    from arc_submit.sources import make_source
+
+    split_tasks(read_challenges(files[0]), tmp_path / "tasks")
+    real = worker.warm_up
+
+    def scarce(adapter: Any, writer: Any, tasks: Any, ttft: TTFTSettings, *more: Any) -> FinetuneResult:
+        if not ttft.gradient_checkpointing:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(adapter, writer, tasks, ttft, *more)
+
+    monkeypatch.setattr(worker, "warm_up", scarce)
+    config = make_config(model=tiny_model, out=tmp_path, warm_up_steps=1, lora_rank=2)
+    do = worker.open_warm_up(make_source("warmup", tmp_path, config).settings(0), lambda: None)
+    (result,) = do({"tasks": ["all tasks"]})["tasks"].values()
+    assert (result["failed"], result["steps"]) == ("", 1)
+    assert "gradient checkpointing" in result["notes"][0]
+    assert (tmp_path / "warmup" / "adapter" / "adapter_config.json").exists()
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [("base_adapter", "nowhere", "is missing"), ("ttft_max_seq_len", 10**6, "lower it")])
+def test_what_no_worker_could_take_is_refused_before_any_work(
+    tiny_model: Path, tmp_path: Path, files: tuple[Path, Path], name: str, value: object, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(make_config(**{**options(files, tiny_model, tmp_path / "out"), name: value}, budget=120.0))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_task_with_one_train_pair_fails_alone_before_it_costs_anything(tiny_model: Path, tmp_path: Path) -> None:
     challenges, solutions = make_challenges(2)
     del challenges["task000"]["train"][1:]  # type: ignore[index]

@@ -20,3 +20,14 @@ def check_model_folder(folder: Path) -> None:
             raise ConfigError(f"model {folder}: {name} is missing; save the model again with save_pretrained")
     if not list(folder.glob("*.safetensors")):
         raise ConfigError(f"model {folder}: no .safetensors file; convert the weights, pickled ones are not read")
+
+
+def check_adapter_folder(folder: Path) -> None:
+    """Refuse at once a folder that holds no adapter.
+
+    Raises:
+        ConfigError: naming the file that is missing.
+    """
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / name).is_file():
+            raise ConfigError(f"adapter {folder}: {name} is missing; give a folder in PEFT format")

@@ -76,8 +76,12 @@ def open_warm_up(settings_json: dict[str, Any], beat: Callable[[], None]) -> Cal
     def do(job: dict[str, Any]) -> dict[str, Any]:
         started = time.monotonic()
         tasks = [read_task(path) for path in sorted((run / "tasks").glob("*.json"))]
-        note = _note_losses(folder.parent / "losses.jsonl", beat)
-        result = warm_up(adapter, writer, tasks, settings.ttft, max_seq_len, settings.predict.seed, note)
+
+        def train(ttft: TTFTSettings, max_seq_len: int) -> FinetuneResult:
+            note = _note_losses(folder.parent / "losses.jsonl", beat)
+            return warm_up(adapter, writer, tasks, ttft, max_seq_len, settings.predict.seed, note)
+
+        result = _within_memory(train, "warmup", settings.ttft, max_seq_len, beat)
         save_adapter(adapter, folder)
         done = {"made": 0, "held": 0, "refused": [], "failed": "", "seconds": round(time.monotonic() - started, 3), **_trained(result)}
         return {"tasks": dict.fromkeys(job["tasks"], done)}
@@ -178,22 +182,33 @@ def finetune_and_save(
         DoesNotFitError: where the task gives no sample.
         FinetuneError: where the loss is no number, or memory does not suffice for the shortest samples worth learning from.
     """
+
+    def train(ttft: TTFTSettings, max_seq_len: int) -> FinetuneResult:
+        return finetune_task(adapter, writer, task, ttft, max_seq_len, seed, _note_losses(losses, beat))
+
+    result = _within_memory(train, task.id, ttft, max_seq_len, beat)
+    save_adapter(adapter, folder)
+    return result
+
+
+def _within_memory(
+    train: Callable[[TTFTSettings, int], FinetuneResult], task_id: str, ttft: TTFTSettings, max_seq_len: int, beat: Callable[[], None]
+) -> FinetuneResult:
+    """What `train` gives, tried with ever lower demands where memory does not suffice; the result's notes say so."""
     notes: list[str] = []
     while True:
         try:
-            result = finetune_task(adapter, writer, task, ttft, max_seq_len, seed, _note_losses(losses, beat))
-            break
+            result = train(ttft, max_seq_len)
+            return replace(result, notes=[*notes, *result.notes])
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         # Out of the handler: the exception holds the tensors of the failed step.
-        ttft, max_seq_len, line = with_less_memory(task.id, ttft, max_seq_len)
+        ttft, max_seq_len, line = with_less_memory(task_id, ttft, max_seq_len)
         notes.append(line)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         beat()
-    save_adapter(adapter, folder)
-    return replace(result, notes=[*notes, *result.notes])
 
 
 def _note_losses(path: Path, beat: Callable[[], None]) -> Callable[[int, float], None]:
