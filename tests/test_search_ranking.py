@@ -62,9 +62,9 @@ def test_each_piece_of_evidence_moves_a_grid_up(better, worse):
 def test_a_new_answer_never_lowers_a_score_and_the_same_rule_counts_once():
     rng = random.Random(0)
     answers, before = [], {}
-    for k in range(60):
+    for k in range(200):
         made = rule(rng.choice(GRIDS), f"p{k % 12}", rng.choice(("programs", "cells", "new")), rng.random(), 100 * rng.random())
-        answers.append(replace(made, layers=rng.randint(1, 4)))
+        answers.append(replace(made, layers=rng.randint(1, 4), support=5 * rng.random(), predicted=rng.choice((None, 0.0, 0.5, 1.0))))
         after = {ranked.grid.tobytes(): ranked.score for ranked in rank(answers, TASK)[0]}
         assert all(after[grid] >= score for grid, score in before.items())
         before = after

@@ -64,16 +64,22 @@ class Ranked:
 
 def rank(answers: Iterable[Answer], task: Task, keep: int = 10) -> list[list[Ranked]]:
     """For each test input its `keep` best grids, best first."""
-    rules: dict[tuple[int, bytes], dict[tuple[str, str], Answer]] = {}
-    for answer in answers:
-        same = rules.setdefault((answer.test, grid_id(answer.grid)), {})
-        key = (answer.solver, answer.program)
-        if key not in same or answer.score > same[key].score:
-            same[key] = answer
+    rules = rules_by_grid(answers)
     found: list[list[Ranked]] = [[] for _ in task.tests]
     for (test, _), same in rules.items():
         found[test].append(_ranked(task, list(same.values())))
     return [best_first(row, lambda r: r.score, lambda r: r.grid)[:keep] for row in found]
+
+
+def rules_by_grid(answers: Iterable[Answer]) -> dict[tuple[int, bytes], dict[tuple[str, str], Answer]]:
+    """For each test input and grid its rules by solver and program; of a rule given twice the one that counts for more."""
+    rules: dict[tuple[int, bytes], dict[tuple[str, str], Answer]] = {}
+    for answer in answers:
+        same = rules.setdefault((answer.test, grid_id(answer.grid)), {})
+        key = (answer.solver, answer.program)
+        if key not in same or _weighed(rule_features(answer)) > _weighed(rule_features(same[key])):
+            same[key] = answer
+    return rules
 
 
 def _ranked(task: Task, rules: list[Answer]) -> Ranked:
