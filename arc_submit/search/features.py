@@ -363,7 +363,7 @@ def find_panels(grid: Grid) -> tuple[list[tuple[int, int]], list[tuple[int, int]
         lines_i, lines_j = np.flatnonzero(mask.all(axis=1)), np.flatnonzero(mask.all(axis=0))
         if 2 * len(lines_i) >= grid.shape[0] or 2 * len(lines_j) >= grid.shape[1]:
             continue
-        spans_i, spans_j = _spans(lines_i, grid.shape[0]), _spans(lines_j, grid.shape[1])
+        spans_i, spans_j = spans(lines_i, grid.shape[0]), spans(lines_j, grid.shape[1])
         equal = len({b - a for a, b in spans_i}) == 1 and len({b - a for a, b in spans_j}) == 1
         panels = len(spans_i) * len(spans_j)
         # Painted lines are drawn on purpose; transparent ones may only happen to be free.
@@ -372,7 +372,8 @@ def find_panels(grid: Grid) -> tuple[list[tuple[int, int]], list[tuple[int, int]
     return best
 
 
-def _spans(lines: Array, length: int) -> list[tuple[int, int]]:
+def spans(lines: Array, length: int) -> list[tuple[int, int]]:
+    """The runs (first, behind) of rows or columns between lines."""
     edges = [-1, *(int(k) for k in lines), length]
     return [(a + 1, b) for a, b in itertools.pairwise(edges) if b - a > 1]
 

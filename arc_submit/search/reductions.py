@@ -6,7 +6,6 @@ their side are transposed. Knows nothing about solvers: any of them may be asked
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from arc_submit.arc.grid import MAX_SIDE, Grid, frozen
 from arc_submit.arc.task import Pair, Task
-from arc_submit.search.store import Array
+from arc_submit.search.features import spans
 
 
 @dataclass(frozen=True)
@@ -90,17 +89,12 @@ def _find_panels(grid: Grid) -> _Panels | None:
     for colour in range(10):
         mask = grid == colour
         rows, columns = np.flatnonzero(mask.all(axis=1)), np.flatnonzero(mask.all(axis=0))
-        row_spans, column_spans = _spans(rows, grid.shape[0]), _spans(columns, grid.shape[1])
+        row_spans, column_spans = spans(rows, grid.shape[0]), spans(columns, grid.shape[1])
         if len(row_spans) * len(column_spans) >= 4 and len(row_spans) > 1 and len(column_spans) > 1 and len(rows) < grid.shape[0] // 2:
             sizes = {(b - a, d - c) for a, b in row_spans for c, d in column_spans}
             if len(sizes) == 1 and max(sizes.pop()) > 1:
                 return _Panels(row_spans, column_spans)
     return None
-
-
-def _spans(lines: Array, length: int) -> list[tuple[int, int]]:
-    edges = [-1, *(int(k) for k in lines), length]
-    return [(a + 1, b) for a, b in itertools.pairwise(edges) if b - a > 1]
 
 
 def _plain(grid: Grid, panels: _Panels) -> Grid | None:
