@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from arc_submit.errors import ConfigError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."  # what PEFT writes before a module's name
 # Initialisations that subtract themselves from the base: their low-rank part alone means nothing on another base.
 _ALTER_THE_BASE = ("pissa", "olora", "corda", "loftq")
 
@@ -55,7 +55,7 @@ def check_adapter(folder: Path, model: torch.nn.Module) -> dict[str, float]:
     try:
         with safe_open(folder / WEIGHTS, "pt") as file:
             for key in file.keys():  # noqa: SIM118 - it is no dict and cannot be iterated over
-                found = re.fullmatch(re.escape(_PREFIX) + r"(.+)\.lora_(A\.weight|B\.weight|magnitude_vector)", key)
+                found = re.fullmatch(re.escape(PREFIX) + r"(.+)\.lora_(A\.weight|B\.weight|magnitude_vector)", key)
                 if not found:
                     raise ConfigError(f"adapter {folder}: {key} is no part of a LoRA; merge it into the base and give that as --model")
                 names.setdefault(found[1], {})[found[2][0]] = tuple(file.get_slice(key).get_shape())
@@ -92,9 +92,9 @@ def read_adapter(folder: Path, model: Any) -> dict[str, LowRank]:
         for name, scale in scales.items():
             like = layers[name].weight
             dtype = like.dtype if like.is_floating_point() else model.dtype  # a base in 4 bits holds packed integers
-            down, up = (file.get_tensor(f"{_PREFIX}{name}.lora_{part}.weight").to(like.device, dtype) for part in "AB")
+            down, up = (file.get_tensor(f"{PREFIX}{name}.lora_{part}.weight").to(like.device, dtype) for part in "AB")
             stretch = None
-            if (magnitude := f"{_PREFIX}{name}.lora_magnitude_vector") in heads:
+            if (magnitude := f"{PREFIX}{name}.lora_magnitude_vector") in heads:
                 if not like.is_floating_point():
                     raise ConfigError(f"adapter {folder}: DoRA needs the weights themselves, not a base in 4 bits; leave one of them out")
                 lengths = (like.float() + scale * (up.float() @ down.float())).norm(dim=1)

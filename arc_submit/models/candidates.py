@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 
 from arc_submit.errors import ConfigError
-from arc_submit.models.engine import Completion, Request, check_requests
+from arc_submit.models.engine import Completion, Request
 from arc_submit.models.transformers_engine import SlotLayer, TransformersEngine
 
 
@@ -71,14 +71,8 @@ def search_completions(
         ConfigError: where a request is over the model's limit or its adapter cannot be served; nothing has been searched then.
     """
     limits = limits or SearchLimits()
-    check_requests(requests, engine.limit)
-    groups: dict[object, list[Request]] = {}
-    for request in requests:
-        groups.setdefault(request.adapter, []).append(request)
-        if request.adapter is not None:
-            engine.check_adapter(request.adapter)
-    for group in groups.values():
-        with engine.adapted(group[0].adapter):
+    for folder, group in engine.by_adapter(requests).items():
+        with engine.adapted(folder):
             yield from _search_group(engine, group, limits, on_step)
 
 

@@ -26,10 +26,9 @@ import torch
 from torch import nn
 
 from arc_submit.errors import ConfigError, DataError
+from arc_submit.models.adapters import CONFIG, PREFIX, WEIGHTS
 from arc_submit.models.settings import LoraSettings
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_PREFIX = "base_model.model."  # what PEFT writes before a module's name
 _VLLM_LARGEST_RANK = 512
 
 
@@ -358,10 +357,10 @@ def save_adapter(adapter: Adapter, folder: Path, task: int = 0, dtype: torch.dty
         down, up = layer.down.detach()[task], layer.up.detach()[task]
         if layer.start is not None:
             down, up = torch.cat([down, layer.start[0]]), torch.cat([up, -layer.start[1]], dim=1)
-        tensors[f"{_PREFIX}{name}.lora_A.weight"] = down
-        tensors[f"{_PREFIX}{name}.lora_B.weight"] = up
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = down
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = up
         if layer.length is not None:
-            tensors[f"{_PREFIX}{name}.lora_magnitude_vector"] = layer.length.detach()[task]
+            tensors[f"{PREFIX}{name}.lora_magnitude_vector"] = layer.length.detach()[task]
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary, replaced = (folder.parent / f".{folder.name}.{word}.{os.getpid()}" for word in ("new", "old"))
     for leftover in (temporary, replaced):
@@ -418,7 +417,7 @@ def read_adapter(folder: Path) -> tuple[LoraSettings, dict[str, torch.Tensor]]:
         raise DataError(
             f"adapter {folder}: init_lora_weights {config['init_lora_weights']} alters its base; save it converted to plain LoRA"
         )
-    names = tuple(sorted({name.removeprefix(_PREFIX).split(".lora_")[0].rpartition(".")[2] for name in tensors}))
+    names = tuple(sorted({name.removeprefix(PREFIX).split(".lora_")[0].rpartition(".")[2] for name in tensors}))
     try:
         settings = LoraSettings(
             int(config["r"]), float(config["lora_alpha"]), names, bool(config.get("use_rslora")), bool(config.get("use_dora"))
@@ -442,7 +441,7 @@ def load_adapter(adapter: Adapter, folder: Path, task: int = 0) -> None:
         raise DataError(
             f"adapter {folder}: rank {settings.rank}, alpha {settings.alpha} do not fit layers of rank {mine.rank}; attach it instead"
         )
-    names = {name.removeprefix(_PREFIX).split(".lora_")[0] for name in tensors}
+    names = {name.removeprefix(PREFIX).split(".lora_")[0] for name in tensors}
     if names != set(adapter.layers):
         raise DataError(f"adapter {folder}: adapts {len(names)} layers, not the {len(adapter.layers)} of this model; attach it instead")
     for name, layer in adapter.layers.items():
@@ -457,14 +456,14 @@ def _find_targets(model: Any, settings: LoraSettings, tensors: dict[str, torch.T
         if missing:
             raise ConfigError(f"LoRA target {', '.join(sorted(missing))}: no linear layer of this model is called so")
         return chosen
-    names = list(dict.fromkeys(name.removeprefix(_PREFIX).split(".lora_")[0] for name in tensors))
+    names = list(dict.fromkeys(name.removeprefix(PREFIX).split(".lora_")[0] for name in tensors))
     chosen = {name: linears[name] for name in linears if name in names}
     for name in names:
         if name not in chosen:
             raise DataError(f"adapter {base_adapter}: this model has no linear layer {name}; give the base that it was trained on")
         _, *shapes = (0, *_shapes(chosen[name], settings))
         for word, shape in zip(("lora_A.weight", "lora_B.weight", "lora_magnitude_vector"), shapes, strict=False):
-            tensor = tensors.get(f"{_PREFIX}{name}.{word}")
+            tensor = tensors.get(f"{PREFIX}{name}.{word}")
             if tensor is None or tuple(tensor.shape) != shape:
                 found = "nothing" if tensor is None else tuple(tensor.shape)
                 raise DataError(f"adapter {base_adapter}: {name}.{word} is {found}, not {shape}; give the base that it was trained on")
@@ -530,7 +529,7 @@ def _decompose(linear: nn.Linear, settings: LoraSettings) -> tuple[torch.Tensor,
 
 @torch.no_grad()
 def _fill(layer: LoraLinear, task: int, tensors: dict[str, torch.Tensor], name: str) -> None:
-    layer.down[task] = tensors[f"{_PREFIX}{name}.lora_A.weight"].to(layer.down)
-    layer.up[task] = tensors[f"{_PREFIX}{name}.lora_B.weight"].to(layer.up)
+    layer.down[task] = tensors[f"{PREFIX}{name}.lora_A.weight"].to(layer.down)
+    layer.up[task] = tensors[f"{PREFIX}{name}.lora_B.weight"].to(layer.up)
     if layer.length is not None:
-        layer.length[task] = tensors[f"{_PREFIX}{name}.lora_magnitude_vector"].to(layer.length)
+        layer.length[task] = tensors[f"{PREFIX}{name}.lora_magnitude_vector"].to(layer.length)

@@ -142,6 +142,16 @@ class TransformersEngine:
         Raises:
             ConfigError: where a request is over the model's limit or its adapter cannot be served; nothing has been generated then.
         """
+        for folder, group in self.by_adapter(requests).items():
+            with self.adapted(folder):
+                yield from self._generate(group, on_step, until)
+
+    def by_adapter(self, requests: Sequence[Request]) -> dict[Path | None, list[Request]]:
+        """Requests by their adapter, those without one first.
+
+        Raises:
+            ConfigError: where a request is over the model's limit or its adapter cannot be served.
+        """
         check_requests(requests, self.limit)
         groups: dict[Path | None, list[Request]] = {}
         for request in sorted(requests, key=lambda r: r.adapter is not None):
@@ -149,9 +159,7 @@ class TransformersEngine:
         for folder in groups:
             if folder is not None:
                 check_adapter(folder, self.model)
-        for folder, group in groups.items():
-            with self.adapted(folder):
-                yield from self._generate(group, on_step, until)
+        return groups
 
     def check_adapter(self, folder: Path) -> None:
         """Refuse an adapter that cannot be served.

@@ -1,7 +1,7 @@
 """Which tasks are trained in one batch, each sample with its own task's adapter.
 
 A small model at batch size 1 leaves most of a device idle: the time goes into starting kernels, not into products. With several tasks in a
-batch (`finetune_tasks`) the base's part of every layer is one product over all rows and the adapters' part one batched product. Each
+batch (`ttft.finetune_tasks`) the base's part of every layer is one product over all rows and the adapters' part one batched product. Each
 task's samples, learning rate, clipping and optimizer state are what they would be alone, so its adapter is the same within float
 tolerance (tests/test_ttft.py). Rows are padded to the longest, so tasks of like length belong together. Knows nothing about workers.
 """
@@ -11,10 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-
-from arc_submit.training.ttft import finetune_tasks
-
-__all__ = ["choose_group", "finetune_tasks", "plan_groups"]
 
 _CPU_TOKENS = 512
 _GPU_PRODUCTS = 30_000_000_000  # tokens times weights: some milliseconds of products, as long as it takes to start a step's kernels

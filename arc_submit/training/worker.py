@@ -27,9 +27,10 @@ from arc_submit.language.encoders import make_encoder
 from arc_submit.language.fitting import DoesNotFitError
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
+from arc_submit.models.adapters import CONFIG
 from arc_submit.models.frozen import plan_requests, predict_tasks
 from arc_submit.models.loading import choose_device, load_model, load_model_in_4_bits, load_tokenizer
-from arc_submit.models.lora import CONFIG, Adapter, attach, save_adapter
+from arc_submit.models.lora import Adapter, attach, save_adapter
 from arc_submit.models.precision import choose_training_precision, repair_attention
 from arc_submit.models.transformers_engine import ATTENTION, TransformersEngine
 from arc_submit.training.settings import WARMED, FinetuneSettings, TTFTSettings
