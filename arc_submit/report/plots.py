@@ -17,7 +17,7 @@ from arc_submit.arc.grid import COLOURS, Grid, same_grid
 from arc_submit.arc.metrics import score_predictions
 from arc_submit.arc.prediction import Prediction
 from arc_submit.arc.task import Solutions, Task
-from arc_submit.ensemble.combination import SCORED_SOURCES
+from arc_submit.ensemble.evidence import SCORED_SOURCES
 from arc_submit.ensemble.voting import vote_all
 
 # The colours the ARC-AGI site shows the ten values in.
