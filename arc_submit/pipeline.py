@@ -428,9 +428,8 @@ def _report(
     try:
         events = directory.events()
         losses = read_losses(directory.path)
-        return make_report(
-            config.out / "report", chosen, predictions, submission.attempts, data.solutions, events, config.pictures, until, losses
-        )
+        report, told = config.out / "report", (data.solutions, events, config.pictures, until, losses, config.ensemble)
+        return make_report(report, chosen, predictions, submission.attempts, *told)
     except Exception as error:  # noqa: BLE001 - see above
         directory.event("report_failed", reason=f"{type(error).__name__}: {error}")
         return Report(f"no report ({type(error).__name__}: {error}); the submission is complete without it", {}, [])

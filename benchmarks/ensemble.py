@@ -5,10 +5,10 @@
     python benchmarks/ensemble.py simulate /tmp/training.jsonl --json
     python benchmarks/ensemble.py real /tmp/evaluation.jsonl --split evaluation --lines runs/effect/lines.jsonl
 
-`fit` prints the score of "none of these" that makes the search's probabilities most likely, how well they hold, and, with the solvers cut in two
-sources that know nothing of each other, the odds at which they meet on wrong grids and how much better one goes where the other is
-sure. `simulate` puts a model beside the real search: votes drawn so that it solves a given share, better where the search solves too, to
-see each way with weak and strong models. `real` takes predictions of fine-tuned models that benchmarks/ttft_effect.py kept.
+`fit` prints the score of "none of these" that makes the search's probabilities most likely, how well they hold, and, with the solvers cut
+in two sources that know nothing of each other, the odds at which they meet on wrong grids and how much better one goes where the other
+is sure. `simulate` puts a model beside the real search: votes drawn so that it solves about a given share, more where the search solves
+too, to see each way with weak and strong models. `real` takes predictions of fine-tuned models that benchmarks/ttft_effect.py kept.
 Of a split only totals are printed.
 """
 
