@@ -160,10 +160,9 @@ def halves(path: Path, truth: Mapping[Output, Grid]) -> dict[str, Any]:
             certain = bool(weights) and max(weights.values()) / (1 + sum(weights.values())) >= 0.8
             hits[certain].append(sources[tried][output].right == 0)
         rows.append((float(np.mean(hits[True])), float(np.mean(hits[False]))))
-        print(
-            f"half {tried + 1}: first answer right in {100 * rows[-1][0]:.0f} % where the other is sure, {100 * rows[-1][1]:.0f} % elsewhere"
-        )
-    return {"meeting": {str(k): v for k, v in met.items()}, "ease": [b / a for a, b in rows]}
+        where, elsewhere = rows[-1]
+        print(f"half {tried + 1}: first answer right in {100 * where:.0f} % where the other is sure, {100 * elsewhere:.0f} % elsewhere")
+    return {"meeting": {str(k): v for k, v in met.items()}, "ease": [elsewhere / where for where, elsewhere in rows]}
 
 
 def simulate(args: argparse.Namespace) -> dict[str, Any]:

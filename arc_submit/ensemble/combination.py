@@ -118,7 +118,7 @@ def rank(predictions: Sequence[Prediction]) -> list[Candidate]:
     if not predictions or predictions[0].source not in SCORED_SOURCES:
         return vote(predictions)
     ranked = best_first(predictions, lambda p: p.logprob, lambda p: p.grid)
-    return [Candidate(p.grid, 1, p.logprob) for p in ranked if p.grid is not None]
+    return [Candidate(p.grid, 1, round(p.logprob, 6)) for p in ranked if p.grid is not None]
 
 
 def rank_all(predictions: Iterable[Prediction]) -> dict[str, dict[Output, list[Candidate]]]:

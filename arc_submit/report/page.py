@@ -161,7 +161,8 @@ def _table(table: Table, titled: bool = True) -> str:
     def cell(name: str, value: str, tag: str) -> str:
         return f"<{tag}{' class=text' if name in table.texts else ''}>{escape(value)}</{tag}>"
 
-    head = "".join(cell(name, name, "th") for name in table.header).replace("_", "_<wbr>")  # a long name may go on in the next line
+    names = {name: name.replace("_", "_\u200b") if len(name) > 8 else name for name in table.header}  # a long one may take two lines
+    head = "".join(cell(name, names[name], "th") for name in table.header)
     rows = "".join(
         f"<tr{' class=used' if number in table.used else ''}>"
         + "".join(cell(name, value, "td") for name, value in zip(table.header, row, strict=True))
