@@ -119,8 +119,6 @@ def ask(run: Path, tasks: Mapping[str, Task], decision: Decision, way: str, sett
     from arc_submit.language.prompts import prompt_version
     from arc_submit.language.tokens import PromptWriter
     from arc_submit.models.checks import check_model_folder
-    from arc_submit.models.loading import choose_device
-    from arc_submit.models.transformers_engine import load_transformers_engine
 
     check_model_folder(settings.model)
     how = choose_how(settings.model, None, None, None)
@@ -129,6 +127,9 @@ def ask(run: Path, tasks: Mapping[str, Task], decision: Decision, way: str, sett
     prompt = prompt_version(name)
     if prompt.kind != ("output" if question == "product" else question):
         raise ConfigError(f"--prompt {name} asks another question than --way {way}")
+    from arc_submit.models.loading import choose_device  # with torch: only now, when nothing speaks against it
+    from arc_submit.models.transformers_engine import load_transformers_engine
+
     engine, tokenizer, _ = load_transformers_engine(settings.model, choose_device(settings.device))
     writer = PromptWriter(tokenizer, make_encoder(how.grid_encoder), prompt)
     asked = 0
