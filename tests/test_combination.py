@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from arc_submit.arc.grid import Grid, grid_id, make_grid, same_grid
 from arc_submit.arc.prediction import Output, Prediction
+from arc_submit.config import make_config
 from arc_submit.ensemble.combination import (
     JUDGED_WAYS,
     WAYS,
@@ -121,6 +124,23 @@ def test_models_of_one_base_confirm_each_other_less_than_a_search_does() -> None
     assert combined_odds({"search": 0.7}) == pytest.approx(0.7)
 
 
+def test_answers_scored_under_many_views_weigh_what_the_model_makes_of_them() -> None:
+    """Each grid once: the mean log-probability over views ranks them, and is how probable the model thinks them."""
+    scored = [
+        replace(prediction("ttft", grid, math.log(p)), logprobs={"v": math.log(p), "w": math.log(p)}) for grid, p in ((A, 0.2), (B, 0.7))
+    ]
+    ranked = rank(scored)
+    assert [int(c.grid[0, 0]) for c in ranked] == [1, 0]
+    assert [c.probability for c in ranked] == [pytest.approx(0.7), pytest.approx(0.2)]
+    assert vote_odds(ranked, 0.5) == [pytest.approx(0.35 / 0.55), pytest.approx(0.1 / 0.55)]
+    choice = made(scored, trusts=KNOWN).choices["t", 0][0]
+    assert choice.backing == ("ttft 1 of 2 (0.28)",)
+    mixed = rank([*scored, prediction("ttft", A, -9.0)])
+    assert vote_odds(mixed, 0.5) == vote_odds(rank([prediction("ttft", g, -1.0) for g in (A, A, B)]), 0.5), (
+        "votes where not all were scored"
+    )
+
+
 def test_probabilities_are_those_of_the_source_where_there_is_one() -> None:
     one = made([prediction("search", A, NONE_SCORE)]).choices["t", 0]
     assert one[0].probability == pytest.approx(0.5), "as probable as that none is right"
@@ -219,6 +239,17 @@ def test_a_models_word_ranks_what_it_was_asked_about() -> None:
 def test_settings_that_cannot_be_are_refused(spoil: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Settings(**spoil)
+
+
+def test_a_run_is_told_the_same(tmp_path: Path) -> None:
+    config = make_config(out=tmp_path, way="voting", weights={"search": 2.0}, sources=("ttft", "search"))
+    assert config.ensemble == Settings("voting", ("ttft", "search"), {"search": 2.0})
+    for spoil, message in (
+        ({"way": "selection"}, "--way selection: choose from"),
+        ({"weights": {"frozen": 1.0}, "sources": ("search",)}, "--weights frozen=1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make_config(out=tmp_path, **spoil)
 
 
 def test_weights_are_read_as_they_are_written() -> None:

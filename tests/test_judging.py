@@ -73,6 +73,7 @@ def test_pairwise_answers_become_a_ranking() -> None:
     assert order(judged_scores(said, "select")["t", 0]) == [grid_id(g) for g in (b, a, c)]
     assert judged_scores(said, "select") == judged_scores(said[::-1], "select")
     assert judged_scores(said, "verify") == {}
+    assert order(judged_scores([judgement([a, b], -2.0)], "select")["t", 0]) == [grid_id(b), grid_id(a)], "asked in one order alone"
 
 
 def test_the_mean_over_views_verifies_and_the_sum_over_common_views_multiplies() -> None:

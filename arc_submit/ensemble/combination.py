@@ -185,17 +185,18 @@ def _gather(pools: Mapping[str, Sequence[Candidate]], trusts: Mapping[str, Trust
         candidates, weight = pools[source], settings.weight(source)
         odds = source_odds(source, candidates, trusts)
         scored = source in SCORED_SOURCES
-        total = math.fsum(odds) if scored else float(sum(c.votes for c in candidates))
+        votes, worths = sum(c.votes for c in candidates), math.fsum(odds)
+        counted = not scored and any(c.probability is None for c in candidates)
         for number, (candidate, worth) in enumerate(zip(candidates, odds, strict=True), 1):
             answer = answers.setdefault(grid_id(candidate.grid), _Answer(candidate.grid))
-            share = (worth if scored else candidate.votes) / total
+            share = candidate.votes / votes if counted else worth / worths if worths else 1 / len(candidates)
             answer.votes[source] = weight * candidate.votes
             answer.shares[source] = weight * share
             answer.odds[source] = weight * worth
             answer.ranks[source] = number
             answer.logprobs[source] = math.log(max(share, 1e-300)) if scored else candidate.mean_logprob
-            said = f"{number} of {len(candidates)}" if scored else f"{candidate.votes} of {total:.0f} votes"
-            answer.backing[source] = f"{source} {said} ({worth / (1 + math.fsum(odds)):.2f})"
+            said = f"{candidate.votes} of {votes} votes" if counted else f"{number} of {len(candidates)}"
+            answer.backing[source] = f"{source} {said} ({worth / (1 + worths):.2f})"
     return answers
 
 

@@ -57,11 +57,21 @@ def score_odds(candidates: Sequence[Candidate]) -> list[float]:
     return [math.exp(max(-_FARTHEST, min(_FARTHEST, c.mean_logprob - NONE_SCORE))) for c in candidates]
 
 
+def vote_shares(candidates: Sequence[Candidate]) -> list[float]:
+    """Of each answer its share of the votes, a few unseen ones included; where all were scored under many views, their probabilities."""
+    probabilities = [c.probability for c in candidates if c.probability is not None]
+    if len(probabilities) == len(candidates):
+        total = max(1.0, math.fsum(probabilities))
+        return [value / total for value in probabilities]
+    votes = sum(c.votes for c in candidates) + _UNSEEN
+    return [c.votes / votes for c in candidates]
+
+
 def vote_odds(candidates: Sequence[Candidate], trust: float) -> list[float]:
     """Of answers with votes: each is right with the probability of its share times the trust, none with what is left of 1."""
-    votes = sum(c.votes for c in candidates)
-    none = 1 - trust * votes / (votes + _UNSEEN)
-    return [trust * c.votes / (votes + _UNSEEN) / none for c in candidates]
+    shares = vote_shares(candidates)
+    none = 1 - trust * math.fsum(shares)
+    return [trust * share / none for share in shares]
 
 
 def source_odds(source: str, candidates: Sequence[Candidate], trusts: Mapping[str, Trust]) -> list[float]:
@@ -90,7 +100,7 @@ def estimate_trust(ranked: Mapping[str, Mapping[Output, Sequence[Candidate]]]) -
             if output in sure and candidates:
                 seen += 1
                 agreed += grid_id(candidates[0].grid) == sure[output]
-                shares.append(candidates[0].votes / (sum(c.votes for c in candidates) + _UNSEEN))
+                shares.append(vote_shares(candidates)[0])
         believed = (agreed + _PRIOR_TRUST * _PRIOR_VOTES) / (math.fsum(shares) + _PRIOR_VOTES)
         trusts[source] = Trust(min(_MOST_TRUST, EASE * believed), agreed, seen)
     return trusts
