@@ -144,7 +144,7 @@ class RunConfig:
             raise ConfigError(f"--sources {','.join(self.sources) or 'none'}: choose from {', '.join(SOURCES)}, each once")
         if self.way not in WAYS:
             raise ConfigError(f"--way {self.way}: choose from {', '.join(WAYS)}; arc-submit ensemble has the ways that ask a model")
-        self.ensemble  # noqa: B018 - refuses weights that cannot be
+        Settings(self.way, SOURCES, self.weights)  # refuses weights that cannot be
         if self.search_effort not in ("quick", "normal", "long") or self.search_memory <= 0:
             raise ConfigError(f"--search-effort {self.search_effort} with {self.search_memory} GB: choose quick, normal or long")
         if self.engine not in ENGINES:
@@ -166,7 +166,7 @@ class RunConfig:
     @property
     def ensemble(self) -> Settings:
         """How the sources are put together."""
-        return Settings(self.way, self.sources, self.weights)
+        return Settings(self.way, self.sources, {source: weight for source, weight in self.weights.items() if source in self.sources})
 
     @property
     def reserve(self) -> float:
@@ -191,6 +191,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ttft_steps": 8,
         "ttft_learning_rate": 1e-3,
         "ttft_views": 4,
+        # It solves little that the search does not: its answers need more votes than those of a strong model.
+        "weights": {"ttft": 0.25, "frozen": 0.25},
     },
     "t4x2-qwen2.5-0.5b": {
         **_T4X2,

