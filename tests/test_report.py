@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import make_challenges
+from hypothesis import given
+from hypothesis import strategies as st
 
 from arc_submit.arc.datasets import Challenges, read_challenges, read_solutions, split_tasks
+from arc_submit.arc.grid import Grid, make_grid
+from arc_submit.arc.metrics import score_predictions
 from arc_submit.arc.prediction import Prediction, append_predictions
 from arc_submit.arc.submission import Submission
 from arc_submit.arc.task import Solutions
+from arc_submit.ensemble.combination import Settings
+from arc_submit.ensemble.voting import vote_all
+from arc_submit.report.curves import prediction_curves
 from arc_submit.report.losses import plot_losses, read_losses
+from arc_submit.report.page import PALETTE, svg_grid
 from arc_submit.report.study import plot_votes, votes_table
 from arc_submit.report.summary import COLUMNS, make_report
+from arc_submit.report.timeline import read_timeline
 
 
 @pytest.fixture
@@ -68,6 +84,8 @@ def test_a_run_without_predictions_solutions_or_events_has_a_report(data: tuple[
         report = make_report(tmp_path / "report", data[0], [], attempts(data, tmp_path).attempts, solutions, [], pictures=1)
         assert report.text
         assert [p.exists() for p in report.pictures] == [True]
+        assert report.page is not None
+        assert "Run report" in report.page.read_text()
 
 
 def test_solutions_of_another_number_of_outputs_are_left_out(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
@@ -118,3 +136,139 @@ def test_the_timeline_shows_jobs_that_were_lost_and_resumed(data: tuple[Challeng
     assert [p.name for p in report.pictures] == ["timeline.png"]
     assert report.pictures[0].stat().st_size > 3000
     assert "no prompt smaller than 9" in report.text
+
+
+def job(time: float, event: str, worker: int = 0, source: str = "ttft", task: str = "a") -> dict[str, Any]:
+    return {"time": time, "event": event, "worker": worker, "source": source, "tasks": [task]}
+
+
+def test_the_timeline_counts_work_loss_and_waiting() -> None:
+    """Ten seconds of loading, forty of a job, twenty of waiting, thirty of a job that is lost; then a pause of an hour, and ten more."""
+    events: list[dict[str, Any]] = [
+        {"time": 100.0, "event": "run_started"},
+        job(100.0, "worker_started"),
+        job(110.0, "worker_ready"),
+        job(110.0, "worker_begun"),
+        job(150.0, "task_done"),
+        job(170.0, "worker_begun", task="b"),
+        job(200.0, "worker_lost"),
+        job(200.0, "worker_begun", task="c"),
+        {"time": 3800.0, "event": "run_resumed"},
+        job(3800.0, "worker_begun", task="c"),
+        job(3810.0, "task_done", task="c"),
+        {"time": 9000.0, "event": "run_resumed"},
+        {"time": 9000.0, "event": "recombined", "way": "voting"},
+    ]
+    timeline = read_timeline(events)
+    assert [(b.kind, b.begin, b.end, b.tasks) for b in timeline.bars] == [
+        ("loading", 0.0, 10.0, ("a",)),
+        ("done", 10.0, 50.0, ("a",)),
+        ("lost", 70.0, 100.0, ("b",)),
+        ("done", 100.0, 110.0, ("c",)),
+    ], "what the first end cut off took no time"
+    assert timeline.length == 110.0
+    assert timeline.resumed == [(100.0, 3600.0)], "looking at a run later is no part of it"
+    assert timeline.busy() == {"model 0": pytest.approx(80 / 110)}
+    assert read_timeline([]).busy() == {}
+    backwards = [job(100.0, "worker_begun"), job(90.0, "task_done"), job(95.0, "worker_begun"), job(101.0, "task_done")]
+    assert all(bar.end >= bar.begin for bar in read_timeline(backwards).bars), "a clock that was set back"
+
+
+def test_workers_of_the_search_and_of_the_model_have_rows_of_their_own() -> None:
+    events = [job(t, e, 0, s) for s in ("search", "frozen", "ttft") for t, e in ((0.0, "worker_begun"), (5.0, "task_done"))]
+    assert {bar.worker for bar in read_timeline(sorted(events, key=lambda e: float(e["time"]))).bars} == {"search 0", "model 0"}
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(0, 5))
+def test_the_curve_at_its_end_is_what_all_predictions_give(grids: list[int], empty: int) -> None:
+    """Grid 0 is right. At n = 1 both figures are the share of right predictions, and pass_n never falls."""
+    shown: list[Grid | None] = [make_grid([[value]]) for value in grids]
+    pool = [Prediction("t", 0, grid, "ttft", f"v{i:02}", -float(i), "m", 0.1) for i, grid in enumerate([*shown, *([None] * empty)])]
+    solutions = Solutions({"t": (make_grid([[0]]),), "u": (make_grid([[0]]),)})
+    points = prediction_curves([*pool, Prediction("t", 0, make_grid([[0]]), "search", "v", 1.0, "m", 0.1)], solutions, ["t", "u"])["ttft"]
+    assert prediction_curves(pool[::-1], solutions, ["t", "u"])["ttft"] == points
+    whole = score_predictions(pool, {o: [c.grid for c in cs[:2]] for o, cs in vote_all(pool).items()}, solutions, ["t", "u"])
+    assert points[-1].n == len(pool)
+    assert (points[-1].pass_n, points[-1].vote_2) == (pytest.approx(whole.pass_n), pytest.approx(whole.vote_2))
+    assert points[0].pass_n == pytest.approx(grids.count(0) / len(pool) / 2)
+    assert all(more.pass_n >= less.pass_n - 1e-12 for less, more in itertools.pairwise(points))
+    assert all(p.lowest <= p.vote_2 + 1e-12 and p.vote_2 <= p.highest + 1e-12 for p in points)
+
+
+def test_the_mean_over_choices_is_the_one_over_all_choices() -> None:
+    """Two of four predictions right, two by two: the right grid is always among two different grids, and missed only by the other pair."""
+    right, wrong = make_grid([[0]]), make_grid([[1]])
+    pool = [Prediction("t", 0, grid, "ttft", f"v{i}", -1.0, "m", 0.1) for i, grid in enumerate([right, right, wrong, wrong])]
+    points = {p.n: p for p in prediction_curves(pool, Solutions({"t": (right,)}), ["t"], choices=400)["ttft"]}
+    assert points[2].pass_n == pytest.approx(5 / 6)
+    assert points[2].vote_2 == pytest.approx(5 / 6, abs=0.06)
+    assert points[4].vote_2 == 1
+
+
+def test_ways_are_compared_on_the_same_predictions(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
+    """task000: only the search knows; task001, second output: only the model; task002: each has it second, so one of them comes first."""
+    pool = []
+    for task, test, source, grids in (
+        ("task000", 0, "search", [0, 1]),
+        ("task001", 1, "frozen", [0, 0, 0, 1]),
+        ("task001", 1, "search", [3, 4]),
+        ("task002", 0, "search", [5, 0]),
+        ("task002", 0, "frozen", [6, 6, 0]),
+    ):
+        for i, shift in enumerate(grids):
+            grid = np.asarray((data[1].outputs[task][test] + shift) % 10, dtype=np.int8)
+            pool.append(Prediction(task, test, grid, source, f"v{i}", -3.0 - i if source == "search" else -1.0, "m", 0.1))
+    settings = Settings("precedence", ("search", "frozen"))
+    submission = attempts(data, tmp_path)
+    report = make_report(tmp_path / "report", data[0], pool, submission.attempts, data[1], [], 0, settings=settings)
+    ways = report.figures["ways"]
+    assert {name: row["top_2"] for name, row in ways.items()}["precedence"] == 2
+    assert ways["probability"]["top_2"] == 3, "what both found rises"
+    assert all(row["outputs"] == 6 and row["found"] == 3 and row["top_1"] <= row["top_2"] for row in ways.values())
+    assert "precedence *" in report.text
+    assert "of which the search is sure" in report.text
+
+
+def test_the_page_stands_alone_and_shows_what_was_missed(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    grid = data[1].outputs["task000"][0]
+    pool = [predict(data, "task000", 0, right, f"v{i}") for i, right in enumerate((False, True))]
+    pool += [Prediction("task000", 0, (grid + 2) % 10, evil, "v", -0.5, evil, 0.1)]
+    events = [{"time": 0.0, "event": "run_started"}, {"time": 1.0, "event": "task_done", "refused": [evil]}]
+    submission = attempts(data, tmp_path)
+    losses = {"task000": [1.0, 0.5]}
+    report = make_report(tmp_path / "report", data[0], pool, submission.attempts, data[1], events, 1, losses=losses)
+    assert report.page is not None
+    text = report.page.read_text(encoding="utf-8")
+    assert evil not in text, "what comes from files is escaped"
+    assert "&lt;script&gt;" in text
+    assert text.count("data:image/png;base64,") == 2, "curves and losses"
+    assert not re.search(r'(src|href)=(?!"data:)|url\(|@import|<script|<link', text), "nothing is fetched"
+    assert "the right answer was found and not chosen" in text
+    assert text.count("<svg") > 6
+    assert HTMLParser().feed(text) is None
+
+
+def test_a_grid_is_drawn_cell_by_cell() -> None:
+    """The runs of every colour in the picture give the grid back."""
+    grid = make_grid(np.random.default_rng(3).integers(0, 10, (5, 7)).tolist())
+    back = np.full(grid.shape, -1)
+    for fill, path in re.findall(r'<path fill="(#\w+)" d="([^"]+)"', svg_grid(grid)):
+        for x, y, length in re.findall(r"M(\d+) (\d+)h(\d+)", path):
+            back[int(y), int(x) : int(x) + int(length)] = PALETTE.index(fill)
+    assert np.array_equal(back, grid)
+
+
+def test_no_time_leaves_the_tables_alone(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
+    pool = [predict(data, "task000", 0, True, "v")]
+    submission = attempts(data, tmp_path)
+    report = make_report(tmp_path / "report", data[0], pool, submission.attempts, data[1], [], 8, until=time.monotonic() - 1)
+    assert (report.page, report.pictures) == (None, [])
+    assert (tmp_path / "report" / "scores.txt").read_text().strip() == report.text
+
+
+def test_a_report_needs_no_torch() -> None:
+    rooms = "arc_submit.report.summary, arc_submit.report.plots, arc_submit.report.curves, arc_submit.recombine"
+    code = f"import sys, {rooms}; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"torch", "transformers", "vllm"} & set(modules)

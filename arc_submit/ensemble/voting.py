@@ -21,11 +21,14 @@ class Candidate:
         grid: the answer.
         votes: how many predictions gave it.
         mean_logprob: the mean over those predictions of their log-probability.
+        probability: where every prediction was scored under many views, the geometric mean of its probabilities under them (the product
+            over views, to the power of one over their number, so that all candidates' add up to 1 at most); else None.
     """
 
     grid: Grid
     votes: int
     mean_logprob: float
+    probability: float | None = None
 
 
 def vote(predictions: Iterable[Prediction]) -> list[Candidate]:
@@ -43,7 +46,8 @@ def vote(predictions: Iterable[Prediction]) -> list[Candidate]:
         grid = pool[0].grid
         assert grid is not None
         # fsum is exact, so that the mean does not depend on the order either.
-        candidates.append(Candidate(grid, len(pool), math.fsum(p.logprob for p in pool) / len(pool)))
+        mean = math.fsum(p.logprob for p in pool) / len(pool)
+        candidates.append(Candidate(grid, len(pool), mean, math.exp(min(0.0, mean)) if all(p.logprobs for p in pool) else None))
     return sorted(candidates, key=lambda c: (-c.votes, -c.mean_logprob, grid_id(c.grid)))
 
 

