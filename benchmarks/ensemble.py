@@ -163,7 +163,9 @@ def halves(path: Path, truth: Mapping[Output, Grid]) -> dict[str, Any]:
         rows.append((float(np.mean(hits[True])), float(np.mean(hits[False]))))
         where, elsewhere = rows[-1]
         print(f"half {tried + 1}: first answer right in {100 * where:.0f} % where the other is sure, {100 * elsewhere:.0f} % elsewhere")
-    return {"meeting": {str(k): v for k, v in met.items()}, "ease": [elsewhere / where for where, elsewhere in rows]}
+    harder = [math.log(where / (1 - where)) - math.log(elsewhere / (1 - elsewhere)) for where, elsewhere in rows]
+    print(f"log-odds lower elsewhere by {', '.join(f'{nats:.2f}' for nats in harder)}")
+    return {"meeting": {str(k): v for k, v in met.items()}, "harder": harder}
 
 
 def simulate(args: argparse.Namespace) -> dict[str, Any]:

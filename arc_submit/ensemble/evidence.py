@@ -21,7 +21,7 @@ SCORED_SOURCES = ("search",)  # their logprob is the score of an answer, and giv
 # Fitted on training tasks (benchmarks/ensemble.py), where the search's rules and weights were made too: it is less sure of other tasks.
 NONE_SCORE = -1.2  # of "the right answer is none of these"
 MEETING = 0.3  # odds below which two sources that give one grid say no more than each of them
-EASE = 0.5  # how right a source is where another is not sure, against where it is
+HARDER = 1.75  # how many nats the log-odds of being right are lower where another source is not sure than where it is
 
 SURE = 0.8  # the probability from which on the search is taken at its word
 _UNSEEN = 2.0  # votes that nobody gave, for answers nobody gave: a single vote is not certainty
@@ -82,9 +82,10 @@ def source_odds(source: str, candidates: Sequence[Candidate], trusts: Mapping[st
 def estimate_trust(ranked: Mapping[str, Mapping[Output, Sequence[Candidate]]]) -> dict[str, Trust]:
     """The trust in every model, from all answers of a run, best first.
 
-    The votes of first answers that agree with a sure search are held against the votes that all first answers got there; tasks of which
-    the search is sure are easy ones, so the others are expected to go EASE times as well. With few such outputs the trust stays near
-    what is assumed of an unknown model.
+    The votes of first answers that agree with a sure search are held against the votes that all first answers got there. Tasks of which
+    the search is sure are easy ones: on the others the log-odds of being right are lower by HARDER, so that a weak model is believed
+    next to nothing there and a strong one nearly as much (the model of Rasch, 1960). With few such outputs the trust stays near what is
+    assumed of an unknown model.
     """
     sure: dict[Output, bytes] = {}
     for source in SCORED_SOURCES:
@@ -101,6 +102,6 @@ def estimate_trust(ranked: Mapping[str, Mapping[Output, Sequence[Candidate]]]) -
                 seen += 1
                 agreed += grid_id(candidates[0].grid) == sure[output]
                 shares.append(vote_shares(candidates)[0])
-        believed = (agreed + _PRIOR_TRUST * _PRIOR_VOTES) / (math.fsum(shares) + _PRIOR_VOTES)
-        trusts[source] = Trust(min(_MOST_TRUST, EASE * believed), agreed, seen)
+        believed = min(_MOST_TRUST, (agreed + _PRIOR_TRUST * _PRIOR_VOTES) / (math.fsum(shares) + _PRIOR_VOTES))
+        trusts[source] = Trust(1 / (1 + math.exp(HARDER) * (1 - believed) / believed), agreed, seen)
     return trusts
