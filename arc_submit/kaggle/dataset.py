@@ -44,7 +44,9 @@ def check_dataset(folder: Path) -> tuple[dict[str, Any], list[Finding]]:
 
 def sent_files(folder: Path) -> list[str]:
     """Names at the top of a folder that the client uploads, each folder as one archive."""
-    return sorted(path.name for path in folder.iterdir() if path.name not in UNSENT and not re.fullmatch(r"dataset-cover-image\.\w+", path.name))
+    return sorted(
+        path.name for path in folder.iterdir() if path.name not in UNSENT and not re.fullmatch(r"dataset-cover-image\.\w+", path.name)
+    )
 
 
 def _metadata(value: dict[str, Any], folder: Path) -> Iterator[Finding]:
@@ -83,16 +85,22 @@ def _files(folder: Path) -> Iterator[Finding]:
             yield Finding("error", name, place, "is hidden, and is uploaded all the same", "delete it")
         if path.name in _CREDENTIALS:
             yield Finding("error", name, place, "has the name of a file of credentials", "delete it")
-        if path.is_symlink() and not path.exists() or not (path.is_file() or path.is_dir()):
-            yield Finding("error", name, place, "is neither file nor folder, and is left out in silence", "delete it, or put the file there")
+        if (path.is_symlink() and not path.exists()) or not (path.is_file() or path.is_dir()):
+            yield Finding(
+                "error", name, place, "is neither file nor folder, and is left out in silence", "delete it, or put the file there"
+            )
         if path.name.startswith("."):
             continue
         if "+" in path.name:
             remedy = "rename it; arc-submit kaggle wheels does so for wheels"
             yield Finding("error", name, place, "has a + in its name, which Kaggle strips", remedy)
         elif not re.fullmatch(r"[A-Za-z0-9._ ()=@,-]+", path.name):
-            yield Finding("warning", name, place, "has characters in its name that Kaggle may change", "keep to letters, digits, dots and dashes")
+            yield Finding(
+                "warning", name, place, "has characters in its name that Kaggle may change", "keep to letters, digits, dots and dashes"
+            )
         if path.is_file() and path.stat().st_size == 0:
             yield Finding("warning", name, place, "is empty, and may not arrive", "delete it, or write something into it")
         if path.parent == folder and path.name.endswith(_ARCHIVES):
-            yield Finding("warning", name, place, "is an archive, which Kaggle unpacks on arrival", "look for the files in it by their names")
+            yield Finding(
+                "warning", name, place, "is an archive, which Kaggle unpacks on arrival", "look for the files in it by their names"
+            )

@@ -79,7 +79,9 @@ def kernel_name(folder: Path) -> str:
     value, findings = read_object(folder / METADATA)
     name = value.get("id")
     if not isinstance(name, str) or name.count("/") != 1:
-        raise ConfigError(f"{folder / METADATA}: {findings[0].problem if findings else 'no id of the form owner/slug'}; name the kernel itself")
+        raise ConfigError(
+            f"{folder / METADATA}: {findings[0].problem if findings else 'no id of the form owner/slug'}; name the kernel itself"
+        )
     return name
 
 
@@ -146,7 +148,9 @@ def _kind(value: dict[str, Any]) -> Iterator[Finding]:
     if value.get("kernel_type") not in ("notebook", "script"):
         yield _error("kernel_type", f"is {value.get('kernel_type')!r}", 'write "notebook"')
     elif value["kernel_type"] == "script":
-        yield _error("kernel_type", "is a script, whose outputs do not count as a notebook's", 'write "notebook", a submission has to be one')
+        yield _error(
+            "kernel_type", "is a script, whose outputs do not count as a notebook's", 'write "notebook", a submission has to be one'
+        )
     keywords = value.get("keywords", [])
     if not isinstance(keywords, list) or not all(isinstance(word, str) for word in keywords):
         yield _error("keywords", "is not a list of texts", "write a list, or take it out")
@@ -227,7 +231,13 @@ def _image(value: dict[str, Any]) -> Iterator[Finding]:
 def _switch(value: dict[str, Any], name: str, default: bool | None) -> bool | None:
     """A switch as the client reads it: true, false, or a text that says so; the default where it is neither."""
     given = value.get(name, default)
-    return {"true": True, "false": False}.get(given.lower(), default) if isinstance(given, str) else given if isinstance(given, bool) else default
+    return (
+        {"true": True, "false": False}.get(given.lower(), default)
+        if isinstance(given, str)
+        else given
+        if isinstance(given, bool)
+        else default
+    )
 
 
 def _error(place: str, problem: str, remedy: str) -> Finding:

@@ -58,9 +58,13 @@ def look_at_submission(path: Path) -> int:
     try:
         value = json.loads(text)
     except ValueError:
-        raise RefusedError(f"{path}: not JSON, the download went wrong; it begins {text[:60]!r}; fetch it again into another folder") from None
+        raise RefusedError(
+            f"{path}: not JSON, the download went wrong; it begins {text[:60]!r}; fetch it again into another folder"
+        ) from None
     whole = isinstance(value, dict) and all(
-        isinstance(entries, list) and entries and all(isinstance(entry, dict) and {"attempt_1", "attempt_2"} <= set(entry) for entry in entries)
+        isinstance(entries, list)
+        and entries
+        and all(isinstance(entry, dict) and {"attempt_1", "attempt_2"} <= set(entry) for entry in entries)
         for entries in value.values()
     )
     if not whole or not value:

@@ -88,6 +88,8 @@ def read_push(kernel: str, said: Said) -> Push:
     taken = re.search(r"Kernel version (?:(\d+) )?successfully pushed\.\s+Please check progress at (\S*)", said.text)
     if said.code or taken is None or "Kernel push error" in said.text:
         raise said.refused("not pushed")
+    if not taken[2]:
+        raise said.refused("the client calls it pushed, but Kaggle gave no address")
     left_out = re.findall(r"^The following are not valid .*$", said.text, re.MULTILINE)
     if left_out:
         raise RefusedError(f"kaggle {said.command}: pushed as version {taken[1]}, but not whole: {' '.join(left_out)}")

@@ -20,7 +20,7 @@ def text_as_sent(notebook: dict[str, Any]) -> str:
     """What kaggle 2.2.4 sends of a notebook: outputs emptied, each cell's source in one piece, everything but ASCII escaped."""
     cells = []
     for cell in notebook.get("cells", ()):
-        emptied = {"outputs": []} if "outputs" in cell and cell["cell_type"] == "code" else {}
+        emptied: dict[str, Any] = {"outputs": []} if "outputs" in cell and cell["cell_type"] == "code" else {}
         joined = {"source": "".join(cell["source"])} if isinstance(cell.get("source"), list) else {}
         cells.append({**cell, **emptied, **joined})
     return json.dumps({**notebook, "cells": cells} if "cells" in notebook else notebook)

@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--message", required=True, help="what this submission is, for yourself")
     parser.add_argument("--competition", help="its slug (default: the only one of competition_sources)")
     parser.add_argument("--file", default=SUBMISSION, help="the kernel's output (default: %(default)s)")
-    parser.add_argument("--despite-status", action="store_true", help="submit although the kernel's last run is not complete: an earlier version")
+    parser.add_argument(
+        "--despite-status", action="store_true", help="submit although the kernel's last run is not complete: an earlier version"
+    )
     parser.add_argument("--json", action="store_true", help="end with one JSON line of figures")
 
 

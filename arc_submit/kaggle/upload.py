@@ -92,5 +92,7 @@ def wait_until_ready(dataset: str, seconds: float, every: float) -> float:
         if now in ("failed", "deleted"):
             raise RefusedError(f"{dataset}: Kaggle says {now}; see its page")
         if time.monotonic() - began >= seconds:
-            raise RefusedError(f"{dataset}: not ready after {format_duration(seconds)} (Kaggle says {now}); a kernel pushed now would not get it")
+            raise RefusedError(
+                f"{dataset}: not ready after {format_duration(seconds)} (Kaggle says {now}); a kernel pushed now would not get it"
+            )
         time.sleep(min(every, max(0.1, began + seconds - time.monotonic())))
