@@ -10,7 +10,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -111,11 +111,12 @@ def serving(stub: Stub, monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator
 
         def reply(self, status: int, value: Any) -> None:
             data = value if isinstance(value, bytes) else json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "text/html" if isinstance(value, bytes) else "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            with suppress(OSError):  # a client that was given up is no longer there
+                self.send_response(status)
+                self.send_header("Content-Type", "text/html" if isinstance(value, bytes) else "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
 
         def body(self) -> bytes:
             if self.headers.get("Transfer-Encoding") != "chunked":

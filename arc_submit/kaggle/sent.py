@@ -45,9 +45,10 @@ def check_notebook(path: Path, internet: bool) -> tuple[dict[str, Any], list[Fin
         return {}, [wrong("file", f"cannot be read ({error.strerror})", "correct code_file, which is relative to kernel-metadata.json")]
     except (ValueError, RecursionError) as error:
         return {}, [wrong("file", f"not JSON ({error})", "make it again: make notebooks")]
-    if not isinstance(value, dict) or not isinstance(value.get("cells"), list):
-        return {}, [wrong("file", "has no cells", "make it again: make notebooks")]
-    findings = [*_shape(path, value), *_size(file, value), *_in_step(path)]
+    problem = _invalid(value)
+    if problem:
+        return {}, [wrong("file", f"is no valid notebook ({problem})", "make it again: make notebooks")]
+    findings = [*_shape(file, value), *_size(file, value), *_in_step(path)]
     for number, cell in enumerate(value["cells"]):
         findings += _cell(file, number, cell, internet)
     return value, findings
@@ -58,30 +59,36 @@ def imports_library(notebook: dict[str, Any]) -> bool:
     return any(re.search(r"^\s*(from|import) arc_submit\b", _source(cell), re.MULTILINE) for cell in notebook.get("cells", ()))
 
 
-def _shape(path: Path, value: dict[str, Any]) -> Iterator[Finding]:
-    """What papermill, which Kaggle runs notebooks with, asks of a notebook as a whole."""
+def _invalid(value: Any) -> str:
+    """Why a value is no notebook of format 4; empty where it is one."""
     import nbformat
 
+    if not isinstance(value, dict) or value.get("nbformat") != 4 or not isinstance(value.get("nbformat_minor"), int):
+        return "not of format 4"
     try:
         nbformat.validate(nbformat.from_dict(value))  # type: ignore[no-untyped-call]
-    except (nbformat.ValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
-        problem = f"no valid notebook ({str(error).splitlines()[0]})"
-        yield Finding("error", path.name, "file", problem, "make it again: make notebooks")
-    kernelspec = value.get("metadata", {}).get("kernelspec", {})
+    except nbformat.ValidationError as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def _shape(file: str, value: dict[str, Any]) -> Iterator[Finding]:
+    """What papermill, which Kaggle runs notebooks with, asks of a notebook as a whole."""
+    kernelspec = value["metadata"].get("kernelspec", {})
     if not kernelspec.get("name"):
         problem = 'has no kernelspec: papermill stops with "No kernel name found"'
         remedy = "give the script a jupytext header with one, or choose a kernel in Jupyter and save"
-        yield Finding("error", path.name, "kernelspec", problem, remedy)
+        yield Finding("error", file, "kernelspec", problem, remedy)
     elif kernelspec["name"] != "python3":
-        yield Finding("error", path.name, "kernelspec", f"is {kernelspec['name']!r}, which Kaggle does not have", 'name it "python3"')
-    tagged = [n for n, cell in enumerate(value["cells"]) if "parameters" in cell.get("metadata", {}).get("tags", ())]
+        yield Finding("error", file, "kernelspec", f"is {kernelspec['name']!r}, which Kaggle does not have", 'name it "python3"')
+    tagged = [n for n, cell in enumerate(value["cells"]) if "parameters" in cell["metadata"].get("tags", ())]
     if len(tagged) != 1:
         problem = f'{len(tagged)} cells are tagged "parameters", so that a dry run cannot set them'
-        yield Finding("warning", path.name, "parameters", problem, "tag the one cell that holds them")
+        yield Finding("warning", file, "parameters", problem, "tag the one cell that holds them")
     filled = [n for n, cell in enumerate(value["cells"]) if cell.get("outputs") or cell.get("execution_count")]
     if filled:
         remedy = "make it again: make notebooks, or clear all outputs and save"
-        yield Finding("warning", path.name, f"cell {filled[0]}", f"holds outputs of a run ({len(filled)} cells do)", remedy)
+        yield Finding("warning", file, f"cell {filled[0]}", f"holds outputs of a run ({len(filled)} cells do)", remedy)
 
 
 def _size(file: str, value: dict[str, Any]) -> Iterator[Finding]:
