@@ -27,7 +27,7 @@ def put_adapter(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("place", [f"{OLD}/models/pocket", f"{NEW}/models/pocket", "models/qwen-lm/qwen2.5/transformers/1.5b/1", "pocket"])
+@pytest.mark.parametrize("place", [f"{OLD}/models/small", f"{NEW}/models/small", "models/qwen-lm/qwen2.5/transformers/1.5b/1", "small"])
 def test_the_only_model_is_found_wherever_it_is_mounted(tmp_path: Path, place: str) -> None:
     folder = put_model(tmp_path / "input" / place)
     (tmp_path / "input" / "arc-prize-2026").mkdir()
@@ -67,7 +67,7 @@ def test_adapters_are_found_one_by_one_or_as_a_folder_of_them(tmp_path: Path) ->
     assert find_adapters(tmp_path, "mine") == root
     assert find_adapters(tmp_path, "007bbfb7") == single
     assert find_adapters(tmp_path, single) == single
-    with pytest.raises(DataError, match="no adapter .* of the name yours"):
+    with pytest.raises(DataError, match=r"no adapter .* of the name yours"):
         find_adapters(tmp_path, "yours")
 
 

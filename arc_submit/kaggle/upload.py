@@ -37,7 +37,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     dataset = str(metadata["id"])
     files = sent_files(args.folder)
     there = state(dataset) is not None
-    print(f"{dataset}: {'a new version' if there else 'new'}, {len(files)} files", flush=True)
+    archives = ", folders as archives" if any((args.folder / name).is_dir() for name in files) else ""
+    print(f"{dataset}: {'a new version' if there else 'new'}, {len(files)} files{archives}", flush=True)
     arguments = ["datasets", *(["version", "-m", args.message] if there else ["create"]), "-p", str(args.folder), "-r", "tar"]
     url = read_upload(call(arguments, parse_duration(args.limit), show=True), files)
     print(f"{dataset}: all {len(files)} have arrived, {url}", flush=True)
