@@ -417,7 +417,7 @@ def test_credentials_are_never_printed(
     stub.answers["SaveKernel"] = lambda body: (200, {"error": f"no such key {KEY}"})
     assert main(["kaggle", "push", str(kernel)]) == 1
     out, err = said(capsys)
-    assert "no such key ***" in err
+    assert err.endswith("not pushed: Kernel push error: no such key ***\n"), "and nothing of the request beside it"
     assert "Basic" not in out + err
 
 

@@ -86,7 +86,7 @@ def read_push(kernel: str, said: Said) -> Push:
         RefusedError: see push.
     """
     taken = re.search(r"Kernel version (?:(\d+) )?successfully pushed\.\s+Please check progress at (\S*)", said.text)
-    if said.code or taken is None or "Kernel push error" in said.text:
+    if said.code or taken is None:
         raise said.refused("not pushed")
     if not taken[2]:
         raise said.refused("the client calls it pushed, but Kaggle gave no address")
