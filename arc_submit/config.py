@@ -17,8 +17,10 @@ from arc_submit.models.settings import ENGINES, LoraSettings
 from arc_submit.training.settings import TTFTSettings
 
 SOURCES = ("search", "ttft", "frozen")
-KAGGLE_INPUT = Path("/kaggle/input")
-KAGGLE_WORKING = Path("/kaggle/working")
+# Where Kaggle mounts things; a rehearsal names another root.
+KAGGLE = Path(os.environ.get("ARC_SUBMIT_KAGGLE", "/kaggle"))
+KAGGLE_INPUT = KAGGLE / "input"
+KAGGLE_WORKING = KAGGLE / "working"
 
 
 def pocket_folder() -> Path:

@@ -5,12 +5,19 @@ Knows nothing about tasks or models. The command line prints these without a tra
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class ArcSubmitError(Exception):
-    """What cannot work, said in one line with the remedy."""
+    """What cannot work, said in one line with the remedy.
 
-    def __init__(self, message: str):
+    Attributes:
+        figures: what --json prints even so, None where there is nothing to count.
+    """
+
+    def __init__(self, message: str, figures: dict[str, Any] | None = None):
         super().__init__(" ".join(message.split()))
+        self.figures = figures
 
 
 class DataError(ArcSubmitError):

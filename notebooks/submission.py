@@ -12,36 +12,50 @@
 
 # %% [markdown]
 # # Submission
-# From the competition's test file (or, where there is none, ARC-AGI-1 evaluation tasks) to `submission.json`.
-# The file is complete and valid from the first second on and gets better as answers come.
+# From the competition's test file (or, where there is none, ARC-AGI-1 evaluation tasks) to `submission.json`: program search, the model
+# as it is and the model fine-tuned on each task. The file is complete and valid from the first second on and gets better as answers come.
+
+# %%
+import os
+import runpy
+from pathlib import Path
+
+# The library and its wheels, where a data set brings them; before anything else is imported.
+attached = Path(os.environ.get("ARC_SUBMIT_KAGGLE", "/kaggle")) / "input"
+installers = sorted(attached.glob("**/arc_submit_install.py"))
+if installers:
+    runpy.run_path(str(installers[0]), run_name="__main__")
+else:
+    print("no wheels attached: what is installed is used")
 
 # %%
 from IPython.display import Image, display
 
-from arc_submit.config import make_config
+from arc_submit.config import KAGGLE, make_config
+from arc_submit.kaggle.inputs import find_model, keep, run_folder
 from arc_submit.pipeline import run
 from arc_submit.runtime.budget import parse_duration
 
 # %% tags=["parameters"]
 preset = "cpu-pocket"
-out = "runs/submission"
+model = None  # a folder, or the name of an attached model; the only one that is attached, off Kaggle the pocket model
+out = None  # run directory; on Kaggle in its scratch folder
 tasks = 40  # a random sample; in a competition's re-run all tasks are worked on
 seed = 0
 budget = "10m"
 rerun_budget = "11h30m"  # of a competition's re-run
-model = None  # folder of another base model
 challenges = None  # another challenges file
 solutions = None  # its solutions, to score the run
 
 # %%
 config = make_config(
     preset,
-    out=out,
+    out=out or run_folder(KAGGLE, "submission"),
     tasks=tasks,
     seed=seed,
     budget=parse_duration(budget),
     rerun_budget=parse_duration(rerun_budget),
-    model=model,
+    model=find_model(KAGGLE, model),
     challenges=challenges,
     solutions=solutions,
 )
@@ -53,6 +67,7 @@ result = run(config)
 # %%
 print(result.report.text)
 print(result.submission)
+print(f"{len(keep(KAGGLE, config.out))} files kept")
 
 # %%
 for picture in result.report.pictures:

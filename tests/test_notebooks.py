@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
+import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from arc_submit.errors import DataError
 from arc_submit.kaggle.notebooks import main, notebook_text
+from arc_submit.runtime.budget import parse_duration
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -68,34 +73,138 @@ def test_the_kernels_metadata_names_the_notebook_and_no_internet() -> None:
     assert (metadata["language"], metadata["kernel_type"]) == ("python", "notebook")
 
 
-def test_papermill_runs_the_submission_notebook(files: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:
-    """With the tiny model on a small file: the notebook's own cells, executed as Kaggle does."""
-    parameters = {"out": tmp_path / "out", "budget": "3m", "model": tiny_model, "challenges": files[0], "solutions": files[1], "tasks": 2}
-    given = [argument for name, value in parameters.items() for argument in ("-p", name, str(value))]
-    executed = tmp_path / "executed.ipynb"
-    process = subprocess.run(
-        [sys.executable, "-m", "papermill", "--no-progress-bar", str(ROOT / "notebooks" / "submission.ipynb"), str(executed), *given],
-        capture_output=True,
-        text=True,
-    )
-    assert process.returncode == 0, process.stderr[-2000:]
-    assert len(json.loads((tmp_path / "out" / "submission.json").read_text())) == 6
-    outputs = [o for cell in json.loads(executed.read_text())["cells"] for o in cell.get("outputs", [])]
-    assert any("image/png" in o.get("data", {}) for o in outputs)
-    assert any("outputs solved" in "".join(o.get("text", [])) for o in outputs)
+INSTALL = """import os
+import runpy
+from pathlib import Path
+"""
 
 
-def test_papermill_studies_a_single_task(files: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:
-    parameters = {"out": tmp_path / "out", "task": "task001", "model": tiny_model, "challenges": files[0], "solutions": files[1]}
-    parameters |= {"steps": 3, "views": 1, "budget": "3m"}  # type: ignore[dict-item]
-    given = [argument for name, value in parameters.items() for argument in ("-p", name, str(value))]
-    executed = tmp_path / "executed.ipynb"
-    process = subprocess.run(
-        [sys.executable, "-m", "papermill", "--no-progress-bar", str(ROOT / "notebooks" / "single_task_ttft.ipynb"), str(executed), *given],
-        capture_output=True,
-        text=True,
+def test_every_notebook_installs_what_is_attached_before_it_imports_anything() -> None:
+    cells = []
+    for script in SCRIPTS:
+        first = next(cell for cell in json.loads(script.with_suffix(".ipynb").read_text())["cells"] if cell["cell_type"] == "code")
+        cells.append("".join(first["source"]))
+    assert cells[0].startswith(INSTALL)
+    assert "arc_submit_install.py" in cells[0]
+    assert len(set(cells)) == 1, "one way to install"
+
+
+def test_the_7b_notebooks_parameters_make_its_configuration(tiny_model: Path) -> None:
+    """What cannot be run here is at least built: the notebook's own defaults, with a model in place of the attached one."""
+    from arc_submit.config import make_config
+
+    notebook = json.loads((ROOT / "notebooks" / "hybrid_7b.ipynb").read_text())
+    tagged = next("".join(c["source"]) for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))
+    values = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged).body}  # type: ignore[attr-defined]
+    assert values["preset"] == "hybrid-7b"
+    config = make_config(values["preset"], model=tiny_model, sources=tuple(values["sources"].split(",")), ttft_steps=values["steps"])
+    assert (config.engine, len(config.devices), config.ttft_max_seq_len, config.ttft.steps) == ("vllm", 4, 896, 100)
+    assert not config.ttft_in_4_bits
+    assert parse_duration(values["budget"]) < parse_duration(values["rerun_budget"]) < 12 * 3600
+
+
+@dataclass
+class Kaggle:
+    """A folder laid out as Kaggle mounts things, and notebooks executed in it by papermill."""
+
+    root: Path
+    environment: dict[str, str]
+
+    def execute(self, name: str, **parameters: object) -> str:
+        """The text that a notebook prints, its cells' pictures as the word PICTURE; a notebook that fails fails the test."""
+        executed = self.root / f"executed-{name}.ipynb"
+        given = [argument for key, value in parameters.items() for argument in ("-p", key, str(value))]
+        working = self.root / "working"
+        process = subprocess.run(
+            [sys.executable, "-m", "papermill", "--no-progress-bar", str(ROOT / "notebooks" / f"{name}.ipynb"), str(executed), *given],
+            capture_output=True,
+            text=True,
+            cwd=working if working.is_dir() else self.root,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment},
+        )
+        assert process.returncode == 0, process.stderr[-2000:]
+        outputs = [o for cell in json.loads(executed.read_text())["cells"] for o in cell.get("outputs", [])]
+        return "\n".join("PICTURE" if "image/png" in o.get("data", {}) else "".join(o.get("text", [])) for o in outputs)
+
+
+@pytest.fixture
+def off_kaggle(tmp_path: Path) -> Kaggle:
+    return Kaggle(tmp_path, {"ARC_SUBMIT_KAGGLE": str(tmp_path / "nowhere")})
+
+
+@pytest.fixture
+def on_kaggle(tmp_path: Path, files: tuple[Path, Path], tiny_model: Path) -> Kaggle:
+    """The newer of the two layouts: the competition with two parts of three tasks, a bundle with a model and an installer."""
+    root = tmp_path / "kaggle"
+    competition, bundle = root / "input" / "competitions" / "arc-prize-2026", root / "input" / "datasets" / "me" / "arc-submit-bundle"
+    for folder in (competition, bundle, root / "working"):
+        folder.mkdir(parents=True)
+    names = ("test_challenges", 0), ("evaluation_challenges", 0), ("evaluation_solutions", 1)
+    for name, number in names:
+        three = dict(sorted(json.loads(files[number].read_text()).items())[:3])
+        (competition / f"arc-agi_{name}.json").write_text(json.dumps(three))
+    shutil.copytree(tiny_model, bundle / "models" / "tiny")
+    (bundle / "arc_submit_install.py").write_text("if __name__ == '__main__':\n    print('the attached wheels are installed')\n")
+    return Kaggle(root, {"ARC_SUBMIT_KAGGLE": str(root)})
+
+
+def tree(folder: Path) -> list[tuple[str, int, int]]:
+    return sorted((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in folder.rglob("*"))
+
+
+@pytest.mark.timeout(900)
+def test_a_competitions_re_run_makes_a_whole_submission(on_kaggle: Kaggle) -> None:
+    """As the competition runs it: all tasks and not the sample, the inputs found and left as they are, little in /kaggle/working."""
+    before = tree(on_kaggle.root / "input")
+    on_kaggle.environment["KAGGLE_IS_COMPETITION_RERUN"] = "1"
+    text = on_kaggle.execute("submission", tasks=1, budget="6s", rerun_budget="13m")
+    assert "the attached wheels are installed" in text
+    assert ": 3 of 3 tasks (4 outputs) of" in text
+    submission = json.loads((on_kaggle.root / "working" / "submission.json").read_text())
+    assert sorted((task, len(entries)) for task, entries in submission.items()) == [(f"task00{n}", 1 + n % 2) for n in range(3)]
+    assert "4 of 4 outputs answered" in text
+    assert "PICTURE" in text
+    assert tree(on_kaggle.root / "input") == before
+    assert {path.name for path in (on_kaggle.root / "working").iterdir()} == {"submission.json", "submission"}
+    assert not list((on_kaggle.root / "working").rglob("*.safetensors"))
+    assert list((on_kaggle.root / "temp" / "submission" / "adapters").rglob("*.safetensors"))
+
+
+def test_a_commit_run_evaluates_a_sample_with_scores(on_kaggle: Kaggle) -> None:
+    text = on_kaggle.execute("evaluate", tasks=1, budget="13m", sources="frozen")
+    assert ": 1 of 3 tasks" in text
+    assert "arc-agi_evaluation_challenges.json" in text
+    assert "outputs solved" in text
+    assert "1 tasks done, 0 failures, 0 tasks unfinished" in text
+
+
+def test_a_task_is_debugged_from_its_pictures_to_its_votes(off_kaggle: Kaggle, files: tuple[Path, Path], tiny_model: Path) -> None:
+    given = {"task": "task001", "challenges": files[0], "solutions": files[1], "model": tiny_model}
+    text = off_kaggle.execute("debug_task", **given, out="run", sources="search,frozen", views=2, budget="13m")
+    assert text.count("PICTURE") == 2
+    assert "no wheels attached" in text
+    lines = text.splitlines()
+    table = lines.index("test  tokens  answer  view")
+    assert [line.split()[0] for line in lines[table + 1 : table + 5]] == ["0", "1", "0", "1"]
+    assert "<|start|>" in text, "the prompt in full"
+    assert "search: " in text
+    assert any(
+        line.split()[:1] == ["0"] and "x" in line and ": " in line
+        for line in lines[lines.index(next(x for x in lines if x.startswith("search: "))) :]
     )
-    assert process.returncode == 0, process.stderr[-2000:]
-    outputs = [o for cell in json.loads(executed.read_text())["cells"] for o in cell.get("outputs", [])]
-    assert sum("image/png" in o.get("data", {}) for o in outputs) == 3
-    assert any("ttft" in "".join(o.get("text", [])) and "votes" in "".join(o.get("text", [])) for o in outputs)
+    assert "votes" in text
+
+
+def test_the_7b_notebook_runs_with_a_small_model(off_kaggle: Kaggle, files: tuple[Path, Path], tiny_model: Path) -> None:
+    given = {"preset": "cpu-pocket", "challenges": files[0], "solutions": files[1], "model": tiny_model, "sources": "ttft"}
+    text = off_kaggle.execute("hybrid_7b", **given, out="run", tasks=1, steps=2, fine_tuned_tokens=512, budget="13m")
+    assert "1 tasks fine-tuned on samples of at most 512 tokens" in text
+    assert "outputs solved" in text
+
+
+def test_papermill_studies_a_single_task(off_kaggle: Kaggle, files: tuple[Path, Path], tiny_model: Path) -> None:
+    given = {"task": "task001", "challenges": files[0], "solutions": files[1], "model": tiny_model}
+    text = off_kaggle.execute("single_task_ttft", **given, out="run", steps=3, views=1, budget="13m")
+    assert text.count("PICTURE") == 3
+    assert "ttft" in text
+    assert "votes" in text

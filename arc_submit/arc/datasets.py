@@ -65,6 +65,18 @@ class CompetitionFiles:
     sample_submission: Path | None
 
 
+def find_folders(root: Path, marker: str, depth: int) -> list[Path]:
+    """The folders below `root` that hold a file of that name, at most `depth` folders down, in order."""
+    found = []
+    for folder, subfolders, files in os.walk(root):
+        subfolders.sort()
+        if len(Path(folder).relative_to(root).parts) >= depth:
+            subfolders.clear()
+        if marker in files:
+            found.append(Path(folder))
+    return found
+
+
 def find_competition(root: Path) -> CompetitionFiles:
     """Find the competition's files below `root` (/kaggle/input, say) by their marker file, in either mount layout.
 
@@ -73,13 +85,7 @@ def find_competition(root: Path) -> CompetitionFiles:
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; attach the competition's data, or give the challenges file itself")
-    found = []
-    for folder, subfolders, files in os.walk(root):
-        subfolders.sort()
-        if len(Path(folder).relative_to(root).parts) >= _MARKER_DEPTH:
-            subfolders.clear()
-        if MARKER in files:
-            found.append(Path(folder))
+    found = find_folders(root, MARKER, _MARKER_DEPTH)
     if not found:
         raise DataError(f"{root}: no {MARKER} within {_MARKER_DEPTH} folders; attach the competition's data")
     if len(found) > 1:

@@ -1,1 +1,1 @@
-"""What Kaggle asks for: notebooks in step with their scripts. Knows nothing about tasks or models."""
+"""What Kaggle asks for, checked and done from the competitor's own machine. Knows nothing about models or how tasks are solved."""

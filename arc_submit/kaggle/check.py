@@ -1,0 +1,88 @@
+"""`arc-submit kaggle check`: a kernel's metadata and notebook against what Kaggle would refuse, ignore or do otherwise in silence."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from arc_submit.errors import ConfigError
+from arc_submit.kaggle.findings import Finding, add_despite, refuse_errors
+from arc_submit.kaggle.metadata import METADATA, SOURCES, check_metadata
+from arc_submit.runtime.budget import format_duration, parse_duration
+
+SESSION = "11h55m"  # Kaggle ends a session after 12 hours, and a limit must be lower
+_ENDING = 600.0  # seconds between a run's own end and the session's
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_kernel_options(parser)
+    parser.add_argument("--json", action="store_true", help="end with one JSON line of the findings")
+
+
+def add_kernel_options(parser: argparse.ArgumentParser) -> None:
+    """The options of check and push alike."""
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(), help=f"folder that holds {METADATA} (default: this one)")
+    parser.add_argument("--accelerator", help="in place of the metadata's machine_shape")
+    parser.add_argument("--session", default=SESSION, metavar="TIME", help="limit of the session's run (default: %(default)s)")
+    add_despite(parser)
+
+
+def main(args: argparse.Namespace) -> dict[str, Any]:
+    """`arc-submit kaggle check`; returns its figures."""
+    figures = refuse_errors(check_kernel(args.folder, args.accelerator, args.session), "the kernel is not fit to be pushed", args.despite)
+    print(f"{args.folder / METADATA}: fit to be pushed, {figures['warnings']} warnings")
+    return figures
+
+
+def check_kernel(folder: Path, accelerator: str | None = None, session: str = SESSION) -> list[Finding]:
+    """All findings about the kernel that a folder's metadata describe.
+
+    Args:
+        folder: holds kernel-metadata.json.
+        accelerator: what is given in place of machine_shape.
+        session: limit of the session, as --session takes it.
+    """
+    from arc_submit.kaggle.sent import check_notebook, imports_library
+
+    metadata, findings = check_metadata(folder, accelerator)
+    if not metadata:
+        return findings
+    code_file = metadata.get("code_file")
+    if not isinstance(code_file, str) or not code_file:
+        return [*findings, Finding("error", METADATA, "code_file", "is missing", "name the notebook, relative to this file")]
+    if not (folder / code_file).is_file():
+        remedy = f"it is looked for from {folder.resolve()} on"
+        return [*findings, Finding("error", METADATA, "code_file", f"{code_file}: no such file", remedy)]
+    internet = metadata.get("enable_internet") not in (False, "false", "False")
+    notebook, more = check_notebook(folder / code_file, internet)
+    findings += more
+    if imports_library(notebook) and not any(metadata.get(name) for name in SOURCES if name != "competition_sources"):
+        problem = "no data set, notebook or model is attached, and nothing else brings arc_submit onto Kaggle's machine"
+        remedy = "attach the wheels and the bundle (arc-submit kaggle wheels, bundle, upload)"
+        findings.append(Finding("warning" if internet else "error", METADATA, "dataset_sources", problem, remedy))
+    return [*findings, *_session(notebook, session, (folder / code_file).name)]
+
+
+def _session(notebook: dict[str, Any], session: str, file: str) -> list[Finding]:
+    """Whether the session lasts as long as the notebook's own budget for a re-run."""
+    try:
+        limit = parse_duration(session)
+    except ConfigError as error:
+        return [Finding("error", "command line", "--session", str(error), "write 11h55m")]
+    findings = []
+    if limit >= 12 * 3600:
+        problem = f"{session} is not below the 12 hours after which Kaggle ends every session"
+        findings.append(Finding("error", "command line", "--session", problem, f"write {SESSION} or less"))
+    text = "\n".join("".join(cell.get("source", "")) for cell in notebook.get("cells", ()))
+    for name, given in re.findall(r"^(rerun_budget|budget) = [\"']([^\"']+)[\"']", text, re.MULTILINE):
+        try:
+            budget = parse_duration(given)
+        except ConfigError as error:
+            findings.append(Finding("error", file, name, str(error), 'write "11h30m"'))
+            continue
+        if budget + _ENDING > limit:
+            problem = f"{given} leaves less than {format_duration(_ENDING)} of the session's {session} to end in"
+            findings.append(Finding("error", file, name, problem, "lower it, or raise --session"))
+    return findings

@@ -1,0 +1,85 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A model too large to be fine-tuned on everything
+# A base of 7 billion parameters answers all tasks as it is, several at a time on each of four GPUs. Fine-tuning takes far more memory
+# than reading, so only tasks whose samples fit in a short context are fine-tuned on; the others keep what the frozen model and the search
+# answer.
+
+# %%
+import os
+import runpy
+from pathlib import Path
+
+# The library and its wheels, where a data set brings them; before anything else is imported.
+attached = Path(os.environ.get("ARC_SUBMIT_KAGGLE", "/kaggle")) / "input"
+installers = sorted(attached.glob("**/arc_submit_install.py"))
+if installers:
+    runpy.run_path(str(installers[0]), run_name="__main__")
+else:
+    print("no wheels attached: what is installed is used")
+
+# %%
+from IPython.display import Image, display
+
+from arc_submit.config import KAGGLE, make_config
+from arc_submit.kaggle.inputs import find_model, keep, run_folder
+from arc_submit.pipeline import run
+from arc_submit.runtime.budget import parse_duration
+
+# %% tags=["parameters"]
+preset = "hybrid-7b"  # its hyperparameters are those of published runs; it has not been run on its GPUs yet
+model = None  # a folder, or the name of an attached model; the only one that is attached
+out = None  # run directory; on Kaggle in its scratch folder
+sources = "search,ttft,frozen"  # in the order of trust
+in_4_bits = False  # keep the base in 4 bits for fine-tuning: less memory, and slower
+fine_tuned_tokens = None  # the longest sample that is fine-tuned on; the preset's
+steps = None  # of fine-tuning a task; the preset's
+tasks = 20  # a random sample; in a competition's re-run all tasks are worked on
+seed = 0
+budget = "30m"  # loading 15 GB takes minutes
+rerun_budget = "11h30m"  # of a competition's re-run
+challenges = None  # another challenges file
+solutions = None  # its solutions, to score the run
+
+# %%
+config = make_config(
+    preset,
+    out=out or run_folder(KAGGLE, "hybrid_7b"),
+    sources=tuple(sources.split(",")),
+    ttft_in_4_bits=in_4_bits or None,
+    ttft_max_seq_len=fine_tuned_tokens,
+    ttft_steps=steps,
+    tasks=tasks,
+    seed=seed,
+    budget=parse_duration(budget),
+    rerun_budget=parse_duration(rerun_budget),
+    model=find_model(KAGGLE, model),
+    challenges=challenges,
+    solutions=solutions,
+)
+result = run(config)
+
+# %% [markdown]
+# ## Which tasks were fine-tuned on, and what came of it
+
+# %%
+adapters = sorted(folder.name for folder in (config.out / "adapters").glob("*"))
+print(f"{len(adapters)} tasks fine-tuned on samples of at most {config.ttft_max_seq_len} tokens: {', '.join(adapters)}")
+print(result.report.text)
+print(result.submission)
+print(f"{len(keep(KAGGLE, config.out))} files kept")
+
+# %%
+for picture in result.report.pictures:
+    display(Image(filename=str(picture)))

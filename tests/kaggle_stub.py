@@ -1,0 +1,162 @@
+"""A server in Kaggle's place, on this machine: it keeps what the real kaggle client sends and answers as Kaggle does, refusals included.
+
+The client asks http://localhost/api/v1/<service>/<method> through http_proxy, so requests come with absolute addresses. Only what Kaggle is
+known to answer is answered: shapes from kagglesdk 0.1.37, texts of refusals from reports of users.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import pytest
+
+KEY = "dummy-key-0123456789"
+Answer = tuple[int, Any]  # status, and JSON or bytes
+
+
+class Stub:
+    """What was asked and how it is answered.
+
+    Attributes:
+        calls: every call of an API method, as (method, JSON), in order.
+        files: bytes by name, as uploaded.
+        answers: by method, what to answer in place of what a server that is content answers.
+        outputs: bytes by name, what the kernel left; None answers with an error page.
+        states: states of the kernel's run, one for each time it is asked, the last one for good.
+        dataset_states: the same of a data set; empty until it is made.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.files: dict[str, bytes] = {}
+        self.answers: dict[str, Callable[[dict[str, Any]], Answer]] = {}
+        self.outputs: dict[str, bytes | None] = {}
+        self.states = ["COMPLETE"]
+        self.dataset_states: list[str] = []
+        self.log = ""
+        self.authorization = ""
+
+    def sent(self, method: str) -> list[dict[str, Any]]:
+        """The JSON of every call of a method."""
+        return [body for name, body in self.calls if name == method]
+
+    def answer(self, method: str, body: dict[str, Any]) -> Answer:
+        self.calls.append((method, body))
+        if method in self.answers:
+            return self.answers[method](body)
+        answer: Answer = getattr(self, re.sub("([A-Z])", r"_\1", method).lower())(body)
+        return answer
+
+    def _save_kernel(self, body: dict[str, Any]) -> Answer:
+        return 200, {
+            "versionNumber": len(self.sent("SaveKernel")),
+            "url": f"https://www.kaggle.com/code/{body['slug']}",
+            "ref": body["slug"],
+        }
+
+    def _get_kernel(self, body: dict[str, Any]) -> Answer:
+        saved = self.sent("SaveKernel")[-1]
+        names = ("language", "kernelType", "isPrivate", "enableGpu", "enableInternet", "machineShape")
+        names += ("datasetDataSources", "competitionDataSources", "kernelDataSources", "modelDataSources")
+        metadata = {name: saved[name] for name in names if name in saved}
+        metadata |= {"id": 1, "ref": saved["slug"], "title": saved["newTitle"]}
+        blob = {"source": saved["text"], "language": "python", "kernelType": "notebook", "slug": body["kernelSlug"]}
+        return 200, {"metadata": metadata, "blob": blob}
+
+    def _get_kernel_session_status(self, body: dict[str, Any]) -> Answer:
+        state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        return 200, {"status": state} | ({"failureMessage": "Your notebook tried to allocate\nmore memory"} if state == "ERROR" else {})
+
+    def _list_kernel_session_output(self, body: dict[str, Any]) -> Answer:
+        files = [{"fileName": name, "url": f"http://localhost/output/{name}"} for name in self.outputs]
+        return 200, {"files": files, "log": self.log}
+
+    def _get_dataset_status(self, body: dict[str, Any]) -> Answer:
+        if not self.dataset_states:
+            return 404, {"code": 404, "message": "404 Client Error: Not Found"}
+        return 200, {"status": self.dataset_states.pop(0) if len(self.dataset_states) > 1 else self.dataset_states[0]}
+
+    def _start_blob_upload(self, body: dict[str, Any]) -> Answer:
+        return 200, {"token": f"token-{body['name']}", "createUrl": f"http://localhost/upload/{body['name']}"}
+
+    def _create_dataset(self, body: dict[str, Any]) -> Answer:
+        self.dataset_states = self.dataset_states or ["BLOBS_RECEIVED", "READY"]
+        return 200, {"status": "Ok", "url": f"https://www.kaggle.com/datasets/{body['ownerSlug']}/{body['slug']}", "error": ""}
+
+    def _create_dataset_version(self, body: dict[str, Any]) -> Answer:
+        return 200, {"status": "Ok", "url": f"https://www.kaggle.com/datasets/{body['ownerSlug']}/{body['datasetSlug']}", "error": ""}
+
+    def _create_code_submission(self, body: dict[str, Any]) -> Answer:
+        return 200, {"message": f"Successfully submitted to {body['competitionName']}", "ref": 1}
+
+    def _get_submission_limits(self, body: dict[str, Any]) -> Answer:
+        return 200, {"numToday": 1, "numTotal": 1, "numAllowedNow": 0}
+
+
+@contextmanager
+def serving(stub: Stub, monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Stub]:
+    """The stub at work, and the environment that lets the real client find it and nothing else."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+        def reply(self, status: int, value: Any) -> None:
+            data = value if isinstance(value, bytes) else json.dumps(value).encode()
+            with suppress(OSError):  # a client that was given up is no longer there
+                self.send_response(status)
+                self.send_header("Content-Type", "text/html" if isinstance(value, bytes) else "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+        def body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding") != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            data = b""
+            while size := int(self.rfile.readline(), 16):
+                data += self.rfile.read(size)
+                self.rfile.readline()
+            return data
+
+        def do_POST(self) -> None:
+            data = self.body()
+            stub.authorization = self.headers.get("Authorization", "")
+            self.reply(*stub.answer(urlparse(self.path).path.rsplit("/", 1)[-1], json.loads(data or b"{}")))
+
+        def do_PUT(self) -> None:
+            name = urlparse(self.path).path.rsplit("/", 1)[-1]
+            data = self.body()
+            if "PUT" in stub.answers:
+                self.reply(*stub.answers["PUT"]({"name": name}))
+                return
+            stub.files[name] = data
+            self.reply(200, {})
+
+        def do_GET(self) -> None:
+            data = stub.outputs.get(urlparse(self.path).path.rsplit("/", 1)[-1])
+            self.reply(200, data) if data is not None else self.reply(403, b"<html>AccessDenied: the link has expired</html>")
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY", "KAGGLE_API_TOKEN", "VERBOSE", "VERBOSE_OUTPUT"):
+        monkeypatch.delenv(name, raising=False)
+    proxy = f"http://127.0.0.1:{server.server_address[1]}"
+    given = {"http_proxy": proxy, "https_proxy": proxy, "KAGGLE_API_ENVIRONMENT": "LOCALHOST", "KAGGLE_USERNAME": "me", "KAGGLE_KEY": KEY}
+    for name, value in {**given, "HOME": str(home), "KAGGLE_CONFIG_DIR": str(home / "kaggle"), "TMPDIR": str(home)}.items():
+        monkeypatch.setenv(name, value)
+    try:
+        yield stub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

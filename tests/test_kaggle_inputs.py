@@ -1,0 +1,100 @@
+"""Inputs on Kaggle, found by their files in both layouts of its mounts, and a place to write that is not /kaggle/working."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arc_submit.errors import DataError
+from arc_submit.kaggle.inputs import find_adapters, find_model, keep, run_folder
+
+OLD, NEW = "arc-submit-bundle", "datasets/me/arc-submit-bundle"
+
+
+def put_model(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def put_adapter(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize("place", [f"{OLD}/models/small", f"{NEW}/models/small", "models/qwen-lm/qwen2.5/transformers/1.5b/1", "small"])
+def test_the_only_model_is_found_wherever_it_is_mounted(tmp_path: Path, place: str) -> None:
+    folder = put_model(tmp_path / "input" / place)
+    (tmp_path / "input" / "arc-prize-2026").mkdir()
+    assert find_model(tmp_path) == folder
+    assert find_model(tmp_path, folder.name) == folder
+    assert find_model(tmp_path, "/".join(folder.parts[-2:])) == folder
+    assert find_model(tmp_path, folder) == folder
+
+
+def test_a_model_that_is_missing_or_not_alone_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "input").mkdir()
+    with pytest.raises(DataError, match=r"no model .*there is nothing; attach it"):
+        find_model(tmp_path)
+    small, large = (put_model(tmp_path / "input" / NEW / name) for name in ("pocket", "qwen"))
+    put_adapter(tmp_path / "input" / NEW / "adapter")
+    with pytest.raises(DataError, match=r"2 folders could be meant, .*pocket, .*qwen; name one"):
+        find_model(tmp_path)
+    assert find_model(tmp_path, "qwen") == large
+    assert find_model(tmp_path, "pocket") == small
+    with pytest.raises(DataError, match=r"of the name llama; there is .*pocket"):
+        find_model(tmp_path, "llama")
+    with pytest.raises(DataError, match="of the name wen"):
+        find_model(tmp_path, "wen")  # a part of a name is not a name
+
+
+def test_off_kaggle_a_model_is_a_folder_or_the_projects_own(tmp_path: Path) -> None:
+    assert find_model(tmp_path) is None
+    with pytest.raises(DataError, match=r"model qwen: no such folder, and no .*input to look for it in"):
+        find_model(tmp_path, "qwen")
+
+
+def test_adapters_are_found_one_by_one_or_as_a_folder_of_them(tmp_path: Path) -> None:
+    root = tmp_path / "input" / NEW / "mine"
+    single = put_adapter(root / "007bbfb7")
+    put_adapter(root / "00d62c1b")
+    assert find_adapters(tmp_path, None) is None
+    assert find_adapters(tmp_path, "mine") == root
+    assert find_adapters(tmp_path, "007bbfb7") == single
+    assert find_adapters(tmp_path, single) == single
+    with pytest.raises(DataError, match=r"no adapter .* of the name yours"):
+        find_adapters(tmp_path, "yours")
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.sampled_from(["a", "b", "models", "transformers", "1"]), min_size=1, max_size=7))
+def test_depth_does_not_hide_a_model(tmp_path_factory: pytest.TempPathFactory, parts: list[str]) -> None:
+    root = tmp_path_factory.mktemp("kaggle")
+    folder = put_model(root.joinpath("input", *parts))
+    assert find_model(root) == folder
+
+
+def test_a_run_lies_in_the_scratch_folder_and_only_what_is_small_is_kept(tmp_path: Path) -> None:
+    assert run_folder(tmp_path, "submission") == Path("runs/submission")
+    assert keep(tmp_path, tmp_path / "run") == []
+    (tmp_path / "working").mkdir()
+    run = run_folder(tmp_path, "submission")
+    assert run == tmp_path / "temp" / "submission"
+    for name, size in {
+        "adapters/007bbfb7/adapter_model.safetensors": 9,
+        "report/scores.txt": 5,
+        "logs/ttft/0.log": 7,
+        "events.jsonl": 3,
+    }.items():
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_bytes(b"x" * size)
+    with (run / "report" / "huge.png").open("wb") as file:
+        file.truncate(30_000_000)
+    kept = [str(path.relative_to(tmp_path / "working")) for path in keep(tmp_path, run)]
+    assert sorted(kept) == ["submission/events.jsonl", "submission/logs/ttft/0.log", "submission/report/scores.txt"]
+    assert all((tmp_path / "working" / name).is_file() for name in kept)
