@@ -35,6 +35,7 @@ from arc_submit.models.states import hidden_states_from
 from arc_submit.training.settings import TTFTSettings
 
 _LOGITS = 1 << 26  # logits computed at a time: 256 MB in float32
+_VIEWS_TRIED = 16  # of eight orientations
 
 
 class FinetuneError(ArcSubmitError):
@@ -229,19 +230,22 @@ def check_task(writer: PromptWriter, task: Task, max_seq_len: int, settings: TTF
 def draw_sample(writer: PromptWriter, task: Task, settings: TTFTSettings, max_seq_len: int, seed: int, number: int) -> Sample:
     """The task's sample of that number: a view, an order and a train pair to ask about, a function of the arguments alone.
 
+    Turned on its side a grid may have more rows and so more tokens: where nothing fits under a view, another one is drawn.
+
     Raises:
-        DoesNotFitError: where no pair can be asked about under the view that was drawn.
+        DoesNotFitError: where no pair can be asked about under any of the views that were drawn.
     """
     rng = np.random.default_rng([seed, zlib.crc32(task.id.encode()), number])
-    seen = random_view(rng, len(task.train), settings.keep_background).apply_task(task)
     reason: DoesNotFitError | None = None
-    for target in rng.permutation(len(task.train)).tolist():
-        try:
-            ids, start, shown = fit_sample(writer, seen, target, max_seq_len, rng)
-        except DoesNotFitError as error:
-            reason = error
-            continue
-        return Sample(ids, _learnt_places(writer, seen, target, shown, settings.loss_on, start, len(ids)))
+    for _ in range(_VIEWS_TRIED):
+        seen = random_view(rng, len(task.train), settings.keep_background).apply_task(task)
+        for target in rng.permutation(len(task.train)).tolist():
+            try:
+                ids, start, shown = fit_sample(writer, seen, target, max_seq_len, rng)
+            except DoesNotFitError as error:
+                reason = error
+                continue
+            return Sample(ids, _learnt_places(writer, seen, target, shown, settings.loss_on, start, len(ids)))
     assert reason is not None
     raise reason
 
