@@ -135,6 +135,7 @@ def change_weights(edit: Callable[[dict[str, torch.Tensor]], dict[str, torch.Ten
         (change_config(init_lora_weights="pissa_niter_4"), "alters the base"),
         (change_config(peft_type="IA3"), "only LORA"),
         (change_config(lora_alpha="many"), "no readable adapter_config"),
+        (change_config(r=5), "its rank is 5"),
         (lambda folder: (folder / "adapter_config.json").unlink(), "no readable adapter_config"),
         (lambda folder: (folder / "adapter_model.safetensors").unlink(), "cannot be read"),
         (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}"), "cannot be read"),
@@ -142,6 +143,7 @@ def change_weights(edit: Callable[[dict[str, torch.Tensor]], dict[str, torch.Ten
         (change_weights(lambda w: {k.replace("layers.1", "layers.7"): v for k, v in w.items()}), "no linear layer model.layers.7"),
         (change_weights(lambda w: {k: v[:, :-1].contiguous() if "lora_A" in k else v for k, v in w.items()}), "belongs to another model"),
         (change_weights(lambda w: {k: v for k, v in w.items() if "lora_B" not in k}), "belongs to another model"),
+        (change_weights(lambda w: {}), "adapts no layer"),
     ],
 )
 def test_what_cannot_be_served_is_refused_before_any_work(
