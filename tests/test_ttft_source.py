@@ -283,8 +283,10 @@ def test_one_that_fails_leaves_the_others_of_its_job_alone(tiny_model: Path, tmp
     do = started_worker(tiny_model, tmp_path, files)
     first = do({"tasks": ["task000"]})["tasks"]["task000"]
     before = adapters(tmp_path)
-    task = json.loads((tmp_path / "tasks" / "task001.json").read_text())
-    (tmp_path / "tasks" / "task001.json").write_text(json.dumps({**task, "train": task["train"][:1]}))
+    path = tmp_path / "tasks" / "task001.json"
+    content = json.loads(path.read_text())
+    del content["task001"]["train"][1:]
+    path.write_text(json.dumps(content))
     (tmp_path / "tasks" / "task002.json").write_text("{")
     results = do({"tasks": [f"task00{i}" for i in range(6)]})["tasks"]
     assert list(results) == [f"task00{i}" for i in range(6)]
