@@ -229,13 +229,14 @@ def test_a_warm_up_that_fails_costs_no_task_its_fine_tuning(undisturbed: Undistu
     files, out, _ = undisturbed
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "warmup").write_text("in the way")
-    result = run(make_config(**{**options(files, tiny_model, tmp_path / "out"), "warm_up_steps": 2}, budget=300.0))
-    assert (len(result.done), result.unfinished) == (TASKS, [])
+    given = {**options(files, tiny_model, tmp_path / "out"), "warm_up_steps": 2, "task_ids": ("task000", "task001")}
+    result = run(make_config(**given, budget=600.0))
+    assert (result.done, result.unfinished) == (["task000", "task001"], [])
     assert set(result.failed) <= {"warmup all tasks"}
     assert [event["task"] for event in events(tmp_path / "out", "task_failed")] == ["all tasks"]
     notes = [event["notes"] for event in events(tmp_path / "out", "task_done")]
-    assert notes == [["the common warm-up left no adapter: begun with a fresh one"]] * TASKS
-    assert adapters(tmp_path / "out") == adapters(out)
+    assert notes == [["the common warm-up left no adapter: begun with a fresh one"]] * 2
+    assert adapters(tmp_path / "out").items() <= adapters(out).items()
 
 
 def learnt(out: Path) -> dict[str, torch.Tensor]:
@@ -301,6 +302,7 @@ def test_one_that_fails_leaves_the_others_of_its_job_alone(tiny_model: Path, tmp
         assert result["train_seconds"] <= result["seconds"]
     after = adapters(tmp_path)
     assert set(after) == {"task000", "task003", "task004", "task005"}
+    assert len(set(after.values())) == 4, "one task's adapter stands for another's"
     assert after["task000"] == before["task000"], "what is finished is not trained again"
 
 
