@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from test_engine import CPU, by_id, requests
 
 from arc_submit.errors import ConfigError
+from arc_submit.models.adapters import read_config
 from arc_submit.models.engine import Completion, Request
 from arc_submit.models.loading import load_model
 from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
@@ -160,3 +161,12 @@ def test_requests_without_an_adapter_are_answered_first(engine: TransformersEngi
     asked = [Request("adapted", [5, 6], 3, adapters["plain"]), Request("base", [5, 6], 3)]
     made: list[Completion] = list(engine.generate(asked))
     assert [c.id for c in made] == ["base", "adapted"]
+
+
+def test_what_a_configuration_says_of_each_layer(adapters: dict[str, Path]) -> None:
+    plain, patterns = read_config(adapters["plain"]), read_config(adapters["patterns"])
+    assert (plain.largest_rank, patterns.largest_rank) == (4, 8)
+    assert plain.of_layer("model.layers.0.self_attn.q_proj") == (4, 8)
+    assert patterns.of_layer("model.layers.0.mlp.up_proj") == (5, 4)
+    assert patterns.of_layer("model.layers.0.self_attn.v_proj") == (8, 16)
+    assert [patterns.of_layer(f"model.layers.{i}.self_attn.k_proj") for i in (0, 1)] == [(8, 4), (8, 2)]

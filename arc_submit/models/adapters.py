@@ -49,7 +49,7 @@ class AdapterConfig:
     @property
     def largest_rank(self) -> int:
         """Of all layers."""
-        return max(self.rank, *self.rank_pattern.values())
+        return max([self.rank, *self.rank_pattern.values()])
 
     def of_layer(self, name: str) -> tuple[int, float]:
         """Rank and alpha of the layer of that name."""
