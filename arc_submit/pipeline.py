@@ -42,10 +42,10 @@ from arc_submit.report.summary import Report, make_report
 from arc_submit.runtime.budget import format_duration, seconds_left
 from arc_submit.runtime.lanes import run_together
 from arc_submit.runtime.pace import Pace
-from arc_submit.runtime.pool import Event, Job, PoolError, Share
+from arc_submit.runtime.pool import Event, PoolError, Share
 from arc_submit.runtime.rundir import RunDirectory, open_run
 from arc_submit.runtime.stages import run_stages
-from arc_submit.sources import LANES, Source, cost, divide, lanes, machine, make_source
+from arc_submit.sources import LANES, Source, cost, divide, lanes, machine, make_source, plan_jobs
 
 
 @dataclass(frozen=True)
@@ -306,7 +306,7 @@ def _lane(works: list[_Work], directory: RunDirectory, share: Share, deadline: f
     for number, work in enumerate(works):
         until = time.monotonic() + seconds_left(deadline) / (len(works) - number)
         source = work.source
-        jobs = [Job(tuple(work.todo[i : i + source.group])) for i in range(0, len(work.todo), source.group)]
+        jobs = plan_jobs(source.group, work.costs, work.todo)
         environment = {"OMP_NUM_THREADS": str(source.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         pace = Pace(work.costs, until, share)
         pick = pace.pick if source.longest_first else None
@@ -490,6 +490,7 @@ def _finetuning(config: RunConfig) -> dict[str, Any]:
     value |= {f"ttft_{name}": given for name, given in asdict(config.ttft).items()}
     value |= {"ttft_max_seq_len": config.ttft_max_seq_len, "ttft_views": config.ttft_views, "warm_up_steps": config.warm_up_steps}
     value["ttft_in_4_bits"] = config.ttft_in_4_bits
+    value |= {"ttft_group": config.ttft_group} if config.ttft_group > 1 else {}
     value["base_adapter"] = None if config.base_adapter is None else config.base_adapter.name
     if config.base_adapter is not None:
         value["base_adapter_files"] = sorted([p.name, p.stat().st_size] for p in config.base_adapter.glob("*") if p.is_file())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from arc_submit.arc.task import Task
 from arc_submit.config import RunConfig
 from arc_submit.models.settings import PredictSettings
-from arc_submit.runtime.pool import Limits
+from arc_submit.runtime.pool import Job, Limits
 from arc_submit.runtime.stages import Stage
 from arc_submit.training.settings import WARMED, FinetuneSettings
 
@@ -93,8 +93,18 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
 
     if name == "warmup":
         return Source(name, "arc_submit.training.worker:open_warm_up", finetune, limits, 1, config.threads)
-    # A task is minutes of work: one a job, and the longest first, or the last one would run alone at the end.
-    return Source(name, "arc_submit.training.worker:open_worker", finetune, limits, 1, config.threads, longest_first=True)
+    # A task is minutes of work: one a job unless asked, and the longest first, or the last one would run alone at the end.
+    return Source(name, "arc_submit.training.worker:open_worker", finetune, limits, config.ttft_group, config.threads, longest_first=True)
+
+
+def plan_jobs(group: int, costs: Mapping[str, float], todo: Collection[str]) -> list[Job]:
+    """The jobs of a source, tasks of like cost together and the cheapest first.
+
+    They are made of all tasks and only then lose those that are done, so that a run that goes on trains the same tasks in one batch.
+    """
+    order = sorted(costs, key=lambda task_id: (costs[task_id], task_id))
+    parts = [tuple(task_id for task_id in order[i : i + group] if task_id in todo) for i in range(0, len(order), group)]
+    return [Job(part) for part in parts if part]
 
 
 def cost(task: Task) -> float:

@@ -39,7 +39,7 @@ from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.loading import choose_device, load_model, load_tokenizer
-from arc_submit.models.lora import Adapter, LoraSettings, attach, detach, save_adapter
+from arc_submit.models.lora import Adapter, LoraSettings, attach, detach, resize, save_adapter
 from arc_submit.models.precision import choose_training_precision, repair_attention
 from arc_submit.training.ttft import MicroBatch, TTFTSettings, batch_loss, draw_sample, finetune_task, finetune_tasks, make_batches
 
@@ -219,29 +219,20 @@ def compare_groups(
     args: argparse.Namespace,
 ) -> float:
     """How many times as fast tasks are in one batch as one after the other."""
-    model = adapter.model
-    lora = adapter.settings
-    detach(adapter)
-    group = attach(model, lora, args.seed, tasks=len(tasks))
 
     def together() -> None:
-        finetune_tasks(group, writer, tasks, settings, max_seq_len, args.seed)
-
-    together()
-    grouped = min(seconds(together, device) for _ in range(args.repeats))
-    detach(group)
-    alone = attach(model, lora, args.seed)
+        finetune_tasks(adapter, writer, tasks, settings, max_seq_len, args.seed)
 
     def apart() -> None:
         for task in tasks:
-            finetune_task(alone, writer, task, settings, max_seq_len, args.seed)
+            finetune_task(adapter, writer, task, settings, max_seq_len, args.seed)
 
-    apart()
-    single = min(seconds(apart, device) for _ in range(args.repeats))
-    detach(alone)
-    restored = attach(model, lora, args.seed)
-    adapter.layers, adapter.flat = restored.layers, restored.flat
-    return single / grouped
+    taken = []
+    for count, way in ((len(tasks), together), (1, apart)):
+        resize(adapter, count)
+        way()
+        taken.append(min(seconds(way, device) for _ in range(args.repeats)))
+    return taken[1] / taken[0]
 
 
 def bare_peft(model: Any, lora: LoraSettings, batches: list[list[MicroBatch]], precision: Any, device: torch.device, repeats: int) -> float:

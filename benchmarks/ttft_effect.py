@@ -4,7 +4,10 @@
 
 Each task is fine-tuned once for each seed and setting; after each number of steps in --at its predictions are made and kept, a JSON line
 for each task, so that a run that was cut goes on. Only totals are printed. Beside what is solved it measures the mean negative
-log-probability of the right answer's tokens over the views, which tells settings apart where few tasks are solved.
+log-probability of the right answer's tokens over the views, which tells settings apart where few tasks are solved. With --base-adapter,
+0 steps are the adapter as it is, which tells what it brings by itself from what fine-tuning adds:
+
+    python benchmarks/ttft_effect.py --out runs/continued --tasks 60 --base-adapter runs/base-adapter --at 0 50 100 --json
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from arc_submit.language.fitting import DoesNotFitError, fit_prompt
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.frozen import plan_requests, read_answer
-from arc_submit.models.lora import attach
+from arc_submit.models.lora import attach, reset
 from arc_submit.models.settings import LoraSettings
 from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
 from arc_submit.training.settings import TTFTSettings
@@ -53,7 +56,9 @@ def main() -> None:
     parser.add_argument("--largest", type=int, help="draw among the tasks of at most so many cells")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--views", type=int, default=8)
-    parser.add_argument("--at", type=int, nargs="+", default=[50, 100, 200, 400], help="steps after which predictions are made")
+    parser.add_argument(
+        "--at", type=int, nargs="+", default=[50, 100, 200, 400], help="steps after which predictions are made; 0: before the first"
+    )
     parser.add_argument(
         "--schedule", default="constant", help="constant (fewer steps are a part of more) or linear, cosine to the last of --at"
     )
@@ -105,13 +110,13 @@ def measure(args: argparse.Namespace, tasks: list[Task], solutions: Solutions) -
     lora = LoraSettings(rank=args.rank, alpha=args.alpha)
     adapter = attach(engine.model, lora, 0, args.base_adapter)
     settings = TTFTSettings(
-        steps=max(args.at),
+        steps=max(1, *args.at),
         learning_rate=args.learning_rate,
         schedule=args.schedule,
         loss_on=args.loss_on,
         batch_size=args.batch_size,
     )
-    at = args.at if args.schedule == "constant" else [max(args.at)]
+    at = args.at if args.schedule == "constant" else [step for step in args.at if step in (0, max(args.at))]
     for seed in args.seeds:
         for number, task in enumerate(tasks):
             if all((task.id, seed, name(args, step)) in there for step in at):
@@ -125,7 +130,10 @@ def measure(args: argparse.Namespace, tasks: list[Task], solutions: Solutions) -
                     clock[0] = time.monotonic()
 
             try:
-                finetune_task(adapter, writer, task, settings, how.max_seq_len, seed, step_done)
+                reset(adapter)
+                step_done(0, 0.0)
+                if max(at):
+                    finetune_task(adapter, writer, task, settings, how.max_seq_len, seed, step_done)
             except DoesNotFitError:
                 for step in at:
                     there.add((task.id, seed, name(args, step)))  # as frozen: no prompt fits either

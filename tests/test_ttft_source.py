@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,10 +17,12 @@ import psutil
 import pytest
 import torch
 from conftest import make_challenges
+from hypothesis import given
+from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from arc_submit.arc.datasets import read_challenges
+from arc_submit.arc.datasets import read_challenges, split_tasks
 from arc_submit.arc.prediction import read_predictions
 from arc_submit.arc.submission import read_submission
 from arc_submit.arc.task import Task
@@ -27,6 +30,7 @@ from arc_submit.config import make_config
 from arc_submit.errors import ConfigError
 from arc_submit.models.loading import load_model
 from arc_submit.pipeline import RunResult, run
+from arc_submit.sources import plan_jobs
 from arc_submit.training import worker
 from arc_submit.training.settings import FinetuneSettings, TTFTSettings
 from arc_submit.training.ttft import FinetuneError, FinetuneResult
@@ -203,8 +207,6 @@ def test_all_three_sources_answer_and_stay_in_their_order(undisturbed: Undisturb
 
 
 def test_a_common_warm_up_comes_first_and_every_task_goes_on_from_it(undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path) -> None:
-    from arc_submit.models.lora import read_adapter
-
     files, _, _ = undisturbed
     given = {**options(files, tiny_model, tmp_path / "out"), "ttft_steps": 1, "ttft_learning_rate": 1e-6, "warm_up_steps": 3, "workers": 2}
     result = run(make_config(**given, budget=300.0))
@@ -213,13 +215,115 @@ def test_a_common_warm_up_comes_first_and_every_task_goes_on_from_it(undisturbed
     assert begun == ["warmup"] + ["ttft"] * TASKS
     lines = (tmp_path / "out" / "warmup" / "losses.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
-    warmed = read_adapter(tmp_path / "out" / "warmup" / "adapter")[1]
+    warmed = load_file(tmp_path / "out" / "warmup" / "adapter" / "adapter_model.safetensors")
     for folder in (tmp_path / "out" / "adapters").iterdir():
-        for name, tensor in read_adapter(folder)[1].items():
+        for name, tensor in load_file(folder / "adapter_model.safetensors").items():
             torch.testing.assert_close(tensor, warmed[name], atol=1e-5, rtol=0)  # one step of 1e-6 away
     again = run(make_config(**given, budget=300.0))
     assert again.done == result.done
     assert len(events(tmp_path / "out", "worker_begun")) == 1 + TASKS, "the warm-up was made again"
+
+
+def test_a_warm_up_that_fails_costs_no_task_its_fine_tuning(undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path) -> None:
+    """Here it finds no place for its adapter: each task begins afresh, as without a warm-up, and says so."""
+    files, out, _ = undisturbed
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "warmup").write_text("in the way")
+    given = {**options(files, tiny_model, tmp_path / "out"), "warm_up_steps": 2, "task_ids": ("task000", "task001")}
+    result = run(make_config(**given, budget=600.0))
+    assert (result.done, result.unfinished) == (["task000", "task001"], [])
+    assert set(result.failed) <= {"warmup all tasks"}
+    assert [event["task"] for event in events(tmp_path / "out", "task_failed")] == ["all tasks"]
+    notes = [event["notes"] for event in events(tmp_path / "out", "task_done")]
+    assert notes == [["the common warm-up left no adapter: begun with a fresh one"]] * 2
+    assert adapters(tmp_path / "out").items() <= adapters(out).items()
+
+
+def learnt(out: Path) -> dict[str, torch.Tensor]:
+    """Each adapter's second factors, which begin at 0: what was learnt."""
+    found = {}
+    for task_id in adapters(out):
+        tensors = load_file(out / "adapters" / task_id / "adapter_model.safetensors")
+        found[task_id] = torch.cat([tensor.flatten() for name, tensor in sorted(tensors.items()) if "lora_B" in name])
+    return found
+
+
+def test_jobs_of_several_tasks_leave_what_jobs_of_one_leave(undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path) -> None:
+    files, out, _ = undisturbed
+    result = run(make_config(**options(files, tiny_model, tmp_path / "out"), ttft_group=3, budget=300.0))
+    assert (len(result.done), result.failed, result.unfinished) == (TASKS, {}, [])
+    assert sorted(len(event["tasks"]) for event in events(tmp_path / "out", "worker_begun")) == [2, 3]
+    together = {event["task"]: event["notes"] for event in events(tmp_path / "out", "task_done") if event["notes"]}
+    assert len(together) >= 2
+    assert all(re.fullmatch("in one batch with [12] others", note) for (note,) in together.values())
+    alone = learnt(out)
+    for task_id, values in learnt(tmp_path / "out").items():
+        assert (values - alone[task_id]).norm() < 0.05 * alone[task_id].norm()
+        assert steps_done(tmp_path / "out", task_id) == list(range(1, STEPS + 1))
+    assert {task_id: {key[:2] for key in made} for task_id, made in answers(tmp_path / "out").items()} == {
+        task_id: {key[:2] for key in made} for task_id, made in answers(out).items()
+    }
+
+
+@given(st.dictionaries(st.text("abc", min_size=1), st.sampled_from([50.0, 60.0, 70.0])), st.integers(1, 5), st.data())
+def test_which_tasks_share_a_job_does_not_depend_on_what_is_done(costs: dict[str, float], group: int, data: st.DataObject) -> None:
+    jobs = [job.parts for job in plan_jobs(group, costs, list(costs))]
+    assert [task_id for parts in jobs for task_id in parts] == sorted(costs, key=lambda i: (costs[i], i))
+    assert all(len(parts) == group for parts in jobs[:-1])
+    todo = [task_id for task_id in costs if data.draw(st.booleans())]
+    left = [tuple(task_id for task_id in parts if task_id in todo) for parts in jobs]
+    assert [job.parts for job in plan_jobs(group, costs, todo)] == [parts for parts in left if parts]
+
+
+def started_worker(tiny_model: Path, tmp_path: Path, files: tuple[Path, Path]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    split_tasks(read_challenges(files[0]), tmp_path / "tasks")
+    return worker.open_worker(settings(tiny_model, tmp_path), lambda: None)
+
+
+def test_one_that_fails_leaves_the_others_of_its_job_alone(tiny_model: Path, tmp_path: Path, files: tuple[Path, Path]) -> None:
+    do = started_worker(tiny_model, tmp_path, files)
+    first = do({"tasks": ["task000"]})["tasks"]["task000"]
+    before = adapters(tmp_path)
+    path = tmp_path / "tasks" / "task001.json"
+    content = json.loads(path.read_text())
+    del content["task001"]["train"][1:]
+    path.write_text(json.dumps(content))
+    (tmp_path / "tasks" / "task002.json").write_text("{")
+    results = do({"tasks": [f"task00{i}" for i in range(6)]})["tasks"]
+    assert list(results) == [f"task00{i}" for i in range(6)]
+    assert "its only train pair leaves no other" in results["task001"]["failed"]
+    assert "task002" in results["task002"]["failed"]
+    assert (results["task000"]["steps"], results["task000"]["held"], first["made"]) == (0, first["made"], first["made"])
+    for task_id in ("task003", "task004", "task005"):
+        result = results[task_id]
+        assert (result["failed"], result["steps"], result["notes"]) == ("", 3, ["in one batch with 2 others"])
+        assert result["tokens"] > 0
+        assert result["made"] >= 1
+        assert result["train_seconds"] <= result["seconds"]
+    after = adapters(tmp_path)
+    assert set(after) == {"task000", "task003", "task004", "task005"}
+    assert len(set(after.values())) == 4, "one task's adapter stands for another's"
+    assert after["task000"] == before["task000"], "what is finished is not trained again"
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), FinetuneError("no sample of it fits")], ids=repr)
+def test_what_cannot_be_done_together_is_done_one_by_one(
+    tiny_model: Path, tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def scarce(*_: Any) -> None:
+        raise error
+
+    alone = started_worker(tiny_model, tmp_path / "alone", files)
+    for task_id in ("task000", "task001"):
+        alone({"tasks": [task_id]})
+    monkeypatch.setattr(worker, "finetune_tasks", scarce)
+    results = started_worker(tiny_model, tmp_path / "run", files)({"tasks": ["task000", "task001"]})["tasks"]
+    for result in results.values():
+        assert (result["failed"], result["notes"]) == ("", [f"not in one batch with others ({error})"])
+    assert adapters(tmp_path / "run") == adapters(tmp_path / "alone")
+    monkeypatch.setattr(worker, "finetune_tasks", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # nothing that is not understood is passed over
+        started_worker(tiny_model, tmp_path / "third", files)({"tasks": ["task000", "task001"]})
 
 
 def settings(tiny_model: Path, run_path: Path, **ttft: object) -> dict[str, Any]:
@@ -258,8 +362,6 @@ def test_the_base_and_what_the_engine_says_are_untouched_by_training(tiny_model:
 def test_out_of_memory_lowers_the_demands_and_says_so(
     tiny_model: Path, tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    from arc_submit.arc.datasets import split_tasks
-
     split_tasks(read_challenges(files[0]), tmp_path / "run" / "tasks")
     tried: list[tuple[bool, int]] = []
     real = worker.finetune_task
@@ -291,7 +393,6 @@ def test_a_warm_up_out_of_memory_lowers_its_demands_too(
     tiny_model: Path, tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without its adapter no task could be fine-tuned at all."""
-    from arc_submit.arc.datasets import split_tasks
     from arc_submit.sources import make_source
 
     split_tasks(read_challenges(files[0]), tmp_path / "tasks")
@@ -338,6 +439,8 @@ def test_a_task_with_one_train_pair_fails_alone_before_it_costs_anything(tiny_mo
         ({"ttft_steps": 0}, "TTFT steps 0"),
         ({"lora_rank": 0}, "LoRA rank 0"),
         ({"ttft_views": 0}, "--ttft-views 0"),
+        ({"ttft_group": 0}, "--ttft-group 0"),
+        ({"ttft_group": 257}, "at most 256"),
         ({"ttft_max_seq_len": 3}, "no task fits"),
         ({"devices": ("cpu", "cuda:0")}, "--devices cpu,cuda:0"),
         ({"preset": "l4x4-qwen3-4b"}, "give --model"),

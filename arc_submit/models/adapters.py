@@ -14,17 +14,50 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from arc_submit.errors import ConfigError
 
+T = TypeVar("T")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # what PEFT writes before a module's name
 # Initialisations that subtract themselves from the base: their low-rank part alone means nothing on another base.
-_ALTER_THE_BASE = ("pissa", "olora", "corda", "loftq")
+_ALTER_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What an adapter's configuration says, once it is known to be LoRA that can be laid beside a base.
+
+    Attributes:
+        rank, alpha: of every layer that the patterns do not name.
+        rslora: the product is scaled by alpha / sqrt(rank) instead of alpha / rank.
+        dora: the lengths of the weight's rows are learnt apart.
+        rank_pattern, alpha_pattern: by expressions for the ends of layers' names.
+    """
+
+    rank: int
+    alpha: float
+    rslora: bool
+    dora: bool
+    rank_pattern: dict[str, int]
+    alpha_pattern: dict[str, float]
+
+    @property
+    def largest_rank(self) -> int:
+        """Of all layers."""
+        return max([self.rank, *self.rank_pattern.values()])
+
+    def of_layer(self, name: str) -> tuple[int, float]:
+        """Rank and alpha of the layer of that name."""
+        return _by_name(self.rank_pattern, name, self.rank), _by_name(self.alpha_pattern, name, self.alpha)
+
+
+def _by_name(pattern: dict[str, T], name: str, otherwise: T) -> T:
+    return next((value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", name)), otherwise)
 
 
 @dataclass(frozen=True)
@@ -44,13 +77,13 @@ class LowRank:
     stretch: torch.Tensor | None = None
 
 
-def check_adapter(folder: Path, model: torch.nn.Module) -> dict[str, float]:
-    """The scale of every layer that an adapter adds to, from its configuration and the heads of its weights.
+def check_adapter(folder: Path, model: torch.nn.Module) -> tuple[AdapterConfig, dict[str, float]]:
+    """An adapter's configuration and the scale of every layer that it adds to, from its configuration and the heads of its weights.
 
     Raises:
         ConfigError: where the folder holds no adapter, one for another base, or one that is not plain LoRA.
     """
-    config = _read_config(folder)
+    config = read_config(folder)
     names: dict[str, dict[str, tuple[int, ...]]] = {}
     try:
         with safe_open(folder / WEIGHTS, "pt") as file:
@@ -65,17 +98,19 @@ def check_adapter(folder: Path, model: torch.nn.Module) -> dict[str, float]:
     scales = {}
     for name, shapes in names.items():
         layer = layers.get(name)
-        rank = shapes.get("A", (0,))[0]
+        rank, alpha = config.of_layer(name)
         if not isinstance(layer, torch.nn.Linear):
             raise ConfigError(f"adapter {folder}: the base has no linear layer {name}; it belongs to another model")
         expected = {"A": (rank, layer.in_features), "B": (layer.out_features, rank)}
-        if shapes != expected | ({"m": (layer.out_features,)} if config["use_dora"] else {}) or not rank:
+        if shapes != expected | ({"m": (layer.out_features,)} if config.dora else {}):
             raise ConfigError(
-                f"adapter {folder}: {name} has {shapes}, the base's is {tuple(layer.weight.shape)}; it belongs to another model"
+                f"adapter {folder}: {name} has {shapes}, its rank is {rank} and the base's {tuple(layer.weight.shape)};"
+                " it belongs to another model"
             )
-        alpha = next((a for key, a in config["alpha_pattern"].items() if re.match(rf"(.*\.)?({key})$", name)), config["lora_alpha"])
-        scales[name] = alpha / (math.sqrt(rank) if config["use_rslora"] else rank)
-    return scales
+        scales[name] = alpha / (math.sqrt(rank) if config.rslora else rank)
+    if not scales:
+        raise ConfigError(f"adapter {folder}: adapts no layer, and the base alone would answer; train it again")
+    return config, scales
 
 
 def read_adapter(folder: Path, model: Any) -> dict[str, LowRank]:
@@ -84,7 +119,7 @@ def read_adapter(folder: Path, model: Any) -> dict[str, LowRank]:
     Raises:
         ConfigError: as `check_adapter` does.
     """
-    scales = check_adapter(folder, model)
+    _, scales = check_adapter(folder, model)
     layers = dict(model.named_modules())
     read = {}
     with safe_open(folder / WEIGHTS, "pt") as file:
@@ -127,16 +162,22 @@ def _adding(part: LowRank) -> Any:
     return hook
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    """The configuration with every default in place, once it is known to be LoRA that can be served."""
+def read_config(folder: Path) -> AdapterConfig:
+    """An adapter's configuration.
+
+    Raises:
+        ConfigError: where there is none, or one of what cannot be laid beside a base as it is.
+    """
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        read = {
-            "lora_alpha": float(config["lora_alpha"]),
-            "use_rslora": bool(config.get("use_rslora")),
-            "use_dora": bool(config.get("use_dora")),
-            "alpha_pattern": {str(key): float(alpha) for key, alpha in (config.get("alpha_pattern") or {}).items()},
-        }
+        read = AdapterConfig(
+            int(config["r"]),
+            float(config["lora_alpha"]),
+            bool(config.get("use_rslora")),
+            bool(config.get("use_dora")),
+            {str(key): int(rank) for key, rank in (config.get("rank_pattern") or {}).items()},
+            {str(key): float(alpha) for key, alpha in (config.get("alpha_pattern") or {}).items()},
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"adapter {folder}: no readable {CONFIG} ({type(error).__name__}: {error}); give a folder in PEFT format"

@@ -12,12 +12,10 @@ LoRA is Hu et al. 2021 (arXiv 2106.09685), rsLoRA Kalajdzievski 2023 (2312.03732
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,24 +23,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from arc_submit.errors import ConfigError, DataError
-from arc_submit.models.adapters import CONFIG, PREFIX, WEIGHTS
+from arc_submit.errors import ConfigError
+from arc_submit.models.adapters import CONFIG, PREFIX, WEIGHTS, check_adapter
 from arc_submit.models.settings import LoraSettings
-
-_VLLM_LARGEST_RANK = 512
-
-
-def check_served_by_vllm(settings: LoraSettings) -> None:
-    """Refuse what vllm would refuse hours later.
-
-    Raises:
-        ConfigError: with the remedy.
-    """
-    if settings.dora:
-        raise ConfigError("vllm serves no DoRA adapter; leave dora out, or infer with the transformers engine")
-    rank = settings.rank * (2 if settings.init in ("pissa", "olora") else 1)
-    if rank > _VLLM_LARGEST_RANK:
-        raise ConfigError(f"vllm serves adapters up to rank {_VLLM_LARGEST_RANK}, this one is saved with {rank}; lower the rank")
 
 
 class LoraLinear(nn.Module):
@@ -56,7 +39,6 @@ class LoraLinear(nn.Module):
         gradients: views of the same places of its gradient; the backward pass adds to them itself.
         start: for PiSSA and OLoRA the factors at the beginning, whose product is taken off again.
         merged: (tasks, outputs, inputs), the effective weight, renewed when the adapter's tensor has changed; None where it is not kept.
-        enabled: False computes the base layer alone.
     """
 
     def __init__(self, base: nn.Linear, scaling: float, flat: nn.Parameter, views: list[torch.Tensor], gradients: list[torch.Tensor]):
@@ -71,13 +53,9 @@ class LoraLinear(nn.Module):
         self.merged: torch.Tensor | None = None
         self.row_factor: torch.Tensor | None = None
         self.version = -1
-        self.enabled = True
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x of shape (rows, places, inputs); with several tasks each has as many rows, one task's after the other's."""
-        if not self.enabled:
-            out: torch.Tensor = self.base(x)
-            return out
         # Rounded to 16 bits, as products under autocast are, an effective weight would lose the small change.
         if self.merged is None or torch.is_autocast_enabled(x.device.type):
             return self._unmerged(x)
@@ -252,22 +230,55 @@ def attach(
         merge: keep the effective weights (one product a layer, but a copy of the weights for each task); None decides.
 
     Raises:
-        ConfigError: where a target matches no linear layer, or what is asked cannot work.
-        DataError: where the base adapter is not one that this model can take.
+        ConfigError: where a target matches no linear layer, the base adapter is none that this model can take, or what is asked
+            cannot work.
     """
     if any(isinstance(module, LoraLinear) for module in model.modules()):
         raise ConfigError("this model has low-rank layers already; detach them first")
     tensors: dict[str, torch.Tensor] = {}
-    if base_adapter is not None:
-        settings, tensors = read_adapter(base_adapter)
-    targets = _find_targets(model, settings, tensors, base_adapter)
+    if base_adapter is None:
+        targets = _find_targets(model, settings)
+    else:
+        settings, targets, tensors = _read_base_adapter(base_adapter, model)
+    decomposed = settings.init in ("pissa", "olora")
+    starts = {name: _decompose(linear, settings) if decomposed else None for name, linear in targets.items()}
+    # From here on nothing is refused: a model that was refused is as it was.
+    adapter = _put_in(model, settings, targets, starts, tasks, merge, base_adapter is not None)
+    with torch.no_grad():
+        if tensors:
+            for name, layer in adapter.layers.items():
+                _fill(layer, tensors, name)
+        else:
+            adapter.flat[0] = _draw(adapter, seed)
+    adapter.initial = adapter.flat.detach()[0].clone()
+    reset(adapter)
+    return adapter
+
+
+def resize(adapter: Adapter, tasks: int) -> None:
+    """Make it an adapter for another number of tasks, at its initial values; whether effective weights are kept is decided anew."""
+    detach(adapter)
+    targets = {name: layer.base for name, layer in adapter.layers.items()}
+    starts = {name: layer.start for name, layer in adapter.layers.items()}
+    other = _put_in(adapter.model, adapter.settings, targets, starts, tasks, None, adapter.continued)
+    adapter.layers, adapter.flat, adapter.reason = other.layers, other.flat, other.reason
+    reset(adapter)
+
+
+def _put_in(
+    model: Any,
+    settings: LoraSettings,
+    targets: dict[str, nn.Linear],
+    starts: dict[str, tuple[torch.Tensor, torch.Tensor] | None],
+    tasks: int,
+    merge: bool | None,
+    continued: bool,
+) -> Adapter:
+    """Layers of zeros in the place of the targets."""
     if merge is None:
         merge, reason = _choose_merge(targets, tasks)
     else:
         reason = "as asked"
-    decomposed = settings.init in ("pissa", "olora") and not tensors
-    starts = {name: _decompose(linear, settings) if decomposed else None for name, linear in targets.items()}
-    # From here on nothing is refused: a model that was refused is as it was.
     model.requires_grad_(False)
     count = sum(math.prod(shape) for linear in targets.values() for shape in _shapes(linear, settings))
     device = next(iter(targets.values())).weight.device
@@ -288,15 +299,7 @@ def attach(
         layers[name] = layer
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer)
-        if tensors:
-            _fill(layer, 0, tensors, name)
-    adapter = Adapter(model, settings, layers, flat, torch.empty(0), base_adapter is not None, reason)
-    if not tensors:
-        with torch.no_grad():
-            flat[0] = _draw(adapter, seed)
-    adapter.initial = flat.detach()[0].clone()
-    reset(adapter)
-    return adapter
+    return Adapter(model, settings, layers, flat, torch.empty(0), continued, reason)
 
 
 def detach(adapter: Adapter) -> None:
@@ -322,18 +325,6 @@ def reset(adapter: Adapter, seed: int | None = None, task: int | None = None) ->
     torch._foreach_copy_([target], [values.expand_as(target)])
     assert adapter.flat.grad is not None
     adapter.flat.grad[rows].zero_()
-
-
-@contextlib.contextmanager
-def base_alone(adapter: Adapter) -> Iterator[None]:
-    """Within it the model computes what the base model alone does."""
-    for layer in adapter.layers.values():
-        layer.enabled = False
-    try:
-        yield
-    finally:
-        for layer in adapter.layers.values():
-            layer.enabled = True
 
 
 def save_adapter(adapter: Adapter, folder: Path, task: int = 0, dtype: torch.dtype = torch.float32) -> None:
@@ -392,82 +383,29 @@ def save_adapter(adapter: Adapter, folder: Path, task: int = 0, dtype: torch.dty
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def read_adapter(folder: Path) -> tuple[LoraSettings, dict[str, torch.Tensor]]:
-    """A PEFT adapter's make and its tensors by name.
+def _find_targets(model: Any, settings: LoraSettings) -> dict[str, nn.Linear]:
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    chosen = {name: module for name, module in linears.items() if name.rpartition(".")[2] in settings.targets}
+    missing = set(settings.targets) - {name.rpartition(".")[2] for name in chosen}
+    if missing:
+        raise ConfigError(f"LoRA target {', '.join(sorted(missing))}: no linear layer of this model is called so")
+    return chosen
 
-    Raises:
-        DataError: where it cannot be read, or holds what the layers here have no place for.
-    """
-    from safetensors import SafetensorError
+
+def _read_base_adapter(folder: Path, model: Any) -> tuple[LoraSettings, dict[str, nn.Linear], dict[str, torch.Tensor]]:
+    """A base adapter's make, the layers that it adapts in the model's order, and its tensors by name."""
     from safetensors.torch import load_file
 
+    config, scales = check_adapter(folder, model)
+    if len({config.of_layer(name) for name in scales}) > 1:
+        raise ConfigError(f"adapter {folder}: its ranks or alphas differ from layer to layer; only one with the same in all is continued")
+    rank, alpha = config.of_layer(next(iter(scales)))
+    names = tuple(sorted({name.rpartition(".")[2] for name in scales}))
     try:
-        config: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        tensors: dict[str, torch.Tensor] = load_file(folder / WEIGHTS)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise DataError(f"adapter {folder}: {CONFIG} and {WEIGHTS} are needed as PEFT writes them ({error})") from None
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise DataError(f"adapter {folder}: {CONFIG} describes no LoRA adapter")
-    if config.get("bias", "none") != "none" or config.get("modules_to_save"):
-        raise DataError(f"adapter {folder}: trains biases or whole modules (bias, modules_to_save); merge it into its base first")
-    for name in ("rank_pattern", "alpha_pattern", "layer_replication", "lora_bias", "fan_in_fan_out"):
-        if config.get(name):
-            raise DataError(f"adapter {folder}: {name} is not supported; merge it into its base first")
-    if config.get("init_lora_weights") not in (True, False, None, "gaussian"):
-        raise DataError(
-            f"adapter {folder}: init_lora_weights {config['init_lora_weights']} alters its base; save it converted to plain LoRA"
-        )
-    names = tuple(sorted({name.removeprefix(PREFIX).split(".lora_")[0].rpartition(".")[2] for name in tensors}))
-    try:
-        settings = LoraSettings(
-            int(config["r"]), float(config["lora_alpha"]), names, bool(config.get("use_rslora")), bool(config.get("use_dora"))
-        )
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise DataError(f"adapter {folder}: {CONFIG} is not as PEFT writes it ({type(error).__name__}: {error})") from None
-    return settings, tensors
-
-
-def load_adapter(adapter: Adapter, folder: Path, task: int = 0) -> None:
-    """Lay a saved adapter's values into the layers, in place of what they hold.
-
-    Raises:
-        DataError: where it was made with other settings than the layers.
-    """
-    settings, tensors = read_adapter(folder)
-    mine = adapter.settings
-    if mine.init in ("pissa", "olora") and not adapter.continued:
-        raise DataError(f"adapter {folder}: layers begun by {mine.init} take no saved adapter; attach it as the base adapter")
-    if (settings.rank, settings.scaling, settings.dora) != (mine.rank, mine.scaling, mine.dora):
-        raise DataError(
-            f"adapter {folder}: rank {settings.rank}, alpha {settings.alpha} do not fit layers of rank {mine.rank}; attach it instead"
-        )
-    names = {name.removeprefix(PREFIX).split(".lora_")[0] for name in tensors}
-    if names != set(adapter.layers):
-        raise DataError(f"adapter {folder}: adapts {len(names)} layers, not the {len(adapter.layers)} of this model; attach it instead")
-    for name, layer in adapter.layers.items():
-        _fill(layer, task, tensors, name)
-
-
-def _find_targets(model: Any, settings: LoraSettings, tensors: dict[str, torch.Tensor], base_adapter: Path | None) -> dict[str, nn.Linear]:
-    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    if not tensors:
-        chosen = {name: module for name, module in linears.items() if name.rpartition(".")[2] in settings.targets}
-        missing = set(settings.targets) - {name.rpartition(".")[2] for name in chosen}
-        if missing:
-            raise ConfigError(f"LoRA target {', '.join(sorted(missing))}: no linear layer of this model is called so")
-        return chosen
-    names = list(dict.fromkeys(name.removeprefix(PREFIX).split(".lora_")[0] for name in tensors))
-    chosen = {name: linears[name] for name in linears if name in names}
-    for name in names:
-        if name not in chosen:
-            raise DataError(f"adapter {base_adapter}: this model has no linear layer {name}; give the base that it was trained on")
-        _, *shapes = (0, *_shapes(chosen[name], settings))
-        for word, shape in zip(("lora_A.weight", "lora_B.weight", "lora_magnitude_vector"), shapes, strict=False):
-            tensor = tensors.get(f"{PREFIX}{name}.{word}")
-            if tensor is None or tuple(tensor.shape) != shape:
-                found = "nothing" if tensor is None else tuple(tensor.shape)
-                raise DataError(f"adapter {base_adapter}: {name}.{word} is {found}, not {shape}; give the base that it was trained on")
-    return chosen
+        settings = LoraSettings(rank, alpha, names, config.rslora, config.dora)
+    except ConfigError as error:
+        raise ConfigError(f"adapter {folder}: {error}") from None
+    return settings, {name: module for name, module in model.named_modules() if name in scales}, load_file(folder / WEIGHTS)
 
 
 def _shapes(linear: nn.Linear, settings: LoraSettings) -> list[tuple[int, ...]]:
@@ -527,9 +465,9 @@ def _decompose(linear: nn.Linear, settings: LoraSettings) -> tuple[torch.Tensor,
     return root[:, None] * v[: settings.rank], u[:, : settings.rank] * root
 
 
-@torch.no_grad()
-def _fill(layer: LoraLinear, task: int, tensors: dict[str, torch.Tensor], name: str) -> None:
-    layer.down[task] = tensors[f"{PREFIX}{name}.lora_A.weight"].to(layer.down)
-    layer.up[task] = tensors[f"{PREFIX}{name}.lora_B.weight"].to(layer.up)
+def _fill(layer: LoraLinear, tensors: dict[str, torch.Tensor], name: str) -> None:
+    """Lay a saved adapter's values into the first task's."""
+    layer.down[0] = tensors[f"{PREFIX}{name}.lora_A.weight"].to(layer.down)
+    layer.up[0] = tensors[f"{PREFIX}{name}.lora_B.weight"].to(layer.up)
     if layer.length is not None:
-        layer.length[task] = tensors[f"{PREFIX}{name}.lora_magnitude_vector"].to(layer.length)
+        layer.length[0] = tensors[f"{PREFIX}{name}.lora_magnitude_vector"].to(layer.length)

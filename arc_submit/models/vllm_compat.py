@@ -8,7 +8,6 @@ nothing about requests.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 
 from arc_submit.errors import ConfigError
+from arc_submit.models.adapters import AdapterConfig
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of all versions
 
@@ -89,7 +89,7 @@ def stop_core(core: Any) -> None:
         shutdown()
 
 
-def check_served(folder: Path, config: dict[str, Any]) -> None:
+def check_served(folder: Path, config: AdapterConfig) -> None:
     """Refuse an adapter that this vllm would load and serve wrong without a word.
 
     Older versions do not read ranks and alphas by module: they scale every layer alike.
@@ -101,24 +101,8 @@ def check_served(folder: Path, config: dict[str, Any]) -> None:
 
     known = {field.name for field in dataclasses.fields(PEFTHelper)}
     for name in ("rank_pattern", "alpha_pattern"):
-        if config.get(name) and name not in known:
+        if getattr(config, name) and name not in known:
             raise ConfigError(f"adapter {folder}: this vllm does not read its {name}; train it without, or take --engine transformers")
-
-
-def adapter_ranks(folder: Path) -> tuple[int, dict[str, Any]]:
-    """The largest rank in an adapter, and its configuration.
-
-    Raises:
-        ConfigError: where it cannot be read.
-    """
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        ranks = [int(config["r"]), *(int(rank) for rank in (config.get("rank_pattern") or {}).values())]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"adapter {folder}: no readable adapter_config.json ({type(error).__name__}: {error}); give a folder in PEFT format"
-        ) from None
-    return max(ranks), config
 
 
 def rank_slot(rank: int) -> int:

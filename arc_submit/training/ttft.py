@@ -35,6 +35,7 @@ from arc_submit.models.states import hidden_states_from
 from arc_submit.training.settings import TTFTSettings
 
 _LOGITS = 1 << 26  # logits computed at a time: 256 MB in float32
+_VIEWS_TRIED = 16  # of eight orientations
 
 
 class FinetuneError(ArcSubmitError):
@@ -49,7 +50,7 @@ class FinetuneResult:
         losses: mean loss over the learnt tokens of each step, in nats.
         tokens: of all samples, without padding.
         learnt: of these, how many were learnt.
-        seconds: wall time; with several tasks in one batch, that of the whole batch.
+        seconds: wall time; with several tasks in one batch, an even share of it.
         notes: lines a user should see.
     """
 
@@ -97,6 +98,7 @@ def finetune_task(
     max_seq_len: int,
     seed: int,
     on_step: Callable[[int, float], None] | None = None,
+    beat: Callable[[], None] | None = None,
 ) -> FinetuneResult:
     """Reset the adapter and fine-tune it on one task.
 
@@ -105,13 +107,14 @@ def finetune_task(
         max_seq_len: tokens of a sample, answer included.
         seed: of views, samples and fresh initial values; with the task's id it decides everything.
         on_step: called after every step with its number from 1 and its loss.
+        beat: called after every forward and backward pass, of which a step may have many.
 
     Raises:
         DoesNotFitError: where the task gives no sample.
         FinetuneError: where the loss is no number.
     """
     report = None if on_step is None else lambda step, losses: on_step(step, losses[0])
-    result = finetune_tasks(adapter, writer, [task], settings, max_seq_len, seed, report)[0]
+    result = finetune_tasks(adapter, writer, [task], settings, max_seq_len, seed, report, beat)[0]
     if isinstance(result, ArcSubmitError):
         raise result
     return result
@@ -125,11 +128,13 @@ def finetune_tasks(
     max_seq_len: int,
     seed: int,
     on_step: Callable[[int, list[float]], None] | None = None,
+    beat: Callable[[], None] | None = None,
     draw: Callable[[Task, int], list[Sample]] | None = None,
 ) -> list[FinetuneResult | ArcSubmitError]:
     """Reset the adapters and fine-tune each on its own task, all in the same batches.
 
     Args:
+        on_step, beat: as for one task, with the loss of each.
         draw: what a task's adapter learns from in the step of a number from 0; None draws samples of the task itself.
 
     Returns a result for each task, or the reason why there is none; its adapter is then of no use.
@@ -141,7 +146,7 @@ def finetune_tasks(
     if len(tasks) != adapter.tasks:
         raise ConfigError(f"{len(tasks)} tasks for {adapter.tasks} adapters: attach as many as are trained in one batch")
     started = time.monotonic()
-    results: list[FinetuneResult] = [FinetuneResult(notes=check_task(writer, task, max_seq_len, settings)) for task in tasks]
+    results: list[FinetuneResult] = [FinetuneResult(notes=check_task(writer, task, max_seq_len, settings)[1]) for task in tasks]
     failures: dict[int, ArcSubmitError] = {}
     for number, task in enumerate(tasks):
         reset(adapter, task_seed(seed, task), number)
@@ -166,6 +171,8 @@ def finetune_tasks(
                 total, by_token = batch_loss(adapter.model, batch, precision)
                 torch.autograd.backward(scaler.scale(total))
                 losses.index_add_(0, batch.owners, by_token * batch.weights)
+                if beat:
+                    beat()
             scaler.unscale_(optimizer)
             clip_by_task(adapter, settings.max_grad_norm)
             scaler.step(optimizer)
@@ -186,7 +193,7 @@ def finetune_tasks(
             if len(failures) == len(tasks):
                 break
     for result in results:
-        result.seconds = time.monotonic() - started
+        result.seconds = (time.monotonic() - started) / len(tasks)
     return [failures.get(number, result) for number, result in enumerate(results)]
 
 
@@ -206,42 +213,45 @@ def rate_factor(settings: TTFTSettings, step: int) -> float:
     return left if settings.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
 
 
-def check_task(writer: PromptWriter, task: Task, max_seq_len: int, settings: TTFTSettings) -> list[str]:
-    """Lines on what of a task cannot be asked about within max_seq_len.
+def check_task(writer: PromptWriter, task: Task, max_seq_len: int, settings: TTFTSettings) -> tuple[int, list[str]]:
+    """Tokens of a task's longest sample, and lines on what of it cannot be asked about within max_seq_len.
 
     Raises:
         DoesNotFitError: where nothing can.
     """
     if settings.loss_on == "outputs" and not writer.reuse:
         raise ConfigError(f"loss_on outputs cannot be told where the outputs lie ({writer.reason}); choose answer or all")
-    misfits, reason = [], None
+    misfits, longest, reason = [], 0, None
     for target in range(len(task.train)):
         try:
-            fit_sample(writer, task, target, max_seq_len, np.random.default_rng(0))
+            longest = max(longest, len(fit_sample(writer, task, target, max_seq_len, np.random.default_rng(0))[0]))
         except DoesNotFitError as error:
             misfits.append(target)
             reason = error
-    if len(misfits) == len(task.train) and reason is not None:
+    if not longest and reason is not None:
         raise reason
-    return [f"task {task.id}: train pairs {', '.join(map(str, misfits))} are too large to be asked about"] if misfits else []
+    return longest, [f"task {task.id}: train pairs {', '.join(map(str, misfits))} are too large to be asked about"] if misfits else []
 
 
 def draw_sample(writer: PromptWriter, task: Task, settings: TTFTSettings, max_seq_len: int, seed: int, number: int) -> Sample:
     """The task's sample of that number: a view, an order and a train pair to ask about, a function of the arguments alone.
 
+    Turned on its side a grid may have more rows and so more tokens: where nothing fits under a view, another one is drawn.
+
     Raises:
-        DoesNotFitError: where no pair can be asked about under the view that was drawn.
+        DoesNotFitError: where no pair can be asked about under any of the views that were drawn.
     """
     rng = np.random.default_rng([seed, zlib.crc32(task.id.encode()), number])
-    seen = random_view(rng, len(task.train), settings.keep_background).apply_task(task)
     reason: DoesNotFitError | None = None
-    for target in rng.permutation(len(task.train)).tolist():
-        try:
-            ids, start, shown = fit_sample(writer, seen, target, max_seq_len, rng)
-        except DoesNotFitError as error:
-            reason = error
-            continue
-        return Sample(ids, _learnt_places(writer, seen, target, shown, settings.loss_on, start, len(ids)))
+    for _ in range(_VIEWS_TRIED):
+        seen = random_view(rng, len(task.train), settings.keep_background).apply_task(task)
+        for target in rng.permutation(len(task.train)).tolist():
+            try:
+                ids, start, shown = fit_sample(writer, seen, target, max_seq_len, rng)
+            except DoesNotFitError as error:
+                reason = error
+                continue
+            return Sample(ids, _learnt_places(writer, seen, target, shown, settings.loss_on, start, len(ids)))
     assert reason is not None
     raise reason
 

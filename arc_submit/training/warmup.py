@@ -30,11 +30,13 @@ def warm_up(
     max_seq_len: int,
     seed: int,
     on_step: Callable[[int, float], None] | None = None,
+    beat: Callable[[], None] | None = None,
 ) -> FinetuneResult:
     """Reset the adapter and train it on samples of all tasks that fit, 16 tasks drawn anew for each step.
 
     Args:
         settings: as for one task, its steps being those of the warm-up.
+        on_step, beat: as for one task.
 
     Raises:
         DoesNotFitError: where not one task gives a sample.
@@ -57,7 +59,7 @@ def warm_up(
         return [draw_sample(writer, fitting[i], settings, max_seq_len, seed, step * count + k) for k, i in enumerate(chosen)]
 
     report = None if on_step is None else lambda step, losses: on_step(step, losses[0])
-    result = finetune_tasks(adapter, writer, fitting[:1], settings, max_seq_len, seed, report, draw)[0]
+    result = finetune_tasks(adapter, writer, fitting[:1], settings, max_seq_len, seed, report, beat, draw)[0]
     if isinstance(result, ArcSubmitError):
         raise result
     left_out = [f"warm-up: {len(tasks) - len(fitting)} of {len(tasks)} tasks give no sample"] if len(fitting) < len(tasks) else []

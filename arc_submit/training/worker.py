@@ -3,7 +3,8 @@
 The base is loaded once. Fine-tuning and inference share its weights but not its modules: the layers that are trained are put into one
 module tree, and the engine serves finished adapters from their files on another. A prediction is thus a function of the files, and a
 task that was cut short goes on from them: an adapter that is there is not trained again, a prediction that is there not made again.
-Knows nothing of the run's budget or about the processes around it.
+Of a job's tasks those for which it is faster are trained in one batch (arc_submit.training.grouped). Knows nothing of the run's budget or
+about the processes around it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,12 @@ from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.adapters import CONFIG
 from arc_submit.models.frozen import plan_requests, predict_tasks
 from arc_submit.models.loading import choose_device, load_model, load_model_in_4_bits, load_tokenizer
-from arc_submit.models.lora import Adapter, attach, save_adapter
+from arc_submit.models.lora import Adapter, attach, resize, save_adapter
 from arc_submit.models.precision import choose_training_precision, repair_attention
 from arc_submit.models.transformers_engine import ATTENTION, TransformersEngine
+from arc_submit.training.grouped import plan_groups
 from arc_submit.training.settings import WARMED, FinetuneSettings, TTFTSettings
-from arc_submit.training.ttft import FinetuneError, FinetuneResult, finetune_task
+from arc_submit.training.ttft import FinetuneError, FinetuneResult, check_task, finetune_task, finetune_tasks
 from arc_submit.training.warmup import warm_up
 
 SOURCE = "ttft"
@@ -49,14 +51,11 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Call
     settings = FinetuneSettings.from_json(settings_json)
     model, writer, prompt_len = _load(settings)
     engine = TransformersEngine(with_same_weights(model), writer.end_id, settings.predict.slots)
-    adapter = _attach(model, settings)
+    adapter, from_what = _attach(model, settings)
     beat()
 
     def do(job: dict[str, Any]) -> dict[str, Any]:
-        results: dict[str, dict[str, Any]] = {}
-        for task_id in job["tasks"]:
-            results |= _do_task(Path(settings.predict.run), task_id, adapter, engine, writer, settings, prompt_len, beat)
-        return {"tasks": results}
+        return {"tasks": _do_tasks(job["tasks"], adapter, engine, writer, settings, prompt_len, from_what, beat)}
 
     return do
 
@@ -69,7 +68,7 @@ def open_warm_up(settings_json: dict[str, Any], beat: Callable[[], None]) -> Cal
     """
     settings = FinetuneSettings.from_json(settings_json)
     model, writer, prompt_len = _load(settings)
-    adapter = _attach(model, settings)
+    adapter, _ = _attach(model, settings)
     beat()
     run, max_seq_len = Path(settings.predict.run), settings.max_seq_len or prompt_len
     folder = run / WARMED
@@ -79,12 +78,12 @@ def open_warm_up(settings_json: dict[str, Any], beat: Callable[[], None]) -> Cal
         tasks = [read_task(path) for path in sorted((run / "tasks").glob("*.json"))]
 
         def train(ttft: TTFTSettings, max_seq_len: int) -> FinetuneResult:
-            note = _note_losses(folder.parent / "losses.jsonl", beat)
-            return warm_up(adapter, writer, tasks, ttft, max_seq_len, settings.predict.seed, note)
+            note = _note_losses(folder.parent / "losses.jsonl")
+            return warm_up(adapter, writer, tasks, ttft, max_seq_len, settings.predict.seed, note, beat)
 
         result = _within_memory(train, "warmup", settings.ttft, max_seq_len, beat)
         save_adapter(adapter, folder)
-        done = {"made": 0, "held": 0, "refused": [], "failed": "", "seconds": round(time.monotonic() - started, 3), **_trained(result)}
+        done = _result(time.monotonic() - started, **_trained(result))
         return {"tasks": dict.fromkeys(job["tasks"], done)}
 
     return do
@@ -105,11 +104,16 @@ def _load(settings: FinetuneSettings) -> tuple[Any, PromptWriter, int]:
     return model, writer, how.max_seq_len
 
 
-def _attach(model: Any, settings: FinetuneSettings) -> Adapter:
-    base_adapter = None if settings.base_adapter is None else Path(settings.base_adapter)
-    adapter = attach(model, settings.lora, settings.predict.seed, base_adapter)
+def _attach(model: Any, settings: FinetuneSettings) -> tuple[Adapter, list[str]]:
+    """The adapter in its model, and a line on what every task's fine-tuning begins from where it is not what was asked."""
+    folder, notes = settings.base_adapter, []
+    if folder is not None and Path(folder) == Path(settings.predict.run) / WARMED and not (Path(folder) / CONFIG).exists():
+        # What failed there was done for the tasks' sake, and each of them can do without.
+        folder, notes = None, ["the common warm-up left no adapter: begun with a fresh one"]
+        print(notes[0], flush=True)
+    adapter = attach(model, settings.lora, settings.predict.seed, None if folder is None else Path(folder))
     print(f"adapter: {adapter.flat.numel():,} values in {len(adapter.layers)} layers ({adapter.reason})", flush=True)
-    return adapter
+    return adapter, notes
 
 
 def with_same_weights(model: Any) -> Any:
@@ -120,76 +124,162 @@ def with_same_weights(model: Any) -> Any:
     return twin.eval()
 
 
-def _do_task(
-    run: Path,
-    task_id: str,
+def _do_tasks(
+    task_ids: Sequence[str],
     adapter: Adapter,
     engine: TransformersEngine,
     writer: PromptWriter,
     settings: FinetuneSettings,
     prompt_len: int,
+    from_what: list[str],
     beat: Callable[[], None],
 ) -> dict[str, dict[str, Any]]:
-    """Fine-tune on one task, unless its adapter is there, and make the predictions that are not there yet."""
-    started = time.monotonic()
-    folder = adapter_folder(run, task_id)
-    trained: dict[str, Any] = {"steps": 0, "tokens": 0, "train_seconds": 0.0, "notes": []}
-    try:
-        task = read_task(run / "tasks" / f"{task_id}.json")
-        predict = settings.predict
-        asked, refused = plan_requests(writer, task, predict.views, predict.seed, prompt_len, predict.keep_background)
-        if predict.views and not asked:
-            raise DoesNotFitError(refused[0])  # before hours go into an adapter that nothing can be asked with
-        if not (folder / CONFIG).exists():
-            result = finetune_and_save(
-                adapter,
-                writer,
-                task,
-                settings.ttft,
-                settings.max_seq_len or prompt_len,
-                settings.predict.seed,
-                folder,
-                losses_path(run, task_id),
-                beat,
-            )
-            trained = _trained(result)
-    except ArcSubmitError as error:
-        failed = {"made": 0, "held": 0, "refused": [], "failed": str(error), "seconds": round(time.monotonic() - started, 3)}
-        return {task_id: {**failed, **trained}}
-    if not settings.predict.views:
-        return {task_id: {"made": 0, "held": 0, "refused": [], "failed": "", "seconds": round(time.monotonic() - started, 3), **trained}}
-    beat()
-    made = predict_tasks(run, [task_id], engine, writer, settings.predict, prompt_len, beat, SOURCE, folder)["tasks"][task_id]
-    return {task_id: {**made, **trained, "seconds": round(time.monotonic() - started, 3)}}
+    """Fine-tune on each task whose adapter is not there, and make the predictions that are not there yet."""
+    run, max_seq_len, predict = Path(settings.predict.run), settings.max_seq_len or prompt_len, settings.predict
+    results: dict[str, dict[str, Any]] = {}
+    tasks: dict[str, Task] = {}
+    tokens: dict[str, int] = {}  # of those that are to be trained
+    for task_id in task_ids:
+        started = time.monotonic()
+        try:
+            tasks[task_id] = read_task(run / "tasks" / f"{task_id}.json")
+            asked, refused = plan_requests(writer, tasks[task_id], predict.views, predict.seed, prompt_len, predict.keep_background)
+            if predict.views and not asked:
+                raise DoesNotFitError(refused[0])  # before hours go into an adapter that nothing can be asked with
+            folder = adapter_folder(run, task_id)
+            if not (folder / CONFIG).exists():
+                tokens[task_id], _ = check_task(writer, tasks[task_id], max_seq_len, settings.ttft)
+        except ArcSubmitError as error:
+            results[task_id] = _result(time.monotonic() - started, failed=str(error))
+        beat()
+    weights = sum(layer.base.weight.numel() for layer in adapter.layers.values())
+    device = adapter.flat.device
+    groups = plan_groups(tokens, weights, device, choose_training_precision(device, settings.ttft.fast_cpu))
+    there = [([task_id], "") for task_id in tasks if task_id not in tokens and task_id not in results]
+    for group, reason in [*there, *groups]:
+        trained: dict[str, FinetuneResult | ArcSubmitError] = {}
+        if group[0] in tokens:
+            if len(task_ids) > 1:
+                print(f"in one batch {', '.join(group)}: {reason}", flush=True)
+            members = [tasks[task_id] for task_id in group]
+            trained = finetune_and_save(adapter, writer, members, settings.ttft, max_seq_len, predict.seed, run, beat)
+        for task_id in group:
+            results[task_id] = _predict(task_id, trained.get(task_id), engine, writer, settings, prompt_len, from_what, beat)
+    return {task_id: results[task_id] for task_id in task_ids}
+
+
+def _predict(
+    task_id: str,
+    trained: FinetuneResult | ArcSubmitError | None,
+    engine: TransformersEngine,
+    writer: PromptWriter,
+    settings: FinetuneSettings,
+    prompt_len: int,
+    from_what: list[str],
+    beat: Callable[[], None],
+) -> dict[str, Any]:
+    """Make the predictions with a task's adapter, if there is one; what is told of the task then."""
+    if isinstance(trained, ArcSubmitError):
+        return _result(0.0, failed=str(trained))
+    result = _result(0.0) if trained is None else _result(trained.seconds, **_trained(trained))
+    result["notes"] = [*(from_what if trained else []), *result["notes"]]
+    if settings.predict.views:
+        beat()
+        run = Path(settings.predict.run)
+        folder = adapter_folder(run, task_id)
+        made = predict_tasks(run, [task_id], engine, writer, settings.predict, prompt_len, beat, SOURCE, folder)["tasks"][task_id]
+        seconds = round(result["seconds"] + made["seconds"], 3)
+        result = {**result, **made, "tokens": result["tokens"], "seconds": seconds}
+    return result
+
+
+def _result(seconds: float, **changes: Any) -> dict[str, Any]:
+    """What a worker tells of a task, in which nothing was done unless said otherwise."""
+    nothing = {"made": 0, "held": 0, "refused": [], "failed": "", "steps": 0, "tokens": 0, "train_seconds": 0.0, "notes": []}
+    return {**nothing, "seconds": round(seconds, 3), **changes}
 
 
 def finetune_and_save(
     adapter: Adapter,
     writer: PromptWriter,
-    task: Task,
+    tasks: Sequence[Task],
     ttft: TTFTSettings,
     max_seq_len: int,
     seed: int,
-    folder: Path,
-    losses: Path,
+    run: Path,
     beat: Callable[[], None],
-) -> FinetuneResult:
-    """Fine-tune on one task and keep its adapter and a JSON line of {"step", "loss", "seconds"} for each step.
+) -> dict[str, FinetuneResult | ArcSubmitError]:
+    """Fine-tune on tasks in one batch and keep each one's adapter and a JSON line of {"step", "loss", "seconds"} for each of its steps.
 
-    Where memory does not suffice it is tried again with gradient checkpointing and then with shorter samples, and the result's notes say
-    so. A task always begins from the settings as given, so that its adapter does not depend on which tasks came before it.
+    What several cannot do together, for lack of memory or for one that gives no sample, each does alone. Where memory does not suffice for
+    one alone it is tried again with gradient checkpointing and then with shorter samples, and the result's notes say so. A task always
+    begins from the settings as given, so that its adapter does not depend on which tasks came before it.
 
-    Raises:
-        DoesNotFitError: where the task gives no sample.
-        FinetuneError: where the loss is no number, or memory does not suffice for the shortest samples worth learning from.
+    Returns a result or the reason why there is none (no sample, a loss that is no number, no memory for the shortest samples worth learning
+    from) by task.
     """
+    if len(tasks) > 1:
+        try:
+            return _finetune_together(adapter, writer, tasks, ttft, max_seq_len, seed, run, beat)
+        except (ArcSubmitError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, ArcSubmitError) and not is_out_of_memory(error):
+                raise
+            note = f"not in one batch with others ({error})".splitlines()[0]
+        # Out of the handler: the exception holds the tensors of the failed step.
+        _free_memory()
+        found: dict[str, FinetuneResult | ArcSubmitError] = {}
+        for task in tasks:
+            found |= finetune_and_save(adapter, writer, [task], ttft, max_seq_len, seed, run, beat)
+            if isinstance(result := found[task.id], FinetuneResult):
+                found[task.id] = replace(result, notes=[note, *result.notes])
+        return found
+    (task,) = tasks
+    if adapter.tasks != 1:
+        resize(adapter, 1)
 
     def train(ttft: TTFTSettings, max_seq_len: int) -> FinetuneResult:
-        return finetune_task(adapter, writer, task, ttft, max_seq_len, seed, _note_losses(losses, beat))
+        return finetune_task(adapter, writer, task, ttft, max_seq_len, seed, _note_losses(losses_path(run, task.id)), beat)
 
-    result = _within_memory(train, task.id, ttft, max_seq_len, beat)
-    save_adapter(adapter, folder)
-    return result
+    try:
+        result = _within_memory(train, task.id, ttft, max_seq_len, beat)
+    except ArcSubmitError as error:
+        return {task.id: error}
+    save_adapter(adapter, adapter_folder(run, task.id))
+    return {task.id: result}
+
+
+def _finetune_together(
+    adapter: Adapter,
+    writer: PromptWriter,
+    tasks: Sequence[Task],
+    ttft: TTFTSettings,
+    max_seq_len: int,
+    seed: int,
+    run: Path,
+    beat: Callable[[], None],
+) -> dict[str, FinetuneResult | ArcSubmitError]:
+    """`finetune_and_save` in one batch, or nothing of it.
+
+    Raises:
+        ArcSubmitError: where it cannot be done in one.
+        RuntimeError, MemoryError: where memory does not suffice.
+    """
+    if adapter.tasks != len(tasks):
+        resize(adapter, len(tasks))
+    notes = [_note_losses(losses_path(run, task.id)) for task in tasks]
+
+    def on_step(step: int, losses: list[float]) -> None:
+        for note, loss in zip(notes, losses, strict=True):
+            note(step, loss)
+
+    found: dict[str, FinetuneResult | ArcSubmitError] = {}
+    results = finetune_tasks(adapter, writer, tasks, ttft, max_seq_len, seed, on_step, beat)
+    for number, (task, result) in enumerate(zip(tasks, results, strict=True)):
+        if isinstance(result, FinetuneResult):
+            save_adapter(adapter, adapter_folder(run, task.id), number)
+            result = replace(result, notes=[f"in one batch with {len(tasks) - 1} others", *result.notes])
+        found[task.id] = result
+    return found
 
 
 def _within_memory(
@@ -207,20 +297,23 @@ def _within_memory(
         # Out of the handler: the exception holds the tensors of the failed step.
         ttft, max_seq_len, line = with_less_memory(task_id, ttft, max_seq_len)
         notes.append(line)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _free_memory()
         beat()
 
 
-def _note_losses(path: Path, beat: Callable[[], None]) -> Callable[[int, float], None]:
-    """What is to be called after every step: begins the file anew, appends a line and shows that the worker is alive."""
+def _free_memory() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _note_losses(path: Path) -> Callable[[int, float], None]:
+    """What is to be called after every step: begins the file anew and appends a line."""
     began = time.monotonic()
     path.unlink(missing_ok=True)
 
     def note(step: int, loss: float) -> None:
         line = {"step": step, "loss": round(loss, 6), "seconds": round(time.monotonic() - began, 3)}
         append_lines(path, json.dumps(line) + "\n")
-        beat()
 
     return note
 
