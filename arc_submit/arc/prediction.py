@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from arc_submit.arc.grid import Grid, grid_to_lists, make_grid
@@ -33,6 +33,8 @@ class Prediction:
         model: name of what made it.
         seconds: what it took, its share of a batch included.
         reason: why there is no grid; empty where there is one.
+        logprobs: of an answer that was scored under many views, by the key of the view; `logprob` is then their mean, and the same grid
+            is given once.
     """
 
     task: str
@@ -44,6 +46,7 @@ class Prediction:
     model: str
     seconds: float
     reason: str = ""
+    logprobs: Mapping[str, float] = field(default_factory=dict)
 
     def to_line(self) -> str:
         """The JSON line, with its newline."""
@@ -59,6 +62,8 @@ class Prediction:
         }
         if self.reason:
             value["reason"] = self.reason
+        if self.logprobs:
+            value["logprobs"] = {view: round(logprob, 6) for view, logprob in self.logprobs.items()}
         return json.dumps(value, separators=(",", ":")) + "\n"
 
 
@@ -71,7 +76,8 @@ def prediction_from_line(line: str, where: str = "prediction") -> Prediction:
     try:
         value = json.loads(line)
         test, logprob = value["test"], float(value["logprob"])
-        if type(test) is not int or test < 0 or math.isnan(logprob):
+        logprobs = {str(view): float(one) for view, one in value.get("logprobs", {}).items()}
+        if type(test) is not int or test < 0 or any(map(math.isnan, (logprob, *logprobs.values()))):
             raise DataError(f"{where}: test {test!r:.20} and logprob {logprob} are not an index and a number")
         return Prediction(
             task=str(value["task"]),
@@ -83,6 +89,7 @@ def prediction_from_line(line: str, where: str = "prediction") -> Prediction:
             model=str(value["model"]),
             seconds=float(value["seconds"]),
             reason=str(value.get("reason", "")),
+            logprobs=logprobs,
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"{where}: not a prediction line ({type(error).__name__}: {error})") from None

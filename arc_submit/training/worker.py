@@ -40,6 +40,10 @@ from arc_submit.training.warmup import warm_up
 SOURCE = "ttft"
 
 
+class TimeIsUpError(ArcSubmitError):
+    """A fine-tuning was given up because its time was up; nothing is wrong with it."""
+
+
 def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Load the base, put the adapter in and return the function that does a job: {"tasks": [task ids]} -> what came of each.
 
@@ -55,7 +59,7 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Call
     def do(job: dict[str, Any]) -> dict[str, Any]:
         results: dict[str, dict[str, Any]] = {}
         for task_id in job["tasks"]:
-            results |= _do_task(Path(settings.predict.run), task_id, adapter, engine, writer, settings, prompt_len, beat)
+            results |= _do_task(Path(settings.predict.run), task_id, adapter, engine, writer, settings, prompt_len, beat, job.get("until"))
         return {"tasks": results}
 
     return do
@@ -129,9 +133,19 @@ def _do_task(
     settings: FinetuneSettings,
     prompt_len: int,
     beat: Callable[[], None],
+    until: float | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Fine-tune on one task, unless its adapter is there, and make the predictions that are not there yet."""
+    """Fine-tune on one task, unless its adapter is there, and make the predictions that are not there yet.
+
+    At `until`, on the monotonic clock, what is running is given up: the task is then "unfinished", and goes on from its files.
+    """
     started = time.monotonic()
+
+    def beat_in_time() -> None:
+        beat()
+        if until is not None and time.monotonic() >= until:
+            raise TimeIsUpError(f"task {task_id}: no time is left to fine-tune on it")
+
     folder = adapter_folder(run, task_id)
     trained: dict[str, Any] = {"steps": 0, "tokens": 0, "train_seconds": 0.0, "notes": []}
     try:
@@ -150,16 +164,18 @@ def _do_task(
                 settings.predict.seed,
                 folder,
                 losses_path(run, task_id),
-                beat,
+                beat_in_time,
             )
             trained = _trained(result)
     except ArcSubmitError as error:
-        failed = {"made": 0, "held": 0, "refused": [], "failed": str(error), "seconds": round(time.monotonic() - started, 3)}
-        return {task_id: {**failed, **trained}}
+        late = isinstance(error, TimeIsUpError)
+        ended = {"made": 0, "held": 0, "refused": [], "failed": "" if late else str(error), "unfinished": int(late)}
+        return {task_id: {**ended, "seconds": round(time.monotonic() - started, 3), **trained}}
     if not settings.predict.views:
         return {task_id: {"made": 0, "held": 0, "refused": [], "failed": "", "seconds": round(time.monotonic() - started, 3), **trained}}
     beat()
-    made = predict_tasks(run, [task_id], engine, writer, settings.predict, prompt_len, beat, SOURCE, folder)["tasks"][task_id]
+    predicted = predict_tasks(run, [task_id], engine, writer, settings.predict, prompt_len, beat, SOURCE, folder, until=until)
+    made = predicted["tasks"][task_id]
     return {task_id: {**made, **trained, "seconds": round(time.monotonic() - started, 3)}}
 
 
