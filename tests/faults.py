@@ -31,6 +31,7 @@ import psutil
 SETTINGS = "ARC_SUBMIT_FAULTS"
 VIEWS = 4
 _WARM = 8  # steps after which vllm has compiled what it compiles at its first answers
+_PATIENCE = 7200.0  # seconds for what takes one or two minutes on a machine of its own
 CORRUPT, LONG = "task001", "task900"  # a task whose adapter is broken, and one that fits no prompt
 
 
@@ -98,7 +99,7 @@ def infer_here(config: dict[str, Any]) -> None:
             views=VIEWS,
             slots=4,
             group=4,
-            budget=600.0,
+            budget=_PATIENCE,
             strikes=config["strikes"],
             limits={name: Limits(start=start, silence=20.0, patience=5.0, least=2.0, starts=1) for name, start in config["start"].items()},
             entry="faults:open_worker",
@@ -236,7 +237,7 @@ class Harm:
         lines = path.read_text().split("\n")[:-1] if path.exists() else []
         return [event for line in lines if (event := json.loads(line))["time"] >= self.began]
 
-    def wait(self, more: int, seconds: float = 240.0) -> int | None:
+    def wait(self, more: int, seconds: float = _PATIENCE) -> int | None:
         """Wait until there are so many more predictions; the working worker, or None where the run has ended."""
         target, until = len(predictions(self.round.out)) + more, time.monotonic() + seconds
         while time.monotonic() < until and self.process.poll() is None:
@@ -261,7 +262,7 @@ class Harm:
 
     def finish(self) -> Round:
         """Let the run end and look at what there is."""
-        output, _ = self.process.communicate(timeout=600)
+        output, _ = self.process.communicate(timeout=_PATIENCE)
         assert self.process.returncode == 0, f"infer ended with {self.process.returncode}: {Path(self.errors.name).read_text()[-3000:]}"
         figures = json.loads(output.strip().split("\n")[-1])
         self.round.recoveries += figures["recoveries"]

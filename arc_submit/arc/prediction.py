@@ -28,7 +28,7 @@ class Prediction:
         test: index of the test input.
         grid: the answer with the view undone, or None where what the source gave was not a grid.
         source: search, frozen or ttft.
-        view: key of the view the answer was made under.
+        view: key of the view the answer was made under; empty where no view gave one.
         logprob: natural log of the probability of the whole answer (a search writes its own score), at most 0 for a model.
         model: name of what made it.
         seconds: what it took, its share of a batch included.

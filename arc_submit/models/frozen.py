@@ -237,7 +237,7 @@ def _read_held(path: Path, settings: PredictSettings) -> list[Prediction]:
     """
     held, _ = read_predictions(path)
     scored = settings.candidates == "dfs"
-    if any(bool(p.logprobs) != scored for p in held if p.grid is not None):
+    if any((bool(p.logprobs) or not p.view) != scored for p in held):
         there = "views" if scored else "dfs"
         raise DataError(f"{path}: holds predictions of candidates {there}; go on with those, remove it, or give another --out")
     return held if scored else list({(p.test, p.view): p for p in held}.values())
@@ -291,7 +291,7 @@ def _search(
         made.sort(key=lambda p: -p.logprob)
         if not made and in_time:
             reason = f"{len(grids)} grids among {len(answers)} answers above a probability of {threshold:g}, none could be scored"
-            made = [Prediction(planned[0].task, test, None, source, planned[0].view.key, 0.0, model, seconds, reason)]
+            made = [Prediction(planned[0].task, test, None, source, "", 0.0, model, seconds, reason)]
         if made:
             yield made, len(planned), sum(p.grid is None for p in answers), tokens[test]
 
