@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     from arc_submit.ensemble.combination import WAYS
+    from arc_submit.models.settings import CANDIDATES, ENGINES
 
     parser.set_defaults(command=_run)
     _add_shared(parser)
@@ -68,9 +69,16 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--way", choices=WAYS, help="how their answers are put together (default: probability)")
     add("--weights", help="of sources in that, such as search=1,ttft=2 (default: 1 each)")
     add("--search-effort", choices=("quick", "normal", "long"), help="counted work of the program search for a task")
-    add("--engine", choices=("transformers", "vllm"), help="what runs the base model as it is; vllm has transformers behind it")
+    add("--engine", choices=ENGINES, help="what runs the base model as it is; vllm has transformers behind it")
     add("--views", type=int, help="predictions for each test input")
     add("--ttft-views", type=int, help="the same for fine-tuned models (default: as --views)")
+    add("--ttft-engine", choices=ENGINES, help="what predicts with the adapters; vllm does so once all tasks have been fine-tuned")
+    add(
+        "--ttft-candidates",
+        choices=CANDIDATES,
+        help="views: the likeliest answer of each; dfs: all above a threshold, each scored under all",
+    )
+    add("--ttft-threshold", type=float, help="least probability of a candidate of dfs")
     add("--slots", type=int, help="answers that a worker writes together")
     add("--group", type=int, help="tasks in one job")
     add("--pictures", type=int, help="how many tasks to draw in the report")

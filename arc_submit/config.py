@@ -13,7 +13,7 @@ from typing import Any
 
 from arc_submit.ensemble.combination import WAYS, Settings
 from arc_submit.errors import ConfigError
-from arc_submit.models.settings import ENGINES, LoraSettings
+from arc_submit.models.settings import ENGINES, LoraSettings, check_candidates
 from arc_submit.training.settings import TTFTSettings
 
 SOURCES = ("search", "ttft", "frozen")
@@ -65,6 +65,9 @@ class RunConfig:
         ttft_group: tasks in one job of fine-tuning. Those of a job whose samples are short enough for it are trained in one batch, which
             changes the last bits of their adapters, and is off for want of a gain: on a CPU only samples of up to 170 tokens train faster
             so (1.2 times), and they are 2.5 % of the training split's tokens; on GPUs it has not been measured.
+        ttft_engine: what predicts with the adapters: "transformers" in the worker that fine-tunes, each task's as soon as its adapter is
+            there; or "vllm", with transformers behind it, once all tasks have been fine-tuned.
+        ttft_candidates, ttft_threshold: what is asked of the fine-tuned model: "views" or "dfs", see arc_submit.models.settings.
         devices: "cpu", or the GPUs, such as "cuda:0,cuda:1": each gets a worker of its own.
         workers: worker processes on a CPU, the search's included; on GPUs each device has one, and the search the cores that they leave.
         threads: CPU threads of each worker that runs a model.
@@ -106,6 +109,9 @@ class RunConfig:
     ttft_max_seq_len: int | None = None
     ttft_views: int | None = None
     ttft_group: int = 1
+    ttft_engine: str = "transformers"
+    ttft_candidates: str = "views"
+    ttft_threshold: float = 0.1
     devices: tuple[str, ...] = ("cpu",)
     workers: int = 2
     threads: int = 1
@@ -155,6 +161,12 @@ class RunConfig:
             raise ConfigError(f"--search-effort {self.search_effort} with {self.search_memory} GB: choose quick, normal or long")
         if self.engine not in ENGINES:
             raise ConfigError(f"--engine {self.engine}: choose from {', '.join(ENGINES)}")
+        if self.ttft_engine not in ENGINES:
+            raise ConfigError(f"--ttft-engine {self.ttft_engine}: choose from {', '.join(ENGINES)}")
+        check_candidates(self.ttft_candidates, self.ttft_threshold, self.ttft_engine, "--ttft-")
+        if self.ttft_engine == "vllm" and (self.lora.dora or self.ttft_in_4_bits):
+            kind = "adapters with DoRA" if self.lora.dora else "a base in 4 bits"
+            raise ConfigError(f"--ttft-engine vllm: it does not serve {kind}; take transformers")
         if self.split not in ("evaluation", "training"):
             raise ConfigError(f"--split {self.split}: evaluation or training")
         if self.budget <= self.reserve:

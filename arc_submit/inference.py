@@ -7,24 +7,27 @@ it gives up. Whatever has been predicted stays: the same command goes on where i
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from arc_submit.arc.datasets import read_challenges, read_task, split_tasks
+from arc_submit.arc.datasets import Challenges, read_challenges, read_task, split_tasks
 from arc_submit.arc.prediction import read_predictions
 from arc_submit.arc.submission import Submission
+from arc_submit.arc.task import Task, task_to_json
 from arc_submit.config import pocket_folder
 from arc_submit.ensemble.combination import combine
-from arc_submit.errors import ConfigError
+from arc_submit.errors import ConfigError, DataError
 from arc_submit.language.asked import choose_how
 from arc_submit.models.checks import check_model_folder
-from arc_submit.models.settings import ENGINES, PredictSettings
+from arc_submit.models.settings import CANDIDATES, ENGINES, PredictSettings, check_candidates
 from arc_submit.runtime.budget import format_duration, parse_duration
 from arc_submit.runtime.pool import Event, Job, Limits, Share
 from arc_submit.runtime.rundir import RunDirectory, open_run
@@ -46,6 +49,7 @@ class InferConfig:
         engine: "vllm", "transformers", or "auto": vllm where it is installed, and transformers for what it gives up.
         views: predictions for each test input.
         seed: of views and of the choice of train pairs.
+        candidates, threshold: see arc_submit.models.settings; with "dfs", "auto" is transformers.
         keep_background, grid_encoder, prompt, max_seq_len: as in a run.
         devices: a worker each, in turn.
         workers: worker processes; each device has one at least.
@@ -65,6 +69,8 @@ class InferConfig:
     engine: str = "auto"
     views: int = 8
     seed: int = 0
+    candidates: str = "views"
+    threshold: float = 0.1
     keep_background: bool = False
     grid_encoder: str | None = None
     prompt: str | None = None
@@ -92,6 +98,7 @@ class InferConfig:
             raise ConfigError(f"--seed {self.seed}: 0 to {2**31 - 1} is allowed")
         if self.engine not in ("auto", *ENGINES):
             raise ConfigError(f"--engine {self.engine}: choose from auto, {', '.join(ENGINES)}")
+        check_candidates(self.candidates, self.threshold, self.engine)
 
     @property
     def source(self) -> str:
@@ -103,6 +110,8 @@ class InferConfig:
         """Engines in the order in which they are tried."""
         if self.engine != "auto":
             return (self.engine,)
+        if self.candidates == "dfs":
+            return ("transformers",)
         return ("vllm", "transformers") if importlib.util.find_spec("vllm") else ("transformers",)
 
 
@@ -111,7 +120,8 @@ class InferResult:
     """What came of it.
 
     Attributes:
-        made, held, malformed, tokens: predictions made, found there, without a grid; tokens generated.
+        made, held, malformed, tokens: predictions made and found there, answers without a grid, tokens generated.
+        answered: prompts (a test input under a view) that have been answered by now.
         done: tasks that have all of theirs.
         failed: reasons by task.
         unfinished: tasks for which the time did not suffice.
@@ -123,6 +133,7 @@ class InferResult:
     made: int = 0
     held: int = 0
     malformed: int = 0
+    answered: int = 0
     tokens: int = 0
     done: int = 0
     failed: dict[str, str] = field(default_factory=dict)
@@ -161,8 +172,9 @@ def infer(config: InferConfig) -> InferResult:
     choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
     began = time.monotonic()
     challenges = read_challenges(config.challenges) if config.challenges else None
-    with open_run(config.out, _identity(config)) as directory:
+    with open_run(config.out, _identity(config, challenges)) as directory:
         if challenges:
+            _check_same_tasks(challenges, config.out / "tasks")
             for task_id, reason in challenges.broken.items():
                 tqdm.write(f"set aside {task_id}: {reason}")
             split_tasks(challenges, config.out / "tasks")
@@ -203,6 +215,8 @@ def _stage(engine: str, config: InferConfig) -> Stage:
             engine=engine,
             adapters=str(config.adapters) if config.adapters else None,
             source=config.source,
+            candidates=config.candidates,
+            threshold=config.threshold,
         )
 
     limits = config.limits.get(engine) or engine_limits(settings(0), config.strikes)
@@ -229,9 +243,9 @@ def _follow(stream: Any, config: InferConfig, directory: RunDirectory, tasks: li
     doing: dict[int, dict[str, int]] = {}
     first: float | None = None
     lost: list[float] = []
-    total = sum(len(read_task(config.out / "tasks" / f"{task}.json").tests) for task in tasks) * config.views
+    total = config.views * sum(_tests(config.out / "tasks" / f"{task}.json") for task in tasks)
     event: Event
-    with tqdm(total=total, desc=config.source, unit=" predictions", mininterval=1.0) as bar:
+    with tqdm(total=total, desc=config.source, unit=" prompts", mininterval=1.0) as bar:
         for event in stream:
             now = time.monotonic()
             if event.kind not in ("done", "progress"):
@@ -264,9 +278,9 @@ def _follow(stream: Any, config: InferConfig, directory: RunDirectory, tasks: li
                     directory.event("infer_failed" if told["failed"] else "infer_done", source=config.source, task=task, **told)
                     _count(result, task, told)
                     tqdm.write(_line(task, told))
-            made = result.made + sum(told["made"] for told in doing.values())
+            answered = result.answered + sum(told["answered"] for told in doing.values())
             tokens = result.tokens + sum(told["tokens"] for told in doing.values())
-            bar.n = result.held + made + result.refused
+            bar.n = answered + result.refused
             if first:
                 bar.set_postfix_str(f"{tokens / max(1e-3, now - first):.0f} tokens/s", refresh=False)
                 result.working = now - first
@@ -274,8 +288,16 @@ def _follow(stream: Any, config: InferConfig, directory: RunDirectory, tasks: li
     return result
 
 
+def _tests(path: Path) -> int:
+    """Test inputs of a task; of one that cannot be read none, and its worker says why."""
+    try:
+        return len(read_task(path).tests)
+    except DataError:
+        return 0
+
+
 def _count(result: InferResult, task: str, told: dict[str, Any]) -> None:
-    for name in ("made", "held", "malformed", "tokens"):
+    for name in ("made", "held", "malformed", "answered", "tokens"):
         setattr(result, name, getattr(result, name) + told[name])
     result.refused += len(told["refused"])
     if told["failed"]:
@@ -290,7 +312,7 @@ def _line(task: str, told: dict[str, Any]) -> str:
     if told["failed"]:
         return f"{task}: failed ({told['failed']})"
     parts = [f"{told['made'] + told['held']} predictions", f"{told['tokens']} tokens"]
-    for name, words in (("malformed", "without a grid"), ("unfinished", "not finished in time")):
+    for name, words in (("malformed", "answers without a grid"), ("unfinished", "prompts not answered in time")):
         if told[name]:
             parts.append(f"{told[name]} {words}")
     if told["refused"]:
@@ -298,9 +320,36 @@ def _line(task: str, told: dict[str, Any]) -> str:
     return f"{task}: {', '.join(parts)}"
 
 
-def _identity(config: InferConfig) -> dict[str, Any]:
+def _check_same_tasks(challenges: Challenges, folder: Path) -> None:
+    """Refuse a challenges file that says something else of a task than the directory, whoever began that.
+
+    Raises:
+        ConfigError: naming the first such task.
+    """
+    for task_id, task in challenges.tasks.items():
+        path = folder / f"{task_id}.json"
+        there = _readable(path) if path.exists() else None  # one that cannot be read is written again
+        if there is not None and there != task_to_json(task):
+            raise ConfigError(
+                f"{path}: is not the task {task_id} of --challenges; give the file that the directory was begun with, or another --out"
+            )
+
+
+def _readable(path: Path) -> Any:
+    try:
+        return task_to_json(read_task(path))
+    except DataError:
+        return None
+
+
+def _digest(tasks: Mapping[str, Task]) -> str:
+    content = {task_id: task_to_json(task) for task_id, task in tasks.items()}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _identity(config: InferConfig, challenges: Challenges | None) -> dict[str, Any]:
     """What a directory begun by another command says of itself, else what this one is about."""
-    own = {
+    own: dict[str, Any] = {
         "command": "infer",
         "model": config.model.name,
         "adapters": config.adapters.name if config.adapters else None,
@@ -311,13 +360,17 @@ def _identity(config: InferConfig) -> dict[str, Any]:
         "prompt": config.prompt,
         "max_seq_len": config.max_seq_len,
         "source": config.source,
+        **({"candidates": "dfs", "threshold": config.threshold} if config.candidates == "dfs" else {}),
+        **({"challenges": _digest(challenges.tasks)} if challenges else {}),
     }
     try:
         there: dict[str, Any] = json.loads((config.out / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return own
+    if there.get("command") == "infer":
+        return own if challenges or "challenges" not in there else own | {"challenges": there["challenges"]}
     # A run's or a fine-tuning's own directory is gone on with, by the same model; one of another inference is not.
-    return own if there.get("command") == "infer" else there | ({"model": own["model"]} if "model" in there else {})
+    return there | ({"model": own["model"]} if "model" in there else {})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -331,6 +384,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--engine", choices=("auto", *ENGINES), default="auto", help="auto: vllm, and transformers for what it gives up")
     add("--views", type=int, default=8, help="predictions for each test input")
     add("--seed", type=int, default=0, help="of the views")
+    told = "views: the likeliest answer under each view; dfs: all above the threshold, each scored under all views"
+    add("--candidates", choices=CANDIDATES, default="views", help=told)
+    add("--threshold", type=float, default=0.1, help="least probability of a candidate of dfs")
     add("--keep-background", action="store_true", help="views keep colour 0")
     add("--grid-encoder", help="specification (default: what the model's arc_submit.json says)")
     add("--prompt", help="prompt version (default: as above)")

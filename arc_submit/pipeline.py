@@ -251,8 +251,10 @@ class _Step:
 
 
 def _with_warm_up(config: RunConfig, *sources: str) -> list[str]:
-    """The sources of a run, or those given, and before them the common warm-up where one is asked for."""
+    """The sources of a run, or those given, and before them what makes the adapters where they do not do that themselves."""
     names = list(sources or config.sources)
+    if "ttft" in names and config.ttft_engine == "vllm":
+        names.insert(names.index("ttft"), "finetune")
     return ["warmup", *names] if config.warm_up_steps and {"ttft", "finetune"} & set(names) else names
 
 
@@ -491,6 +493,8 @@ def _finetuning(config: RunConfig) -> dict[str, Any]:
     value |= {"ttft_max_seq_len": config.ttft_max_seq_len, "ttft_views": config.ttft_views, "warm_up_steps": config.warm_up_steps}
     value["ttft_in_4_bits"] = config.ttft_in_4_bits
     value |= {"ttft_group": config.ttft_group} if config.ttft_group > 1 else {}
+    if config.ttft_candidates != "views":
+        value |= {"ttft_candidates": config.ttft_candidates, "ttft_threshold": config.ttft_threshold}
     value["base_adapter"] = None if config.base_adapter is None else config.base_adapter.name
     if config.base_adapter is not None:
         value["base_adapter_files"] = sorted([p.name, p.stat().st_size] for p in config.base_adapter.glob("*") if p.is_file())

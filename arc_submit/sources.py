@@ -69,15 +69,21 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
         device = config.devices[number % len(config.devices)]
         return PredictSettings(**{**shared, "run": str(run), "model": str(config.model), "views": views, "device": device})
 
-    if name == "frozen":
-        frozen = "arc_submit.models.frozen:open_worker"
-        engines = ENGINES_OF[config.engine]
+    def inference(engines: Sequence[str], views: int, **changes: Any) -> Source:
+        """Predictions alone: with the base as it is, or with the adapters that are there."""
+        entry = "arc_submit.models.frozen:open_worker"
 
         def stage(engine: str) -> Stage:
-            return Stage(engine, frozen, lambda number: asdict(replace(predict(number, config.views), engine=engine)), limits)
+            return Stage(engine, entry, lambda number: asdict(replace(predict(number, views), engine=engine, **changes)), limits)
 
         first, *behind = [stage(engine) for engine in engines]
-        return Source(name, frozen, first.settings, limits, config.group, config.threads, behind=tuple(behind))
+        return Source(name, entry, first.settings, limits, config.group, config.threads, behind=tuple(behind))
+
+    ttft_views = config.ttft_views or config.views
+    if name == "frozen":
+        return inference(ENGINES_OF[config.engine], config.views)
+    if name == "ttft" and config.ttft_engine == "vllm":
+        return inference(ENGINES_OF["vllm"], ttft_views, adapters=str(run / "adapters"), source="ttft")
 
     def finetune(number: int) -> dict[str, Any]:
         base_adapter = None if config.base_adapter is None else str(config.base_adapter)
@@ -86,8 +92,9 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
             ttft = replace(ttft, steps=config.warm_up_steps)
         elif config.warm_up_steps:
             base_adapter = str(run / WARMED)
-        views = 0 if name in ("finetune", "warmup") else config.ttft_views or config.views
-        settings = FinetuneSettings(predict(number, views), config.lora, ttft, config.ttft_max_seq_len, base_adapter, config.ttft_in_4_bits)
+        views = 0 if name in ("finetune", "warmup") else ttft_views
+        told = replace(predict(number, views), candidates=config.ttft_candidates, threshold=config.ttft_threshold)
+        settings = FinetuneSettings(told, config.lora, ttft, config.ttft_max_seq_len, base_adapter, config.ttft_in_4_bits)
         value: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
         return value
 

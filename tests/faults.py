@@ -2,9 +2,9 @@
 
 Each round runs `infer` in a process of its own on a small model with an adapter for each task, does it some harm, and then counts:
 every prediction that was on disk before a fault is there after it, none is there twice, every prediction is made or its task named
-as failed, no process is left. tests/test_faults.py has a short one; the long one is
+as failed, no process is left. tests/test_faults.py has a short one; the long one, which goes on where it was, is
 
-    python tests/faults.py --faults 200 [--json]
+    python tests/faults.py --faults 200 --out runs/faults [--json]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ import psutil
 SETTINGS = "ARC_SUBMIT_FAULTS"
 VIEWS = 4
 _WARM = 8  # steps after which vllm has compiled what it compiles at its first answers
+_PATIENCE = 7200.0  # seconds for what takes one or two minutes on a machine of its own
 CORRUPT, LONG = "task001", "task900"  # a task whose adapter is broken, and one that fits no prompt
 
 
@@ -97,7 +99,7 @@ def infer_here(config: dict[str, Any]) -> None:
             views=VIEWS,
             slots=4,
             group=4,
-            budget=600.0,
+            budget=_PATIENCE,
             strikes=config["strikes"],
             limits={name: Limits(start=start, silence=20.0, patience=5.0, least=2.0, starts=1) for name, start in config["start"].items()},
             entry="faults:open_worker",
@@ -191,7 +193,7 @@ class Harm:
         self.round = Round(out)
         self.seen: set[str] = set()
         self.pids: set[int] = set()
-        marks = material / f"marks-{out.name}"
+        marks = material / f"marks-{out.parent.name}"
         marks.mkdir(exist_ok=True)
         config = {
             "out": str(out),
@@ -206,7 +208,7 @@ class Harm:
             SETTINGS: json.dumps({"marks": str(marks), **faults}),
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]),
         }
-        self.errors = (material / f"errors-{out.name}.txt").open("ab")
+        self.errors = (material / f"errors-{out.parent.name}.txt").open("ab")
         self.began = time.time()
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--infer", json.dumps(config)],
@@ -235,7 +237,7 @@ class Harm:
         lines = path.read_text().split("\n")[:-1] if path.exists() else []
         return [event for line in lines if (event := json.loads(line))["time"] >= self.began]
 
-    def wait(self, more: int, seconds: float = 240.0) -> int | None:
+    def wait(self, more: int, seconds: float = _PATIENCE) -> int | None:
         """Wait until there are so many more predictions; the working worker, or None where the run has ended."""
         target, until = len(predictions(self.round.out)) + more, time.monotonic() + seconds
         while time.monotonic() < until and self.process.poll() is None:
@@ -260,7 +262,7 @@ class Harm:
 
     def finish(self) -> Round:
         """Let the run end and look at what there is."""
-        output, _ = self.process.communicate(timeout=600)
+        output, _ = self.process.communicate(timeout=_PATIENCE)
         assert self.process.returncode == 0, f"infer ended with {self.process.returncode}: {Path(self.errors.name).read_text()[-3000:]}"
         figures = json.loads(output.strip().split("\n")[-1])
         self.round.recoveries += figures["recoveries"]
@@ -296,61 +298,91 @@ class Harm:
         return found
 
 
+FIGURES = ("faults", "lost", "twice", "missing", "leftover")
+KINDS = ("stop", "kill", "step", "parent", "stop", "kill", "step", "never_start", "full_disk")
+
+
 def campaign(folder: Path, model: Path, faults: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Rounds of every kind of fault until there have been so many."""
-    rng = random.Random(seed)
+    """Rounds of every kind of fault until there have been so many; a line for each round is kept, and the same call goes on from them."""
+    path = folder / "rounds.jsonl"
     material = folder / "material"
-    material.mkdir()
-    make_material(material, model, 12)
-    kinds = ("stop", "kill", "step", "parent", "stop", "kill", "step", "never_start", "full_disk")
-    by_kind: dict[str, list[Round]] = {}
-    done, number = 0, 0
-    while done < faults:
-        kind, out = kinds[number % len(kinds)], folder / f"round{number:03d}"
-        number += 1
-        if kind in ("stop", "kill"):
-            harm = Harm(material, model, out, strikes=50, pace=0.03)
-            while harm.round.faults < 6 and (pid := harm.wait(rng.randrange(6))):
-                harm.send(pid, signal.SIGSTOP if kind == "stop" else signal.SIGKILL)
-        elif kind == "step":
-            at = sorted(rng.sample(range(5, 160), 6))
-            harm = Harm(material, model, out, strikes=50, pace=0.01, raise_at=at)
-        elif kind == "parent":
-            for _ in range(4):
-                harm = Harm(material, model, out, pace=0.03)
-                if harm.wait(rng.randrange(1, 6)) is None:
-                    break
-                harm.kill_parent()
-                by_kind.setdefault(kind, []).append(harm.round)
-            harm = Harm(material, model, out)
-        elif kind == "never_start":
-            harm = Harm(material, model, out, start=10.0, never_start="vllm")
-            harm.round.faults = 1
-        else:
-            harm = Harm(material, model, out, full_disk="vllm")
-            harm.round.faults = 1
-        harm.finish()
-        if kind == "step":
-            harm.round.faults = len(list((material / f"marks-{out.name}").iterdir()))
-        harm.round.faults += 2  # in every round: a corrupt adapter and a prompt over the limit
-        by_kind.setdefault(kind, []).append(harm.round)
-        done = sum(r.faults for rounds in by_kind.values() for r in rounds)
-        say(f"{done} faults; {kind}: {'sound' if harm.round.sound else harm.round}; named: {', '.join(sorted(harm.round.reasons))}")
-    figures: dict[str, Any] = {"faults": done, "rounds": number}
-    for name in ("lost", "twice", "missing", "leftover"):
-        figures[name] = sum(getattr(r, name) for rounds in by_kind.values() for r in rounds)
-    for kind, rounds in sorted(by_kind.items()):
-        seconds = sorted(s for r in rounds for s in r.recoveries)
-        figures[kind] = {"faults": sum(r.faults for r in rounds), "rounds": len(rounds), "unsound": sum(not r.sound for r in rounds)}
+    if not (material / "made").exists():
+        shutil.rmtree(material, ignore_errors=True)
+        material.mkdir(parents=True)
+        make_material(material, model, 12)
+        (material / "made").touch()
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    while (done := sum(line["faults"] for line in lines)) < faults:
+        number = len(lines)
+        # A name of its own, should a round that was cut off still be at work in its directory.
+        out = Path(tempfile.mkdtemp(prefix=f"round{number:03d}-", dir=folder)) / "run"
+        began, cpu = time.monotonic(), _children_cpu()
+        line = one_round(KINDS[number % len(KINDS)], material, model, out, random.Random(f"{seed}-{number}"))
+        line |= {"seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(_children_cpu() - cpu, 1)}
+        lines.append(line)
+        with path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        shutil.rmtree(out.parent, ignore_errors=True)
+        sound = not any(line[name] for name in FIGURES[1:])
+        say(
+            f"{done + line['faults']} faults; {line['kind']}: {'sound' if sound else line}; named: {', '.join(line['named'])};"
+            f" {line['cpu_seconds'] / line['faults']:.1f} CPU-s a fault, {line['seconds'] / line['faults']:.1f} s"
+        )
+    figures: dict[str, Any] = {"rounds": len(lines), **{name: sum(line[name] for line in lines) for name in FIGURES}}
+    figures |= {name: round(sum(line[name] for line in lines)) for name in ("seconds", "cpu_seconds")}
+    for kind in sorted(set(KINDS)):
+        own = [line for line in lines if line["kind"] == kind]
+        seconds = sorted(s for line in own for s in line["recoveries"])
+        figures[kind] = {"rounds": len(own), **{name: sum(line[name] for line in own) for name in FIGURES}}
         if seconds:
             figures[kind] |= {"recovery_median": round(seconds[len(seconds) // 2], 1), "recovery_longest": round(seconds[-1], 1)}
     return figures
+
+
+def one_round(kind: str, material: Path, model: Path, out: Path, rng: random.Random) -> dict[str, Any]:
+    """What is done to one run directory, and the figures of what came of it."""
+    rounds = []
+    if kind in ("stop", "kill"):
+        harm = Harm(material, model, out, strikes=50, pace=0.03)
+        while harm.round.faults < 12 and (pid := harm.wait(rng.randrange(5))):
+            harm.send(pid, signal.SIGSTOP if kind == "stop" else signal.SIGKILL)
+    elif kind == "step":
+        harm = Harm(material, model, out, strikes=50, pace=0.01, raise_at=sorted(rng.sample(range(4, 40), 10)))
+    elif kind == "parent":
+        for _ in range(4):
+            harm = Harm(material, model, out, pace=0.03)
+            if harm.wait(rng.randrange(1, 6)) is None:
+                break
+            harm.kill_parent()
+            rounds.append(harm.round)
+        harm = Harm(material, model, out)
+    elif kind == "never_start":
+        harm = Harm(material, model, out, start=10.0, never_start="vllm")
+        harm.round.faults = 1
+    else:
+        harm = Harm(material, model, out, full_disk="vllm")
+        harm.round.faults = 1
+    marks = material / f"marks-{out.parent.name}"
+    harm.finish()
+    if kind == "step":
+        harm.round.faults = len(list(marks.iterdir()))
+    harm.round.faults += 2  # in every round: a corrupt adapter and a prompt over the limit
+    rounds.append(harm.round)
+    line: dict[str, Any] = {"kind": kind, **{name: sum(getattr(r, name) for r in rounds) for name in FIGURES}}
+    return {**line, "recoveries": [s for r in rounds for s in r.recoveries], "named": sorted(harm.round.reasons)}
+
+
+def _children_cpu() -> float:
+    """CPU seconds of all child processes that have ended and been waited for, theirs included."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Faults against real inference.")
     parser.add_argument("--infer", help=argparse.SUPPRESS)
     parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--out", type=Path, help="folder that the rounds are kept in; the same command goes on from it (default: none)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", type=Path, help="default: the pocket model")
     parser.add_argument("--json", action="store_true")
@@ -360,8 +392,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     from arc_submit.config import pocket_folder
 
-    with tempfile.TemporaryDirectory() as folder:
-        figures = campaign(Path(folder), args.model or pocket_folder(), args.faults, args.seed, lambda line: print(line, flush=True))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = args.out or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        figures = campaign(folder.resolve(), args.model or pocket_folder(), args.faults, args.seed, lambda line: print(line, flush=True))
     for name, value in figures.items():
         print(f"{name:<12}{value}")
     if args.json:

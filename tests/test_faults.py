@@ -39,7 +39,7 @@ def test_killed_stopped_and_broken_engines_cost_nothing_that_was_finished(tiny_m
     second.send(pid, signal.SIGSTOP)
     round = second.finish()
     assert round.sound, round
-    assert len(list((material / f"marks-{out.name}").iterdir())) == 1, "no step raised"
+    assert len(list((material / f"marks-{out.parent.name}").iterdir())) == 1, "no step raised"
     assert len(round.recoveries) >= 2
     only_the_broken_ones_are_named(round)
 

@@ -79,6 +79,30 @@ def test_the_directory_of_a_run_is_gone_on_with_by_its_own_model(tiny_model: Pat
         infer(InferConfig(out, model=tiny_model))
 
 
+def test_another_challenges_file_is_refused(tiny_model: Path, files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Also in a directory that a run began: whose tasks those are, its files say."""
+    out = tmp_path / "run"
+    small = {"budget": 240.0, "views": 1, "engine": "transformers"}
+    other, _ = make_challenges(1, seed=5)
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    infer(InferConfig(out, challenges=tmp_path / "other.json", model=tiny_model, **small))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="holds another run"):
+        infer(InferConfig(out, challenges=files[0], model=tiny_model, **small))  # type: ignore[arg-type]
+    (out / "config.json").write_text(json.dumps({"model": tiny_model.name}))
+    with pytest.raises(ConfigError, match="is not the task task000 of --challenges"):
+        infer(InferConfig(out, challenges=files[0], model=tiny_model, **small))  # type: ignore[arg-type]
+
+
+def test_a_task_file_that_cannot_be_read_fails_alone(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.json").write_text(json.dumps(make_challenges(2)[0]))
+    tasks = tmp_path / "run" / "tasks"
+    tasks.mkdir(parents=True)
+    for name, text in (("broken", "{"), ("empty", ""), ("binary", "\udcff")):
+        (tasks / f"{name}.json").write_bytes(text.encode(errors="surrogateescape"))
+    told = figures(capsys, tmp_path / "run", tiny_model, "--challenges", tmp_path / "c.json", "--group", "8")
+    assert (told["done"], told["failed"]) == (2, 3)
+
+
 def test_a_folder_of_adapters_that_is_not_there_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such folder; give the one"):
         infer(InferConfig(tmp_path / "run", model=tiny_model, adapters=tmp_path / "nowhere"))
@@ -98,6 +122,9 @@ def test_without_tasks_it_says_what_to_give(tiny_model: Path, tmp_path: Path) ->
         ({"slots": 1}, "--slots 1"),
         ({"group": 300}, "--group 300"),
         ({"seed": -1}, "--seed -1"),
+        ({"candidates": "all"}, "--candidates all: choose from views, dfs"),
+        ({"candidates": "dfs", "engine": "vllm"}, "take --engine transformers"),
+        ({"threshold": 1.5}, "--threshold 1.5"),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:

@@ -29,10 +29,14 @@ def _prediction(number: int, grid: Grid | None = None) -> Prediction:
     st.floats(-1e6, 0) | st.just(float("-inf")),
     st.text(max_size=20),
     st.floats(0, 1e5),
+    st.dictionaries(views(), st.floats(-1e6, 0), max_size=3),
 )
 @settings(max_examples=150, deadline=None)
-def test_a_line_and_back(task: str, test: int, grid: Grid | None, view: View, logprob: float, words: str, seconds: float) -> None:
-    written = Prediction(task, test, grid, "ttft", view.key, logprob, words, seconds, "" if grid is not None else words)
+def test_a_line_and_back(
+    task: str, test: int, grid: Grid | None, view: View, logprob: float, words: str, seconds: float, scores: dict[View, float]
+) -> None:
+    logprobs = {view.key: value for view, value in scores.items()}
+    written = Prediction(task, test, grid, "ttft", view.key, logprob, words, seconds, "" if grid is not None else words, logprobs)
     line = written.to_line()
     assert line.endswith("\n")
     assert len(line.splitlines()) == 1
@@ -40,6 +44,8 @@ def test_a_line_and_back(task: str, test: int, grid: Grid | None, view: View, lo
     assert (read.task, read.test, read.source, read.view) == (task, test, "ttft", view.key)
     assert (read.model, read.reason) == (words, written.reason)
     assert read.logprob == pytest.approx(logprob, abs=1e-6)
+    assert read.logprobs == pytest.approx(logprobs, abs=1e-6)
+    assert ("logprobs" in line) == bool(logprobs) or "logprobs" in words + task
     assert read.seconds == pytest.approx(seconds, abs=1e-4)
     assert same_grid(read.grid, grid) or (read.grid is None and grid is None)
 
@@ -58,6 +64,9 @@ def test_a_line_and_back(task: str, test: int, grid: Grid | None, view: View, lo
         _prediction(0).to_line().replace('"test":0', '"test":true'),
         _prediction(0).to_line().replace('"test":0', '"test":1e999'),
         _prediction(0).to_line().replace("-0.5", "NaN"),
+        _prediction(0).to_line().replace("-0.5", '-0.5,"logprobs":{"r0.c0123456789.p0":NaN}'),
+        _prediction(0).to_line().replace("-0.5", '-0.5,"logprobs":[1]'),
+        _prediction(0).to_line().replace("-0.5", '-0.5,"logprobs":{"r0.c0123456789.p0":null}'),
         _prediction(0).to_line().replace("-0.5", "9" * 400),
         _prediction(0).to_line().replace("-0.5", '"low"'),
         _prediction(0).to_line().replace("[[0,0]", "[[0,0,0]"),

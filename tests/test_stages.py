@@ -15,7 +15,7 @@ import pytest
 from arc_submit.runtime.pool import Event, Job, Limits, PoolError, Share, run_jobs
 from arc_submit.runtime.stages import Stage, run_stages
 
-# A worker's settings say how it behaves; "weak" can do no part whose name begins with "hard".
+# A worker's settings say how it behaves; "weak" can do no part whose name begins with "hard", and "choosy" says so of itself.
 ENTRY = textwrap.dedent(
     """
     import time
@@ -27,6 +27,9 @@ ENTRY = textwrap.dedent(
 
         def do(job):
             made = 0
+            if kind == "choosy":
+                hard = {part: "not for me" for part in job["tasks"] if part.startswith("hard")}
+                return {"tasks": {part: {"kind": kind} for part in job["tasks"] if part not in hard}, "cannot": hard}
             for part in job["tasks"]:
                 if kind == "weak" and part.startswith("hard"):
                     raise RuntimeError("too hard")
@@ -71,6 +74,15 @@ def test_what_a_stage_gives_up_is_done_by_the_next(start: Any) -> None:
     assert sorted(e.parts[0] for e in handed) == ["hard-1", "hard-2"]
     assert all("weak: RuntimeError: too hard" in e.reason for e in handed)
     assert not [e for e in events if e.kind == "given_up"]
+
+
+def test_what_a_worker_says_it_cannot_do_is_done_by_the_next_without_another_try(start: Any) -> None:
+    events = list(start(["choosy", "strong"], [("easy-1", "hard-1"), ("hard-2",)], Limits(start=20.0, silence=20.0, strikes=5)))
+    assert by_part(events) == {"easy-1": "choosy", "hard-1": "strong", "hard-2": "strong"}
+    assert [e.reason for e in events if e.kind == "handed_on"] == ["choosy: not for me"] * 2
+    assert len([e for e in events if e.kind == "begun"]) == 4
+    last = list(start(["choosy"], [("hard-1", "easy-1")]))
+    assert [(e.parts, e.reason) for e in last if e.kind == "given_up"] == [(("hard-1",), "not for me")]
 
 
 def test_a_stage_that_never_starts_leaves_everything_to_the_next(start: Any) -> None:

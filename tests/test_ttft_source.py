@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,8 +130,6 @@ def test_the_same_command_again_trains_nothing_again(undisturbed: Undisturbed, t
 
 def test_an_adapter_that_is_there_is_used_and_not_trained_again(undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path) -> None:
     """Of one task's predictions one is taken away: it comes back the same, from the adapter as it is on disk."""
-    import shutil
-
     files, out, _ = undisturbed
     shutil.copytree(out, tmp_path / "out")
     path = tmp_path / "out" / "predictions" / "ttft" / "task001.jsonl"
@@ -431,6 +430,44 @@ def test_a_task_with_one_train_pair_fails_alone_before_it_costs_anything(tiny_mo
     assert result.done == ["task001"]
     assert "its only train pair leaves no other" in result.failed["ttft task000"]
     assert set(adapters(tmp_path / "out")) == {"task001"}
+
+
+def test_vllm_answers_with_the_same_adapters_as_the_worker_that_made_them(
+    undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path
+) -> None:
+    """One adapter is missing: it is learnt first, then all answer in one engine."""
+    files, out, _ = undisturbed
+    shutil.copytree(out, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "predictions")
+    shutil.rmtree(tmp_path / "out" / "adapters" / "task003")
+    lines = [line for line in (out / "events.jsonl").read_text().splitlines() if '"task_done"' not in line]
+    (tmp_path / "out" / "events.jsonl").write_text("\n".join(lines) + "\n")
+    result = run(make_config(**options(files, tiny_model, tmp_path / "out"), ttft_engine="vllm", budget=900.0, new_budget=True))
+    assert not result.failed
+    assert len(result.done) == TASKS
+    assert adapters(tmp_path / "out") == adapters(out)
+    assert "left to the next engine" not in (tmp_path / "out" / "events.jsonl").read_text()
+    assert not events(tmp_path / "out", "worker_handed_on")
+    ours, theirs = answers(tmp_path / "out"), answers(out)
+    assert {task: {value[:3] for value in values} for task, values in ours.items()} == {
+        task: {value[:3] for value in values} for task, values in theirs.items()
+    }
+
+
+def test_a_worker_gives_up_at_its_time_and_goes_on_from_its_files(undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path) -> None:
+    out = undisturbed[1]
+    shutil.copytree(out / "tasks", tmp_path / "run" / "tasks")
+    do = worker.open_worker(settings(tiny_model, tmp_path / "run"), lambda *_: None)
+    late = do({"tasks": ["task000", "task001"], "until": 0.0})["tasks"]
+    for task in ("task000", "task001"):
+        assert (late[task]["made"], late[task]["failed"], late[task]["unfinished"] > 0) == (0, "", True)
+        assert len(steps_done(tmp_path / "run", task)) == 1, "it went on after its time"
+    assert not (tmp_path / "run" / "adapters").exists()
+    (done,) = do({"tasks": ["task000"], "until": time.monotonic() + 3600.0})["tasks"].values()
+    assert (done["failed"], done["unfinished"], done["made"] > 0) == ("", 0, True)
+    shutil.rmtree(tmp_path / "run" / "predictions")
+    (late_again,) = do({"tasks": ["task000"], "until": 0.0})["tasks"].values()
+    assert (late_again["made"], late_again["failed"], late_again["unfinished"] > 0) == (0, "", True)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def refusal(engine: VllmEngine, asked: list[Request]) -> str:
     try:
         return f"not refused: {list(engine.generate(asked))}"
     except ConfigError as error:
-        return str(error)
+        return f"{type(error).__name__}: {error}"
 
 
 def main(folder: Path) -> None:

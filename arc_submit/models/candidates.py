@@ -61,11 +61,20 @@ class _Search:
 
 @torch.inference_mode()
 def search_completions(
-    engine: TransformersEngine, requests: Sequence[Request], limits: SearchLimits | None = None, on_step: Callable[[], None] | None = None
+    engine: TransformersEngine,
+    requests: Sequence[Request],
+    limits: SearchLimits | None = None,
+    on_step: Callable[[], None] | None = None,
+    until: float | None = None,
 ) -> Iterator[Completion]:
     """Completions above the threshold, each as soon as it is found; those of one request share its id, the likeliest tokens first.
 
-    A completion that has no end mark within max_new_tokens is none. Temperature, seed and check of a request are left aside.
+    A completion that has no end mark within max_new_tokens is none. A request's check ends its greedy path, which is followed first and
+    which may be kept however unlikely it is; temperature and seed are left aside.
+
+    Args:
+        on_step: called after every forward pass.
+        until: on the monotonic clock; the search ends there with what it has found.
 
     Raises:
         ConfigError: where a request is over the model's limit or its adapter cannot be served; nothing has been searched then.
@@ -73,11 +82,15 @@ def search_completions(
     limits = limits or SearchLimits()
     for folder, group in engine.by_adapter(requests).items():
         with engine.adapted(folder):
-            yield from _search_group(engine, group, limits, on_step)
+            yield from _search_group(engine, group, limits, on_step, until)
 
 
 def _search_group(
-    engine: TransformersEngine, requests: Sequence[Request], limits: SearchLimits, on_step: Callable[[], None] | None
+    engine: TransformersEngine,
+    requests: Sequence[Request],
+    limits: SearchLimits,
+    on_step: Callable[[], None] | None,
+    until: float | None,
 ) -> Iterator[Completion]:
     """The search for requests that share their adapter, which is on the model."""
     waiting = sorted(requests, key=lambda r: len(r.prompt) + r.max_new_tokens, reverse=True)
@@ -89,6 +102,8 @@ def _search_group(
     while waiting or any(running):
         for slot in range(engine.slots):
             while waiting and running[slot] is None:
+                if until is not None and time.monotonic() >= until:
+                    return
                 request = waiting.pop()
                 search = _Search(request, time.monotonic())
                 logprobs = engine.prefill(request.prompt, request.max_new_tokens, slot, layers, places)
@@ -104,6 +119,8 @@ def _search_group(
             ids[slot] = node.token if node else 0
         if not any(running):
             continue
+        if until is not None and time.monotonic() >= until:
+            return
         followed = engine.step(ids, places, layers)
         if on_step:
             on_step()
@@ -132,4 +149,7 @@ def _open(search: _Search, logprobs: torch.Tensor, node: _Node, floor: float, li
             seconds = time.monotonic() - search.started
             yield Completion(search.request.id, [*search.path[:depth], end_id], values[token], "stop", seconds)
         elif depth + 1 < search.request.max_new_tokens:
-            search.stack.append(_Node(depth, token, values[token], node.greedy and token == best))
+            greedy = node.greedy and token == best
+            hopeless = search.request.hopeless
+            if not (greedy and hopeless is not None and hopeless([*search.path[:depth], token])):
+                search.stack.append(_Node(depth, token, values[token], greedy))

@@ -60,6 +60,10 @@ class Completion:
     reason: str = ""
 
 
+class NotServedError(ConfigError):
+    """A sound adapter that this engine does not serve and another one may."""
+
+
 class Engine(Protocol):
     """What runs a model."""
 
@@ -87,6 +91,7 @@ class Engine(Protocol):
         """Refuse at once an adapter that this engine cannot serve.
 
         Raises:
+            NotServedError: where another engine may serve it.
             ConfigError: naming it and what is wrong.
         """
         ...

@@ -2,15 +2,17 @@
 
 This is what a worker runs: it loads a model once, then takes jobs, each a few tasks, and appends every prediction to the run directory the
 moment it ends. What is there already is not made again, and a task that fails is that task's alone. The source ttft makes its predictions
-in the same way, with each task's adapter. Knows nothing about the run's budget or about workers.
+in the same way, with each task's adapter. With candidates "dfs" a test input's answers are kept together, each once and scored under all
+views. Knows nothing about the run's budget or about workers.
 """
 
 from __future__ import annotations
 
+import math
 import time
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,19 @@ import numpy as np
 import torch
 
 from arc_submit.arc.datasets import read_task
+from arc_submit.arc.grid import Grid, grid_id
 from arc_submit.arc.prediction import Prediction, append_predictions, read_predictions
 from arc_submit.arc.task import Task
 from arc_submit.arc.views import View, choose_views
-from arc_submit.errors import ArcSubmitError
+from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 from arc_submit.language.asked import choose_how
 from arc_submit.language.encoders import NotAGridError, make_encoder
 from arc_submit.language.fitting import DoesNotFitError, fit_prompt
 from arc_submit.language.guard import AnswerGuard
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.engine import Completion, Engine, Request
+from arc_submit.models.engine import Completion, Engine, NotServedError, Request
+from arc_submit.models.scoring import score_grids
 from arc_submit.models.settings import PredictSettings
 
 SOURCE = "frozen"
@@ -94,6 +98,8 @@ def read_answer(writer: PromptWriter, asked: ViewRequest, completion: Completion
 def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Load the model and return the function that does a job: {"tasks": [task ids]} -> counts, refusals and failures by task.
 
+    A task whose adapter this engine does not serve is named under "cannot", for another engine to try.
+
     Raises:
         ArcSubmitError: where the model or the way to ask it cannot work.
     """
@@ -109,7 +115,7 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
 
     def do(job: dict[str, Any]) -> dict[str, Any]:
         adapters = Path(settings.adapters) if settings.adapters else None
-        return predict_tasks(
+        tasks = predict_tasks(
             Path(settings.run),
             job["tasks"],
             engine,
@@ -121,7 +127,9 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
             adapters=adapters,
             until=job.get("until"),
             tell=beat,
-        )
+        )["tasks"]
+        cannot = {task: told["failed"] for task, told in tasks.items() if told["not_served"]}
+        return {"tasks": {task: told for task, told in tasks.items() if task not in cannot}, "cannot": cannot}
 
     return do
 
@@ -150,38 +158,15 @@ def predict_tasks(
         until: on the monotonic clock; what is not made by then is left unfinished.
         tell: called in place of `beat` with {"made", "tokens"} so far in this call.
 
-    Returns {"tasks": {id: {"made", "held", "malformed", "unfinished", "refused": [lines], "failed": line or "", "tokens", "seconds"}}}:
-    predictions made now, those that were there, those made that hold no grid, those that the time did not suffice for, prompts that do
-    not fit, why a task failed, tokens generated and seconds to its last prediction.
+    Returns {"tasks": {id: {"made", "held", "malformed", "answered", "unfinished", "refused": [lines], "failed": line or "",
+    "not_served", "tokens", "seconds"}}}: predictions made now, those that were there, answers without a grid, prompts (a test input under
+    a view) that have been answered by now, those that the time did not suffice for, those that do not fit, why a task failed, whether
+    that was this engine's alone, tokens generated and seconds to its last prediction.
     """
     started = time.monotonic()
     results: dict[str, dict[str, Any]] = {}
     planned: dict[str, ViewRequest] = {}
-    for task_id in task_ids:
-        result: dict[str, Any] = {"made": 0, "held": 0, "malformed": 0, "unfinished": 0, "refused": [], "failed": "", "tokens": 0}
-        results[task_id] = {**result, "seconds": 0.0}
-        result = results[task_id]
-        own = adapters / task_id if adapters else adapter
-        try:
-            task = read_task(run / "tasks" / f"{task_id}.json")
-            if own is not None:
-                engine.check_adapter(own)
-            asked, result["refused"] = plan_requests(
-                writer, task, settings.views, settings.seed, max_seq_len, settings.keep_background, own
-            )
-        except ArcSubmitError as error:
-            result["failed"] = str(error)
-            continue
-        finally:
-            beat()
-        held, _ = read_predictions(prediction_path(run, task_id, source))
-        there = {(p.test, p.view) for p in held}
-        result["held"] = len(there)
-        if not asked and not there:
-            result["failed"] = result["refused"][0]  # no view of it fits: it is left to the sources that can take it
-        planned |= {one.request.id: one for one in asked if (one.test, one.view.key) not in there}
-        result["unfinished"] = sum((one.test, one.view.key) not in there for one in asked)
-    told = {"made": 0, "tokens": 0}
+    told = {"made": 0, "answered": 0, "tokens": 0}
 
     def step() -> None:
         if tell:
@@ -189,22 +174,126 @@ def predict_tasks(
         else:
             beat()
 
-    for completion in engine.generate([asked.request for asked in planned.values()], step, until):
-        one = planned[completion.id]
-        result = results[one.task]
-        if completion.finished == "failed":
-            result["failed"] = completion.reason
-            continue
-        prediction = read_answer(writer, one, completion, Path(settings.model).name, source)
-        append_predictions(prediction_path(run, prediction.task, source), [prediction])
-        result["made"] += 1
-        result["unfinished"] -= 1
-        result["malformed"] += prediction.grid is None
-        result["tokens"] += len(completion.tokens)
+    def keep(task_id: str, made: Sequence[Prediction], answered: int, malformed: int, tokens: int) -> None:
+        append_predictions(prediction_path(run, task_id, source), made)
+        result = results[task_id]
+        for name, number in (("made", len(made)), ("answered", answered), ("tokens", tokens)):
+            result[name] += number
+            told[name] += number
+        result["unfinished"] -= answered
+        result["malformed"] += malformed
         result["seconds"] = round(time.monotonic() - started, 3)
-        told["made"] += 1
-        told["tokens"] += len(completion.tokens)
+
+    for task_id in task_ids:
+        counts = dict.fromkeys(("made", "held", "malformed", "answered", "unfinished", "tokens"), 0)
+        result = results[task_id] = {**counts, "refused": [], "failed": "", "not_served": False, "seconds": 0.0}
+        own = adapters / task_id if adapters else adapter
+        try:
+            task = read_task(run / "tasks" / f"{task_id}.json")
+            if task.id != task_id:
+                raise DataError(f"{task_id}.json: holds task {task.id}; name the file after its task")
+            if own is not None:
+                engine.check_adapter(own)
+            asked, result["refused"] = plan_requests(
+                writer, task, settings.views, settings.seed, max_seq_len, settings.keep_background, own
+            )
+            held = _read_held(prediction_path(run, task_id, source), settings)
+        except ArcSubmitError as error:
+            result["failed"], result["not_served"] = str(error), isinstance(error, NotServedError)
+            continue
+        finally:
+            beat()
+        if not asked and not held:
+            result["failed"] = result["refused"][0]  # no view of it fits: it is left to the sources that can take it
+        there = {(p.test, p.view) for p in held}
+        searched = {p.test for p in held} if settings.candidates == "dfs" else set()
+        left = [one for one in asked if one.test not in searched and (one.test, one.view.key) not in there]
+        planned |= {one.request.id: one for one in left}
+        result["held"] = len(held)
+        result["unfinished"], result["answered"] = len(left), len(asked) - len(left)
+    name = Path(settings.model).name
+    if settings.candidates == "dfs":
+        for task_id in results:
+            own_requests = [one for one in planned.values() if one.task == task_id]
+            if own_requests and (until is None or time.monotonic() < until):
+                for made, *counted in _search(engine, writer, own_requests, settings.threshold, name, source, step, until):
+                    keep(task_id, made, *counted)
+        return {"tasks": results}
+    for completion in engine.generate([one.request for one in planned.values()], step, until):
+        one = planned[completion.id]
+        if completion.finished == "failed":
+            results[one.task]["failed"], results[one.task]["not_served"] = completion.reason, True
+            continue
+        prediction = read_answer(writer, one, completion, name, source)
+        keep(one.task, [prediction], 1, int(prediction.grid is None), len(completion.tokens))
     return {"tasks": results}
+
+
+def _read_held(path: Path, settings: PredictSettings) -> list[Prediction]:
+    """The predictions that are there, each (test input, view) once.
+
+    Raises:
+        DataError: where they were made in the other way: votes and scores cannot be weighed against each other.
+    """
+    held, _ = read_predictions(path)
+    scored = settings.candidates == "dfs"
+    if any((bool(p.logprobs) or not p.view) != scored for p in held):
+        there = "views" if scored else "dfs"
+        raise DataError(f"{path}: holds predictions of candidates {there}; go on with those, remove it, or give another --out")
+    return held if scored else list({(p.test, p.view): p for p in held}.values())
+
+
+def _search(
+    engine: Engine,
+    writer: PromptWriter,
+    asked: Sequence[ViewRequest],
+    threshold: float,
+    model: str,
+    source: str,
+    step: Callable[[], None],
+    until: float | None,
+) -> Iterator[tuple[list[Prediction], int, int, int]]:
+    """For each test input of a task its candidates, likeliest first, with how many prompts that answers, malformed answers and tokens.
+
+    Where the time ends in the middle of the search, what has been found by then is scored and kept all the same.
+
+    Raises:
+        ConfigError: where the engine cannot search.
+    """
+    from arc_submit.models.candidates import SearchLimits, search_completions
+    from arc_submit.models.transformers_engine import TransformersEngine
+
+    if not isinstance(engine, TransformersEngine):
+        raise ConfigError(f"--candidates dfs: the engine {engine.name} cannot search; take transformers")
+    started = time.monotonic()
+    by_id = {one.request.id: one for one in asked}
+    found: dict[int, list[Prediction]] = {one.test: [] for one in asked}
+    tokens = dict.fromkeys(found, 0)
+    for completion in search_completions(engine, [one.request for one in asked], SearchLimits(threshold), step, until):
+        one = by_id[completion.id]
+        found[one.test].append(read_answer(writer, one, completion, model, source))
+        tokens[one.test] += len(completion.tokens)
+    in_time = until is None or time.monotonic() < until
+    for test, answers in found.items():
+        planned = [one for one in asked if one.test == test]
+        best: dict[bytes, Prediction] = {}
+        for answer in sorted(answers, key=lambda p: (-p.logprob, p.view)):
+            if answer.grid is not None:
+                best.setdefault(grid_id(answer.grid), answer)
+        grids: list[Grid] = [p.grid for p in best.values() if p.grid is not None]
+        scores = score_grids(engine, writer, planned, grids, engine.limit, step)
+        seconds = time.monotonic() - started
+        made = [
+            replace(p, logprob=math.fsum(score.values()) / len(score), logprobs=score, seconds=seconds)
+            for p, score in zip(best.values(), scores, strict=True)
+            if score
+        ]
+        made.sort(key=lambda p: -p.logprob)
+        if not made and in_time:
+            reason = f"{len(grids)} grids among {len(answers)} answers above a probability of {threshold:g}, none could be scored"
+            made = [Prediction(planned[0].task, test, None, source, "", 0.0, model, seconds, reason)]
+        if made:
+            yield made, len(planned), sum(p.grid is None for p in answers), tokens[test]
 
 
 def prediction_path(run: Path, task_id: str, source: str = SOURCE) -> Path:

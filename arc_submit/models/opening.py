@@ -32,5 +32,6 @@ def open_engine(settings: PredictSettings, limit: int) -> tuple[Engine, Any, str
 
 
 def find_adapters(folder: str | None) -> Sequence[Path]:
-    """The adapters in a folder, by the name of theirs."""
-    return sorted(path.parent for path in Path(folder).glob("*/adapter_config.json")) if folder else []
+    """The adapters in a folder, by the name of theirs; what a killed process left of one (a hidden folder) is none."""
+    found = Path(folder).glob("*/adapter_config.json") if folder else ()
+    return sorted(path.parent for path in found if not path.parent.name.startswith("."))

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from arc_submit.arc.grid import Grid
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.engine import Engine
-from arc_submit.models.frozen import ViewRequest
+
+if TYPE_CHECKING:
+    from arc_submit.models.frozen import ViewRequest
 
 
 def score_grids(
-    engine: Engine, writer: PromptWriter, planned: Sequence[ViewRequest], grids: Sequence[Grid], limit: int
+    engine: Engine,
+    writer: PromptWriter,
+    planned: Sequence[ViewRequest],
+    grids: Sequence[Grid],
+    limit: int,
+    on_view: Callable[[], None] | None = None,
 ) -> list[dict[str, float]]:
     """For every grid its log-probability under every view, by the view's key; the views' adapters answer.
 
@@ -22,6 +30,7 @@ def score_grids(
         planned: one request for each view of one test input.
         grids: candidates in the task's own frame.
         limit: tokens that the engine takes in all.
+        on_view: called after every view.
     """
     scores: list[dict[str, float]] = [{} for _ in grids]
     for asked in planned if grids else ():
@@ -31,4 +40,6 @@ def score_grids(
         values = engine.score(asked.request.prompt, answers, asked.request.adapter)
         for score, value in zip(scores, values, strict=True):
             score[asked.view.key] = value
+        if on_view:
+            on_view()
     return scores

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from arc_submit.errors import ConfigError
 
 ENGINES = ("transformers", "vllm")
+CANDIDATES = ("views", "dfs")
 INITS = ("default", "gaussian", "pissa", "olora")
 
 
@@ -28,6 +29,9 @@ class PredictSettings:
         engine: "transformers" or "vllm".
         adapters: a folder with one adapter for each task, named by the task's id, to answer with; None answers with the base.
         source: under whose name the predictions are kept.
+        candidates: "views" asks for the likeliest answer under each view; "dfs" for every answer whose probability under a view is above
+            the threshold, and scores each of them under all views. Only the transformers engine can do that.
+        threshold: see `candidates`.
     """
 
     run: str
@@ -44,10 +48,30 @@ class PredictSettings:
     engine: str = "transformers"
     adapters: str | None = None
     source: str = "frozen"
+    candidates: str = "views"
+    threshold: float = 0.1
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise ConfigError(f"--engine {self.engine}: choose from {', '.join(ENGINES)}")
+        check_candidates(self.candidates, self.threshold, self.engine)
+
+
+def check_candidates(candidates: str, threshold: float, engine: str, options: str = "--") -> None:
+    """Refuse a way to candidates that there is not, or that the engine does not know.
+
+    Args:
+        options: how the names of the command line's options begin.
+
+    Raises:
+        ConfigError: with the remedy.
+    """
+    if candidates not in CANDIDATES:
+        raise ConfigError(f"{options}candidates {candidates}: choose from {', '.join(CANDIDATES)}")
+    if not 0 < threshold <= 1:
+        raise ConfigError(f"{options}threshold {threshold}: a probability above 0 is needed, such as 0.1")
+    if candidates == "dfs" and engine == "vllm":
+        raise ConfigError(f"{options}candidates dfs: vllm's cache cannot be cut back; take {options}engine transformers with it")
 
 
 @dataclass(frozen=True)

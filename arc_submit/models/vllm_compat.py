@@ -18,6 +18,7 @@ import torch
 
 from arc_submit.errors import ConfigError
 from arc_submit.models.adapters import AdapterConfig
+from arc_submit.models.engine import NotServedError
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of all versions
 
@@ -95,14 +96,14 @@ def check_served(folder: Path, config: AdapterConfig) -> None:
     Older versions do not read ranks and alphas by module: they scale every layer alike.
 
     Raises:
-        ConfigError: naming what it cannot do.
+        NotServedError: naming what it cannot do.
     """
     from vllm.lora.peft_helper import PEFTHelper
 
     known = {field.name for field in dataclasses.fields(PEFTHelper)}
     for name in ("rank_pattern", "alpha_pattern"):
         if getattr(config, name) and name not in known:
-            raise ConfigError(f"adapter {folder}: this vllm does not read its {name}; train it without, or take --engine transformers")
+            raise NotServedError(f"adapter {folder}: this vllm does not read its {name}; train it without, or take --engine transformers")
 
 
 def rank_slot(rank: int) -> int:

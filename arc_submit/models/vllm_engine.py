@@ -21,9 +21,9 @@ import torch
 
 from arc_submit.errors import ConfigError
 from arc_submit.models.adapters import check_adapter, read_config
-from arc_submit.models.engine import Completion, Request, check_requests
+from arc_submit.models.engine import Completion, NotServedError, Request, check_requests
 from arc_submit.models.loading import choose_dtype, load_tokenizer
-from arc_submit.models.vllm_compat import check_served, make_core, prepare_process, rank_slot, stop_core, token_prompt
+from arc_submit.models.vllm_compat import RANKS, check_served, make_core, prepare_process, rank_slot, stop_core, token_prompt
 
 # Tokens between two looks at an unfinished answer: each look costs vllm an output object, and a hopeless answer a few tokens.
 _LOOK = 8
@@ -190,19 +190,20 @@ class VllmEngine:
         """Refuse an adapter that cannot be served.
 
         Raises:
+            NotServedError: where it is sound, and not for vllm.
             ConfigError: naming it and what is wrong.
         """
         config, names = check_adapter(folder, self.skeleton)
         if config.largest_rank > self.max_rank:
-            raise ConfigError(
+            raise NotServedError(
                 f"adapter {folder}: rank {config.largest_rank}, the engine was started for up to {self.max_rank};"
                 " start it with a larger one"
             )
         if config.dora:
-            raise ConfigError(f"adapter {folder}: uses DoRA, which vllm does not serve; take --engine transformers")
+            raise NotServedError(f"adapter {folder}: uses DoRA, which vllm does not serve; take --engine transformers")
         for name in names:
             if name.rpartition(".")[2] in ("lm_head", "embed_tokens"):
-                raise ConfigError(f"adapter {folder}: adapts {name}, which vllm does not serve; leave it out of target_modules")
+                raise NotServedError(f"adapter {folder}: adapts {name}, which vllm does not serve; leave it out of target_modules")
         check_served(folder, config)
 
     def close(self) -> None:
@@ -322,6 +323,7 @@ def load_vllm_engine(
     for path in adapters:
         with contextlib.suppress(ConfigError):  # a broken one is named when it is asked for
             ranks.append(read_config(path).largest_rank)
+    ranks = [rank for rank in ranks if rank <= RANKS[-1]]  # one over the largest is refused alone
     rank = rank_slot(max_rank or max(ranks)) if max_rank or ranks else 0
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     cache_per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head * dtype.itemsize

@@ -66,7 +66,7 @@ class Share:
     """What a pool may use of a machine; whoever divides the machine among pools may change it while they run.
 
     Attributes:
-        workers: processes at a time. More are started at once; with fewer, those that are there end their work first.
+        workers: how many are started. More are started at once; with fewer, those that are there stay until the pool ends.
         stopped: ends the pool as its deadline does.
     """
 
@@ -265,7 +265,11 @@ def _hear(worker: _Worker, waiting: deque[Job], limits: Limits) -> list[Event]:
         elif kind in ("done", "failed") and worker.job:
             job, worker.job = worker.job, None
             if kind == "done":
-                events.append(Event("done", worker.number, job.parts, result=message["result"]))
+                # What a worker cannot do by its nature will not be better in a second try.
+                cannot = message["result"].pop("cannot", {})
+                done = tuple(part for part in job.parts if part not in cannot)
+                events.append(Event("done", worker.number, done, result=message["result"]))
+                events += [Event("given_up", worker.number, (part,), reason) for part, reason in cannot.items()]
             else:
                 worker.leaves = message["leaves"]
                 events += _requeue(job, message["reason"], waiting, limits.strikes, worker.number)

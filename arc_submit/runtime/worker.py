@@ -3,7 +3,8 @@
 Started by arc_submit.runtime.pool as `python -m arc_submit.runtime.worker package.module:function`. It speaks JSON lines: its standard
 input brings first the settings and then one job a line, its standard output carries "ready", "beat", "done" and "failed"; whatever
 libraries print goes to standard error, which the parent keeps as a log. `function(settings, beat)` returns the function that
-does a job; `beat` may be given JSON that tells how far it is. Knows nothing about what a job is.
+does a job; `beat` may be given JSON that tells how far it is. A job's result may name parts under "cannot", with reasons: they are given up
+without another try. Knows nothing about what a job is.
 
 What it protects from: a parent that dies (the kernel kills the worker with it, and the end of its input ends it too) and prints
 that would break the protocol. What it does not protect from: a hang, which only the parent can see and end.

@@ -42,6 +42,10 @@ from arc_submit.training.warmup import warm_up
 SOURCE = "ttft"
 
 
+class TimeIsUpError(ArcSubmitError):
+    """A fine-tuning was given up because its time was up; nothing is wrong with it."""
+
+
 def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Load the base, put the adapter in and return the function that does a job: {"tasks": [task ids]} -> what came of each.
 
@@ -55,7 +59,7 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Call
     beat()
 
     def do(job: dict[str, Any]) -> dict[str, Any]:
-        return {"tasks": _do_tasks(job["tasks"], adapter, engine, writer, settings, prompt_len, from_what, beat)}
+        return {"tasks": _do_tasks(job["tasks"], adapter, engine, writer, settings, prompt_len, from_what, beat, job.get("until"))}
 
     return do
 
@@ -133,8 +137,18 @@ def _do_tasks(
     prompt_len: int,
     from_what: list[str],
     beat: Callable[[], None],
+    until: float | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Fine-tune on each task whose adapter is not there, and make the predictions that are not there yet."""
+    """Fine-tune on each task whose adapter is not there, and make the predictions that are not there yet.
+
+    At `until`, on the monotonic clock, what is running is given up: its tasks are then "unfinished", and go on from their files.
+    """
+
+    def beat_in_time() -> None:
+        beat()
+        if until is not None and time.monotonic() >= until:
+            raise TimeIsUpError(f"no time is left to fine-tune on {', '.join(task_ids)}")
+
     run, max_seq_len, predict = Path(settings.predict.run), settings.max_seq_len or prompt_len, settings.predict
     results: dict[str, dict[str, Any]] = {}
     tasks: dict[str, Task] = {}
@@ -162,9 +176,9 @@ def _do_tasks(
             if len(task_ids) > 1:
                 print(f"in one batch {', '.join(group)}: {reason}", flush=True)
             members = [tasks[task_id] for task_id in group]
-            trained = finetune_and_save(adapter, writer, members, settings.ttft, max_seq_len, predict.seed, run, beat)
+            trained = finetune_and_save(adapter, writer, members, settings.ttft, max_seq_len, predict.seed, run, beat_in_time)
         for task_id in group:
-            results[task_id] = _predict(task_id, trained.get(task_id), engine, writer, settings, prompt_len, from_what, beat)
+            results[task_id] = _predict(task_id, trained.get(task_id), engine, writer, settings, prompt_len, from_what, beat, until)
     return {task_id: results[task_id] for task_id in task_ids}
 
 
@@ -177,8 +191,11 @@ def _predict(
     prompt_len: int,
     from_what: list[str],
     beat: Callable[[], None],
+    until: float | None,
 ) -> dict[str, Any]:
     """Make the predictions with a task's adapter, if there is one; what is told of the task then."""
+    if isinstance(trained, TimeIsUpError):
+        return _result(0.0, unfinished=1)
     if isinstance(trained, ArcSubmitError):
         return _result(0.0, failed=str(trained))
     result = _result(0.0) if trained is None else _result(trained.seconds, **_trained(trained))
@@ -187,7 +204,8 @@ def _predict(
         beat()
         run = Path(settings.predict.run)
         folder = adapter_folder(run, task_id)
-        made = predict_tasks(run, [task_id], engine, writer, settings.predict, prompt_len, beat, SOURCE, folder)["tasks"][task_id]
+        predicted = predict_tasks(run, [task_id], engine, writer, settings.predict, prompt_len, beat, SOURCE, folder, until=until)
+        made = predicted["tasks"][task_id]
         seconds = round(result["seconds"] + made["seconds"], 3)
         result = {**result, **made, "tokens": result["tokens"], "seconds": seconds}
     return result

@@ -1,0 +1,197 @@
+"""Candidates of the search as a source's predictions: each once, scored under every view, kept, and what the end of the time cuts off."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from arc_submit.arc.datasets import read_challenges, read_task, split_tasks
+from arc_submit.arc.grid import grid_id
+from arc_submit.arc.prediction import Prediction, read_predictions
+from arc_submit.cli import main
+from arc_submit.config import make_config, pocket_folder
+from arc_submit.ensemble.combination import rank
+from arc_submit.ensemble.product import ScoredCandidate, rank_by_product
+from arc_submit.errors import ConfigError
+from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompts import prompt_version
+from arc_submit.language.tokens import PromptWriter
+from arc_submit.models.frozen import plan_requests, predict_tasks, prediction_path
+from arc_submit.models.loading import load_tokenizer
+from arc_submit.models.settings import PredictSettings
+from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
+
+VIEWS = 3
+WRITER = PromptWriter(load_tokenizer(pocket_folder()), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
+SETTINGS = PredictSettings(
+    "", "pocket", VIEWS, 0, False, None, None, None, VIEWS, 1, "cpu", "transformers", candidates="dfs", threshold=0.01
+)
+
+
+@pytest.fixture(scope="module")
+def engine() -> TransformersEngine:
+    torch.set_num_threads(1)
+    return load_transformers_engine(pocket_folder(), torch.device("cpu"), VIEWS)[0]
+
+
+def easy_tasks() -> dict[str, Any]:
+    """Four tasks, every second with two test inputs, whose outputs are their inputs: the model is nearly sure of them."""
+    rng = np.random.default_rng(0)
+
+    def pair() -> dict[str, list[list[int]]]:
+        grid = np.full((3, 3), rng.integers(1, 10))
+        return {"input": grid.tolist(), "output": grid.tolist()}
+
+    return {
+        f"task{i:03d}": {"train": [pair() for _ in range(3)], "test": [{"input": pair()["input"]} for _ in range(1 + i % 2)]}
+        for i in range(4)
+    }
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "challenges.json").write_text(json.dumps(easy_tasks()))
+    split_tasks(read_challenges(tmp_path / "challenges.json"), tmp_path / "run" / "tasks")
+    return tmp_path / "run"
+
+
+def predict(
+    engine: TransformersEngine, run: Path, *tasks: str, beat: Callable[[], None] = lambda: None, until: float | None = None, **changes: Any
+) -> dict[str, dict[str, Any]]:
+    """What `predict_tasks` tells of some tasks."""
+    told: dict[str, dict[str, Any]] = predict_tasks(
+        run, list(tasks), engine, WRITER, replace(SETTINGS, **changes), 1024, beat, "frozen", until=until
+    )["tasks"]
+    return told
+
+
+def grids(predictions: list[Prediction], test: int) -> set[bytes]:
+    return {grid_id(p.grid) for p in predictions if p.test == test and p.grid is not None}
+
+
+def test_every_candidate_is_there_once_with_its_score_under_every_view(engine: TransformersEngine, run: Path) -> None:
+    tasks = sorted(easy_tasks())
+    told = predict(engine, run, *tasks)
+    shutil.copytree(run / "tasks", run.parent / "greedy" / "tasks")
+    predict(engine, run.parent / "greedy", *tasks, candidates="views")
+    searched, likeliest = 0, 0
+    for task_id in tasks:
+        task = read_task(run / "tasks" / f"{task_id}.json")
+        predictions, problems = read_predictions(prediction_path(run, task_id))
+        assert not problems
+        counts = [told[task_id][name] for name in ("made", "held", "answered", "unfinished")]
+        assert counts == [len(predictions), 0, len(task.tests) * VIEWS, 0]
+        keys = {one.view.key for one in plan_requests(WRITER, task, VIEWS, 0, 1024)[0]}
+        greedy, _ = read_predictions(prediction_path(run.parent / "greedy", task_id))
+        for test in range(len(task.tests)):
+            own = [p for p in predictions if p.test == test and p.grid is not None]
+            assert len(grids(own, test)) == len(own), "a candidate twice"
+            assert grids(greedy, test) <= grids(own, test), "a likeliest answer is not among the candidates"
+            for p in own:
+                assert (set(p.logprobs), p.view in keys) == (keys, True)
+                assert p.logprob == pytest.approx(math.fsum(p.logprobs.values()) / VIEWS, abs=1e-5)
+            by_product = rank_by_product([ScoredCandidate(p.grid, p.logprobs) for p in own if p.grid is not None])
+            assert [grid_id(c.grid) for c in rank(own)] == [grid_id(c.grid) for c in by_product]
+            searched, likeliest = searched + len(own), likeliest + len(grids(greedy, test))
+    assert searched > likeliest > 0
+
+
+def test_what_is_there_is_not_searched_again(engine: TransformersEngine, run: Path) -> None:
+    first = predict(engine, run, "task001")["task001"]
+    path = prediction_path(run, "task001")
+    before = path.read_text()
+    again = predict(engine, run, "task001")["task001"]
+    assert (again["made"], again["held"], again["answered"]) == (0, first["made"], 2 * VIEWS)
+    # A kill between the two test inputs: the first one's candidates are there, the second one's come again as they were.
+    path.write_text("".join(line for line in before.splitlines(keepends=True) if '"test":0' in line))
+    predict(engine, run, "task001")
+    assert strip(path.read_text()) == strip(before)
+
+
+def strip(text: str) -> list[dict[str, Any]]:
+    return [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in text.splitlines()]
+
+
+def test_the_end_of_the_time_keeps_what_has_been_found_and_begins_nothing(engine: TransformersEngine, run: Path) -> None:
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    whole = predict(engine, run, "task000", beat=count)["task000"]
+    prediction_path(run, "task000").unlink()
+    until, last, steps = time.monotonic() + 3600.0, steps - VIEWS - 2, 0
+
+    def run_late() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == last:  # near the end of the search: from here on it is too late
+            clock.append(until)
+
+    clock: list[float] = []
+    real = time.monotonic
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.monotonic", lambda: clock[0] if clock else real())
+        told = predict(engine, run, "task000", "task002", beat=run_late, until=until)
+    assert 0 < told["task000"]["made"] <= whole["made"]
+    assert (told["task000"]["unfinished"], told["task002"]["made"], told["task002"]["unfinished"]) == (0, 0, VIEWS)
+    assert predict(engine, run, "task000", "task002")["task002"]["made"] > 0
+    nothing = predict(engine, run, "task003", until=0.0)["task003"]
+    assert (nothing["made"], nothing["unfinished"], nothing["failed"]) == (0, 2 * VIEWS, "")
+
+
+def test_votes_and_scores_are_not_mixed(engine: TransformersEngine, run: Path) -> None:
+    predict(engine, run, "task000", candidates="views", views=1)
+    told = predict(engine, run, "task000", "task002")
+    assert "holds predictions of candidates views" in told["task000"]["failed"]
+    assert told["task002"]["made"] > 0, "the other task must go on"
+    assert "holds predictions of candidates dfs" in predict(engine, run, "task002", candidates="views")["task002"]["failed"]
+
+
+def test_a_test_input_without_any_grid_is_named_and_not_asked_again(tiny_model: Path, run: Path) -> None:
+    engine = load_transformers_engine(tiny_model, torch.device("cpu"), VIEWS)[0]
+    first = predict(engine, run, "task000", threshold=1.0)["task000"]
+    (only,), _ = read_predictions(prediction_path(run, "task000"))
+    assert only.grid is None
+    assert "none could be scored" in only.reason
+    assert (first["made"], first["unfinished"]) == (1, 0)
+    assert predict(engine, run, "task000", threshold=1.0)["task000"]["made"] == 0
+
+
+def test_it_is_one_option_of_inference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.json").write_text(json.dumps({name: task for name, task in easy_tasks().items() if name < "task002"}))
+    words = ["--challenges", str(tmp_path / "c.json"), "--out", str(tmp_path / "run"), "--views", "2", "--budget", "4m", "--json"]
+    assert main(["infer", *words, "--candidates", "dfs", "--threshold", "0.05"]) == 0
+    figures = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    assert (figures["done"], figures["failed"], figures["unfinished"]) == (2, 0, 0)
+    lines = [p for i in range(2) for p in read_predictions(tmp_path / "run" / "predictions" / "frozen" / f"task{i:03d}.jsonl")[0]]
+    assert figures["made"] == len(lines)
+    assert all(len(p.logprobs) == 2 for p in lines if p.grid is not None)
+    assert main(["infer", *words]) == 1
+    assert "holds another run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ttft_candidates": "all"}, "--ttft-candidates all: choose from views, dfs"),
+        ({"ttft_candidates": "dfs", "ttft_engine": "vllm"}, "take --ttft-engine transformers"),
+        ({"ttft_threshold": 0.0}, "--ttft-threshold 0.0"),
+        ({"ttft_engine": "llama"}, "--ttft-engine llama"),
+        ({"ttft_engine": "vllm", "lora_dora": True}, "does not serve adapters with DoRA"),
+    ],
+)
+def test_a_run_refuses_what_cannot_work(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_config(**changes)
