@@ -258,10 +258,9 @@ def evaluate(
         batch, learnt = make_pass(rows, 0.0, 1.0, group.device)
         with _autocast(group.device, precision):
             hidden = hidden_states_from(learner.model, batch.ids, batch.first).flatten(0, 1)[batch.places]
-            found = [
-                (_log_probability(learner.model.lm_head(h), labels))
-                for h, labels in zip(hidden.split(4096), batch.labels.split(4096), strict=True)
-            ]
+            count = max(1, _LOGITS // learner.model.lm_head.out_features)
+            pieces = zip(hidden.split(count), batch.labels.split(count), strict=True)
+            found = [_log_probability(learner.model.lm_head(states), labels) for states, labels in pieces]
         loss -= float(torch.cat([one for one, _ in found]).sum())
         learnt_tokens += int(learnt.sum())
         hits = torch.cat([hit for _, hit in found]).cpu().numpy()
@@ -438,7 +437,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
     }
     if held_out:
         scores = evaluate(learner, held_out, tokens, precision, group)
-        log.write({"step": state["step"], **scores})
+        if state["step"] % settings.eval_every:
+            log.write({"step": state["step"], **scores})
         figures |= scores
     if stopped:
         say(f"stopped when told to; the same command goes on from step {state['step']}", flush=True)

@@ -108,6 +108,8 @@ def load_optimizers(checkpoint: Path, state: dict[str, Any], optimizers: Sequenc
                 owner, parameter, name = key.split(".", 2)
                 if int(owner) == place:
                     values.setdefault(int(parameter), {})[name] = value
+            if len(values) != sum(len(parameters["params"]) for parameters in optimizer.param_groups):
+                raise ValueError(f"state of {len(values)} parameters")
             optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise DataError(

@@ -72,4 +72,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     )
     from arc_submit.training.base import train
 
-    return train(config)
+    figures = train(config)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return figures
