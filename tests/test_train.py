@@ -32,9 +32,11 @@ from arc_submit.models.saving import merge_adapter
 from arc_submit.models.settings import LoraSettings
 from arc_submit.models.transformers_engine import load_transformers_engine
 from arc_submit.training import base
-from arc_submit.training.base import Learner, cut_passes, full_loss, make_optimizers, make_pass, rate_factor, take_step, train
+from arc_submit.training import learner as learning
+from arc_submit.training.base import train
 from arc_submit.training.base_settings import OPTIMIZERS, TrainConfig, TrainSettings
-from arc_submit.training.checkpoints import load_optimizers, read_state, save_checkpoint
+from arc_submit.training.checkpoints import checkpoint_folders, load_optimizers, read_state, save_checkpoint
+from arc_submit.training.learner import Learner, cut_passes, full_loss, make_optimizers, make_pass, rate_factor, take_step
 from arc_submit.training.mixture import MixturePart, TokenSample
 from arc_submit.training.pocket import make_start, training_pairs
 from arc_submit.training.ttft import batch_loss
@@ -232,8 +234,8 @@ def test_passes_change_nothing_and_the_loss_is_the_plain_one(tiny_model: Path, w
         expected = expected + (by_token * torch.where(torch.from_numpy(sample.learnt[1:]), 1.0, weight)).sum() / total
     expected.backward()
     wanted = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
-    for tokens, logits in ((1, base._LOGITS), (90, base._LOGITS), (1000, 48 * 10)):
-        monkeypatch.setattr(base, "_LOGITS", logits)
+    for tokens, logits in ((1, learning._LOGITS), (90, learning._LOGITS), (1000, 48 * 10)):
+        monkeypatch.setattr(learning, "_LOGITS", logits)
         model.zero_grad()
         passes = cut_passes(samples, tokens)
         assert sorted(sample.number for rows in passes for sample in rows) == [0, 1, 2, 3, 4]
@@ -246,7 +248,7 @@ def test_passes_change_nothing_and_the_loss_is_the_plain_one(tiny_model: Path, w
             assert int(learnt.sum()) == sum(int(sample.learnt.sum()) for sample in rows)
             loss.backward()
             found += loss.item()
-        assert found == pytest.approx(float(expected), abs=1e-5)
+        assert found == pytest.approx(expected.item(), abs=1e-5)
         for name, parameter in model.named_parameters():
             assert torch.allclose(parameter.grad, wanted[name], atol=1e-5), name
 
@@ -254,7 +256,7 @@ def test_passes_change_nothing_and_the_loss_is_the_plain_one(tiny_model: Path, w
 def test_the_adapters_loss_is_that_of_all_weights(tiny_model: Path) -> None:
     model = load(tiny_model)
     batch, _ = make_pass(samples_of([30, 12]), 0.5, 7, CPU)
-    expected = float(full_loss(model, batch, FLOAT32)[0])
+    expected = full_loss(model, batch, FLOAT32)[0].item()
     assert float(batch_loss(attach(model, LoraSettings(rank=2), 0).model, batch, FLOAT32)[0]) == pytest.approx(expected, abs=1e-5)
 
 
@@ -298,7 +300,7 @@ def test_a_checkpoint_that_was_cut_short_does_not_count(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 1, {"tokens": 5}, [], lambda _: None, 2)
     with pytest.raises(DataError, match="free some disk space"):
         save_checkpoint(tmp_path, 2, {}, [], broken, 2)
-    assert base.checkpoint_folders(tmp_path) == [tmp_path / "step-00000001"]
+    assert checkpoint_folders(tmp_path) == [tmp_path / "step-00000001"]
     for step in (3, 4):
         save_checkpoint(tmp_path, step, {}, [], lambda _: None, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
@@ -360,8 +362,8 @@ def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any], says: str)
 
 def test_precisions_that_the_device_has_not_are_refused() -> None:
     with pytest.raises(ArcSubmitError):
-        base.choose_precision("float16", CPU, False)
-    assert base.choose_precision("auto", CPU, True).base == torch.float32
+        learning.choose_precision("float16", CPU, False)
+    assert learning.choose_precision("auto", CPU, True).base == torch.float32
 
 
 def test_only_training_tasks_are_learnt_from_and_all_of_their_pairs() -> None:

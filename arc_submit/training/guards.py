@@ -42,7 +42,7 @@ def _with_canonical_colours(first: Grid, second: Grid) -> bytes:
     colours, places = np.unique(cells, return_index=True)
     numbers = np.zeros(COLOURS, dtype=np.int8)
     numbers[colours[np.argsort(places)]] = np.arange(len(colours))
-    return bytes((*first.shape, *second.shape)) + numbers[cells].tobytes()
+    return bytes([*first.shape, *second.shape]) + bytes(numbers[cells])
 
 
 def _rough_id(pair: Pair) -> tuple[object, ...]:
