@@ -185,6 +185,7 @@ def learn(training: Training, stream: Iterator[list[TokenSample]], told: Sequenc
     settings, group = training.config.settings, training.group
     interval = Interval(torch.zeros((), device=group.device))
     saved_at = last = time.monotonic()
+    rate, norm, stops = 0.0, torch.zeros(()), 0.0
     while not settings.steps or training.step < settings.steps:
         asked_at = time.monotonic()
         samples = next(stream)
@@ -198,9 +199,7 @@ def learn(training: Training, stream: Iterator[list[TokenSample]], told: Sequenc
                 training.seconds if group.rank == 0 else 0.0,
             ]
         )
-        if stops:
-            return True
-        if settings.minutes and seconds >= settings.minutes * 60:
+        if stops or (settings.minutes and seconds >= settings.minutes * 60):
             break
         progress = (training.step + 1) / (settings.steps + 1) if settings.steps else max(1e-3, seconds / (settings.minutes * 60))
         rate = settings.learning_rate * rate_factor(settings.schedule, settings.warmup_ratio, progress)
@@ -225,7 +224,7 @@ def learn(training: Training, stream: Iterator[list[TokenSample]], told: Sequenc
         interval.tokens += int(tokens)
         training.seconds += time.monotonic() - last
         last = time.monotonic()
-        if training.step % settings.log_every == 0 or training.step == settings.steps:
+        if training.step % settings.log_every == 0:
             write_line(training, interval, rate, float(norm))
             interval = Interval(torch.zeros((), device=group.device))
         if training.held_out and training.step % settings.eval_every == 0:
@@ -238,7 +237,9 @@ def learn(training: Training, stream: Iterator[list[TokenSample]], told: Sequenc
         if late or training.step % settings.save_every == 0 or training.held_out:
             interval.began += time.monotonic() - last  # neither evaluations nor checkpoints count in the speed of training
             last = time.monotonic()
-    return False
+    if interval.steps:
+        write_line(training, interval, rate, float(norm))
+    return stops > 0
 
 
 def write_line(training: Training, interval: Interval, rate: float, norm: float) -> None:
