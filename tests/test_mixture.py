@@ -272,6 +272,23 @@ def test_questions_about_proposals_have_the_right_answer(tmp_path: Path, prompt:
     assert said == set(answers)
 
 
+@pytest.mark.parametrize("prompt", ["select-output-from-turns-v0", "verify-output-from-turns-v0"])
+def test_questions_about_proposals_without_words(tmp_path: Path, prompt: str) -> None:
+    """For the pocket model: the proposals stand behind the test input."""
+    version = prompt_version(prompt)
+    writer = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), version)
+    part = sampler(list(with_wrong_predictions(_proposals(tmp_path), tmp_path, [])), writer, 1000, wrong=str(tmp_path), views=False)
+    said = set()
+    for number in range(24):
+        ids, _, start, *_ = part.draw(number)
+        answer = writer.tokenizer.decode(ids[start:-1])
+        said.add(answer)
+        last = writer.tokenizer.decode(ids[:start]).split("<|end|>")[-1]
+        first = last.partition("BB")[2][:6]
+        assert first == ("A11B11" if answer == version.answers[0] else "A22B22")
+    assert said == set(version.answers)
+
+
 def test_questions_about_inputs_show_inputs_alone(tmp_path: Path) -> None:
     writer = PromptWriter(_bpe(QWEN), make_encoder("MinimalGridEncoder()"), prompt_version("input-from-inputs-v0"))
     tasks = [TrainingTask("t", tuple(Pair(frozen(np.full((2, n), 3)), frozen(np.full((2, 2), 7))) for n in range(1, 6)))]

@@ -165,7 +165,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         "seconds": round(training.seconds, 2),
     }
     figures["processes"] = group.world
-    if held_out:
+    if held_out and not stopped:
         scores = evaluate(learner, held_out, training.pass_tokens, precision, group)
         if not settings.eval_every or training.step % settings.eval_every:
             log.write({"step": training.step, **scores})

@@ -23,7 +23,7 @@ from arc_submit.arc.task import Pair
 from arc_submit.arc.training_sets import PackedTasks, TrainingTask, open_packed, pack_tasks, read_training_tasks, with_wrong_predictions
 from arc_submit.arc.views import random_view
 from arc_submit.errors import ConfigError, DataError
-from arc_submit.language.prompts import SELECT_ANSWERS, VERIFY_ANSWERS, Kind, Part, Turn, is_grid, prompt_version
+from arc_submit.language.prompts import Kind, Part, Turn, is_grid, prompt_version
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.training.augment import random_task_change
 from arc_submit.training.guards import Measured, keep_unmeasured
@@ -284,9 +284,9 @@ class PartSampler:
         right = int(rng.integers(2))
         if self.kind == "select":
             two = [pair.output, *proposals] if right == 0 else [*proposals, pair.output]
-            return (lambda shown: prompt.turns(shown, pair.input, two)), SELECT_ANSWERS[right]
+            return (lambda shown: prompt.turns(shown, pair.input, two)), prompt.answers[right]
         one = [pair.output] if right == 0 else proposals
-        return (lambda shown: prompt.turns(shown, pair.input, one)), VERIFY_ANSWERS[right]
+        return (lambda shown: prompt.turns(shown, pair.input, one)), prompt.answers[right]
 
     def _fit(
         self, others: list[Pair], ask: Callable[[Sequence[Pair]], list[Turn]], answer: Part
