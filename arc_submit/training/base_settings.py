@@ -158,3 +158,5 @@ class TrainConfig:
             raise ConfigError(f"--seed {self.seed}: 0 or more")
         if self.settings.full and self.base_adapter:
             raise ConfigError("--base-adapter with --full: merge the adapter into the base first (arc-submit merge), and train that")
+        if self.settings.in_4_bits and self.lora.dora:
+            raise ConfigError("--lora-dora needs the weights themselves, not a base in 4 bits; leave one of the two out")
