@@ -82,7 +82,7 @@ def merge_adapter(model_folder: Path, adapter_folder: Path, out: Path, dtype: st
     made: torch.dtype = getattr(torch, dtype) if dtype else own
     # A base in 16 bits is held as it lies, so that a large one takes no more memory than it must.
     model = load_model(model_folder, torch.device("cpu"), torch.promote_types(own, made), "sdpa")
-    scales = check_adapter(adapter_folder, model)
+    _, scales = check_adapter(adapter_folder, model)
     tensors = load_file(adapter_folder / WEIGHTS)
     layers = dict(model.named_modules())
     for name, scale in scales.items():
