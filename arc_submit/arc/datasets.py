@@ -211,7 +211,7 @@ def read_re_arc(path: Path) -> dict[str, tuple[Pair, ...]]:
                 pairs = []
                 for i, example in enumerate(value["examples"]):
                     first, second = example.split(">")
-                    pairs.append(Pair(*(_grid_from_rows(side, f"{where}: example {i}") for side in (first, second))))
+                    pairs.append(Pair(*(grid_from_rows(side, f"{where}: example {i}") for side in (first, second))))
                 if not isinstance(value["task"], str) or not pairs:
                     raise DataError(f"{where}: a task id and at least one example are expected")
                 examples[value["task"]] = tuple(pairs)
@@ -295,7 +295,7 @@ def read_task(path: Path) -> Task:
     return next(iter(challenges.tasks.values()))
 
 
-def _grid_from_rows(text: str, where: str) -> Grid:
+def grid_from_rows(text: str, where: str) -> Grid:
     """A grid from rows of digits joined by "/"."""
     rows = text.split("/")
     cells = np.frombuffer("".join(rows).encode(), dtype=np.uint8) - ord("0")

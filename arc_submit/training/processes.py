@@ -1,0 +1,74 @@
+"""The processes that train together: which one this is, small sums over all of them, and being told to end. Knows nothing about models."""
+
+from __future__ import annotations
+
+import datetime
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from arc_submit.models.loading import choose_device
+
+_WAIT = datetime.timedelta(hours=6)  # for the process that packs the data
+
+
+@dataclass
+class Processes:
+    """This process among those that train together.
+
+    Attributes:
+        rank, world: which one it is, of how many.
+        device: its own.
+        control: a group for small things on the CPU, so that no GPU has to be waited for; None with one process.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+    control: Any = None
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Each value summed over all processes."""
+        if self.world == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, group=self.control)
+        total: list[float] = tensor.tolist()
+        return total
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.world > 1:
+            dist.barrier(group=self.control)
+
+
+def open_processes(device: str) -> Processes:
+    """Join the processes that a launcher started, or be the only one.
+
+    Raises:
+        ConfigError: where the device is not there.
+    """
+    from accelerate import PartialState  # type: ignore[import-untyped]
+
+    if device != "cpu":
+        choose_device(device)
+    state = PartialState(cpu=device == "cpu")
+    if state.num_processes == 1:
+        return Processes(0, 1, choose_device(device))
+    return Processes(state.process_index, state.num_processes, state.device, dist.new_group(backend="gloo", timeout=_WAIT))
+
+
+@contextmanager
+def told_to_stop() -> Iterator[list[int]]:
+    """A list that holds something once the process was told to end (SIGTERM, as schedulers do): the step in hand is finished and saved."""
+    told: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, before)

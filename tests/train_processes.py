@@ -1,0 +1,34 @@
+"""What tests/test_train.py starts under torchrun: trainings described by a JSON file, one after the other in the same processes.
+
+With a second argument the process kills itself as soon as the step of that number is logged."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from test_train import config_of
+
+from arc_submit.training import base
+
+
+def kill_at(step: int) -> None:
+    write = base.Log.write
+
+    def write_and_die(log: base.Log, line: dict[str, Any]) -> None:
+        write(log, line)
+        if line["step"] == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    base.Log.write = write_and_die  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        kill_at(int(sys.argv[2]))
+    for told in json.loads(Path(sys.argv[1]).read_text()):
+        base.train(config_of(**told))
