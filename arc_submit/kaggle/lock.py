@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,21 +59,31 @@ def left_out(target: Target, resolved: list[Resolved]) -> list[LeftOut]:
         if found and found.version.split("+")[0] != version.split("+")[0]:
             raise DataError(f"target {target.name}: the image has {name} {version} and the requirements lead to {found.version}; change one")
         out[canonicalize_name(name)] = LeftOut(canonicalize_name(name), version, "the image has it")
-        for pinned, pin in _pins(found, target) if found else ():
+        for pinned, pin in _pins(found, by_name, target) if found else ():
             out.setdefault(pinned, LeftOut(pinned, pin, f"pinned by {name} {version}, which the image has"))
     return [out[name] for name in sorted(out)]
 
 
-def _pins(package: Distribution, target: Target) -> list[tuple[str, str]]:
-    pins = []
-    for text in package.requires:
-        requirement = Requirement(text)
-        if requirement.marker and not requirement.marker.evaluate({**target.marker_environment(), "extra": ""}):
-            continue
-        specifiers = list(requirement.specifier)
-        if len(specifiers) == 1 and specifiers[0].operator == "==" and "*" not in specifiers[0].version:
-            pins.append((canonicalize_name(requirement.name), specifiers[0].version))
-    return pins
+def _pins(package: Distribution, by_name: Mapping[str, Distribution], target: Target) -> list[tuple[str, str]]:
+    """What a package pins with ==, and what that pins in its turn: torch names its CUDA libraries as extras of cuda-toolkit."""
+    pins: dict[str, str] = {}
+    waiting = [(package, "")]
+    seen = set()
+    while waiting:
+        package, extra = waiting.pop()
+        for text in package.requires:
+            requirement = Requirement(text)
+            if requirement.marker and not requirement.marker.evaluate({**target.marker_environment(), "extra": extra}):
+                continue
+            name, specifiers = canonicalize_name(requirement.name), list(requirement.specifier)
+            if name not in by_name or len(specifiers) != 1 or specifiers[0].operator != "==":
+                continue
+            pins[name] = by_name[name].version
+            for wanted in ("", *requirement.extras):
+                if (name, wanted) not in seen:
+                    seen.add((name, wanted))
+                    waiting.append((by_name[name], wanted))
+    return sorted(pins.items())
 
 
 def _locked(package: Resolved, size: int, required_by: tuple[str, ...]) -> LockedWheel:
