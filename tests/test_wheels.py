@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -26,27 +28,38 @@ REAL = targets_folder()
 CP312 = "cp312-cp312-manylinux2014_x86_64"
 
 
-@pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An engine that pins torch, which pins its CUDA library, and that needs `six` on Python 3.12 alone."""
-    folder = tmp_path / "index"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An engine that pins torch, which pins its CUDA library, and that needs `six` on Python 3.12 alone; with its target's lock."""
+    folder = tmp_path_factory.mktemp("made")
+    index = folder / "index"
+    index.mkdir()
     requires = ("torch==2.10.0", "helper>=1.0", 'six>=1; python_version > "3.11"', 'old; python_version < "3.12"', 'x; extra == "x"')
-    write_wheel(folder, "engine", "0.19.1", requires, content=os.urandom(3000))
-    write_wheel(folder, "torch", "2.10.0", ("cuda-lib==12.8.1", "sums>=1"), CP312)
-    write_wheel(folder, "cuda-lib", "12.8.1", tag="py3-none-manylinux_2_17_x86_64")
+    write_wheel(index, "engine", "0.19.1", requires, content=os.urandom(3000))
+    write_wheel(index, "torch", "2.10.0", ("cuda-kit[lib]==12.8", "sums>=1"), CP312)
+    write_wheel(index, "cuda-kit", "12.8.0", ('cuda-lib==12.8.*; extra == "lib"',))
+    write_wheel(index, "cuda-lib", "12.8.1", tag="py3-none-manylinux_2_17_x86_64")
     for name, version in (("helper", "1.5"), ("six", "1.17.0"), ("sums", "1.14"), ("old", "1.0")):
-        write_wheel(folder, name, version)
-    write_wheel(folder, "tools", "3.1+cu128", ("helper",), CP312)
+        write_wheel(index, name, version)
+    write_wheel(index, "tools", "3.1+cu128", ("helper",), CP312)
+    targets = write_target(folder, "torch==2.10.0  # the image's\nengine==0.19.1\ntools==3.1+cu128\n", {"torch": "2.10.0+cu128"})
+    with pytest.MonkeyPatch.context() as patch:
+        only_index(patch, index)
+        assert main(["kaggle", "lock", "--target", "small", "--targets", str(targets)]) == 0
+    return folder
+
+
+@pytest.fixture
+def index(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The index of a test's own, the only one that pip sees."""
+    folder = Path(shutil.copytree(made / "index", tmp_path / "index"))
     only_index(monkeypatch, folder)
     return folder
 
 
 @pytest.fixture
-def targets(tmp_path: Path, index: Path) -> Path:
-    folder = write_target(tmp_path, "torch==2.10.0  # the image's\nengine==0.19.1\ntools==3.1+cu128\n", {"torch": "2.10.0+cu128"})
-    assert main(["kaggle", "lock", "--target", "small", "--targets", str(folder)]) == 0
-    return folder
+def targets(made: Path, tmp_path: Path, index: Path) -> Path:
+    return Path(shutil.copytree(made / "offline_wheels", tmp_path / "offline_wheels"))
 
 
 def test_a_lock_is_the_targets_and_not_this_machines(targets: Path) -> None:
@@ -58,7 +71,7 @@ def test_a_lock_is_the_targets_and_not_this_machines(targets: Path) -> None:
         "six": ("engine",),
         "tools": (),
     }
-    assert [(entry.name, entry.version) for entry in lock.left_out] == [("cuda-lib", "12.8.1"), ("torch", "2.10.0+cu128")]
+    assert [(entry.name, entry.version) for entry in lock.left_out] == [("cuda-kit", "12.8.0"), ("cuda-lib", "12.8.1"), ("torch", "2.10.0+cu128")]
     assert all(wheel.size > 100 and len(wheel.sha256) == 64 for wheel in lock.wheels)
 
 
@@ -148,8 +161,6 @@ def test_the_locks_that_are_shipped_are_whole(name: str) -> None:
 
 @given(st.integers(1, 40), st.integers(1, 12), st.sampled_from(["a-1-py3-none-any.whl", "a-1+cu128-py3-none-any.whl"]))
 def test_parts_put_together_are_the_file(size: int, part: int, name: str) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / name
         source.write_bytes(bytes(range(size)))
@@ -198,25 +209,31 @@ def run_installer(python: Path, inputs: Path, before: str = "") -> subprocess.Co
     return subprocess.run([str(python), "-c", code], capture_output=True, text=True, env=environment, check=False)
 
 
+@pytest.fixture(scope="module")
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Wheels of this Python, in parts and renamed, nothing of an image left out."""
+    folder = tmp_path_factory.mktemp("wheelhouse")
+    (folder / "index").mkdir()
+    write_wheel(folder / "index", "tools", "3.1+cu128", ("helper",))
+    write_wheel(folder / "index", "engine", "0.19.1", ("helper>=1.0",), content=os.urandom(3000))
+    write_wheel(folder / "index", "helper", "1.5")
+    targets = write_target(folder, "engine==0.19.1\ntools==3.1+cu128\n", {}, ".".join(map(str, sys.version_info[:3])))
+    with pytest.MonkeyPatch.context() as patch:
+        only_index(patch, folder / "index")
+        assert main(["kaggle", "lock", "--target", "small", "--targets", str(targets)]) == 0
+        make_wheelhouse(read_target("small", targets), folder / "house", part_size=1000)
+    return folder / "house"
+
+
 @pytest.fixture
-def attached(index: Path, tmp_path: Path) -> Path:
-    """Inputs in the new layout with the wheels of this Python attached, in parts, nothing of an image left out."""
-    version = ".".join(map(str, sys.version_info[:3]))
-    (index / f"tools-3.1+cu128-{CP312}.whl").unlink()
-    write_wheel(index, "tools", "3.1+cu128", ("helper",))
-    (index / "engine-0.19.1-py3-none-any.whl").unlink()
-    write_wheel(index, "engine", "0.19.1", ("helper>=1.0",), content=os.urandom(3000))
-    targets = write_target(tmp_path, "engine==0.19.1\ntools==3.1+cu128\n", {}, version)
-    assert main(["kaggle", "lock", "--target", "small", "--targets", str(targets)]) == 0
-    inputs = tmp_path / "kaggle" / "input"
-    make_wheelhouse(read_target("small", targets), inputs / "datasets" / "me" / "wheels", part_size=1000)
-    return inputs
+def attached(wheelhouse: Path, tmp_path: Path) -> Path:
+    """Inputs in the new layout with these wheels attached."""
+    shutil.copytree(wheelhouse, tmp_path / "kaggle" / "input" / "datasets" / "me" / "wheels")
+    return tmp_path / "kaggle" / "input"
 
 
-def test_the_installer_installs_from_what_is_attached(environment: Path, attached: Path, index: Path) -> None:
+def test_the_installer_installs_from_what_is_attached(environment: Path, attached: Path) -> None:
     """Renamed and cut files come back, in a Python that has no arc_submit, with no index."""
-    for path in index.iterdir():
-        path.unlink()
     process = run_installer(environment, attached)
     assert process.returncode == 0, process.stderr
     assert "0.19.1 3.1+cu128" in process.stdout
@@ -241,11 +258,11 @@ def test_the_installer_says_in_one_line_what_is_wrong(environment: Path, attache
     assert "helper-1.5-py3-none-any.whl is not there, or not whole; upload the data set again" in run_installer(environment, attached).stderr
 
 
-def test_the_installer_refuses_no_data_set_and_two(tmp_path: Path, attached: Path) -> None:
+def test_the_installer_refuses_no_data_set_and_two(tmp_path: Path) -> None:
     loaded = sys.modules.pop("torch", None)
     try:
         with pytest.raises(InstallError, match="neither arc_submit_wheels.json nor arc_submit_bundle.json"):
-            install(tmp_path / "index")
+            install(tmp_path / "nothing")
         for name in ("one", "two"):
             (tmp_path / "both" / name).mkdir(parents=True)
             (tmp_path / "both" / name / "arc_submit_bundle.json").write_text("{}")

@@ -76,7 +76,7 @@ def _pins(package: Distribution, by_name: Mapping[str, Distribution], target: Ta
             if requirement.marker and not requirement.marker.evaluate({**target.marker_environment(), "extra": extra}):
                 continue
             name, specifiers = canonicalize_name(requirement.name), list(requirement.specifier)
-            if name not in by_name or len(specifiers) != 1 or specifiers[0].operator != "==":
+            if name not in by_name or len(specifiers) != 1 or specifiers[0].operator not in ("==", "==="):
                 continue
             pins[name] = by_name[name].version
             for wanted in ("", *requirement.extras):
