@@ -13,6 +13,12 @@ def add_commands(subparsers: Any) -> None:
     _add(subparsers, "wheels", "arc_submit.kaggle.wheels", "a data set of exactly the locked wheels, proven to install offline")
     _add(subparsers, "bundle", "arc_submit.kaggle.bundle", "a data set of the library, models and adapters")
     _add(subparsers, "rehearse", "arc_submit.kaggle.rehearse", "run a notebook as a competition's re-run does, without Kaggle")
+    _add(subparsers, "check", "arc_submit.kaggle.check", "what Kaggle would refuse of a kernel, or do otherwise in silence")
+    _add(subparsers, "push", "arc_submit.kaggle.push", "check a kernel, push it with the kaggle client, and read what that says")
+    _add(subparsers, "status", "arc_submit.kaggle.status", "how a kernel's last run stands")
+    _add(subparsers, "output", "arc_submit.kaggle.output", "fetch what a kernel's last run left, and look at it")
+    _add(subparsers, "submit", "arc_submit.kaggle.submit", "submit a version of a kernel to its competition")
+    _add(subparsers, "upload", "arc_submit.kaggle.upload", "make a data set of a folder, or a new version of one")
 
 
 def _add(subparsers: Any, name: str, module: str, help: str) -> None:
