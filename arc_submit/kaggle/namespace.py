@@ -4,7 +4,7 @@
 /kaggle beside them, and the loopback is switched on, over which a notebook talks to its kernel. Linux only, and not everywhere allowed:
 `available` says. Knows nothing about what is run.
 
-    unshare [-r] -m -n python -m arc_submit.kaggle.namespace '{"kaggle": folder, "quota": bytes or null, "command": [...]}'
+    unshare [-r] -m -n python -m arc_submit.kaggle.namespace '{"kaggle": folder, "quota": bytes of working and temp, or null, "command": [...]}'
 """
 
 from __future__ import annotations
@@ -35,27 +35,26 @@ def available() -> list[str] | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Set everything up, run the command, and copy what it left in a limited /kaggle/working; returns its exit code."""
+    """Set everything up, run the command, and copy what it left in a /kaggle/working of limited size; returns its exit code."""
     asked = json.loads(arguments[0])
     kaggle = Path(asked["kaggle"])
     root = kaggle.parent / "root"
     _new_root(root)
-    for name in ("input", "working", "temp"):
-        (root / "kaggle" / name).mkdir(parents=True)
-    _mount("--bind", str(kaggle / "input"), str(root / "kaggle" / "input"))
-    _mount("-o", "remount,bind,ro", str(root / "kaggle" / "input"))
-    working = root / "kaggle" / "working"
+    (root / "kaggle").mkdir()
     if asked["quota"]:
-        _mount("-t", "tmpfs", "-o", f"size={asked['quota']}", "tmpfs", str(working))
-    else:
-        _mount("--bind", str(kaggle / "working"), str(working))
+        _mount("-t", "tmpfs", "-o", f"size={asked['quota']}", "tmpfs", str(root / "kaggle"))
+    for name in ("input", "working", "temp"):
+        (root / "kaggle" / name).mkdir()
+        if name == "input" or not asked["quota"]:
+            _mount("--bind", str(kaggle / name), str(root / "kaggle" / name))
+    _mount("-o", "remount,bind,ro", str(root / "kaggle" / "input"))
     loopback_up()
     os.chroot(root)
     os.chdir("/kaggle/working")
     code = subprocess.run(asked["command"], check=False).returncode
     if asked["quota"]:
         used = shutil.disk_usage("/kaggle/working").used
-        print(f"/kaggle/working: {used} of {asked['quota']} bytes are used", flush=True)
+        print(f"/kaggle/working and /kaggle/temp: {used} of {asked['quota']} bytes are used", flush=True)
         shutil.copytree("/kaggle/working", kaggle / "working", dirs_exist_ok=True, symlinks=True)
     return code
 

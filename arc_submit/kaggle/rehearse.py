@@ -106,7 +106,8 @@ def rehearse(
         make_bundle(bundle, [targets_folder().parent / "models" / "pocket"])
     kaggle = (folder / "kaggle").resolve()
     challenges = lay_inputs(kaggle / "input", layout, bundle, wheels, tasks, scenario)
-    (kaggle / "working").mkdir()
+    for name in ("working", "temp"):
+        (kaggle / name).mkdir()
     python = make_environment(folder / "venv", wheels)
     stage = Stage(folder.resolve(), kaggle, python, unshare)
     before = _listing(kaggle / "input")
