@@ -43,7 +43,13 @@ def write_target(folder: Path, requirements: str, image: dict[str, str], python:
     targets = folder / "offline_wheels"
     targets.mkdir(parents=True, exist_ok=True)
     (targets / "small.txt").write_text(requirements)
-    lines = [f'python = "{python}"', 'glibc = "2.35"', 'requirements = "offline_wheels/small.txt"', f"stand_in = {list(stand_in)!r}", "[image]"]
+    lines = [
+        f'python = "{python}"',
+        'glibc = "2.35"',
+        'requirements = "offline_wheels/small.txt"',
+        f"stand_in = {list(stand_in)!r}",
+        "[image]",
+    ]
     lines += [f'{name} = "{version}"' for name, version in image.items()]
     (targets / "small.toml").write_text("\n".join(lines) + "\n")
     return targets

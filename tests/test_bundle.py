@@ -62,7 +62,9 @@ def test_a_bundle_installs_and_holds_what_was_chosen(model: Path, adapters: Path
     assert {name for name in names if ".dist-info/" not in name} == sources
     # The wheel alone, outside the checkout, is the library.
     code = "import sys; sys.path.insert(0, sys.argv[1]); import arc_submit.cli as c; print(c.__file__); c.main(['--help'])"
-    process = subprocess.run([sys.executable, "-c", code, str(wheel)], capture_output=True, text=True, cwd=tmp_path, env={"PATH": os.defpath})
+    process = subprocess.run(
+        [sys.executable, "-c", code, str(wheel)], capture_output=True, text=True, cwd=tmp_path, env={"PATH": os.defpath}
+    )
     assert str(wheel) in process.stdout, process.stderr
 
 
@@ -126,7 +128,9 @@ def test_every_refusal_has_a_line_of_its_own(model: Path, tmp_path: Path) -> Non
     assert len(refusals(model)) == 4
 
 
-def test_over_the_limit_is_refused(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_over_the_limit_is_refused(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("arc_submit.kaggle.dataset_folder.TOTAL_LIMIT", 100)
     assert main(["kaggle", "bundle", "--out", str(tmp_path / "out"), "--model", str(model)]) == 1
     assert "are over Kaggle's 100 B; leave something out" in capsys.readouterr().err

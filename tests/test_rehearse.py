@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -122,8 +123,6 @@ def test_what_is_missing_is_one_line_before_any_work(bundle: Path, tmp_path: Pat
     figures = rehearse(tmp_path / "out", SUBMISSION, None, bundle, scenario=scenario, tasks=3)
     assert figures["submission"] == "none"
     assert figures["exit_code"] == 1
-    import re
-
     assert re.search(message, figures["error"]), figures["error"]
     assert not list((tmp_path / "out" / "kaggle" / "temp").iterdir()), "work was begun"
 
@@ -148,7 +147,9 @@ def test_broken_tasks_are_what_the_reader_sets_aside(tmp_path: Path) -> None:
         (["--wheels", "nowhere", "--bundle", "nowhere"], "nowhere"),
     ],
 )
-def test_what_cannot_be_rehearsed_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+def test_what_cannot_be_rehearsed_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
     from arc_submit.cli import main
 
     given = ["kaggle", "rehearse", "--out", str(tmp_path / "out"), "--notebook", str(SUBMISSION), *arguments]

@@ -71,7 +71,11 @@ def test_a_lock_is_the_targets_and_not_this_machines(targets: Path) -> None:
         "six": ("engine",),
         "tools": (),
     }
-    assert [(entry.name, entry.version) for entry in lock.left_out] == [("cuda-kit", "12.8.0"), ("cuda-lib", "12.8.1"), ("torch", "2.10.0+cu128")]
+    assert [(entry.name, entry.version) for entry in lock.left_out] == [
+        ("cuda-kit", "12.8.0"),
+        ("cuda-lib", "12.8.1"),
+        ("torch", "2.10.0+cu128"),
+    ]
     assert all(wheel.size > 100 and len(wheel.sha256) == 64 for wheel in lock.wheels)
 
 
@@ -113,7 +117,7 @@ def test_a_lock_that_lacks_something_is_refused_by_both_proofs(targets: Path, tm
     target = read_target("small", targets)
     text = target.lock_file.read_text()
     target.lock_file.write_text("\n".join(line for line in text.splitlines() if '"name": "six"' not in line))
-    with pytest.raises(DataError, match="engine requires six>=1.*which is missing"):
+    with pytest.raises(DataError, match=r"engine requires six>=1.*which is missing"):
         make_wheelhouse(target, tmp_path / "out")
 
 
@@ -204,7 +208,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_installer(python: Path, inputs: Path, before: str = "") -> subprocess.CompletedProcess[str]:
     """The shipped script as the first cell starts it, in another Python."""
     script = next(inputs.rglob("arc_submit_install.py"))
-    code = f"{before}\nimport runpy\nrunpy.run_path({str(script)!r}, run_name='__main__')\nimport engine, tools\nprint(engine.version, tools.version)"
+    code = f"{before}\nimport runpy\nrunpy.run_path({str(script)!r}, run_name='__main__')\n"
+    code += "import engine, tools\nprint(engine.version, tools.version)"
     environment = {**os.environ, "ARC_SUBMIT_KAGGLE": str(inputs.parent)}
     return subprocess.run([str(python), "-c", code], capture_output=True, text=True, env=environment, check=False)
 
@@ -243,7 +248,10 @@ def test_the_installer_installs_from_what_is_attached(environment: Path, attache
 
 
 def test_the_installer_says_in_one_line_what_is_wrong(environment: Path, attached: Path) -> None:
-    assert "torch is imported already: restart the kernel" in run_installer(environment, attached, "import sys; sys.modules['torch'] = sys").stderr
+    assert (
+        "torch is imported already: restart the kernel"
+        in run_installer(environment, attached, "import sys; sys.modules['torch'] = sys").stderr
+    )
     house = attached / "datasets" / "me" / "wheels"
     manifest = json.loads((house / WHEELS).read_text())
     for change, message in (
@@ -255,13 +263,15 @@ def test_the_installer_says_in_one_line_what_is_wrong(environment: Path, attache
         assert message in run_installer(environment, attached).stderr.strip().splitlines()[-1]
     (house / WHEELS).write_text(json.dumps(manifest))
     (house / "helper-1.5-py3-none-any.whl").unlink()
-    assert "helper-1.5-py3-none-any.whl is not there, or not whole; upload the data set again" in run_installer(environment, attached).stderr
+    assert (
+        "helper-1.5-py3-none-any.whl is not there, or not whole; upload the data set again" in run_installer(environment, attached).stderr
+    )
 
 
 def test_the_installer_refuses_no_data_set_and_two(tmp_path: Path) -> None:
     loaded = sys.modules.pop("torch", None)
     try:
-        with pytest.raises(InstallError, match="neither arc_submit_wheels.json nor arc_submit_bundle.json"):
+        with pytest.raises(InstallError, match=r"neither arc_submit_wheels.json nor arc_submit_bundle.json"):
             install(tmp_path / "nothing")
         for name in ("one", "two"):
             (tmp_path / "both" / name).mkdir(parents=True)
@@ -276,10 +286,23 @@ def test_the_installer_refuses_no_data_set_and_two(tmp_path: Path) -> None:
 def test_a_small_set_from_the_real_index(tmp_path: Path) -> None:
     """What CI does of the real thing: two packages of the index that pip is configured to, for a Kaggle image."""
     probe = subprocess.run(
-        [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--quiet", "--retries", "0", "--timeout", "5"]
-        + ["--dest", str(tmp_path / "probe"), "six==1.17.0"],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--no-cache-dir",
+            "--quiet",
+            "--retries",
+            "0",
+            "--timeout",
+            "5",
+            "six==1.17.0",
+        ],
         capture_output=True,
         check=False,
+        cwd=tmp_path,
     )
     if probe.returncode:
         pytest.skip("pip reaches no index here")

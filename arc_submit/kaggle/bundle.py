@@ -140,9 +140,9 @@ def _build(sources: Path, out: Path) -> Path:
         DataError: with pip's own error.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--disable-pip-version-check"]
     process = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
-        + ["--disable-pip-version-check", "--wheel-dir", str(out), str(sources)],
+        [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", str(out), str(sources)],
         capture_output=True,
         text=True,
         env={**environment, "PIP_CONFIG_FILE": os.devnull},

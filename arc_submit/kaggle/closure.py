@@ -40,6 +40,11 @@ class Closure:
     problems: tuple[str, ...]
 
 
+def canonical(name: str) -> str:
+    """A package's name as all its spellings are compared: "Foo.Bar_baz" is "foo-bar-baz"."""
+    return str(canonicalize_name(name))
+
+
 def read_wheel(path: Path) -> Distribution:
     """Name, version and requirements of a wheel file.
 
@@ -66,8 +71,8 @@ def close(
         image: packages that are there already, with their versions; what they require is theirs.
         environment: what markers see (Target.marker_environment).
     """
-    have = {canonicalize_name(package.name): package for package in packages}
-    there = {canonicalize_name(name): version for name, version in image.items()}
+    have = {canonical(package.name): package for package in packages}
+    there = {canonical(name): version for name, version in image.items()}
     required_by: dict[str, set[str]] = {}
     problems: list[str] = []
     seen: set[tuple[str, str]] = set()
@@ -81,7 +86,7 @@ def close(
             return
         if requirement.marker and not requirement.marker.evaluate({**environment, "extra": extra}):
             return
-        name = canonicalize_name(requirement.name)
+        name = canonical(requirement.name)
         version = there.get(name) or (have[name].version if name in have else None)
         asker = by or "the target"
         if version is None:
@@ -101,6 +106,6 @@ def close(
         need(text, "")
     while waiting:
         name, extra = waiting.pop()
-        for text in have[canonicalize_name(name)].requires:
-            need(text, have[canonicalize_name(name)].name, extra)
+        for text in have[canonical(name)].requires:
+            need(text, have[canonical(name)].name, extra)
     return Closure({name: tuple(sorted(by)) for name, by in sorted(required_by.items())}, tuple(problems))

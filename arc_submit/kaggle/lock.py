@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from arc_submit.errors import DataError
-from arc_submit.kaggle.closure import Distribution, close
+from arc_submit.kaggle.closure import Distribution, canonical, close
 from arc_submit.kaggle.fetching import fetch
 from arc_submit.kaggle.pip import Resolved, resolve
 from arc_submit.kaggle.sizes import in_words
@@ -32,16 +31,16 @@ def make_lock(target: Target, wheels: Path) -> Lock:
     resolved = resolve(target, target.requirements)
     out = left_out(target, resolved)
     image = {entry.name: entry.version for entry in out}
-    kept = [package for package in resolved if canonicalize_name(package.distribution.name) not in image]
+    kept = [package for package in resolved if canonical(package.distribution.name) not in image]
     closure = close(target.requirements, [package.distribution for package in kept], image, target.marker_environment())
     if closure.problems:
         raise DataError(f"target {target.name}: the set is not whole: {closure.problems[0]} ({len(closure.problems)} problems)")
     # What only the image's own packages need is the image's as well.
-    needed = [package for package in kept if canonicalize_name(package.distribution.name) in closure.required_by]
+    needed = [package for package in kept if canonical(package.distribution.name) in closure.required_by]
     files = fetch(target, [_locked(package, 0, ()) for package in needed], wheels)
     locked = []
     for package in needed:
-        required_by = closure.required_by[canonicalize_name(package.distribution.name)]
+        required_by = closure.required_by[canonical(package.distribution.name)]
         locked.append(_locked(package, files[package.file].stat().st_size, required_by))
     return Lock(target.name, target.python, target.requirements, tuple(locked), tuple(out))
 
@@ -52,13 +51,15 @@ def left_out(target: Target, resolved: list[Resolved]) -> list[LeftOut]:
     Raises:
         DataError: where pip chose another version of an image's package than the image has.
     """
-    by_name = {canonicalize_name(package.distribution.name): package.distribution for package in resolved}
+    by_name = {canonical(package.distribution.name): package.distribution for package in resolved}
     out: dict[str, LeftOut] = {}
     for name, version in target.image.items():
-        found = by_name.get(canonicalize_name(name))
+        found = by_name.get(canonical(name))
         if found and found.version.split("+")[0] != version.split("+")[0]:
-            raise DataError(f"target {target.name}: the image has {name} {version} and the requirements lead to {found.version}; change one")
-        out[canonicalize_name(name)] = LeftOut(canonicalize_name(name), version, "the image has it")
+            raise DataError(
+                f"target {target.name}: the image has {name} {version} and the requirements lead to {found.version}; change one"
+            )
+        out[canonical(name)] = LeftOut(canonical(name), version, "the image has it")
         for pinned, pin in _pins(found, by_name, target) if found else ():
             out.setdefault(pinned, LeftOut(pinned, pin, f"pinned by {name} {version}, which the image has"))
     return [out[name] for name in sorted(out)]
@@ -75,7 +76,7 @@ def _pins(package: Distribution, by_name: Mapping[str, Distribution], target: Ta
             requirement = Requirement(text)
             if requirement.marker and not requirement.marker.evaluate({**target.marker_environment(), "extra": extra}):
                 continue
-            name, specifiers = canonicalize_name(requirement.name), list(requirement.specifier)
+            name, specifiers = canonical(requirement.name), list(requirement.specifier)
             if name not in by_name or len(specifiers) != 1 or specifiers[0].operator not in ("==", "==="):
                 continue
             pins[name] = by_name[name].version
@@ -87,7 +88,7 @@ def _pins(package: Distribution, by_name: Mapping[str, Distribution], target: Ta
 
 
 def _locked(package: Resolved, size: int, required_by: tuple[str, ...]) -> LockedWheel:
-    name = str(canonicalize_name(package.distribution.name))
+    name = canonical(package.distribution.name)
     return LockedWheel(name, package.distribution.version, package.file, size, package.sha256, required_by)
 
 
@@ -106,4 +107,10 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     print(f"{target.lock_file}: {len(lock.wheels)} wheels, {in_words(lock.size)}; {len(lock.left_out)} packages are left out")
     for wheel in sorted(lock.wheels, key=lambda wheel: -wheel.size)[:8]:
         print(f"  {in_words(wheel.size):>9}  {wheel.name} {wheel.version}, for {', '.join(wheel.required_by) or 'the target'}")
-    return {"target": target.name, "wheels": len(lock.wheels), "bytes": lock.size, "left_out": len(lock.left_out), "file": str(target.lock_file)}
+    return {
+        "target": target.name,
+        "wheels": len(lock.wheels),
+        "bytes": lock.size,
+        "left_out": len(lock.left_out),
+        "file": str(target.lock_file),
+    }

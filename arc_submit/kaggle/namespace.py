@@ -4,7 +4,7 @@
 /kaggle beside them, and the loopback is switched on, over which a notebook talks to its kernel. Linux only, and not everywhere allowed:
 `available` says. Knows nothing about what is run.
 
-    unshare [-r] -m -n python -m arc_submit.kaggle.namespace '{"kaggle": folder, "quota": bytes of working and temp, or null, "command": [...]}'
+    unshare [-r] -m -n python -m arc_submit.kaggle.namespace '{"kaggle": folder, "quota": bytes or null, "command": [...]}'
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def available() -> list[str] | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Set everything up, run the command, and copy what it left in a /kaggle/working of limited size; returns its exit code."""
+    """Set everything up (`quota`: bytes of working and temp together), run the command, and copy what it left in a /kaggle/working of limited size; returns its exit code."""
     asked = json.loads(arguments[0])
     kaggle = Path(asked["kaggle"])
     root = kaggle.parent / "root"
@@ -67,7 +67,7 @@ def _new_root(root: Path) -> None:
         if entry.name == "kaggle":
             continue
         if entry.is_symlink():
-            (root / entry.name).symlink_to(os.readlink(entry))
+            (root / entry.name).symlink_to(entry.readlink())
         elif entry.is_dir():
             (root / entry.name).mkdir()
             _mount("--rbind", str(entry), str(root / entry.name))

@@ -349,7 +349,9 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     print(f"prepared in {figures['seconds_prepared']} s; network {figures['network']}; inputs {figures['inputs']}")
     if figures["said"]:
         print(figures["said"])
-    print(f"notebook: exit code {figures['exit_code']} after {figures['seconds_notebook']} s; working: {in_words(figures['working_bytes'])}")
+    print(
+        f"notebook: exit code {figures['exit_code']} after {figures['seconds_notebook']} s; working: {in_words(figures['working_bytes'])}"
+    )
     print(f"submission.json for {figures['tasks']} tasks: {figures['submission']}")
     if figures["submission"] != "valid" or figures["exit_code"]:
         raise DataError(f"rehearsal: {figures['error'] or 'no valid submission'}; the log is {args.out / 'log.txt'}")

@@ -17,10 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from packaging.utils import canonicalize_name
-
 from arc_submit.errors import DataError
-from arc_submit.kaggle.closure import close, read_wheel
+from arc_submit.kaggle.closure import canonical, close, read_wheel
 from arc_submit.kaggle.dataset_folder import (
     PART_SIZE,
     Stored,
@@ -94,7 +92,7 @@ def prove(target: Target, lock: Lock, folder: Path, entries: Sequence[Stored]) -
         for left in lock.left_out:
             write_stand_in(left, stand_ins)
         resolved = resolve_offline(target, target.requirements, [wheels, stand_ins])
-    taken = {canonicalize_name(package.distribution.name): package.distribution.version for package in resolved}
+    taken = {canonical(package.distribution.name): package.distribution.version for package in resolved}
     for name, version in image.items():
         if taken.get(name, version) != version:
             raise DataError(f"target {target.name}: {name} {version} of the image would be replaced by {taken[name]}; make the lock again")
