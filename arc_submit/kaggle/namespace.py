@@ -35,7 +35,10 @@ def available() -> list[str] | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Set everything up (`quota`: bytes of working and temp together), run the command, and copy what it left in a /kaggle/working of limited size; returns its exit code."""
+    """Set everything up, run the command, and copy what it left in a /kaggle/working of limited size; returns its exit code.
+
+    `quota` is what working and temp may hold together.
+    """
     asked = json.loads(arguments[0])
     kaggle = Path(asked["kaggle"])
     root = kaggle.parent / "root"
