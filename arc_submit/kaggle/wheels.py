@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 import zipfile
@@ -66,7 +67,7 @@ def gather(target: Target, lock: Lock, folder: Path, part_size: int = PART_SIZE)
     fetched = folder / ".fetched"
     for wheel, path in zip(missing, fetch(target, missing, fetched).values(), strict=True):
         split_into(path, folder, stored_names(wheel.file, wheel.size, part_size), part_size)
-    fetched.rmdir()
+    shutil.rmtree(fetched)
     return entries, sum(wheel.size for wheel in missing)
 
 
