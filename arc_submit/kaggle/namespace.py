@@ -1,0 +1,96 @@
+"""Runs a command where /kaggle is a folder of ours, its inputs cannot be written, and the network is cut off; the machine stays as it is.
+
+`unshare` (util-linux) gives this process mounts and a network of its own; here a new root is put together from the old one's folders, with
+/kaggle beside them, and the loopback is switched on, over which a notebook talks to its kernel. Linux only, and not everywhere allowed:
+`available` says. Knows nothing about what is run.
+
+    unshare [-r] -m -n python -m arc_submit.kaggle.namespace '{"kaggle": folder, "quota": bytes or null, "command": [...]}'
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
+
+
+def available() -> list[str] | None:
+    """The command that begins a process with mounts and a network of its own, None where this machine does not allow it."""
+    if not shutil.which("unshare") or not shutil.which("mount"):
+        return None
+    for flags in (["-m", "-n"], ["-r", "-m", "-n"]):
+        command = ["unshare", *flags]
+        probe = [*command, "sh", "-c", 'd=$(mktemp -d) && mount -t tmpfs tmpfs "$d" && umount "$d" && rmdir "$d"']
+        if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
+            return command
+    return None
+
+
+def main(arguments: list[str]) -> int:
+    """Set everything up, run the command, and copy what it left in a /kaggle/working of limited size; returns its exit code.
+
+    `quota` is what working and temp may hold together.
+    """
+    asked = json.loads(arguments[0])
+    kaggle = Path(asked["kaggle"])
+    root = kaggle.parent / "root"
+    _new_root(root)
+    (root / "kaggle").mkdir()
+    if asked["quota"]:
+        _mount("-t", "tmpfs", "-o", f"size={asked['quota']}", "tmpfs", str(root / "kaggle"))
+    for name in ("input", "working", "temp"):
+        (root / "kaggle" / name).mkdir()
+        if name == "input" or not asked["quota"]:
+            _mount("--bind", str(kaggle / name), str(root / "kaggle" / name))
+    _mount("-o", "remount,bind,ro", str(root / "kaggle" / "input"))
+    loopback_up()
+    os.chroot(root)
+    os.chdir("/kaggle/working")
+    code = subprocess.run(asked["command"], check=False).returncode
+    if asked["quota"]:
+        used = shutil.disk_usage("/kaggle/working").used
+        print(f"/kaggle/working and /kaggle/temp: {used} of {asked['quota']} bytes are used", flush=True)
+        shutil.copytree("/kaggle/working", kaggle / "working", dirs_exist_ok=True, symlinks=True)
+    return code
+
+
+def _new_root(root: Path) -> None:
+    """A root whose folders are those of the old one, without its /kaggle."""
+    root.mkdir(exist_ok=True)
+    _mount("-t", "tmpfs", "tmpfs", str(root))
+    for entry in sorted(Path("/").iterdir()):
+        if entry.name == "kaggle":
+            continue
+        if entry.is_symlink():
+            (root / entry.name).symlink_to(entry.readlink())
+        elif entry.is_dir():
+            (root / entry.name).mkdir()
+            _mount("--rbind", str(entry), str(root / entry.name))
+
+
+def _mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True)
+
+
+def loopback_up() -> None:
+    """Switch on the loopback of a new network, as `ip link set lo up` does where that is installed."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = libc.socket(2, 2, 0)  # AF_INET, SOCK_DGRAM
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), "no socket to switch the loopback on with")
+    try:
+        fcntl.ioctl(descriptor, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
+    finally:
+        os.close(descriptor)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

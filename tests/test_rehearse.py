@@ -1,0 +1,187 @@
+"""Rehearsals: a notebook run as a competition's re-run, with a small notebook that looks around and with the real one."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from arc_submit.arc.datasets import read_challenges
+from arc_submit.errors import ConfigError, DataError
+from arc_submit.kaggle.bundle import make_bundle
+from arc_submit.kaggle.namespace import available
+from arc_submit.kaggle.rehearse import SCENARIOS, break_tasks, rehearse
+from arc_submit.kaggle.targets import read_target
+from arc_submit.kaggle.wheels import make_wheelhouse
+
+ROOT = Path(__file__).parent.parent
+SUBMISSION = ROOT / "notebooks" / "submission.ipynb"
+
+# What a notebook sees of its surroundings, and the smallest submission there is.
+LOOK = """
+import arc_submit, json, os, socket
+from pathlib import Path
+root = Path(os.environ.get("ARC_SUBMIT_KAGGLE", "/kaggle"))
+def fails(act):
+    try:
+        act()
+    except OSError as error:
+        return type(error).__name__
+test_file = next((root / "input").rglob("arc-agi_test_challenges.json"))
+facts = {
+    "library": arc_submit.__file__,
+    "rerun": os.environ.get("KAGGLE_IS_COMPETITION_RERUN"),
+    "network": fails(lambda: socket.create_connection(("192.0.2.1", 80), 3)),
+    "interfaces": sorted(name for _, name in socket.if_nameindex()),
+    "write": fails(lambda: (test_file.parent / "mine").touch()),
+    "over": fails(lambda: (Path.cwd() / "large").write_bytes(bytes(3_000_000))),
+    "cwd": str(Path.cwd()),
+    "test_file": str(test_file),
+    "solutions": [str(path) for path in (root / "input").rglob("*solutions*")],
+}
+(Path.cwd() / "large").unlink()
+(root / "working" / "facts.json").write_text(json.dumps(facts))
+sample = next((root / "input").rglob("sample_submission.json"))
+(root / "working" / "submission.json").write_text(sample.read_text())
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    make_bundle(folder, [ROOT / "models" / "pocket"])
+    return folder
+
+
+@pytest.fixture
+def looking(tmp_path: Path) -> Path:
+    """A notebook with the first cell of the others that then looks around."""
+    first = next(cell for cell in json.loads(SUBMISSION.read_text())["cells"] if cell["cell_type"] == "code")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("".join(first["source"])), nbformat.v4.new_code_cell(LOOK)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path = tmp_path / "looking.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+def facts_of(out: Path) -> dict[str, object]:
+    return dict(json.loads((out / "kaggle" / "working" / "facts.json").read_text()))
+
+
+@pytest.mark.skipif(available() is None, reason="this machine allows no mount namespaces")
+def test_a_rehearsal_is_a_machine_of_kaggles(bundle: Path, looking: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    figures = rehearse(out, looking, None, bundle, scenario="quota-2mb", layout="new", tasks=240)
+    assert (figures["submission"], figures["exit_code"], figures["tasks"], figures["network"]) == ("valid", 0, 240, "cut")
+    facts = facts_of(out)
+    assert str(facts["library"]).startswith(str(out / "venv"))
+    assert (facts["rerun"], facts["cwd"]) == ("1", "/kaggle/working")
+    assert facts["interfaces"] == ["lo"]
+    assert facts["network"] == "OSError"
+    assert facts["write"] == "OSError"
+    assert facts["over"] == "OSError", "the quota holds"
+    assert facts["test_file"] == "/kaggle/input/competitions/arc-prize-2026/arc-agi_test_challenges.json"
+    assert facts["solutions"] == []
+    assert not Path("/kaggle/working/facts.json").exists()
+    assert "installed 1 packages" in figures["said"]
+
+
+def test_without_namespaces_folders_stand_in_and_the_report_says_so(
+    bundle: Path, looking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arc_submit.kaggle.rehearse.available", lambda: None)
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match="allows no mount namespaces, and without them there is no quota"):
+        rehearse(out, looking, None, bundle, scenario="quota-2mb")
+    # A notebook that writes into its inputs is found out even so.
+    with pytest.raises(DataError, match="changed its inputs"):
+        rehearse(out, looking, None, bundle, layout="old", tasks=3)
+    facts = facts_of(out)
+    assert facts["test_file"] == str(out / "kaggle" / "input" / "arc-prize-2026" / "arc-agi_test_challenges.json")
+    assert facts["cwd"] == str(out / "kaggle" / "working")
+
+
+def test_the_submission_notebook_with_tasks_that_no_prompt_takes(bundle: Path, tmp_path: Path) -> None:
+    figures = rehearse(tmp_path / "out", SUBMISSION, None, bundle, scenario="broken-task", layout="old", tasks=6, budget=20.0)
+    assert (figures["submission"], figures["exit_code"], figures["tasks"]) == ("valid", 0, 6)
+    assert figures["inputs_unchanged"]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "message"),
+    [
+        ("missing-wheel", "InstallError: .*arc_submit-.*whl is not there, or not whole; upload the data set again"),
+        ("missing-model", "no model .* there is nothing; attach it"),
+    ],
+)
+def test_what_is_missing_is_one_line_before_any_work(bundle: Path, tmp_path: Path, scenario: str, message: str) -> None:
+    figures = rehearse(tmp_path / "out", SUBMISSION, None, bundle, scenario=scenario, tasks=3)
+    assert figures["submission"] == "none"
+    assert figures["exit_code"] == 1
+    assert re.search(message, figures["error"]), figures["error"]
+    assert not list((tmp_path / "out" / "kaggle" / "temp").iterdir()), "work was begun"
+
+
+def test_broken_tasks_are_what_the_reader_sets_aside(tmp_path: Path) -> None:
+    from conftest import make_challenges
+
+    path = tmp_path / "arc-agi_test_challenges.json"
+    path.write_text(json.dumps(make_challenges(6)[0]))
+    break_tasks(path)
+    read = read_challenges(path)
+    assert set(read.broken) == {"task001", "task002", "task003"}
+    assert len(read.tasks["task000"].train) == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--with", "rain"], "--with rain: choose from missing-model"),
+        (["--notebook", "nowhere.ipynb"], "--notebook nowhere.ipynb: no such file"),
+        (["--parameter", "seed"], "--parameter seed: write NAME=VALUE"),
+        (["--wheels", "nowhere", "--bundle", "nowhere"], "nowhere: no finished wheels there; make them with"),
+        (["--this-environment", "--bundle", "nowhere"], "nowhere: no finished bundle there; make it with"),
+    ],
+)
+def test_what_cannot_be_rehearsed_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    from arc_submit.cli import main
+
+    given = ["kaggle", "rehearse", "--out", str(tmp_path / "out"), "--notebook", str(SUBMISSION), *arguments]
+    assert main(given) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("layout", ["old", "new"])
+@pytest.mark.parametrize("scenario", [None, *SCENARIOS, "quota-1mb"])
+def test_every_scenario_ends_with_a_submission_or_one_line(bundle: Path, tmp_path: Path, scenario: str | None, layout: str) -> None:
+    figures = rehearse(tmp_path / "out", SUBMISSION, None, bundle, scenario=scenario, layout=layout)
+    if (scenario or "").startswith("missing"):
+        assert figures["submission"] == "none"
+        assert figures["error"]
+        assert "\n" not in figures["error"]
+    else:
+        assert (figures["submission"], figures["exit_code"]) == ("valid", 0)
+
+
+@pytest.mark.campaign
+def test_the_whole_rehearsal_from_wheels_alone(bundle: Path, tmp_path: Path) -> None:
+    """An environment with nothing but the wheelhouse's packages, torch among what stands in for the image's."""
+    probe = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--quiet", "--dest", str(tmp_path / "probe"), "six"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("pip reaches no index here")
+    wheels = tmp_path / "wheels"
+    make_wheelhouse(read_target("cpu"), wheels)
+    figures = rehearse(tmp_path / "out", SUBMISSION, wheels, bundle)
+    assert (figures["submission"], figures["exit_code"], figures["tasks"]) == ("valid", 0, 240)
+    spoilt = rehearse(tmp_path / "out", SUBMISSION, wheels, bundle, scenario="missing-wheel")
+    assert "is not there, or not whole" in spoilt["error"]
