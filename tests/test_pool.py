@@ -7,14 +7,15 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from arc_submit.runtime.pool import Event, Job, Limits, PoolError, Share, run_jobs
+from arc_submit.runtime.crew import Event, Job, Limits, PoolError, Queue, Share, Supply
+from arc_submit.runtime.pool import run_jobs
 
 # What a worker does with each part: the part's name says how it behaves, and the folder remembers what was tried.
 ENTRY = textwrap.dedent(
@@ -86,11 +87,11 @@ def pool(tmp_path: Path) -> Any:
         seconds: float = 60.0,
         workers: int | Share = 2,
         limits: Limits = FAST,
-        pick: Callable[[Sequence[Job]], int] | None = None,
+        supply: Supply | None = None,
         **settings: Any,
     ) -> Iterator[Event]:
         return run_jobs(
-            [Job(parts) for parts in jobs],
+            supply or [Job(parts) for parts in jobs],
             "behaviours:open_worker",
             lambda _: {"folder": str(tmp_path / "parts"), **settings},
             workers if isinstance(workers, Share) else Share(workers),
@@ -98,7 +99,6 @@ def pool(tmp_path: Path) -> Any:
             tmp_path / "logs",
             limits,
             {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
-            pick,
         )
 
     return start
@@ -238,10 +238,19 @@ def test_a_share_that_grows_gets_more_workers_and_one_that_is_stopped_none(pool:
     assert nobody_left(events)
 
 
-def test_jobs_are_begun_in_the_order_that_is_picked(pool: Any) -> None:
-    """The last of those that wait, each time."""
-    events = list(pool([(f"ok-{i}",) for i in range(5)], workers=1, pick=lambda waiting: len(waiting) - 1))
-    assert [e.parts[0] for e in events if e.kind == "begun"] == [f"ok-{i}" for i in (4, 3, 2, 1, 0)]
+class LastFirst(Queue):
+    """The last of those that wait, each time, and told why."""
+
+    def take(self, workers: int, now: float) -> Job | None:
+        job = self._jobs.pop()
+        return Job(job.parts, told={"views": len(self._jobs)}, why="it is the last")
+
+
+def test_jobs_are_begun_as_their_supply_gives_them(pool: Any) -> None:
+    supply = LastFirst(Job((f"ok-{i}",)) for i in range(5))
+    begun = [e for e in pool([], workers=1, supply=supply) if e.kind == "begun"]
+    assert [e.parts[0] for e in begun] == [f"ok-{i}" for i in (4, 3, 2, 1, 0)]
+    assert [(e.result, e.reason) for e in begun] == [({"views": i}, "it is the last") for i in (4, 3, 2, 1, 0)]
 
 
 def test_closing_the_generator_ends_the_workers(pool: Any) -> None:
