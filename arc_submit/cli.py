@@ -63,6 +63,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--engine", choices=("transformers", "vllm"), help="what runs the base model as it is; vllm has transformers behind it")
     add("--views", type=int, help="predictions for each test input")
     add("--ttft-views", type=int, help="the same for fine-tuned models (default: as --views)")
+    add(
+        "--ttft-max-steps",
+        type=int,
+        help="steps that left-over time may buy (default: the plan's, or the preset's)",
+    )
+    add("--ttft-max-views", type=int, help="the same for views of fine-tuned models")
     add("--slots", type=int, help="answers that a worker writes together")
     add("--group", type=int, help="tasks in one job")
     add("--pictures", type=int, help="how many tasks to draw in the report")

@@ -1,4 +1,5 @@
-"""The sources of predictions as a run sees them: what each one's workers are told, and how a machine is divided among them.
+"""The sources of predictions as a run sees them: what each one's workers are told, how far its tasks can come, what that is taken to cost at
+first, and how a machine is divided among sources.
 
 Sources that use different things go on side by side: the search on CPU cores, the model on its devices. Those that share the devices go
 one after the other, the frozen model first: it answers everything within minutes, before fine-tuning takes the hours. Knows nothing
@@ -17,7 +18,9 @@ from typing import Any
 from arc_submit.arc.task import Task
 from arc_submit.config import RunConfig
 from arc_submit.models.settings import PredictSettings
-from arc_submit.runtime.pool import Limits
+from arc_submit.runtime.costs import SPEEDS, CostModel, guess
+from arc_submit.runtime.crew import Limits
+from arc_submit.runtime.scheduler import Ladder, make_ladder
 from arc_submit.runtime.stages import Stage
 from arc_submit.training.settings import WARMED, FinetuneSettings
 
@@ -36,8 +39,8 @@ class Source:
         limits: how long what may take its workers.
         group: tasks in one job.
         threads: CPU threads of a worker.
+        ladder: how far its tasks can come, for the scheduler; None for a source whose work is not cut to measure: smaller tasks first.
         behind: other ways, tried one after the other for what the one before gives up.
-        longest_first: whether the order follows the pace (arc_submit.runtime.pace) instead of beginning with the smallest tasks.
     """
 
     name: str
@@ -46,7 +49,7 @@ class Source:
     limits: Limits
     group: int
     threads: int
-    longest_first: bool = False
+    ladder: Ladder | None = None
     behind: tuple[Stage, ...] = ()
 
     @property
@@ -77,7 +80,7 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
             return Stage(engine, frozen, lambda number: asdict(replace(predict(number, config.views), engine=engine)), limits)
 
         first, *behind = [stage(engine) for engine in engines]
-        return Source(name, frozen, first.settings, limits, config.group, config.threads, behind=tuple(behind))
+        return Source(name, frozen, first.settings, limits, config.group, config.threads, make_ladder(0, config.views), tuple(behind))
 
     def finetune(number: int) -> dict[str, Any]:
         base_adapter = None if config.base_adapter is None else str(config.base_adapter)
@@ -93,8 +96,11 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
 
     if name == "warmup":
         return Source(name, "arc_submit.training.worker:open_warm_up", finetune, limits, 1, config.threads)
-    # A task is minutes of work: one a job, and the longest first, or the last one would run alone at the end.
-    return Source(name, "arc_submit.training.worker:open_worker", finetune, limits, 1, config.threads, longest_first=True)
+    if name == "finetune":
+        ladder = make_ladder(config.ttft.steps, 0)
+    else:
+        ladder = make_ladder(config.ttft.steps, config.ttft_views or config.views, config.ttft_max_steps, config.ttft_max_views)
+    return Source(name, "arc_submit.training.worker:open_worker", finetune, limits, 1, config.threads, ladder)
 
 
 def cost(task: Task) -> float:
@@ -133,6 +139,24 @@ def divide(config: RunConfig, running: Sequence[str], cores: int, memory_gb: flo
         parts = [f"the {lane} has {given[lane]}" for lane in running]
         reason = f"of {config.workers} CPU workers {' and '.join(parts)}"
     return {lane: given[lane] for lane in running}, reason
+
+
+def guess_costs(config: RunConfig) -> tuple[CostModel, str]:
+    """What work is taken to cost before anything has been measured, and why."""
+    parameters = sum(path.stat().st_size for path in config.model.glob("*.safetensors")) / 2  # two bytes each in nearly every file
+    kind, reason = device_kind(config.devices)
+    return guess(kind, parameters), f"{parameters / 1e9:.3g} billion parameters on {reason}"
+
+
+def device_kind(devices: Sequence[str], names: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, str]:
+    """One of costs.SPEEDS for the devices of a run, and why; the slowest GPU where the driver does not tell."""
+    if devices == ("cpu",):
+        return "cpu", "a CPU"
+    told = " ".join(path.read_text(encoding="utf-8", errors="replace") for path in sorted(names.glob("*/information")))
+    for kind in SPEEDS:
+        if kind in told:
+            return kind, f"{kind} (the driver's name for it)"
+    return "T4", "a GPU that is not known, taken for a T4"
 
 
 def machine() -> tuple[int, float]:

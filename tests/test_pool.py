@@ -250,7 +250,7 @@ def test_jobs_are_begun_as_their_supply_gives_them(pool: Any) -> None:
     supply = LastFirst(Job((f"ok-{i}",)) for i in range(5))
     begun = [e for e in pool([], workers=1, supply=supply) if e.kind == "begun"]
     assert [e.parts[0] for e in begun] == [f"ok-{i}" for i in (4, 3, 2, 1, 0)]
-    assert [(e.result, e.reason) for e in begun] == [({"views": i}, "it is the last") for i in (4, 3, 2, 1, 0)]
+    assert [(e.told, e.reason) for e in begun] == [({"views": i}, "it is the last") for i in (4, 3, 2, 1, 0)]
 
 
 def test_closing_the_generator_ends_the_workers(pool: Any) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,8 @@ def read_answer(writer: PromptWriter, asked: ViewRequest, completion: Completion
 def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Load the model and return the function that does a job: {"tasks": [task ids]} -> counts, refusals and failures by task.
 
+    A job may say how many "views" it is about, and "until" when on the monotonic clock; else the settings hold.
+
     Raises:
         ArcSubmitError: where the model or the way to ask it cannot work.
     """
@@ -109,12 +111,13 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
 
     def do(job: dict[str, Any]) -> dict[str, Any]:
         adapters = Path(settings.adapters) if settings.adapters else None
+        told = replace(settings, views=job.get("views", settings.views))
         return predict_tasks(
             Path(settings.run),
             job["tasks"],
             engine,
             writer,
-            settings,
+            told,
             how.max_seq_len,
             beat,
             settings.source,

@@ -75,8 +75,8 @@ class Share:
 class Event:
     """What happened: a job begun or done, a part given up, a worker started, ready, lost or not started again, or the end of the time.
 
-    "progress" carries in `result` what a worker told with a heartbeat, "begun" what it was told with the job; "handed_on" is a part that
-    the next stage will try (arc_submit.runtime.stages). `seconds` is how long a job took that is done or lost.
+    "progress" carries in `result` what a worker told with a heartbeat; "handed_on" is a part that the next stage will try
+    (arc_submit.runtime.stages). `told` is what the worker was told with the job, `seconds` how long one took that is done or lost.
     """
 
     kind: Literal["started", "ready", "begun", "progress", "done", "lost", "retired", "given_up", "handed_on", "deadline"]
@@ -86,6 +86,7 @@ class Event:
     result: dict[str, Any] = field(default_factory=dict)
     pid: int = 0
     seconds: float = 0.0
+    told: dict[str, Any] = field(default_factory=dict)
 
 
 class PoolError(ArcSubmitError):
@@ -103,6 +104,9 @@ class Supply(Protocol):
 
     def back(self, jobs: Sequence[Job], first: bool) -> None:
         """Jobs that were lost: to be begun again before the others, or after them."""
+
+    def note(self, event: Event) -> None:
+        """A job is done, or a part given up."""
 
     def parts(self) -> list[str]:
         """All that waits, the next first."""
@@ -128,6 +132,9 @@ class Queue:
             self._jobs.extendleft(reversed(jobs))
         else:
             self._jobs.extend(jobs)
+
+    def note(self, event: Event) -> None:
+        pass
 
     def parts(self) -> list[str]:
         return [part for job in self._jobs for part in job.parts]
@@ -219,7 +226,7 @@ class Crew:
             return None
         member.job, member.begun, member.heard = job, now, now
         member.beats, member.pause = 0, 0.0
-        return Event("begun", number, job.parts, job.why, dict(job.told))
+        return Event("begun", number, job.parts, job.why, told=job.told)
 
     def hear(self, number: int, message: dict[str, Any], now: float) -> list[Event]:
         """Take in what a worker has said, a line of its protocol (arc_submit.runtime.worker)."""
@@ -241,7 +248,9 @@ class Crew:
         elif kind in ("done", "failed") and member.job:
             job, member.job = member.job, None
             if kind == "done":
-                return [Event("done", number, job.parts, result=message["result"], seconds=now - member.begun)]
+                done = Event("done", number, job.parts, result=message["result"], seconds=now - member.begun, told=job.told)
+                self.supply.note(done)
+                return [done]
             member.leaves = message["leaves"]
             return self._again(job, message["reason"], number)
         return []
@@ -291,5 +300,7 @@ class Crew:
         elif job.strikes + 1 < self.limits.strikes:
             self.supply.back([replace(job, strikes=job.strikes + 1)], first=False)
         else:
-            return [Event("given_up", number, job.parts, reason, dict(job.told))]
+            given_up = Event("given_up", number, job.parts, reason, told=job.told)
+            self.supply.note(given_up)
+            return [given_up]
         return []

@@ -43,6 +43,8 @@ SOURCE = "ttft"
 def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Load the base, put the adapter in and return the function that does a job: {"tasks": [task ids]} -> what came of each.
 
+    A job may name "steps" and "views" of its own, and "until" when on the monotonic clock predictions may be made.
+
     Raises:
         ArcSubmitError: where the model, the adapter or the way to ask cannot work.
     """
@@ -55,7 +57,7 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Call
     def do(job: dict[str, Any]) -> dict[str, Any]:
         results: dict[str, dict[str, Any]] = {}
         for task_id in job["tasks"]:
-            results |= _do_task(Path(settings.predict.run), task_id, adapter, engine, writer, settings, prompt_len, beat)
+            results |= _do_task(task_id, adapter, engine, writer, settings.for_job(job), prompt_len, job.get("until"), beat)
         return {"tasks": results}
 
     return do
@@ -121,18 +123,18 @@ def with_same_weights(model: Any) -> Any:
 
 
 def _do_task(
-    run: Path,
     task_id: str,
     adapter: Adapter,
     engine: TransformersEngine,
     writer: PromptWriter,
     settings: FinetuneSettings,
     prompt_len: int,
+    until: float | None,
     beat: Callable[[], None],
 ) -> dict[str, dict[str, Any]]:
     """Fine-tune on one task, unless its adapter is there, and make the predictions that are not there yet."""
-    started = time.monotonic()
-    folder = adapter_folder(run, task_id)
+    started, run = time.monotonic(), Path(settings.predict.run)
+    folder = adapter_folder(settings.root, task_id)
     trained: dict[str, Any] = {"steps": 0, "tokens": 0, "train_seconds": 0.0, "notes": []}
     try:
         task = read_task(run / "tasks" / f"{task_id}.json")
@@ -149,7 +151,7 @@ def _do_task(
                 settings.max_seq_len or prompt_len,
                 settings.predict.seed,
                 folder,
-                losses_path(run, task_id),
+                losses_path(settings.root, task_id),
                 beat,
             )
             trained = _trained(result)
@@ -159,7 +161,7 @@ def _do_task(
     if not settings.predict.views:
         return {task_id: {"made": 0, "held": 0, "refused": [], "failed": "", "seconds": round(time.monotonic() - started, 3), **trained}}
     beat()
-    made = predict_tasks(run, [task_id], engine, writer, settings.predict, prompt_len, beat, SOURCE, folder)["tasks"][task_id]
+    made = predict_tasks(run, [task_id], engine, writer, settings.predict, prompt_len, beat, SOURCE, folder, until=until)["tasks"][task_id]
     return {task_id: {**made, **trained, "seconds": round(time.monotonic() - started, 3)}}
 
 
