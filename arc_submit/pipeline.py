@@ -39,13 +39,13 @@ from arc_submit.models.checks import check_adapter_folder, check_model_folder
 from arc_submit.report.losses import plot_losses, read_losses
 from arc_submit.report.summary import Report, make_report
 from arc_submit.runtime.budget import format_duration, seconds_left
-from arc_submit.runtime.costs import CostModel, learn
+from arc_submit.runtime.costs import CostModel, Size, learn
 from arc_submit.runtime.crew import Event, Job, PoolError, Queue, Share, Supply
 from arc_submit.runtime.lanes import run_together
 from arc_submit.runtime.rundir import RunDirectory, open_run
 from arc_submit.runtime.scheduler import Level, Scheduler, end_of_source, soft_end
 from arc_submit.runtime.stages import run_stages
-from arc_submit.sources import LANES, Source, cost, divide, guess_costs, lanes, machine, make_source
+from arc_submit.sources import LANES, Source, cost, divide, guess_costs, lanes, machine, make_source, size
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,7 @@ def run(config: RunConfig) -> RunResult:
         seconds = time.monotonic() - began
         _say(report.text)
         if unfinished:
-            _say(
-                f"{len(unfinished)} tasks short of the plan when the budget ended, first {min(unfinished)}; --new-budget goes on with them"
-            )
+            _say(f"{len(unfinished)} tasks short of the plan at the end, first {min(unfinished)}; --new-budget goes on with them")
         _say(f"{submission.path}: {len(data.counts)} tasks, valid; {format_duration(seconds)}")
         return RunResult(submission.path, sorted(done), failed, sorted(unfinished), report, seconds)
 
@@ -228,8 +226,8 @@ class _Work:
 
     Attributes:
         source: how it is run.
-        costs: of every chosen task, see arc_submit.sources.cost.
-        outputs: test inputs of every chosen task.
+        costs: of every chosen task, for the progress bar, see arc_submit.sources.cost.
+        sizes: the same for the scheduler.
         reached: how far each task has come that it has finished something of, in this call or an earlier one.
         guess: what its work is taken to cost.
         failed: reasons by task.
@@ -238,7 +236,7 @@ class _Work:
 
     source: Source
     costs: dict[str, float]
-    outputs: dict[str, int]
+    sizes: dict[str, Size]
     reached: dict[str, Level]
     guess: CostModel
     failed: dict[str, str] = field(default_factory=dict)
@@ -278,14 +276,19 @@ def _find_work(name: str, directory: RunDirectory, data: Data, config: RunConfig
     """What there is for a source to do, and how far it has come before."""
     source = make_source(name, directory.path, config)
     costs = {task_id: cost(data.challenges.tasks[task_id]) for task_id in data.chosen} if name != "warmup" else {"all tasks": 1.0}
-    outputs = {task_id: data.counts.get(task_id, 0) for task_id in costs}
+    sizes: dict[str, Size] = {}
+    if source.ladder:
+        prompt_len = choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len).max_seq_len
+        train_len = config.ttft_max_seq_len or prompt_len
+        sizes = {task_id: size(name, data.challenges.tasks[task_id], train_len, prompt_len) for task_id in data.chosen}
     plan = source.ladder.levels[source.ladder.plan] if source.ladder else Level(0, 0)
     reached: dict[str, Level] = {}
     for event in directory.events():
-        if event["event"] == "task_done" and event.get("source") == name and event.get("task") in costs:
+        task_id = event.get("task")
+        if event["event"] == "task_done" and event.get("source") == name and isinstance(task_id, str) and task_id in costs:
             level = _level(event.get("level"), plan)
-            reached[event["task"]] = max(reached.get(event["task"], level), level, key=lambda one: one.views)
-    return _Work(source, costs, outputs, reached, guess_costs(config)[0])
+            reached[task_id] = max(reached.get(task_id, level), level, key=lambda one: one.views)
+    return _Work(source, costs, sizes, reached, guess_costs(config)[0])
 
 
 def _level(told: Any, otherwise: Level) -> Level:
@@ -356,13 +359,12 @@ def _supply(work: _Work, directory: RunDirectory, until: float) -> Supply:
     if source.ladder is None:
         todo = sorted((task_id for task_id in work.costs if task_id not in work.reached), key=lambda i: (work.costs[i], i))
         return Queue(Job(tuple(todo[i : i + source.group])) for i in range(0, len(todo), source.group))
-    sizes = {task_id: cells / 1000 for task_id, cells in work.costs.items()}
-    learn(work.guess, directory.events(), source.name, sizes)
+    learn(work.guess, directory.events(), source.name, work.sizes)
 
     def unsettled(task_id: str) -> float:
         return _unsettled(directory, source.name, task_id)
 
-    return Scheduler(sizes, work.outputs, source.ladder, work.guess, until, work.reached, unsettled, source.group)
+    return Scheduler(work.sizes, source.ladder, work.guess, until, work.reached, unsettled, source.group)
 
 
 def _unsettled(directory: RunDirectory, source: str, task_id: str) -> float:
@@ -401,8 +403,8 @@ def _take_note_of_event(event: Event, work: _Work, directory: RunDirectory) -> N
     if event.kind == "handed_on":
         _say(f"{source} {event.parts[0]}: left to the next engine ({event.reason})")
     if event.kind != "done":
-        level = {"level": [event.told["steps"], event.told["views"]]} if event.kind == "begun" and event.told else {}
-        directory.event(f"worker_{event.kind}", source=source, worker=event.worker, tasks=event.parts, reason=event.reason, **level)
+        told = {"level": [event.told["steps"], event.told["views"]]} if event.kind == "begun" and event.told else {}
+        directory.event(f"worker_{event.kind}", source=source, worker=event.worker, tasks=event.parts, reason=event.reason, **told)
     if event.kind in ("lost", "retired"):
         fate = "not started again" if event.kind == "retired" else "its tasks are given out again" if event.parts else "lost"
         _say(f"{source} worker {event.worker}: {fate} ({event.reason})")

@@ -1,5 +1,5 @@
-"""The sources of predictions as a run sees them: what each one's workers are told, how far its tasks can come, what that is taken to cost at
-first, and how a machine is divided among sources.
+"""The sources of predictions as a run sees them: what each one's workers are told, how far its tasks can come, what that is taken to
+cost at first, and how a machine is divided among sources.
 
 Sources that use different things go on side by side: the search on CPU cores, the model on its devices. Those that share the devices go
 one after the other, the frozen model first: it answers everything within minutes, before fine-tuning takes the hours. Knows nothing
@@ -18,7 +18,7 @@ from typing import Any
 from arc_submit.arc.task import Task
 from arc_submit.config import RunConfig
 from arc_submit.models.settings import PredictSettings
-from arc_submit.runtime.costs import SPEEDS, CostModel, guess
+from arc_submit.runtime.costs import SPEEDS, CostModel, Size, guess
 from arc_submit.runtime.crew import Limits
 from arc_submit.runtime.scheduler import Ladder, make_ladder
 from arc_submit.runtime.stages import Stage
@@ -106,6 +106,24 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
 def cost(task: Task) -> float:
     """What a task takes, roughly, in any source: the cells it is made of, and something for each task."""
     return 50.0 + sum(p.input.size + p.output.size for p in task.train) + sum(t.size for t in task.tests)
+
+
+def size(source: str, task: Task, train_len: int, prompt_len: int) -> Size:
+    """What of a task decides how long a source works on it.
+
+    Args:
+        source: its name.
+        train_len: tokens of a sample of fine-tuning at most.
+        prompt_len: tokens of a prompt with its answer at most.
+    """
+    cells = cost(task)
+    # A cell is a token at least: where even one pair, or the test input alone, has more, nothing can be asked and the task ends at once.
+    smallest = min(pair.input.size + pair.output.size for pair in task.train)
+    trains = source not in ("ttft", "finetune") or smallest <= train_len
+    asks = min(test.size for test in task.tests) <= prompt_len
+    if not (trains and asks):
+        return Size(1e-3, 1e-3, len(task.tests))
+    return Size(min(cells, train_len) / 1000, min(cells, prompt_len) / 1000, len(task.tests))
 
 
 def lanes(sources: Sequence[str]) -> dict[str, list[str]]:

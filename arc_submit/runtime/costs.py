@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # Seconds of a step, and of a prediction, for a thousand cells and a billion parameters. T4: a Qwen2.5-1.5B took 2.6 and 4.3 minutes a task
-# for 100 and 200 steps, 1.2 and 1.5 minutes for 32 and 64 predictions, on tasks of about a thousand cells. The other GPUs: the same, divided
-# by the ratio of the data sheets' 16-bit throughput for a step, of memory bandwidth for a prediction. A CPU core: the pocket model.
+# for 100 and 200 steps, 1.2 and 1.5 minutes for 32 and 64 predictions, on tasks of about a thousand cells. The other GPUs: the same,
+# divided by the ratio of the data sheets' 16-bit throughput for a step, of memory bandwidth for a prediction. A CPU core: the pocket model.
 # These are where a run begins; its first jobs correct them.
 SPEEDS = {
     "T4": (0.66, 0.365),
@@ -85,6 +85,21 @@ class Line:
             self.fixed, self.rate = y / a, 0.0
 
 
+@dataclass(frozen=True)
+class Size:
+    """What of a task decides how long work on it takes.
+
+    Attributes:
+        train: thousands of cells of a sample of fine-tuning.
+        predict: the same of a prompt with its answer.
+        outputs: test inputs.
+    """
+
+    train: float
+    predict: float
+    outputs: int = 1
+
+
 @dataclass
 class CostModel:
     """Seconds of fine-tuning and of predictions."""
@@ -92,9 +107,9 @@ class CostModel:
     train: Line
     predict: Line
 
-    def seconds(self, steps: float, predictions: float, size: float) -> float:
-        """Of fine-tuning a task of so many thousand cells by so many steps, then making so many predictions."""
-        return self.train.seconds(steps * size) + self.predict.seconds(predictions * size)
+    def seconds(self, steps: int, views: int, size: Size) -> float:
+        """Of fine-tuning a task by so many steps, then predicting each of its outputs under so many views."""
+        return self.train.seconds(steps * size.train) + self.predict.seconds(views * size.outputs * size.predict)
 
     @property
     def measured(self) -> int:
@@ -107,11 +122,11 @@ class CostModel:
         return max(self.train.spread if self.train.jobs else 0.0, self.predict.spread if self.predict.jobs or not self.train.jobs else 0.0)
 
 
-def learn(costs: CostModel, events: Iterable[Mapping[str, Any]], source: str, sizes: Mapping[str, float]) -> None:
+def learn(costs: CostModel, events: Iterable[Mapping[str, Any]], source: str, sizes: Mapping[str, Size]) -> None:
     """Correct costs by the jobs in a run's timeline that one of its sources did.
 
     Args:
-        sizes: thousands of cells by task; jobs with others are passed over.
+        sizes: of tasks; jobs with others are passed over.
     """
     told: dict[str, Mapping[str, Any]] = {}
     for event in events:
@@ -125,15 +140,15 @@ def learn(costs: CostModel, events: Iterable[Mapping[str, Any]], source: str, si
                 note_job(costs, results, event["seconds"], sizes)
 
 
-def note_job(costs: CostModel, results: Mapping[str, Mapping[str, Any]], seconds: float, sizes: Mapping[str, float]) -> None:
+def note_job(costs: CostModel, results: Mapping[str, Mapping[str, Any]], seconds: float, sizes: Mapping[str, Size]) -> None:
     """Correct costs by a job that is done.
 
     Args:
         results: what its worker told of each task: "steps", "made" (predictions) and "train_seconds".
         seconds: of the whole job.
     """
-    steps = sum(result.get("steps", 0) * sizes[task] for task, result in results.items())
-    predictions = sum(result.get("made", 0) * sizes[task] for task, result in results.items())
+    steps = sum(result.get("steps", 0) * sizes[task].train for task, result in results.items())
+    predictions = sum(result.get("made", 0) * sizes[task].predict for task, result in results.items())
     trained = min(seconds, sum(result.get("train_seconds", 0.0) for result in results.values()))
     costs.train.note(steps, trained if predictions else seconds)
     costs.predict.note(predictions, seconds - trained)

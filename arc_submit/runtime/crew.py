@@ -1,9 +1,9 @@
 """The crew: what a pool decides about its workers, as a state machine that is told the time and touches no process.
 
-Which worker to start, which job to give to whom, when one has been silent for too long, what becomes of a lost job, and when it is over: every
-such decision is made here. arc_submit.runtime.pool feeds it what real processes say, arc_submit.runtime.simulation what made-up ones
-would say on a clock of their own. Every wait has a limit: for a worker's start, for its silence, and for the whole. A job lost with its
-worker is split into its parts, so that the one that brought the worker down is found and the others get done; a part that does so
+Which worker to start, which job to give to whom, when one has been silent for too long, what becomes of a lost job, and when it is over:
+every such decision is made here. arc_submit.runtime.pool feeds it what real processes say, arc_submit.runtime.simulation what made-up
+ones would say on a clock of their own. Every wait has a limit: for a worker's start, for its silence, and for the whole. A job lost with
+its worker is split into its parts, so that the one that brought the worker down is found and the others get done; a part that does so
 `strikes` times is given up with its reason. Knows nothing about what a job is.
 """
 

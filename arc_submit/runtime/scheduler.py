@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from arc_submit.runtime.costs import CostModel, note_job
+from arc_submit.runtime.costs import CostModel, Size, note_job
 from arc_submit.runtime.crew import Event, Job
 
 _ALLOWANCE = 1.05  # of the time all tasks take together, once something has been measured
@@ -103,8 +103,7 @@ class Scheduler:
     """The supply of one source's jobs (arc_submit.runtime.crew.Supply).
 
     Args:
-        sizes: thousands of cells of each task.
-        outputs: test inputs of each task.
+        sizes: of the tasks.
         ladder: how far tasks can come.
         costs: what work costs; corrected here by what is done.
         until: when work is to end, on the clock whose `now` is given.
@@ -115,8 +114,7 @@ class Scheduler:
 
     def __init__(
         self,
-        sizes: Mapping[str, float],
-        outputs: Mapping[str, int],
+        sizes: Mapping[str, Size],
         ladder: Ladder,
         costs: CostModel,
         until: float,
@@ -124,7 +122,7 @@ class Scheduler:
         unsettled: Callable[[str], float] = lambda task: 1.0,
         group: int = 1,
     ):
-        self.sizes, self.outputs, self.ladder, self.costs = sizes, outputs, ladder, costs
+        self.sizes, self.ladder, self.costs = sizes, ladder, costs
         self.until, self.unsettled, self.group = until, unsettled, group
         self.reached: dict[str, Level] = dict(reached or {})
         self.closed: dict[str, str] = {}  # tasks that nothing more is done about, with the reason
@@ -132,9 +130,11 @@ class Scheduler:
         self._hand: dict[str, tuple[Level, float, float]] = {}  # level, end foretold, seconds foretold
         # Tasks below the plan that nothing has been done about: those to be tried at once, by size, and those to be tried last.
         self._first: deque[str] = deque()
-        self._fresh = deque(sorted((task for task in sizes if task not in self.reached), key=lambda task: (sizes[task], task)))
+        plan = ladder.levels[ladder.plan]
+        self._order = {task: costs.seconds(plan.steps, plan.views, size) for task, size in sizes.items()}  # cheap to costly
+        self._fresh = deque(sorted((task for task in sizes if task not in self.reached), key=lambda task: (self._order[task], task)))
         self._last: deque[str] = deque()
-        self._count, self._size, self._answers = 0, 0.0, 0.0  # of these three: tasks, thousands of cells, and these by outputs
+        self._count, self._samples, self._answers = 0, 0.0, 0.0  # of these three: tasks, units of a step, units of a view
         for task in self._fresh:
             self._weigh(task, 1)
         self._rising: list[tuple[int, int, float, float, str]] = []  # heap of tasks that may climb on
@@ -142,6 +142,11 @@ class Scheduler:
         self._stuck = 0  # the number of workers for which nothing fitted, and nothing has changed since
         for task in self.reached:
             self._climb(task)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every task has come as far as it can."""
+        return not (self._count or self._rising or self._hand)
 
     # What a crew asks.
 
@@ -252,7 +257,7 @@ class Scheduler:
         elif place < plan:
             why = f"the time suffices for {level} of all {self._count} tasks that wait, not for {self.ladder.levels[plan]}: cheapest first"
         elif longest:
-            why = f"all {self._count} tasks that wait fit at {level}, and nothing comes after them: longest first, that none runs alone at the end"
+            why = f"all {self._count} tasks that wait fit at {level}, the last there is: longest first, that none runs alone at the end"
         else:
             why = f"all {self._count} tasks that wait fit at {level}: cheapest first"
         return Choice(tasks, level, seconds, why)
@@ -281,9 +286,7 @@ class Scheduler:
                 why = f"time is left over: from {reached} up to {level}, of the plan's {self.ladder.levels[self.ladder.plan]}"
             else:
                 doubt = self.unsettled(task)
-                why = (
-                    f"time is left over: from {reached} on to {level}, among the least settled ({doubt:.2f}) of those that have come so far"
-                )
+                why = f"time is left over: from {reached} on to {level}, the least settled ({doubt:.2f}) of those so far"
             found = Choice((task,), level, seconds, why)
         for entry in passed:
             heapq.heappush(self._rising, entry)
@@ -332,12 +335,12 @@ class Scheduler:
         """From one level of a task to another."""
         trained, made = (reached.steps, reached.views) if reached else (0, 0)
         steps = level.steps if level.steps != trained else 0
-        return self.costs.seconds(steps, (level.views - made) * self.outputs[task], self.sizes[task])
+        return self.costs.seconds(steps, level.views - made, self.sizes[task])
 
     def _together(self, level: Level) -> float:
         """Of all tasks about which nothing has been done, to a level."""
         train, predict = self.costs.train, self.costs.predict
-        seconds = self._count * train.fixed + self._size * level.steps * train.rate if level.steps else 0.0
+        seconds = self._count * train.fixed + self._samples * level.steps * train.rate if level.steps else 0.0
         jobs = self._count / self.group
         return seconds + (jobs * predict.fixed + self._answers * level.views * predict.rate if level.views else 0.0)
 
@@ -351,7 +354,7 @@ class Scheduler:
         if place is None or task in self.closed:
             return
         doubt = self.unsettled(task) if place > self.ladder.plan else 0.0
-        heapq.heappush(self._rising, (place, self._strikes.get(task, 0), -doubt, self.sizes[task], task))
+        heapq.heappush(self._rising, (place, self._strikes.get(task, 0), -doubt, self._order[task], task))
 
     def _remove(self, task: str) -> None:
         """Take a task out of what waits."""
@@ -375,8 +378,8 @@ class Scheduler:
 
     def _weigh(self, task: str, sign: int) -> None:
         self._count += sign
-        self._size += sign * self.sizes[task]
-        self._answers += sign * self.sizes[task] * self.outputs[task]
+        self._samples += sign * self.sizes[task].train
+        self._answers += sign * self.sizes[task].predict * self.sizes[task].outputs
 
     def _changed(self) -> None:
         self._known, self._stuck = None, 0
@@ -390,5 +393,5 @@ def end_of_source(now: float, until: float, behind: Sequence[str]) -> tuple[floa
 
 
 def soft_end(now: float, until: float) -> float:
-    """When workers are to end by themselves, so that they lose nothing: a fiftieth of the time, at most a minute, before they are killed."""
+    """When workers are to end by themselves, so that they lose nothing: a fiftieth of the time, at most a minute, before the kill."""
     return until - min(60.0, 0.02 * max(0.0, until - now))
