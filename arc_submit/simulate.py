@@ -306,7 +306,7 @@ def text_of(figures: Mapping[str, Any]) -> str:
     """The same for people."""
     lines = [
         f"{figures['runs']} runs of {format_duration(figures['budget'])} with {figures['tasks']} tasks: {figures['overruns']} overruns, "
-        f"{figures['invalid']} invalid submissions; the latest end was {format_duration(figures['budget'] - figures['ended_latest'])} early",
+        f"{figures['invalid']} invalid submissions; the latest end {format_duration(figures['budget'] - figures['ended_latest'])} early",
         f"devices at work {100 * figures['busy_median']:.1f} % of the time but for its last fiftieth (median; the worst twentieth "
         f"below {100 * figures['busy_5_percent']:.1f} %); means:",
     ]

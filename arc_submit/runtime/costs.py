@@ -70,11 +70,16 @@ class Line:
         self._fit()
 
     def _fit(self) -> None:
-        """Least squares of both, each drawn a little towards its guess."""
+        """Least squares of both, drawn a little towards the shape of the guess.
+
+        The guess is first scaled to the seconds measured in all: how fast a device is it tells badly, how much of a job is fixed less so.
+        """
         w, wx, wxx, wy, wxy = self._sums
         fixed, rate = self._prior
-        # The guess weighs as much as a twentieth of one job of the units seen so far.
+        scale = wxy / max(1e-12, self.jobs * fixed + wxx * rate)
+        fixed, rate = fixed * scale, rate * scale
         mean = wx / w
+        # It weighs as much as a twentieth of one job of middling units.
         a, b, c = w + 0.05 / mean, wx, wxx + 0.05 * mean
         y, xy = wy + 0.05 / mean * fixed, wxy + 0.05 * mean * rate
         determinant = a * c - b * b
