@@ -265,7 +265,7 @@ class Lane:
         events: list[Event] = []
         if what == "ready":
             events = crew.hear(number, {"event": "ready"}, now)
-            self._account("start", crew.members[number].started, now)
+            self._account(number, "start", crew.members[number].started, now)
         elif what == "beat":
             crew.hear(number, {"event": "beat"}, now)
             self._at(crew.silence(number) + 1e-3, number, now, "look")
@@ -280,11 +280,13 @@ class Lane:
         elif what == "end":
             assert plan is not None
             assert plan.message is not None
-            if plan.message["event"] == "done":
-                self._spend(plan, "work", now)
+            failed = plan.message["event"] == "failed"
+            self._spend(number, "lost" if failed else "work", now)
+            if not failed:
                 self._keep(number, plan, now)
-            else:
+            elif plan.message["leaves"]:
                 code = 3
+            del self.plans[number]
             events = crew.hear(number, plan.message, now)
         reason = crew.trouble(number, code, now)
         for event in events:
@@ -296,9 +298,9 @@ class Lane:
         crew, member = self.crew, self.crew.members[number]
         plan = self.plans.get(number)
         if plan is not None:
-            self._spend(plan, "lost", now)
+            self._spend(number, "lost", now)
         elif not member.ready:
-            self._account("start", member.started, now)
+            self._account(number, "start", member.started, now)
         self.plans.pop(number, None)
         events, hopeless = crew.lose(number, reason, now)
         for event in events:
@@ -402,9 +404,10 @@ class Lane:
             if told["made"] and (wrong := self.answers.answered(task)):
                 self.outcome.invalid.append(wrong)
 
-    def _spend(self, plan: Doing, as_what: str, now: float) -> None:
-        self._account(as_what, plan.begun, min(now, plan.hung))
-        self._account("hung", min(now, plan.hung), now)
+    def _spend(self, number: int, as_what: str, now: float) -> None:
+        plan = self.plans[number]
+        self._account(number, as_what, plan.begun, min(now, plan.hung))
+        self._account(number, "hung", min(now, plan.hung), now)
 
     def _finish(self, now: float, reason: str) -> None:
         """The source has ended: account for what was in hand, and go on with the next."""
@@ -421,13 +424,12 @@ class Lane:
         """All workers have gone, with what they had in hand."""
         for number, member in self.crew.members.items():
             if member.job and number in self.plans:
-                plan = self.plans[number]
-                self._spend(plan, "lost", now)
+                self._spend(number, "lost", now)
             elif not member.ready:
-                self._account("start", member.started, now)
+                self._account(number, "start", member.started, now)
 
-    def _account(self, what: str, start: float, end: float) -> None:
-        if self.name == self.world.setup.accounted:
+    def _account(self, number: int, what: str, start: float, end: float) -> None:
+        if self.name == self.world.setup.accounted and not self.world.is_lost(self.name, number, start):
             horizon = self.world.setup.horizon
             self.outcome.device_seconds[what] += max(0.0, min(end, horizon) - min(start, horizon))
 
@@ -439,17 +441,18 @@ class Lane:
         self.outcome.counts[event.kind] += 1
         if event.kind == "done":
             self.world.jobs.setdefault(self.source.name, []).append(event)
-        if event.kind in ("done", "lost"):
-            self.plans.pop(event.worker, None)
         if not self.record:
             return
         told = {"level": [event.told["steps"], event.told["views"]]} if event.told else {}
-        self._note(
-            now, f"worker_{event.kind}", source=self.source.name, worker=event.worker, tasks=event.parts, reason=event.reason, **told
-        )
-        for task, result in event.result.get("tasks", {}).items():
+        name, worker = self.source.name, event.worker
+        if event.kind != "done":
+            level = told if event.kind == "begun" else {}
+            self._note(now, f"worker_{event.kind}", source=name, worker=worker, tasks=event.parts, reason=event.reason, **level)
+            return
+        for task, result in event.result["tasks"].items():
             kind = "task_failed" if result["failed"] else "task_cut" if result.get("unfinished") else "task_done"
-            self._note(now, kind, source=self.source.name, worker=event.worker, task=task, **told, **result)
+            self._note(now, kind, source=name, worker=worker, task=task, **told, **result)
+        self._note(now, "worker_done", source=name, worker=worker, tasks=event.parts, seconds=event.seconds)
 
     def _note(self, now: float, kind: str, **fields: Any) -> None:
         if self.record:
@@ -470,6 +473,7 @@ def simulate_run(setup: Setup, seed: int, answers: Answers | None = None, record
     answers = answers or Answers()
     deadline = setup.budget - setup.reserve
     now = down = 0.0
+    down_at = world.killed_at
     model: Lane | None = None
     while True:
         shares = {name: Share(0) for name in setup.lanes}
@@ -508,16 +512,17 @@ def simulate_run(setup: Setup, seed: int, answers: Answers | None = None, record
     if wrong := answers.final():
         outcome.invalid.append(wrong)
     outcome.ended, outcome.overrun = now, now > setup.budget
-    _account_idle(outcome, setup, world, down, lanes_ended, model is not None and model.complete)
+    _account_idle(outcome, setup, world, down, down_at, lanes_ended, model is not None and model.complete)
     return outcome
 
 
-def _account_idle(outcome: Outcome, setup: Setup, world: World, down: float, ended: float, complete: bool) -> None:
+def _account_idle(outcome: Outcome, setup: Setup, world: World, down: float, down_at: float, ended: float, complete: bool) -> None:
     """What the devices did not do anything for."""
     spent, horizon = outcome.device_seconds, setup.horizon
     after = setup.devices * max(0.0, horizon - ended)
     spent["down"] = setup.devices * down
-    spent["dead"] = max(0.0, min(ended, horizon) - world.lost_at)
+    dead = min(ended, horizon) - world.lost_at
+    spent["dead"] = max(0.0, dead - (down if down_at >= world.lost_at else 0.0))
     spent["nothing left" if complete else "nothing fits"] = after
     rest = setup.devices * horizon - sum(spent.values())
     spent["waiting"] = max(0.0, rest)
