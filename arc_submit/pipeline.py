@@ -406,7 +406,7 @@ def _take_note_of_event(event: Event, work: _Work, directory: RunDirectory) -> N
         told = {"level": [event.told["steps"], event.told["views"]]} if event.kind == "begun" and event.told else {}
         directory.event(f"worker_{event.kind}", source=source, worker=event.worker, tasks=event.parts, reason=event.reason, **told)
     if event.kind in ("lost", "retired"):
-        fate = "not started again" if event.kind == "retired" else "its tasks are given out again" if event.parts else "lost"
+        fate = "at rest" if event.kind == "retired" else "its tasks are given out again" if event.parts else "lost"
         _say(f"{source} worker {event.worker}: {fate} ({event.reason})")
     if event.kind == "given_up" and event.parts[0] in work.reached:
         _say(f"{source} {event.parts[0]}: no further ({event.reason}), left at {work.reached[event.parts[0]]}")

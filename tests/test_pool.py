@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from arc_submit.runtime.crew import Event, Job, Limits, PoolError, Queue, Share, Supply
+from arc_submit.runtime.crew import Crew, Event, Job, Limits, PoolError, Queue, Share, Supply
 from arc_submit.runtime.pool import run_jobs
 
 # What a worker does with each part: the part's name says how it behaves, and the folder remembers what was tried.
@@ -171,6 +171,30 @@ def test_a_worker_that_cannot_start_leaves_the_others_alone(pool: Any) -> None:
     retired = [e for e in events if e.kind == "retired"]
     assert len(retired) == 1
     assert "CUDA error: device is busy" in retired[0].reason
+
+
+def test_a_worker_that_cannot_start_is_tried_again_after_a_rest() -> None:
+    """A GPU that was busy for a while must not be lost for the rest of the hours; the clock is the test's."""
+    limits = Limits(starts=2, rest=100.0)
+    crew = Crew(Queue([Job((f"ok-{i}",)) for i in range(9)]), limits, Share(2), 10_000.0)
+    assert crew.starts(0.0) == [0, 1]
+    crew.started(0, 1, 0.0)
+    crew.hear(0, {"event": "ready"}, 1.0)
+    moments, now = [], 0.0
+    while now < 1000:
+        if 1 in crew.starts(now):
+            moments.append(now)
+            crew.started(1, 2, now)
+            events, hopeless = crew.lose(1, "CUDA error", now)
+            assert not hopeless
+            assert (events[-1].kind == "retired") == (len(moments) > 1)
+            assert crew.usable == (1 if len(moments) > 1 else 2)
+        now += 10.0
+    assert moments == [0.0, 10.0, 110.0, 310.0, 710.0]
+    assert 1 in crew.starts(1600.0)
+    crew.started(1, 3, 1600.0)
+    crew.hear(1, {"event": "ready"}, 1601.0)
+    assert crew.usable == 2
 
 
 def test_a_caller_that_takes_its_time_does_not_make_workers_look_silent(pool: Any) -> None:

@@ -47,7 +47,8 @@ class Limits:
             least `least` and at most `silence`: a stuck one is then noticed in seconds, and slow work only makes its own limit longer.
         least: see `patience`.
         strikes: how often a part may be lost or fail before it is given up.
-        starts: how often a worker may fail to get ready, in a row, before it is not started again.
+        starts: how often a worker may fail to get ready, in a row, before it rests.
+        rest: how long it rests before it is tried once more; twice as long each time after that.
     """
 
     start: float = 600.0
@@ -56,6 +57,7 @@ class Limits:
     least: float = 10.0
     strikes: int = 2
     starts: int = 3
+    rest: float = 600.0
 
 
 @dataclass
@@ -73,7 +75,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Event:
-    """What happened: a job begun or done, a part given up, a worker started, ready, lost or not started again, or the end of the time.
+    """What happened: a job begun or done, a part given up, a worker started, ready, lost or put to rest ("retired"), or the end of time.
 
     "progress" carries in `result` what a worker told with a heartbeat; "handed_on" is a part that the next stage will try
     (arc_submit.runtime.stages). `told` is what the worker was told with the job, `seconds` how long one took that is done or lost.
@@ -185,11 +187,12 @@ class Crew:
         self.supply, self.limits, self.share, self.deadline = supply, limits, share, deadline
         self.members: dict[int, Member] = {}
         self._failed_starts: Counter[int] = Counter()
-        self._retired: set[int] = set()
+        self._retired: dict[int, float] = {}  # workers that did not get ready, until when they rest
+        self._rests: Counter[int] = Counter()
 
     @property
     def usable(self) -> int:
-        """Workers that there may be and that have not been given up."""
+        """Workers that there may be and that get ready."""
         return max(1, self.share.workers - sum(number < self.share.workers for number in self._retired))
 
     def finished(self, now: float) -> bool:
@@ -205,7 +208,7 @@ class Crew:
 
     def starts(self, now: float) -> list[int]:
         """Numbers of the workers to start: as many as there is work for."""
-        absent = [n for n in range(self.share.workers) if n not in self.members and n not in self._retired]
+        absent = [n for n in range(self.share.workers) if n not in self.members and self._retired.get(n, now) <= now]
         if not absent:
             return []
         wanted = self.supply.waiting(self.usable, now) + sum(member.job is not None for member in self.members.values())
@@ -238,6 +241,8 @@ class Crew:
         kind = message["event"]
         if kind == "ready":
             member.ready = True
+            self._retired.pop(number, None)
+            self._rests[number] = 0
             return [Event("ready", number, pid=member.pid, seconds=now - member.started)]
         if kind == "beat" and message.get("progress"):
             return [Event("progress", number, member.job.parts if member.job else (), result=message["progress"])]
@@ -284,9 +289,12 @@ class Crew:
             events += self._again(member.job, reason, number)
         hopeless = member.refused
         if not hopeless and self._failed_starts[number] >= self.limits.starts:
-            self._retired.add(number)
-            events.append(Event("retired", number, (), f"not ready in {self.limits.starts} starts: {reason}"))
-        if not hopeless and self._retired >= set(range(self.share.workers)):
+            rest = self.limits.rest * 2 ** self._rests[number]
+            self._rests[number] += 1
+            self._retired[number] = now + rest
+            why = f"not ready in {self._failed_starts[number]} starts: {reason}; tried again in {rest:.0f} s"
+            events.append(Event("retired", number, (), why))
+        if not hopeless and set(self._retired) >= set(range(self.share.workers)):
             hopeless = f"no worker got ready in {self.limits.starts} starts: {reason}"
         if hopeless:
             self.supply.back([member.job for member in self.members.values() if member.job], first=True)
