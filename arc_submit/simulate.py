@@ -127,26 +127,23 @@ def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> Setup
     prompt_len, train_len = _lengths(config)
     made: dict[str, list[SimulatedSource]] = {}
     spreads = []
-    sizes: dict[str, dict[str, Size]] = {}
+    sizes: dict[str, Size] = {}
     for lane, names in lanes(config.sources).items():
         for name in names:
             source = make_source(name, run, config)
-            then = {task_id: size(name, task, train_len, prompt_len) for task_id, task in known.items()}
-            sizes[name] = {task_id: size(name, task, train_len, prompt_len) for task_id, task in tasks.items()}
+            then, sizes = ({i: size(name, task, train_len, prompt_len) for i, task in those.items()} for those in (known, tasks))
             truth = guess_costs(config)[0]
             if source.ladder:
                 learn(truth, events, name, then)
             else:
                 truth = CostModel(Line(0.0, 0.0), _jobs_line(events, name, then))
-            jobs = truth.measured
-            if not jobs:
+            if not truth.measured:
                 raise DataError(f"{run / 'events.jsonl'}: no job of source {name} is done in it; run it first, on a few tasks")
             spreads.append(truth.spread)
-            start = _start_seconds(events, name)
+            start, unmeasured = _start_seconds(events, name), partial(_unmeasured, config)
             made.setdefault(lane, []).append(
-                SimulatedSource(name, source.ladder, partial(_unmeasured, config), truth, source.group, start, source.limits)
+                SimulatedSource(name, source.ladder, unmeasured, truth, source.group, start, source.limits, sizes)
             )
-    together = {task_id: max((by[task_id] for by in sizes.values()), key=lambda one: (one.predict, one.train)) for task_id in tasks}
     cores, memory = machine()
 
     def workers(running: Sequence[str]) -> Mapping[str, int]:
@@ -157,7 +154,7 @@ def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> Setup
     # How far off the calibration is as a whole: as far as the mean of so many jobs.
     wrong = noise / math.sqrt(max(1, len(known)))
     devices = workers(list(made)).get("model", 1)
-    return Setup(together, made, workers, devices, config.budget, config.reserve, wrong=wrong, uneven=0.0, noise=noise, faults=quiet)
+    return Setup(sizes, made, workers, devices, config.budget, config.reserve, wrong=wrong, uneven=0.0, noise=noise, faults=quiet)
 
 
 def _unmeasured(config: RunConfig) -> CostModel:

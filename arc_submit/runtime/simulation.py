@@ -64,6 +64,7 @@ class SimulatedSource:
         group: tasks in one job.
         start: seconds from a worker's start to its being ready.
         limits: of its workers.
+        sizes: of the tasks as this source sees them; None takes the run's.
     """
 
     name: str
@@ -73,6 +74,7 @@ class SimulatedSource:
     group: int = 1
     start: float = 40.0
     limits: Limits = field(default_factory=Limits)
+    sizes: Mapping[str, Size] | None = None
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,7 @@ class Lane:
             self.ended = True
             return
         self.source = self.sources[self.place]
+        self.sizes = self.source.sizes or self.world.setup.sizes
         self.until, reason = end_of_source(now, self.deadline, [source.name for source in self.sources[self.place + 1 :]])
         self._note(now, "source_begun", source=self.source.name, seconds=self.until - now, reason=reason)
         self.soft = soft_end(now, self.until)
@@ -224,16 +227,16 @@ class Lane:
         self.step(now)
 
     def _supply(self, now: float) -> Supply:
-        source, world, setup = self.source, self.world, self.world.setup
+        source, world = self.source, self.world
         reached = world.reached.setdefault(source.name, {})
         if source.ladder is None:
-            todo = sorted((task for task in setup.sizes if task not in reached), key=lambda task: (setup.sizes[task].predict, task))
+            todo = sorted((task for task in self.sizes if task not in reached), key=lambda task: (self.sizes[task].predict, task))
             return Queue(Job((task,)) for task in todo)
         costs = source.guess()
         for event in world.jobs.get(source.name, []):
-            note_job(costs, event.result["tasks"], event.seconds, setup.sizes)
+            note_job(costs, event.result["tasks"], event.seconds, self.sizes)
         doubt = world.doubt.__getitem__
-        return Scheduler(setup.sizes, source.ladder, costs, self.soft, reached, doubt, source.group)
+        return Scheduler(self.sizes, source.ladder, costs, self.soft, reached, doubt, source.group)
 
     @property
     def next_moment(self) -> float:
@@ -364,7 +367,7 @@ class Lane:
         trained = units = 0.0
         tasks: dict[str, dict[str, Any]] = {}
         for task in job.parts:
-            size, key = setup.sizes[task], (source.name, task)
+            size, key = self.sizes[task], (source.name, task)
             if task in world.misfit:
                 tasks[task] = {"failed": "no prompt smaller than the limit", "steps": 0, "made": 0, "train_seconds": 0.0}
                 continue
@@ -414,7 +417,7 @@ class Lane:
         self.drop(now)
         self.outcome.ends[self.source.name] = now
         reached = self.world.reached[self.source.name]
-        levels = Counter(str(reached[task]) if task in reached else "nothing" for task in self.world.setup.sizes)
+        levels = Counter(str(reached[task]) if task in reached else "nothing" for task in self.sizes)
         self.outcome.levels[self.source.name] = levels
         self.complete = isinstance(self.supply, Scheduler) and self.supply.complete
         self._note(now, "source_ended", source=self.source.name, reason=reason)
