@@ -43,7 +43,7 @@ from arc_submit.runtime.costs import CostModel, Size, learn
 from arc_submit.runtime.crew import Event, Job, PoolError, Queue, Share, Supply
 from arc_submit.runtime.lanes import run_together
 from arc_submit.runtime.rundir import RunDirectory, open_run
-from arc_submit.runtime.scheduler import Level, Scheduler, end_of_source, soft_end
+from arc_submit.runtime.scheduler import Level, Scheduler, end_of_source, foretold, soft_end
 from arc_submit.runtime.stages import run_stages
 from arc_submit.sources import LANES, Source, cost, divide, guess_costs, lanes, machine, make_source, size
 
@@ -248,6 +248,11 @@ class _Work:
         return set(self.reached)
 
     @property
+    def foretold(self) -> float:
+        """Seconds that its plan is expected to take, 0 where that is not known."""
+        return foretold(self.sizes, self.source.ladder, self.guess) if self.source.ladder else 0.0
+
+    @property
     def short(self) -> set[str]:
         """Tasks that have not come as far as was planned, for lack of time."""
         return {task_id for task_id in self.costs if task_id not in self.failed and not self._there(task_id)}
@@ -335,7 +340,8 @@ def _lane(works: list[_Work], directory: RunDirectory, share: Share, deadline: f
     """One source's work after the other's, each for as long as the scheduler says."""
     for number, work in enumerate(works):
         source, now = work.source, time.monotonic()
-        until, reason = end_of_source(now, deadline, [behind.source.name for behind in works[number + 1 :]])
+        behind = {other.source.name: other.foretold for other in works[number + 1 :]}
+        until, reason = end_of_source(now, deadline, work.foretold, behind)
         directory.event("source_begun", source=source.name, seconds=round(until - now, 1), reason=reason)
         soft = soft_end(now, until)
         supply = _supply(work, directory, soft)

@@ -259,8 +259,9 @@ def test_costs_are_learnt_from_a_timeline() -> None:
 
 
 def test_a_source_makes_way_for_those_behind_it() -> None:
-    assert end_of_source(100.0, 300.0, ["ttft"])[0] == 200
-    assert end_of_source(100.0, 300.0, [])[0] == 300
-    assert "ttft" in end_of_source(100.0, 300.0, ["ttft"])[1]
+    assert end_of_source(100.0, 300.0, 5.0, {"ttft": 95.0})[0] == 200, "half at most, however little those behind it need"
+    assert end_of_source(100.0, 300.0, 80.0, {"ttft": 20.0})[0] == 260, "unless its own work is the larger part"
+    assert end_of_source(100.0, 300.0, 0.0, {})[0] == 300
+    assert "ttft" in end_of_source(100.0, 300.0, 0.0, {"ttft": 0.0})[1]
     assert soft_end(0.0, 43_200.0) == 43_140
     assert soft_end(0.0, 100.0) == 98

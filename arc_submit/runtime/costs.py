@@ -149,11 +149,12 @@ def note_job(costs: CostModel, results: Mapping[str, Mapping[str, Any]], seconds
     """Correct costs by a job that is done.
 
     Args:
-        results: what its worker told of each task: "steps", "made" (predictions) and "train_seconds".
+        results: what its worker told of each task: "steps", "train_seconds", and how many predictions were "made", or prompts "answered"
+            where one may give several.
         seconds: of the whole job.
     """
     steps = sum(result.get("steps", 0) * sizes[task].train for task, result in results.items())
-    predictions = sum(result.get("made", 0) * sizes[task].predict for task, result in results.items())
+    predictions = sum(result.get("answered", result.get("made", 0)) * sizes[task].predict for task, result in results.items())
     trained = min(seconds, sum(result.get("train_seconds", 0.0) for result in results.values()))
     costs.train.note(steps, trained if predictions else seconds)
     costs.predict.note(predictions, seconds - trained)

@@ -253,9 +253,14 @@ class Crew:
         elif kind in ("done", "failed") and member.job:
             job, member.job = member.job, None
             if kind == "done":
-                done = Event("done", number, job.parts, result=message["result"], seconds=now - member.begun, told=job.told)
-                self.supply.note(done)
-                return [done]
+                # What a worker cannot do by its nature will not be better in a second try.
+                cannot = message["result"].pop("cannot", {})
+                parts = tuple(part for part in job.parts if part not in cannot)
+                done = Event("done", number, parts, result=message["result"], seconds=now - member.begun, told=job.told)
+                events = [done, *(Event("given_up", number, (part,), reason, told=job.told) for part, reason in cannot.items())]
+                for event in events:
+                    self.supply.note(event)
+                return events
             member.leaves = message["leaves"]
             return self._again(job, message["reason"], number)
         return []

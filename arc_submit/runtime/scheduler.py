@@ -128,15 +128,21 @@ class Scheduler:
         self.closed: dict[str, str] = {}  # tasks that nothing more is done about, with the reason
         self._strikes: dict[str, int] = {}
         self._hand: dict[str, tuple[Level, float, float]] = {}  # level, end foretold, seconds foretold
-        # Tasks below the plan that nothing has been done about: those to be tried at once, by size, and those to be tried last.
-        self._first: deque[str] = deque()
         plan = ladder.levels[ladder.plan]
-        self._order = {task: costs.seconds(plan.steps, plan.views, size) for task, size in sizes.items()}  # cheap to costly
-        self._fresh = deque(sorted((task for task in sizes if task not in self.reached), key=lambda task: (self._order[task], task)))
-        self._last: deque[str] = deque()
+        self._order = {  # from cheap to costly, whatever has been measured
+            task: plan.steps * size.train + plan.views * size.predict * size.outputs for task, size in sizes.items()
+        }
+        # Tasks that nothing has been done about, as jobs: those to be tried at once, by size, and those to be tried last. Jobs are made of
+        # all tasks and only then lose those that are done, so that a run that goes on has the same tasks in one.
+        line = sorted(sizes, key=lambda task: (self._order[task], task))
+        jobs = [tuple(task for task in line[i : i + group] if task not in self.reached) for i in range(0, len(line), group)]
+        self._first: deque[tuple[str, ...]] = deque()
+        self._fresh = deque(job for job in jobs if job)
+        self._last: deque[tuple[str, ...]] = deque()
         self._count, self._samples, self._answers = 0, 0.0, 0.0  # of these three: tasks, units of a step, units of a view
-        for task in self._fresh:
-            self._weigh(task, 1)
+        for task in sizes:
+            if task not in self.reached:
+                self._weigh(task, 1)
         self._rising: list[tuple[int, int, float, float, str]] = []  # heap of tasks that may climb on
         self._known: tuple[float, int, Choice | None] | None = None
         self._stuck = 0  # the number of workers for which nothing fitted, and nothing has changed since
@@ -164,8 +170,7 @@ class Scheduler:
     def waiting(self, workers: int, now: float) -> int:
         if self.choose(workers, now) is None:
             return 0
-        below = len(self._first) + -(-len(self._fresh) // self.group) + len(self._last)
-        return max(1, below + len(self._rising))
+        return max(1, len(self._first) + len(self._fresh) + len(self._last) + len(self._rising))
 
     def back(self, jobs: Sequence[Job], first: bool) -> None:
         for job in jobs:
@@ -175,13 +180,13 @@ class Scheduler:
                 if task in self.reached:
                     self._climb(task)
                 else:
-                    (self._first if first else self._last).append(task)
+                    (self._first if first else self._last).append((task,))
                     self._weigh(task, 1)
         self._changed()
 
     def parts(self) -> list[str]:
         low = sorted(task for place, _, _, _, task in self._rising if place <= self.ladder.plan)
-        return [*self._first, *self._fresh, *self._last, *low]
+        return [*(task for job in (*self._first, *self._fresh, *self._last) for task in job), *low]
 
     def reopen(self, parts: Sequence[str]) -> Scheduler:
         for task in parts:
@@ -315,11 +320,10 @@ class Scheduler:
 
         Returns tasks, the place of their level, seconds, and whether it is the longest; None where nothing fits.
         """
-        line: list[tuple[str, ...]] = [(waiting[0],) for waiting in (self._first, self._fresh, self._last) if waiting]
-        if self._fresh and self.group > 1:
-            line.insert(bool(self._first), tuple(self._fresh[i] for i in range(min(self.group, len(self._fresh)))))
+        line = [waiting[0] for waiting in (self._first, self._fresh, self._last) if waiting]
+        line += [line[-1][:1]] if len(line[-1]) > 1 else []
         if self._fresh and longest:
-            line.insert(0, tuple(self._fresh[-1 - i] for i in range(min(self.group, len(self._fresh)))))
+            line.insert(0, self._fresh[-1])
         for number, tasks in enumerate(line):
             for lower in range(place, -1, -1):
                 level = self.ladder.levels[lower]
@@ -366,15 +370,14 @@ class Scheduler:
             heapq.heapify(self._rising)
             return
         for waiting in (self._first, self._fresh, self._last):
-            if waiting and task == waiting[0]:
-                waiting.popleft()
-                break
-            if waiting and task == waiting[-1]:
-                waiting.pop()
-                break
-        else:
-            raise AssertionError(f"{task} does not wait")
-        self._weigh(task, -1)
+            for end in (0, -1):
+                if waiting and task in waiting[end]:
+                    waiting[end] = tuple(other for other in waiting[end] if other != task)
+                    if not waiting[end]:
+                        del waiting[end]
+                    self._weigh(task, -1)
+                    return
+        raise AssertionError(f"{task} does not wait")
 
     def _weigh(self, task: str, sign: int) -> None:
         self._count += sign
@@ -385,11 +388,24 @@ class Scheduler:
         self._known, self._stuck = None, 0
 
 
-def end_of_source(now: float, until: float, behind: Sequence[str]) -> tuple[float, str]:
-    """When a source must make way for those that come behind it on the same devices, and why."""
+def foretold(sizes: Mapping[str, Size], ladder: Ladder, costs: CostModel) -> float:
+    """Seconds that one device would take for the plan of all tasks."""
+    plan = ladder.levels[ladder.plan]
+    return sum(costs.seconds(plan.steps, plan.views, size) for size in sizes.values())
+
+
+def end_of_source(now: float, until: float, seconds: float, behind: Mapping[str, float]) -> tuple[float, str]:
+    """When a source must make way for those that come behind it on the same devices, and why.
+
+    Args:
+        seconds: that its plan is expected to take on one device.
+        behind: the same of those that come behind it.
+    """
     if not behind:
         return until, "nothing comes behind it: it may work to the end"
-    return now + max(0.0, until - now) / 2, f"{', '.join(behind)} come behind it: it may take half of what is left at most"
+    together = seconds + sum(behind.values())
+    part = max(0.5, seconds / together if together else 0.0)
+    return now + part * max(0.0, until - now), f"{', '.join(behind)} behind it: it may take {100 * part:.0f} % of what is left at most"
 
 
 def soft_end(now: float, until: float) -> float:

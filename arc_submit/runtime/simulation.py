@@ -17,7 +17,7 @@ from typing import Any
 
 from arc_submit.runtime.costs import CostModel, Size, note_job
 from arc_submit.runtime.crew import Crew, Event, Job, Limits, Queue, Share, Supply
-from arc_submit.runtime.scheduler import Ladder, Level, Scheduler, end_of_source, soft_end
+from arc_submit.runtime.scheduler import Ladder, Level, Scheduler, end_of_source, foretold, soft_end
 
 KILLING = 5.0  # seconds that workers which the kernel holds keep the end waiting, see arc_submit.runtime.pool
 
@@ -216,7 +216,8 @@ class Lane:
             return
         self.source = self.sources[self.place]
         self.sizes = self.source.sizes or self.world.setup.sizes
-        self.until, reason = end_of_source(now, self.deadline, [source.name for source in self.sources[self.place + 1 :]])
+        behind = {source.name: self._foretold(source) for source in self.sources[self.place + 1 :]}
+        self.until, reason = end_of_source(now, self.deadline, self._foretold(self.source), behind)
         self._note(now, "source_begun", source=self.source.name, seconds=self.until - now, reason=reason)
         self.soft = soft_end(now, self.until)
         self.supply = self._supply(now)
@@ -225,6 +226,9 @@ class Lane:
         self.plans: dict[int, Doing] = {}
         self.moments.clear()
         self.step(now)
+
+    def _foretold(self, source: SimulatedSource) -> float:
+        return foretold(source.sizes or self.world.setup.sizes, source.ladder, source.guess()) if source.ladder else 0.0
 
     def _supply(self, now: float) -> Supply:
         source, world = self.source, self.world
