@@ -197,6 +197,21 @@ def test_a_worker_that_cannot_start_is_tried_again_after_a_rest() -> None:
     assert crew.usable == 2
 
 
+def test_what_a_worker_cannot_do_by_its_nature_is_given_up_at_once() -> None:
+    crew = Crew(Queue([Job(("a", "b"), told={"views": 2})]), Limits(), Share(1), 100.0)
+    crew.started(0, 1, 0.0)
+    crew.hear(0, {"event": "ready"}, 1.0)
+    assert crew.give(0, 1.0) is not None
+    told = {"event": "done", "result": {"tasks": {"a": {}}, "cannot": {"b": "not served"}}}
+    events = crew.hear(0, told, 5.0)
+    assert [(event.kind, event.parts, event.reason, event.told) for event in events] == [
+        ("done", ("a",), "", {"views": 2}),
+        ("given_up", ("b",), "not served", {"views": 2}),
+    ]
+    assert events[0].seconds == 4.0
+    assert crew.finished(5.0)
+
+
 def test_a_caller_that_takes_its_time_does_not_make_workers_look_silent(pool: Any) -> None:
     events = []
     for event in pool([(f"slow-{i}",) for i in range(4)]):
