@@ -127,7 +127,7 @@ class Scheduler:
         self.reached: dict[str, Level] = dict(reached or {})
         self.closed: dict[str, str] = {}  # tasks that nothing more is done about, with the reason
         self._strikes: dict[str, int] = {}
-        self._hand: dict[str, tuple[Level, float, float]] = {}  # level, end foretold, seconds foretold
+        self._hand: dict[str, tuple[Level, float, int]] = {}  # level, end foretold, tasks in the job
         plan = ladder.levels[ladder.plan]
         self._order = {  # from cheap to costly, whatever has been measured
             task: plan.steps * size.train + plan.views * size.predict * size.outputs for task, size in sizes.items()
@@ -162,7 +162,7 @@ class Scheduler:
             return None
         for task in choice.tasks:
             self._remove(task)
-            self._hand[task] = (choice.level, now + choice.seconds, choice.seconds)
+            self._hand[task] = (choice.level, now + choice.seconds, len(choice.tasks))
         self._changed()
         told = {"steps": choice.level.steps, "views": choice.level.views}
         return Job(choice.tasks, strikes=self._strikes.get(choice.tasks[0], 0), told=told, why=choice.why)
@@ -234,9 +234,7 @@ class Scheduler:
         left = self.until - now
         if left <= 0:
             return None
-        busy = sum(max(0.0, end - now) for _, end, _ in self._hand.values())
-        if self.group > 1:  # of a job of several tasks each one's entry holds the whole job's seconds
-            busy /= self.group
+        busy = sum(max(0.0, end - now) / tasks for _, end, tasks in self._hand.values())
         capacity = max(0.0, workers * left - busy)
         return (self._choose_below(workers, left, capacity) if self._count else None) or self._choose_above(left, capacity)
 
@@ -270,28 +268,23 @@ class Scheduler:
     def _choose_above(self, left: float, capacity: float) -> Choice | None:
         """A task that can climb on: those below the plan first, then the least settled of those that have climbed least."""
         passed, found = [], None
-        low = sum(place <= self.ladder.plan for place, *_ in self._rising) if self._rising and self._rising[0][0] <= self.ladder.plan else 0
+        plan = self.ladder.plan
+        low = sum(place <= plan for place, *_ in self._rising) if self._rising and self._rising[0][0] <= plan else 0
         while self._rising and found is None:
             entry = heapq.heappop(self._rising)
             passed.append(entry)
-            place, _, _, _, task = entry
-            reached = self.reached[task]
-            top = place
-            if place <= self.ladder.plan:
-                for place in range(self.ladder.plan, top, -1):
-                    if self._seconds(task, reached, self.ladder.levels[place]) * low * _ALLOWANCE <= capacity:
-                        break
-                else:
-                    place = top
+            lowest, _, settled, _, task = entry
+            reached, place = self.reached[task], max(lowest, plan)
+            while place > lowest and self._seconds(task, reached, self.ladder.levels[place]) * low * _ALLOWANCE > capacity:
+                place -= 1  # all that are below the plan are to climb as far
             level = self.ladder.levels[place]
             seconds = self._seconds(task, reached, level)
             if self._surely(seconds) > left:
                 continue
-            if place <= self.ladder.plan:
-                why = f"time is left over: from {reached} up to {level}, of the plan's {self.ladder.levels[self.ladder.plan]}"
+            if place <= plan:
+                why = f"time is left over: from {reached} up to {level}, of the plan's {self.ladder.levels[plan]}"
             else:
-                doubt = self.unsettled(task)
-                why = f"time is left over: from {reached} on to {level}, the least settled ({doubt:.2f}) of those so far"
+                why = f"time is left over: from {reached} on to {level}, the least settled ({-settled:.2f}) of those so far"
             found = Choice((task,), level, seconds, why)
         for entry in passed:
             heapq.heappush(self._rising, entry)
