@@ -117,10 +117,11 @@ def size(source: str, task: Task, train_len: int, prompt_len: int) -> Size:
         prompt_len: tokens of a prompt with its answer at most.
     """
     cells = cost(task)
-    # A cell is a token at least: where even one pair, or the test input alone, has more, nothing can be asked and the task ends at once.
-    smallest = min(pair.input.size + pair.output.size for pair in task.train)
-    trains = source not in ("ttft", "finetune") or smallest <= train_len
-    asks = min(test.size for test in task.tests) <= prompt_len
+    # A cell is a token at least, and the end of a row: where even the smallest sample (a pair shown and one asked about) or the smallest
+    # prompt has more of them, nothing can be asked and the task ends at once.
+    pairs = sorted(pair.input.size + len(pair.input) + pair.output.size + len(pair.output) for pair in task.train)
+    trains = source not in ("ttft", "finetune") or (len(pairs) > 1 and pairs[0] + pairs[1] <= train_len)
+    asks = pairs[0] + min(test.size + len(test) for test in task.tests) <= prompt_len
     if not (trains and asks):
         return Size(1e-3, 1e-3, len(task.tests))
     return Size(min(cells, train_len) / 1000, min(cells, prompt_len) / 1000, len(task.tests))

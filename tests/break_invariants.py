@@ -314,8 +314,8 @@ BREAKS = [
         "work is given up in the order of least loss",
         "give everybody the plan while it lasts",
         "arc_submit/runtime/scheduler.py",
-        "            if needs <= capacity:\n                break\n        fits",
-        "            break\n        fits",
+        "            if fits:\n                break",
+        "            break",
         "tests/test_scheduler.py -k 'starves or least_loss'",
     ),
     Break(

@@ -93,10 +93,11 @@ def test_what_fits_no_prompt_costs_nothing_and_what_is_cut_to_fit_no_more_than_t
     task = square_task([(10, 10), (20, 20)], test=(15, 15))
     whole = size("ttft", task, 10_000, 10_000)
     assert (whole.train, whole.predict, whole.outputs) == (1.275, 1.275, 1)
-    assert size("ttft", task, 400, 1000).train == 0.4
+    assert size("ttft", task, 1100, 1000).train == 1.1
     assert size("frozen", task, 150, 1000).predict == 1.0
-    assert size("ttft", task, 150, 1000).train < 0.01, "not even its smaller pair fits a sample: it ends at once"
-    assert size("frozen", task, 10_000, 200).predict < 0.01
+    assert size("ttft", task, 1050, 1000).train < 0.01, "no sample holds two of its pairs: it ends at once"
+    assert size("frozen", task, 10_000, 450).predict < 0.01, "no prompt holds its smallest pair and its test input"
+    assert size("ttft", square_task([(3, 3)], test=(3, 3)), 1000, 1000).train < 0.01, "its only pair has no other beside it"
 
 
 def square_task(pairs: list[tuple[int, int]], test: tuple[int, int]) -> Task:

@@ -241,13 +241,11 @@ class Scheduler:
     def _choose_below(self, workers: int, left: float, capacity: float) -> Choice | None:
         """A task about which nothing has been done: at the highest level up to the plan that all such tasks can still get."""
         plan = self.ladder.plan
-        allowance = _ALLOWANCE if self.costs.measured else 1.0
-        needs = 0.0
+        fits, place = False, plan
         for place in range(plan, -1, -1):
-            needs = self._together(self.ladder.levels[place]) * allowance
-            if needs <= capacity:
+            fits = self._latest(self.ladder.levels[place], workers, left, capacity) <= left
+            if fits:
                 break
-        fits = needs <= capacity
         ends = plan == len(self.ladder.levels) - 1
         longest = fits and ends and place == plan and self.costs.measured >= 2 * workers and not self._first
         picked = self._fitting(left, place, longest)
@@ -320,19 +318,38 @@ class Scheduler:
         for number, tasks in enumerate(line):
             for lower in range(place, -1, -1):
                 level = self.ladder.levels[lower]
-                seconds = sum(self._seconds(task, None, level) for task in tasks)
+                seconds = self._job_seconds(tasks, level)
                 if self._surely(seconds) <= left:
                     return tasks, lower, seconds, longest and number == 0
         if self.costs.measured:
             return None
         # Nothing measured says that it does not fit, and what is not begun cannot be measured.
-        return line[0], 0, sum(self._seconds(task, None, self.ladder.levels[0]) for task in line[0]), False
+        return line[0], 0, self._job_seconds(line[0], self.ladder.levels[0]), False
 
     def _seconds(self, task: str, reached: Level | None, level: Level) -> float:
         """From one level of a task to another."""
         trained, made = (reached.steps, reached.views) if reached else (0, 0)
         steps = level.steps if level.steps != trained else 0
         return self.costs.seconds(steps, level.views - made, self.sizes[task])
+
+    def _latest(self, level: Level, workers: int, left: float, capacity: float) -> float:
+        """When at the latest all tasks about which nothing has been done have come to a level, from now on.
+
+        Where there are more jobs than idle workers, that is the bound of Graham 1966 for jobs begun in any order: the last one begins no
+        later than when all the others, shared evenly, are done.
+        """
+        waiting = (*self._first, *self._last, *([self._fresh[-1]] if self._fresh else []))
+        longest = max(self._job_seconds(tasks, level) for tasks in waiting)
+        idle = workers - sum(1 / tasks for _, _, tasks in self._hand.values())
+        if len(self._first) + len(self._fresh) + len(self._last) <= idle + 0.01:
+            return longest
+        allowance = _ALLOWANCE if self.costs.measured else 1.0
+        return (workers * left - capacity + allowance * self._together(level) + (workers - 1) * longest) / workers
+
+    def _job_seconds(self, tasks: Sequence[str], level: Level) -> float:
+        """Of a job that takes tasks about which nothing has been done to a level."""
+        once = self.costs.predict.fixed if level.views else 0.0  # they are predicted together
+        return sum(self._seconds(task, None, level) for task in tasks) - (len(tasks) - 1) * once
 
     def _together(self, level: Level) -> float:
         """Of all tasks about which nothing has been done, to a level."""
