@@ -43,6 +43,7 @@ class Played:
                 others = {task: scheduler.reached.get(task) for task in scheduler.sizes if task not in hand}
                 level = Level(job.told["steps"], job.told["views"])
                 seconds = sum(scheduler._seconds(task, scheduler.reached.get(task), level) for task in job.parts)
+                seconds -= (len(job.parts) - 1) * scheduler.costs.predict.fixed  # they are predicted together
                 running.append((now + seconds, job))
                 self.begun.append((now, now + seconds, job, others))
             if not running:
