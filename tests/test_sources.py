@@ -6,14 +6,19 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arc_submit.arc.grid import frozen
+from arc_submit.arc.task import Pair, Task
 from arc_submit.config import PRESETS, SOURCES, RunConfig, make_config
 from arc_submit.models.settings import PredictSettings
+from arc_submit.runtime.costs import SPEEDS
 from arc_submit.runtime.lanes import run_together
-from arc_submit.sources import divide, lanes, make_source
+from arc_submit.runtime.scheduler import Level
+from arc_submit.sources import device_kind, divide, guess_costs, lanes, make_source, size
 
 
 @given(
@@ -82,6 +87,50 @@ def test_configuration_needs_no_torch() -> None:
     code = "import sys, arc_submit.config, arc_submit.sources; print(sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert not any(f"'{name}'" in modules for name in ("torch", "transformers", "peft", "numba"))
+
+
+def test_what_fits_no_prompt_costs_nothing_and_what_is_cut_to_fit_no_more_than_the_limit() -> None:
+    task = square_task([(10, 10), (20, 20)], test=(15, 15))
+    whole = size("ttft", task, 10_000, 10_000)
+    assert (whole.train, whole.predict, whole.outputs) == (1.275, 1.275, 1)
+    assert size("ttft", task, 1100, 1000).train == 1.1
+    assert size("frozen", task, 150, 1000).predict == 1.0
+    assert size("ttft", task, 1050, 1000).train < 0.01, "no sample holds two of its pairs: it ends at once"
+    assert size("frozen", task, 10_000, 450).predict < 0.01, "no prompt holds its smallest pair and its test input"
+    assert size("ttft", square_task([(3, 3)], test=(3, 3)), 1000, 1000).train < 0.01, "its only pair has no other beside it"
+
+
+def square_task(pairs: list[tuple[int, int]], test: tuple[int, int]) -> Task:
+    grids = [frozen(np.zeros(shape)) for shape in pairs]
+    return Task("t", tuple(Pair(grid, grid) for grid in grids), (frozen(np.zeros(test)),))
+
+
+def test_costs_are_guessed_by_the_device_and_the_models_size(tmp_path: Path) -> None:
+    assert device_kind(("cpu",))[0] == "cpu"
+    assert device_kind(("cuda:0",), tmp_path)[0] == "T4", "what is not known is taken for the slowest"
+    for name in ("0000", "0001"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "information").write_text("Model: \t\t NVIDIA L4\nIRQ: 25\n")
+    assert device_kind(("cuda:0", "cuda:1"), tmp_path) == ("L4", "L4 (the driver's name for it)")
+    for count in (1000, 4000):
+        (tmp_path / f"m{count}").mkdir()
+        (tmp_path / f"m{count}" / "model.safetensors").write_bytes(bytes(count))
+    small, large = (guess_costs(RunConfig(model=tmp_path / f"m{count}"))[0] for count in (1000, 4000))
+    assert large.train.rate == pytest.approx(4 * small.train.rate) == pytest.approx(SPEEDS["cpu"][0] * 2000 / 1e9)
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_left_over_hours_buy_something_on_gpus_and_nothing_in_the_demonstration(preset: str, tmp_path: Path) -> None:
+    config = make_config(preset, model=tmp_path)
+    ladder = make_source("ttft", tmp_path, config).ladder
+    assert ladder is not None
+    assert ladder.levels[ladder.plan] == Level(config.ttft.steps, config.ttft_views or config.views)
+    above = ladder.levels[ladder.plan + 1 :]
+    assert (above == ()) == (preset == "cpu-pocket")
+    alone = make_source("finetune", tmp_path, config).ladder
+    assert alone is not None
+    assert alone.levels == (Level(config.ttft.steps, 0),)
+    assert make_source("search", tmp_path, config).ladder is None
 
 
 def test_run_together_of_nothing_ends() -> None:

@@ -18,8 +18,6 @@ import psutil
 import pytest
 import torch
 from conftest import make_challenges
-from hypothesis import given
-from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
 
@@ -31,7 +29,6 @@ from arc_submit.config import make_config
 from arc_submit.errors import ConfigError
 from arc_submit.models.loading import load_model
 from arc_submit.pipeline import RunResult, run
-from arc_submit.sources import plan_jobs
 from arc_submit.training import worker
 from arc_submit.training.settings import FinetuneSettings, TTFTSettings
 from arc_submit.training.ttft import FinetuneError, FinetuneResult
@@ -262,16 +259,6 @@ def test_jobs_of_several_tasks_leave_what_jobs_of_one_leave(undisturbed: Undistu
     assert {task_id: {key[:2] for key in made} for task_id, made in answers(tmp_path / "out").items()} == {
         task_id: {key[:2] for key in made} for task_id, made in answers(out).items()
     }
-
-
-@given(st.dictionaries(st.text("abc", min_size=1), st.sampled_from([50.0, 60.0, 70.0])), st.integers(1, 5), st.data())
-def test_which_tasks_share_a_job_does_not_depend_on_what_is_done(costs: dict[str, float], group: int, data: st.DataObject) -> None:
-    jobs = [job.parts for job in plan_jobs(group, costs, list(costs))]
-    assert [task_id for parts in jobs for task_id in parts] == sorted(costs, key=lambda i: (costs[i], i))
-    assert all(len(parts) == group for parts in jobs[:-1])
-    todo = [task_id for task_id in costs if data.draw(st.booleans())]
-    left = [tuple(task_id for task_id in parts if task_id in todo) for parts in jobs]
-    assert [job.parts for job in plan_jobs(group, costs, todo)] == [parts for parts in left if parts]
 
 
 def started_worker(tiny_model: Path, tmp_path: Path, files: tuple[Path, Path]) -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -99,6 +99,7 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
     """Load the model and return the function that does a job: {"tasks": [task ids]} -> counts, refusals and failures by task.
 
     A task whose adapter this engine does not serve is named under "cannot", for another engine to try.
+    A job may say how many "views" it is about, and "until" when on the monotonic clock; else the settings hold.
 
     Raises:
         ArcSubmitError: where the model or the way to ask it cannot work.
@@ -115,12 +116,13 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
 
     def do(job: dict[str, Any]) -> dict[str, Any]:
         adapters = Path(settings.adapters) if settings.adapters else None
+        asked = replace(settings, views=job.get("views", settings.views))
         tasks = predict_tasks(
             Path(settings.run),
             job["tasks"],
             engine,
             writer,
-            settings,
+            asked,
             how.max_seq_len,
             beat,
             settings.source,

@@ -7,11 +7,12 @@ is given up. Knows nothing about what a job is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from arc_submit.runtime.pool import Event, Job, Limits, PoolError, Share, run_jobs
+from arc_submit.runtime.crew import Event, Job, Limits, PoolError, Queue, Share, Supply
+from arc_submit.runtime.pool import run_jobs
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,13 @@ class Stage:
 
 
 def run_stages(
-    jobs: Sequence[Job],
+    jobs: Sequence[Job] | Supply,
     stages: Sequence[Stage],
     share: Share,
     deadline: float,
     log_folder: Path,
     environment: dict[str, str] | None = None,
     soft: float | None = None,
-    pick: Callable[[Sequence[Job]], int] | None = None,
 ) -> Iterator[Event]:
     """`run_jobs` with the first stage, then with the next for what the one before gave up, part by part.
 
@@ -47,32 +47,26 @@ def run_stages(
     Raises:
         PoolError: where not one worker of the last stage gets ready.
     """
-    left = list(jobs)
+    supply: Supply = Queue(jobs) if isinstance(jobs, Sequence) else jobs
     for number, stage in enumerate(stages):
         last = number == len(stages) - 1
-        open_parts = {part for job in left for part in job.parts}
-        handed: list[Job] = []
+        handed: list[str] = []
         logs = log_folder if len(stages) == 1 else log_folder / stage.name
         try:
-            stream = run_jobs(left, stage.entry, stage.settings, share, deadline, logs, stage.limits, environment, pick, soft)
-            for event in stream:
+            for event in run_jobs(supply, stage.entry, stage.settings, share, deadline, logs, stage.limits, environment, soft):
                 if event.kind == "deadline":
-                    parts = tuple(dict.fromkeys([*event.parts, *(part for job in handed for part in job.parts)]))
-                    yield Event(event.kind, event.worker, parts, event.reason)
+                    yield replace(event, parts=tuple(dict.fromkeys([*event.parts, *handed])))
                     return
-                if event.kind in ("done", "given_up"):
-                    open_parts -= set(event.parts)
                 if event.kind == "given_up" and not last:
-                    handed += [Job((part,), left[0].key) for part in event.parts]
-                    yield Event("handed_on", event.worker, event.parts, f"{stage.name}: {event.reason}")
+                    handed += event.parts
+                    yield replace(event, kind="handed_on", reason=f"{stage.name}: {event.reason}")
                 else:
                     yield event
         except PoolError as error:
             if last:
                 raise
-            for part in [part for job in left for part in job.parts if part in open_parts]:
+            for part in supply.parts():
                 yield Event("handed_on", -1, (part,), f"{stage.name}: {error}")
-            handed += [Job(parts, job.key) for job in left if (parts := tuple(part for part in job.parts if part in open_parts))]
-        left = handed
-        if not left:
+        if not handed and not supply.parts():
             return
+        supply = supply.reopen(handed)

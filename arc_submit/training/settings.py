@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ class FinetuneSettings:
         max_seq_len: tokens of a sample; None takes the prompts'.
         base_adapter: folder of the adapter to go on from; None begins afresh.
         in_4_bits: keep the base's linear layers in 4 bits.
+        beside: folder, below the run directory, of adapters and losses; "" for the run directory itself.
     """
 
     predict: PredictSettings
@@ -81,6 +82,21 @@ class FinetuneSettings:
     max_seq_len: int | None
     base_adapter: str | None
     in_4_bits: bool = False
+    beside: str = ""
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds adapters/ and losses/."""
+        return Path(self.predict.run) / self.beside
+
+    def for_job(self, job: dict[str, Any]) -> FinetuneSettings:
+        """As one job asks for: its own "steps" and "views", where it names them.
+
+        Adapters of another number of steps than the settings' lie beside those of the settings, so that neither is taken for the other.
+        """
+        steps, views = job.get("steps", self.ttft.steps), job.get("views", self.predict.views)
+        beside = "" if steps == self.ttft.steps else f"steps-{steps}"
+        return replace(self, predict=replace(self.predict, views=views), ttft=replace(self.ttft, steps=steps), beside=beside)
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> FinetuneSettings:

@@ -49,6 +49,8 @@ class TimeIsUpError(ArcSubmitError):
 def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Load the base, put the adapter in and return the function that does a job: {"tasks": [task ids]} -> what came of each.
 
+    A job may name "steps" and "views" of its own, and "until" when on the monotonic clock predictions may be made.
+
     Raises:
         ArcSubmitError: where the model, the adapter or the way to ask cannot work.
     """
@@ -59,7 +61,9 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Call
     beat()
 
     def do(job: dict[str, Any]) -> dict[str, Any]:
-        return {"tasks": _do_tasks(job["tasks"], adapter, engine, writer, settings, prompt_len, from_what, beat, job.get("until"))}
+        return {
+            "tasks": _do_tasks(job["tasks"], adapter, engine, writer, settings.for_job(job), prompt_len, from_what, beat, job.get("until"))
+        }
 
     return do
 
@@ -160,7 +164,7 @@ def _do_tasks(
             asked, refused = plan_requests(writer, tasks[task_id], predict.views, predict.seed, prompt_len, predict.keep_background)
             if predict.views and not asked:
                 raise DoesNotFitError(refused[0])  # before hours go into an adapter that nothing can be asked with
-            folder = adapter_folder(run, task_id)
+            folder = adapter_folder(settings.root, task_id)
             if not (folder / CONFIG).exists():
                 tokens[task_id], _ = check_task(writer, tasks[task_id], max_seq_len, settings.ttft)
         except ArcSubmitError as error:
@@ -176,7 +180,7 @@ def _do_tasks(
             if len(task_ids) > 1:
                 print(f"in one batch {', '.join(group)}: {reason}", flush=True)
             members = [tasks[task_id] for task_id in group]
-            trained = finetune_and_save(adapter, writer, members, settings.ttft, max_seq_len, predict.seed, run, beat_in_time)
+            trained = finetune_and_save(adapter, writer, members, settings.ttft, max_seq_len, predict.seed, settings.root, beat_in_time)
         for task_id in group:
             results[task_id] = _predict(task_id, trained.get(task_id), engine, writer, settings, prompt_len, from_what, beat, until)
     return {task_id: results[task_id] for task_id in task_ids}
@@ -203,7 +207,7 @@ def _predict(
     if settings.predict.views:
         beat()
         run = Path(settings.predict.run)
-        folder = adapter_folder(run, task_id)
+        folder = adapter_folder(settings.root, task_id)
         predicted = predict_tasks(run, [task_id], engine, writer, settings.predict, prompt_len, beat, SOURCE, folder, until=until)
         made = predicted["tasks"][task_id]
         seconds = round(result["seconds"] + made["seconds"], 3)
