@@ -207,14 +207,18 @@ _L4X4 = {"devices": ("cuda:0", "cuda:1", "cuda:2", "cuda:3"), "engine": "vllm", 
 _ARC24 = {"lora_rank": 128, "lora_alpha": 64.0, "lora_rslora": True, "lora_targets": ("q_proj", "k_proj", "v_proj", "o_proj")}
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # Two cores and no GPU: one worker a core is faster than two threads for so small a model. Few steps: a demonstration of minutes.
+    # Two cores and no GPU: one worker a core is faster than two threads for so small a model. What is planned fits minutes; each doubling
+    # of the steps, up to 400, solved more (docs/results.md): --ttft-max-steps 400 --ttft-max-views 32 spend hours so.
     "cpu-pocket": {
         "workers": 2,
         "threads": 1,
         "views": 8,
         "slots": 16,
         "ttft_max_seq_len": 1024,
-        "ttft_steps": 8,
+        "lora_rank": 32,
+        "lora_alpha": 32.0,
+        "ttft_steps": 50,
+        "ttft_schedule": "constant",
         "ttft_learning_rate": 1e-3,
         "ttft_views": 4,
         # Far weaker than the search: it fills in where the search has no two answers.
