@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -109,16 +110,83 @@ def rule_features(rule: Answer) -> dict[str, float]:
 
 def grid_features(task: Task, rules: list[Answer]) -> dict[str, float]:
     """What speaks for or against the grid that some rules give: their number, and how it compares with the train outputs."""
-    grid, shown = rules[0].grid, task.tests[rules[0].test]
-    outputs = [pair.output for pair in task.train]
-    colours = set(np.unique(grid).tolist())
-    constant = set.intersection(*[set(np.unique(out).tolist()) for out in outputs])
-    unchanged = any(same_grid(pair.input, pair.output) for pair in task.train)
-    plain = any(len(np.unique(out)) == 1 for out in outputs)
     return {
         "rules": math.log(len({rule.program for rule in rules})),
         "other solvers": float(len({rule.solver for rule in rules}) - 1),
-        "is the input": float(same_grid(grid, shown) and not unchanged),
-        "one colour": float(len(colours) == 1 and not plain),
-        "lacks a colour of every output": float(bool(constant - colours)),
+        **implausibilities(rules[0].grid, task.tests[rules[0].test], outputs_of(task)),
     }
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What the train outputs of a task have in common.
+
+    Attributes:
+        constant: colours that every output shows; `shown`, those that any does.
+        gone: colours that some input and no output shows.
+        changed: colours of cells that change, where all outputs have their inputs' sizes, else None.
+        plain: some output has one colour only; `unchanged`, some output is its input.
+        symmetries: names of the symmetries that every output has.
+        lonely: the greatest share of an output's cells that have no neighbour of their colour.
+    """
+
+    constant: frozenset[int]
+    shown: frozenset[int]
+    gone: frozenset[int]
+    changed: frozenset[int] | None
+    plain: bool
+    unchanged: bool
+    symmetries: frozenset[str]
+    lonely: float
+
+
+@lru_cache(maxsize=4)
+def outputs_of(task: Task) -> Outputs:
+    """What the train outputs of a task have in common."""
+    outputs = [pair.output for pair in task.train]
+    palettes = [_palette(out) for out in outputs]
+    shown = frozenset.union(*palettes)
+    same_size = all(pair.input.shape == pair.output.shape for pair in task.train)
+    changed = frozenset(int(c) for pair in task.train for c in pair.input[pair.input != pair.output]) if same_size else None
+    return Outputs(
+        constant=frozenset.intersection(*palettes),
+        shown=shown,
+        gone=frozenset.union(*[_palette(pair.input) for pair in task.train]) - shown,
+        changed=changed,
+        plain=any(len(palette) == 1 for palette in palettes),
+        unchanged=any(same_grid(pair.input, pair.output) for pair in task.train),
+        symmetries=frozenset.intersection(*[_symmetries(out) for out in outputs]),
+        lonely=max(_lonely(out) for out in outputs),
+    )
+
+
+def implausibilities(grid: Grid, shown: Grid, outputs: Outputs) -> dict[str, float]:
+    """In what a grid for the test input `shown` does not look like an output of its task."""
+    colours = _palette(grid)
+    changes = outputs.changed is not None and grid.shape == shown.shape
+    return {
+        "is the input": float(same_grid(grid, shown) and not outputs.unchanged),
+        "one colour": float(len(colours) == 1 and not outputs.plain),
+        "lacks a colour of every output": float(bool(outputs.constant - colours)),
+        "a colour from nowhere": float(bool(colours - outputs.shown - _palette(shown))),
+        "a colour that goes": float(bool(colours & outputs.gone)),
+        "changes what never changes": float(changes and bool({int(c) for c in shown[shown != grid]} - (outputs.changed or frozenset()))),
+        "lacks a symmetry of every output": float(bool(outputs.symmetries - _symmetries(grid))),
+        "lonelier cells": max(0.0, _lonely(grid) - outputs.lonely) * 5,
+    }
+
+
+def _palette(grid: Grid) -> frozenset[int]:
+    return frozenset(np.flatnonzero(np.bincount(grid.ravel())).tolist())
+
+
+def _symmetries(grid: Grid) -> frozenset[str]:
+    views = {"left to right": grid[:, ::-1], "top to bottom": grid[::-1], "diagonal": grid.T, "other diagonal": grid[::-1, ::-1].T}
+    return frozenset(name for name, view in views.items() if view.shape == grid.shape and (view == grid).all())
+
+
+def _lonely(grid: Grid) -> float:
+    padded = np.full((grid.shape[0] + 2, grid.shape[1] + 2), -1, np.int8)
+    padded[1:-1, 1:-1] = grid
+    around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    return float(1 - np.logical_or.reduce([view == grid for view in around]).mean())
