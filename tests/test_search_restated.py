@@ -150,7 +150,7 @@ def test_a_turn_is_undone(grid, k):
 
 
 @pytest.mark.parametrize("k", range(8))
-@pytest.mark.parametrize("shape", [[[9, 9, 9, 9], [0, 0, 0, 9]], [[9, 9, 0], [3, 0, 0], [0, 0, 0]], [[1, 2], [0, 0], [0, 0]]])
+@pytest.mark.parametrize("shape", [[[9, 9, 9, 9], [0, 0, 0, 9]], [[9, 9, 0], [3, 0, 0], [0, 0, 0]]])
 def test_examples_that_lie_in_different_ways_come_to_lie_alike(shape, k):
     shape = np.array(shape)
     pairs = tuple(Pair(turned(shape, j), turned(shape[:, ::-1], j)) for j in (0, k))

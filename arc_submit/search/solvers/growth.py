@@ -26,6 +26,8 @@ MAX_CELLS = 4000  # of all train outputs
 MAX_CELLS_TURNED = 600  # the same where each pair is learned from in all orientations
 MAX_CLAUSES = 6
 MAX_LITERALS = 1500
+MAX_TABLE = 2_000_000  # cells times literals
+MAX_STARTS = 150  # clauses that are tried with tests in one round
 MAX_JOINED = 24  # clauses with one test that are tried with a second one
 MAX_STEPS = 60
 _GROUPS = ("near", "parts", "lines", "whole")
@@ -122,9 +124,10 @@ def _solve_version(task: Task, views: int) -> list[Answer]:
 
 
 def make_literals(tables: list[Table], open_cells: list[Array]) -> Literals:
-    """Tests that divide the open cells, the plainest of equal ones, at most MAX_LITERALS."""
+    """Tests that divide the open cells, the plainest of equal ones, the plainest first as far as the bounds allow."""
     rows = np.concatenate([table.features[cells.ravel()] for table, cells in zip(tables, open_cells, strict=True)])
     names, columns, tests, costs = [], [], [], []
+    most = min(MAX_LITERALS, MAX_TABLE // max(1, len(rows)))
     seen = {np.packbits(np.full(len(rows), answer)).tobytes() for answer in (False, True)}  # what all or none pass tells nothing
     for column, (name, is_colour) in enumerate(zip(tables[0].names, tables[0].colours, strict=True)):
         values = rows[:, column]
@@ -137,7 +140,7 @@ def make_literals(tables: list[Table], open_cells: list[Array]) -> Literals:
             options += [(f"{name} > {v}", 128 + v, values > v) for v in levels[:-1]]
         for text, test, passed in options:
             key = np.packbits(passed).tobytes()
-            if key not in seen and len(names) < MAX_LITERALS:
+            if key not in seen and len(names) < most:
                 seen.add(key)
                 names.append(text)
                 columns.append(column)
@@ -253,7 +256,10 @@ def _best(
             gains.append(at_once & right)
     if not clauses:
         return None
-    right, wrong, gain = (np.stack(some).astype(np.float32) for some in (rows, wrongs, gains))
+    # Those that explain most are the ones worth testing further.
+    kept = sorted(np.argsort([-row.sum() for row in rows], kind="stable")[:MAX_STARTS].tolist())
+    clauses = [clauses[k] for k in kept]
+    right, wrong, gain = (np.stack([some[k] for k in kept]).astype(np.float32) for some in (rows, wrongs, gains))
     best: Clause | None = None
     best_score = 0.0
 
