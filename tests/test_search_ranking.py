@@ -82,22 +82,12 @@ def test_what_does_not_look_like_an_output_is_named_and_what_does_is_not():
     pairs = [([[0, 5, 0], [5, 0, 5]], [[1, 0, 1], [0, 1, 0]]), ([[5, 5, 5], [5, 0, 5]], [[1, 1, 1], [1, 0, 1]])]
     shown = [[5, 0, 5], [5, 0, 5]]
     assert looks([[1, 0, 1], [1, 0, 1]], shown, pairs) == set()
-    assert looks([[1, 0, 1], [1, 7, 1]], shown, pairs) == {"a colour from nowhere"}
-    assert looks([[5, 0, 5], [1, 0, 1]], shown, pairs) == {"a colour that goes"}
+    assert looks([[5, 0, 5], [0, 0, 0]], shown, pairs) == {"lacks a colour of every output"}
     assert looks([[1, 0, 1], [1, 0, 0]], shown, pairs) == {"lacks a symmetry of every output"}
-    assert looks(shown, shown, pairs) == {"is the input", "a colour that goes", "lacks a colour of every output"}
+    assert looks(shown, shown, pairs) == {"is the input", "lacks a colour of every output"}
     kept = [([[0, 5, 5], [3, 0, 0]], [[2, 5, 5], [3, 2, 2]]), ([[3, 3, 3], [3, 0, 0]], [[3, 3, 3], [3, 2, 2]])]
     assert looks([[3, 2, 5], [3, 2, 5]], [[3, 0, 5], [3, 0, 5]], kept) == set()
     assert looks([[3, 2, 2], [3, 2, 2]], [[3, 0, 5], [3, 0, 5]], kept) == {"changes what never changes"}
-
-
-def test_lonely_cells_count_only_beyond_what_outputs_show():
-    blank = np.zeros((4, 4), int)
-    dotted = blank.copy()
-    dotted[1, 1] = 1
-    plain = [(blank, np.pad(np.ones((2, 2), int), 1))]
-    assert "lonelier cells" in looks(dotted, blank, plain)
-    assert "lonelier cells" not in looks(dotted, blank, [*plain, (blank, dotted)])
 
 
 def test_nothing_implausible_speaks_for_a_grid():

@@ -108,7 +108,7 @@ def test_parts_with_their_right_answers_join_to_the_right_grid(name):
 def test_a_rule_about_panels_is_found_by_a_solver_that_knows_none():
     task, solution = make_task(each_panel(lambda p: p[:, ::-1]), panelled(4, 4))
     division = next(d for d in divisions(task) if d.name == "each panel")
-    answers = joined(cells.solve_plainly(division.task), division)
+    answers = joined(cells.solve(division.task, 3, 4), division)
     assert any(same_grid(answer.grid, solution) and answer.explained == 1 for answer in answers)
 
 
@@ -122,7 +122,7 @@ def test_nothing_is_divided_where_equal_parts_become_different_or_a_change_lies_
 def test_a_rule_that_leaves_a_part_open_gives_no_answer():
     task, _ = make_task(*CASES["each panel"])
     division = next(d for d in divisions(task) if d.name == "each panel")
-    answers = cells.solve_plainly(division.task)
+    answers = cells.solve(division.task, 3, 4)
     missing = division.parts[0][0]
     assert joined(answers, division)
     assert joined([a for a in answers if a.test != missing], division) == []

@@ -45,11 +45,8 @@ WEIGHTS = {
     "is the input": -1.95,
     "one colour": -2.31,
     "lacks a colour of every output": -0.66,
-    "a colour from nowhere": -0.13,
-    "a colour that goes": -0.35,
     "changes what never changes": -1.06,
     "lacks a symmetry of every output": -0.79,
-    "lonelier cells": -0.25,
 }
 
 
@@ -130,22 +127,17 @@ class Outputs:
     """What the train outputs of a task have in common.
 
     Attributes:
-        constant: colours that every output shows; `shown`, those that any does.
-        gone: colours that some input and no output shows.
+        constant: colours that every output shows.
         changed: colours of cells that change, where all outputs have their inputs' sizes, else None.
         plain: some output has one colour only; `unchanged`, some output is its input.
         symmetries: names of the symmetries that every output has.
-        lonely: the greatest share of an output's cells that have no neighbour of their colour.
     """
 
     constant: frozenset[int]
-    shown: frozenset[int]
-    gone: frozenset[int]
     changed: frozenset[int] | None
     plain: bool
     unchanged: bool
     symmetries: frozenset[str]
-    lonely: float
 
 
 @lru_cache(maxsize=4)
@@ -153,18 +145,14 @@ def outputs_of(task: Task) -> Outputs:
     """What the train outputs of a task have in common."""
     outputs = [pair.output for pair in task.train]
     palettes = [_palette(out) for out in outputs]
-    shown = frozenset.union(*palettes)
     same_size = all(pair.input.shape == pair.output.shape for pair in task.train)
     changed = frozenset(int(c) for pair in task.train for c in pair.input[pair.input != pair.output]) if same_size else None
     return Outputs(
         constant=frozenset.intersection(*palettes),
-        shown=shown,
-        gone=frozenset.union(*[_palette(pair.input) for pair in task.train]) - shown,
         changed=changed,
         plain=any(len(palette) == 1 for palette in palettes),
         unchanged=any(same_grid(pair.input, pair.output) for pair in task.train),
         symmetries=frozenset.intersection(*[_symmetries(out) for out in outputs]),
-        lonely=max(_lonely(out) for out in outputs),
     )
 
 
@@ -176,11 +164,8 @@ def implausibilities(grid: Grid, shown: Grid, outputs: Outputs) -> dict[str, flo
         "is the input": float(same_grid(grid, shown) and not outputs.unchanged),
         "one colour": float(len(colours) == 1 and not outputs.plain),
         "lacks a colour of every output": float(bool(outputs.constant - colours)),
-        "a colour from nowhere": float(bool(colours - outputs.shown - _palette(shown))),
-        "a colour that goes": float(bool(colours & outputs.gone)),
         "changes what never changes": float(changes and bool({int(c) for c in shown[shown != grid]} - (outputs.changed or frozenset()))),
         "lacks a symmetry of every output": float(bool(outputs.symmetries - _symmetries(grid))),
-        "lonelier cells": max(0.0, _lonely(grid) - outputs.lonely) * 5,
     }
 
 
@@ -191,10 +176,3 @@ def _palette(grid: Grid) -> frozenset[int]:
 def _symmetries(grid: Grid) -> frozenset[str]:
     views = {"left to right": grid[:, ::-1], "top to bottom": grid[::-1], "diagonal": grid.T, "other diagonal": grid[::-1, ::-1].T}
     return frozenset(name for name, view in views.items() if view.shape == grid.shape and (view == grid).all())
-
-
-def _lonely(grid: Grid) -> float:
-    padded = np.full((grid.shape[0] + 2, grid.shape[1] + 2), -1, np.int8)
-    padded[1:-1, 1:-1] = grid
-    around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    return float(1 - np.logical_or.reduce([view == grid for view in around]).mean())

@@ -29,6 +29,7 @@ EFFORTS = {
 SOLVERS = ("completion", "cells", "scan", "growth", "pieces", "objects", "divided", "turned", "reduced", "outer", "programs", "mirrored")
 _REDUCED_SHARE = 8  # a restated task is smaller: it gets an eighth of the work
 _REDUCED_SMALL = ("completion", "cells", "objects")  # asked again for a restatement, beside programs
+_LIGHT = (3, 4)  # trees and folds of the rules about cells where they are asked again and again
 _SURE_COST = 40  # a rule that explains every pair and costs no more is right more often than not: then no example is turned
 _MIRRORED_SHARE = 3  # for each mirror
 
@@ -74,12 +75,12 @@ def batches(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS) -> Ite
             yield found
     if "divided" in solvers:
         for division in divisions(task):
-            found = joined(cells.solve_plainly(division.task) + objects.solve(division.task), division)
+            found = joined(cells.solve(division.task, *_LIGHT) + objects.solve(division.task), division)
             sure = sure or any(a.explained == 1 and a.cost <= _SURE_COST for a in found)
             yield found
     if "turned" in solvers and not sure:
         for turn in turns(task):
-            yield _lifted(turn, cells.solve_plainly(turn.task), "turned")
+            yield _lifted(turn, cells.solve(turn.task, *_LIGHT), "turned")
     if "reduced" in solvers:
         for reduction in reductions(task):
             lesser = replace(effort, work=effort.work // _REDUCED_SHARE, size_work=effort.size_work // _REDUCED_SHARE)
