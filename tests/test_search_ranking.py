@@ -15,7 +15,7 @@ from arc_submit.arc.task import Pair, Task
 from arc_submit.ensemble.combination import rank as rank_source
 from arc_submit.search.answers import Answer
 from arc_submit.search.answers import rank as rank_solver
-from arc_submit.search.ranking import WEIGHTS, implausibilities, outputs_of, rank
+from arc_submit.search.ranking import WEIGHTS, Ranking, implausibilities, outputs_of, rank
 from arc_submit.search.runner import best_attempts
 
 GRIDS = [frozen(np.full((1, 2), [k, 3])) for k in (2, 1, 5, 4)]
@@ -62,10 +62,13 @@ def test_each_piece_of_evidence_moves_a_grid_up(better, worse):
 def test_a_new_answer_never_lowers_a_score_and_the_same_rule_counts_once():
     rng = random.Random(0)
     answers, before = [], {}
+    running = Ranking(TASK)
     for k in range(200):
         made = rule(rng.choice(GRIDS), f"p{k % 12}", rng.choice(("programs", "cells", "new")), rng.random(), 100 * rng.random())
         answers.append(replace(made, layers=rng.randint(1, 4), support=5 * rng.random(), predicted=rng.choice((None, 0.0, 0.5, 1.0))))
         after = {ranked.grid.tobytes(): ranked.score for ranked in rank(answers, TASK)[0]}
+        running.add(answers[-1:])
+        assert {ranked.grid.tobytes(): ranked.score for ranked in running.best(10)[0]} == after
         assert all(after[grid] >= score for grid, score in before.items())
         before = after
     assert {r.grid.tobytes(): r.score for r in rank(answers + answers, TASK)[0]} == before

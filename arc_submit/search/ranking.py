@@ -70,22 +70,39 @@ class Ranked:
 
 def rank(answers: Iterable[Answer], task: Task, keep: int = 10) -> list[list[Ranked]]:
     """For each test input its `keep` best grids, best first."""
-    rules = rules_by_grid(answers)
-    found: list[list[Ranked]] = [[] for _ in task.tests]
-    for (test, _), same in rules.items():
-        found[test].append(_ranked(task, list(same.values())))
-    return [best_first(row, lambda r: r.score, lambda r: r.grid)[:keep] for row in found]
+    ranking = Ranking(task)
+    ranking.add(answers)
+    return ranking.best(keep)
 
 
-def rules_by_grid(answers: Iterable[Answer]) -> dict[tuple[int, bytes], dict[tuple[str, str], Answer]]:
-    """For each test input and grid its rules by solver and program; of a rule given twice the one that counts for more."""
-    rules: dict[tuple[int, bytes], dict[tuple[str, str], Answer]] = {}
-    for answer in answers:
-        same = rules.setdefault((answer.test, grid_id(answer.grid)), {})
-        key = (answer.solver, answer.program)
-        if key not in same or _weighed(rule_features(answer)) > _weighed(rule_features(same[key])):
-            same[key] = answer
-    return rules
+class Ranking:
+    """The ranking of a task's answers while they come: only grids that got a new rule are scored again."""
+
+    def __init__(self, task: Task):
+        self.task = task
+        # For each test input and grid its rules by solver and program.
+        self.rules: dict[tuple[int, bytes], dict[tuple[str, str], Answer]] = {}
+        self._ranked: dict[tuple[int, bytes], Ranked] = {}
+        self._changed: set[tuple[int, bytes]] = set()
+
+    def add(self, answers: Iterable[Answer]) -> None:
+        """Take answers in; of a rule given twice for a grid the one that counts for more."""
+        for answer in answers:
+            grid, rule = (answer.test, grid_id(answer.grid)), (answer.solver, answer.program)
+            same = self.rules.setdefault(grid, {})
+            if rule not in same or _weighed(rule_features(answer)) > _weighed(rule_features(same[rule])):
+                same[rule] = answer
+                self._changed.add(grid)
+
+    def best(self, keep: int) -> list[list[Ranked]]:
+        """For each test input its `keep` best grids, best first."""
+        for grid in self._changed:
+            self._ranked[grid] = _ranked(self.task, list(self.rules[grid].values()))
+        self._changed.clear()
+        rows: list[list[Ranked]] = [[] for _ in self.task.tests]
+        for ranked in self._ranked.values():
+            rows[ranked.test].append(ranked)
+        return [best_first(row, lambda r: r.score, lambda r: r.grid)[:keep] for row in rows]
 
 
 def _ranked(task: Task, rules: list[Answer]) -> Ranked:
