@@ -237,19 +237,10 @@ def _painted(grid: Grid) -> Array:
     return grid != 0
 
 
-def _counted(rarest: bool) -> Callable[[Grid], Array]:
-    def mask(grid: Grid) -> Array:
-        counts = np.bincount(grid.ravel(), minlength=COLOURS)
-        counts[0] = 0
-        return np.asarray(grid == (np.where(counts > 0, counts, 10**6).argmin() if rarest else counts.argmax()))
-
-    return mask
-
-
-def _on_edge(grid: Grid) -> Array:
-    mask = grid != 0
-    mask[1:-1, 1:-1] = False
-    return mask
+def _rarest(grid: Grid) -> Array:
+    counts = np.bincount(grid.ravel(), minlength=COLOURS)
+    counts[0] = 0
+    return np.asarray(grid == np.where(counts > 0, counts, 10**6).argmin())
 
 
 # --- Outputs that repeat themselves ---------------------------------------------------------------------------------------------------
@@ -330,9 +321,4 @@ _RESTATEMENTS: tuple[Callable[[Task], Reduction | None], ...] = (
     _enlarged,
     _symmetric,
 )
-_TURNS = (
-    _turned_by("what is painted", _painted),
-    _turned_by("the rarest colour", _counted(True)),
-    _turned_by("the commonest colour", _counted(False)),
-    _turned_by("what the edge shows", _on_edge),
-)
+_TURNS = (_turned_by("what is painted", _painted), _turned_by("the rarest colour", _rarest))
