@@ -149,16 +149,17 @@ def test_a_turn_is_undone(grid, k):
     assert len({(g.shape, g.tobytes()) for g in (turned(frozen([[1, 2], [3, 4]]), j) for j in range(8))}) == 8
 
 
-@pytest.mark.parametrize("k", range(8))
-@pytest.mark.parametrize("shape", [[[9, 9, 9, 9], [0, 0, 0, 9]], [[9, 9, 0], [3, 0, 0], [0, 0, 0]]])
-def test_examples_that_lie_in_different_ways_come_to_lie_alike(shape, k):
-    shape = np.array(shape)
-    pairs = tuple(Pair(turned(shape, j), turned(shape[:, ::-1], j)) for j in (0, k))
-    task = Task("made", pairs, (turned(shape, 5),))
+@settings(max_examples=60, deadline=None)
+@given(grids, st.integers(1, 7))
+def test_examples_that_lie_in_different_ways_come_to_lie_alike(grid, k):
+    pairs = tuple(Pair(turned(grid, j), turned(grid[:, ::-1], j)) for j in (0, k))
+    task = Task("made", pairs, (turned(grid, 5),))
+    own = len({(g.shape, g.tobytes()) for g in (turned(grid, j) for j in range(8))}) == 8
     for turn in turns(task):
         assert same_grid(turn.task.train[0].input, turn.task.train[1].input)
-        assert same_grid(turn.task.train[0].output, turn.task.train[1].output)
-        assert same_grid(turn.lift(0, turn.task.train[0].output), turned(shape[:, ::-1], 5))
+        if own:  # a grid with a symmetry of its own may lie alike in several ways
+            assert same_grid(turn.task.train[0].output, turn.task.train[1].output)
+            assert same_grid(turn.lift(0, turn.task.train[0].output), turned(grid[:, ::-1], 5))
 
 
 def test_a_rule_whose_direction_the_input_shows_is_found_turned():

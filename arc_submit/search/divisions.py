@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from arc_submit.arc.grid import COLOURS, Grid, frozen, grid_id
+from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, frozen, grid_id
 from arc_submit.arc.task import Pair, Task
 from arc_submit.search.answers import Answer
 from arc_submit.search.features import find_panels
@@ -45,7 +45,7 @@ class Division:
 
 def divisions(task: Task) -> Iterator[Division]:
     """Every division that applies to all examples and gives equal parts equal outputs, each set of parts once."""
-    seen: set[bytes] = set()
+    seen: set[str] = set()
     for division in (_panels(task), *_objects(task), _colours(task), _lines(task, False), _lines(task, True)):
         if division is not None and division.task.digest() not in seen:
             seen.add(division.task.digest())
@@ -154,7 +154,7 @@ def _panels(task: Task) -> Division | None:
 
     def join(test: int, grids: list[Grid]) -> Grid | None:
         m, n = layouts[len(task.train) + test]
-        if len({grid.shape for grid in grids}) > 1 or m * grids[0].shape[0] > 30 or n * grids[0].shape[1] > 30:
+        if len({grid.shape for grid in grids}) > 1 or m * grids[0].shape[0] > MAX_SIDE or n * grids[0].shape[1] > MAX_SIDE:
             return None
         return frozen(np.concatenate([np.concatenate(grids[i * n : (i + 1) * n], axis=1) for i in range(m)]))
 
@@ -214,7 +214,7 @@ def _colours(task: Task) -> Division | None:
     ]
 
     def join(test: int, grids: list[Grid]) -> Grid | None:
-        if len({grid.shape for grid in grids}) > 1 or sum((grid > 0).astype(int) for grid in grids).max() > 1:
+        if len({grid.shape for grid in grids}) > 1 or (np.stack(grids) > 0).sum(axis=0).max() > 1:
             return None
         out = np.zeros(grids[0].shape, np.int8)
         for colour, grid in zip(present[len(task.train) + test], grids, strict=True):

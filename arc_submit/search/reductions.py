@@ -197,7 +197,7 @@ def _turned_by(name: str, mask_of: Callable[[Grid], Array]) -> Callable[[Task], 
     """Every example is turned and mirrored so that what the mask marks lies as far down, and then as far right, as it can."""
 
     def reduction(task: Task) -> Reduction | None:
-        turns = [_heaviest_below(mask_of(grid)) for grid in _inputs(task)]
+        turns = [_heaviest_below(mask_of(grid), grid) for grid in _inputs(task)]
         if len(set(turns)) == 1:
             return None
         inputs = [turned(grid, k) for grid, k in zip(_inputs(task), turns, strict=True)]
@@ -222,19 +222,20 @@ def turned_back(grid: Array, k: int) -> Grid:
     return frozen(out if k < 4 else out.T)
 
 
-def _heaviest_below(mask: Array) -> int:
-    def weight(k: int) -> tuple[int, int, int, bytes]:
+def _heaviest_below(mask: Array, grid: Grid) -> int:
+    """The turn by which the marked cells weigh most below, and then to the right; of equal ones one that equal grids share."""
+
+    def weight(k: int) -> tuple[int, int, int, bytes, bytes]:
         marked = turned(mask, k)
         h, w = marked.shape
         rows, columns = np.nonzero(marked)
-        # Where the weights are equal the shape of what is marked decides, so that equal marks still come to lie alike.
-        return int((2 * rows - h + 1).sum()), int((2 * columns - w + 1).sum()), h, marked.tobytes()
+        return int((2 * rows - h + 1).sum()), int((2 * columns - w + 1).sum()), h, marked.tobytes(), turned(grid, k).tobytes()
 
     return max(range(8), key=weight)
 
 
 def _painted(grid: Grid) -> Array:
-    return grid != 0
+    return np.asarray(grid != 0)
 
 
 def _rarest(grid: Grid) -> Array:
