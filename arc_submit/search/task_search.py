@@ -75,12 +75,12 @@ def batches(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS) -> Ite
             yield found
     if "divided" in solvers:
         for division in divisions(task):
-            found = joined(cells.solve(division.task, *_LIGHT) + objects.solve(division.task), division)
+            found = joined(_light_cells(division.task) + objects.solve(division.task), division)
             sure = sure or any(a.explained == 1 and a.cost <= _SURE_COST for a in found)
             yield found
     if "turned" in solvers and not sure:
         for turn in turns(task):
-            yield _lifted(turn, cells.solve(turn.task, *_LIGHT), "turned")
+            yield _lifted(turn, _light_cells(turn.task), "turned")
     if "reduced" in solvers:
         for reduction in reductions(task):
             lesser = replace(effort, work=effort.work // _REDUCED_SHARE, size_work=effort.size_work // _REDUCED_SHARE)
@@ -101,6 +101,11 @@ def batches(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS) -> Ite
         for mirror in MIRRORS:
             for batch in programs.solve(with_mirrored_pairs(task, mirror), lesser):
                 yield undone(batch, task, mirror)
+
+
+def _light_cells(task: Task) -> list[Answer]:
+    """Rules about the cells of a restated task, of which there are many: only where they foretell something."""
+    return cells.solve(task, *_LIGHT) if cells.foretold(task, *_LIGHT) else []
 
 
 def _lifted(reduction: Reduction, answers: list[Answer], solver: str = "reduced") -> list[Answer]:

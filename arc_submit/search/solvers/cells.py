@@ -68,6 +68,14 @@ class Forest:
     fixed: Array
 
 
+def foretold(task: Task, trees: int, folds: int) -> bool:
+    """Whether a plain forest taught some pairs is right about any other one: if not, `solve` is seldom worth its work."""
+    inputs = [pair.input for pair in task.train] + list(task.tests)
+    outputs = [pair.output for pair in task.train]
+    tables = _same_size(inputs, outputs)
+    return tables is None or any(answer.explained > 0 for answer in answers_from_tables(task, tables, trees, folds))
+
+
 def solve(task: Task, trees: int = TREES, folds: int = MAX_FOLDS) -> list[Answer]:
     """Answers of forests: with all features, with some of them, in one or in all orientations; an answer that several give counts more.
 

@@ -126,7 +126,8 @@ def _solve_version(task: Task, views: int) -> list[Answer]:
 def make_literals(tables: list[Table], open_cells: list[Array]) -> Literals:
     """Tests that divide the open cells, the plainest of equal ones, the plainest first as far as the bounds allow."""
     rows = np.concatenate([table.features[cells.ravel()] for table, cells in zip(tables, open_cells, strict=True)])
-    names, columns, tests, costs = [], [], [], []
+    names: list[str] = []
+    columns, tests, costs = [], [], []
     most = min(MAX_LITERALS, MAX_TABLE // max(1, len(rows)))
     seen = {np.packbits(np.full(len(rows), answer)).tobytes() for answer in (False, True)}  # what all or none pass tells nothing
     for column, (name, is_colour) in enumerate(zip(tables[0].names, tables[0].colours, strict=True)):
