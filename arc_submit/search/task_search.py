@@ -30,7 +30,7 @@ SOLVERS = ("completion", "cells", "scan", "growth", "pieces", "objects", "divide
 _REDUCED_SHARE = 8  # a restated task is smaller: it gets an eighth of the work
 _REDUCED_SMALL = ("completion", "cells", "objects")  # asked again for a restatement, beside programs
 _LIGHT = (3, 4)  # trees and folds of the rules about cells where they are asked again and again
-_SURE_COST = 40  # a rule that explains every pair and costs no more is right more often than not: then no example is turned
+_SURE_COST = 40  # a rule that explains every pair and costs no more is right more often than not: then no example is divided or turned
 _MIRRORED_SHARE = 3  # for each mirror
 
 
@@ -73,11 +73,9 @@ def batches(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS) -> Ite
             found = solve(task)
             sure = sure or any(a.explained == 1 and a.cost <= _SURE_COST for a in found)
             yield found
-    if "divided" in solvers:
+    if "divided" in solvers and not sure:
         for division in divisions(task):
-            found = joined(_light_cells(division.task) + objects.solve(division.task), division)
-            sure = sure or any(a.explained == 1 and a.cost <= _SURE_COST for a in found)
-            yield found
+            yield joined(_light_cells(division.task) + objects.solve(division.task), division)
     if "turned" in solvers and not sure:
         for turn in turns(task):
             yield _lifted(turn, _light_cells(turn.task), "turned")
