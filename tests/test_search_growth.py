@@ -109,7 +109,7 @@ def test_growing_is_the_least_fixed_point_of_its_clauses(seed):
     literals = growth.make_literals([table], [grid == 0])
     chosen = tuple(int(k) for k in rng.integers(0, len(literals.names), 1))
     neighbours = rng.integers(0, len(growth._OFFSETS), 2)
-    rule = [growth.Clause(int(neighbours[0]), -1, False, chosen, 7, 1.0), growth.Clause(int(neighbours[1]), 7, True, (), 7, 1.0)]
+    rule = [growth.Clause(int(neighbours[0]), -1, False, chosen, 7, 1.0), growth.Clause(int(neighbours[1]), -1, True, (), 7, 1.0)]
     field = growth.Field(grid, grid == 0, literals.passed(table))
 
     out, grown = np.array(grid), np.zeros(grid.shape, bool)
