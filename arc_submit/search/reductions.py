@@ -1,19 +1,21 @@
 """Reductions: a task restated as a smaller or more regular one, whose answers are lifted back.
 
-A grid of panels between separator lines, or of equal blocks, becomes a grid with one cell per panel or block; inputs that lie on
-their side are transposed. Knows nothing about solvers: any of them may be asked about the restated task.
+A grid of panels between separator lines, or of equal blocks, becomes a grid with one cell per panel or block; of an output that repeats or
+mirrors itself a part is asked for; examples that lie in different ways are turned. Knows nothing about solvers: any of them may be asked
+about the restated task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from arc_submit.arc.grid import MAX_SIDE, Grid, frozen
+from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, frozen
 from arc_submit.arc.task import Pair, Task
 from arc_submit.search.features import spans
+from arc_submit.search.store import Array
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,22 @@ class Reduction:
 
 
 def reductions(task: Task) -> list[Reduction]:
-    """Every restatement that applies to all inputs and outputs of a task."""
-    return [r for r in (_blocks(task), _panel_cells(task), _panel_colours(task), _upright(task)) if r is not None]
+    """Every restatement as a smaller task that applies to all inputs and outputs, those that come to the same once."""
+    return _different(task, _RESTATEMENTS)
+
+
+def turns(task: Task) -> list[Reduction]:
+    """The task with every example turned by what it shows, so that a rule need not know which way it lies."""
+    return _different(task, _TURNS)
+
+
+def _different(task: Task, restatements: Sequence[Callable[[Task], Reduction | None]]) -> list[Reduction]:
+    found: dict[str, Reduction] = {}
+    for restate in restatements:
+        reduction = restate(task)
+        if reduction is not None:
+            found.setdefault(reduction.task.digest(), reduction)
+    return list(found.values())
 
 
 def _inputs(task: Task) -> list[Grid]:
@@ -153,14 +169,14 @@ def _upright(task: Task) -> Reduction | None:
     if all(lying) or not any(lying):
         return None
 
-    def turned(grid: Grid, flag: bool) -> Grid:
+    def stood(grid: Grid, flag: bool) -> Grid:
         return grid.T if flag else grid
 
-    inputs = [turned(grid, flag) for grid, flag in zip(_inputs(task), lying, strict=True)]
-    outputs = [turned(pair.output, flag) for pair, flag in zip(task.train, lying, strict=False)]
+    inputs = [stood(grid, flag) for grid, flag in zip(_inputs(task), lying, strict=True)]
+    outputs = [stood(pair.output, flag) for pair, flag in zip(task.train, lying, strict=False)]
 
     def lift(test: int, grid: Grid) -> Grid | None:
-        return frozen(turned(grid, lying[len(task.train) + test]))
+        return frozen(stood(grid, lying[len(task.train) + test]))
 
     return Reduction(_restate(task, inputs, outputs), lift, "upright", 6)
 
@@ -172,3 +188,138 @@ def _lies(grid: Grid) -> bool:
     across = bool(((grid == grid[:, :1]).all(axis=1) & (grid[:, 0] != 0)).any())
     down = bool(((grid == grid[:1]).all(axis=0) & (grid[0] != 0)).any())
     return across and not down
+
+
+# --- Same rule, another way to lie ---------------------------------------------------------------------------------------------------
+
+
+def _turned_by(name: str, mask_of: Callable[[Grid], Array]) -> Callable[[Task], Reduction | None]:
+    """Every example is turned and mirrored so that what the mask marks lies as far down, and then as far right, as it can."""
+
+    def reduction(task: Task) -> Reduction | None:
+        turns = [_heaviest_below(mask_of(grid), grid) for grid in _inputs(task)]
+        if len(set(turns)) == 1:
+            return None
+        inputs = [turned(grid, k) for grid, k in zip(_inputs(task), turns, strict=True)]
+        outputs = [turned(pair.output, k) for pair, k in zip(task.train, turns, strict=False)]
+
+        def lift(test: int, grid: Grid) -> Grid | None:
+            return turned_back(grid, turns[len(task.train) + test])
+
+        return Reduction(_restate(task, inputs, outputs), lift, f"turned: {name} below", 7)
+
+    return reduction
+
+
+def turned(grid: Array, k: int) -> Grid:
+    """The grid in one of eight orientations: transposed for k of 4 and more, then turned by k % 4 quarters."""
+    return frozen(np.rot90(grid if k < 4 else grid.T, k % 4))
+
+
+def turned_back(grid: Array, k: int) -> Grid:
+    """The grid whose `turned` is the given one."""
+    out = np.rot90(grid, -(k % 4))
+    return frozen(out if k < 4 else out.T)
+
+
+def _heaviest_below(mask: Array, grid: Grid) -> int:
+    """The turn by which the marked cells weigh most below, and then to the right; of equal ones one that equal grids share."""
+
+    def weight(k: int) -> tuple[int, int, int, bytes, bytes]:
+        marked = turned(mask, k)
+        h, w = marked.shape
+        rows, columns = np.nonzero(marked)
+        return int((2 * rows - h + 1).sum()), int((2 * columns - w + 1).sum()), h, marked.tobytes(), turned(grid, k).tobytes()
+
+    return max(range(8), key=weight)
+
+
+def _painted(grid: Grid) -> Array:
+    return np.asarray(grid != 0)
+
+
+def _rarest(grid: Grid) -> Array:
+    counts = np.bincount(grid.ravel(), minlength=COLOURS)
+    counts[0] = 0
+    return np.asarray(grid == np.where(counts > 0, counts, 10**6).argmin())
+
+
+# --- Outputs that repeat themselves ---------------------------------------------------------------------------------------------------
+
+
+def _repeated(task: Task) -> Reduction | None:
+    """Every output is a smaller grid so many times side by side and one above the other."""
+    outputs = [pair.output for pair in task.train]
+    times = [max(n for n in range(1, MAX_SIDE + 1) if all(_repeats(out if axis == 0 else out.T, n) for out in outputs)) for axis in (0, 1)]
+    if times == [1, 1]:
+        return None
+    parts = [out[: out.shape[0] // times[0], : out.shape[1] // times[1]] for out in outputs]
+
+    def lift(_: int, grid: Grid) -> Grid | None:
+        fits = grid.shape[0] * times[0] <= MAX_SIDE and grid.shape[1] * times[1] <= MAX_SIDE
+        return frozen(np.tile(grid, times)) if fits else None
+
+    return Reduction(_restate(task, _inputs(task), parts), lift, f"{times[0]} x {times[1]} times", 4)
+
+
+def _repeats(grid: Array, times: int) -> bool:
+    h = grid.shape[0] // times
+    return h * times == grid.shape[0] and bool((grid == np.tile(grid[:h], (times, 1))).all())
+
+
+def _enlarged(task: Task) -> Reduction | None:
+    """Every output consists of blocks of one size, its input does not: one cell for each block."""
+    factors = [_factor(pair.output) for pair in task.train]
+    k = int(np.gcd.reduce(factors))
+    if k < 2 or all(_factor(pair.input) % k == 0 for pair in task.train):
+        return None
+
+    def lift(_: int, grid: Grid) -> Grid | None:
+        return None if max(grid.shape) * k > MAX_SIDE else frozen(np.kron(grid, np.ones((k, k), np.int8)))
+
+    return Reduction(_restate(task, _inputs(task), [pair.output[::k, ::k] for pair in task.train]), lift, f"enlarged {k} times", 4)
+
+
+def _symmetric(task: Task) -> Reduction | None:
+    """Every output is its own mirror image, left to right, top to bottom or both: a half or quarter of it tells the rest."""
+    outputs = [pair.output for pair in task.train]
+    if _same_sizes(task) or all(_mirrors(pair.input) == _mirrors(pair.output) for pair in task.train):
+        return None
+    axes = [axis for axis in (0, 1) if all(out.shape[axis] > 1 and (out == np.flip(out, axis)).all() for out in outputs)]
+    odd = {axis: {out.shape[axis] % 2 for out in outputs} for axis in axes}
+    if not axes or any(len(odd[axis]) > 1 for axis in axes):
+        return None
+    parts = outputs
+    for axis in axes:
+        parts = [out[: (out.shape[0] + 1) // 2] if axis == 0 else out[:, : (out.shape[1] + 1) // 2] for out in parts]
+
+    def lift(_: int, grid: Grid) -> Grid | None:
+        out = np.array(grid)
+        for axis in axes:
+            back = np.flip(out, axis)
+            if 1 in odd[axis]:
+                back = back[1:] if axis == 0 else back[:, 1:]
+            out = np.concatenate([out, back], axis=axis)
+        return frozen(out) if max(out.shape) <= MAX_SIDE else None
+
+    return Reduction(_restate(task, _inputs(task), parts), lift, "a part of a symmetric output", 4)
+
+
+def _mirrors(grid: Grid) -> tuple[bool, bool]:
+    return bool((grid == grid[::-1]).all()), bool((grid == grid[:, ::-1]).all())
+
+
+def _same_sizes(task: Task) -> bool:
+    return all(pair.input.shape == pair.output.shape for pair in task.train)
+
+
+_RESTATEMENTS: tuple[Callable[[Task], Reduction | None], ...] = (
+    _blocks,
+    _panel_cells,
+    _panel_colours,
+    _upright,
+    _repeated,
+    _enlarged,
+    _symmetric,
+)
+_TURNS = (_turned_by("what is painted", _painted), _turned_by("the rarest colour", _rarest))

@@ -29,7 +29,6 @@ from arc_submit.arc.views import identity_view
 from arc_submit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from arc_submit.search.answers import Answer
     from arc_submit.search.ranking import Ranked
 
 SOURCE = "search"
@@ -126,15 +125,15 @@ def run_search(
 
 def search_into_file(task: Task, path: Path, effort: str, beat: Callable[[], None] | None = None) -> None:
     """Search one task and append each answer that is new or better founded and good enough; `beat` is called after every batch."""
-    from arc_submit.search.ranking import rank
+    from arc_submit.search.ranking import Ranking
     from arc_submit.search.task_search import EFFORTS, batches
 
     started = time.monotonic()
     written = {_key(p) for p in read_predictions(path)[0]}
-    answers: list[Answer] = []
+    ranking = Ranking(task)
     for batch in batches(task, EFFORTS[effort]):
-        answers += batch
-        best = [ranked for row in rank(answers, task, KEEP) for ranked in row]
+        ranking.add(batch)
+        best = [ranked for row in ranking.best(KEEP) for ranked in row]
         lines = [_prediction(task, ranked, time.monotonic() - started) for ranked in best]
         new = [line for line in lines if _key(line) not in written]
         append_predictions(path, new)

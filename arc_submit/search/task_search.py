@@ -13,21 +13,24 @@ from arc_submit.arc.grid import Grid
 from arc_submit.arc.task import Task
 from arc_submit.search import programs
 from arc_submit.search.answers import Answer, rank
+from arc_submit.search.divisions import divisions, joined
 from arc_submit.search.mirrored import MIRRORS, undone, with_mirrored_pairs
 from arc_submit.search.programs import Effort
 from arc_submit.search.ranking import Ranked
 from arc_submit.search.ranking import rank as rank_together
-from arc_submit.search.reductions import Reduction, reductions
-from arc_submit.search.solvers import cells, completion, objects, outer, pieces, scan
+from arc_submit.search.reductions import Reduction, reductions, turns
+from arc_submit.search.solvers import cells, completion, growth, objects, outer, pieces, scan
 
 EFFORTS = {
     "quick": Effort(work=30_000_000, size_work=5_000_000, pieces=20_000),
     "normal": Effort(work=200_000_000, size_work=10_000_000, pieces=40_000),
     "long": Effort(work=1_000_000_000, size_work=50_000_000, pieces=80_000, sizes=3, mirrored=True),
 }
-SOLVERS = ("completion", "cells", "scan", "pieces", "objects", "reduced", "outer", "programs", "mirrored")
+SOLVERS = ("completion", "cells", "scan", "growth", "pieces", "objects", "divided", "turned", "reduced", "outer", "programs", "mirrored")
 _REDUCED_SHARE = 8  # a restated task is smaller: it gets an eighth of the work
-_REDUCED_SMALL = ("completion",)  # the others are too dear to be asked again for every restatement
+_REDUCED_SMALL = ("completion", "cells", "objects")  # asked again for a restatement, beside programs
+_LIGHT = (3, 4)  # trees and folds of the rules about cells where they are asked again and again
+_SURE_COST = 40  # a rule that explains every pair and costs no more is right more often than not: then no example is divided or turned
 _MIRRORED_SHARE = 3  # for each mirror
 
 
@@ -60,12 +63,22 @@ def batches(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS) -> Ite
         "completion": completion.solve,
         "cells": cells.solve,
         "scan": scan.solve,
+        "growth": growth.solve,
         "pieces": pieces.solve,
         "objects": objects.solve,
     }
+    sure = False
     for name, solve in small.items():
         if name in solvers:
-            yield solve(task)
+            found = solve(task)
+            sure = sure or any(a.explained == 1 and a.cost <= _SURE_COST for a in found)
+            yield found
+    if "divided" in solvers and not sure:
+        for division in divisions(task):
+            yield joined(_light_cells(division.task) + objects.solve(division.task), division)
+    if "turned" in solvers and not sure:
+        for turn in turns(task):
+            yield _lifted(turn, _light_cells(turn.task), "turned")
     if "reduced" in solvers:
         for reduction in reductions(task):
             lesser = replace(effort, work=effort.work // _REDUCED_SHARE, size_work=effort.size_work // _REDUCED_SHARE)
@@ -88,11 +101,16 @@ def batches(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS) -> Ite
                 yield undone(batch, task, mirror)
 
 
-def _lifted(reduction: Reduction, answers: list[Answer]) -> list[Answer]:
+def _light_cells(task: Task) -> list[Answer]:
+    """Rules about the cells of a restated task, of which there are many: only where they foretell something."""
+    return cells.solve(task, *_LIGHT) if cells.foretold(task, *_LIGHT) else []
+
+
+def _lifted(reduction: Reduction, answers: list[Answer], solver: str = "reduced") -> list[Answer]:
     out = []
     for answer in answers:
         grid: Grid | None = reduction.lift(answer.test, answer.grid)
         if grid is not None:
             text = f"{reduction.name}: {answer.solver}: {answer.program}"
-            out.append(replace(answer, grid=grid, solver="reduced", program=text, cost=answer.cost + reduction.cost))
+            out.append(replace(answer, grid=grid, solver=solver, program=text, cost=answer.cost + reduction.cost))
     return out

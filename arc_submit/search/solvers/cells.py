@@ -8,7 +8,7 @@ it predicts of pairs it was not shown. Which features a rule should look at is n
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +29,7 @@ MAX_ROWS_WITH_VIEWS = 3000
 MAX_ROWS_WITH_VARIANTS = 6000
 MAX_ROWS = 12_000
 MAX_CROPS = 3
+MAX_FOLDS = 100  # as good as none: each pair is held out alone
 # The groups of features, beside all of them, that forests are restricted to, as they stand and in all orientations.
 _GROUPS = (("near", "lines"), ("near", "parts"), ("near", "parts", "lines"), ("near", "mirrors", "panels", "periods"))
 _VIEW_GROUPS: tuple[tuple[str, ...], ...] = ((), ("near", "lines"), ("near", "parts"))
@@ -67,8 +68,21 @@ class Forest:
     fixed: Array
 
 
-def solve(task: Task) -> list[Answer]:
-    """Answers of forests: with all features, with some of them, in one or in all orientations; an answer that several give counts more."""
+def foretold(task: Task, trees: int, folds: int) -> bool:
+    """Whether a plain forest taught some pairs is right about any other one: if not, `solve` is seldom worth its work."""
+    inputs = [pair.input for pair in task.train] + list(task.tests)
+    outputs = [pair.output for pair in task.train]
+    tables = _same_size(inputs, outputs)
+    return tables is None or any(answer.explained > 0 for answer in answers_from_tables(task, tables, trees, folds))
+
+
+def solve(task: Task, trees: int = TREES, folds: int = MAX_FOLDS) -> list[Answer]:
+    """Answers of forests: with all features, with some of them, in one or in all orientations; an answer that several give counts more.
+
+    Args:
+        trees: in a forest, at most.
+        folds: the pairs are held out one by one, or in so many groups where there are more of them.
+    """
     versions = recolourings(task)
     if all(version.name for version in versions):
         versions.append(Recoloured(task, (IDENTITY,) * len(task.tests), "", 0))
@@ -76,7 +90,7 @@ def solve(task: Task) -> list[Answer]:
         del versions[1:]
     answers: list[Answer] = []
     for version in versions:
-        for answer in _solve_version(version.task):
+        for answer in _solve_version(version.task, trees, folds):
             text = f"{version.name}: {answer.program}" if version.name else answer.program
             answers.append(replace(answer, grid=version.undo(answer.test, answer.grid), program=text, cost=answer.cost + version.cost))
     given = Counter((answer.test, grid_id(answer.grid)) for answer in answers)
@@ -84,16 +98,16 @@ def solve(task: Task) -> list[Answer]:
     return [replace(a, cost=max(20.0 + a.cost / 1000, a.cost - 10 * (given[a.test, grid_id(a.grid)] - 1))) for a in answers]
 
 
-def _solve_version(task: Task) -> list[Answer]:
+def _solve_version(task: Task, trees: int, folds: int) -> list[Answer]:
     inputs = [pair.input for pair in task.train] + list(task.tests)
     outputs = [pair.output for pair in task.train]
     tables = _same_size(inputs, outputs)
     if tables is not None:
-        answers = answers_from_tables(task, tables) + _with_views(task)
+        answers = answers_from_tables(task, tables, trees, folds) + _with_views(task, folds)
         if sum(grid.size for grid in outputs) <= MAX_ROWS_WITH_VARIANTS:
-            answers += answers_from_tables(task, tables, only_changing=True)
+            answers += answers_from_tables(task, tables, trees, folds, only_changing=True)
         for groups in _GROUPS[: 1 if sum(grid.size for grid in outputs) > MAX_ROWS_WITH_VARIANTS else None]:
-            answers += answers_from_tables(task, [table.only(groups) for table in tables])
+            answers += answers_from_tables(task, [table.only(groups) for table in tables], trees, folds)
         return answers
     answers = []
     kinds = [
@@ -105,7 +119,7 @@ def _solve_version(task: Task) -> list[Answer]:
     for place, (name, tables) in enumerate(kinds):
         if tables is not None:
             cost = 4 + place / 10 if name else 0  # the plainer crop first
-            found = answers_from_tables(task, tables)
+            found = answers_from_tables(task, tables, trees, folds)
             answers += [replace(answer, program=name + answer.program, cost=answer.cost + cost) for answer in found]
     return answers
 
@@ -180,7 +194,7 @@ def _summary_table(grid: Grid, rows: list[tuple[int, int]], columns: list[tuple[
     return make_table(out)
 
 
-def _with_views(task: Task) -> list[Answer]:
+def _with_views(task: Task, folds: int) -> list[Answer]:
     """Answers of forests that are taught every train pair in all eight orientations, so that their rule favours none."""
     if sum(pair.output.size for pair in task.train) > MAX_ROWS_WITH_VIEWS:
         return []
@@ -192,10 +206,10 @@ def _with_views(task: Task) -> list[Answer]:
     for groups in _VIEW_GROUPS:
         tables = [table.only(groups) for table in all_tables] if groups else all_tables
         held_out = 0
-        for k in range(pairs if pairs > 1 else 0):
-            rest = [i for i in range(8 * pairs) if i // 8 != k]
-            forest = fit_forest([tables[i] for i in rest], [outputs[i] for i in rest], 1)
-            held_out += same_grid(_vote(forest, tables[8 * k]), task.train[k].output)
+        for rest, left_out in held_out_folds(pairs, folds):
+            known = [8 * k + view for k in rest for view in range(8)]
+            forest = fit_forest([tables[i] for i in known], [outputs[i] for i in known], 1)
+            held_out += sum(same_grid(_vote(forest, tables[8 * k]), task.train[k].output) for k in left_out)
         if held_out == 0:
             continue
         forest = fit_forest(tables[: 8 * pairs], outputs, 3)
@@ -211,24 +225,34 @@ def _turned(grid: Grid, k: int) -> Grid:
     return frozen(out if k < 4 else out.T)
 
 
-def answers_from_tables(task: Task, tables: list[Table], only_changing: bool = False) -> list[Answer]:
+def held_out_folds(pairs: int, folds: int) -> Iterator[tuple[list[int], list[int]]]:
+    """(Pairs to learn from, pairs left out), each pair left out once: one by one, or in `folds` groups where there are more pairs."""
+    folds = min(folds, pairs)
+    for fold in range(folds if pairs > 1 else 0):
+        yield [k for k in range(pairs) if k % folds != fold], list(range(fold, pairs, folds))
+
+
+def answers_from_tables(
+    task: Task, tables: list[Table], trees: int = TREES, folds: int = MAX_FOLDS, only_changing: bool = False
+) -> list[Answer]:
     """Answers of a forest learned from one table per example, train pairs first."""
     outputs = [pair.output for pair in task.train]
     pairs = len(outputs)
     if sum(grid.size for grid in outputs) > MAX_ROWS:
         return []
-    count = TREES if sum(grid.size for grid in outputs) <= MAX_ROWS_WITH_VIEWS else 3
+    count = trees if sum(grid.size for grid in outputs) <= MAX_ROWS_WITH_VIEWS else min(trees, 3)
     whole = fit_forest(tables[:pairs], outputs, count, only_changing)
     first = whole.trees[0]
     if first.errors:
         return []
     # The fair test: is each pair predicted by the rule that the other pairs teach?
     held_out, wrong = 0, 0.0
-    for k in range(pairs if pairs > 1 else 0):
-        rest = [i for i in range(pairs) if i != k]
-        guess = _vote(fit_forest([tables[i] for i in rest], [outputs[i] for i in rest], count, only_changing), tables[k])
-        held_out += same_grid(guess, outputs[k])
-        wrong += float((guess != outputs[k]).mean()) / pairs
+    for rest, left_out in held_out_folds(pairs, folds):
+        taught = fit_forest([tables[i] for i in rest], [outputs[i] for i in rest], count, only_changing)
+        for k in left_out:
+            guess = _vote(taught, tables[k])
+            held_out += same_grid(guess, outputs[k])
+            wrong += float((guess != outputs[k]).mean()) / pairs
     answers = []
     text = describe(first, tables[0])
     for test, table in enumerate(tables[pairs:]):
