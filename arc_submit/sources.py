@@ -72,7 +72,7 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
         device = config.devices[number % len(config.devices)]
         return PredictSettings(**{**shared, "run": str(run), "model": str(config.model), "views": views, "device": device})
 
-    def inference(engines: Sequence[str], views: int, **changes: Any) -> Source:
+    def inference(engines: Sequence[str], views: int, most_views: int | None = None, **changes: Any) -> Source:
         """Predictions alone: with the base as it is, or with the adapters that are there."""
         entry = "arc_submit.models.frozen:open_worker"
 
@@ -80,13 +80,15 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
             return Stage(engine, entry, lambda number: asdict(replace(predict(number, views), engine=engine, **changes)), limits)
 
         first, *behind = [stage(engine) for engine in engines]
-        return Source(name, entry, first.settings, limits, config.group, config.threads, make_ladder(0, views), tuple(behind))
+        return Source(
+            name, entry, first.settings, limits, config.group, config.threads, make_ladder(0, views, None, most_views), tuple(behind)
+        )
 
     ttft_views = config.ttft_views or config.views
     if name == "frozen":
         return inference(ENGINES_OF[config.engine], config.views)
     if name == "ttft" and config.ttft_engine == "vllm":
-        return inference(ENGINES_OF["vllm"], ttft_views, adapters=str(run / "adapters"), source="ttft")
+        return inference(ENGINES_OF["vllm"], ttft_views, config.ttft_max_views, adapters=str(run / "adapters"), source="ttft")
 
     def finetune(number: int) -> dict[str, Any]:
         base_adapter = None if config.base_adapter is None else str(config.base_adapter)
