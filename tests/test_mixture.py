@@ -152,7 +152,7 @@ def test_task_augmentation_reaches_the_samples() -> None:
 @given(grids(max_side=8), grids(max_side=8), views(max_pairs=1))
 def test_a_pair_has_the_same_id_under_every_view(first: Grid, second: Grid, view: Any) -> None:
     assert pair_id(Pair(first, second)) == pair_id(Pair(view.apply(first), view.apply(second)))
-    if first.shape != second.shape:
+    if sorted(first.shape) != sorted(second.shape):  # else a turn may be what swaps them
         assert pair_id(Pair(first, second)) != pair_id(Pair(second, first))
 
 
