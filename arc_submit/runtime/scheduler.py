@@ -273,10 +273,10 @@ class Scheduler:
             passed.append(entry)
             lowest, _, settled, _, task = entry
             reached, place = self.reached[task], max(lowest, plan)
-            while place > lowest and self._seconds(task, reached, self.ladder.levels[place]) * low * _ALLOWANCE > capacity:
+            level, seconds = self.ladder.levels[place], self._seconds(task, reached, self.ladder.levels[place])
+            while place > lowest and (seconds * low * _ALLOWANCE > capacity or self._surely(seconds) > left):
                 place -= 1  # all that are below the plan are to climb as far
-            level = self.ladder.levels[place]
-            seconds = self._seconds(task, reached, level)
+                level, seconds = self.ladder.levels[place], self._seconds(task, reached, self.ladder.levels[place])
             if self._surely(seconds) > left:
                 continue
             if place <= plan:

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from arc_submit.arc.task import Pair, Task
-from arc_submit.config import pocket_folder
 from arc_submit.language.asked import choose_how
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompts import prompt_version
@@ -86,7 +85,7 @@ def train(args: argparse.Namespace) -> None:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m arc_submit.training.base_adapter", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the adapter, in PEFT format; written anew at every save")
-    parser.add_argument("--model", type=Path, default=pocket_folder(), help="folder of the base model (default: the pocket model)")
+    parser.add_argument("--model", type=Path, default=Path("models/pocket"), help="folder of the base model (default: the pocket model)")
     parser.add_argument("--re-arc", type=Path, help="file of re-arc examples; without it only the tasks' own pairs are used")
     parser.add_argument("--tasks-each", type=int, default=10, help="tasks made of each training task's examples (%(default)s)")
     parser.add_argument("--base-adapter", type=Path, help="go on from this adapter, such as what a run that was cut off has saved")
