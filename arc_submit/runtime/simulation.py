@@ -438,6 +438,8 @@ class Lane:
     def _account(self, number: int, what: str, start: float, end: float) -> None:
         if self.name == self.world.setup.accounted and not self.world.is_lost(self.name, number, start):
             horizon = self.world.setup.horizon
+            if self.world.is_lost(self.name, number, end):
+                end = self.world.lost_at  # what comes after is the lost device's
             self.outcome.device_seconds[what] += max(0.0, min(end, horizon) - min(start, horizon))
 
     def _at(self, seconds: float, number: int, now: float, what: str) -> None:
@@ -528,8 +530,8 @@ def _account_idle(outcome: Outcome, setup: Setup, world: World, down: float, dow
     spent, horizon = outcome.device_seconds, setup.horizon
     after = setup.devices * max(0.0, horizon - ended)
     spent["down"] = setup.devices * down
-    dead = min(ended, horizon) - world.lost_at
-    spent["dead"] = max(0.0, dead - (down if down_at >= world.lost_at else 0.0))
+    overlap = min(down, max(0.0, down_at + down - world.lost_at))
+    spent["dead"] = max(0.0, min(ended, horizon) - world.lost_at - overlap)
     spent["nothing left" if complete else "nothing fits"] = after
     rest = setup.devices * horizon - sum(spent.values())
     spent["waiting"] = max(0.0, rest)
