@@ -7,7 +7,6 @@ is refused before anything is copied. Knows nothing about what a model computes.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -20,7 +19,16 @@ from typing import Any
 
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.kaggle.contents import files_of, refusals
-from arc_submit.kaggle.dataset_folder import Stored, as_rows, check_total, refuse_foreign, write_installer, write_metadata, write_text
+from arc_submit.kaggle.dataset_folder import (
+    Stored,
+    as_rows,
+    check_total,
+    read_manifest,
+    refuse_foreign,
+    write_installer,
+    write_metadata,
+    write_text,
+)
 from arc_submit.kaggle.install import BUNDLE
 from arc_submit.kaggle.pip import last_error
 from arc_submit.kaggle.sizes import in_words, sha256_of
@@ -159,11 +167,7 @@ def read_bundle(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: where there is none.
     """
-    try:
-        value: dict[str, Any] = json.loads((folder / BUNDLE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise DataError(f"{folder}: no finished bundle there; make it with arc-submit kaggle bundle --out {folder}") from None
-    return value
+    return read_manifest(folder / BUNDLE, f"no finished bundle there; make it with arc-submit kaggle bundle --out {folder}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from arc_submit.kaggle.dataset_folder import METADATA
 from arc_submit.kaggle.findings import Finding, read_object, unknown_fields
 from arc_submit.kaggle.metadata import check_owner_slug
 
-METADATA = "dataset-metadata.json"
 FIELDS = (
     "id",
     "id_no",

@@ -24,6 +24,19 @@ TOTAL_LIMIT = 100_000_000_000  # bytes of private data sets that an account has 
 PART_SIZE = 2_000_000_000  # bytes of one stored file; no limit is documented, and an upload that breaks is repeated by file
 
 
+def read_manifest(path: Path, missing: str) -> dict[str, Any]:
+    """The manifest of a finished data set's folder.
+
+    Raises:
+        DataError: where there is none; it says what is `missing`.
+    """
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(f"{path.parent}: {missing}") from None
+    return value
+
+
 @dataclass(frozen=True)
 class Stored:
     """A wheel of a data set: the name pip wants, the names it is stored under in order, bytes and sha256 of the whole."""

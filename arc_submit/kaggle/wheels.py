@@ -8,7 +8,6 @@ lock, no other, and from the image what the lock leaves out. Knows nothing about
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import tempfile
 import time
@@ -25,6 +24,7 @@ from arc_submit.kaggle.dataset_folder import (
     Stored,
     as_rows,
     check_total,
+    read_manifest,
     refuse_foreign,
     split_into,
     stored_names,
@@ -177,11 +177,7 @@ def read_wheelhouse(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: where there is none.
     """
-    try:
-        value: dict[str, Any] = json.loads((folder / WHEELS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise DataError(f"{folder}: no finished wheels there; make them with arc-submit kaggle wheels --target T --out {folder}") from None
-    return value
+    return read_manifest(folder / WHEELS, f"no finished wheels there; make them with arc-submit kaggle wheels --target T --out {folder}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
