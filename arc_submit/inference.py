@@ -27,7 +27,7 @@ from arc_submit.ensemble.combination import combine
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.language.asked import choose_how
 from arc_submit.models.checks import check_model_folder
-from arc_submit.models.settings import CANDIDATES, ENGINES, PredictSettings, check_candidates
+from arc_submit.models.settings import CANDIDATES, ENGINES, PredictSettings, check_candidates, seen_device, worker_environment
 from arc_submit.runtime.budget import format_duration, parse_duration
 from arc_submit.runtime.pool import Event, Job, Limits, Share
 from arc_submit.runtime.rundir import RunDirectory, open_run
@@ -185,7 +185,10 @@ def infer(config: InferConfig) -> InferResult:
         soft = deadline - min(120.0, 0.05 * config.budget)
         stages = [_stage(name, config) for name in config.engines]
         jobs = [Job(tuple(tasks[i : i + config.group])) for i in range(0, len(tasks), config.group)]
-        environment = {"OMP_NUM_THREADS": str(config.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+        def environment(number: int) -> dict[str, str]:
+            return worker_environment(config.threads, config.devices[number % len(config.devices)])
+
         share = Share(min(max(config.workers, len(config.devices)), len(jobs)))
         result = _follow(run_stages(jobs, stages, share, deadline, config.out / "logs", environment, soft), config, directory, tasks)
         if challenges:
@@ -211,7 +214,7 @@ def _stage(engine: str, config: InferConfig) -> Stage:
             max_seq_len=config.max_seq_len,
             slots=config.slots,
             threads=config.threads,
-            device=config.devices[number % len(config.devices)],
+            device=seen_device(config.devices[number % len(config.devices)]),
             engine=engine,
             adapters=str(config.adapters) if config.adapters else None,
             source=config.source,

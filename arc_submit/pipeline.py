@@ -348,9 +348,8 @@ def _lane(works: list[_Work], directory: RunDirectory, share: Share, deadline: f
         directory.event("source_begun", source=source.name, seconds=round(until - now, 1), reason=reason)
         soft = soft_end(now, until)
         supply = _supply(work, directory, soft)
-        environment = {"OMP_NUM_THREADS": str(source.threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         try:
-            for event in run_stages(supply, source.stages, share, until, directory.path / "logs" / source.name, environment, soft):
+            for event in run_stages(supply, source.stages, share, until, directory.path / "logs" / source.name, source.environment, soft):
                 yield _Step(work, event)
         except (PoolError, OSError) as error:
             # One source that cannot work at all (no memory for a process, no room for its log) leaves the others as they are.

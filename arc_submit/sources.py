@@ -17,7 +17,7 @@ from typing import Any
 
 from arc_submit.arc.task import Task
 from arc_submit.config import RunConfig
-from arc_submit.models.settings import PredictSettings
+from arc_submit.models.settings import PredictSettings, seen_device, worker_environment
 from arc_submit.runtime.costs import SPEEDS, CostModel, Size, guess
 from arc_submit.runtime.crew import Limits
 from arc_submit.runtime.scheduler import Ladder, make_ladder
@@ -36,9 +36,9 @@ class Source:
         name: as in the predictions.
         entry: what its workers load, see arc_submit.runtime.worker.
         settings: what the worker of a number is told.
+        environment: the variables that it gets.
         limits: how long what may take its workers.
         group: tasks in one job.
-        threads: CPU threads of a worker.
         ladder: how far its tasks can come, for the scheduler; None for a source whose work is not cut to measure: smaller tasks first.
         behind: other ways, tried one after the other for what the one before gives up.
     """
@@ -46,9 +46,9 @@ class Source:
     name: str
     entry: str
     settings: Callable[[int], dict[str, Any]]
+    environment: Callable[[int], dict[str, str]]
     limits: Limits
     group: int
-    threads: int
     ladder: Ladder | None = None
     behind: tuple[Stage, ...] = ()
 
@@ -64,13 +64,19 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
         # It beats only when it has answers, so it may be silent for longer.
         told = {"run": str(run), "effort": config.search_effort, "memory_gb": config.search_memory}
         limits = Limits(start=config.start, silence=max(config.silence, 300.0))
-        return Source(name, "arc_submit.search.worker:open_worker", lambda _: told, limits, 1, 1)
+        return Source(name, "arc_submit.search.worker:open_worker", lambda _: told, lambda _: worker_environment(1, "cpu"), limits, 1)
     limits = Limits(start=config.start, silence=config.silence)
+
+    def device(number: int) -> str:
+        return config.devices[number % len(config.devices)]
+
+    def environment(number: int) -> dict[str, str]:
+        return worker_environment(config.threads, device(number))
 
     def predict(number: int, views: int) -> PredictSettings:
         shared = {f.name: getattr(config, f.name) for f in fields(PredictSettings) if hasattr(config, f.name) and f.name != "engine"}
-        device = config.devices[number % len(config.devices)]
-        return PredictSettings(**{**shared, "run": str(run), "model": str(config.model), "views": views, "device": device})
+        told = {"run": str(run), "model": str(config.model), "views": views, "device": seen_device(device(number))}
+        return PredictSettings(**{**shared, **told})
 
     def inference(engines: Sequence[str], views: int, most_views: int | None = None, **changes: Any) -> Source:
         """Predictions alone: with the base as it is, or with the adapters that are there."""
@@ -80,9 +86,8 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
             return Stage(engine, entry, lambda number: asdict(replace(predict(number, views), engine=engine, **changes)), limits)
 
         first, *behind = [stage(engine) for engine in engines]
-        return Source(
-            name, entry, first.settings, limits, config.group, config.threads, make_ladder(0, views, None, most_views), tuple(behind)
-        )
+        ladder = make_ladder(0, views, None, most_views)
+        return Source(name, entry, first.settings, environment, limits, config.group, ladder, tuple(behind))
 
     ttft_views = config.ttft_views or config.views
     if name == "frozen":
@@ -104,12 +109,12 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
         return value
 
     if name == "warmup":
-        return Source(name, "arc_submit.training.worker:open_warm_up", finetune, limits, 1, config.threads)
+        return Source(name, "arc_submit.training.worker:open_warm_up", finetune, environment, limits, 1)
     if name == "finetune":
         ladder = make_ladder(config.ttft.steps, 0)
     else:
         ladder = make_ladder(config.ttft.steps, ttft_views, config.ttft_max_steps, config.ttft_max_views)
-    return Source(name, "arc_submit.training.worker:open_worker", finetune, limits, config.ttft_group, config.threads, ladder)
+    return Source(name, "arc_submit.training.worker:open_worker", finetune, environment, limits, config.ttft_group, ladder)
 
 
 def cost(task: Task) -> float:

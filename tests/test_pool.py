@@ -98,7 +98,7 @@ def pool(tmp_path: Path) -> Any:
             time.monotonic() + seconds,
             tmp_path / "logs",
             limits,
-            {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+            lambda _: {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
         )
 
     return start

@@ -88,7 +88,7 @@ def test_the_simulation_decides_as_the_pool_does(tmp_path: Path) -> None:
         time.monotonic() + 240,
         tmp_path / "logs",
         LIMITS,
-        {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        lambda _: {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
     )
     really = [(event.kind, event.parts, event.reason) for event in real]
     source = SimulatedSource("scripted", None, lambda: guess("T4", 1e9), guess("T4", 1e9), limits=LIMITS)

@@ -60,12 +60,19 @@ def test_the_frozen_model_comes_first_whatever_is_trusted_most() -> None:
     assert SOURCES == ("search", "ttft", "frozen")
 
 
-def test_every_device_has_its_worker(tmp_path: Path) -> None:
+def test_every_gpu_has_its_worker_which_sees_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_config("t4x2-qwen2.5-0.5b", model=tmp_path)
-    for name in ("frozen", "ttft"):
-        told = [make_source(name, tmp_path, config).settings(number) for number in range(2)]
-        devices = [value["device"] if name == "frozen" else value["predict"]["device"] for value in told]
-        assert devices == ["cuda:0", "cuda:1"]
+    for visible, names in ((None, ["0", "1"]), ("4,GPU-7a", ["4", "GPU-7a"]), ("4", ["4", ""]), ("", ["", ""])):
+        if visible is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        for name in ("frozen", "ttft"):
+            source = make_source(name, tmp_path, config)
+            told = [source.settings(number) for number in range(3)]
+            assert {value["device"] if name == "frozen" else value["predict"]["device"] for value in told} == {"cuda:0"}
+            assert [source.environment(number)["CUDA_VISIBLE_DEVICES"] for number in range(3)] == [*names, names[0]]
+    assert "CUDA_VISIBLE_DEVICES" not in make_source("frozen", tmp_path, make_config("cpu-pocket", model=tmp_path)).environment(0)
     assert told[0]["predict"]["views"] == 96
     assert told[0]["lora"]["rank"] == 128
     assert PredictSettings(**make_source("frozen", tmp_path, config).settings(0)).views == 16

@@ -52,13 +52,13 @@ ENTRY = textwrap.dedent(
 def start(tmp_path: Path) -> Any:
     """A function that runs parts through stages of the kinds above."""
     (tmp_path / "stage_behaviours.py").write_text(ENTRY)
-    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    path = os.pathsep.join([str(tmp_path), *sys.path])
 
     def run(kinds: list[str], jobs: list[tuple[str, ...]], limits: Limits | None = None, soft: float | None = None) -> Iterator[Event]:
         limits = limits or Limits(start=20.0, silence=20.0, strikes=1, starts=1)
         stages = [Stage(kind, "stage_behaviours:open_worker", lambda _, kind=kind: {"kind": kind}, limits) for kind in kinds]  # type: ignore[misc]
         listed = [Job(parts) for parts in jobs]
-        return run_stages(listed, stages, Share(1), time.monotonic() + 60, tmp_path / "logs", environment, soft)
+        return run_stages(listed, stages, Share(1), time.monotonic() + 60, tmp_path / "logs", lambda _: {"PYTHONPATH": path}, soft)
 
     return run
 
@@ -130,14 +130,16 @@ def test_the_deadline_names_what_was_handed_on(tmp_path: Path, start: Any) -> No
         Stage(kind, "stage_behaviours:open_worker", lambda _, kind=kind: {"kind": kind}, Limits(strikes=1))  # type: ignore[misc]
         for kind in ("weak", "never")
     ]
-    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    events = list(run_stages([Job(("hard-1",))], stages, Share(1), time.monotonic() + 6, tmp_path / "logs", environment))
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    events = list(run_stages([Job(("hard-1",))], stages, Share(1), time.monotonic() + 6, tmp_path / "logs", lambda _: {"PYTHONPATH": path}))
     assert (events[-1].kind, events[-1].parts) == ("deadline", ("hard-1",))
 
 
 def test_a_pool_alone_tells_progress(tmp_path: Path) -> None:
     (tmp_path / "stage_behaviours.py").write_text(ENTRY)
-    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    path = os.pathsep.join([str(tmp_path), *sys.path])
     jobs, deadline = [Job(("a",))], time.monotonic() + 60
-    stream = run_jobs(jobs, "stage_behaviours:open_worker", lambda _: {"kind": "slow"}, Share(1), deadline, tmp_path, None, environment)
+    stream = run_jobs(
+        jobs, "stage_behaviours:open_worker", lambda _: {"kind": "slow"}, Share(1), deadline, tmp_path, None, lambda _: {"PYTHONPATH": path}
+    )
     assert {"made": 0} in [e.result for e in stream if e.kind == "progress"]

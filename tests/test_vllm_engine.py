@@ -18,7 +18,7 @@ import torch
 from arc_submit.errors import ConfigError
 from arc_submit.models.engine import Completion, Request
 from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
-from arc_submit.models.vllm_compat import rank_slot
+from arc_submit.models.vllm_compat import prepare_process, rank_slot
 from arc_submit.models.vllm_engine import choose_memory
 
 SWAPS = 100
@@ -282,6 +282,11 @@ def test_ranks_go_to_the_next_slot() -> None:
     assert [rank_slot(rank) for rank in (1, 2, 8, 9, 64, 65, 512)] == [1, 8, 8, 16, 64, 128, 512]
     with pytest.raises(ConfigError, match="up to 512"):
         rank_slot(513)
+
+
+def test_a_gpu_that_vllm_would_not_take_is_refused() -> None:
+    with pytest.raises(ConfigError, match="start the process with CUDA_VISIBLE_DEVICES=1"):
+        prepare_process(torch.device("cuda:1"), 1)
 
 
 def test_memory_is_kept_for_what_runs_together() -> None:

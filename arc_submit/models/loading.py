@@ -6,6 +6,7 @@ Nothing is ever fetched, run or unpickled: local folders, safetensors, no remote
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ def choose_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"--device {name}: write cpu or cuda:0")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"--device {name}: {torch.cuda.device_count()} GPUs are visible here; give --device cpu, or mend the driver")
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        seen = f"{torch.cuda.device_count()} GPUs are visible here{'' if visible is None else f' (CUDA_VISIBLE_DEVICES={visible})'}"
+        raise ConfigError(f"--device {name}: {seen}; name one that is there, give --device cpu, or mend the driver")
     return device
 
 
@@ -77,13 +80,15 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype, attention
 
     check_model_folder(folder)
     logging.disable_progress_bar()
+    # Straight to a GPU: a host has less memory than a large model's copies for each of its GPUs' workers would take.
+    placed = {"device_map": {"": device}} if device.type == "cuda" else {}
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation=attention, local_files_only=True, use_safetensors=True
+            folder, dtype=dtype, attn_implementation=attention, local_files_only=True, use_safetensors=True, **placed
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"model {folder}: cannot be loaded ({error})") from None
-    return model.to(device).eval()
+    return model.eval()
 
 
 def load_model_in_4_bits(folder: Path, device: torch.device, dtype: torch.dtype, attention: str) -> Any:

@@ -33,8 +33,13 @@ def prepare_process(device: torch.device, cache_gb: int) -> None:
         cache_gb: memory for keys and values on a CPU; on a GPU the engine's own settings say it.
 
     Raises:
-        ConfigError: where vllm is here already and has read other values.
+        ConfigError: where vllm is here already and has read other values, or would take another GPU than is meant.
     """
+    if device.index:
+        raise ConfigError(
+            f"--device {device}: vllm takes the first GPU its process sees; start the process with CUDA_VISIBLE_DEVICES={device.index},"
+            " as a run does with its workers, and name cuda:0"
+        )
     if "vllm" in sys.modules and os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") != "0":
         raise ConfigError("vllm was imported before its engine was asked for; start a fresh process")
     os.environ |= {
@@ -51,11 +56,6 @@ def prepare_process(device: torch.device, cache_gb: int) -> None:
     if device.type == "cpu":
         # Else vllm binds threads to cores by itself, whatever OMP_NUM_THREADS says and whoever else runs there.
         os.environ |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": str(cache_gb)}
-    elif device.index:
-        # vllm takes the first GPU that it sees.
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        names = visible.split(",") if visible else [str(i) for i in range(device.index + 1)]
-        os.environ["CUDA_VISIBLE_DEVICES"] = names[device.index]
 
 
 def make_core(**arguments: Any) -> Any:

@@ -41,7 +41,7 @@ def run_jobs(
     deadline: float,
     log_folder: Path,
     limits: Limits | None = None,
-    environment: dict[str, str] | None = None,
+    environment: Callable[[int], dict[str, str]] | None = None,
     soft: float | None = None,
 ) -> Iterator[Event]:
     """Do jobs with a number of workers until all are done or given up, or the deadline has come.
@@ -55,7 +55,7 @@ def run_jobs(
         share: how many workers there may be.
         deadline: on the monotonic clock; at that moment all workers are killed.
         log_folder: each worker's output is kept here.
-        environment: variables to set for the workers.
+        environment: variables to set for the worker of a number.
         soft: on the monotonic clock, before the deadline; told to the workers as "until" with every job, so that they can end by
             themselves and keep what they have.
 
@@ -72,7 +72,7 @@ def run_jobs(
                 yield over
                 return
             for number in crew.starts(now):
-                processes[number] = _start(number, entry, settings(number), log_folder, environment)
+                processes[number] = _start(number, entry, settings(number), log_folder, environment(number) if environment else {})
                 yield crew.started(number, processes[number].process.pid, time.monotonic())
             for number in list(crew.members):
                 if begun := crew.give(number, time.monotonic()):
@@ -99,7 +99,7 @@ def run_jobs(
         _end(list(processes.values()), [processes[n] for n, member in crew.members.items() if member.ready and member.job is None])
 
 
-def _start(number: int, entry: str, settings: dict[str, Any], log_folder: Path, environment: dict[str, str] | None) -> _Process:
+def _start(number: int, entry: str, settings: dict[str, Any], log_folder: Path, environment: dict[str, str]) -> _Process:
     log = (log_folder / f"worker-{number}.log").open("ab")
     process = subprocess.Popen(
         [sys.executable, "-m", "arc_submit.runtime.worker", entry],
@@ -107,7 +107,7 @@ def _start(number: int, entry: str, settings: dict[str, Any], log_folder: Path, 
         stdout=subprocess.PIPE,
         stderr=log,
         start_new_session=True,
-        env={**os.environ, **(environment or {}), PARENT: str(os.getpid())},
+        env={**os.environ, **environment, PARENT: str(os.getpid())},
     )
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)

@@ -36,7 +36,7 @@ def run_stages(
     share: Share,
     deadline: float,
     log_folder: Path,
-    environment: dict[str, str] | None = None,
+    environment: Callable[[int], dict[str, str]] | None = None,
     soft: float | None = None,
 ) -> Iterator[Event]:
     """`run_jobs` with the first stage, then with the next for what the one before gave up, part by part.
