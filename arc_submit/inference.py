@@ -27,7 +27,15 @@ from arc_submit.ensemble.combination import combine
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.language.asked import choose_how
 from arc_submit.models.checks import check_model_folder
-from arc_submit.models.settings import CANDIDATES, ENGINES, PredictSettings, check_candidates, seen_device, worker_environment
+from arc_submit.models.settings import (
+    CANDIDATES,
+    ENGINES,
+    PredictSettings,
+    check_candidates,
+    check_temperature,
+    seen_device,
+    worker_environment,
+)
 from arc_submit.runtime.budget import format_duration, parse_duration
 from arc_submit.runtime.pool import Event, Job, Limits, Share
 from arc_submit.runtime.rundir import RunDirectory, open_run
@@ -49,7 +57,7 @@ class InferConfig:
         engine: "vllm", "transformers", or "auto": vllm where it is installed, and transformers for what it gives up.
         views: predictions for each test input.
         seed: of views and of the choice of train pairs.
-        candidates, threshold: see arc_submit.models.settings; with "dfs", "auto" is transformers.
+        candidates, threshold, temperature: see arc_submit.models.settings; with "dfs", "auto" is transformers.
         keep_background, grid_encoder, prompt, max_seq_len: as in a run.
         devices: a worker each, in turn.
         workers: worker processes; each device has one at least.
@@ -71,6 +79,7 @@ class InferConfig:
     seed: int = 0
     candidates: str = "views"
     threshold: float = 0.1
+    temperature: float = 0.0
     keep_background: bool = False
     grid_encoder: str | None = None
     prompt: str | None = None
@@ -99,6 +108,7 @@ class InferConfig:
         if self.engine not in ("auto", *ENGINES):
             raise ConfigError(f"--engine {self.engine}: choose from auto, {', '.join(ENGINES)}")
         check_candidates(self.candidates, self.threshold, self.engine)
+        check_temperature(self.temperature, self.candidates)
 
     @property
     def source(self) -> str:
@@ -220,6 +230,7 @@ def _stage(engine: str, config: InferConfig) -> Stage:
             source=config.source,
             candidates=config.candidates,
             threshold=config.threshold,
+            temperature=config.temperature,
         )
 
     limits = config.limits.get(engine) or engine_limits(settings(0), config.strikes)
@@ -364,6 +375,7 @@ def _identity(config: InferConfig, challenges: Challenges | None) -> dict[str, A
         "max_seq_len": config.max_seq_len,
         "source": config.source,
         **({"candidates": "dfs", "threshold": config.threshold} if config.candidates == "dfs" else {}),
+        **({"temperature": config.temperature} if config.temperature else {}),
         **({"challenges": _digest(challenges.tasks)} if challenges else {}),
     }
     try:
@@ -390,6 +402,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     told = "views: the likeliest answer under each view; dfs: all above the threshold, each scored under all views"
     add("--candidates", choices=CANDIDATES, default="views", help=told)
     add("--threshold", type=float, default=0.1, help="least probability of a candidate of dfs")
+    add("--temperature", type=float, default=0.0, help="0: the likeliest answer of each view; 1: drawn, for varied mistakes to learn from")
     add("--keep-background", action="store_true", help="views keep colour 0")
     add("--grid-encoder", help="specification (default: what the model's arc_submit.json says)")
     add("--prompt", help="prompt version (default: as above)")

@@ -90,6 +90,17 @@ def test_a_task_is_asked_the_same_whatever_else_there_is(files: tuple[Path, Path
     assert [a.request.prompt for a in other] != [a.request.prompt for a in alone]
 
 
+def test_drawn_answers_have_a_seed_each_and_the_prompts_of_the_likeliest(files: tuple[Path, Path]) -> None:
+    task = list(read_challenges(files[0]).tasks.values())[1]
+    greedy, _ = plan_requests(WRITER, task, 4, 0, 1024)
+    drawn, _ = plan_requests(WRITER, task, 4, 0, 1024, temperature=1.0)
+    assert [a.request.prompt for a in drawn] == [a.request.prompt for a in greedy]
+    assert {a.request.temperature for a in greedy} == {0.0}
+    assert {a.request.temperature for a in drawn} == {1.0}
+    assert len({a.request.seed for a in drawn}) == len(drawn) == 8
+    assert [a.request.seed for a in drawn] == [a.request.seed for a in plan_requests(WRITER, task, 4, 0, 1024, temperature=1.0)[0]]
+
+
 def test_the_first_views_stay_when_more_are_asked_for(files: tuple[Path, Path]) -> None:
     task = first_task(files)
     few, _ = plan_requests(WRITER, task, 3, 0, 1024)

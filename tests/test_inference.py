@@ -53,7 +53,8 @@ def test_one_task_that_fails_is_no_failure_of_all(tiny_model: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "changes", [{"prompt": "output-from-examples-v1"}, {"adapters": "others"}, {"keep_background": True}, {"max_seq_len": 500}]
+    "changes",
+    [{"prompt": "output-from-examples-v1"}, {"adapters": "others"}, {"keep_background": True}, {"max_seq_len": 500}, {"temperature": 1.0}],
 )
 def test_predictions_of_different_kinds_are_not_mixed(
     tiny_model: Path, files: tuple[Path, Path], tmp_path: Path, changes: dict[str, Any]
@@ -125,6 +126,8 @@ def test_without_tasks_it_says_what_to_give(tiny_model: Path, tmp_path: Path) ->
         ({"candidates": "all"}, "--candidates all: choose from views, dfs"),
         ({"candidates": "dfs", "engine": "vllm"}, "take --engine transformers"),
         ({"threshold": 1.5}, "--threshold 1.5"),
+        ({"temperature": -1.0}, "--temperature -1"),
+        ({"temperature": 1.0, "candidates": "dfs", "engine": "transformers"}, "draws none"),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:

@@ -301,6 +301,23 @@ def test_questions_about_inputs_show_inputs_alone(tmp_path: Path) -> None:
     assert answers == set(range(1, 6))
 
 
+def test_questions_about_inputs_without_words() -> None:
+    """For the pocket model: inputs one behind the other; the first, which can only be guessed, is not learnt."""
+    writer = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("input-from-turns-v0"))
+    tasks = [TrainingTask("t", tuple(Pair(frozen(np.full((2, n), 3)), frozen(np.full((2, 2), 7))) for n in range(1, 6)))]
+    part = sampler(tasks, writer, views=False, min_pairs=4, max_pairs=4, loss_on="outputs")
+    answers = set()
+    for number in range(5):
+        ids, learnt, start, shown, *_ = part.draw(number)
+        before, _, answer = writer.tokenizer.decode(ids).removeprefix("<|start|>").partition("<|answer|>")
+        assert shown == before.count("A3") == 3
+        assert "7" not in before + answer
+        answers.add(writer.decode(ids[start:].tolist()).shape[1])
+        first = 1 + 2 + 2 * (1 + "ABCDE".index(before[1]) + 1)  # start, shape, and two rows with their marks
+        assert learnt.tolist() == [False] * first + [True] * (len(ids) - first)
+    assert answers == set(range(1, 6))
+
+
 def test_every_reader_gives_the_same_pairs(tmp_path: Path) -> None:
     challenges, solutions = make_challenges(2, seed=3)
     (tmp_path / "a_challenges.json").write_text(json.dumps(challenges))

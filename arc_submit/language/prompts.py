@@ -112,6 +112,11 @@ def _inputs_v0(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Gr
     return [Turn("system", (_SYSTEM,)), Turn("user", (*parts, "\nWrite one more grid that follows the same rule."))]
 
 
+def _inputs_from_turns(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
+    """No words: the inputs stand one behind the other in one turn, and the answer is one more."""
+    return [Turn("user", tuple(pair.input for pair in pairs))]
+
+
 def _select_v0(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
     rule = "Every example below turns an input grid into an output grid by one common rule. Two outputs are proposed for the test.\n"
     assert test is not None
@@ -158,6 +163,7 @@ PROMPTS = {
         PromptVersion("output-from-examples-v1", "output", _output_v1),
         PromptVersion("output-from-turns-v0", "output", _output_from_turns),
         PromptVersion("input-from-inputs-v0", "inputs", _inputs_v0),
+        PromptVersion("input-from-turns-v0", "inputs", _inputs_from_turns),
         PromptVersion("select-output-from-examples-v0", "select", _select_v0, SELECT_ANSWERS),
         PromptVersion("verify-output-from-examples-v0", "verify", _verify_v0, VERIFY_ANSWERS),
         PromptVersion("select-output-from-turns-v0", "select", _candidates_from_turns, SELECT_ANSWERS),

@@ -56,6 +56,7 @@ def plan_requests(
     max_seq_len: int,
     keep_background: bool = False,
     adapter: Path | None = None,
+    temperature: float = 0.0,
 ) -> tuple[list[ViewRequest], list[str]]:
     """One request for each test input and view of a task, and a line for each that no prompt fits.
 
@@ -63,19 +64,22 @@ def plan_requests(
 
     Args:
         adapter: the folder of the adapter to answer with, None for the base as it is.
+        temperature: of the drawing of answers, each by its own seed; 0 takes the likeliest.
     """
     identity = zlib.crc32(task.id.encode())
     planned, refused = [], []
     for number, view in enumerate(choose_views(len(task.train), views, seed * 1_000_003 + identity, keep_background)):
         seen = view.apply_task(task)
         for test in range(len(task.tests)):
+            rng = np.random.default_rng([seed, identity, number, test])
             try:
-                prompt = fit_prompt(writer, seen, test, max_seq_len, np.random.default_rng([seed, identity, number, test]))
+                prompt = fit_prompt(writer, seen, test, max_seq_len, rng)
             except DoesNotFitError as error:
                 refused.append(str(error))
                 continue
             guard = AnswerGuard(writer.tokenizer, writer.encoder)
-            request = Request(f"{task.id}/{test}/{view.key}", prompt.ids, prompt.answer_tokens, adapter, hopeless=guard)
+            drawn = int(rng.integers(2**31))
+            request = Request(f"{task.id}/{test}/{view.key}", prompt.ids, prompt.answer_tokens, adapter, temperature, drawn, guard)
             planned.append(ViewRequest(request, task.id, test, view))
     return planned, refused
 
@@ -197,7 +201,7 @@ def predict_tasks(
             if own is not None:
                 engine.check_adapter(own)
             asked, result["refused"] = plan_requests(
-                writer, task, settings.views, settings.seed, max_seq_len, settings.keep_background, own
+                writer, task, settings.views, settings.seed, max_seq_len, settings.keep_background, own, settings.temperature
             )
             held = _read_held(prediction_path(run, task_id, source), settings)
         except ArcSubmitError as error:

@@ -33,6 +33,7 @@ class PredictSettings:
         candidates: "views" asks for the likeliest answer under each view; "dfs" for every answer whose probability under a view is above
             the threshold, and scores each of them under all views. Only the transformers engine can do that.
         threshold: see `candidates`.
+        temperature: 0 takes the likeliest answer; at 1 answers are drawn as the model's probabilities have them.
     """
 
     run: str
@@ -51,11 +52,25 @@ class PredictSettings:
     source: str = "frozen"
     candidates: str = "views"
     threshold: float = 0.1
+    temperature: float = 0.0
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise ConfigError(f"--engine {self.engine}: choose from {', '.join(ENGINES)}")
         check_candidates(self.candidates, self.threshold, self.engine)
+        check_temperature(self.temperature, self.candidates)
+
+
+def check_temperature(temperature: float, candidates: str) -> None:
+    """Refuse a temperature that is none, or that the way to candidates makes no use of.
+
+    Raises:
+        ConfigError: with the remedy.
+    """
+    if not 0 <= temperature < math.inf:
+        raise ConfigError(f"--temperature {temperature:g}: 0 for the likeliest answer, 1 to draw by the model's own probabilities")
+    if temperature and candidates == "dfs":
+        raise ConfigError(f"--temperature {temperature:g}: dfs searches its candidates and draws none; take --candidates views")
 
 
 def check_candidates(candidates: str, threshold: float, engine: str, options: str = "--") -> None:
