@@ -41,11 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, default=1, help="CPU threads of each process (default: 1)")
     add("--tensorboard", action="store_true", help="also write TensorBoard's files")
     add("--wandb", metavar="PROJECT", help="also report to wandb")
+    add(
+        "--find-batch",
+        action="store_true",
+        help="train nothing: measure how fast it would be by samples in a pass and their length, and how many fit, into --out",
+    )
     add("--json", action="store_true", help="end with one JSON line of figures")
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
-    """Train as the command line says; returns figures."""
+    """Train as the command line says, or measure how it would be done fastest; returns figures."""
     import torch
 
     told = {f.name: getattr(args, f.name) for f in dataclasses.fields(TrainSettings) if getattr(args, f.name) is not None}
@@ -70,9 +75,14 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         tensorboard=args.tensorboard,
         wandb=args.wandb,
     )
-    from arc_submit.training.base import train
+    if args.find_batch:
+        from arc_submit.training.find_batch import find_batch
 
-    figures = train(config)
+        figures = find_batch(config)
+    else:
+        from arc_submit.training.base import train
+
+        figures = train(config)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return figures

@@ -31,6 +31,10 @@ from arc_submit.training.ttft import MicroBatch, batch_loss
 _LOGITS = 1 << 26  # logits computed at a time: 256 MB in float32
 
 
+class PassTooLargeError(ConfigError):
+    """A forward and backward pass for which the device's memory does not suffice."""
+
+
 @dataclass
 class Learner:
     """What is trained.
@@ -197,7 +201,7 @@ def add_gradients(
         tokens: of a pass, padding included.
 
     Raises:
-        ConfigError: where memory does not suffice.
+        PassTooLargeError: where memory does not suffice.
     """
     device = learner.gradient.device
     loss = torch.zeros((), device=device)
@@ -207,7 +211,7 @@ def add_gradients(
             summed, by_token = (batch_loss if learner.adapter else full_loss)(learner.model, batch, precision)
             torch.autograd.backward(scaler.scale(summed))
         except torch.OutOfMemoryError as error:
-            raise ConfigError(
+            raise PassTooLargeError(
                 f"out of memory with {tuple(batch.ids.shape)} tokens in a pass ({str(error)[:80]}); lower --tokens-per-pass or "
                 "--max-seq-len, or give --gradient-checkpointing"
             ) from None

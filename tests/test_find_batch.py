@@ -1,0 +1,75 @@
+"""The search for the batch: whole steps of the training asked for, a clean end where memory does not suffice, and nothing trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from arc_submit import cli
+from arc_submit.training import find_batch
+from arc_submit.training import learner as learning
+from arc_submit.training.find_batch import Trial, summary
+
+
+def figures(capsys: pytest.CaptureFixture[str], model: Path, out: Path, *more: str) -> dict[str, Any]:
+    """The figures of `arc-submit train --find-batch` with samples of at most 64 tokens."""
+    told = ["train", "--model", str(model), "--out", str(out), "--data", "nowhere,output-from-turns-v0", "--max-seq-len", "64"]
+    assert cli.main([*told, "--find-batch", *more, "--json"]) == 0
+    value: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return value
+
+
+@pytest.mark.parametrize("more", [("--lora-rank", "2", "--gradient-checkpointing"), ("--full", "--optimizer", "muon")])
+def test_speeds_are_measured_and_nothing_is_trained(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(find_batch, "MOST", 4)
+    found = figures(capsys, tiny_model, tmp_path / "out", *more)
+    assert {(t["length"], t["batch"]) for t in found["trials"]} == {(length, batch) for length in (16, 32, 64) for batch in (1, 2, 4)}
+    assert all(t["tokens_per_second"] > 0 and t["memory"] is None for t in found["trials"])
+    best = max((t for t in found["trials"] if t["length"] == 64), key=lambda t: t["tokens_per_second"])
+    assert found["tokens_per_pass"] == 64 * best["batch"]
+    assert json.loads((tmp_path / "out" / "find_batch.json").read_text()) == found
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["find_batch.json", "find_batch.png"]
+
+
+def test_memory_that_does_not_suffice_ends_a_length_and_the_next_goes_on(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device with room for 64 tokens in a pass; what is measured behind a failure begins with a clear gradient."""
+    whole, step = learning.batch_loss, find_batch.take_step
+    lengths = []
+
+    def loss(model: Any, batch: Any, precision: Any) -> Any:
+        done = whole(model, batch, precision)
+        if batch.ids.numel() > 64:
+            torch.autograd.backward(done[0])  # memory ends in the middle of the backward pass
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return done
+
+    def take(learner: Any, *rest: Any) -> Any:
+        norm = step(learner, *rest)
+        lengths.append(float(norm))
+        assert not learner.gradient.any()
+        return norm
+
+    monkeypatch.setattr(learning, "batch_loss", loss)
+    monkeypatch.setattr(find_batch, "take_step", take)
+    found = figures(capsys, tiny_model, tmp_path / "out", "--lora-rank", "2", "--learning-rate", "1e-9")
+    assert found["largest"] == {"16": 4, "32": 2, "64": 1}
+    assert found["ended"]["32"] == "4 samples do not fit in memory"
+    assert len(lengths) == 4 * (3 + 2 + 1)
+    # The same samples four times at the same weights: a gradient left over from the failed pass would show.
+    for first in range(0, len(lengths), 4):
+        assert lengths[first : first + 4] == pytest.approx([lengths[first]] * 4, rel=1e-2)
+
+
+def test_what_fits_nowhere_is_said() -> None:
+    found = summary([Trial(16, 1, 100.0, 5), Trial(16, 2, 150.0, 9)], {16: "4 samples do not fit", 32: "1 samples do not fit"}, 32)
+    assert found["largest"] == {"16": 2, "32": 0}
+    assert "not one sample of 32 tokens fits: lower --max-seq-len" in found["advice"]
+    assert "tokens_per_pass" not in found
