@@ -272,9 +272,9 @@ def test_questions_about_proposals_have_the_right_answer(tmp_path: Path, prompt:
     assert said == set(answers)
 
 
-@pytest.mark.parametrize("prompt", ["select-output-from-turns-v0", "verify-output-from-turns-v0"])
+@pytest.mark.parametrize("prompt", [f"{question}-output-from-turns-v{n}" for question in ("select", "verify") for n in (0, 1)])
 def test_questions_about_proposals_without_words(tmp_path: Path, prompt: str) -> None:
-    """For the pocket model: the proposals stand behind the test input."""
+    """For the pocket model: the proposals stand behind the test input (v0), or each where an answer would (v1)."""
     version = prompt_version(prompt)
     writer = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), version)
     part = sampler(list(with_wrong_predictions(_proposals(tmp_path), tmp_path, [])), writer, 1000, wrong=str(tmp_path), views=False)
@@ -283,8 +283,13 @@ def test_questions_about_proposals_without_words(tmp_path: Path, prompt: str) ->
         ids, _, start, *_ = part.draw(number)
         answer = writer.tokenizer.decode(ids[start:-1])
         said.add(answer)
-        last = writer.tokenizer.decode(ids[:start]).split("<|end|>")[-1]
-        first = last.partition("BB")[2][:6]
+        text = writer.tokenizer.decode(ids[:start])
+        if prompt.endswith("v1"):  # ... test <answer> proposal <end> [<answer> proposal <end>] <answer>
+            pieces = text.split("<|answer|>")
+            assert pieces[-1] == ""
+            first = pieces[-2 if version.kind == "verify" else -3].removeprefix("BB").removesuffix("<|end|>")
+        else:
+            first = text.split("<|end|>")[-1].partition("BB")[2][:6]
         assert first == ("A11B11" if answer == version.answers[0] else "A22B22")
     assert said == set(version.answers)
 

@@ -144,6 +144,14 @@ def _candidates_from_turns(pairs: Sequence[Pair], test: Grid | None, candidates:
     return [*turns[:-1], Turn("user", (*turns[-1].parts, *candidates))]
 
 
+def _candidates_as_answers(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
+    """No words: each proposal stands where the model's own answer would, an empty turn asks on. It is read as what the model foretells."""
+    turns = _output_from_turns(pairs, test, ())
+    for candidate in candidates:
+        turns += [Turn("assistant", (candidate,)), Turn("user", ())]
+    return turns
+
+
 def _examples(pairs: Sequence[Pair]) -> list[Part]:
     parts: list[Part] = []
     for i, pair in enumerate(pairs, 1):
@@ -168,5 +176,7 @@ PROMPTS = {
         PromptVersion("verify-output-from-examples-v0", "verify", _verify_v0, VERIFY_ANSWERS),
         PromptVersion("select-output-from-turns-v0", "select", _candidates_from_turns, SELECT_ANSWERS),
         PromptVersion("verify-output-from-turns-v0", "verify", _candidates_from_turns, ("1", "0")),
+        PromptVersion("select-output-from-turns-v1", "select", _candidates_as_answers, SELECT_ANSWERS),
+        PromptVersion("verify-output-from-turns-v1", "verify", _candidates_as_answers, ("1", "0")),
     )
 }
