@@ -1,0 +1,80 @@
+"""From wrong predictions to a judge and its word in the ensemble: every link of docs/training.md's chain, by its command, on few tasks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from strategies import challenges_value, small_tasks, training, write
+
+from arc_submit.arc.grid import grid_id, grid_to_lists, same_grid
+from arc_submit.arc.prediction import read_predictions
+from arc_submit.arc.training_sets import read_training_tasks, with_wrong_predictions
+from arc_submit.cli import main
+from arc_submit.config import pocket_folder
+from arc_submit.ensemble.judgements import judgement_from_line
+from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompts import prompt_version
+from arc_submit.language.tokens import PromptWriter
+from arc_submit.models.frozen import plan_requests
+from arc_submit.models.transformers_engine import load_transformers_engine
+
+PROMPTS = {"verification": "verify-output-from-turns-v1", "selection": "select-output-from-turns-v1"}
+
+
+def command(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    """What a command prints."""
+    assert main([*map(str, words)]) == 0
+    return capsys.readouterr().out
+
+
+def test_wrong_predictions_train_a_judge_whose_word_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks, outputs = small_tasks(), training()[1].outputs
+    data = write(tmp_path / "a_challenges.json", challenges_value(tasks))
+    known = write(tmp_path / "a_solutions.json", {task.id: [grid_to_lists(grid) for grid in outputs[task.id]] for task in tasks})
+
+    wrong, pocket = tmp_path / "wrong", pocket_folder()
+    infer = ["infer", "--challenges", data, "--out", wrong, "--model", pocket, "--engine", "transformers"]
+    command(capsys, *infer, "--temperature", "1", "--views", "6", "--budget", "4m")
+    made = [p for path in sorted((wrong / "predictions" / "frozen").iterdir()) for p in read_predictions(path)[0]]
+    assert len(made) == 5 * 6
+    engine, tokenizer, _ = load_transformers_engine(pocket, torch.device("cpu"), 6)
+    writer = PromptWriter(tokenizer, make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
+    planned = {one.request.id: one for one in plan_requests(writer, tasks[0], 6, 0, 2048)[0]}
+    likeliest = {
+        (planned[done.id].test, planned[done.id].view.key): done.logprob for done in engine.generate([p.request for p in planned.values()])
+    }
+    assert any(p.grid is not None and p.logprob < likeliest[p.test, p.view] - 1 for p in made if p.task == tasks[0].id), "nothing was drawn"
+    learnt = list(with_wrong_predictions(read_training_tasks(str(data), []), wrong / "predictions" / "frozen", []))
+    questions = sum(len(task.wrong) for task in learnt)
+    assert questions > 4, "too few different mistakes to learn from"
+    assert all(not same_grid(grid, task.pairs[pair].output) for task in learnt for pair, grid in task.wrong)
+
+    judge = tmp_path / "judge"
+    parts = [f"{data},{prompt},1,wrong={wrong / 'predictions' / 'frozen'}" for prompt in PROMPTS.values()]
+    train = ["train", "--full", "--model", pocket, "--out", judge, "--data", parts[0], "--data", parts[1], "--measured", "none"]
+    train += ["--steps", "3", "--batch-size", "4", "--learning-rate", "1e-3", "--loaders", "0", "--eval-every", "3", "--eval-samples", "8"]
+    printed = command(capsys, *train)
+    assert f"{questions} wrong" in printed
+    assert "eval_right" in printed
+    trained = (judge / "model").rename(tmp_path / "trained")  # its folder's name is how it is told from the other
+
+    for way, model in (("verification", pocket), ("verification", trained), ("selection", trained), ("selection", trained)):
+        ask = ["ensemble", wrong, "--way", way, "--ask", "--prompt", PROMPTS[way], "--views", "1", "--candidates", "3", "--model", model]
+        printed = command(capsys, *ask, "--json")
+    assert printed.startswith("0 questions asked"), "nothing is asked twice"
+    assert "changed" in json.loads(printed.splitlines()[-1])
+    judged = [judgement_from_line(line) for path in (wrong / "judgements").iterdir() for line in path.read_text().splitlines()]
+    said = {
+        name: {(j.task, *j.key[:4]): j.value for j in judged if j.model == name and len(j.grids) == 1} for name in ("pocket", "trained")
+    }
+    assert said["pocket"].keys() == said["trained"].keys()
+    assert said["pocket"]
+    assert all(abs(value - said["trained"][key]) > 1e-3 for key, value in said["pocket"].items()), "it was the base that was asked"
+    pairs = {(j.task, j.test, *map(grid_id, j.grids)) for j in judged if j.question == "select"}
+    assert pairs
+    assert all((task, test, second, first) in pairs for task, test, first, second in pairs), "two are shown in both orders"
+    printed = command(capsys, "ensemble", wrong, "--compare", "--solutions", known, "--json")
+    assert {"selection", "verification"} <= set(json.loads(printed.splitlines()[-1])["ways"])
