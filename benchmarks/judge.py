@@ -1,6 +1,6 @@
 """A judge made of the pocket model, end to end: wrong predictions, training on them, and what its word is worth on tasks held out.
 
-    python benchmarks/judge.py --out runs/judge --steps 500 --json
+    python benchmarks/judge.py --out runs/judge --json
 
 Training tasks of few cells are drawn by seed in two parts. Every pair of a task is made a test once, the others being shown, so that 50
 tasks give some 200 outputs. Then, each by its `arc-submit` command, which is printed: the model's answers at temperature 1 to the first
@@ -61,9 +61,9 @@ def main() -> None:
     add("--largest", type=int, default=700, help="cells of a task (%(default)s)")
     add("--learnt", type=int, default=140, help="tasks whose mistakes are learnt from (%(default)s)")
     add("--held-out", type=int, default=40, help="tasks to measure on (%(default)s)")
-    add("--draws", type=int, default=4, help="answers at temperature 1 to each output that is learnt from (%(default)s)")
+    add("--draws", type=int, default=6, help="answers at temperature 1 to each output that is learnt from (%(default)s)")
     add("--views", type=int, default=8, help="likeliest answers to each output held out (%(default)s)")
-    add("--steps", type=int, default=500, help="of training, 16 questions each (%(default)s)")
+    add("--steps", type=int, default=800, help="of training, 16 questions each (%(default)s)")
     add("--learning-rate", type=float, default=2e-3, help="of Muon (%(default)s)")
     add("--precision", default="auto", help="of training")
     add("--prompts", default="v1", help="version of the wordless select and verify prompts: v0 or v1 (%(default)s)")
