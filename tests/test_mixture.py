@@ -423,6 +423,14 @@ def test_filters_and_packing(tmp_path: Path) -> None:
     assert packed.ids == ["t3", "t9"]
     assert [packed.task_of(pair) for pair in range(packed.pair_count)] == [0] * 3 + [1] * 5
     assert "2 tasks left out by the part's filters" in " ".join(notes)
+    mixed = [{"task": "m", "examples": ["1>2", "11111>22222", "3>4"]}, {"task": "large", "examples": ["1>2", "11111>22222"]}]
+    (tmp_path / "mixed.jsonl").write_text("".join(json.dumps(line) + "\n" for line in mixed))
+    prepare_part(
+        MixturePart(str(tmp_path / "mixed.jsonl"), TURNS, max_pair_cells=9, max_grid_cells=4), tmp_path / "small", Measured(), False
+    )
+    packed = open_packed(tmp_path / "small")
+    assert packed.ids == ["m"], "of the other one pair is left"
+    assert [packed.pair(number).input.tolist() for number in range(packed.pair_count)] == [[[1]], [[3]]]
     with pytest.raises(DataError, match="not one task to learn from"):
         prepare_part(MixturePart(part.data, TURNS, min_examples=20), tmp_path / "none", Measured(), False)
 

@@ -47,6 +47,8 @@ class MixturePart:
         min_examples: tasks with fewer pairs are left out.
         max_examples: of each task only so many first pairs are used; 0 for all.
         max_grid_cells: tasks with a larger grid are left out; 0 for none.
+        max_pair_cells: pairs with more cells, input and output together, are left out first of all; 0 for none. Of data with many pairs of
+            each task the small ones leave room to show several.
         task_augmentation: share of samples whose task is changed into another (arc_submit.training.augment).
         keep_background: share of samples whose view keeps colour 0.
         views: whether tasks are shown under views at all.
@@ -62,6 +64,7 @@ class MixturePart:
     min_examples: int = 2
     max_examples: int = 0
     max_grid_cells: int = 0
+    max_pair_cells: int = 0
     task_augmentation: float = 0.0
     keep_background: float = 0.5
     views: bool = True
@@ -150,7 +153,9 @@ def prepare_part(part: MixturePart, folder: Path, measured: Measured, drop: bool
     counts = {"filtered": 0}
 
     def filtered(tasks: Iterator[TrainingTask]) -> Iterator[TrainingTask]:
-        for task in tasks:
+        for whole in tasks:
+            small = (pair for pair in whole.pairs if not part.max_pair_cells or pair.input.size + pair.output.size <= part.max_pair_cells)
+            task = replace(whole, pairs=tuple(small))
             largest = max((grid.size for pair in task.pairs for grid in (pair.input, pair.output)), default=0)
             if len(task.pairs) < part.min_examples or (part.max_grid_cells and largest > part.max_grid_cells):
                 counts["filtered"] += 1
@@ -161,8 +166,9 @@ def prepare_part(part: MixturePart, folder: Path, measured: Measured, drop: bool
 
     tasks = keep_unmeasured(read_training_tasks(part.data, problems), measured, part.data, drop, dropped)
     if part.wrong:
-        if part.max_examples:
-            raise ConfigError(f"{part.data}: max_examples would cut off the test pairs that wrong predictions belong to; leave it out")
+        if part.max_examples or part.max_pair_cells:
+            name = "max_examples" if part.max_examples else "max_pair_cells"
+            raise ConfigError(f"{part.data}: {name} would cut off pairs that wrong predictions belong to; leave it out")
         tasks = with_wrong_predictions(tasks, Path(part.wrong), problems)
     packed = pack_tasks(filtered(tasks))
     if not packed.ids:
