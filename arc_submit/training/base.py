@@ -4,7 +4,8 @@ A plain loop. Each step's samples are shared out by number, every process adds u
 is summed over the processes by one call, and all of them take the same optimizer step; with the loss divided by the tokens learnt in the
 whole step, the number of processes changes nothing but speed. accelerate starts and places the processes (`accelerate launch`,
 torchrun, a scheduler's job). DistributedDataParallel is not used: the low-rank layers add to their gradient themselves, where its hooks
-would see nothing. transformers' Trainer is not used for the same reason, and because it costs some milliseconds a step.
+would see nothing. transformers' Trainer is not used for the same reason; at its fastest, a sample in each pass, it is as fast or a
+little slower, and twice as slow with padded batches (benchmarks/train.py --tables trainer).
 
 What a run leaves in its folder: train.json (what it was told), log.jsonl, checkpoints/, data/ (the packed data), and at the end adapter/
 (PEFT's format) or model/ (as transformers and vllm load it). Given the same folder again it goes on from the last checkpoint and ends
