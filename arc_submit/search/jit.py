@@ -80,10 +80,11 @@ def cache_base() -> Path:
 
 
 def compiled_mark() -> Path:
-    """The file that says that all of this room has been compiled, by this numba for this processor."""
+    """The file that says that all of this room has been compiled, as it lies here, by this numba for this processor."""
     digest = hashlib.sha256(f"{sys.version} {numba.__version__} {llvmlite.binding.get_host_cpu_name()}".encode())
     for path in sorted(_ROOM.rglob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
+        # numba looks for the code of a file by its path, and takes it for another file where it is younger.
+        digest.update(f"{path} {path.stat().st_mtime_ns}".encode() + path.read_bytes())
     return cache_base() / f"compiled-{digest.hexdigest()[:16]}"
 
 
