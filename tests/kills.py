@@ -392,6 +392,8 @@ def campaign(folder: Path, model: Path, kills: int, seed: int, say: Callable[[st
             shutil.rmtree(path, ignore_errors=True)
         material.mkdir(parents=True)
         make_material(material, seed)
+        # Compiled before anything is timed, as make setup does.
+        subprocess.run([sys.executable, "-m", "arc_submit.search.warm_up"], check=True)
         lengths = run_undisturbed(material, model, first).lengths
         (folder / "undisturbed.json").write_text(json.dumps(lengths))
         say(f"an undisturbed run: {children_cpu():.0f} CPU-s; {lengths['start']:.1f} s to start, {lengths['end']:.1f} s to end")
