@@ -242,8 +242,8 @@ def moment(kind: str, session: Session, lengths: dict[str, float], rng: random.R
     """What says that the drawn moment has come.
 
     start: within the time that an undisturbed run takes from its start to its last worker's readiness; work: after up to eight more
-    predictions of a model, adapters and ended tasks; between: as the next source begins or the machine is divided anew; end: once all is
-    answered, within the time of the last writing and the report. A part of a second comes on top.
+    predictions of a model, adapters and ended tasks; between: once a worker has been ready, as the next source begins or the machine is
+    divided anew; end: once all is answered, within the time of the last writing and the report. A part of a second comes on top.
     """
     out, timeline = session.out, session.out / "events.jsonl"
     before = timeline.stat().st_size if timeline.exists() else 0
@@ -253,9 +253,9 @@ def moment(kind: str, session: Session, lengths: dict[str, float], rng: random.R
         done = timeline.read_bytes().count(b'"event":"task_done"') if timeline.exists() else 0
         return sum(path.read_bytes().count(b"\n") for path in files) + len(list(out.glob("adapters/[!.]*"))) + done
 
-    def happened(*kinds: str) -> bool:
-        new = timeline.read_bytes()[before:] if timeline.exists() else b""
-        return any(f'"event":"{kind}"'.encode() in new for kind in kinds)
+    def happened(*kinds: str, after: str = "event") -> bool:
+        new = timeline.read_bytes()[before:].partition(f'"{after}"'.encode())[2] if timeline.exists() else b""
+        return any(f'"{kind}"'.encode() in new for kind in kinds)
 
     reached: Callable[[], bool]
     if kind == "start":
@@ -264,7 +264,7 @@ def moment(kind: str, session: Session, lengths: dict[str, float], rng: random.R
         target, delay = count() + rng.randrange(9), rng.uniform(0, 0.5)
         reached = lambda: count() >= target  # noqa: E731
     elif kind == "between":
-        delay, reached = rng.uniform(0, 0.5), lambda: happened("source_begun", "machine_divided")
+        delay, reached = rng.uniform(0, 0.5), lambda: happened("source_begun", "machine_divided", after="worker_ready")
     else:
         delay, reached = rng.uniform(0, lengths["end"]), lambda: happened("submission_final")
     begun = 0.0
@@ -394,9 +394,10 @@ def campaign(folder: Path, model: Path, kills: int, seed: int, say: Callable[[st
         make_material(material, seed)
         # Compiled before anything is timed, as make setup does.
         subprocess.run([sys.executable, "-m", "arc_submit.search.warm_up"], check=True)
+        cpu = children_cpu()
         lengths = run_undisturbed(material, model, first).lengths
         (folder / "undisturbed.json").write_text(json.dumps(lengths))
-        say(f"an undisturbed run: {children_cpu():.0f} CPU-s; {lengths['start']:.1f} s to start, {lengths['end']:.1f} s to end")
+        say(f"an undisturbed run: {children_cpu() - cpu:.0f} CPU-s; {lengths['start']:.1f} s to start, {lengths['end']:.1f} s to end")
     undisturbed = Undisturbed(first, json.loads((folder / "undisturbed.json").read_text()))
     lines = [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
 
