@@ -163,15 +163,6 @@ def test_killed_at_random_moments_nothing_is_lost_and_the_end_is_the_same(
     assert (tmp_path / "out" / "submission.json").read_bytes() == (out / "submission.json").read_bytes()
 
 
-@pytest.mark.campaign
-def test_forty_kills(undisturbed: tuple[tuple[Path, Path], Path, RunResult], tiny_model: Path, tmp_path: Path) -> None:
-    files, out, _ = undisturbed
-    for seed in range(4):
-        kill_and_resume(files, tiny_model, tmp_path / f"out{seed}", kills=10, seed=seed)
-        assert answers(tmp_path / f"out{seed}") == answers(out)
-        assert (tmp_path / f"out{seed}" / "submission.json").read_bytes() == (out / "submission.json").read_bytes()
-
-
 def test_a_worker_that_is_killed_or_frozen_costs_nothing(
     undisturbed: tuple[tuple[Path, Path], Path, RunResult], tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from arc_submit.arc.submission import Submission
 from arc_submit.arc.task import Solutions
 from arc_submit.ensemble.combination import Settings
 from arc_submit.ensemble.voting import vote_all
+from arc_submit.report import curves, plots, summary
 from arc_submit.report.curves import prediction_curves
 from arc_submit.report.losses import plot_losses, read_losses
 from arc_submit.report.page import PALETTE, svg_grid
@@ -265,6 +267,30 @@ def test_no_time_leaves_the_tables_alone(data: tuple[Challenges, Solutions], tmp
     report = make_report(tmp_path / "report", data[0], pool, submission.attempts, data[1], [], 8, until=time.monotonic() - 1)
     assert (report.page, report.pictures) == (None, [])
     assert (tmp_path / "report" / "scores.txt").read_text().strip() == report.text
+
+
+def test_no_picture_is_begun_that_would_not_be_ready_in_time(
+    data: tuple[Challenges, Solutions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock that only pictures move, ten seconds each."""
+    now = 0.0
+
+    def plot(path: Path, *_: object) -> Path:
+        nonlocal now
+        now += 10.0
+        return path
+
+    monkeypatch.setattr(summary, "time", SimpleNamespace(monotonic=lambda: now))
+    for module, name in ((curves, "plot_curves"), (plots, "plot_task"), (plots, "plot_candidates")):
+        monkeypatch.setattr(module, name, plot)
+    monkeypatch.setattr(summary, "render", lambda page: "")
+    pool = [predict(data, "task000", 0, True, "v")]
+    submission = attempts(data, tmp_path)
+    for until, pictures in ((1.0, 0), (9.0, 1), (35.0, 3)):
+        now = 0.0
+        report = make_report(tmp_path / "report", data[0], pool, submission.attempts, data[1], [], 8, until=until)
+        assert len(report.pictures) == pictures
+        assert now <= max(until, 10.0), "only the first, of which nothing is known, may take longer than there is"
 
 
 def test_a_report_needs_no_torch() -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ COLUMNS = ("pass_n", "vote_2", "accuracy", "correct_pixels", "max_correct_pixels
 _TASKS_ON_PAGE = 40
 _PAIRS_ON_PAGE = 4
 _ANSWERS_ON_PAGE = 5
+_FIRST_PICTURE = 2.0  # seconds that a picture is taken to need before one has been made
 
 Ranked = Mapping[str, Mapping[Output, Sequence[Candidate]]]
 
@@ -88,6 +90,29 @@ class _Run:
         return total
 
 
+class _Patience:
+    """The time that pictures may take: one is begun only where the time that is left suffices for another like the one before.
+
+    Args:
+        until: on the monotonic clock.
+    """
+
+    def __init__(self, until: float):
+        self.until, self.last = until, _FIRST_PICTURE
+
+    def enough(self) -> bool:
+        return time.monotonic() + self.last < self.until
+
+    def draw(self, plot: Callable[[], Path]) -> list[Path]:
+        """The picture that `plot` makes, or nothing."""
+        if not self.enough():
+            return []
+        began = time.monotonic()
+        path = plot()
+        self.last = time.monotonic() - began
+        return [path]
+
+
 def make_report(
     folder: Path,
     challenges: Challenges,
@@ -107,7 +132,7 @@ def make_report(
         attempts: the submission's, by task id and test input.
         events: the run's timeline.
         pictures: how many tasks to draw, and how many unsolved ones with their votes.
-        until: on the monotonic clock; nothing but the tables is begun after it.
+        until: on the monotonic clock; nothing but the tables is begun after it, and no picture that would not be ready by then.
         losses: of each step, by task, where tasks were fine-tuned on.
         settings: how the attempts were chosen.
     """
@@ -146,12 +171,13 @@ def make_report(
     text = "\n".join([*lines, *(["", *notes] if notes else [])])
     (folder / "scores.txt").write_text(text + "\n", encoding="utf-8")
     write_json(folder / "scores.json", figures)
-    charts = _charts(folder, predictions, solutions, known, events, losses, until)
+    patience = _Patience(until)
+    charts = _charts(folder, predictions, solutions, known, events, losses, patience)
     page = None
     if time.monotonic() < until:
         page = folder / "index.html"
         page.write_text(render(_page(run, rows, ways, total, figures, notes, events, charts, until)), encoding="utf-8")
-    files = _task_pictures(folder, run, pictures, until)
+    files = _task_pictures(folder, run, pictures, patience)
     return Report(text, figures, [*files, *(path for _, path in charts)], page)
 
 
@@ -179,46 +205,50 @@ def _charts(
     known: Sequence[str],
     events: Sequence[dict[str, Any]],
     losses: Mapping[str, Sequence[float]] | None,
-    until: float,
+    patience: _Patience,
 ) -> list[tuple[str, Path]]:
     """The charts that there is something for, each with its title."""
-    charts: list[tuple[str, Path]] = []
-    if time.monotonic() > until:
-        return charts
+    if not patience.enough():
+        return []
     from arc_submit.report.curves import plot_curves, prediction_curves
     from arc_submit.report.losses import plot_losses
 
     curves = prediction_curves(predictions, solutions, known) if solutions and known else {}
-    if curves and time.monotonic() < until:
-        charts.append(("Predictions against votes", plot_curves(folder / "votes.png", curves)))
-    if losses and time.monotonic() < until:
-        charts.append(("Loss of fine-tuning", plot_losses(folder / "losses.png", losses)))
-    if any("worker" in event for event in events) and time.monotonic() < until:
-        charts.append(("What each worker did when", plot_timeline(folder / "timeline.png", events)))
-    return charts
+    wanted: list[tuple[str, Callable[[], Path]]] = []
+    if curves:
+        wanted.append(("Predictions against votes", lambda: plot_curves(folder / "votes.png", curves)))
+    if losses:
+        wanted.append(("Loss of fine-tuning", lambda: plot_losses(folder / "losses.png", losses)))
+    if any("worker" in event for event in events):
+        wanted.append(("What each worker did when", lambda: plot_timeline(folder / "timeline.png", events)))
+    return [(title, path) for title, plot in wanted for path in patience.draw(plot)]
 
 
-def _task_pictures(folder: Path, run: _Run, count: int, until: float) -> list[Path]:
+def _task_pictures(folder: Path, run: _Run, count: int, patience: _Patience) -> list[Path]:
     """Some tasks with their attempts, solved ones first, and half as many unsolved ones with their votes."""
-    if time.monotonic() > until or not count:
+    if not count or not patience.enough():
         return []
     from arc_submit.report.plots import plot_candidates, plot_task
 
-    files: list[Path] = []
+    def task_picture(task_id: str) -> Path:
+        task, outputs = run.challenges.tasks[task_id], run.solutions.get(task_id)
+        return plot_task(folder / f"task-{task_id}.png", task, run.attempts[task_id], outputs)
+
+    def votes_picture(task_id: str) -> Path:
+        return plot_candidates(folder / f"votes-{task_id}.png", run.challenges.tasks[task_id], votes[task_id], run.solutions.get(task_id))
+
     unsolved = run.unsolved()
     missed = set(unsolved)
+    votes = {
+        task_id: {source: {o: c for o, c in outputs.items() if o[0] == task_id} for source, outputs in run.ranked.items()}
+        for task_id in unsolved[: count // 2]
+    }
+    files: list[Path] = []
     for task_id in _spread(sorted(run.challenges.tasks, key=lambda i: (i in missed, i)), count):
-        if time.monotonic() > until:
-            return files
-        task, outputs = run.challenges.tasks[task_id], run.solutions.get(task_id)
-        files.append(plot_task(folder / f"task-{task_id}.png", task, run.attempts[task_id], outputs))
-    for task_id in unsolved[: count // 2]:
-        rows = {source: {o: c for o, c in outputs.items() if o[0] == task_id} for source, outputs in run.ranked.items()}
-        if time.monotonic() > until:
-            return files
+        files += patience.draw(partial(task_picture, task_id))
+    for task_id, rows in votes.items():
         if any(rows.values()):
-            path = folder / f"votes-{task_id}.png"
-            files.append(plot_candidates(path, run.challenges.tasks[task_id], rows, run.solutions.get(task_id)))
+            files += patience.draw(partial(votes_picture, task_id))
     return files
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from arc_submit.arc.grid import Grid
-from arc_submit.search.jit import jit
+from arc_submit.search.jit import jit_into_callers
 from arc_submit.search.primitives.colour import COLOUR_NAMES, apply_colour, cell_count, colour_count, commonest, painted
 from arc_submit.search.primitives.line import LINE_NAMES, apply_line
 from arc_submit.search.primitives.lists import LIST_NAMES, MEASURE_NAMES, apply_list, hole_count
@@ -132,7 +132,7 @@ OPERATIONS = _table()
 TABLE = np.array([(o.family, o.variant, o.argument, o.takes_list, o.gives_list, o.cost) for o in OPERATIONS], dtype=np.int64)
 
 
-@jit
+@jit_into_callers
 def transform(family: int, variant: int, argument: int, y: int, x: int, cells: Grid, height: int, width: int) -> Placed:
     """Apply an operation on images; height and width are the output's, 0 where not known."""
     if family == COLOUR:
@@ -158,7 +158,7 @@ def transform(family: int, variant: int, argument: int, y: int, x: int, cells: G
     return 0, 0, bar(count, argument, commonest(cells))
 
 
-@jit
+@jit_into_callers
 def apply(store: Store, node: int, row: Array, frames: Array, limits: Array) -> int:
     """Apply one operation to a node.
 

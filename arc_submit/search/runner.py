@@ -27,6 +27,7 @@ from arc_submit.arc.submission import Submission
 from arc_submit.arc.task import Task
 from arc_submit.arc.views import identity_view
 from arc_submit.errors import ConfigError
+from arc_submit.search.warm_up import warm_up
 
 if TYPE_CHECKING:
     from arc_submit.search.ranking import Ranked
@@ -290,27 +291,6 @@ def _key(prediction: Prediction) -> tuple[int, bytes, float]:
 def _prediction(task: Task, ranked: Ranked, seconds: float) -> Prediction:
     view = identity_view(len(task.train)).key
     return Prediction(task.id, ranked.test, ranked.grid, SOURCE, view, ranked.score, f"{ranked.solver}: {ranked.program}", seconds)
-
-
-def warm_up() -> None:
-    """Load (or compile) every function once, so that the children find them ready."""
-    import numpy as np
-
-    from arc_submit.arc.grid import frozen
-    from arc_submit.arc.task import Pair
-    from arc_submit.search.programs import Effort
-    from arc_submit.search.solvers import completion, scan
-    from arc_submit.search.task_search import search_task
-
-    grid = np.array([[1, 2, 0], [0, 2, 0], [0, 0, 3]])
-    pairs = tuple(Pair(frozen(np.rot90(grid, k)), frozen(np.rot90(grid, k)[::-1])) for k in range(3))
-    search_task(Task("warm-up", pairs, (frozen(np.rot90(grid, 3)),)), Effort(work=300_000, size_work=100_000, pieces=100))
-    # What that task does not reach, with arrays of the kinds that other tasks bring.
-    shown = frozen(grid)
-    for plan in ("half turn about a centre", "periods of rows", "periods of columns"):
-        completion.complete(shown, shown == 3, plan, 0.0)
-    nodes = np.array([[[-1, 0, 0, 0, 0]]])
-    scan.draw(nodes, np.zeros(10, np.bool_), np.zeros((grid.size, 2), np.uint8, order="F"), shown)
 
 
 class _Bar:

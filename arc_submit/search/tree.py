@@ -52,7 +52,7 @@ def fit(features: Array, labels: Array, copied: Array, allowed: Array, max_nodes
     options[:, :10] = labels[:, None] == np.arange(10)
     options[:, 10:] = features[:, copied] == labels[:, None]
     columns = _first_of_equal(features, np.flatnonzero(allowed))
-    nodes, count, errors = _grow(features, options, columns, named, max_nodes)
+    nodes, count, errors = _grow(np.ascontiguousarray(features.T), options, columns, named, max_nodes)
     nodes = nodes[:count]
     copies = nodes[:, 4] >= 10
     nodes[copies, 4] = 10 + copied[nodes[copies, 4] - 10]
@@ -61,7 +61,7 @@ def fit(features: Array, labels: Array, copied: Array, allowed: Array, max_nodes
 
 def predict(tree: Tree, features: Array) -> Array:
     """int64 (rows,): a colour for each row."""
-    return np.asarray(_walk(tree.nodes, features))
+    return np.asarray(_walk(tree.nodes, np.ascontiguousarray(features.T)))
 
 
 def _first_of_equal(features: Array, columns: Array) -> Array:
@@ -131,6 +131,7 @@ def _score(inside: Array, size: int, chosen: Array, totals: Array, rows: int) ->
 
 @jit
 def _grow(features: Array, options: Array, columns: Array, named: Array, max_nodes: int) -> tuple[Array, int, int]:
+    """`features` lies by columns, uint8 (columns, rows)."""
     rows, count = options.shape
     nodes = np.full((max_nodes + 2, 5), -1, np.int64)
     order = np.arange(rows)
@@ -165,7 +166,7 @@ def _grow(features: Array, options: Array, columns: Array, named: Array, max_nod
             hist[:, :n] = 0
             sizes[:] = 0
             for r in range(end - begin):
-                value = features[kept[r], column]
+                value = features[column, kept[r]]
                 sizes[value] += 1
                 for k in range(n):
                     hist[value, k] += hits[r, k]
@@ -192,12 +193,12 @@ def _grow(features: Array, options: Array, columns: Array, named: Array, max_nod
             continue
         split = begin
         for r in kept:
-            if holds(features[r, best_column], best_test):
+            if holds(features[best_column, r], best_test):
                 order[split] = r
                 split += 1
         place = split
         for r in kept:
-            if not holds(features[r, best_column], best_test):
+            if not holds(features[best_column, r], best_test):
                 order[place] = r
                 place += 1
         nodes[node, 0], nodes[node, 1], nodes[node, 2], nodes[node, 3] = best_column, best_test, used, used + 1
@@ -209,11 +210,11 @@ def _grow(features: Array, options: Array, columns: Array, named: Array, max_nod
 
 @jit
 def _walk(nodes: Array, features: Array) -> Array:
-    out = np.empty(features.shape[0], np.int64)
-    for r in range(features.shape[0]):
+    out = np.empty(features.shape[1], np.int64)
+    for r in range(features.shape[1]):
         node = 0
         while nodes[node, 0] >= 0:
-            node = nodes[node, 2] if holds(features[r, nodes[node, 0]], nodes[node, 1]) else nodes[node, 3]
+            node = nodes[node, 2] if holds(features[nodes[node, 0], r], nodes[node, 1]) else nodes[node, 3]
         option = nodes[node, 4]
-        out[r] = option if option < 10 else features[r, option - 10]
+        out[r] = option if option < 10 else features[option - 10, r]
     return out

@@ -14,7 +14,8 @@ from typing import Any
 from arc_submit.arc.datasets import read_task
 from arc_submit.arc.prediction import read_predictions
 from arc_submit.errors import ArcSubmitError
-from arc_submit.search.runner import confine, predictions_path, search_into_file, warm_up
+from arc_submit.search.runner import confine, predictions_path, search_into_file
+from arc_submit.search.warm_up import warm_up
 
 
 def open_worker(settings: dict[str, Any], beat: Callable[[], None]) -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from arc_submit.arc.grid import Grid
-from arc_submit.search.jit import jit
+from arc_submit.search.jit import jit, jit_into_callers
 
 
 @jit
@@ -147,7 +147,7 @@ def cell_count(cells: Grid) -> int:
     return count
 
 
-@jit
+@jit_into_callers
 def apply_colour(variant: int, argument: int, cells: Grid) -> Grid:
     """Colour primitive number `variant` (the order of COLOUR_NAMES)."""
     if variant == 0:

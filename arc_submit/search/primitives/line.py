@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from arc_submit.arc.grid import Grid
-from arc_submit.search.jit import jit
+from arc_submit.search.jit import jit, jit_into_callers
 
 # Up, down, left, right, then the diagonals; a set of rays is a set of bits over these.
 STEPS = np.array([[-1, 0], [1, 0], [0, -1], [0, 1], [-1, -1], [-1, 1], [1, -1], [1, 1]], dtype=np.int64)
@@ -86,7 +86,7 @@ def spread(cells: Grid, diagonal: bool) -> Grid:
     return out
 
 
-@jit
+@jit_into_callers
 def apply_line(variant: int, argument: int, cells: Grid) -> Grid:
     """Line primitive number `variant` (the order of LINE_NAMES)."""
     if variant == 0:

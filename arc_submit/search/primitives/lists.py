@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from arc_submit.arc.grid import Grid
-from arc_submit.search.jit import jit
+from arc_submit.search.jit import jit, jit_into_callers
 from arc_submit.search.primitives.colour import cell_count, colour_count, commonest
 from arc_submit.search.primitives.region import outside
 from arc_submit.search.primitives.shape import turn
@@ -118,6 +118,19 @@ def measure(store: Store, first: int, count: int, criterion: int) -> Array:
 
 
 @jit
+def in_order(values: Array) -> Array:
+    """Places of numbers in rising order, equal ones in the order in which they come; np.argsort would take seconds to compile."""
+    order = np.empty(values.size, np.int64)
+    for k in range(values.size):
+        place = k
+        while place > 0 and values[order[place - 1]] > values[k]:
+            order[place] = order[place - 1]
+            place -= 1
+        order[place] = k
+    return order
+
+
+@jit
 def pick(store: Store, first: int, count: int, criterion: int, largest: bool, several: int) -> None:
     """Keep by a criterion: the one image with the extreme value (0), all with it (1), or all others (2).
 
@@ -126,7 +139,9 @@ def pick(store: Store, first: int, count: int, criterion: int, largest: bool, se
     if count < 2:
         return
     values = measure(store, first, count, criterion)
-    extreme = values.max() if largest else values.min()
+    extreme = values[0]
+    for value in values:
+        extreme = max(extreme, value) if largest else min(extreme, value)
     ties = 0
     for k in range(count):
         ties += values[k] == extreme
@@ -146,8 +161,10 @@ def _push_again(store: Store, image: int) -> bool:
 def sort(store: Store, first: int, count: int, criterion: int, descending: bool) -> None:
     """The list in order of a criterion, equal ones in their old order."""
     values = measure(store, first, count, criterion)
-    order = np.argsort(-values if descending else values, kind="mergesort")
-    for k in order:
+    if descending:
+        for k in range(count):
+            values[k] = -values[k]
+    for k in in_order(values):
         if not _push_again(store, first + k):
             return
 
@@ -231,7 +248,7 @@ def slide(store: Store, first: int, count: int, direction: int, height: int, wid
             return
         keys[k] = y if direction == 0 else -(y + h) if direction == 1 else x if direction == 2 else -(x + w)
     taken = np.zeros((height, width), np.bool_)
-    for k in np.argsort(keys, kind="mergesort"):
+    for k in in_order(keys):
         cells = image_cells(store, first + k)
         y, x = store.images[first + k, 0], store.images[first + k, 1]
         free = cell_count(cells) > 0  # a blank image would move for ever
@@ -252,7 +269,7 @@ def slide(store: Store, first: int, count: int, direction: int, height: int, wid
             return
 
 
-@jit
+@jit_into_callers
 def apply_list(variant: int, argument: int, store: Store, first: int, count: int, height: int, width: int) -> None:
     """List primitive number `variant` (the order of LIST_NAMES); height and width are those of the example's input."""
     if variant < 6:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from arc_submit.arc.grid import Grid
-from arc_submit.search.jit import jit
+from arc_submit.search.jit import jit, jit_into_callers
 from arc_submit.search.primitives.colour import commonest
 from arc_submit.search.primitives.shape import nothing, turn
 
@@ -172,7 +172,7 @@ def parity(cells: Grid, kind: int) -> Grid:
     return out
 
 
-@jit
+@jit_into_callers
 def apply_region(variant: int, cells: Grid) -> Grid:
     """Region primitive number `variant` (the order of REGION_NAMES)."""
     if variant < 4:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from arc_submit.arc.grid import Grid
-from arc_submit.search.jit import jit
+from arc_submit.search.jit import jit, jit_into_callers
 from arc_submit.search.primitives.colour import commonest
 
 Placed = tuple[int, int, Grid]
@@ -143,7 +143,7 @@ def _selected(cells: Grid, rows: Flags, columns: Flags) -> Grid:
     return out
 
 
-@jit
+@jit_into_callers
 def apply_shape(variant: int, y: int, x: int, cells: Grid) -> Placed:
     """Shape primitive number `variant` (the order of SHAPE_NAMES)."""
     h, w = cells.shape

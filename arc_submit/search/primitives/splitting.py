@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from arc_submit.arc.grid import Grid
-from arc_submit.search.jit import jit
+from arc_submit.search.jit import jit, jit_into_callers
 from arc_submit.search.primitives.region import outside
 from arc_submit.search.primitives.shape import crop
 from arc_submit.search.store import Array, Store, push
@@ -58,7 +58,8 @@ def components(store: Store, y: int, x: int, cells: Grid, diagonal: bool, one_co
     if count > 200:
         return
     boxes = np.empty((count, 4), np.int64)
-    boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3] = h, -1, w, -1
+    for k in range(count):
+        boxes[k, 0], boxes[k, 1], boxes[k, 2], boxes[k, 3] = h, -1, w, -1
     for i in range(h):
         for j in range(w):
             k = labels[i, j] - 1
@@ -179,7 +180,7 @@ def lines(store: Store, y: int, x: int, cells: Grid, rows: bool) -> None:
             return
 
 
-@jit
+@jit_into_callers
 def apply_split(variant: int, store: Store, y: int, x: int, cells: Grid) -> None:
     """Splitting primitive number `variant` (the order of SPLIT_NAMES)."""
     if variant < 6:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from arc_submit.arc.grid import Grid
-from arc_submit.search.jit import jit
+from arc_submit.search.jit import jit, jit_into_callers
 from arc_submit.search.primitives.colour import cell_count
 from arc_submit.search.primitives.shape import nothing, turn
 
@@ -97,10 +97,12 @@ def rosette(cells: Grid) -> Grid:
     if h != w:
         return nothing()
     out = np.zeros((2 * h, 2 * w), np.int8)
-    out[:h, :w] = cells
-    out[:h, w:] = turn(cells, 6)
-    out[h:, w:] = turn(cells, 2)
-    out[h:, :w] = turn(cells, 5)
+    for i in range(h):
+        for j in range(w):
+            out[i, j] = cells[i, j]
+            out[j, 2 * w - 1 - i] = cells[i, j]
+            out[2 * h - 1 - i, 2 * w - 1 - j] = cells[i, j]
+            out[2 * h - 1 - j, i] = cells[i, j]
     return out
 
 
@@ -117,7 +119,7 @@ def bar(count: int, form: int, colour: int) -> Grid:
     return np.full((1 if form == 0 else count, 1 if form == 1 else count), colour, np.int8)
 
 
-@jit
+@jit_into_callers
 def apply_tiling(variant: int, argument: int, y: int, x: int, cells: Grid, height: int, width: int) -> Grid:
     """Tiling primitive number `variant` (the order of TILING_NAMES); height 0 means that the output size is not known."""
     h, w = cells.shape

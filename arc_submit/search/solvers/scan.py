@@ -137,7 +137,8 @@ def draw(nodes: Array, fixed: Array, features: Array, grid: Grid) -> Grid:
     votes = np.zeros(OUT + 1, np.int64)
     for i in range(h):
         for j in range(w):
-            row[:columns] = features[i * w + j]
+            for c in range(columns):
+                row[c] = features[i * w + j, c]
             _look(grid, output, state, i, j, row[columns:])
             if fixed[grid[i, j]]:
                 output[i, j] = grid[i, j]
