@@ -19,6 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from arc_submit.adapter_room import AdapterRoom, find_room
 from arc_submit.arc.datasets import (
     Challenges,
     find_competition,
@@ -99,13 +100,15 @@ def run(config: RunConfig) -> RunResult:
     data = load_data(config)
     if {"frozen", "ttft"} & set(config.sources):
         _check_model(config)
+    room = _find_room(config, data)
     with open_run(config.out, _identity(config, data), config.new_budget) as directory:
         deadline = time.monotonic() + directory.started + config.budget - config.reserve - time.time()
         submission = Submission(data.challenges, config.submission, data.counts)
         _answer(directory, data, config, submission)
         _say_start(config, data, directory, deadline)
+        _say_room(room, directory)
         split_tasks(data.challenges.only(data.chosen), config.out / "tasks")
-        works = {source: _find_work(source, directory, data, config) for source in _with_warm_up(config)}
+        works = {source: _find_work(source, directory, data, config, room) for source in _with_warm_up(config)}
         for step in _work_in_lanes(works, directory, config, deadline):
             _take_note(step, directory)
             if step.event is not None and step.event.kind == "done":
@@ -114,7 +117,7 @@ def run(config: RunConfig) -> RunResult:
         done = {task_id for work in sources for task_id in work.done}
         failed = {f"{work.source.name} {task_id}": reason for work in sources for task_id, reason in work.failed.items()}
         unfinished = {task_id for work in sources for task_id in work.short}
-        predictions = _answer(directory, data, config, submission)
+        predictions = _answer_at_last(directory, data, config, submission)
         directory.event("submission_final", tasks=len(data.counts), predictions=len(predictions))
         report = _report(directory, data, config, predictions, submission, deadline + 0.8 * config.reserve)
         directory.event("run_ended", done=len(done), failed=len(failed), unfinished=len(unfinished))
@@ -162,11 +165,13 @@ def finetune(config: RunConfig) -> FinetuneRun:
     config = replace(config, sources=("ttft",))
     data = load_data(config)
     _check_model(config)
+    room = _find_room(config, data, "finetune")
     with open_run(config.out, _identity(config, data), config.new_budget) as directory:
         deadline = time.monotonic() + directory.started + config.budget - config.reserve - time.time()
         _say_start(config, data, directory, deadline)
+        _say_room(room, directory)
         split_tasks(data.challenges.only(data.chosen), config.out / "tasks")
-        works = {name: _find_work(name, directory, data, config) for name in _with_warm_up(config, "finetune")}
+        works = {name: _find_work(name, directory, data, config, room) for name in _with_warm_up(config, "finetune")}
         work = works["finetune"]
         steps = tokens = 0
         for step in _work_in_lanes(works, directory, config, deadline):
@@ -280,9 +285,19 @@ def _with_warm_up(config: RunConfig, *sources: str) -> list[str]:
     return ["warmup", *names] if config.warm_up_steps and {"ttft", "finetune"} & set(names) else names
 
 
-def _find_work(name: str, directory: RunDirectory, data: Data, config: RunConfig) -> _Work:
+def _find_room(config: RunConfig, data: Data, *sources: str) -> AdapterRoom | None:
+    """The disk for adapters, where a run makes any."""
+    names = _with_warm_up(config, *sources)
+    if not {"ttft", "finetune"} & set(names):
+        return None
+    ladder = make_source("ttft", config.out, config).ladder
+    steps = len({level.steps for level in ladder.levels}) if ladder else 1
+    return find_room(config, len(data.chosen), steps, all_at_once="finetune" in names)
+
+
+def _find_work(name: str, directory: RunDirectory, data: Data, config: RunConfig, room: AdapterRoom | None) -> _Work:
     """What there is for a source to do, and how far it has come before."""
-    source = make_source(name, directory.path, config)
+    source = make_source(name, directory.path, config, room)
     costs = {task_id: cost(data.challenges.tasks[task_id]) for task_id in data.chosen} if name != "warmup" else {"all tasks": 1.0}
     sizes: dict[str, Size] = {}
     if source.ladder:
@@ -372,7 +387,7 @@ def _supply(work: _Work, directory: RunDirectory, until: float) -> Supply:
     def unsettled(task_id: str) -> float:
         return _unsettled(directory, source.name, task_id)
 
-    return Scheduler(work.sizes, source.ladder, work.guess, until, work.reached, unsettled, source.group)
+    return Scheduler(work.sizes, source.ladder, work.guess, until, work.reached, unsettled, source.group, source.keeps)
 
 
 def _unsettled(directory: RunDirectory, source: str, task_id: str) -> float:
@@ -442,7 +457,20 @@ def _take_note_of_event(event: Event, work: _Work, directory: RunDirectory) -> N
 def _answer(
     directory: RunDirectory, data: Data, config: RunConfig, submission: Submission, task_ids: list[str] | None = None
 ) -> list[Prediction]:
-    """Put what the predictions on disk say into the submission, of some tasks or of all, and replace the file."""
+    """Put what the predictions on disk say into the submission, of some tasks or of all, and replace the file.
+
+    Raises:
+        DataError: where the disk does not take it; the file that is there stays as it is.
+    """
+    predictions = _decide(directory, data, config, submission, task_ids)
+    submission.save()
+    return predictions
+
+
+def _decide(
+    directory: RunDirectory, data: Data, config: RunConfig, submission: Submission, task_ids: list[str] | None = None
+) -> list[Prediction]:
+    """The same in memory alone."""
     predictions: list[Prediction] = []
     for task_id in data.chosen if task_ids is None else task_ids:
         for path in sorted((directory.path / "predictions").glob(f"*/{task_id}.jsonl")):
@@ -453,7 +481,6 @@ def _answer(
                     directory.event("prediction_unreadable", reason=problem)
     for (task_id, test), choices in decide(rank_all(predictions), config.ensemble).choices.items():
         submission.set(task_id, test, [choice.grid for choice in choices[:2]])
-    submission.save()
     return predictions
 
 
@@ -463,6 +490,17 @@ def _answer_early(directory: RunDirectory, data: Data, config: RunConfig, submis
         _answer(directory, data, config, submission, task_ids)
     except DataError as error:
         _say(str(error))
+
+
+def _answer_at_last(directory: RunDirectory, data: Data, config: RunConfig, submission: Submission) -> list[Prediction]:
+    """`_answer` at the end, when a disk that is full may cost the last answers, but not the run: a valid file is there."""
+    predictions = _decide(directory, data, config, submission)
+    try:
+        submission.save()
+    except DataError as error:
+        directory.event("submission_not_replaced", reason=str(error))
+        _say(f"{error}; it stays as it was when an answer last found room, complete and valid")
+    return predictions
 
 
 def _task_line(source: str, directory: RunDirectory, task_id: str, result: dict[str, Any]) -> str:
@@ -521,6 +559,12 @@ def _say_start(config: RunConfig, data: Data, directory: RunDirectory, deadline:
     )
     for task_id, reason in data.challenges.broken.items():
         _say(f"set aside {task_id}: {reason}")
+
+
+def _say_room(room: AdapterRoom | None, directory: RunDirectory) -> None:
+    if room is not None:
+        directory.event("adapter_room", bound=room.bound, reason=room.reason)
+        _say(room.reason)
 
 
 def _check_model(config: RunConfig) -> None:
