@@ -96,6 +96,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 def _add_shared(parser: argparse.ArgumentParser) -> None:
     """What a run and fine-tuning alone can both be told."""
     from arc_submit.models.settings import LoraSettings
+    from arc_submit.runtime.cluster import EXECUTORS
     from arc_submit.training.settings import TTFTSettings
 
     add = parser.add_argument
@@ -120,6 +121,8 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
     add("--ttft-in-4-bits", action="store_true", default=None, help="keep the base in 4 bits for fine-tuning (GPUs, with bitsandbytes)")
     add("--ttft-max-seq-len", type=int, help="tokens of a fine-tuning sample (default: as --max-seq-len)")
     add("--ttft-group", type=int, help="tasks in one job of fine-tuning, trained in one batch where it is faster (default: 1)")
+    add("--executor", choices=EXECUTORS, help="where the workers are: on this machine, or on the nodes of a Ray cluster (default: local)")
+    add("--ray-address", metavar="HOST:PORT", help="of that cluster (default: RAY_ADDRESS, else the one that this machine has joined)")
     add("--devices", help="cpu, or GPUs separated by commas: cuda:0,cuda:1")
     add("--workers", type=int, help="worker processes")
     add("--threads", type=int, help="CPU threads of each worker")
