@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from arc_submit.errors import ConfigError
 from arc_submit.runtime.bound import PARENT
@@ -111,7 +112,7 @@ def find_cluster(address: str | None, out: Path, folders: Iterable[Path] = ()) -
         raise ConfigError(f"--ray-address {address}: write HOST:PORT of a cluster that this machine has joined with `ray start`")
     token = f".cluster-{secrets.token_hex(8)}"
     sizes = {str(folder): {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()} for folder in folders}
-    question = {"out": str(out), "token": token, "folders": sizes}
+    question: dict[str, Any] = {"out": str(out), "token": token, "folders": sizes}
     made = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -133,7 +134,7 @@ def find_cluster(address: str | None, out: Path, folders: Iterable[Path] = ()) -
     return Cluster(address, tuple(Node(**node) for node in told))
 
 
-def _ask(address: str, question: dict[str, object]) -> list[dict[str, object]]:
+def _ask(address: str, question: dict[str, Any]) -> list[dict[str, Any]]:
     command = ["-m", "arc_submit.runtime.remote", "survey", "--address", address, "--question", json.dumps(question)]
     try:
         answer = subprocess.run(
@@ -154,7 +155,7 @@ def _ask(address: str, question: dict[str, object]) -> list[dict[str, object]]:
         raise ConfigError(f"--executor ray: the cluster at {address} cannot be asked ({last}); see `ray status`") from None
     if "nodes" not in told:
         raise ConfigError(told["reason"])
-    nodes: list[dict[str, object]] = told["nodes"]
+    nodes: list[dict[str, Any]] = told["nodes"]
     return nodes
 
 

@@ -106,7 +106,9 @@ def _run(args: argparse.Namespace, protocol: IO[bytes]) -> int:
         threading.Thread(target=_pass_input, args=(ray, actor), daemon=True).start()
         return _pass_output(ray, actor, protocol)
     except (ray.exceptions.RayError, OSError) as error:
-        raise ArcSubmitError(f"lost with {where} of the Ray cluster ({type(error).__name__}: {_first_line(error)})") from None
+        # What a call of the actor itself raised is told in its last line, after where it happened.
+        told = str(error).strip().splitlines()[-1] if isinstance(error, ray.exceptions.RayTaskError) else _first_line(error)
+        raise ArcSubmitError(f"lost with {where} of the Ray cluster ({type(error).__name__}: {told})") from None
 
 
 def _pass_input(ray: Any, actor: Any) -> None:
