@@ -281,7 +281,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="NAME=VALUE,VALUE",
-        help="an option of `arc-submit run` with its values (VALUE|VALUE where they have commas, on,off where it has none); may be given again",
+        help="an option of `arc-submit run` and its values (VALUE|VALUE where they have commas; on,off where it has none)",
     )
     add(
         "--executor",

@@ -1,7 +1,7 @@
 """A Ray cluster of two nodes on this machine, for as long as its input is open.
 
-Prints its address, then does what it is told, a line each: "kill" ends the second node as a machine ends that loses its power, "add" brings
-another one. Prints a line when it is done.
+Prints its address and the beginning of the second node's id, then does what it is told, a line each: "kill" ends the second node as a
+machine ends that loses its power, "add" brings another one. Prints a line when it is done.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
     cluster = Cluster(initialize_head=True, head_node_args=SHARED)
     try:
         second = cluster.add_node(**SHARED)
-        print(cluster.address, file=protocol)
+        print(cluster.address, second.node_id[:8], file=protocol)
         for line in sys.stdin:
             if line.strip() == "kill":
                 kill(cluster, second)

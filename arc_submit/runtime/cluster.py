@@ -21,7 +21,7 @@ from arc_submit.errors import ConfigError
 from arc_submit.runtime.bound import PARENT
 from arc_submit.runtime.pool import Launch
 
-_SURVEY_SECONDS = 180.0
+_SURVEY_SECONDS = 90.0  # a cluster that is there answers in two; Ray itself waits for minutes for one that is not
 EXECUTORS = ("local", "ray")
 
 
@@ -146,8 +146,8 @@ def _ask(address: str, question: dict[str, Any]) -> list[dict[str, Any]]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        late = f"has not answered in {_SURVEY_SECONDS:.0f} s"
-        raise ConfigError(f"--executor ray: the cluster at {address} {late}; see `ray status`") from None
+        late = f"has not answered in {_SURVEY_SECONDS:.0f} s: is it up, and has this machine joined it?"
+        raise ConfigError(f"--executor ray: the cluster at {address} {late} See `ray status`") from None
     try:
         told = json.loads(answer.stdout.splitlines()[-1])
     except (ValueError, IndexError):
