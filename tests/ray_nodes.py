@@ -1,7 +1,7 @@
 """A Ray cluster of two nodes on this machine, for as long as its input is open.
 
 Prints its address and the beginning of the second node's id, then does what it is told, a line each: "kill" ends the second node as a
-machine ends that loses its power, "add" brings another one. Prints a line when it is done.
+machine ends that loses its power, "mend" brings another one in its place. Prints the id again when it is done.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def main() -> None:
         for line in sys.stdin:
             if line.strip() == "kill":
                 kill(cluster, second)
-            else:
+            elif not cluster.worker_nodes:
                 second = cluster.add_node(**SHARED)
-            print("done", file=protocol)
+            print(second.node_id[:8], file=protocol)
     finally:
         for node in [*cluster.worker_nodes, cluster.head_node]:
             kill(cluster, node)

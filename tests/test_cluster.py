@@ -21,7 +21,9 @@ from conftest import make_challenges
 from test_host import gone
 from test_pool import ENTRY
 
+from arc_submit.cli import main
 from arc_submit.config import RunConfig, make_config
+from arc_submit.errors import ConfigError
 from arc_submit.pipeline import run
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed")
@@ -42,7 +44,7 @@ class Nodes:
         assert self.process.stdout is not None
         self.process.stdin.write(f"{word}\n")
         self.process.stdin.flush()
-        assert self.process.stdout.readline() == "done\n"
+        self.second = self.process.stdout.readline().strip()
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +168,52 @@ def test_a_lost_node_costs_nothing_and_the_results_are_those_of_one_machine(node
     assert not result.unfinished
     run(config(files, "here"))
     assert_the_same(tmp_path / "cluster", tmp_path / "here")
+
+
+@pytest.mark.campaign
+def test_all_sources_on_two_nodes_are_as_on_one_machine(nodes: Nodes, files: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:
+    nodes.tell("mend")
+    fixed: dict[str, Any] = {"sources": ("search", "ttft", "frozen"), "model": tiny_model, "views": 3, "slots": 4, "group": 1}
+    fixed |= {"ttft_steps": 4, "ttft_views": 2, "lora_rank": 2, "pictures": 1}
+    with pytest.raises(ConfigError, match=r"--workers 3: the Ray cluster \(2 nodes\) has room for 2 of 1 CPUs each; ask for fewer"):
+        run(config(files, "cluster", nodes, **{**fixed, "workers": 3}))
+    assert not Path("cluster").exists()
+    result = run(config(files, "cluster", nodes, **fixed))
+    assert not result.failed
+    assert not result.unfinished
+    run(config(files, "here", **fixed))
+    assert_the_same(tmp_path / "cluster", tmp_path / "here")
+    adapters = sorted(path.relative_to(tmp_path / "here") for path in (tmp_path / "here" / "adapters").rglob("*.safetensors"))
+    assert len(adapters) == 2
+    assert all((tmp_path / "here" / path).read_bytes() == (tmp_path / "cluster" / path).read_bytes() for path in adapters)
+    seen = " ".join(path.read_text() for path in (tmp_path / "cluster" / "logs").rglob("*.log"))
+    assert len(set(re.findall(r"remote: process \d+ on node \S+ \((\w+)\)", seen))) == 2
+
+
+@pytest.mark.campaign
+def test_a_sweep_goes_on_when_a_node_is_lost(nodes: Nodes, files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Two runs, a node each; the second node loses its power in the middle of its run."""
+    nodes.tell("mend")
+    out = tmp_path / "sweep"
+
+    def strike() -> None:
+        while True:
+            for log in out.glob("*.log"):
+                if f"({nodes.second})" in log.read_text() and list((out / log.stem).glob("predictions/search/*")):
+                    nodes.tell("kill")
+                    return
+            time.sleep(0.02)
+
+    threading.Thread(target=strike, daemon=True).start()
+    given = ["--challenges", str(files[0]), "--solutions", str(files[1]), "--sources", "search", "--search-effort", "quick"]
+    fixed = ["--workers", "1", "--pictures", "0", "--budget", "10m"]
+    place = ["--executor", "ray", "--ray-address", nodes.address]
+    assert main(["sweep", "--out", "sweep", "--over", "seed=0,1", *place, "--", *given, *fixed]) == 0
+    events = timeline(out)
+    assert len([event for event in events if event["event"] == "point_begun"]) == 3
+    (failed,) = [event for event in events if event["event"] == "point_failed"]
+    assert "of the Ray cluster" in failed["reason"]
+    run(config(files, "here", workers=1))
+    for seed in (0, 1):
+        assert predictions(out / f"seed={seed}") == predictions(tmp_path / "here")
+        assert (out / f"seed={seed}" / "submission.json").read_bytes() == (tmp_path / "here" / "submission.json").read_bytes()

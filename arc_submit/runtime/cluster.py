@@ -101,7 +101,7 @@ def find_cluster(address: str | None, out: Path, folders: Iterable[Path] = ()) -
 
     Args:
         address: HOST:PORT; None takes RAY_ADDRESS, else the cluster that this machine has joined.
-        out: the run directory, made where it is not there.
+        out: the run directory, or where it will be.
         folders: what the work reads beside it.
 
     Raises:
@@ -121,12 +121,14 @@ def find_cluster(address: str | None, out: Path, folders: Iterable[Path] = ()) -
         raise ConfigError(f"{out}: cannot be used as a run directory ({error.strerror}); give another --out") from None
     try:
         told = _ask(address, question)
-    except ConfigError:
-        _tidy(out, token, made)
-        raise
+    finally:
+        for path in out.glob(f"{token}*"):
+            path.unlink(missing_ok=True)
+        if made:  # whoever has more to check before a run begins is not to leave an empty directory
+            with contextlib.suppress(OSError):
+                out.rmdir()
     faults = [(node["name"], node.pop("fault")) for node in told]
     faulty = [f"node {name} of the Ray cluster {fault}" for name, fault in faults if fault]
-    _tidy(out, token, made and bool(faulty or not told))
     if faulty:
         raise ConfigError(f"--executor ray: {faulty[0]}" + (f" (and {len(faulty) - 1} nodes more)" if faulty[1:] else ""))
     if not told:
@@ -157,11 +159,3 @@ def _ask(address: str, question: dict[str, Any]) -> list[dict[str, Any]]:
         raise ConfigError(told["reason"])
     nodes: list[dict[str, Any]] = told["nodes"]
     return nodes
-
-
-def _tidy(out: Path, token: str, remove: bool) -> None:
-    for path in out.glob(f"{token}*"):
-        path.unlink(missing_ok=True)
-    if remove:
-        with contextlib.suppress(OSError):
-            out.rmdir()

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +27,8 @@ from arc_submit.runtime.host import Host, look
 LEASE_SECONDS = 10.0  # that a process goes on when nobody reads from it: less than the silence after which its work is given to another
 _READ_SECONDS = 1.0
 _LOOK_SECONDS = 60.0
+_PLACE_TRIES = 20  # with the pauses between them more than Ray takes to give up a node that does not answer
+_PAUSE_SECONDS = 3.0
 
 
 def main(arguments: list[str]) -> int:
@@ -53,8 +56,8 @@ def main(arguments: list[str]) -> int:
     try:
         code: int = args.command(args, protocol)
     except ArcSubmitError as error:
-        print(f"remote: {error}", file=sys.stderr, flush=True)
         _say(protocol, event="trouble", reason=str(error))
+        print(f"remote: {error}", file=sys.stderr, flush=True)
         return 1
     if code < 0:
         if -code != signal.SIGKILL:
@@ -79,7 +82,7 @@ def connect(address: str) -> Any:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         where = "of this machine" if address == "auto" else f"at {address}"
         raise ConfigError(
-            f"--executor ray: no Ray cluster {where} can be joined ({_first_line(error)}); "
+            f"--executor ray: no Ray cluster {where} can be joined ({_told(error)}); "
             "join this machine to one with `ray start`, or name it with --ray-address HOST:PORT"
         ) from None
     return ray
@@ -96,19 +99,40 @@ class _Actor(Host):
 
 def _run(args: argparse.Namespace, protocol: IO[bytes]) -> int:
     ray = connect(args.address)
-    options = {"num_cpus": args.cpus, "num_gpus": args.gpus, "max_concurrency": 4, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
-    actor = ray.remote(_Actor).options(**options).remote(LEASE_SECONDS)
-    where = "a node"
+    actor, where = _place(ray, args)
     try:
-        where = ray.get(actor.where.remote())  # for as long as there is no room: whoever started this process knows how long it may wait
-        pid = ray.get(actor.start.remote(args.arguments, dict(pair.split("=", 1) for pair in args.variable), args.folder))
-        print(f"remote: process {pid} on {where}", file=sys.stderr, flush=True)
         threading.Thread(target=_pass_input, args=(ray, actor), daemon=True).start()
         return _pass_output(ray, actor, protocol)
-    except (ray.exceptions.RayError, OSError) as error:
-        # What a call of the actor itself raised is told in its last line, after where it happened.
-        told = str(error).strip().splitlines()[-1] if isinstance(error, ray.exceptions.RayTaskError) else _first_line(error)
-        raise ArcSubmitError(f"lost with {where} of the Ray cluster ({type(error).__name__}: {told})") from None
+    except ray.exceptions.RayError as error:
+        raise ArcSubmitError(f"lost with {where} of the Ray cluster ({_told(error)})") from None
+
+
+def _place(ray: Any, args: argparse.Namespace) -> tuple[Any, str]:
+    """Start the process on some node; returns its actor and the node's name.
+
+    Waits for as long as there is no room: whoever started this process knows how long it may wait.
+
+    Raises:
+        ArcSubmitError: where no node can start it.
+    """
+    options = {"num_cpus": args.cpus, "num_gpus": args.gpus, "max_concurrency": 4, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
+    variables = dict(pair.split("=", 1) for pair in args.variable)
+    failures = 0
+    while True:
+        actor = ray.remote(_Actor).options(**options).remote(LEASE_SECONDS)
+        try:
+            where = ray.get(actor.where.remote())
+            pid = ray.get(actor.start.remote(args.arguments, variables, args.folder))
+        except ray.exceptions.RayError as error:
+            failures += 1
+            # A node that has just been lost is still given work, until Ray has noticed; what else goes wrong will not be better.
+            if failures == _PLACE_TRIES or not isinstance(error, ray.exceptions.RayActorError):
+                raise ArcSubmitError(f"no node of the Ray cluster can start it ({_told(error)})") from None
+            print(f"remote: not started, tried again ({_told(error)})", file=sys.stderr, flush=True)
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            print(f"remote: process {pid} on {where}", file=sys.stderr, flush=True)
+            return actor, where
 
 
 def _pass_input(ray: Any, actor: Any) -> None:
@@ -117,7 +141,7 @@ def _pass_input(ray: Any, actor: Any) -> None:
             ray.get(actor.write.remote(line))
         ray.get(actor.write.remote(b""))
     except ray.exceptions.RayError as error:
-        print(f"remote: input not passed on ({_first_line(error)})", file=sys.stderr, flush=True)  # reading from it will tell why
+        print(f"remote: input not passed on ({_told(error)})", file=sys.stderr, flush=True)  # reading from it will tell why
 
 
 def _pass_output(ray: Any, actor: Any, protocol: IO[bytes]) -> int:
@@ -159,7 +183,7 @@ def _survey(args: argparse.Namespace, protocol: IO[bytes]) -> int:
         try:
             node["fault"] = ray.get(reference)
         except ray.exceptions.RayError as error:
-            node["fault"] = f"cannot be asked ({str(error).strip().splitlines()[-1]}): install arc_submit on it, as on this machine"
+            node["fault"] = f"cannot be asked ({_told(error)}): install arc_submit on it, as on this machine"
         if not node["fault"] and not (Path(args.question["out"]) / answer).is_file():
             node["fault"] = f"has a {args.question['out']} of its own: put it on storage that all nodes mount at the same path"
     _say(protocol, nodes=nodes)
@@ -175,8 +199,11 @@ def _write(protocol: IO[bytes], data: bytes) -> None:
         data = data[protocol.write(data) :]
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _told(error: Exception) -> str:
+    """What Ray says of an error, in a few words: what a call raised stands in the last line, after where it happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    line = lines[-1] if "Traceback" in str(error) else lines[0]
+    return line[:200].rstrip(".")
 
 
 if __name__ == "__main__":
