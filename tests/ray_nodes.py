@@ -16,7 +16,8 @@ from typing import Any
 # Paths of sockets may have 107 characters: the tests' own folders are too long for Ray's.
 FOLDER = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
 os.environ |= {"RAY_TMPDIR": FOLDER, "RAY_USAGE_STATS_ENABLED": "0"}
-SHARED = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False, "include_log_monitor": False}
+# Ray takes a node's word for its GPU and only counts it.
+SHARED = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False, "include_log_monitor": False}
 
 
 def main() -> None:

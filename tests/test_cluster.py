@@ -25,6 +25,9 @@ from arc_submit.cli import main
 from arc_submit.config import RunConfig, make_config
 from arc_submit.errors import ConfigError
 from arc_submit.pipeline import run
+from arc_submit.runtime.bound import PARENT
+from arc_submit.runtime.cluster import find_cluster
+from arc_submit.sources import make_source
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed")
 TESTS = Path(__file__).parent
@@ -188,6 +191,27 @@ def test_all_sources_on_two_nodes_are_as_on_one_machine(nodes: Nodes, files: tup
     assert all((tmp_path / "here" / path).read_bytes() == (tmp_path / "cluster" / path).read_bytes() for path in adapters)
     seen = " ".join(path.read_text() for path in (tmp_path / "cluster" / "logs").rglob("*.log"))
     assert len(set(re.findall(r"remote: process \d+ on node \S+ \((\w+)\)", seen))) == 2
+
+
+@pytest.mark.campaign
+def test_a_worker_is_shown_the_gpu_that_it_has_been_given(nodes: Nodes, tiny_model: Path, tmp_path: Path) -> None:
+    """And is told of it as the first there is, whatever the number of the worker."""
+    nodes.tell("mend")
+    cluster = find_cluster(nodes.address, tmp_path / "out")
+    assert [cluster.room(1, 1), cluster.room(1, 2)] == [2, 0]
+    show = ["-c", "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))"]
+    environment = {**os.environ, "PYTHONPATH": PATHS, PARENT: str(os.getpid())}
+    shown = [
+        subprocess.run([sys.executable, *cluster.launch(1, gpus)(show, {})], env=environment, capture_output=True, text=True, check=True)
+        for gpus in (1, 0)
+    ]
+    assert [one.stdout for one in shown] == ["0\n", f"{os.environ.get('CUDA_VISIBLE_DEVICES')}\n"]
+    given = make_config(model=tiny_model, out=tmp_path / "out", devices=("cuda:0", "cuda:1"), executor="ray")
+    for name in ("frozen", "ttft"):
+        source = make_source(name, tmp_path / "out", given)
+        assert source.gpus == 1
+        assert [json.dumps(source.settings(number)).count('"device": "cuda:0"') for number in (0, 1)] == [1, 1]
+    assert make_source("search", tmp_path / "out", given).gpus == 0
 
 
 @pytest.mark.campaign

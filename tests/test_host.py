@@ -81,10 +81,12 @@ def test_a_process_from_which_nobody_reads_is_killed_with_all_it_started() -> No
     assert read_all(host)[2] == -9
 
 
-def test_a_process_dies_with_the_host(tmp_path: Path) -> None:
+def test_a_process_dies_with_the_host() -> None:
+    """Once it is up; one that is not yet does not begin."""
     script = (
-        "import sys, time; from arc_submit.runtime.host import Host; h = Host(600.0);"
-        "print(h.start(['-c', 'import time; time.sleep(600)'], {}), flush=True); time.sleep(600)"
+        "import time; from arc_submit.runtime.host import Host; host = Host(600.0);"
+        "pid = host.start(['-c', 'import os, time; os.write(1, bytes(1)); time.sleep(600)'], {}); host.read(60.0);"
+        "print(pid, flush=True); time.sleep(600)"
     )
     host = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert host.stdout is not None
