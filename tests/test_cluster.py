@@ -24,10 +24,11 @@ from test_pool import ENTRY
 from arc_submit.cli import main
 from arc_submit.config import RunConfig, make_config
 from arc_submit.errors import ConfigError
+from arc_submit.models.settings import worker_environment
 from arc_submit.pipeline import run
 from arc_submit.runtime.bound import PARENT
 from arc_submit.runtime.cluster import find_cluster
-from arc_submit.sources import make_source
+from arc_submit.sources import make_source, needs
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed")
 TESTS = Path(__file__).parent
@@ -138,7 +139,7 @@ def test_no_worker_outlives_a_run_that_is_killed(nodes: Nodes, tmp_path: Path) -
         launch = Cluster({nodes.address!r}, ()).launch(1, 0)
         logs = Path({str(tmp_path / "logs")!r})
         list(run_jobs([Job(("hang-1",))], "behaviours:open_worker", lambda _: settings, Share(1), time.monotonic() + 250, logs,
-                      environment=variables, launch=launch))
+                      environment=lambda _: variables, launch=launch))
         """
     )
     parent = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": PATHS})
@@ -200,18 +201,18 @@ def test_a_worker_is_shown_the_gpu_that_it_has_been_given(nodes: Nodes, tiny_mod
     cluster = find_cluster(nodes.address, tmp_path / "out")
     assert [cluster.room(1, 1), cluster.room(1, 2)] == [2, 0]
     show = ["-c", "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))"]
+    told = worker_environment(1, "cuda:1")  # the number that the GPU would have on this machine
     environment = {**os.environ, "PYTHONPATH": PATHS, PARENT: str(os.getpid())}
     shown = [
-        subprocess.run([sys.executable, *cluster.launch(1, gpus)(show, {})], env=environment, capture_output=True, text=True, check=True)
+        subprocess.run([sys.executable, *cluster.launch(1, gpus)(show, told)], env=environment, capture_output=True, text=True, check=True)
         for gpus in (1, 0)
     ]
     assert [one.stdout for one in shown] == ["0\n", f"{os.environ.get('CUDA_VISIBLE_DEVICES')}\n"]
     given = make_config(model=tiny_model, out=tmp_path / "out", devices=("cuda:0", "cuda:1"), executor="ray")
     for name in ("frozen", "ttft"):
         source = make_source(name, tmp_path / "out", given)
-        assert source.gpus == 1
         assert [json.dumps(source.settings(number)).count('"device": "cuda:0"') for number in (0, 1)] == [1, 1]
-    assert make_source("search", tmp_path / "out", given).gpus == 0
+    assert (needs("model", given), needs("search", given)) == ((1, 1), (1, 0))
 
 
 @pytest.mark.campaign
