@@ -1,4 +1,4 @@
-"""The command line: `arc-submit run`, `finetune`, `search`, `infer`, `ensemble`, `train`, `merge`, `score`, `plot`, `data`.
+"""The command line: `arc-submit run`, `sweep`, `finetune`, `search`, `infer`, `ensemble`, `train`, `merge`, `score`, `plot`, `data`.
 
 Each command's options are made here and its work is done elsewhere; heavy imports happen only inside the command that needs them, so that
 help and scoring start at once. Every command prints for people; with --json its last line is one JSON object of its figures.
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"arc-submit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_run(commands.add_parser("run", help="make a submission within a budget, or go on with one"))
+    _add_sweep(commands.add_parser("sweep", help="a run for every combination of seeds, models or settings, here or on a Ray cluster"))
     _add_finetune(commands.add_parser("finetune", help="an adapter for every task, without predictions"))
     _add_score(commands.add_parser("score", help="score a submission with its solutions"))
     _add_search(commands.add_parser("search", help="the program search alone, a process for every task"))
@@ -97,6 +98,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 def _add_shared(parser: argparse.ArgumentParser) -> None:
     """What a run and fine-tuning alone can both be told."""
     from arc_submit.models.settings import LoraSettings
+    from arc_submit.runtime.cluster import EXECUTORS
     from arc_submit.training.settings import TTFTSettings
 
     add = parser.add_argument
@@ -122,6 +124,8 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
     add("--ttft-max-seq-len", type=int, help="tokens of a fine-tuning sample (default: as --max-seq-len)")
     add("--ttft-group", type=int, help="tasks in one job of fine-tuning, trained in one batch where it is faster (default: 1)")
     add("--adapter-gb", type=float, help="GB of disk for adapters; the oldest make way for new ones (default: as many as are free)")
+    add("--executor", choices=EXECUTORS, help="where the workers are: on this machine, or on the nodes of a Ray cluster (default: local)")
+    add("--ray-address", metavar="HOST:PORT", help="of that cluster (default: RAY_ADDRESS, else the one that this machine has joined)")
     add("--devices", help="cpu, or GPUs separated by commas: cuda:0,cuda:1")
     add("--workers", type=int, help="worker processes")
     add("--threads", type=int, help="CPU threads of each worker")
@@ -178,6 +182,19 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
         "seconds": round(result.seconds, 1),
         "submission_file": str(result.submission),
     }
+
+
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
+    from arc_submit.sweep import add_arguments
+
+    parser.set_defaults(command=_sweep)
+    add_arguments(parser)
+
+
+def _sweep(args: argparse.Namespace) -> dict[str, Any]:
+    from arc_submit.sweep import main as sweep
+
+    return sweep(args, lambda arguments: _config(_parser().parse_args(["run", *arguments])))
 
 
 def _add_finetune(parser: argparse.ArgumentParser) -> None:

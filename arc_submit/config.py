@@ -14,6 +14,7 @@ from typing import Any
 from arc_submit.ensemble.combination import WAYS, Settings
 from arc_submit.errors import ConfigError
 from arc_submit.models.settings import ENGINES, LoraSettings, check_candidates
+from arc_submit.runtime.cluster import check_executor
 from arc_submit.training.settings import TTFTSettings
 
 SOURCES = ("search", "ttft", "frozen")
@@ -72,7 +73,9 @@ class RunConfig:
         ttft_max_views: and further views, up to so many; None buys none.
         adapter_gb: GB of disk that the tasks' adapters may take; None takes four fifths of what is free, on Kaggle 20 at most. Where not
             all fit, the oldest are deleted once their predictions are made, and where not even those in work fit nothing is begun.
-        devices: "cpu", or the GPUs, such as "cuda:0,cuda:1": each gets a worker of its own.
+        executor: where the workers are: "local", on this machine, or "ray", on the nodes of a Ray cluster that this machine has joined.
+        ray_address: HOST:PORT of that cluster; None takes RAY_ADDRESS, else the one that this machine has joined.
+        devices: "cpu", or the GPUs, such as "cuda:0,cuda:1": each gets a worker of its own. On a cluster they are any GPUs that are free.
         workers: worker processes on a CPU, the search's included; on GPUs each device has one, and the search the cores that they leave.
         threads: CPU threads of each worker that runs a model.
         slots: answers that a worker writes together.
@@ -119,6 +122,8 @@ class RunConfig:
     ttft_max_steps: int | None = None
     ttft_max_views: int | None = None
     adapter_gb: float | None = None
+    executor: str = "local"
+    ray_address: str | None = None
     devices: tuple[str, ...] = ("cpu",)
     workers: int = 2
     threads: int = 1
@@ -155,6 +160,7 @@ class RunConfig:
             raise ConfigError(f"--warm-up-steps {self.warm_up_steps}: 0 or more, and not with --base-adapter, which is no fresh adapter")
         if not self.devices or len(set(self.devices)) != len(self.devices) or ("cpu" in self.devices and len(self.devices) > 1):
             raise ConfigError(f"--devices {','.join(self.devices) or 'none'}: write cpu, or GPUs such as cuda:0,cuda:1, each once")
+        check_executor(self.executor, self.ray_address)
         if self.ttft_in_4_bits and self.devices == ("cpu",):
             raise ConfigError("--ttft-in-4-bits needs GPUs: give --devices cuda:0, or leave it out")
         if self.tasks is not None and self.tasks < 1:

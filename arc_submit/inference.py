@@ -37,7 +37,8 @@ from arc_submit.models.settings import (
     worker_environment,
 )
 from arc_submit.runtime.budget import format_duration, parse_duration
-from arc_submit.runtime.pool import Event, Job, Limits, Share
+from arc_submit.runtime.cluster import EXECUTORS, check_executor, find_cluster
+from arc_submit.runtime.pool import Event, Job, Launch, Limits, Share, here
 from arc_submit.runtime.rundir import RunDirectory, open_run
 from arc_submit.runtime.stages import Stage, run_stages
 
@@ -59,6 +60,7 @@ class InferConfig:
         seed: of views and of the choice of train pairs.
         candidates, threshold, temperature: see arc_submit.models.settings; with "dfs", "auto" is transformers.
         keep_background, grid_encoder, prompt, max_seq_len: as in a run.
+        executor, ray_address: see RunConfig.
         devices: a worker each, in turn.
         workers: worker processes; each device has one at least.
         threads: CPU threads of each.
@@ -84,6 +86,8 @@ class InferConfig:
     grid_encoder: str | None = None
     prompt: str | None = None
     max_seq_len: int | None = None
+    executor: str = "local"
+    ray_address: str | None = None
     devices: tuple[str, ...] = ("cpu",)
     workers: int = 1
     threads: int = 1
@@ -109,6 +113,7 @@ class InferConfig:
             raise ConfigError(f"--engine {self.engine}: choose from auto, {', '.join(ENGINES)}")
         check_candidates(self.candidates, self.threshold, self.engine)
         check_temperature(self.temperature, self.candidates)
+        check_executor(self.executor, self.ray_address)
 
     @property
     def source(self) -> str:
@@ -182,6 +187,7 @@ def infer(config: InferConfig) -> InferResult:
     choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
     began = time.monotonic()
     challenges = read_challenges(config.challenges) if config.challenges else None
+    config, launch = _find_executor(config)
     with open_run(config.out, _identity(config, challenges)) as directory:
         if challenges:
             _check_same_tasks(challenges, config.out / "tasks")
@@ -200,7 +206,8 @@ def infer(config: InferConfig) -> InferResult:
             return worker_environment(config.threads, config.devices[number % len(config.devices)])
 
         share = Share(min(max(config.workers, len(config.devices)), len(jobs)))
-        result = _follow(run_stages(jobs, stages, share, deadline, config.out / "logs", environment, soft), config, directory, tasks)
+        events = run_stages(jobs, stages, share, deadline, config.out / "logs", environment, soft, launch)
+        result = _follow(events, config, directory, tasks)
         if challenges:
             submission = Submission(challenges, config.out / "submission.json")
             found = [p for task in tasks for p in read_predictions(config.out / "predictions" / config.source / f"{task}.jsonl")[0]]
@@ -209,6 +216,19 @@ def infer(config: InferConfig) -> InferResult:
             submission.save()
         result.seconds = time.monotonic() - began
     return result
+
+
+def _find_executor(config: InferConfig) -> tuple[InferConfig, Launch]:
+    """Where the workers are, and the configuration as they are to be told it."""
+    if config.executor == "local":
+        return config, here
+    # A worker on another node is in a folder of its own.
+    adapters = None if config.adapters is None else config.adapters.absolute()
+    config = replace(config, out=config.out.absolute(), model=config.model.absolute(), adapters=adapters)
+    cluster = find_cluster(config.ray_address, config.out, [folder for folder in (config.model, adapters) if folder])
+    gpus = 0 if config.devices == ("cpu",) else 1
+    cluster.check_room(max(config.workers, len(config.devices)), config.threads, gpus, "--devices, --workers:")
+    return config, cluster.launch(config.threads, gpus)
 
 
 def _stage(engine: str, config: InferConfig) -> Stage:
@@ -407,6 +427,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--grid-encoder", help="specification (default: what the model's arc_submit.json says)")
     add("--prompt", help="prompt version (default: as above)")
     add("--max-seq-len", type=int, help="tokens of a prompt with its answer (default: as above)")
+    add("--executor", choices=EXECUTORS, default="local", help="where the workers are: on this machine, or on the nodes of a Ray cluster")
+    add("--ray-address", metavar="HOST:PORT", help="of that cluster (default: RAY_ADDRESS, else the one that this machine has joined)")
     add("--devices", default="cpu", help="cpu, cuda:0, or several with commas between")
     add("--workers", type=int, default=1, help="worker processes; each device has one at least")
     add("--threads", type=int, default=1, help="CPU threads of each worker")

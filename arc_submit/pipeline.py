@@ -41,13 +41,15 @@ from arc_submit.models.checks import check_adapter_folder, check_model_folder
 from arc_submit.report.losses import plot_losses, read_losses
 from arc_submit.report.summary import Report, make_report
 from arc_submit.runtime.budget import format_duration, seconds_left
+from arc_submit.runtime.cluster import Cluster, find_cluster
 from arc_submit.runtime.costs import CostModel, Size, learn
 from arc_submit.runtime.crew import Event, Job, PoolError, Queue, Share, Supply
 from arc_submit.runtime.lanes import run_together
+from arc_submit.runtime.pool import Launch, here
 from arc_submit.runtime.rundir import RunDirectory, open_run
 from arc_submit.runtime.scheduler import Level, Scheduler, end_of_source, foretold, soft_end
 from arc_submit.runtime.stages import run_stages
-from arc_submit.sources import LANES, Source, cost, divide, guess_costs, lanes, machine, make_source, size
+from arc_submit.sources import LANES, Source, cost, divide, guess_costs, lanes, machine, make_source, needs, size
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def run(config: RunConfig) -> RunResult:
     data = load_data(config)
     if {"frozen", "ttft"} & set(config.sources):
         _check_model(config)
+    config, cluster = _find_executor(config)
     room = _find_room(config, data)
     with open_run(config.out, _identity(config, data), config.new_budget) as directory:
         deadline = time.monotonic() + directory.started + config.budget - config.reserve - time.time()
@@ -109,7 +112,7 @@ def run(config: RunConfig) -> RunResult:
         _say_room(room, directory)
         split_tasks(data.challenges.only(data.chosen), config.out / "tasks")
         works = {source: _find_work(source, directory, data, config, room) for source in _with_warm_up(config)}
-        for step in _work_in_lanes(works, directory, config, deadline):
+        for step in _work_in_lanes(works, directory, config, deadline, cluster):
             _take_note(step, directory)
             if step.event is not None and step.event.kind == "done":
                 _answer_early(directory, data, config, submission, list(step.event.parts))
@@ -165,6 +168,7 @@ def finetune(config: RunConfig) -> FinetuneRun:
     config = replace(config, sources=("ttft",))
     data = load_data(config)
     _check_model(config)
+    config, cluster = _find_executor(config)
     room = _find_room(config, data, "finetune")
     with open_run(config.out, _identity(config, data), config.new_budget) as directory:
         deadline = time.monotonic() + directory.started + config.budget - config.reserve - time.time()
@@ -174,7 +178,7 @@ def finetune(config: RunConfig) -> FinetuneRun:
         works = {name: _find_work(name, directory, data, config, room) for name in _with_warm_up(config, "finetune")}
         work = works["finetune"]
         steps = tokens = 0
-        for step in _work_in_lanes(works, directory, config, deadline):
+        for step in _work_in_lanes(works, directory, config, deadline, cluster):
             _take_note(step, directory)
             for result in step.event.result.get("tasks", {}).values() if step.event else ():
                 steps, tokens = steps + result["steps"], tokens + result["tokens"]
@@ -320,7 +324,9 @@ def _level(told: Any, otherwise: Level) -> Level:
     return Level(*told) if sound else otherwise
 
 
-def _work_in_lanes(works: dict[str, _Work], directory: RunDirectory, config: RunConfig, deadline: float) -> Iterator[_Step]:
+def _work_in_lanes(
+    works: dict[str, _Work], directory: RunDirectory, config: RunConfig, deadline: float, cluster: Cluster | None
+) -> Iterator[_Step]:
     """Let the sources work, those of one lane one after the other and the lanes side by side, until the deadline.
 
     What a lane that has ended leaves over goes to the others.
@@ -330,7 +336,7 @@ def _work_in_lanes(works: dict[str, _Work], directory: RunDirectory, config: Run
     shares = {lane: Share(0) for lane in running}
 
     def divide_among(names: list[str]) -> None:
-        workers, reason = divide(config, names, *machine())
+        workers, reason = divide(config, names, *(cluster.machine if cluster else machine()))
         for lane, number in workers.items():
             shares[lane].workers = number
         directory.event("machine_divided", workers=workers, reason=reason)
@@ -341,7 +347,8 @@ def _work_in_lanes(works: dict[str, _Work], directory: RunDirectory, config: Run
             share.stopped = True
 
     divide_among(list(running))
-    streams = [_lane([works[name] for name in names], directory, shares[lane], deadline) for lane, names in running.items()]
+    launches = {lane: cluster.launch(*needs(lane, config)) if cluster else here for lane in running}
+    streams = [_lane([works[name] for name in names], directory, shares[lane], deadline, launches[lane]) for lane, names in running.items()]
     # A worker that the kernel holds can keep its lane beyond the deadline, but not the run.
     for step in run_together(streams, deadline + 0.3 * config.reserve, stop):
         yield step
@@ -354,7 +361,7 @@ def _work_in_lanes(works: dict[str, _Work], directory: RunDirectory, config: Run
                     divide_among(list(running))
 
 
-def _lane(works: list[_Work], directory: RunDirectory, share: Share, deadline: float) -> Iterator[_Step]:
+def _lane(works: list[_Work], directory: RunDirectory, share: Share, deadline: float, launch: Launch) -> Iterator[_Step]:
     """One source's work after the other's, each for as long as the scheduler says."""
     for number, work in enumerate(works):
         source, now = work.source, time.monotonic()
@@ -363,8 +370,9 @@ def _lane(works: list[_Work], directory: RunDirectory, share: Share, deadline: f
         directory.event("source_begun", source=source.name, seconds=round(until - now, 1), reason=reason)
         soft = soft_end(now, until)
         supply = _supply(work, directory, soft)
+        logs = directory.path / "logs" / source.name
         try:
-            for event in run_stages(supply, source.stages, share, until, directory.path / "logs" / source.name, source.environment, soft):
+            for event in run_stages(supply, source.stages, share, until, logs, source.environment, soft, launch):
                 yield _Step(work, event)
         except (PoolError, OSError) as error:
             # One source that cannot work at all (no memory for a process, no room for its log) leaves the others as they are.
@@ -575,6 +583,22 @@ def _check_model(config: RunConfig) -> None:
         choose_how(config.model, config.grid_encoder, config.prompt, config.ttft_max_seq_len or config.max_seq_len)
         if config.base_adapter is not None:
             check_adapter_folder(config.base_adapter)
+
+
+def _find_executor(config: RunConfig) -> tuple[RunConfig, Cluster | None]:
+    """The cluster that is to do the work, None for this machine, and the configuration as its workers are to be told it."""
+    if config.executor == "local":
+        return config, None
+    # A worker on another node is in a folder of its own.
+    base_adapter = None if config.base_adapter is None else config.base_adapter.absolute()
+    config = replace(config, out=config.out.absolute(), model=config.model.absolute(), base_adapter=base_adapter)
+    asks = {"frozen", "ttft"} & set(config.sources)
+    cluster = find_cluster(config.ray_address, config.out, [folder for folder in (config.model, base_adapter) if folder and asks])
+    if config.devices == ("cpu",):
+        cluster.check_room(max(config.workers, len(lanes(config.sources))), *needs("model" if asks else "search", config), "--workers")
+    elif asks:
+        cluster.check_room(len(config.devices), *needs("model", config), "--devices: GPUs")
+    return config, cluster
 
 
 def _identity(config: RunConfig, data: Data) -> dict[str, Any]:

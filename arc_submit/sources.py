@@ -182,6 +182,11 @@ def divide(config: RunConfig, running: Sequence[str], cores: int, memory_gb: flo
     return {lane: given[lane] for lane in running}, reason
 
 
+def needs(lane: str, config: RunConfig) -> tuple[int, int]:
+    """CPUs and GPUs that a worker of a lane takes."""
+    return (1, 0) if lane == "search" else (config.threads, 0 if config.devices == ("cpu",) else 1)
+
+
 def guess_costs(config: RunConfig) -> tuple[CostModel, str]:
     """What work is taken to cost before anything has been measured, and why."""
     parameters = sum(path.stat().st_size for path in config.model.glob("*.safetensors")) / 2  # two bytes each in nearly every file

@@ -13,15 +13,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from arc_submit.runtime.bound import PARENT
 from arc_submit.runtime.crew import Crew, Event, Job, Limits, PoolError, Queue, Share, Supply
-from arc_submit.runtime.worker import PARENT
 
-__all__ = ["Event", "Job", "Limits", "PoolError", "Share", "run_jobs"]
+__all__ = ["Event", "Job", "Launch", "Limits", "PoolError", "Share", "here", "run_jobs"]
+
+# From the Python arguments that make a worker, and the variables to set for it, those of the process to start on this machine: it is the
+# worker, or what passes everything on to one elsewhere.
+Launch = Callable[[Sequence[str], Mapping[str, str]], Sequence[str]]
+
+
+def here(arguments: Sequence[str], environment: Mapping[str, str]) -> Sequence[str]:
+    """The worker on this machine."""
+    return arguments
 
 
 @dataclass
@@ -43,6 +52,7 @@ def run_jobs(
     limits: Limits | None = None,
     environment: Callable[[int], dict[str, str]] | None = None,
     soft: float | None = None,
+    launch: Launch = here,
 ) -> Iterator[Event]:
     """Do jobs with a number of workers until all are done or given up, or the deadline has come.
 
@@ -58,6 +68,7 @@ def run_jobs(
         environment: variables to set for the worker of a number.
         soft: on the monotonic clock, before the deadline; told to the workers as "until" with every job, so that they can end by
             themselves and keep what they have.
+        launch: where the workers are, see arc_submit.runtime.cluster for another place.
 
     Raises:
         PoolError: where a worker refuses its settings, or not one worker gets ready in `limits.starts` starts.
@@ -72,7 +83,8 @@ def run_jobs(
                 yield over
                 return
             for number in crew.starts(now):
-                processes[number] = _start(number, entry, settings(number), log_folder, environment(number) if environment else {})
+                variables = environment(number) if environment else {}
+                processes[number] = _start(number, entry, settings(number), log_folder, variables, launch)
                 yield crew.started(number, processes[number].process.pid, time.monotonic())
             for number in list(crew.members):
                 if begun := crew.give(number, time.monotonic()):
@@ -99,10 +111,10 @@ def run_jobs(
         _end(list(processes.values()), [processes[n] for n, member in crew.members.items() if member.ready and member.job is None])
 
 
-def _start(number: int, entry: str, settings: dict[str, Any], log_folder: Path, environment: dict[str, str]) -> _Process:
+def _start(number: int, entry: str, settings: dict[str, Any], log_folder: Path, environment: dict[str, str], launch: Launch) -> _Process:
     log = (log_folder / f"worker-{number}.log").open("ab")
     process = subprocess.Popen(
-        [sys.executable, "-m", "arc_submit.runtime.worker", entry],
+        [sys.executable, *launch(["-m", "arc_submit.runtime.worker", entry], environment)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
@@ -118,8 +130,8 @@ def _start(number: int, entry: str, settings: dict[str, Any], log_folder: Path, 
 
 def _send(worker: _Process, job: Job | None, soft: float | None) -> None:
     assert job is not None
-    until = {} if soft is None else {"until": soft}  # the monotonic clock is the machine's
-    _write(worker, {"id": 0, "payload": {job.key: list(job.parts), **job.told, **until}})
+    seconds = {} if soft is None else {"seconds": soft - time.monotonic()}
+    _write(worker, {"id": 0, "payload": {job.key: list(job.parts), **job.told}, **seconds})
 
 
 def _write(worker: _Process, value: dict[str, Any]) -> None:

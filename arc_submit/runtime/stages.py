@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from arc_submit.runtime.crew import Event, Job, Limits, PoolError, Queue, Share, Supply
-from arc_submit.runtime.pool import run_jobs
+from arc_submit.runtime.pool import Launch, here, run_jobs
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ def run_stages(
     log_folder: Path,
     environment: Callable[[int], dict[str, str]] | None = None,
     soft: float | None = None,
+    launch: Launch = here,
 ) -> Iterator[Event]:
     """`run_jobs` with the first stage, then with the next for what the one before gave up, part by part.
 
@@ -53,7 +54,7 @@ def run_stages(
         handed: list[str] = []
         logs = log_folder if len(stages) == 1 else log_folder / stage.name
         try:
-            for event in run_jobs(supply, stage.entry, stage.settings, share, deadline, logs, stage.limits, environment, soft):
+            for event in run_jobs(supply, stage.entry, stage.settings, share, deadline, logs, stage.limits, environment, soft, launch):
                 if event.kind == "deadline":
                     yield replace(event, parts=tuple(dict.fromkeys([*event.parts, *handed])))
                     return

@@ -4,7 +4,8 @@ Started by arc_submit.runtime.pool as `python -m arc_submit.runtime.worker packa
 input brings first the settings and then one job a line, its standard output carries "ready", "beat", "done" and "failed"; whatever
 libraries print goes to standard error, which the parent keeps as a log. `function(settings, beat)` returns the function that
 does a job; `beat` may be given JSON that tells how far it is. A job's result may name parts under "cannot", with reasons: they are given up
-without another try. Knows nothing about what a job is.
+without another try. A job that comes with the seconds it has finds "until" in its payload, on the monotonic clock of this machine, which
+need not be the parent's. Knows nothing about what a job is.
 
 What it protects from: a parent that dies (the kernel kills the worker with it, and the end of its input ends it too) and prints
 that would break the protocol. What it does not protect from: a hang, which only the parent can see and end.
@@ -12,11 +13,9 @@ that would break the protocol. What it does not protect from: a hang, which only
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import os
-import signal
 import sys
 import time
 import traceback
@@ -24,18 +23,15 @@ from collections.abc import Callable
 from typing import Any
 
 from arc_submit.errors import ArcSubmitError
+from arc_submit.runtime.bound import die_with_parent
 
 BEAT_SECONDS = 0.5
-PARENT = "ARC_SUBMIT_PARENT"  # the parent's process id, in the worker's environment
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
     """Serve jobs until the input ends; returns the exit code."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(os.environ[PARENT]):  # the parent died before the line above
-            return 1
+    if not die_with_parent():
+        return 1
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
 
@@ -64,6 +60,8 @@ def main() -> int:
     say(event="ready")
     for line in sys.stdin:
         job = json.loads(line)
+        if "seconds" in job:
+            job["payload"]["until"] = time.monotonic() + job["seconds"]
         try:
             say(event="done", job=job["id"], result=do(job["payload"]))
         except ArcSubmitError as error:

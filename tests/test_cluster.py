@@ -1,0 +1,244 @@
+"""Workers on a real Ray cluster of two nodes on this machine: the same results as here, a node that goes away, a run that is killed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make_challenges
+from test_host import gone
+from test_pool import ENTRY
+
+from arc_submit.cli import main
+from arc_submit.config import RunConfig, make_config
+from arc_submit.errors import ConfigError
+from arc_submit.models.settings import worker_environment
+from arc_submit.pipeline import run
+from arc_submit.runtime.bound import PARENT
+from arc_submit.runtime.cluster import find_cluster
+from arc_submit.sources import make_source, needs
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed")
+TESTS = Path(__file__).parent
+PATHS = os.pathsep.join(path for path in sys.path if path)
+
+
+@dataclass
+class Nodes:
+    """Two nodes, and the beginning of the second one's id; see ray_nodes.py."""
+
+    address: str
+    second: str
+    process: subprocess.Popen[str]
+
+    def tell(self, word: str) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+        self.second = self.process.stdout.readline().strip()
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    """A cluster of two nodes with a CPU each."""
+    process = subprocess.Popen(
+        [sys.executable, str(TESTS / "ray_nodes.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": PATHS},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        address, second = process.stdout.readline().split()
+        yield Nodes(address, second, process)
+    finally:
+        process.stdin.close()
+        process.wait(timeout=60)
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Two tasks, named as from the folder that they lie in: on another node that is another folder."""
+    monkeypatch.chdir(tmp_path)
+    paths = Path("challenges.json"), Path("solutions.json")
+    for path, value in zip(paths, make_challenges(3, side=3), strict=True):
+        path.write_text(json.dumps({task: value[task] for task in ("task000", "task002")}))
+    return paths
+
+
+def config(files: tuple[Path, Path], out: str, nodes: Nodes | None = None, **changes: Any) -> RunConfig:
+    given: dict[str, Any] = {
+        "challenges": files[0],
+        "solutions": files[1],
+        "out": Path(out),
+        "sources": ("search",),
+        "search_effort": "quick",
+    }
+    place = {"executor": "ray", "ray_address": nodes.address} if nodes else {}
+    return make_config("cpu-pocket", **{**given, "workers": 2, "pictures": 0, "budget": 280.0, **place, **changes})
+
+
+def predictions(out: Path) -> dict[str, list[str]]:
+    """Every file of predictions, each line without the seconds it took."""
+    lines = {path.name: path.read_text().splitlines() for path in sorted((out / "predictions").glob("*/*"))}
+    return {name: sorted(re.sub(r'"seconds": ?[0-9.e-]+', "", line) for line in found) for name, found in lines.items()}
+
+
+def assert_the_same(out: Path, other: Path) -> None:
+    """Two run directories: the same files, and the same in them but for times."""
+    assert {path.relative_to(out) for path in out.rglob("*")} == {path.relative_to(other) for path in other.rglob("*")}
+    assert predictions(out) == predictions(other)
+    for name in ("submission.json", "config.json", "report/scores.json"):
+        assert (out / name).read_bytes() == (other / name).read_bytes()
+
+
+def timeline(out: Path) -> list[dict[str, Any]]:
+    path = out / "events.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")] if path.exists() else []
+
+
+def wait_for_work_on(node: str, out: Path, source: str, patience: float = 120.0) -> int:
+    """The number of the worker on a node, once it has begun a job."""
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        for path in (out / "logs" / source).glob("worker-*.log"):
+            number = int(path.stem.removeprefix("worker-"))
+            if f"({node})" in path.read_text() and any(e["event"] == "worker_begun" and e["worker"] == number for e in timeline(out)):
+                return number
+        time.sleep(0.02)
+    raise TimeoutError(f"no worker on node {node}")
+
+
+def test_no_worker_outlives_a_run_that_is_killed(nodes: Nodes, tmp_path: Path) -> None:
+    (tmp_path / "behaviours.py").write_text(ENTRY)
+    (tmp_path / "parts").mkdir()
+    script = textwrap.dedent(
+        f"""
+        import time
+        from pathlib import Path
+        from arc_submit.runtime.cluster import Cluster
+        from arc_submit.runtime.pool import Job, Share, run_jobs
+        settings = {{"folder": {str(tmp_path / "parts")!r}}}
+        variables = {{"PYTHONPATH": {os.pathsep.join([str(tmp_path), PATHS])!r}}}
+        launch = Cluster({nodes.address!r}, ()).launch(1, 0)
+        logs = Path({str(tmp_path / "logs")!r})
+        list(run_jobs([Job(("hang-1",))], "behaviours:open_worker", lambda _: settings, Share(1), time.monotonic() + 250, logs,
+                      environment=lambda _: variables, launch=launch))
+        """
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": PATHS})
+    hanging = tmp_path / "parts" / "hang-1"
+    until = time.monotonic() + 120
+    while not (hanging.exists() and hanging.read_text().endswith("\n")):
+        assert time.monotonic() < until, (tmp_path / "logs" / "worker-0.log").read_text()
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    assert gone(int(hanging.read_text()), 60.0)
+
+
+def test_a_lost_node_costs_nothing_and_the_results_are_those_of_one_machine(nodes: Nodes, files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Both nodes work; the second one loses its power in the middle of a task."""
+    struck: list[int] = []
+
+    def strike() -> None:
+        struck.append(wait_for_work_on(nodes.second, tmp_path / "cluster", "search"))
+        nodes.tell("kill")
+
+    watching = threading.Thread(target=strike, daemon=True)
+    watching.start()
+    result = run(config(files, "cluster", nodes))
+    watching.join(timeout=10)
+    lost = [event for event in timeline(tmp_path / "cluster") if event["event"] == "worker_lost"]
+    assert [(event["worker"], len(event["tasks"])) for event in lost] == [(struck[0], 1)]
+    assert f"({nodes.second}) of the Ray cluster" in lost[0]["reason"]
+    assert not result.failed
+    assert not result.unfinished
+    run(config(files, "here"))
+    assert_the_same(tmp_path / "cluster", tmp_path / "here")
+
+
+@pytest.mark.campaign
+def test_all_sources_on_two_nodes_are_as_on_one_machine(nodes: Nodes, files: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:
+    nodes.tell("mend")
+    fixed: dict[str, Any] = {"sources": ("search", "ttft", "frozen"), "model": tiny_model, "views": 3, "slots": 4, "group": 1}
+    fixed |= {"ttft_steps": 4, "ttft_views": 2, "lora_rank": 2, "pictures": 1}
+    with pytest.raises(ConfigError, match=r"--workers 3: the Ray cluster \(2 nodes\) has room for 2 of 1 CPUs each; ask for fewer"):
+        run(config(files, "cluster", nodes, **{**fixed, "workers": 3}))
+    assert not Path("cluster").exists()
+    result = run(config(files, "cluster", nodes, **fixed))
+    assert not result.failed
+    assert not result.unfinished
+    run(config(files, "here", **fixed))
+    assert_the_same(tmp_path / "cluster", tmp_path / "here")
+    adapters = sorted(path.relative_to(tmp_path / "here") for path in (tmp_path / "here" / "adapters").rglob("*.safetensors"))
+    assert len(adapters) == 2
+    assert all((tmp_path / "here" / path).read_bytes() == (tmp_path / "cluster" / path).read_bytes() for path in adapters)
+    seen = " ".join(path.read_text() for path in (tmp_path / "cluster" / "logs").rglob("*.log"))
+    assert len(set(re.findall(r"remote: process \d+ on node \S+ \((\w+)\)", seen))) == 2
+
+
+@pytest.mark.campaign
+def test_a_worker_is_shown_the_gpu_that_it_has_been_given(nodes: Nodes, tiny_model: Path, tmp_path: Path) -> None:
+    """And is told of it as the first there is, whatever the number of the worker."""
+    nodes.tell("mend")
+    cluster = find_cluster(nodes.address, tmp_path / "out")
+    assert [cluster.room(1, 1), cluster.room(1, 2)] == [2, 0]
+    show = ["-c", "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))"]
+    told = worker_environment(1, "cuda:1")  # the number that the GPU would have on this machine
+    environment = {**os.environ, "PYTHONPATH": PATHS, PARENT: str(os.getpid())}
+    shown = [
+        subprocess.run([sys.executable, *cluster.launch(1, gpus)(show, told)], env=environment, capture_output=True, text=True, check=True)
+        for gpus in (1, 0)
+    ]
+    assert [one.stdout for one in shown] == ["0\n", f"{os.environ.get('CUDA_VISIBLE_DEVICES')}\n"]
+    given = make_config(model=tiny_model, out=tmp_path / "out", devices=("cuda:0", "cuda:1"), executor="ray")
+    for name in ("frozen", "ttft"):
+        source = make_source(name, tmp_path / "out", given)
+        assert [json.dumps(source.settings(number)).count('"device": "cuda:0"') for number in (0, 1)] == [1, 1]
+    assert (needs("model", given), needs("search", given)) == ((1, 1), (1, 0))
+
+
+@pytest.mark.campaign
+def test_a_sweep_goes_on_when_a_node_is_lost(nodes: Nodes, files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Two runs, a node each; the second node loses its power in the middle of its run."""
+    nodes.tell("mend")
+    out = tmp_path / "sweep"
+
+    def strike() -> None:
+        while True:
+            for log in out.glob("*.log"):
+                if f"({nodes.second})" in log.read_text() and list((out / log.stem).glob("predictions/search/*")):
+                    nodes.tell("kill")
+                    return
+            time.sleep(0.02)
+
+    threading.Thread(target=strike, daemon=True).start()
+    given = ["--challenges", str(files[0]), "--solutions", str(files[1]), "--sources", "search", "--search-effort", "quick"]
+    fixed = ["--workers", "1", "--pictures", "0", "--budget", "10m"]
+    place = ["--executor", "ray", "--ray-address", nodes.address]
+    assert main(["sweep", "--out", "sweep", "--over", "seed=0,1", *place, "--", *given, *fixed]) == 0
+    events = timeline(out)
+    assert len([event for event in events if event["event"] == "point_begun"]) == 3
+    (failed,) = [event for event in events if event["event"] == "point_failed"]
+    assert "of the Ray cluster" in failed["reason"]
+    run(config(files, "here", workers=1))
+    for seed in (0, 1):
+        assert predictions(out / f"seed={seed}") == predictions(tmp_path / "here")
+        assert (out / f"seed={seed}" / "submission.json").read_bytes() == (tmp_path / "here" / "submission.json").read_bytes()

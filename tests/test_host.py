@@ -1,0 +1,153 @@
+"""A process for somebody on another machine: its bytes, its end, and that it does not outlive whoever reads from it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from arc_submit import __version__
+from arc_submit.errors import ConfigError
+from arc_submit.runtime.bound import PARENT
+from arc_submit.runtime.cluster import Cluster, Node, find_cluster
+from arc_submit.runtime.host import Host, look
+
+ECHO = """
+import os, sys
+for line in sys.stdin:
+    print(os.environ["NAME"], line.strip(), flush=True)
+sys.stderr.write("end of input\\n")
+sys.exit(5)
+"""
+PARENT_OF_ONE = """
+import subprocess, sys, time
+print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid, flush=True)
+time.sleep(600)
+"""
+
+
+def read_all(host: Host) -> tuple[bytes, bytes, int]:
+    output, errors = b"", b""
+    while True:
+        more, more_errors, code = host.read(5.0)
+        output, errors = output + more, errors + more_errors
+        if code is not None:
+            return output, errors, code
+
+
+def gone(pid: int, seconds: float = 20.0) -> bool:
+    until = time.monotonic() + seconds
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_what_a_process_reads_and_writes_and_how_it_ends(tmp_path: Path) -> None:
+    host = Host(lease=60.0)
+    host.start(["-c", ECHO], {"NAME": "echo"})
+    host.write(b"one\n")
+    said = b""
+    while not said.endswith(b"\n"):
+        said += host.read(10.0)[0]
+    assert said == b"echo one\n"
+    host.write(b"two\nthree\n")
+    host.write(b"")
+    assert read_all(host) == (b"echo two\necho three\n", b"end of input\n", 5)
+    killed = Host(lease=60.0)
+    killed.start(["-c", "import os, signal; print(os.getcwd(), flush=True); os.kill(os.getpid(), signal.SIGKILL)"], {}, str(tmp_path))
+    assert read_all(killed) == (f"{tmp_path}\n".encode(), b"", -9)
+    with pytest.raises(OSError, match="no process can be started"):
+        Host(lease=60.0).start(["-c", ""], {}, str(tmp_path / "nowhere"))
+
+
+def test_a_process_from_which_nobody_reads_is_killed_with_all_it_started() -> None:
+    """While somebody reads it goes on, far beyond the lease."""
+    host = Host(lease=2.0)
+    pid = host.start(["-c", PARENT_OF_ONE], {})
+    said, until = b"", time.monotonic() + 3.0
+    while time.monotonic() < until or not said:
+        output, _, code = host.read(0.5)
+        said += output
+        assert code is None
+    assert gone(pid)
+    assert gone(int(said))
+    assert read_all(host)[2] == -9
+
+
+def test_a_process_dies_with_the_host() -> None:
+    """Once it is up; one that is not yet does not begin."""
+    script = (
+        "import time; from arc_submit.runtime.host import Host; host = Host(600.0);"
+        "pid = host.start(['-c', 'import os, time; os.write(1, bytes(1)); time.sleep(600)'], {}); host.read(60.0);"
+        "print(pid, flush=True); time.sleep(600)"
+    )
+    host = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert host.stdout is not None
+    pid = int(host.stdout.readline())
+    host.kill()
+    host.wait()
+    assert gone(pid)
+
+
+def test_what_keeps_a_machine_from_working_is_said_with_the_remedy(tmp_path: Path) -> None:
+    out, model = tmp_path / "out", tmp_path / "model"
+    out.mkdir()
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    folders = {str(model): {"config.json": 2}}
+
+    def asked(version: str = __version__) -> str:
+        return look(version, str(out), "token", "token-here", folders, patience=0.0)
+
+    assert "does not see the run directory" in asked()
+    (out / "token").write_text("another run's")
+    assert "does not see the run directory" in asked()
+    (out / "token").write_text("token")
+    assert asked() == ""
+    assert (out / "token-here").read_text() == "token"
+    (model / "config.json").write_text("{ }")
+    assert "config.json as this machine has it" in asked()
+    assert "install the same" in asked("0.0.0")
+
+
+def test_room_on_a_cluster() -> None:
+    nodes = Node("a", 4, 2, 64), Node("b", 8, 0, 64)
+    cluster = Cluster("a:1", nodes)
+    assert cluster.machine == (12, 128)
+    assert [cluster.room(1, 0), cluster.room(3, 0), cluster.room(1, 1), cluster.room(3, 1), cluster.room(1, 4)] == [12, 3, 2, 1, 0]
+    cluster.check_room(2, 1, 1, "--devices: GPUs")
+    with pytest.raises(
+        ConfigError, match=r"--devices: GPUs 3: the Ray cluster \(2 nodes\) has room for 2 of 1 CPUs and 1 GPUs each; ask for"
+    ):
+        cluster.check_room(3, 1, 1, "--devices: GPUs")
+
+
+@pytest.mark.parametrize("address", ["local", "ray://head:10001"])
+def test_an_address_that_is_no_cluster_is_refused(tmp_path: Path, address: str) -> None:
+    with pytest.raises(ConfigError, match=f"--ray-address {address}: write HOST:PORT"):
+        find_cluster(address, tmp_path)
+
+
+def test_without_ray_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ray.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    with pytest.raises(ConfigError, match=r"Ray is not installed here; pip install 'arc-submit\[ray\]'"):
+        find_cluster("127.0.0.1:1", tmp_path / "out")
+    assert not (tmp_path / "out").exists(), "a directory of a run that never began"
+
+
+def test_a_process_without_its_parent_does_not_begin() -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "arc_submit.runtime.bound", "-c", "print('begun')"],
+        env={**os.environ, PARENT: "1"},
+        capture_output=True,
+        check=False,
+    )
+    assert (process.returncode, process.stdout) == (1, b"")
