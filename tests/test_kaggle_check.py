@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from arc_submit.cli import main
 from arc_submit.kaggle.check import check_kernel
+from arc_submit.kaggle.contents import refusals
 from arc_submit.kaggle.dataset import check_dataset
 from arc_submit.kaggle.findings import Finding
 from arc_submit.kaggle.sent import MOST_BYTES, check_notebook, text_as_sent
@@ -89,6 +90,11 @@ def test_the_projects_kernel_is_sound_but_for_what_only_its_user_knows(kernel: P
         ({"docker_image_pinning_type": "latest"}, "warning", "docker_image_pinning_type", "newest one on the day"),
         ({"docker_image": "python:3.12"}, "warning", "docker_image", "does not look like one of Kaggle's"),
         ({"kernel_type": "script"}, "error", "kernel_type", "notebook"),
+        ({"docker_image": "gcr.io/kaggle-images/python@sha256:" + "0" * 64}, "error", "docker_image", "torch would see no GPU"),
+        ({"id": "me/" + "a" * 51, "title": "a" * 51}, "error", "title", "nothing but a server error"),
+        ({"competition_sources": ["arc-prize-2025", "arc-prize-2026"]}, "warning", "competition_sources", "more than one"),
+        ({"competition_sources": ["c/arc-prize-2026"]}, "error", "competition_sources", "slug"),
+        ({"kernel_sources": None}, "error", "kernel_sources", "is not a list of texts"),
         ({"code_file": "notebooks/submission.py"}, "error", "file", "is no .ipynb"),
         ({"code_file": "notebooks/other.ipynb"}, "error", "code_file", "no such file"),
     ],
@@ -147,8 +153,18 @@ def first_code(notebook: dict[str, Any]) -> dict[str, Any]:
         (add_code("x = '" + "ä" * (MOST_BYTES // 6) + "'"), "error", "size", "the largest cell is"),
         (add_code("!pip install --no-index arc_submit"), "warning", "cell 10", "whose failure leaves the notebook green"),
         (add_code("%pip install arc_submit"), "error", "cell 10", "installs from the network"),
-        (add_code("token = 'hf_" + "a" * 34 + "'"), "error", "cell 10", "credential"),
+        (add_code("token = 'hf_" + "a" * 34 + "'"), "error", "cell 10", "a Hugging Face token"),
         (add_code("rerun_budget = '12h'"), "error", "rerun_budget", "12h leaves less than"),
+        (add_code("x = (1,\ny = 2"), "error", "cell 10", "is not Python: line 1"),
+        (add_code("import subprocess\nsubprocess.run(['pip', 'install', 'vllm'])"), "error", "cell 10", "installs from the network"),
+        (add_code("%%bash\ncd /tmp\npip install vllm"), "error", "cell 10", "installs from the network"),
+        (add_code("import os\nos.system('pip install -q vllm')"), "error", "cell 10", "installs from the network"),
+        (add_code("import x\nx.snapshot_download('Qwen/Qwen2.5-0.5B')"), "warning", "cell 10", "fetches with 'snapshot_download('"),
+        (add_code("model = x.from_pretrained('Qwen/Qwen2.5-0.5B')"), "warning", "cell 10", "loads 'Qwen/Qwen2.5-0.5B'"),
+        (add_code("path = '/kaggle/input/arc-submit-bundle/models'"), "warning", "cell 10", "two layouts"),
+        (add_code("from arc_submit.kaggle.wheels import make_wheelhouse"), "error", "cell 10", "fetches wheels"),
+        (lambda n: n["metadata"].update(kaggle={"isInternetEnabled": True}), "warning", "metadata.kaggle", "the internet is on"),
+        (lambda n: n["cells"].pop(1), "error", "cell 1", "no cell before it installs"),
     ],
 )
 def test_what_would_stop_a_notebook_is_found(
@@ -157,9 +173,77 @@ def test_what_would_stop_a_notebook_is_found(
     edit(kernel, change_it)
     findings = check_kernel(kernel)
     place = place.replace("cell 10", f"cell {len(json.loads((kernel / NOTEBOOK).read_text())['cells']) - 1}")
-    place = place if place != "cell 1" else next(f.place for f in findings if f.place.startswith("cell"))
+    place = place if place != "cell 1" else next((f.place for f in findings if f.place.startswith("cell")), place)
     assert told(findings) == [(severity, place)]
     assert words in str(findings[0])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "# pip install vllm, at home",
+        "raise SystemExit('pip install vllm first')",
+        "import subprocess\nsubprocess.run(['pip', 'install',\n  '--no-index', 'vllm'])",
+        "model = x.from_pretrained(folder)",
+        "await y",
+        "%matplotlib inline\nx = (1,",
+        "x?",
+    ],
+)
+def test_what_is_no_fault_is_passed_over(kernel: Path, source: str) -> None:
+    edit(kernel, add_code(source))
+    assert check_kernel(kernel) == []
+
+
+def test_a_markdown_cell_that_is_tagged_for_the_parameters_is_found(kernel: Path) -> None:
+    def retag(notebook: dict[str, Any]) -> None:
+        for cell in notebook["cells"]:
+            cell["metadata"].pop("tags", None)
+        notebook["cells"][0]["metadata"]["tags"] = ["parameters"]
+
+    edit(kernel, retag)
+    assert told(check_kernel(kernel)) == [("error", "cell 0")]
+
+
+@pytest.mark.parametrize(
+    ("preset", "fields", "severity", "words"),
+    [
+        ("l4x4-qwen2.5-1.5b", {}, None, ""),
+        ("cpu-pocket", {"machine_shape": "NvidiaTeslaT4"}, None, ""),
+        ("l4x4-qwen2.5-1.5b", {"machine_shape": "NvidiaTeslaT4"}, "error", "4 GPUs, and NvidiaTeslaT4 is asked for, which has 2"),
+        ("hybrid-7b", {"machine_shape": "NvidiaH100"}, "error", "which has 1"),
+        ("hybrid-7b", {"machine_shape": ..., "enable_gpu": False}, "error", "a machine without any"),
+        ("t4x2-qwen2.5-0.5b", {}, "warning", "leaves 2 of NvidiaL4 idle"),
+        ("l4x4-qwen", {}, "error", "choose from cpu-pocket"),
+    ],
+)
+def test_a_preset_for_other_gpus_than_the_kernels_is_found(
+    kernel: Path, preset: str, fields: dict[str, Any], severity: str | None, words: str
+) -> None:
+    change(kernel, fields)
+    path = kernel / NOTEBOOK
+    path.with_suffix(".py").unlink()
+    path.write_text(path.read_text().replace('preset = \\"cpu-pocket\\"', f'preset = \\"{preset}\\"'))
+    findings = [finding for finding in check_kernel(kernel) if finding.place == "preset"]
+    assert told(findings) == ([(severity, "preset")] if severity else [])
+    assert words in "".join(map(str, findings))
+
+
+def test_a_kernel_of_another_user_is_found(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAGGLE_USERNAME", "somebody")
+    assert told(check_kernel(kernel)) == [("warning", "id")]
+    monkeypatch.setenv("KAGGLE_USERNAME", "me")
+    assert check_kernel(kernel) == []
+
+
+def test_every_notebook_of_the_project_is_fit_but_for_what_its_metadata_decide(kernel: Path) -> None:
+    for script in sorted((ROOT / "notebooks").glob("*.py")):
+        for suffix in (".py", ".ipynb"):
+            shutil.copy(script.with_suffix(suffix), kernel / "notebooks")
+        change(kernel, {"code_file": f"notebooks/{script.stem}.ipynb", "enable_internet": script.stem == "build_wheels"})
+        change(kernel, {"competition_sources": [] if script.stem == "build_wheels" else ["arc-prize-2026"]})
+        places = [finding.place for finding in check_kernel(kernel)]
+        assert places == (["enable_internet", "competition_sources"] if script.stem == "build_wheels" else []), script
 
 
 def test_a_notebook_that_is_not_what_its_script_makes_is_found(kernel: Path) -> None:
@@ -243,6 +327,8 @@ def test_metadata_of_a_data_set_that_kaggle_would_refuse_are_found(dataset: Path
         ("vllm-0.19.1+cu128.whl", "error", "has a + in its name"),
         ("pocket/größe.txt", "warning", "characters"),
         ("wheels.zip", "warning", "unpacks on arrival"),
+        ("models/stored_tokens", "error", "credentials"),
+        ("prod.env", "error", "credentials"),
     ],
 )
 def test_files_that_would_not_arrive_as_they_are_are_found(dataset: Path, name: str, severity: str, words: str) -> None:
@@ -251,6 +337,32 @@ def test_files_that_would_not_arrive_as_they_are_are_found(dataset: Path, name: 
     findings = check_dataset(dataset)[1]
     assert told(findings) == [(severity, name)]
     assert words in str(findings[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("login with hf_" + "aB3" * 11, "line 2: looks like a Hugging Face token"),
+        ('{"username": "me", "key": "' + "0a" * 16 + '"}', "line 2: looks like a Kaggle key"),
+        ("KAGGLE_KEY=" + "0a" * 16, "line 2: looks like a Kaggle key"),
+        ("-----BEGIN " + "PRIVATE KEY-----", "line 2: looks like a private key"),
+    ],
+)
+def test_an_upload_refuses_the_credentials_that_a_bundle_refuses(dataset: Path, text: str, words: str) -> None:
+    (dataset / "README.md").write_text(f"one\n{text}\n")
+    findings = check_dataset(dataset)[1]
+    assert told(findings) == [("error", "README.md")]
+    assert words in str(findings[0])
+    assert [words in line for line in refusals(dataset) if "README.md" in line] == [True]
+
+
+def test_the_files_of_a_tokenizer_and_wheels_are_no_credentials(dataset: Path) -> None:
+    names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model", "vocab.json")
+    for name in (*names, "merges.txt", "tokens.txt", "key_table.json", "environment.yml", "cryptography-46.0-cp311-abi3.whl"):
+        (dataset / name).write_text('{"<|im_start|>": 151644, "sk": 1, "hf_": 2, "key": "0123", "sha256": "' + "0a" * 32 + '"}')
+    shutil.copytree(ROOT / "models" / "pocket", dataset / "models" / "pocket")
+    shutil.copytree(ROOT / "offline_wheels", dataset / "offline_wheels")
+    assert check_dataset(dataset)[1] == []
 
 
 def test_a_link_to_nothing_and_an_empty_folder_are_found(dataset: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from arc_submit.errors import ConfigError
 from arc_submit.kaggle.findings import Finding, add_despite, refuse_errors
-from arc_submit.kaggle.metadata import METADATA, SOURCES, check_metadata
+from arc_submit.kaggle.metadata import GPUS, METADATA, SOURCES, check_metadata
 from arc_submit.runtime.budget import format_duration, parse_duration
 
 SESSION = "11h55m"  # Kaggle ends a session after 12 hours, and a limit must be lower
@@ -44,7 +44,8 @@ def check_kernel(folder: Path, accelerator: str | None = None, session: str = SE
         accelerator: what is given in place of machine_shape.
         session: limit of the session, as --session takes it.
     """
-    from arc_submit.kaggle.sent import check_notebook, imports_library
+    from arc_submit.kaggle.cells import imports_library, source_of
+    from arc_submit.kaggle.sent import check_notebook
 
     metadata, findings = check_metadata(folder, accelerator)
     if not metadata:
@@ -58,14 +59,42 @@ def check_kernel(folder: Path, accelerator: str | None = None, session: str = SE
     internet = metadata.get("enable_internet") not in (False, "false", "False")
     notebook, more = check_notebook(folder / code_file, internet)
     findings += more
-    if imports_library(notebook) and not any(metadata.get(name) for name in SOURCES if name != "competition_sources"):
+    if imports_library(notebook.get("cells", [])) and not any(metadata.get(name) for name in SOURCES if name != "competition_sources"):
         problem = "no data set, notebook or model is attached, and nothing else brings arc_submit onto Kaggle's machine"
         remedy = "attach the wheels and the bundle (arc-submit kaggle wheels, bundle, upload)"
         findings.append(Finding("warning" if internet else "error", METADATA, "dataset_sources", problem, remedy))
-    return [*findings, *_session(notebook, session, (folder / code_file).name)]
+    text = "\n".join(source_of(cell) for cell in notebook.get("cells", ()))
+    file = (folder / code_file).name
+    return [*findings, *_session(text, session, file), *_devices(text, metadata, accelerator, file)]
 
 
-def _session(notebook: dict[str, Any], session: str, file: str) -> list[Finding]:
+def _devices(text: str, metadata: dict[str, Any], accelerator: str | None, file: str) -> list[Finding]:
+    """Whether the kernel asks for the GPUs that the notebook's preset works on."""
+    from arc_submit.config import PRESETS
+
+    found = re.search(r"^preset = [\"']([^\"']+)[\"']", text, re.MULTILINE)
+    if not found:
+        return []
+    preset = found[1]
+    if preset not in PRESETS:
+        return [Finding("error", file, "preset", f"there is no {preset!r}", f"choose from {', '.join(PRESETS)}")]
+    wanted = sum(device.startswith("cuda") for device in PRESETS[preset].get("devices", ()))
+    if not wanted:
+        return []
+    shape = accelerator or metadata.get("machine_shape")
+    if not shape and metadata.get("enable_gpu") in (True, "true", "True"):
+        return []  # check_metadata says already that Kaggle chooses
+    there = GPUS.get(shape, wanted) if shape else 0
+    if there < wanted:
+        problem = f"{preset} works on {wanted} GPUs, and {shape or 'a machine without any'} is asked for, which has {there}"
+        return [Finding("error", file, "preset", problem, "choose another preset, or the machine_shape that it is made for")]
+    if there > wanted:
+        problem = f"{preset} works on {wanted} GPUs and leaves {there - wanted} of {shape} idle"
+        return [Finding("warning", file, "preset", problem, "choose a preset for that machine")]
+    return []
+
+
+def _session(text: str, session: str, file: str) -> list[Finding]:
     """Whether the session lasts as long as the notebook's own budget for a re-run."""
     try:
         limit = parse_duration(session)
@@ -75,7 +104,6 @@ def _session(notebook: dict[str, Any], session: str, file: str) -> list[Finding]
     if limit >= 12 * 3600:
         problem = f"{session} is not below the 12 hours after which Kaggle ends every session"
         findings.append(Finding("error", "command line", "--session", problem, f"write {SESSION} or less"))
-    text = "\n".join("".join(cell.get("source", "")) for cell in notebook.get("cells", ()))
     for name, given in re.findall(r"^(rerun_budget|budget) = [\"']([^\"']+)[\"']", text, re.MULTILINE):
         try:
             budget = parse_duration(given)

@@ -14,11 +14,11 @@ from pathlib import Path
 from arc_submit.kaggle.sizes import in_words
 
 _CREDENTIAL_NAMES = re.compile(
-    r"kaggle\.json|access_token(\.txt)?|credentials(\.\w+)?|id_(rsa|dsa|ecdsa|ed25519)|[^.]*\.(pem|key|p12|pfx)|tokens?(\.txt)?|.*\.env",
+    r"kaggle\.json|access_token(\.txt)?|credentials(\.\w+)?|id_(rsa|dsa|ecdsa|ed25519)|[^.]*\.(pem|key|p12|pfx)|(stored_)?tokens?|token\.txt|.*\.env",
     re.IGNORECASE,
 )
 _CREDENTIALS = {
-    "a Kaggle key": re.compile(rb'"key"\s*:\s*"[0-9a-f]{32}"|KGAT_[0-9a-f]{32}'),
+    "a Kaggle key": re.compile(rb"(?i:key)\W{1,8}[0-9a-f]{32}(?![0-9a-f])|\bKGAT_[0-9a-f]{16,}"),
     "a private key": re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     "a Hugging Face token": re.compile(rb"\bhf_[A-Za-z0-9]{30,}"),
     "a GitHub token": re.compile(rb"\b(gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{40,})"),
@@ -29,7 +29,34 @@ _CREDENTIALS = {
 }
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill")
 _LFS = b"version https://git-lfs"
-_LARGEST_TEXT = 50_000_000  # bytes of a file that is read for credentials; weights are larger, and are told apart by their suffix
+_LARGEST_TEXT = 50_000_000  # bytes of a file that is read for credentials; weights are larger
+_NO_TEXT = (".safetensors", ".whl", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".7z", ".xz")  # weights, and what is compressed
+
+
+def credentials_in(path: Path) -> list[str]:
+    """What about a file looks like credentials, by its name or its text; one line for each, with its remedy.
+
+    Whatever ships files asks this: a bundle, an upload of any folder, and, for cells of a notebook, `credential_in`.
+    """
+    found = ["has the name of a file of credentials; move it away"] if _CREDENTIAL_NAMES.fullmatch(path.name) else []
+    if path.suffix.lower() not in _NO_TEXT and path.is_file() and path.stat().st_size <= _LARGEST_TEXT:
+        content = path.read_bytes()
+        for what, place in _search(content):
+            line = content.count(b"\n", 0, place) + 1
+            found.append(f"line {line}: looks like {what}; take it out, and revoke it if it was ever shared")
+    return found
+
+
+def credential_in(text: str) -> str | None:
+    """What in a text looks like a credential, such as "a Hugging Face token"."""
+    return next((what for what, _ in _search(text.encode("utf-8", "surrogatepass"))), None)
+
+
+def _search(content: bytes) -> Iterator[tuple[str, int]]:
+    for what, pattern in _CREDENTIALS.items():
+        found = pattern.search(content)
+        if found:
+            yield what, found.start()
 
 
 def refusals(folder: Path) -> list[str]:
@@ -54,23 +81,17 @@ def _refuse(folder: Path, path: Path) -> Iterator[str]:
     if not path.is_file():
         yield f"{path}: is no file; delete it"
         return
-    if _CREDENTIAL_NAMES.fullmatch(path.name):
-        yield f"{path}: has the name of a file of credentials; move it away"
+    yield from (f"{path}: {line}" for line in credentials_in(path))
     if path.suffix.lower() in _PICKLES or _is_pickle(path):
         yield f"{path}: is or may be a pickle, which runs code when it is loaded; ship .safetensors alone"
     elif path.suffix == ".safetensors":
         problem = safetensors_problem(path)
         if problem:
             yield f"{path}: {problem}"
-    elif path.stat().st_size <= _LARGEST_TEXT:
-        content = path.read_bytes()
-        if content.startswith(_LFS):
-            yield f"{path}: is a Git LFS pointer and not the file; run git lfs pull where it came from"
-        for what, pattern in _CREDENTIALS.items():
-            found = pattern.search(content)
-            if found:
-                line = content.count(b"\n", 0, found.start()) + 1
-                yield f"{path}: line {line}: looks like {what}; take it out, and revoke it if it was ever shared"
+    else:
+        with path.open("rb") as file:
+            if file.read(len(_LFS)) == _LFS:
+                yield f"{path}: is a Git LFS pointer and not the file; run git lfs pull where it came from"
 
 
 def safetensors_problem(path: Path) -> str | None:

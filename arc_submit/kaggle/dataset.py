@@ -1,6 +1,7 @@
 """A folder that is to become a Kaggle data set: what the client would leave out, upload unasked, rename or refuse.
 
-The client's own rules are those of kaggle 2.2.4 (dataset_create_new, upload_files). Knows nothing about what the files hold.
+The client's own rules are those of kaggle 2.2.4 (dataset_create_new, upload_files). Of what the files hold it asks one thing alone, whether
+there are credentials in them: see arc_submit.kaggle.contents.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from arc_submit.kaggle.contents import credentials_in
 from arc_submit.kaggle.dataset_folder import METADATA
 from arc_submit.kaggle.findings import Finding, read_object, unknown_fields
 from arc_submit.kaggle.metadata import check_owner_slug
@@ -30,7 +32,6 @@ FIELDS = (
 # Files that the client passes over at the top of a folder.
 UNSENT = (METADATA, "datapackage.json", "kernel-metadata.json", "model-metadata.json", "model-instance-metadata.json")
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".gz", ".bz2", ".7z")
-_CREDENTIALS = ("kaggle.json", "access_token", "access_token.txt", "credentials.json", "id_rsa", "id_ed25519")
 
 
 def check_dataset(folder: Path) -> tuple[dict[str, Any], list[Finding]]:
@@ -83,14 +84,13 @@ def _files(folder: Path) -> Iterator[Finding]:
             continue
         if path.name.startswith("."):
             yield Finding("error", name, place, "is hidden, and is uploaded all the same", "delete it")
-        if path.name in _CREDENTIALS:
-            yield Finding("error", name, place, "has the name of a file of credentials", "delete it")
-        if (path.is_symlink() and not path.exists()) or not (path.is_file() or path.is_dir()):
-            yield Finding(
-                "error", name, place, "is neither file nor folder, and is left out in silence", "delete it, or put the file there"
-            )
-        if path.name.startswith("."):
             continue
+        for line in credentials_in(path):
+            problem, _, remedy = line.partition("; ")
+            yield Finding("error", name, place, problem, remedy)
+        if (path.is_symlink() and not path.exists()) or not (path.is_file() or path.is_dir()):
+            remedy = "delete it, or put the file there"
+            yield Finding("error", name, place, "is neither file nor folder, and is left out in silence", remedy)
         if "+" in path.name:
             remedy = "rename it; arc-submit kaggle wheels does so for wheels"
             yield Finding("error", name, place, "has a + in its name, which Kaggle strips", remedy)

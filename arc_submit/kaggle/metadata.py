@@ -7,6 +7,7 @@ Knows nothing about the notebook's content.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,7 @@ ACCELERATORS = {
     "NvidiaH100": "H100, where a competition offers it",
     "NvidiaRtxPro6000": "RTX Pro 6000, where a competition offers it",
 }
+GPUS = {"NvidiaTeslaT4": 2, "NvidiaL4": 4, **dict.fromkeys(("NvidiaL4X1", "NvidiaTeslaA100", "NvidiaH100", "NvidiaRtxPro6000"), 1)}
 REFUSED_ACCELERATORS = {
     "NvidiaTeslaP100": "is retired, and torch has no code for its sm_60",
     "NvidiaTeslaT4Highmem": "is for Kaggle's administrators; NvidiaTeslaT4 already is two T4",
@@ -134,9 +136,16 @@ def _names(value: dict[str, Any]) -> Iterator[Finding]:
         return
     if len(title) < 5:
         yield _error("title", f"{title!r} has {len(title)} characters", "at least 5 are needed")
+    if len(title) > 50:
+        problem = f"has {len(title)} characters, and over 50 Kaggle answers with nothing but a server error"
+        yield _error("title", problem, "shorten it, and id with it")
     if "INSERT_" in title:
         yield _error("title", f"{title!r} is the example's", "choose your own")
     parts = str(value.get("id", "")).split("/")
+    user = os.environ.get("KAGGLE_USERNAME")
+    if user and len(parts) > 1 and parts[0] not in (user, "your-name"):
+        problem = f"is {parts[0]}'s and KAGGLE_USERNAME is {user}; to others Kaggle says that there is no such kernel"
+        yield _warning("id", problem, f"write {user}/{parts[1]}, unless you may write to that one")
     if len(parts) > 1 and parts[1].lower() != as_slug(title):
         problem = f"{title!r} becomes {as_slug(title)!r} and not {parts[1]!r}; Kaggle makes a kernel of that name in silence"
         yield _error("title", problem, f"change the title, or id to {parts[0]}/{as_slug(title)}")
@@ -212,7 +221,11 @@ def _sources(value: dict[str, Any]) -> Iterator[Finding]:
                 yield _error(name, f"{source!r} is the example's", "put your own Kaggle user name there")
         if len(set(given)) < len(given):
             yield _warning(name, "holds one of them twice", "keep one")
-    if not value.get("competition_sources"):
+    competitions = value.get("competition_sources")
+    if isinstance(competitions, list) and len(set(map(str, competitions))) > 1:
+        problem = "names more than one, and a run refuses to choose between two test files"
+        yield _warning("competition_sources", problem, "keep the one that is submitted to")
+    if not competitions:
         yield _warning("competition_sources", "is empty: no test file will be there", "name the competition, as in its address")
 
 
@@ -223,6 +236,9 @@ def _image(value: dict[str, Any]) -> Iterator[Finding]:
     if image and not re.fullmatch(r"gcr\.io/kaggle(-gpu)?-images/python@sha256:[0-9a-f]{64}", str(image)):
         remedy = "take what `kaggle kernels pull -m` says of a run that worked"
         yield _warning("docker_image", f"{image!r} does not look like one of Kaggle's images with a digest", remedy)
+    if isinstance(image, str) and _switch(value, "enable_gpu", False) and image.startswith("gcr.io/kaggle-images/"):
+        problem = "is the image without CUDA, and enable_gpu is on: torch would see no GPU"
+        yield _error("docker_image", problem, "take the digest of gcr.io/kaggle-gpu-images/python")
     if not image and pinning in (None, "latest"):
         problem = "the image is the newest one on the day of a push, and wheels that were made for another may not install"
         yield _warning("docker_image_pinning_type", problem, 'write "original", which keeps the image of the first push')

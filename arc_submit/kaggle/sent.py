@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from arc_submit.errors import ArcSubmitError
+from arc_submit.kaggle.cells import check_cells
 from arc_submit.kaggle.findings import Finding
 from arc_submit.kaggle.notebooks import notebook_text
 
 MOST_BYTES = 1_000_000  # Kaggle: "The kernel source must be less than 1 megabytes in size."
-_CREDENTIAL = re.compile(r"hf_[A-Za-z0-9]{20,}|KGAT_[0-9a-f]{16,}|\bkey\W{1,6}[0-9a-f]{32}\b|AKIA[A-Z0-9]{16}|BEGIN [A-Z ]*PRIVATE KEY")
 
 
 def text_as_sent(notebook: dict[str, Any]) -> str:
@@ -48,15 +47,8 @@ def check_notebook(path: Path, internet: bool) -> tuple[dict[str, Any], list[Fin
     problem = _invalid(value)
     if problem:
         return {}, [wrong("file", f"is no valid notebook ({problem})", "make it again: make notebooks")]
-    findings = [*_shape(file, value), *_size(file, value), *_in_step(path)]
-    for number, cell in enumerate(value["cells"]):
-        findings += _cell(file, number, cell, internet)
-    return value, findings
-
-
-def imports_library(notebook: dict[str, Any]) -> bool:
-    """Whether a notebook needs arc_submit to be there."""
-    return any(re.search(r"^\s*(from|import) arc_submit\b", _source(cell), re.MULTILINE) for cell in notebook.get("cells", ()))
+    findings = [*_shape(file, value, internet), *_size(file, value), *_in_step(path)]
+    return value, [*findings, *check_cells(file, value["cells"], internet)]
 
 
 def _invalid(value: Any) -> str:
@@ -72,7 +64,7 @@ def _invalid(value: Any) -> str:
     return ""
 
 
-def _shape(file: str, value: dict[str, Any]) -> Iterator[Finding]:
+def _shape(file: str, value: dict[str, Any], internet: bool) -> Iterator[Finding]:
     """What papermill, which Kaggle runs notebooks with, asks of a notebook as a whole."""
     kernelspec = value["metadata"].get("kernelspec", {})
     if not kernelspec.get("name"):
@@ -81,7 +73,14 @@ def _shape(file: str, value: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("error", file, "kernelspec", problem, remedy)
     elif kernelspec["name"] != "python3":
         yield Finding("error", file, "kernelspec", f"is {kernelspec['name']!r}, which Kaggle does not have", 'name it "python3"')
+    own = value["metadata"].get("kaggle", {})
+    if isinstance(own, dict) and own.get("isInternetEnabled") and not internet:
+        problem = "metadata.kaggle, which Kaggle's editor wrote, says that the internet is on"
+        yield Finding("warning", file, "metadata.kaggle", problem, "take metadata.kaggle out; kernel-metadata.json says what is meant")
     tagged = [n for n, cell in enumerate(value["cells"]) if "parameters" in cell["metadata"].get("tags", ())]
+    if len(tagged) == 1 and value["cells"][tagged[0]]["cell_type"] != "code":
+        problem = 'is tagged "parameters" and is no code, so that its values are not replaced but set behind it'
+        yield Finding("error", file, f"cell {tagged[0]}", problem, "tag the code cell that holds them")
     if len(tagged) != 1:
         problem = f'{len(tagged)} cells are tagged "parameters", so that a dry run cannot set them'
         yield Finding("warning", file, "parameters", problem, "tag the one cell that holds them")
@@ -110,22 +109,3 @@ def _in_step(path: Path) -> Iterator[Finding]:
         return
     if text != path.read_text(encoding="utf-8"):
         yield Finding("error", path.name, "file", f"is not what {script.name} makes", "make notebooks; the script is the source")
-
-
-def _cell(file: str, number: int, cell: dict[str, Any], internet: bool) -> Iterator[Finding]:
-    place, source = f"cell {number}", _source(cell)
-    if _CREDENTIAL.search(source):
-        yield Finding("error", file, place, "holds what looks like a credential", "take it out, and make it invalid where it was issued")
-    if cell.get("cell_type") != "code":
-        return
-    commands = re.findall(r"^\s*[!%]\s*(.+)$", source, re.MULTILINE)
-    if any(re.match(r"!", line.lstrip()) for line in source.splitlines()):
-        problem = "runs a command with !, whose failure leaves the notebook green"
-        yield Finding("warning", file, place, problem, "use subprocess.run(..., check=True)")
-    if not internet and any(re.match(r"pip3? install (?!.*--no-index)", command) for command in commands):
-        yield Finding("error", file, place, "installs from the network, which is off", "install from attached wheels, with --no-index")
-
-
-def _source(cell: dict[str, Any]) -> str:
-    source = cell.get("source", "")
-    return "".join(source) if isinstance(source, list) else str(source)
