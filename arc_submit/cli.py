@@ -120,6 +120,7 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
     add("--ttft-in-4-bits", action="store_true", default=None, help="keep the base in 4 bits for fine-tuning (GPUs, with bitsandbytes)")
     add("--ttft-max-seq-len", type=int, help="tokens of a fine-tuning sample (default: as --max-seq-len)")
     add("--ttft-group", type=int, help="tasks in one job of fine-tuning, trained in one batch where it is faster (default: 1)")
+    add("--adapter-gb", type=float, help="GB of disk for adapters; the oldest make way for new ones (default: as many as are free)")
     add("--devices", help="cpu, or GPUs separated by commas: cuda:0,cuda:1")
     add("--workers", type=int, help="worker processes")
     add("--threads", type=int, help="CPU threads of each worker")

@@ -70,6 +70,8 @@ class RunConfig:
         ttft_candidates, ttft_threshold: what is asked of the fine-tuned model: "views" or "dfs", see arc_submit.models.settings.
         ttft_max_steps: time left over buys a longer fine-tuning of the least settled tasks, up to so many steps; None buys none.
         ttft_max_views: and further views, up to so many; None buys none.
+        adapter_gb: GB of disk that the tasks' adapters may take; None takes four fifths of what is free, on Kaggle 20 at most. Where not
+            all fit, the oldest are deleted once their predictions are made, and where not even those in work fit nothing is begun.
         devices: "cpu", or the GPUs, such as "cuda:0,cuda:1": each gets a worker of its own.
         workers: worker processes on a CPU, the search's included; on GPUs each device has one, and the search the cores that they leave.
         threads: CPU threads of each worker that runs a model.
@@ -116,6 +118,7 @@ class RunConfig:
     ttft_threshold: float = 0.1
     ttft_max_steps: int | None = None
     ttft_max_views: int | None = None
+    adapter_gb: float | None = None
     devices: tuple[str, ...] = ("cpu",)
     workers: int = 2
     threads: int = 1
@@ -144,6 +147,8 @@ class RunConfig:
         for name, value in (("steps", self.ttft_max_steps), ("views", self.ttft_max_views)):
             if value is not None and value < 1:
                 raise ConfigError(f"--ttft-max-{name} {value}: at least 1 is needed, or leave it out to buy no more than the plan")
+        if self.adapter_gb is not None and not self.adapter_gb > 0:
+            raise ConfigError(f"--adapter-gb {self.adapter_gb}: above 0, or leave it out")
         if self.ttft_max_seq_len is not None and self.ttft_max_seq_len < 16:
             raise ConfigError(f"--ttft-max-seq-len {self.ttft_max_seq_len}: no task fits")
         if self.warm_up_steps < 0 or (self.warm_up_steps and self.base_adapter is not None):

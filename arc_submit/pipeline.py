@@ -19,6 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from arc_submit.adapter_room import AdapterRoom, find_room
 from arc_submit.arc.datasets import (
     Challenges,
     find_competition,
@@ -99,13 +100,15 @@ def run(config: RunConfig) -> RunResult:
     data = load_data(config)
     if {"frozen", "ttft"} & set(config.sources):
         _check_model(config)
+    room = _find_room(config, data)
     with open_run(config.out, _identity(config, data), config.new_budget) as directory:
         deadline = time.monotonic() + directory.started + config.budget - config.reserve - time.time()
         submission = Submission(data.challenges, config.submission, data.counts)
         _answer(directory, data, config, submission)
         _say_start(config, data, directory, deadline)
+        _say_room(room, directory)
         split_tasks(data.challenges.only(data.chosen), config.out / "tasks")
-        works = {source: _find_work(source, directory, data, config) for source in _with_warm_up(config)}
+        works = {source: _find_work(source, directory, data, config, room) for source in _with_warm_up(config)}
         for step in _work_in_lanes(works, directory, config, deadline):
             _take_note(step, directory)
             if step.event is not None and step.event.kind == "done":
@@ -162,11 +165,13 @@ def finetune(config: RunConfig) -> FinetuneRun:
     config = replace(config, sources=("ttft",))
     data = load_data(config)
     _check_model(config)
+    room = _find_room(config, data, "finetune")
     with open_run(config.out, _identity(config, data), config.new_budget) as directory:
         deadline = time.monotonic() + directory.started + config.budget - config.reserve - time.time()
         _say_start(config, data, directory, deadline)
+        _say_room(room, directory)
         split_tasks(data.challenges.only(data.chosen), config.out / "tasks")
-        works = {name: _find_work(name, directory, data, config) for name in _with_warm_up(config, "finetune")}
+        works = {name: _find_work(name, directory, data, config, room) for name in _with_warm_up(config, "finetune")}
         work = works["finetune"]
         steps = tokens = 0
         for step in _work_in_lanes(works, directory, config, deadline):
@@ -280,9 +285,19 @@ def _with_warm_up(config: RunConfig, *sources: str) -> list[str]:
     return ["warmup", *names] if config.warm_up_steps and {"ttft", "finetune"} & set(names) else names
 
 
-def _find_work(name: str, directory: RunDirectory, data: Data, config: RunConfig) -> _Work:
+def _find_room(config: RunConfig, data: Data, *sources: str) -> AdapterRoom | None:
+    """The disk for adapters, where a run makes any."""
+    names = _with_warm_up(config, *sources)
+    if not {"ttft", "finetune"} & set(names):
+        return None
+    ladder = make_source("ttft", config.out, config).ladder
+    steps = len({level.steps for level in ladder.levels}) if ladder else 1
+    return find_room(config, len(data.chosen), steps, all_at_once="finetune" in names)
+
+
+def _find_work(name: str, directory: RunDirectory, data: Data, config: RunConfig, room: AdapterRoom | None) -> _Work:
     """What there is for a source to do, and how far it has come before."""
-    source = make_source(name, directory.path, config)
+    source = make_source(name, directory.path, config, room)
     costs = {task_id: cost(data.challenges.tasks[task_id]) for task_id in data.chosen} if name != "warmup" else {"all tasks": 1.0}
     sizes: dict[str, Size] = {}
     if source.ladder:
@@ -372,7 +387,7 @@ def _supply(work: _Work, directory: RunDirectory, until: float) -> Supply:
     def unsettled(task_id: str) -> float:
         return _unsettled(directory, source.name, task_id)
 
-    return Scheduler(work.sizes, source.ladder, work.guess, until, work.reached, unsettled, source.group)
+    return Scheduler(work.sizes, source.ladder, work.guess, until, work.reached, unsettled, source.group, source.keeps)
 
 
 def _unsettled(directory: RunDirectory, source: str, task_id: str) -> float:
@@ -521,6 +536,12 @@ def _say_start(config: RunConfig, data: Data, directory: RunDirectory, deadline:
     )
     for task_id, reason in data.challenges.broken.items():
         _say(f"set aside {task_id}: {reason}")
+
+
+def _say_room(room: AdapterRoom | None, directory: RunDirectory) -> None:
+    if room is not None:
+        directory.event("adapter_room", bound=room.bound, reason=room.reason)
+        _say(room.reason)
 
 
 def _check_model(config: RunConfig) -> None:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from arc_submit.adapter_room import AdapterRoom
 from arc_submit.arc.task import Task
 from arc_submit.config import RunConfig
 from arc_submit.models.settings import PredictSettings, seen_device, worker_environment
@@ -40,6 +41,7 @@ class Source:
         limits: how long what may take its workers.
         group: tasks in one job.
         ladder: how far its tasks can come, for the scheduler; None for a source whose work is not cut to measure: smaller tasks first.
+        keeps: what a task has learnt stays, so that further views of it need no fine-tuning.
         behind: other ways, tried one after the other for what the one before gives up.
     """
 
@@ -50,6 +52,7 @@ class Source:
     limits: Limits
     group: int
     ladder: Ladder | None = None
+    keeps: bool = True
     behind: tuple[Stage, ...] = ()
 
     @property
@@ -58,8 +61,13 @@ class Source:
         return [Stage(self.name, self.entry, self.settings, self.limits), *self.behind]
 
 
-def make_source(name: str, run: Path, config: RunConfig) -> Source:
-    """The source of that name for the run in a directory; "finetune" is ttft without its predictions, "warmup" what may come before."""
+def make_source(name: str, run: Path, config: RunConfig, room: AdapterRoom | None = None) -> Source:
+    """The source of that name for the run in a directory; "finetune" is ttft without its predictions, "warmup" what may come before.
+
+    Args:
+        room: for adapters; None keeps them all.
+    """
+    room = room or AdapterRoom(None, True, "")
     if name == "search":
         # It beats only when it has answers, so it may be silent for longer.
         told = {"run": str(run), "effort": config.search_effort, "memory_gb": config.search_memory}
@@ -87,7 +95,7 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
 
         first, *behind = [stage(engine) for engine in engines]
         ladder = make_ladder(0, views, None, most_views)
-        return Source(name, entry, first.settings, environment, limits, config.group, ladder, tuple(behind))
+        return Source(name, entry, first.settings, environment, limits, config.group, ladder, behind=tuple(behind))
 
     ttft_views = config.ttft_views or config.views
     if name == "frozen":
@@ -104,7 +112,7 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
             base_adapter = str(run / WARMED)
         views = 0 if name in ("finetune", "warmup") else ttft_views
         told = replace(predict(number, views), candidates=config.ttft_candidates, threshold=config.ttft_threshold)
-        settings = FinetuneSettings(told, config.lora, ttft, config.ttft_max_seq_len, base_adapter, config.ttft_in_4_bits)
+        settings = FinetuneSettings(told, config.lora, ttft, config.ttft_max_seq_len, base_adapter, config.ttft_in_4_bits, room.bound)
         value: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
         return value
 
@@ -114,7 +122,7 @@ def make_source(name: str, run: Path, config: RunConfig) -> Source:
         ladder = make_ladder(config.ttft.steps, 0)
     else:
         ladder = make_ladder(config.ttft.steps, ttft_views, config.ttft_max_steps, config.ttft_max_views)
-    return Source(name, "arc_submit.training.worker:open_worker", finetune, environment, limits, config.ttft_group, ladder)
+    return Source(name, "arc_submit.training.worker:open_worker", finetune, environment, limits, config.ttft_group, ladder, room.keeps)
 
 
 def cost(task: Task) -> float:

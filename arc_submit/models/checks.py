@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from arc_submit.errors import ConfigError
+from arc_submit.models.settings import LoraSettings
 
 
 def check_model_folder(folder: Path) -> None:
@@ -31,3 +34,36 @@ def check_adapter_folder(folder: Path) -> None:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise ConfigError(f"adapter {folder}: {name} is missing; give a folder in PEFT format")
+
+
+def adapter_values(model: Path, lora: LoraSettings, base_adapter: Path | None = None) -> int:
+    """How many numbers the file of an adapter holds, from the heads of the model's files.
+
+    Args:
+        base_adapter: an adapter that is gone on from, with its own rank and targets.
+
+    Raises:
+        ConfigError: where a file cannot be read.
+    """
+    if base_adapter is not None:
+        return sum(math.prod(shape) for _, shape in _shapes(base_adapter))
+    values = 0
+    for name, shape in _shapes(model):
+        *_, layer, kind = ("", *name.split("."))
+        if layer in lora.targets and kind == "weight" and len(shape) == 2:
+            # What begins at the weight's own factors is saved as a difference, of twice the rank.
+            values += (2 if lora.init in ("pissa", "olora") else 1) * lora.rank * sum(shape) + (shape[0] if lora.dora else 0)
+    return values
+
+
+def _shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of the tensors in a folder's safetensors files."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "np") as file:
+                for name in file.keys():  # noqa: SIM118 - it is no dict and cannot be iterated over
+                    yield name, tuple(file.get_slice(name).get_shape())
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(f"{path}: cannot be read ({error}); copy it again") from None

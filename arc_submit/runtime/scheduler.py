@@ -110,6 +110,7 @@ class Scheduler:
         reached: levels of tasks worked on before.
         unsettled: of a task that has been answered, 0 where its answer is beyond doubt to 1.
         group: tasks in one job.
+        keeps: what a task has learnt stays; else further views of it cost its fine-tuning once more.
     """
 
     def __init__(
@@ -121,9 +122,10 @@ class Scheduler:
         reached: Mapping[str, Level] | None = None,
         unsettled: Callable[[str], float] = lambda task: 1.0,
         group: int = 1,
+        keeps: bool = True,
     ):
         self.sizes, self.ladder, self.costs = sizes, ladder, costs
-        self.until, self.unsettled, self.group = until, unsettled, group
+        self.until, self.unsettled, self.group, self.keeps = until, unsettled, group, keeps
         self.reached: dict[str, Level] = dict(reached or {})
         self.closed: dict[str, str] = {}  # tasks that nothing more is done about, with the reason
         self._strikes: dict[str, int] = {}
@@ -329,7 +331,7 @@ class Scheduler:
     def _seconds(self, task: str, reached: Level | None, level: Level) -> float:
         """From one level of a task to another."""
         trained, made = (reached.steps, reached.views) if reached else (0, 0)
-        steps = level.steps if level.steps != trained else 0
+        steps = level.steps if level.steps != trained or not self.keeps else 0
         return self.costs.seconds(steps, level.views - made, self.sizes[task])
 
     def _latest(self, level: Level, workers: int, left: float, capacity: float) -> float:

@@ -73,6 +73,7 @@ class FinetuneSettings:
         max_seq_len: tokens of a sample; None takes the prompts'.
         base_adapter: folder of the adapter to go on from; None begins afresh.
         in_4_bits: keep the base's linear layers in 4 bits.
+        bound: bytes that adapters may take while the next are made: older ones are deleted; None keeps all.
         beside: folder, below the run directory, of adapters and losses; "" for the run directory itself.
     """
 
@@ -82,6 +83,7 @@ class FinetuneSettings:
     max_seq_len: int | None
     base_adapter: str | None
     in_4_bits: bool = False
+    bound: int | None = None
     beside: str = ""
 
     @property
@@ -103,6 +105,5 @@ class FinetuneSettings:
         """What `dataclasses.asdict` and JSON have made of one."""
         lora = LoraSettings(**{**value["lora"], "targets": tuple(value["lora"]["targets"])})
         predict = PredictSettings(**value["predict"])
-        return FinetuneSettings(
-            predict, lora, TTFTSettings(**value["ttft"]), value["max_seq_len"], value["base_adapter"], value["in_4_bits"]
-        )
+        ttft, nested = TTFTSettings(**value["ttft"]), ("predict", "lora", "ttft", "beside")
+        return FinetuneSettings(predict, lora, ttft, **{name: given for name, given in value.items() if name not in nested})

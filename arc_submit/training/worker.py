@@ -35,6 +35,7 @@ from arc_submit.models.lora import Adapter, attach, resize, save_adapter
 from arc_submit.models.precision import choose_training_precision, repair_attention
 from arc_submit.models.transformers_engine import ATTENTION, TransformersEngine
 from arc_submit.training.grouped import plan_groups
+from arc_submit.training.kept import make_room, mark_used
 from arc_submit.training.settings import WARMED, FinetuneSettings, TTFTSettings
 from arc_submit.training.ttft import FinetuneError, FinetuneResult, check_task, finetune_task, finetune_tasks
 from arc_submit.training.warmup import warm_up
@@ -165,6 +166,7 @@ def _do_tasks(
             if predict.views and not asked:
                 raise DoesNotFitError(refused[0])  # before hours go into an adapter that nothing can be asked with
             folder = adapter_folder(settings.root, task_id)
+            mark_used(folder)
             if not (folder / CONFIG).exists():
                 tokens[task_id], _ = check_task(writer, tasks[task_id], max_seq_len, settings.ttft)
         except ArcSubmitError as error:
@@ -179,6 +181,9 @@ def _do_tasks(
         if group[0] in tokens:
             if len(task_ids) > 1:
                 print(f"in one batch {', '.join(group)}: {reason}", flush=True)
+            if settings.bound is not None:
+                deleted = make_room(run, settings.bound, task_ids)
+                print(f"adapters deleted for want of room: {len(deleted)}", flush=True)
             members = [tasks[task_id] for task_id in group]
             trained = finetune_and_save(adapter, writer, members, settings.ttft, max_seq_len, predict.seed, settings.root, beat_in_time)
         for task_id in group:
@@ -208,7 +213,13 @@ def _predict(
         beat()
         run = Path(settings.predict.run)
         folder = adapter_folder(settings.root, task_id)
-        predicted = predict_tasks(run, [task_id], engine, writer, settings.predict, prompt_len, beat, SOURCE, folder, until=until)
+
+        def beat_and_mark() -> None:
+            mark_used(folder)  # for other workers, which make room
+            beat()
+
+        in_use = beat if settings.bound is None else beat_and_mark
+        predicted = predict_tasks(run, [task_id], engine, writer, settings.predict, prompt_len, in_use, SOURCE, folder, until=until)
         made = predicted["tasks"][task_id]
         seconds = round(result["seconds"] + made["seconds"], 3)
         result = {**result, **made, "tokens": result["tokens"], "seconds": seconds}
@@ -266,7 +277,7 @@ def finetune_and_save(
         result = _within_memory(train, task.id, ttft, max_seq_len, beat)
     except ArcSubmitError as error:
         return {task.id: error}
-    save_adapter(adapter, adapter_folder(run, task.id))
+    save_adapter(adapter, adapter_folder(run, task.id), dtype=adapter.model.dtype)
     return {task.id: result}
 
 
@@ -298,7 +309,7 @@ def _finetune_together(
     results = finetune_tasks(adapter, writer, tasks, ttft, max_seq_len, seed, on_step, beat)
     for number, (task, result) in enumerate(zip(tasks, results, strict=True)):
         if isinstance(result, FinetuneResult):
-            save_adapter(adapter, adapter_folder(run, task.id), number)
+            save_adapter(adapter, adapter_folder(run, task.id), number, adapter.model.dtype)
             result = replace(result, notes=[f"in one batch with {len(tasks) - 1} others", *result.notes])
         found[task.id] = result
     return found
