@@ -117,7 +117,7 @@ def run(config: RunConfig) -> RunResult:
         done = {task_id for work in sources for task_id in work.done}
         failed = {f"{work.source.name} {task_id}": reason for work in sources for task_id, reason in work.failed.items()}
         unfinished = {task_id for work in sources for task_id in work.short}
-        predictions = _answer(directory, data, config, submission)
+        predictions = _answer_at_last(directory, data, config, submission)
         directory.event("submission_final", tasks=len(data.counts), predictions=len(predictions))
         report = _report(directory, data, config, predictions, submission, deadline + 0.8 * config.reserve)
         directory.event("run_ended", done=len(done), failed=len(failed), unfinished=len(unfinished))
@@ -457,7 +457,20 @@ def _take_note_of_event(event: Event, work: _Work, directory: RunDirectory) -> N
 def _answer(
     directory: RunDirectory, data: Data, config: RunConfig, submission: Submission, task_ids: list[str] | None = None
 ) -> list[Prediction]:
-    """Put what the predictions on disk say into the submission, of some tasks or of all, and replace the file."""
+    """Put what the predictions on disk say into the submission, of some tasks or of all, and replace the file.
+
+    Raises:
+        DataError: where the disk does not take it; the file that is there stays as it is.
+    """
+    predictions = _decide(directory, data, config, submission, task_ids)
+    submission.save()
+    return predictions
+
+
+def _decide(
+    directory: RunDirectory, data: Data, config: RunConfig, submission: Submission, task_ids: list[str] | None = None
+) -> list[Prediction]:
+    """The same in memory alone."""
     predictions: list[Prediction] = []
     for task_id in data.chosen if task_ids is None else task_ids:
         for path in sorted((directory.path / "predictions").glob(f"*/{task_id}.jsonl")):
@@ -468,7 +481,6 @@ def _answer(
                     directory.event("prediction_unreadable", reason=problem)
     for (task_id, test), choices in decide(rank_all(predictions), config.ensemble).choices.items():
         submission.set(task_id, test, [choice.grid for choice in choices[:2]])
-    submission.save()
     return predictions
 
 
@@ -478,6 +490,17 @@ def _answer_early(directory: RunDirectory, data: Data, config: RunConfig, submis
         _answer(directory, data, config, submission, task_ids)
     except DataError as error:
         _say(str(error))
+
+
+def _answer_at_last(directory: RunDirectory, data: Data, config: RunConfig, submission: Submission) -> list[Prediction]:
+    """`_answer` at the end, when a disk that is full may cost the last answers, but not the run: a valid file is there."""
+    predictions = _decide(directory, data, config, submission)
+    try:
+        submission.save()
+    except DataError as error:
+        directory.event("submission_not_replaced", reason=str(error))
+        _say(f"{error}; it stays as it was when an answer last found room, complete and valid")
+    return predictions
 
 
 def _task_line(source: str, directory: RunDirectory, task_id: str, result: dict[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,24 @@ def test_a_run_lies_in_the_scratch_folder_and_only_what_is_small_is_kept(tmp_pat
     kept = [str(path.relative_to(tmp_path / "working")) for path in keep(tmp_path, run)]
     assert sorted(kept) == ["submission/events.jsonl", "submission/logs/ttft/0.log", "submission/report/scores.txt"]
     assert all((tmp_path / "working" / name).is_file() for name in kept)
+
+
+def test_a_disk_without_room_for_copies_costs_the_copies_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("working", "temp/run/report"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("events.jsonl", "report/scores.txt"):
+        (tmp_path / "temp" / "run" / name).write_text("x")
+    copy = shutil.copyfile
+
+    def full(source: Path, target: Path) -> None:
+        if source.name == "scores.txt":
+            target.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        copy(source, target)
+
+    monkeypatch.setattr("arc_submit.kaggle.inputs.shutil.copyfile", full)
+    assert keep(tmp_path, tmp_path / "temp" / "run") == [tmp_path / "working" / "run" / "events.jsonl"]
+    assert "scores.txt: not kept (No space left on device)" in capsys.readouterr().out
+    assert not (tmp_path / "working" / "run" / "report" / "scores.txt").exists()

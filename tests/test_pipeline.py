@@ -19,7 +19,7 @@ from conftest import make_challenges
 
 from arc_submit.arc.datasets import read_challenges
 from arc_submit.arc.prediction import read_predictions
-from arc_submit.arc.submission import read_submission
+from arc_submit.arc.submission import Submission, read_submission
 from arc_submit.config import RunConfig, make_config
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 from arc_submit.pipeline import RunResult, load_data, run
@@ -71,6 +71,33 @@ def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     for path, value in zip(files, (challenges, solutions), strict=True):
         path.write_text(json.dumps(value))
     return files, folder / "out", run(config(files, tiny_model, folder / "out"))
+
+
+def test_a_disk_that_is_full_at_the_end_costs_neither_the_run_nor_the_file(
+    undisturbed: tuple[tuple[Path, Path], Path, RunResult],
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files, out, _ = undisturbed
+    shutil.copytree(out, tmp_path / "out")
+    saved = []
+    save = Submission.save
+
+    def save_once(submission: Submission) -> None:
+        if saved:
+            raise DataError("submission.json: cannot be written (No space left on device)")
+        save(submission)
+        saved.append(submission.path.read_bytes())
+
+    monkeypatch.setattr(Submission, "save", save_once)
+    result = run(config(files, tiny_model, tmp_path / "out"))
+    assert result.done
+    assert result.submission.read_bytes() == saved[0]
+    read_submission(result.submission, read_challenges(files[0]))
+    assert "it stays as it was when an answer last found room, complete and valid" in capsys.readouterr().out
+    assert "submission_not_replaced" in (tmp_path / "out" / "events.jsonl").read_text()
 
 
 def test_a_run_leaves_a_valid_submission_every_prediction_and_a_report(undisturbed: tuple[tuple[Path, Path], Path, RunResult]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -160,17 +161,42 @@ def test_what_cannot_be_rehearsed_is_refused(
     assert error.count("\n") == 1
 
 
+LINES = {  # what ends before any work, with this in its one line
+    "missing-model": "no model",
+    "missing-wheel": "is not there, or not whole",
+    "quota-1mb": "adapters of 2 tasks in work and as many before them",
+}
+# Both layouts for what depends on where things are mounted; what depends on the disk or the clock once.
+CAMPAIGN = [(None, "new"), *((scenario, "new") for scenario in SCENARIOS), ("quota-1mb", "new"), ("quota-20mb", "new")]
+CAMPAIGN += [(None, "old"), ("missing-model", "old"), ("missing-wheel", "old"), ("broken-task", "old"), ("full-disk", "old")]
+
+
 @pytest.mark.campaign
-@pytest.mark.parametrize("layout", ["old", "new"])
-@pytest.mark.parametrize("scenario", [None, *SCENARIOS, "quota-1mb"])
+@pytest.mark.parametrize(("scenario", "layout"), CAMPAIGN)
 def test_every_scenario_ends_with_a_submission_or_one_line(bundle: Path, tmp_path: Path, scenario: str | None, layout: str) -> None:
-    figures = rehearse(tmp_path / "out", SUBMISSION, None, bundle, scenario=scenario, layout=layout)
-    if (scenario or "").startswith("missing"):
+    before = os.times()
+    out = tmp_path / "out"
+    figures = rehearse(out, SUBMISSION, None, bundle, scenario=scenario, layout=layout, budget=40.0)
+    after = os.times()
+    seconds = sum(after[:4]) - sum(before[:4])
+    print(f"rehearsed {scenario or 'nothing'} {layout}: {figures['submission']}, {seconds:.0f} CPU-s, {after[4] - before[4]:.0f} s")
+    run = out / "kaggle" / ("working" if figures["disk"] else "temp") / "submission"
+    if scenario in LINES:
         assert figures["submission"] == "none"
-        assert figures["error"]
+        assert LINES[scenario] in figures["error"]
         assert "\n" not in figures["error"]
-    else:
-        assert (figures["submission"], figures["exit_code"]) == ("valid", 0)
+        assert not run.exists(), "work was begun"
+        return
+    assert (figures["submission"], figures["exit_code"], figures["tasks"]) == ("valid", 0, 240)
+    if scenario == "full-disk":
+        assert figures["disk"]["filled"]
+        assert figures["disk"]["most"] >= 0.999 * figures["disk"]["quota"]
+        log = (out / "log.txt").read_text()
+        assert "No space left on device" in log
+        assert "complete and valid" in log
+    elif figures["disk"]:
+        assert figures["disk"]["most"] < 0.95 * figures["disk"]["quota"]
+        assert "the oldest are deleted once their predictions are made" in (out / "log.txt").read_text()
 
 
 @pytest.mark.campaign

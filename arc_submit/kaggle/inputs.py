@@ -8,6 +8,7 @@ model can do.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -68,7 +69,7 @@ def run_folder(root: Path, name: str) -> Path:
 def keep(root: Path, run: Path) -> list[Path]:
     """Copy what is small and worth keeping of a run's directory to /kaggle/working/<its name>; returns the copies, none off Kaggle.
 
-    The submission itself is where the competition looks for it already.
+    The submission itself is where the competition looks for it already, so a disk without room for copies is said and costs no more.
     """
     working = root / "working"
     if not working.is_dir():
@@ -76,9 +77,14 @@ def keep(root: Path, run: Path) -> list[Path]:
     copies = []
     for path in _kept(run):
         target = working / run.name / path.relative_to(run)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-        copies.append(target)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+            copies.append(target)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                target.unlink(missing_ok=True)
+            print(f"{target}: not kept ({error.strerror})")
     return copies
 
 

@@ -4,11 +4,12 @@
 /kaggle beside them, and the loopback is switched on, over which a notebook talks to its kernel. Linux only, and not everywhere allowed:
 `available` says. Knows nothing about what is run.
 
-    unshare [-r] -m -n python -m arc_submit.kaggle.namespace '{"kaggle": folder, "quota": bytes or null, "command": [...]}'
+    unshare [-r] -m -n python -m arc_submit.kaggle.namespace '{"kaggle": folder, "quota": bytes, "fill_at": pattern, "command": [...]}'
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -17,7 +18,9 @@ import shutil
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
@@ -37,7 +40,8 @@ def available() -> list[str] | None:
 def main(arguments: list[str]) -> int:
     """Set everything up, run the command, and copy what it left in a /kaggle/working of limited size; returns its exit code.
 
-    `quota` is what working and temp may hold together.
+    `quota` is what working and temp may hold together, null for no limit. Once `fill_at`, a pattern below /kaggle, finds a file, the rest
+    of it is filled, as by another program. What was used of it at most lies in disk.json beside the folder then.
     """
     asked = json.loads(arguments[0])
     kaggle = Path(asked["kaggle"])
@@ -54,12 +58,36 @@ def main(arguments: list[str]) -> int:
     loopback_up()
     os.chroot(root)
     os.chdir("/kaggle/working")
-    code = subprocess.run(asked["command"], check=False).returncode
-    if asked["quota"]:
-        used = shutil.disk_usage("/kaggle/working").used
-        print(f"/kaggle/working and /kaggle/temp: {used} of {asked['quota']} bytes are used", flush=True)
+    if not asked["quota"]:
+        return subprocess.run(asked["command"], check=False).returncode
+    ended, disk = threading.Event(), {"quota": asked["quota"], "most": 0, "filled": False}
+    watcher = threading.Thread(target=_watch_disk, args=(asked["fill_at"], disk, ended))
+    watcher.start()
+    try:
+        code = subprocess.run(asked["command"], check=False).returncode
+    finally:
+        ended.set()
+        watcher.join()
+        (kaggle.parent / "disk.json").write_text(json.dumps(disk), encoding="utf-8")
         shutil.copytree("/kaggle/working", kaggle / "working", dirs_exist_ok=True, symlinks=True)
     return code
+
+
+def _watch_disk(fill_at: str | None, disk: dict[str, Any], ended: threading.Event) -> None:
+    """Note how much of the quota is used at most, and fill it where that is asked for."""
+    while True:
+        last = ended.is_set()
+        disk["most"] = max(disk["most"], shutil.disk_usage("/kaggle").used)
+        if fill_at and not disk["filled"] and any(Path("/kaggle").glob(fill_at)):
+            disk["filled"] = True
+            # Unbuffered and in pages: what does not fit any more is not tried again when the file is closed.
+            with contextlib.suppress(OSError), Path("/kaggle/.filled").open("wb", buffering=0) as file:
+                while file.write(bytes(4096)):
+                    pass
+            disk["most"] = max(disk["most"], shutil.disk_usage("/kaggle").used)
+        if last:
+            return
+        ended.wait(0.02)
 
 
 def _new_root(root: Path) -> None:

