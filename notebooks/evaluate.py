@@ -40,6 +40,9 @@ from arc_submit.runtime.budget import parse_duration
 # %% tags=["parameters"]
 preset = "cpu-pocket"
 model = None  # a folder, or the name of an attached model; the only one that is attached, off Kaggle the pocket model
+grid_encoder = None  # with prompt and max_seq_len: how to ask a model whose folder has no arc_submit.json, see docs/kaggle.md
+prompt = None
+max_seq_len = None  # the preset's
 out = None  # run directory; on Kaggle in its scratch folder
 sources = "search,ttft,frozen"  # in the order of trust
 split = "evaluation"  # of ARC-AGI-1, where no competition is attached
@@ -64,6 +67,9 @@ config = make_config(
     seed=seed,
     budget=parse_duration(budget),
     model=find_model(KAGGLE, model),
+    grid_encoder=grid_encoder,
+    prompt=prompt,
+    max_seq_len=max_seq_len,
     challenges=challenges,
     solutions=solutions,
 )

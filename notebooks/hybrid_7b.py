@@ -40,6 +40,9 @@ from arc_submit.runtime.budget import parse_duration
 # %% tags=["parameters"]
 preset = "hybrid-7b"  # its hyperparameters are those of published runs; it has not been run on its GPUs yet
 model = None  # a folder, or the name of an attached model; the only one that is attached
+grid_encoder = None  # with prompt and max_seq_len: how to ask a model whose folder has no arc_submit.json, see docs/kaggle.md
+prompt = None
+max_seq_len = None  # the preset's
 out = None  # run directory; on Kaggle in its scratch folder
 sources = "search,ttft,frozen"  # in the order of trust
 in_4_bits = False  # keep the base in 4 bits for fine-tuning: less memory, and slower
@@ -65,6 +68,9 @@ config = make_config(
     budget=parse_duration(budget),
     rerun_budget=parse_duration(rerun_budget),
     model=find_model(KAGGLE, model),
+    grid_encoder=grid_encoder,
+    prompt=prompt,
+    max_seq_len=max_seq_len,
     challenges=challenges,
     solutions=solutions,
 )
@@ -74,8 +80,8 @@ result = run(config)
 # ## Which tasks were fine-tuned on, and what came of it
 
 # %%
-adapters = sorted(folder.name for folder in (config.out / "adapters").glob("*"))
-print(f"{len(adapters)} tasks fine-tuned on samples of at most {config.ttft_max_seq_len} tokens: {', '.join(adapters)}")
+tuned = sorted({losses.stem for losses in config.out.glob("**/losses/*.jsonl")})
+print(f"{len(tuned)} tasks fine-tuned on samples of at most {config.ttft_max_seq_len} tokens: {', '.join(tuned)}")
 print(result.report.text)
 print(result.submission)
 print(f"{len(keep(KAGGLE, config.out))} files kept")

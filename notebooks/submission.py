@@ -39,6 +39,9 @@ from arc_submit.runtime.budget import parse_duration
 # %% tags=["parameters"]
 preset = "cpu-pocket"
 model = None  # a folder, or the name of an attached model; the only one that is attached, off Kaggle the pocket model
+grid_encoder = None  # with prompt and max_seq_len: how to ask a model whose folder has no arc_submit.json, see docs/kaggle.md
+prompt = None
+max_seq_len = None  # the preset's
 out = None  # run directory; on Kaggle in its scratch folder
 tasks = 40  # a random sample; in a competition's re-run all tasks are worked on
 seed = 0
@@ -56,6 +59,9 @@ config = make_config(
     budget=parse_duration(budget),
     rerun_budget=parse_duration(rerun_budget),
     model=find_model(KAGGLE, model),
+    grid_encoder=grid_encoder,
+    prompt=prompt,
+    max_seq_len=max_seq_len,
     challenges=challenges,
     solutions=solutions,
 )

@@ -155,9 +155,12 @@ def tree(folder: Path) -> list[tuple[str, int, int]]:
 @pytest.mark.timeout(900)
 def test_a_competitions_re_run_makes_a_whole_submission(on_kaggle: Kaggle) -> None:
     """As the competition runs it: all tasks and not the sample, the inputs found and left as they are, little in /kaggle/working."""
+    # A model of others says nothing of how it is asked: the notebook's parameters do.
+    next((on_kaggle.root / "input").rglob("arc_submit.json")).unlink()
+    how = {"grid_encoder": "CompactGridEncoder()", "prompt": "output-from-turns-v0", "max_seq_len": 1024}
     before = tree(on_kaggle.root / "input")
     on_kaggle.environment["KAGGLE_IS_COMPETITION_RERUN"] = "1"
-    text = on_kaggle.execute("submission", tasks=1, budget="6s", rerun_budget="13m")
+    text = on_kaggle.execute("submission", tasks=1, budget="6s", rerun_budget="13m", **how)
     assert "the attached wheels are installed" in text
     assert ": 3 of 3 tasks (4 outputs) of" in text
     submission = json.loads((on_kaggle.root / "working" / "submission.json").read_text())
@@ -193,6 +196,13 @@ def test_a_task_is_debugged_from_its_pictures_to_its_votes(off_kaggle: Kaggle, f
         for line in lines[lines.index(next(x for x in lines if x.startswith("search: "))) :]
     )
     assert "votes" in text
+
+
+def test_a_frozen_model_answers_from_a_notebook(on_kaggle: Kaggle, files: tuple[Path, Path]) -> None:
+    text = on_kaggle.execute("frozen_inference", challenges=files[0], engine="transformers", views=1, budget="13m")
+    assert "'made': 9, 'held': 0" in text
+    assert "'done': 6, 'failed': 0, 'unfinished': 0" in text
+    assert len(list((on_kaggle.root / "temp" / "frozen_inference" / "predictions" / "frozen").iterdir())) == 6
 
 
 def test_the_7b_notebook_runs_with_a_small_model(off_kaggle: Kaggle, files: tuple[Path, Path], tiny_model: Path) -> None:

@@ -91,6 +91,18 @@ def test_wheels_are_gathered_under_names_that_kaggle_keeps(targets: Path, tmp_pa
     assert manifest["requirements"] == ["engine==0.19.1", "tools==3.1+cu128"]
 
 
+def test_the_notebook_that_makes_wheels_on_kaggle_makes_the_same(targets: Path, tmp_path: Path) -> None:
+    from test_notebooks import Kaggle
+
+    (tmp_path / "kaggle" / "working").mkdir(parents=True)
+    kaggle = Kaggle(tmp_path / "kaggle", {"ARC_SUBMIT_KAGGLE": str(tmp_path / "kaggle"), "KAGGLE_USERNAME": "me"})
+    text = kaggle.execute("build_wheels", target="small", targets=targets)
+    assert "proof: pip --no-index --dry-run for Python 3.12: 4 wheels wanted and there, torch of the image kept" in text
+    working = tmp_path / "kaggle" / "working"
+    assert {WHEELS, "arc_submit_install.py", "dataset-metadata.json"} <= {path.name for path in (working / "wheels").iterdir()}
+    assert "papermill==" in (working / "image-packages.txt").read_text()
+
+
 def test_gathering_goes_on_and_replaces_a_broken_file(targets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     target = read_target("small", targets)

@@ -141,7 +141,9 @@ def _pip(folder: Path, requirements: list[str], torch: str | None) -> str:
     held.write_text(f"torch=={torch}\n" if torch else "", encoding="utf-8")
     # Without --no-compile, pip compiles thousands of files that no run imports.
     options = ["--no-index", "--find-links", str(folder), "--no-compile", "--disable-pip-version-check", "--root-user-action", "ignore"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    # A notebook's kernel sets FORCE_COLOR, with which an error's line begins with a colour.
+    coloured = ("FORCE_COLOR", "CLICOLOR_FORCE")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_") and name not in coloured}
     process = subprocess.run(
         [sys.executable, "-m", "pip", "install", *options, "-r", str(asked), "-c", str(held)],
         capture_output=True,

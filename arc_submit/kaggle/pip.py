@@ -104,7 +104,9 @@ def _run(target: Target, arguments: list[str], offline: bool = False) -> str:
     Raises:
         DataError: with pip's own last error.
     """
-    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONWARNINGS": "ignore"}
+    # A notebook's kernel sets FORCE_COLOR, with which pip colours even the report that is to be read here.
+    kept = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "CLICOLOR_FORCE")}
+    environment = {**kept, "NO_COLOR": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONWARNINGS": "ignore"}
     if offline:
         environment = {name: value for name, value in environment.items() if not name.startswith("PIP_")}
         environment["PIP_CONFIG_FILE"] = os.devnull
