@@ -84,16 +84,17 @@ def test_the_projects_kernel_is_sound_but_for_what_only_its_user_knows(kernel: P
         ({"dataset_sources": []}, "error", "dataset_sources", "nothing else brings arc_submit"),
         ({"kernel_sources": ["me/abc"]}, "error", "kernel_sources", "'me/abc' is not of its form"),
         ({"model_sources": ["a/b/transformers/c"]}, "error", "model_sources", "the version a whole number"),
-        ({"competition_sources": ["https://www.kaggle.com/competitions/arc-prize-2026"]}, "error", "competition_sources", "slug"),
+        ({"competition_sources": ["https://www.kaggle.com/competitions/arc-prize-2026-arc-agi-2"]}, "error", "competition_sources", "slug"),
         ({"competition_sources": []}, "warning", "competition_sources", "no test file"),
         ({"docker_image_pinning_type": ...}, "warning", "docker_image_pinning_type", "wheels that were made for another"),
         ({"docker_image_pinning_type": "latest"}, "warning", "docker_image_pinning_type", "newest one on the day"),
         ({"docker_image": "python:3.12"}, "warning", "docker_image", "does not look like one of Kaggle's"),
         ({"kernel_type": "script"}, "error", "kernel_type", "notebook"),
-        ({"docker_image": "gcr.io/kaggle-images/python@sha256:" + "0" * 64}, "error", "docker_image", "torch would see no GPU"),
+        ({"docker_image": "gcr.io/kaggle-images/python@sha256:" + "0" * 64}, "warning", "docker_image", "torch may see no GPU"),
+        ({"competition_sources": ["arc-prize-2026"]}, "error", "competition_sources", "write arc-prize-2026-arc-agi-2"),
         ({"id": "me/" + "a" * 51, "title": "a" * 51}, "error", "title", "nothing but a server error"),
-        ({"competition_sources": ["arc-prize-2025", "arc-prize-2026"]}, "warning", "competition_sources", "more than one"),
-        ({"competition_sources": ["c/arc-prize-2026"]}, "error", "competition_sources", "slug"),
+        ({"competition_sources": ["arc-prize-2025", "arc-prize-2026-arc-agi-2"]}, "warning", "competition_sources", "more than one"),
+        ({"competition_sources": ["c/arc-prize-2026-arc-agi-2"]}, "error", "competition_sources", "slug"),
         ({"kernel_sources": None}, "error", "kernel_sources", "is not a list of texts"),
         ({"code_file": "notebooks/submission.py"}, "error", "file", "is no .ipynb"),
         ({"code_file": "notebooks/other.ipynb"}, "error", "code_file", "no such file"),
@@ -205,6 +206,13 @@ def test_a_markdown_cell_that_is_tagged_for_the_parameters_is_found(kernel: Path
     assert told(check_kernel(kernel)) == [("error", "cell 0")]
 
 
+def test_what_kaggle_itself_writes_of_kernels_is_sound(kernel: Path) -> None:
+    change(kernel, {"docker_image": "gcr.io/kaggle-private-byod/python@sha256:" + "0" * 64, "docker_image_pinning_type": ...})
+    assert check_kernel(kernel) == []
+    change(kernel, {"machine_shape": "None", "enable_gpu": False, "docker_image": "gcr.io/kaggle-images/python@sha256:" + "0" * 64})
+    assert check_kernel(kernel) == []
+
+
 @pytest.mark.parametrize(
     ("preset", "fields", "severity", "words"),
     [
@@ -241,7 +249,7 @@ def test_every_notebook_of_the_project_is_fit_but_for_what_its_metadata_decide(k
         for suffix in (".py", ".ipynb"):
             shutil.copy(script.with_suffix(suffix), kernel / "notebooks")
         change(kernel, {"code_file": f"notebooks/{script.stem}.ipynb", "enable_internet": script.stem == "build_wheels"})
-        change(kernel, {"competition_sources": [] if script.stem == "build_wheels" else ["arc-prize-2026"]})
+        change(kernel, {"competition_sources": [] if script.stem == "build_wheels" else ["arc-prize-2026-arc-agi-2"]})
         places = [finding.place for finding in check_kernel(kernel)]
         assert places == (["enable_internet", "competition_sources"] if script.stem == "build_wheels" else []), script
 

@@ -52,7 +52,7 @@ MINE = {
     "kernel_sources": ["me/arc-submit-wheels/2"],
     "model_sources": ["qwen-lm/qwen2.5/transformers/1.5b/1"],
     "keywords": ["arc"],
-    "docker_image": "gcr.io/kaggle-images/python@sha256:" + "0" * 64,
+    "docker_image": "gcr.io/kaggle-gpu-images/python@sha256:" + "0" * 64,
 }
 
 
@@ -126,7 +126,7 @@ SAVED = {"versionNumber": 3, "url": "https://www.kaggle.com/code/me/x"}
             (200, {**SAVED, "invalidDatasetSources": ["me/arc-submit-bundle"]}),
             "pushed as version 3, but not whole: The following are not valid",
         ),
-        ((200, {**SAVED, "invalidCompetitionSources": ["arc-prize-2026"]}), "not valid competition sources"),
+        ((200, {**SAVED, "invalidCompetitionSources": ["arc-prize-2026-arc-agi-2"]}), "not valid competition sources"),
         ((200, {**SAVED, "invalidKernelSources": ["me/arc-submit-wheels"]}), "not valid kernel sources"),
         ((200, {**SAVED, "invalidTags": ["arc"]}), "not valid tags"),
         ((200, {}), "Kaggle gave no address"),
@@ -193,7 +193,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "dataset_sources": {"dataset_sources": ["arc-submit-bundle"]},
     "dataset_sources text": {"dataset_sources": "me/arc-submit-bundle"},
     "dataset_sources deep": {"dataset_sources": ["me/arc/1/2"]},
-    "competition_sources": {"competition_sources": "arc-prize-2026"},
+    "competition_sources": {"competition_sources": "arc-prize-2026-arc-agi-2"},
     "kernel_sources": {"kernel_sources": ["me/abcd"]},
     "model_sources": {"model_sources": ["qwen-lm/qwen2.5/transformers/1.5b"]},
     "model_sources version": {"model_sources": ["qwen-lm/qwen2.5/transformers/1.5b/first"]},
@@ -311,7 +311,7 @@ def test_a_version_is_submitted(stub: Stub, kernel: Path, capsys: pytest.Capture
     assert main([*command, "--json"]) == 0
     assert stub.sent("CreateCodeSubmission") == [
         {
-            "competitionName": "arc-prize-2026",
+            "competitionName": "arc-prize-2026-arc-agi-2",
             "kernelOwner": "me",
             "kernelSlug": "arc-submit-submission",
             "kernelVersion": 7,
@@ -320,7 +320,7 @@ def test_a_version_is_submitted(stub: Stub, kernel: Path, capsys: pytest.Capture
         }
     ]
     figures = json.loads(said(capsys)[0].splitlines()[-1])
-    assert figures["message"] == "Successfully submitted to arc-prize-2026"
+    assert figures["message"] == "Successfully submitted to arc-prize-2026-arc-agi-2"
     assert figures["left_today"] == 0
 
 

@@ -32,7 +32,7 @@ def put_adapter(folder: Path) -> Path:
 @pytest.mark.parametrize("place", [f"{OLD}/models/small", f"{NEW}/models/small", "models/qwen-lm/qwen2.5/transformers/1.5b/1", "small"])
 def test_the_only_model_is_found_wherever_it_is_mounted(tmp_path: Path, place: str) -> None:
     folder = put_model(tmp_path / "input" / place)
-    (tmp_path / "input" / "arc-prize-2026").mkdir()
+    (tmp_path / "input" / "arc-prize-2026-arc-agi-2").mkdir()
     assert find_model(tmp_path) == folder
     assert find_model(tmp_path, folder.name) == folder
     assert find_model(tmp_path, "/".join(folder.parts[-2:])) == folder

@@ -136,7 +136,10 @@ def off_kaggle(tmp_path: Path) -> Kaggle:
 def on_kaggle(tmp_path: Path, files: tuple[Path, Path], tiny_model: Path) -> Kaggle:
     """The newer of the two layouts: the competition with two parts of three tasks, a bundle with a model and an installer."""
     root = tmp_path / "kaggle"
-    competition, bundle = root / "input" / "competitions" / "arc-prize-2026", root / "input" / "datasets" / "me" / "arc-submit-bundle"
+    competition, bundle = (
+        root / "input" / "competitions" / "arc-prize-2026-arc-agi-2",
+        root / "input" / "datasets" / "me" / "arc-submit-bundle",
+    )
     for folder in (competition, bundle, root / "working"):
         folder.mkdir(parents=True)
     names = ("test_challenges", 0), ("evaluation_challenges", 0), ("evaluation_solutions", 1)

@@ -86,7 +86,7 @@ def test_a_rehearsal_is_a_machine_of_kaggles(bundle: Path, looking: Path, tmp_pa
     assert facts["network"] == "OSError"
     assert facts["write"] == "OSError"
     assert facts["over"] == "OSError", "the quota holds"
-    assert facts["test_file"] == "/kaggle/input/competitions/arc-prize-2026/arc-agi_test_challenges.json"
+    assert facts["test_file"] == "/kaggle/input/competitions/arc-prize-2026-arc-agi-2/arc-agi_test_challenges.json"
     assert facts["solutions"] == []
     assert not Path("/kaggle/working/facts.json").exists()
     assert "installed 1 packages" in figures["said"]
@@ -103,7 +103,7 @@ def test_without_namespaces_folders_stand_in_and_the_report_says_so(
     with pytest.raises(DataError, match="changed its inputs"):
         rehearse(out, looking, None, bundle, layout="old", tasks=3)
     facts = facts_of(out)
-    assert facts["test_file"] == str(out / "kaggle" / "input" / "arc-prize-2026" / "arc-agi_test_challenges.json")
+    assert facts["test_file"] == str(out / "kaggle" / "input" / "arc-prize-2026-arc-agi-2" / "arc-agi_test_challenges.json")
     assert facts["cwd"] == str(out / "kaggle" / "working")
 
 

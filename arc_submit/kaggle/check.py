@@ -9,7 +9,7 @@ from typing import Any
 
 from arc_submit.errors import ConfigError
 from arc_submit.kaggle.findings import Finding, add_despite, refuse_errors
-from arc_submit.kaggle.metadata import GPUS, METADATA, SOURCES, check_metadata
+from arc_submit.kaggle.metadata import GPUS, METADATA, SOURCES, asked_machine, check_metadata
 from arc_submit.runtime.budget import format_duration, parse_duration
 
 SESSION = "11h55m"  # Kaggle ends a session after 12 hours, and a limit must be lower
@@ -81,7 +81,7 @@ def _devices(text: str, metadata: dict[str, Any], accelerator: str | None, file:
     wanted = sum(device.startswith("cuda") for device in PRESETS[preset].get("devices", ()))
     if not wanted:
         return []
-    shape = accelerator or metadata.get("machine_shape")
+    shape = accelerator or asked_machine(metadata)
     if not shape and metadata.get("enable_gpu") in (True, "true", "True"):
         return []  # check_metadata says already that Kaggle chooses
     there = GPUS.get(shape, wanted) if shape else 0

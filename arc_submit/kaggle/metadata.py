@@ -49,6 +49,12 @@ ACCELERATORS = {
     "NvidiaRtxPro6000": "RTX Pro 6000, where a competition offers it",
 }
 GPUS = {"NvidiaTeslaT4": 2, "NvidiaL4": 4, **dict.fromkeys(("NvidiaL4X1", "NvidiaTeslaA100", "NvidiaH100", "NvidiaRtxPro6000"), 1)}
+# What somebody would write who means the track of 2026 with tasks in files.
+_NOT_THE_COMPETITION = {
+    "arc-prize-2026": "is no competition",
+    "arc-prize-2026-arc-agi-3": "is of games, and has no file of tasks",
+    "arc-prize-2026-paper-track": "is of papers, and has no file of tasks",
+}
 REFUSED_ACCELERATORS = {
     "NvidiaTeslaP100": "is retired, and torch has no code for its sm_60",
     "NvidiaTeslaT4Highmem": "is for Kaggle's administrators; NvidiaTeslaT4 already is two T4",
@@ -181,8 +187,14 @@ def _switches(value: dict[str, Any]) -> Iterator[Finding]:
         yield _warning("is_private", "is off: everyone can read the notebook", "write true, unless you mean to publish it")
 
 
+def asked_machine(value: dict[str, Any]) -> Any:
+    """machine_shape, empty where none is asked for: Kaggle's own metadata of a kernel without a GPU say "None"."""
+    shape = value.get("machine_shape")
+    return "" if shape in (None, "None") else shape
+
+
 def _machine(value: dict[str, Any], accelerator: str | None) -> Iterator[Finding]:
-    shape = accelerator or value.get("machine_shape")
+    shape = accelerator or asked_machine(value)
     gpu = _switch(value, "enable_gpu", False)
     if not shape:
         if gpu:
@@ -225,6 +237,8 @@ def _sources(value: dict[str, Any]) -> Iterator[Finding]:
     if isinstance(competitions, list) and len(set(map(str, competitions))) > 1:
         problem = "names more than one, and a run refuses to choose between two test files"
         yield _warning("competition_sources", problem, "keep the one that is submitted to")
+    for name in _NOT_THE_COMPETITION.keys() & set(map(str, competitions if isinstance(competitions, list) else ())):
+        yield _error("competition_sources", f"{name} {_NOT_THE_COMPETITION[name]}", "write arc-prize-2026-arc-agi-2")
     if not competitions:
         yield _warning("competition_sources", "is empty: no test file will be there", "name the competition, as in its address")
 
@@ -233,12 +247,12 @@ def _image(value: dict[str, Any]) -> Iterator[Finding]:
     pinning, image = value.get("docker_image_pinning_type"), value.get("docker_image")
     if pinning not in (None, "original", "latest"):
         yield _error("docker_image_pinning_type", f"is {pinning!r}", 'write "original" or "latest"')
-    if image and not re.fullmatch(r"gcr\.io/kaggle(-gpu)?-images/python@sha256:[0-9a-f]{64}", str(image)):
+    if image and not re.fullmatch(r"gcr\.io/kaggle(-gpu-images|-images|-private-byod)/python@sha256:[0-9a-f]{64}", str(image)):
         remedy = "take what `kaggle kernels pull -m` says of a run that worked"
         yield _warning("docker_image", f"{image!r} does not look like one of Kaggle's images with a digest", remedy)
     if isinstance(image, str) and _switch(value, "enable_gpu", False) and image.startswith("gcr.io/kaggle-images/"):
-        problem = "is the image without CUDA, and enable_gpu is on: torch would see no GPU"
-        yield _error("docker_image", problem, "take the digest of gcr.io/kaggle-gpu-images/python")
+        problem = "is the image that kernels without a GPU have, and enable_gpu is on: torch may see no GPU"
+        yield _warning("docker_image", problem, "take what `kaggle kernels pull -m` says of a run that worked on a GPU")
     if not image and pinning in (None, "latest"):
         problem = "the image is the newest one on the day of a push, and wheels that were made for another may not install"
         yield _warning("docker_image_pinning_type", problem, 'write "original", which keeps the image of the first push')

@@ -18,7 +18,7 @@ from typing import Any
 from arc_submit.kaggle import check, status
 from arc_submit.kaggle.client import RefusedError, Said, call
 from arc_submit.kaggle.findings import refuse_errors
-from arc_submit.kaggle.metadata import METADATA, SOURCES, kernel_name
+from arc_submit.kaggle.metadata import METADATA, SOURCES, asked_machine, kernel_name
 from arc_submit.runtime.budget import parse_duration
 
 _SECONDS = 300.0
@@ -131,7 +131,7 @@ def _differences(meant: dict[str, Any], kept: dict[str, Any], accelerator: str |
     internet = meant.get("enable_internet") not in (False, "false", "False")
     if not internet and kept.get("enable_internet"):
         lines.append("enable_internet: is on at Kaggle; no submission can be made from it")
-    shape = accelerator or meant.get("machine_shape")
+    shape = accelerator or asked_machine(meant)
     if shape and kept.get("machine_shape") and kept["machine_shape"] != shape:
         lines.append(f"machine_shape: Kaggle has {kept['machine_shape']} and not {shape}")
     return lines

@@ -38,7 +38,7 @@ LAYOUTS = ("new", "old")
 SCENARIOS = ("missing-model", "missing-wheel", "broken-task", "full-disk", "quota-200mb", "budget-3m")
 _FULL_DISK = 40_000_000  # bytes that working and temp have before they are filled
 _FIRST_ANSWER = "temp/*/predictions/*/*.jsonl"
-OWNER, COMPETITION = "me", "arc-prize-2026"
+OWNER, COMPETITION = "me", "arc-prize-2026-arc-agi-2"
 _PARAMETER = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 
 
