@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_ttft_source import adapters, answers, events, options
 
@@ -76,6 +76,7 @@ def lay(run: Path, name: str, used: float, size: int = 10) -> Path:
 
 
 @settings(max_examples=50, deadline=None)
+@example(made=[("a", "", 5), ("a", "steps-8/", 9), ("b", "", 1)], bound=20, spare=set())
 @given(
     made=st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["", "steps-8/"]), st.integers(1, 9)), max_size=8),
     bound=st.integers(0, 60),

@@ -179,7 +179,8 @@ def test_every_scenario_ends_with_a_submission_or_one_line(bundle: Path, tmp_pat
     figures = rehearse(out, SUBMISSION, None, bundle, scenario=scenario, layout=layout, budget=40.0)
     after = os.times()
     seconds = sum(after[:4]) - sum(before[:4])
-    print(f"rehearsed {scenario or 'nothing'} {layout}: {figures['submission']}, {seconds:.0f} CPU-s, {after[4] - before[4]:.0f} s")
+    used = f", {figures['disk']['most']:,} of {figures['disk']['quota']:,} bytes at most" if figures["disk"] else ""
+    print(f"rehearsed {scenario or 'nothing'} {layout}: {figures['submission']}, {seconds:.0f} CPU-s, {after[4] - before[4]:.0f} s{used}")
     run = out / "kaggle" / ("working" if figures["disk"] else "temp") / "submission"
     if scenario in LINES:
         assert figures["submission"] == "none"
