@@ -17,9 +17,8 @@ from arc_submit.models.checks import adapter_values
 from arc_submit.training.kept import adapters_of, bytes_of
 
 _SHARE = 0.8  # of the free disk; predictions, logs and the report need little of the rest
-_KAGGLE_GB = (
-    20.0  # what /kaggle/working is documented to have; df shows the host's disk in the scratch folder, not what a notebook may take
-)
+# What /kaggle/working is documented to have; in the scratch folder df shows the host's disk, not what a notebook may take.
+_KAGGLE_GB = 20.0
 
 
 @dataclass(frozen=True)
