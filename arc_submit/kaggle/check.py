@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from arc_submit.config import PRESETS
 from arc_submit.errors import ConfigError
 from arc_submit.kaggle.findings import Finding, add_despite, refuse_errors
 from arc_submit.kaggle.metadata import GPUS, METADATA, SOURCES, asked_machine, check_metadata
@@ -70,8 +71,6 @@ def check_kernel(folder: Path, accelerator: str | None = None, session: str = SE
 
 def _devices(text: str, metadata: dict[str, Any], accelerator: str | None, file: str) -> list[Finding]:
     """Whether the kernel asks for the GPUs that the notebook's preset works on."""
-    from arc_submit.config import PRESETS
-
     found = re.search(r"^preset = [\"']([^\"']+)[\"']", text, re.MULTILINE)
     if not found:
         return []
