@@ -137,7 +137,7 @@ BREAKS = [
     Break(
         "3 no wait without a deadline",
         "let workers outlive their parent",
-        "arc_submit/runtime/worker.py",
+        "arc_submit/runtime/bound.py",
         "ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)",
         "pass",
         "tests/test_pool.py -k dies_with_its_parent --timeout 60",
@@ -169,7 +169,7 @@ BREAKS = [
     Break(
         "4 failure stays alone",
         "try again what a worker says it cannot do",
-        "arc_submit/runtime/pool.py",
+        "arc_submit/runtime/crew.py",
         'cannot = message["result"].pop("cannot", {})',
         'cannot = message["result"].pop("cannot", {}) and {}',
         "tests/test_stages.py -k says_it_cannot",
@@ -322,17 +322,9 @@ BREAKS = [
         "5 same seed, same predictions",
         "save the first adapter of a batch for every task in it",
         "arc_submit/training/worker.py",
-        "adapter_folder(run, task.id), number)",
-        "adapter_folder(run, task.id))",
+        "adapter_folder(run, task.id), number, adapter.model.dtype)",
+        "adapter_folder(run, task.id), 0, adapter.model.dtype)",
         "tests/test_ttft_source.py -k one_that_fails",
-    ),
-    Break(
-        "5 same seed, same predictions",
-        "let what is done already decide which tasks are trained in one batch",
-        "arc_submit/sources.py",
-        "    order = sorted(costs, key=lambda task_id: (costs[task_id], task_id))\n    parts",
-        "    order = sorted(todo, key=lambda task_id: (costs[task_id], task_id))\n    parts",
-        "tests/test_ttft_source.py -k which_tasks_share_a_job",
     ),
     Break(
         "3 no wait without a deadline",

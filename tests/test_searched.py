@@ -131,19 +131,26 @@ def test_the_end_of_the_time_keeps_what_has_been_found_and_begins_nothing(engine
 
     whole = predict(engine, run, "task000", beat=count)["task000"]
     prediction_path(run, "task000").unlink()
-    until, last, steps = time.monotonic() + 3600.0, steps - VIEWS - 2, 0
+    until, all_steps, real = time.monotonic() + 3600.0, steps, time.monotonic
 
-    def run_late() -> None:
+    def predict_until(last: int, *tasks: str) -> dict[str, dict[str, Any]]:
+        """From the step of that number on it is too late."""
         nonlocal steps
-        steps += 1
-        if steps == last:  # near the end of the search: from here on it is too late
-            clock.append(until)
+        steps, clock = 0, list[float]()
 
-    clock: list[float] = []
-    real = time.monotonic
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("time.monotonic", lambda: clock[0] if clock else real())
-        told = predict(engine, run, "task000", "task002", beat=run_late, until=until)
+        def run_late() -> None:
+            nonlocal steps
+            steps += 1
+            if steps == last:
+                clock.append(until)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("time.monotonic", lambda: clock[0] if clock else real())
+            return predict(engine, run, *tasks, beat=run_late, until=until)
+
+    predict_until(2, "task000")
+    assert steps == 2 < all_steps, "searched on after the time"
+    told = predict_until(all_steps - VIEWS - 2, "task000", "task002")  # near the end of the search
     assert 0 < told["task000"]["made"] <= whole["made"]
     assert (told["task000"]["unfinished"], told["task002"]["made"], told["task002"]["unfinished"]) == (0, 0, VIEWS)
     assert predict(engine, run, "task000", "task002")["task002"]["made"] > 0
