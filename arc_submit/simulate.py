@@ -126,7 +126,7 @@ def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> Setup
     known = _tasks_of(run)
     prompt_len, train_len = _lengths(config)
     made: dict[str, list[SimulatedSource]] = {}
-    spreads = []
+    spreads, doubts = [], []
     sizes: dict[str, Size] = {}
     for lane, names in lanes(config.sources).items():
         for name in names:
@@ -140,6 +140,7 @@ def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> Setup
             if not truth.measured:
                 raise DataError(f"{run / 'events.jsonl'}: no job of source {name} is done in it; run it first, on a few tasks")
             spreads.append(truth.spread)
+            doubts.append(truth.spread / math.sqrt(truth.measured))
             start, unmeasured = _start_seconds(events, name), partial(_unmeasured, config)
             made.setdefault(lane, []).append(
                 SimulatedSource(name, source.ladder, unmeasured, truth, source.group, start, source.limits, sizes)
@@ -151,8 +152,8 @@ def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> Setup
 
     quiet = Faults(**dict.fromkeys(vars(Faults()), 0.0))
     noise = statistics.mean(spreads)
-    # How far off the calibration is as a whole: as far as the mean of so many jobs.
-    wrong = noise / math.sqrt(max(1, len(known)))
+    # How far off the calibration is as a whole: as far as the mean of its jobs, of which a source may have had only a few.
+    wrong = statistics.mean(doubts)
     devices = workers(list(made)).get("model", 1)
     return Setup(sizes, made, workers, devices, config.budget, config.reserve, wrong=wrong, uneven=0.0, noise=noise, faults=quiet)
 
