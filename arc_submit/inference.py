@@ -34,6 +34,7 @@ from arc_submit.models.settings import (
     check_candidates,
     check_temperature,
     seen_device,
+    worker_device,
     worker_environment,
 )
 from arc_submit.runtime.budget import format_duration, parse_duration
@@ -203,7 +204,7 @@ def infer(config: InferConfig) -> InferResult:
         jobs = [Job(tuple(tasks[i : i + config.group])) for i in range(0, len(tasks), config.group)]
 
         def environment(number: int) -> dict[str, str]:
-            return worker_environment(config.threads, config.devices[number % len(config.devices)])
+            return worker_environment(config.threads, worker_device(config.devices, number))
 
         share = Share(min(max(config.workers, len(config.devices)), len(jobs)))
         events = run_stages(jobs, stages, share, deadline, config.out / "logs", environment, soft, launch)
@@ -244,7 +245,7 @@ def _stage(engine: str, config: InferConfig) -> Stage:
             max_seq_len=config.max_seq_len,
             slots=config.slots,
             threads=config.threads,
-            device=seen_device(config.devices[number % len(config.devices)]),
+            device=seen_device(worker_device(config.devices, number)),
             engine=engine,
             adapters=str(config.adapters) if config.adapters else None,
             source=config.source,

@@ -18,7 +18,7 @@ from typing import Any
 from arc_submit.adapter_room import AdapterRoom
 from arc_submit.arc.task import Task
 from arc_submit.config import RunConfig
-from arc_submit.models.settings import PredictSettings, seen_device, worker_environment
+from arc_submit.models.settings import PredictSettings, seen_device, worker_device, worker_environment
 from arc_submit.runtime.costs import SPEEDS, CostModel, Size, guess
 from arc_submit.runtime.crew import Limits
 from arc_submit.runtime.scheduler import Ladder, make_ladder
@@ -75,15 +75,12 @@ def make_source(name: str, run: Path, config: RunConfig, room: AdapterRoom | Non
         return Source(name, "arc_submit.search.worker:open_worker", lambda _: told, lambda _: worker_environment(1, "cpu"), limits, 1)
     limits = Limits(start=config.start, silence=config.silence)
 
-    def device(number: int) -> str:
-        return config.devices[number % len(config.devices)]
-
     def environment(number: int) -> dict[str, str]:
-        return worker_environment(config.threads, device(number))
+        return worker_environment(config.threads, worker_device(config.devices, number))
 
     def predict(number: int, views: int) -> PredictSettings:
         shared = {f.name: getattr(config, f.name) for f in fields(PredictSettings) if hasattr(config, f.name) and f.name != "engine"}
-        told = {"run": str(run), "model": str(config.model), "views": views, "device": seen_device(device(number))}
+        told = {"run": str(run), "model": str(config.model), "views": views, "device": seen_device(worker_device(config.devices, number))}
         return PredictSettings(**{**shared, **told})
 
     def inference(engines: Sequence[str], views: int, most_views: int | None = None, **changes: Any) -> Source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from arc_submit.errors import ConfigError
@@ -104,6 +105,11 @@ def worker_environment(threads: int, device: str) -> dict[str, str]:
     # Of a process that sees only some, those; one too many is none, which the worker says.
     own = str(number) if visible is None else dict(enumerate(visible.split(","))).get(number, "")
     return environment | {"CUDA_VISIBLE_DEVICES": own}
+
+
+def worker_device(devices: Sequence[str], number: int) -> str:
+    """The device of the worker of a number: each in turn."""
+    return devices[number % len(devices)]
 
 
 def seen_device(device: str) -> str:
