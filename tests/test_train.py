@@ -92,7 +92,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path, tiny_model: Path) -> No
     data = write_data(tmp_path)
     told = [
         {"model": str(tiny_model), "data": str(data), "full": full, "prompt_weight": 0.5, "optimizer": optimizer, "loaders": loaders}
-        for full, optimizer, loaders in ((False, "adamw", 1), (True, "sgd", 0))
+        for full, optimizer, loaders in ((False, "adamw", 1), (True, "sgd", 0), (True, "muon", 0))
     ]
     (tmp_path / "told.json").write_text(json.dumps([{**one, "out": str(tmp_path / f"two-{i}")} for i, one in enumerate(told)]))
     done = start(tmp_path / "told.json", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"])

@@ -25,6 +25,7 @@ from arc_submit.models.saving import own_dtype, save_model
 from arc_submit.models.states import hidden_states_from
 from arc_submit.training.base_settings import TrainConfig, TrainSettings
 from arc_submit.training.mixture import TokenSample
+from arc_submit.training.muon import Float32Muon
 from arc_submit.training.processes import Processes
 from arc_submit.training.ttft import MicroBatch, batch_loss
 
@@ -96,8 +97,8 @@ def make_optimizers(learner: Learner, settings: TrainSettings) -> list[torch.opt
         head = learner.model.get_output_embeddings().weight
         matrices = [p for p in learner.parameters if p.ndim == 2 and p is not table and p is not head]
         others = [p for p in learner.parameters if all(p is not matrix for matrix in matrices)]
-        muon = torch.optim.Muon(matrices, lr=rate, momentum=0.95, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
-        return [muon, adamw(others)]
+        kind = Float32Muon if learner.gradient.device.type == "cpu" else torch.optim.Muon
+        return [kind(matrices, lr=rate, momentum=0.95, weight_decay=decay, adjust_lr_fn="match_rms_adamw"), adamw(others)]
     if settings.optimizer == "sgd":
         return [torch.optim.SGD(learner.parameters, lr=rate, momentum=0.9, weight_decay=decay)]
     if settings.optimizer == "adafactor":
