@@ -20,6 +20,7 @@ GRID_SPECS = (
     "GridWithSeparationEncoder()",
     "GridWithSeparationEncoder(' ')",
     "CompactGridEncoder()",
+    "ColumnGridEncoder()",
     "RowNumberEncoder(MinimalGridEncoder())",
     "RepeatNumberEncoder(MinimalGridEncoder())",
     "RepeatNumberEncoder(RepeatNumberEncoder(MinimalGridEncoder(), 9), 9)",

@@ -54,6 +54,7 @@ def test_the_layouts_of_the_documentation() -> None:
         "MinimalGridEncoder()": "012\n345",
         'GridWithSeparationEncoder("|")': "0|1|2\n3|4|5",
         "CompactGridEncoder()": "BCA012B345",
+        "ColumnGridEncoder()": "BCA\uac00\uac1d\uac3aB\uac03\uac20\uac3d",
         "RowNumberEncoder(MinimalGridEncoder())": "1 012\n2 345",
         "RepeatNumberEncoder(MinimalGridEncoder(), 3)": "000111222\n333444555",
         'ReplaceNumberEncoder(MinimalGridEncoder(), "abcdefghij")': "abc\ndef",
@@ -102,6 +103,11 @@ def test_the_layouts_of_the_documentation() -> None:
         ("CompactGridEncoder()", "CCA012B345"),
         ("CompactGridEncoder()", "BCA012B345C"),
         ("CompactGridEncoder()", "BCA012B345\nBCA012B346"),
+        ("ColumnGridEncoder()", "BCA\uac00\uac1d\uac3aB\uac03\uac20"),
+        ("ColumnGridEncoder()", "BCA\uac00\uac1d\uac3aB\uac03\uac3d\uac20"),
+        ("ColumnGridEncoder()", "BCA\uac00\uac1d\uac3aB\uac03\uac20\uac03"),
+        ("ColumnGridEncoder()", "AAA\uac0a"),
+        ("ColumnGridEncoder()", "BCA012B345"),
         ("RepeatNumberEncoder(MinimalGridEncoder(), 2)", "001\n112"),
         ("ReplaceNumberEncoder(MinimalGridEncoder())", "012"),
         ("ReplaceNumberEncoder(MinimalGridEncoder())", "ab1"),
@@ -118,7 +124,7 @@ def test_what_is_not_exactly_one_grid_is_refused(spec: str, text: str) -> None:
 @pytest.mark.parametrize("spec", GRID_SPECS)
 def test_damaged_and_cut_texts_never_make_a_grid_that_is_not_there(spec: str) -> None:
     encoder, rng = make_encoder(spec), np.random.default_rng(1)
-    letters = "0123456789abcdefghijABCxyz `|,\n\n\r\x0c\u0663\u2028"
+    letters = "0123456789abcdefghijABCxyz `|,\n\n\r\x0c\u0663\u2028\uac00\uac1e\uac0a"
     refused = 0
     for i in range(500):
         text = encoder.encode(random_grid(rng, 1 + i % 8))
@@ -218,6 +224,7 @@ def test_long_garbage_is_read_in_no_time() -> None:
         "GridWithSeparationEncoder(5)",
         "GridShapeEncoder(GridCodeBlockEncoder(MinimalGridEncoder()))",
         "GridCodeBlockEncoder(CompactGridEncoder())",
+        "RowNumberEncoder(ColumnGridEncoder())",
         "RowNumberEncoder(GridShapeEncoder(MinimalGridEncoder()))",
         "MinimalGridEncoder(RowNumberEncoder())",
         "GridShapeEncoder(MinimalGridEncoder(), 2)",

@@ -13,6 +13,7 @@ from arc_submit.models.pocket import VOCABULARY, make_pocket_tokenizer
 
 SPECS = [
     "CompactGridEncoder()",
+    "ColumnGridEncoder()",
     "MinimalGridEncoder()",
     "GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))",
     'GridCodeBlockEncoder(GridWithSeparationEncoder("|"))',
@@ -62,6 +63,9 @@ def test_what_is_ended_could_not_be_read(text: str) -> None:
         ("CompactGridEncoder()", "BCA012C012", 7),
         ("CompactGridEncoder()", "AAA0A0", 5),
         ("CompactGridEncoder()", "0BA", 3),
+        ("ColumnGridEncoder()", "BCA\uac00\uac1d\uac3aB\uac03\uac3d", 9),
+        ("ColumnGridEncoder()", "BCA\uac00\uac1d\uac3aB\uac03\uac20\uac3d\uac58", 11),
+        ("ColumnGridEncoder()", "BCA\uac0a", 4),
         ("MinimalGridEncoder()", "012\n012\n01\n012", 11),
         ("MinimalGridEncoder()", "012\n" * 40, 31 * 4),
         ("GridShapeEncoder(MinimalGridEncoder())", "```grid shape: 2x3\n012\n012\n012\n", 31),

@@ -11,7 +11,7 @@ from strategies import GRID_SPECS, random_grid, random_task, small_tasks
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from arc_submit.arc.grid import Grid, same_grid
+from arc_submit.arc.grid import Grid, frozen, same_grid
 from arc_submit.arc.task import Pair
 from arc_submit.errors import ConfigError
 from arc_submit.language.encoders import NotAGridError, make_encoder
@@ -26,7 +26,8 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-BPE_SPECS = [spec for spec in GRID_SPECS if spec != "CompactGridEncoder()"]
+MARKED = ("CompactGridEncoder()", "ColumnGridEncoder()")  # without line ends
+BPE_SPECS = [spec for spec in GRID_SPECS if spec not in MARKED]
 
 
 @lru_cache(maxsize=1)
@@ -90,9 +91,10 @@ def _check(writer: PromptWriter, count: int, seed: int = 5) -> None:
         assert same_grid(writer.decode(ids[start:-1]), answer)
 
 
-def test_the_pocket_tokenizer() -> None:
-    writer = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
-    assert writer.reuse
+@pytest.mark.parametrize("spec", MARKED)
+def test_the_pocket_tokenizer(spec: str) -> None:
+    writer = PromptWriter(make_pocket_tokenizer(), make_encoder(spec), prompt_version("output-from-turns-v0"))
+    assert writer.reuse, writer.reason
     _check(writer, 40)
     # One token for each character of every grid, a start, and two marks around each output.
     task = small_tasks()[0]
@@ -121,8 +123,9 @@ def test_every_encoder_with_byte_level_tokenizers(pattern: str, spec: str) -> No
     _check(writer, 3)
 
 
-def test_the_compact_form_with_a_byte_level_tokenizer() -> None:
-    writer = PromptWriter(_bpe(QWEN), make_encoder("CompactGridEncoder()"), prompt_version("output-from-examples-v0"))
+@pytest.mark.parametrize("spec", MARKED)
+def test_forms_without_line_ends_with_a_byte_level_tokenizer(spec: str) -> None:
+    writer = PromptWriter(_bpe(QWEN), make_encoder(spec), prompt_version("output-from-examples-v0"))
     _check(writer, 6)
 
 
@@ -264,3 +267,18 @@ def test_a_template_that_cannot_teach_an_answer_is_refused() -> None:
             tokenizer.chat_template = template
             with pytest.raises(ConfigError, match=words):
                 PromptWriter(tokenizer, encoder, version, reuse=reuse)
+
+
+def test_a_cell_is_one_token_that_names_its_column() -> None:
+    """Under the column form no token stands in two columns, and a cell's row and colour change nothing of how its column is told."""
+    writer = PromptWriter(make_pocket_tokenizer(), make_encoder("ColumnGridEncoder()"), prompt_version("output-from-turns-v0"))
+    columns: dict[int, int] = {}
+    rng = np.random.default_rng(0)
+    for grid in (frozen(np.arange(10)[:, None].repeat(30, axis=1)), *(random_grid(rng) for _ in range(20))):
+        height, width = grid.shape
+        ids = writer.answer_ids(grid)
+        assert len(ids) == 2 + height * (width + 1) + 1
+        for row in range(height):
+            for column, token in enumerate(ids[2 + row * (width + 1) + 1 : 2 + (row + 1) * (width + 1)]):
+                assert columns.setdefault(token, column) == column
+    assert len(columns) == 300

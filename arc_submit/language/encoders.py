@@ -8,6 +8,7 @@ Knows nothing about prompts or tokens. The names and layouts of the steps are th
     MinimalGridEncoder()             012          rows of digits
     GridWithSeparationEncoder("|")   0|1|2        a character between cells
     CompactGridEncoder()             BCA012B345   height and width as letters, each row begins with its letter, no newline
+    ColumnGridEncoder()              BCA가갸거... the same with one character for each colour in each column (`column_cell`)
     RowNumberEncoder(e)              1 012        each row begins with its number
     RepeatNumberEncoder(e, 3)        000111222    each character n times
     ReplaceNumberEncoder(e, "ab..")  abc          digits replaced by ten symbols
@@ -29,6 +30,16 @@ from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcd"  # 1..30 in the compact form
 DEFAULT_SYMBOLS = "abcdefghij"
 _DIGITS = "0123456789"
+_FIRST_SYLLABLE, _FINALS = 0xAC00, 28
+
+
+def column_cell(column: int, colour: int) -> str:
+    """The character of a colour in a column: a Hangul syllable whose lead and vowel stand for the column, its final for the colour.
+
+    A model that reads rows cell by cell has to count to know which column it is in; here every cell says it (a grid is two-dimensional to
+    attention only if its positions are: ViTARC, arXiv 2410.06405), for no more tokens.
+    """
+    return chr(_FIRST_SYLLABLE + _FINALS * column + colour)
 
 
 class NotAGridError(ArcSubmitError):
@@ -73,11 +84,13 @@ class GridEncoder:
     Attributes:
         spec: the specification it was made from.
         numbered: whether a row's text depends on its place in the grid.
+        columned: whether a cell's text depends on its column.
         separator: what stands between two rows: a newline, or nothing.
     """
 
     spec: str
     numbered: bool
+    columned: bool
     separator: str
     _steps: tuple[_Step, ...]
     _frame: _Frame | None
@@ -135,7 +148,7 @@ class GridEncoder:
         raise NotAGridError(f"no grid in the text{': ' if reasons else ''}{reasons[0] if reasons else ''}")
 
     def _decode_rows(self, body: str) -> Grid:
-        rows = body.split(self.separator) if self.separator else re.findall(r"[A-Za-z][0-9]+", body)
+        rows = body.split(self.separator) if self.separator else re.findall(rf"[A-Za-z](?:[0-9]+|[{_SYLLABLES}]+)", body)
         if len(rows) > MAX_SIDE:
             raise DataError(f"{len(rows)} rows")
         cells = [self._decode_row(row, i) for i, row in enumerate(rows)]
@@ -205,16 +218,18 @@ def _make_encoder(spec: str) -> GridEncoder:
         _arguments(spec, base, base_arguments, 0)
     elif base == "GridWithSeparationEncoder":
         steps.append(_separation(spec, *_arguments(spec, base, base_arguments or ["|"], 1)))
-    elif base == "CompactGridEncoder" and len(chain) == 1:
+    elif base in _MARKED and len(chain) == 1:
         _arguments(spec, base, base_arguments, 0)
+        if base == "ColumnGridEncoder":
+            steps.append(_Step(_to_syllables, _from_syllables))
         steps.append(_Step(lambda row, i: LETTERS[i] + row, lambda text, i: text[1:]))
-        frame, separator = _COMPACT, ""
-    elif base == "CompactGridEncoder":
-        raise ConfigError(f"grid encoder {spec!r}: CompactGridEncoder has its own shape and row marks and cannot be wrapped")
+        frame, separator = _MARKED[base], ""
+    elif base in _MARKED:
+        raise ConfigError(f"grid encoder {spec!r}: {base} has its own shape and row marks and cannot be wrapped")
     else:
         known = ", ".join((*_BASES, *_STEPS, *_FRAMES))
         raise ConfigError(f"grid encoder {spec!r}: {base} is not one to begin with; known: {known}")
-    numbered = base == "CompactGridEncoder"
+    numbered = base in _MARKED
     for name, arguments in reversed(chain[:-1]):
         if name in _STEPS and frame is not None:
             raise ConfigError(f"grid encoder {spec!r}: {name} changes rows and belongs inside the encoder that writes the fence")
@@ -228,7 +243,7 @@ def _make_encoder(spec: str) -> GridEncoder:
             raise ConfigError(f"grid encoder {spec!r}: GridShapeEncoder and GridCodeBlockEncoder both write the fence; keep one")
         else:
             raise ConfigError(f"grid encoder {spec!r}: {name} is not known; known: {', '.join((*_BASES, *_STEPS, *_FRAMES))}")
-    return GridEncoder(spec, numbered, separator, tuple(steps), frame)
+    return GridEncoder(spec, numbered, base == "ColumnGridEncoder", separator, tuple(steps), frame)
 
 
 def _arguments(spec: str, name: str, arguments: list[str | int], count: int | None) -> list[str | int]:
@@ -270,12 +285,27 @@ def _find_shape_block(text: str) -> list[tuple[str, tuple[int, int] | None]]:
     return [(body, (int(height), int(width))) for height, width, body in blocks]
 
 
-def _find_compact(text: str) -> list[tuple[str, tuple[int, int] | None]]:
-    pattern = r"(?<![A-Za-z0-9])([A-Za-d])([A-Za-d])((?:[A-Za-d][0-9]{1,30}){1,30})(?![A-Za-z0-9])"
-    return [(body, (LETTERS.index(height) + 1, LETTERS.index(width) + 1)) for height, width, body in re.findall(pattern, text)]
+def _to_syllables(row: str, index: int) -> str:
+    return "".join(column_cell(column, int(c)) for column, c in enumerate(row))
 
 
-_BASES = ("MinimalGridEncoder", "GridWithSeparationEncoder", "CompactGridEncoder")
+def _from_syllables(text: str, index: int) -> str:
+    return "".join(str((ord(c) - _FIRST_SYLLABLE) % _FINALS) for c in text)
+
+
+def _marked(cell: str) -> _Frame:
+    """Height and width as letters before rows that begin with a letter; cell is a regular expression for what a cell may be."""
+    pattern = re.compile(rf"(?<![A-Za-z{cell}])([A-Za-d])([A-Za-d])((?:[A-Za-d][{cell}]{{1,30}}){{1,30}})(?![A-Za-z{cell}])")
+
+    def find(text: str) -> list[tuple[str, tuple[int, int] | None]]:
+        return [(body, (LETTERS.index(height) + 1, LETTERS.index(width) + 1)) for height, width, body in pattern.findall(text)]
+
+    return _Frame(lambda grid: LETTERS[grid.shape[0] - 1] + LETTERS[grid.shape[1] - 1], "", find)
+
+
+_SYLLABLES = f"{column_cell(0, 0)}-{column_cell(MAX_SIDE - 1, COLOURS - 1)}"
+_MARKED = {"CompactGridEncoder": _marked("0-9"), "ColumnGridEncoder": _marked(_SYLLABLES)}
+_BASES = ("MinimalGridEncoder", "GridWithSeparationEncoder", *_MARKED)
 _STEPS: dict[str, Callable[..., _Step]] = {
     "RowNumberEncoder": _row_number,
     "RepeatNumberEncoder": _repeat,
@@ -285,4 +315,3 @@ _FRAMES = {
     "GridCodeBlockEncoder": _Frame(lambda grid: "```grid\n", "\n```", _find_block),
     "GridShapeEncoder": _Frame(lambda grid: f"```grid shape: {grid.shape[0]}x{grid.shape[1]}\n", "\n```", _find_shape_block),
 }
-_COMPACT = _Frame(lambda grid: LETTERS[grid.shape[0] - 1] + LETTERS[grid.shape[1] - 1], "", _find_compact)

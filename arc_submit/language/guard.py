@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from arc_submit.arc.grid import MAX_SIDE
-from arc_submit.language.encoders import LETTERS, GridEncoder
+from arc_submit.arc.grid import COLOURS, MAX_SIDE
+from arc_submit.language.encoders import LETTERS, GridEncoder, column_cell
 
 _FENCE = re.compile(r"```grid(?: shape: ([0-9]+)x([0-9]+))?\n")
 
@@ -43,7 +43,7 @@ class AnswerGuard:
         return self._compact_spoilt() if self.compact else self._lines_spoilt()
 
     def _compact_spoilt(self) -> bool:
-        """Two letters for the size, then rows of a letter and as many digits as the second said."""
+        """Two letters for the size, then rows of a letter and as many cells as the second said."""
         text = self._text
         if not text.isalnum() or len(text) < 3:
             return False  # the reader looks for a grid between other characters
@@ -52,11 +52,17 @@ class AnswerGuard:
         height, width = LETTERS.index(text[0]) + 1, LETTERS.index(text[1]) + 1
         for place in range(max(0, self._checked - 2), len(text) - 2):
             row, column = divmod(place, width + 1)
-            character = text[place + 2]
-            if row >= height or (character != LETTERS[row] if column == 0 else not ("0" <= character <= "9")):
+            if row >= height or not self._belongs(text[place + 2], row, column):
                 return True
         self._checked = len(text)
         return False
+
+    def _belongs(self, character: str, row: int, column: int) -> bool:
+        """Whether a character can stand at that place of a row, its letter being at 0."""
+        if column == 0:
+            return character == LETTERS[row]
+        lowest, highest = (column_cell(column - 1, c) for c in (0, COLOURS - 1)) if self.encoder.columned else "09"
+        return lowest <= character <= highest
 
     def _lines_spoilt(self) -> bool:
         """Rows between line ends, after the fence where the encoder writes one."""

@@ -29,17 +29,16 @@ _CACHED_ROWS = 200_000
 
 @dataclass(frozen=True)
 class _RowPattern:
-    """How a row's tokens are made of its cells': prefix + first[cell 0] + rest[cell 1] + ... + suffix."""
+    """How a row's tokens are made of its cells': prefix + columns[0][cell 0] + columns[1][cell 1] + ... + suffix."""
 
     prefix: list[int]
-    first: list[list[int]]
-    rest: list[list[int]]
+    columns: list[list[list[int]]]
     suffix: list[int]
 
     def tokens(self, cells: Sequence[int]) -> list[int]:
-        ids = self.prefix + self.first[cells[0]]
-        for cell in cells[1:]:
-            ids += self.rest[cell]
+        ids = self.prefix.copy()
+        for column, cell in zip(self.columns, cells, strict=False):
+            ids += column[cell]
         return ids + self.suffix
 
 
@@ -208,21 +207,22 @@ class PromptWriter:
         return self._tokenize(self.encoder.row_text(cells, index) + ("\n" if newline else ""))
 
     def _find_pattern(self, index: int, newline: bool) -> _RowPattern | None:
-        """Learn from rows of one and two cells how cells become tokens, and try it on random rows."""
+        """Learn from short rows how cells become tokens, and try it on random rows."""
         ones = [self._tokenize_row([c], index, newline) for c in range(COLOURS)]
-        twos = [self._tokenize_row([0, c], index, newline) for c in range(COLOURS)]
         start = next((i for i, column in enumerate(zip(*ones, strict=False)) if len(set(column)) > 1), None)
         if start is None or len({len(ids) for ids in ones}) > 1:
             return None
         end = next(i for i, column in enumerate(zip(*(ids[::-1] for ids in ones), strict=False)) if len(set(column)) > 1)
         stop = len(ones[0]) - end
-        pattern = _RowPattern(
-            ones[0][:start],
-            [ids[start:stop] for ids in ones],
-            [ids[stop : len(ids) - end] for ids in twos],
-            ones[0][stop:],
-        )
-        if any(not ids for ids in pattern.rest):
+        columns = [[ids[start:stop] for ids in ones]]
+        before = stop
+        for column in range(1, MAX_SIDE if self.encoder.columned else 2):
+            rows = [self._tokenize_row([0] * column + [c], index, newline) for c in range(COLOURS)]
+            columns.append([ids[before : len(ids) - end] for ids in rows])
+            before = len(rows[0]) - end
+        columns += columns[-1:] * (MAX_SIDE - len(columns))
+        pattern = _RowPattern(ones[0][:start], columns, ones[0][stop:])
+        if any(not ids for column in columns for ids in column):
             return None
         rng = np.random.default_rng(index)
         # Every two colours begin a row, and in so many random cells every two meet further on: a merge of any two would show.

@@ -1,21 +1,24 @@
 """The pocket model's make: its tokenizer and its shape.
 
 The pocket model is a small Qwen2 that ships with the project, so that everything runs with no download. Its vocabulary is one token
-for each character of the compact grid form and a few marks. Knows nothing about how it is trained (arc_submit.training.pocket does).
+for each character of the compact grid form, of the one with columns, and a few marks. Knows nothing about how it is trained
+(arc_submit.training.pocket does).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from arc_submit.arc.grid import COLOURS, MAX_SIDE
 from arc_submit.errors import ConfigError
-from arc_submit.language.encoders import LETTERS
+from arc_submit.language.encoders import LETTERS, column_cell
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2Config
 
 START, ANSWER, END, PAD, UNKNOWN = "<|start|>", "<|answer|>", "<|end|>", "<|pad|>", "<|unknown|>"
-VOCABULARY = [PAD, START, ANSWER, END, UNKNOWN, *"0123456789", *LETTERS]
+CELLS = [column_cell(column, colour) for column in range(MAX_SIDE) for colour in range(COLOURS)]
+VOCABULARY = [PAD, START, ANSWER, END, UNKNOWN, *"0123456789", *LETTERS, *CELLS]
 # Each train pair is a turn of the user and its answer, so that a prompt reads: start in answer out end in answer out end ...
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ message.content }}"
@@ -25,7 +28,7 @@ CHAT_TEMPLATE = (
 
 
 def make_pocket_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer with one token for each character of the compact grid form."""
+    """A tokenizer with one token for each character of the compact grid form, with columns or without."""
     from tokenizers import Regex, Tokenizer
     from tokenizers.decoders import Fuse
     from tokenizers.models import WordLevel
