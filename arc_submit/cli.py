@@ -226,6 +226,12 @@ def _add_plot(parser: argparse.ArgumentParser) -> None:
     losses.add_argument("--out", type=Path, help="PNG file (default: report/losses.png in the run directory)")
     losses.add_argument("--tasks", help="ids separated by commas (default: all)")
     losses.add_argument("--json", action="store_true", help="end with one JSON line of figures")
+    learning = pictures.add_parser("learning", help="learning curves of a base's training, against tokens seen")
+    learning.set_defaults(command=_plot_learning)
+    learning.add_argument("--run", type=Path, action="append", required=True, help="--out of a training, or its log.jsonl; may be repeated")
+    learning.add_argument("--out", type=Path, help="PNG file (default: learning.png beside the first log)")
+    learning.add_argument("--intervals", type=int, default=10, help="rows of the table of each (%(default)s)")
+    learning.add_argument("--json", action="store_true", help="end with one JSON line of figures")
 
 
 def _plot_losses(args: argparse.Namespace) -> dict[str, Any]:
@@ -239,6 +245,28 @@ def _plot_losses(args: argparse.Namespace) -> dict[str, Any]:
     path = plot_losses(args.out or args.run / "report" / "losses.png", {task_id: losses[task_id] for task_id in wanted})
     print(path)
     return {"tasks": len(wanted), "steps": sum(len(losses[task_id]) for task_id in wanted), "file": str(path)}
+
+
+def _plot_learning(args: argparse.Namespace) -> dict[str, Any]:
+    from arc_submit.report.learning import by_tokens, plot_learning, read_learning_curve
+
+    if args.intervals < 1:
+        raise ConfigError(f"--intervals {args.intervals}: at least 1 is needed")
+    curves = {str(run): read_learning_curve(run) for run in args.run}
+    figures: dict[str, Any] = {}
+    for name, curve in curves.items():
+        rows = by_tokens(curve, args.intervals)
+        print(f"{name}: {curve.tokens[-1]:,} tokens")
+        for low, high, loss in rows:
+            print(f"  {low / 1e6:7.2f} to {high / 1e6:7.2f} M tokens: {loss:.4f} nats a token")
+        if curve.eval_losses:
+            print(f"  held out: {curve.eval_losses[0]:.4f} at first, {curve.eval_losses[-1]:.4f} at last")
+        held_out = [*zip(curve.eval_tokens, curve.eval_losses, strict=True)]
+        figures[name] = {"tokens": curve.tokens[-1], "losses": rows, "eval_losses": held_out}
+    first = args.run[0] if args.run[0].is_dir() else args.run[0].parent
+    path = plot_learning(args.out or first / "learning.png", curves)
+    print(path)
+    return {"runs": figures, "file": str(path)}
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:

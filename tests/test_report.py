@@ -25,10 +25,12 @@ from arc_submit.arc.metrics import score_predictions
 from arc_submit.arc.prediction import Prediction, append_predictions
 from arc_submit.arc.submission import Submission
 from arc_submit.arc.task import Solutions
+from arc_submit.cli import main
 from arc_submit.ensemble.combination import Settings
 from arc_submit.ensemble.voting import vote_all
 from arc_submit.report import curves, plots, summary
 from arc_submit.report.curves import prediction_curves
+from arc_submit.report.learning import by_tokens, read_learning_curve
 from arc_submit.report.losses import plot_losses, read_losses
 from arc_submit.report.page import PALETTE, svg_grid
 from arc_submit.report.study import plot_votes, votes_table
@@ -108,6 +110,30 @@ def test_loss_curves_are_read_and_drawn(data: tuple[Challenges, Solutions], tmp_
     assert plot_losses(tmp_path / "losses.png", losses).stat().st_size > 5000
     report = make_report(run / "report", data[0], [], attempts(data, tmp_path).attempts, None, [], 0, losses=losses)
     assert [p.name for p in report.pictures] == ["losses.png"]
+
+
+def test_learning_curves_go_by_the_tokens_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "training"
+    run.mkdir()
+    lines = [f'{{"step": {i}, "loss": {4 / i}, "tokens": {1000 * i}}}\n' for i in range(1, 9)]
+    lines.insert(4, '{"step": 4, "eval_loss": 1.5, "eval_right": 0.1}\n')
+    (run / "log.jsonl").write_text("".join(lines) + '{"step": 9, "loss": 0.4, "tok')  # cut by a kill
+    curve = read_learning_curve(run)
+    assert curve.tokens == [1000 * i for i in range(1, 9)]
+    assert (curve.eval_tokens, curve.eval_losses) == ([4000], [1.5])
+    assert by_tokens(curve, 2) == [
+        (0, 4000, pytest.approx((4 + 2 + 4 / 3 + 1) / 4)),
+        (4000, 8000, pytest.approx((4 / 5 + 4 / 6 + 4 / 7 + 0.5) / 4)),
+    ]
+    picture = tmp_path / "curve.png"
+    assert main(["plot", "learning", "--run", str(run), "--run", str(run / "log.jsonl"), "--out", str(picture), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["runs"][str(run)]["eval_losses"] == [[4000, 1.5]]
+    assert picture.stat().st_size > 5000
+    (run / "log.jsonl").write_text("")
+    for wrong, reason in ((run, "no loss in it yet"), (tmp_path / "none", "cannot be read")):
+        assert main(["plot", "learning", "--run", str(wrong)]) == 1
+        assert reason in capsys.readouterr().err
 
 
 def test_a_task_is_studied_by_its_votes(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from conftest import make_challenges
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
 
 from arc_submit import cli
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
@@ -25,9 +25,9 @@ from arc_submit.language.asked import CARD, AskedHow
 from arc_submit.models.adapters import applied, read_adapter
 from arc_submit.models.engine import Request
 from arc_submit.models.lora import attach, save_adapter
-from arc_submit.models.pocket import make_pocket_tokenizer
+from arc_submit.models.pocket import make_pocket_tokenizer, pocket_config
 from arc_submit.models.precision import TrainingPrecision
-from arc_submit.models.saving import merge_adapter
+from arc_submit.models.saving import merge_adapter, save_model
 from arc_submit.models.settings import LoraSettings
 from arc_submit.models.transformers_engine import load_transformers_engine
 from arc_submit.training import base
@@ -37,7 +37,7 @@ from arc_submit.training.base_settings import OPTIMIZERS, TrainConfig, TrainSett
 from arc_submit.training.checkpoints import checkpoint_folders, load_optimizers, read_state, save_checkpoint
 from arc_submit.training.learner import Learner, cut_passes, full_loss, make_optimizers, make_pass, rate_factor, take_step
 from arc_submit.training.mixture import MixturePart, TokenSample
-from arc_submit.training.pocket import make_start
+from arc_submit.training.pocket import add_columns, make_start
 from arc_submit.training.ttft import batch_loss
 
 PROMPT = "output-from-turns-v0"
@@ -173,7 +173,7 @@ def test_a_training_from_nothing_learns_and_the_model_can_be_asked(tmp_path: Pat
     assert figures["eval_loss"] == lines[-1]["eval_loss"] < 4
     model = tmp_path / "run" / "model"
     assert {tensor.dtype for tensor in load_file(model / "model.safetensors").values()} == {torch.float16}
-    assert json.loads((model / CARD).read_text()) == {"grid_encoder": "CompactGridEncoder()", "prompt": PROMPT, "max_seq_len": 256}
+    assert json.loads((model / CARD).read_text()) == {"grid_encoder": "ColumnGridEncoder()", "prompt": PROMPT, "max_seq_len": 256}
     engine, tokenizer, _ = load_transformers_engine(model, CPU, slots=2)
     assert tokenizer.decode(next(iter(engine.generate([Request("a", tokenizer.encode("AAA1"), 3)]))).tokens)
     kinds = {path.suffix for path in (tmp_path / "run").rglob("*") if path.is_file()}
@@ -369,4 +369,23 @@ def test_a_start_is_the_pocket_models_make(tmp_path: Path) -> None:
     assert make_start(tmp_path / "start", 64, 2, 512, 0) == sum(
         t.numel() for t in load_file(tmp_path / "start" / "model.safetensors").values()
     )
-    assert len(make_pocket_tokenizer()) == 45
+    assert len(make_pocket_tokenizer()) == 45 + 300
+
+
+def test_layers_of_the_compact_form_get_a_table_of_columns(tmp_path: Path) -> None:
+    config = pocket_config(64, 2)
+    config.vocab_size = 48  # as the first edition's
+    small = Qwen2ForCausalLM(config)
+    save_model(small, make_pocket_tokenizer(), AskedHow("CompactGridEncoder()", PROMPT, 256), tmp_path / "compact", torch.float32)
+    count = add_columns(tmp_path / "compact", tmp_path / "columns", 256, 0)
+    made, before = (load_file(tmp_path / name / "model.safetensors") for name in ("columns", "compact"))
+    assert count == sum(tensor.numel() for tensor in made.values())
+    assert all(torch.equal(made[name], tensor) for name, tensor in before.items() if "layers" in name)
+    table, digits = made["model.embed_tokens.weight"], before["model.embed_tokens.weight"][5:15]
+    assert torch.equal(table[:45], before["model.embed_tokens.weight"][:45])
+    cells = table[45:345].view(30, 10, -1)
+    torch.testing.assert_close(cells - cells[:, :1], (digits - digits[:1]).expand(30, 10, -1))  # colours differ as digits do
+    assert torch.pdist(cells[:, 0]).min() > 0.1 * digits.std()  # and so do columns
+    assert json.loads((tmp_path / "columns" / CARD).read_text())["grid_encoder"] == "ColumnGridEncoder()"
+    with pytest.raises(ConfigError, match="352 tokens"):
+        add_columns(tmp_path / "columns", tmp_path / "again", 256, 0)
