@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from arc_submit.config import make_config
 from arc_submit.errors import ConfigError
 from arc_submit.models.loading import load_model
 from arc_submit.pipeline import RunResult, run
+from arc_submit.sources import make_source
 from arc_submit.training import worker
 from arc_submit.training.settings import FinetuneSettings, TTFTSettings
 from arc_submit.training.ttft import FinetuneError, FinetuneResult
@@ -313,8 +315,6 @@ def test_what_cannot_be_done_together_is_done_one_by_one(
 
 
 def settings(tiny_model: Path, run_path: Path, **ttft: object) -> dict[str, Any]:
-    from arc_submit.sources import make_source
-
     config = make_config(model=tiny_model, out=run_path, ttft_steps=3, ttft_views=1, lora_rank=2, slots=2, **ttft)
     return make_source("ttft", run_path, config).settings(0)
 
@@ -379,8 +379,6 @@ def test_a_warm_up_out_of_memory_lowers_its_demands_too(
     tiny_model: Path, tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without its adapter no task could be fine-tuned at all."""
-    from arc_submit.sources import make_source
-
     split_tasks(read_challenges(files[0]), tmp_path / "tasks")
     real = worker.warm_up
 
@@ -405,6 +403,16 @@ def test_what_no_worker_could_take_is_refused_before_any_work(
     with pytest.raises(ConfigError, match=message):
         run(make_config(**{**options(files, tiny_model, tmp_path / "out"), name: value}, budget=120.0))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_loss_on_outputs_that_cannot_be_told_apart_is_refused_before_the_first_task(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "PromptWriter", partial(worker.PromptWriter, reuse=False))
+    config = make_config(model=tiny_model, out=tmp_path, ttft_loss_on="outputs")
+    with pytest.raises(ConfigError, match=r"loss_on outputs.*choose answer or all"):
+        worker.open_worker(make_source("ttft", tmp_path, config).settings(0), lambda *_: None)
+    worker.open_worker(make_source("ttft", tmp_path, make_config(model=tiny_model, ttft_loss_on="answer")).settings(0), lambda *_: None)
 
 
 def test_a_task_with_one_train_pair_fails_alone_before_it_costs_anything(tiny_model: Path, tmp_path: Path) -> None:

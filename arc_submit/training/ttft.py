@@ -213,14 +213,24 @@ def rate_factor(settings: TTFTSettings, step: int) -> float:
     return left if settings.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
 
 
+def check_loss(writer: PromptWriter, settings: TTFTSettings) -> None:
+    """Refuse what the tokenizer does not allow: known before the first task.
+
+    Raises:
+        ConfigError: where it cannot be told which tokens are to be learnt.
+    """
+    if settings.loss_on == "outputs" and not writer.reuse:
+        raise ConfigError(f"loss_on outputs: it cannot be told where the outputs lie ({writer.reason}); choose answer or all")
+
+
 def check_task(writer: PromptWriter, task: Task, max_seq_len: int, settings: TTFTSettings) -> tuple[int, list[str]]:
     """Tokens of a task's longest sample, and lines on what of it cannot be asked about within max_seq_len.
 
     Raises:
         DoesNotFitError: where nothing can.
+        ConfigError: as `check_loss`.
     """
-    if settings.loss_on == "outputs" and not writer.reuse:
-        raise ConfigError(f"loss_on outputs cannot be told where the outputs lie ({writer.reason}); choose answer or all")
+    check_loss(writer, settings)
     misfits, longest, reason = [], 0, None
     for target in range(len(task.train)):
         try:

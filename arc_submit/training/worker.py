@@ -37,7 +37,7 @@ from arc_submit.models.transformers_engine import ATTENTION, TransformersEngine
 from arc_submit.training.grouped import plan_groups
 from arc_submit.training.kept import make_room, mark_used
 from arc_submit.training.settings import WARMED, FinetuneSettings, TTFTSettings
-from arc_submit.training.ttft import FinetuneError, FinetuneResult, check_task, finetune_task, finetune_tasks
+from arc_submit.training.ttft import FinetuneError, FinetuneResult, check_loss, check_task, finetune_task, finetune_tasks
 from arc_submit.training.warmup import warm_up
 
 SOURCE = "ttft"
@@ -106,6 +106,7 @@ def _load(settings: FinetuneSettings) -> tuple[Any, PromptWriter, int]:
     device = choose_device(predict.device)
     precision = choose_training_precision(device, settings.ttft.fast_cpu)
     writer = PromptWriter(load_tokenizer(Path(predict.model)), make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    check_loss(writer, settings.ttft)
     load = load_model_in_4_bits if settings.in_4_bits else load_model
     model = load(Path(predict.model), device, precision.base, "sdpa")
     print(f"model {predict.model}: {device}, {precision.base} ({precision.reason}); tokens: {writer.reason}", flush=True)
