@@ -1,4 +1,4 @@
-"""Muon in float32, for processors whose bfloat16 is imitated.
+"""Muon in float32, for CPUs.
 
 torch.optim.Muon makes each update's singular values alike by products in bfloat16, whatever the device. On a CPU without that
 number format they run at a hundredth of the speed of float32 and take most of a small model's training; and their rounding lets
