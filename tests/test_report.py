@@ -116,11 +116,12 @@ def test_learning_curves_go_by_the_tokens_seen(tmp_path: Path, capsys: pytest.Ca
     run = tmp_path / "training"
     run.mkdir()
     lines = [f'{{"step": {i}, "loss": {4 / i}, "tokens": {1000 * i}}}\n' for i in range(1, 9)]
-    lines.insert(4, '{"step": 4, "eval_loss": 1.5, "eval_right": 0.1}\n')
+    lines.insert(4, '{"step": 4, "eval_loss": 1.5, "eval_right": 0.1}\n')  # as logs were before lines of evaluations had their tokens
+    lines.insert(0, '{"step": 0, "tokens": 500, "eval_loss": 2.5}\n')
     (run / "log.jsonl").write_text("".join(lines) + '{"step": 9, "loss": 0.4, "tok')  # cut by a kill
     curve = read_learning_curve(run)
     assert curve.tokens == [1000 * i for i in range(1, 9)]
-    assert (curve.eval_tokens, curve.eval_losses) == ([4000], [1.5])
+    assert (curve.eval_tokens, curve.eval_losses) == ([500, 4000], [2.5, 1.5])
     assert by_tokens(curve, 2) == [
         (0, 4000, pytest.approx((4 + 2 + 4 / 3 + 1) / 4)),
         (4000, 8000, pytest.approx((4 / 5 + 4 / 6 + 4 / 7 + 0.5) / 4)),
@@ -128,7 +129,7 @@ def test_learning_curves_go_by_the_tokens_seen(tmp_path: Path, capsys: pytest.Ca
     picture = tmp_path / "curve.png"
     assert main(["plot", "learning", "--run", str(run), "--run", str(run / "log.jsonl"), "--out", str(picture), "--json"]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert figures["runs"][str(run)]["eval_losses"] == [[4000, 1.5]]
+    assert figures["runs"][str(run)]["eval_losses"] == [[500, 2.5], [4000, 1.5]]
     assert picture.stat().st_size > 5000
     (run / "log.jsonl").write_text("")
     for wrong, reason in ((run, "no loss in it yet"), (tmp_path / "none", "cannot be read")):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_challenges
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
 
 from arc_submit import cli
+from arc_submit.arc.training_sets import open_packed
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 from arc_submit.language.asked import CARD, AskedHow
 from arc_submit.models.adapters import applied, read_adapter
@@ -38,6 +42,8 @@ from arc_submit.training.checkpoints import checkpoint_folders, load_optimizers,
 from arc_submit.training.learner import Learner, cut_passes, full_loss, make_optimizers, make_pass, rate_factor, take_step
 from arc_submit.training.mixture import MixturePart, TokenSample
 from arc_submit.training.pocket import add_columns, make_start
+from arc_submit.training.prepared import prepare_data
+from arc_submit.training.processes import Processes
 from arc_submit.training.ttft import batch_loss
 
 PROMPT = "output-from-turns-v0"
@@ -197,6 +203,79 @@ def test_another_training_in_the_same_folder_is_refused(tmp_path: Path, tiny_mod
     assert len(losses(tmp_path / "run")) == 4
 
 
+def test_a_training_goes_on_with_the_data_it_began_with_or_not_at_all(tmp_path: Path, tiny_model: Path) -> None:
+    data, out = write_data(tmp_path), tmp_path / "run"
+    train(config_of(tiny_model, out, data, steps=2))
+    whole = data.read_text()
+    data.write_text(whole)  # the same at another time, as where a job copies its data anew
+    train(config_of(tiny_model, out, data, steps=3))
+    data.write_text(json.dumps(dict(list(json.loads(whole).items())[1:])))
+    with pytest.raises(DataError, match="not what this training began with"):
+        train(config_of(tiny_model, out, data, steps=4))
+    assert len(losses(out)) == 3
+    data.write_text(whole)
+    train(config_of(tiny_model, out, data, steps=4))
+    train(config_of(tiny_model, tmp_path / "straight", data, steps=4))
+    assert weights(out).keys() == weights(tmp_path / "straight").keys()
+    held_out = tmp_path / "held_out_challenges.json"
+    held_out.write_text(json.dumps({"task001": json.loads(whole)["task001"]}))
+    guarded = replace(config_of(tiny_model, out, data, steps=5), measured=(str(held_out),), drop_measured=True)
+    with pytest.raises(DataError, match="what is measured"):
+        train(guarded)
+
+
+def test_data_that_has_changed_is_packed_anew(tmp_path: Path, tiny_model: Path) -> None:
+    """Outputs of tests that came later are learnt, and what a file of measured tasks gained is guarded against."""
+
+    def packed(**measured: Any) -> tuple[int, list[str]]:
+        folders, _ = prepare_data(replace(config_of(tiny_model, tmp_path / "run", data), **measured), Processes(0, 1, CPU), notes.append)
+        found = open_packed(folders[0])
+        return found.pair_count, found.ids
+
+    notes: list[str] = []
+    data = write_data(tmp_path)
+    solutions = tmp_path / "some_solutions.json"
+    text = solutions.read_text()
+    solutions.unlink()
+    without, ids = packed()
+    assert any("test pairs are not learnt" in note for note in notes)
+    solutions.write_text(text)
+    assert packed()[0] > without
+    tasks = json.loads(data.read_text())
+    held_out = tmp_path / "held_out_challenges.json"
+    for count in (1, 3):
+        held_out.write_text(json.dumps(dict(list(tasks.items())[:count])))
+        assert packed(measured=(str(held_out),), drop_measured=True)[1] == ids[count:]
+    held_out.write_text(json.dumps({**dict(list(tasks.items())[:3]), "bad": {"train": [], "test": []}}))
+    notes.clear()
+    packed(measured=(str(held_out),), drop_measured=True)
+    assert any("not guarded against" in note and "bad" in note for note in notes)
+
+
+def test_a_training_stopped_before_its_first_step_begins_again(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of(tiny_model, tmp_path / "run", write_data(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(base, "told_to_stop", lambda: contextlib.nullcontext([signal.SIGTERM]))
+        assert train(config)["step"] == 0
+    assert not checkpoint_folders(tmp_path / "run" / "checkpoints")
+    assert train(config)["step"] == 6
+
+
+def test_what_is_held_out_is_measured_at_the_end_where_no_step_is_named(tmp_path: Path, tiny_model: Path) -> None:
+    data = write_data(tmp_path)
+    plain = config_of(tiny_model, tmp_path / "plain", data)
+    assert "eval_loss" not in train(plain)
+    figures = train(replace(plain, out=tmp_path / "run", eval_parts=(MixturePart(str(data), PROMPT),)))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["tokens"]) for line in lines if "eval_loss" in line] == [(6, figures["tokens"])]
+
+
+def test_the_make_of_an_adapter_that_is_gone_on_with_cannot_be_told_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ["train", "--model", "m", "--out", str(tmp_path), "--data", f"d,{PROMPT}", "--base-adapter", "a", "--lora-rank", "8"]
+    assert cli.main(told) == 1
+    assert "--base-adapter with --lora-rank" in capsys.readouterr().err
+
+
 def test_what_is_measured_is_not_learnt(tmp_path: Path, tiny_model: Path) -> None:
     data = write_data(tmp_path)
     config = config_of(tiny_model, tmp_path / "run", data)
@@ -257,6 +336,14 @@ def test_the_adapters_loss_is_that_of_all_weights(tiny_model: Path) -> None:
     batch, _ = make_pass(samples_of([30, 12]), 0.5, 7, CPU)
     expected = full_loss(model, batch, FLOAT32)[0].item()
     assert float(batch_loss(attach(model, LoraSettings(rank=2), 0).model, batch, FLOAT32)[0]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_adapter_on_weights_that_the_embeddings_share_is_not_merged(tmp_path: Path, tiny_model: Path) -> None:
+    made_elsewhere = get_peft_model(load(tiny_model), LoraConfig(r=2, target_modules=["lm_head"]))
+    made_elsewhere.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    with pytest.raises(ConfigError, match=r"lm_head.*both would change"):
+        merge_adapter(tiny_model, tmp_path / "adapter", tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -328,7 +415,7 @@ def test_a_merged_model_answers_as_the_base_with_its_adapter(tmp_path: Path, tin
         with applied(plain, read_adapter(tmp_path / "adapter", plain)):
             wanted = plain(input_ids=ids).logits
         found = load(tmp_path / "merged")(input_ids=ids).logits
-    assert torch.allclose(found, wanted, atol=1e-4)
+    assert (found - wanted).abs().max() < 2.5e-5 * wanted.abs().max()  # rounding: logits reach 9, and how products round is the machine's
     assert not torch.allclose(found, base_logits, atol=1e-2)
     assert json.loads((tmp_path / "merged" / CARD).read_text())["max_seq_len"] == 300
     with pytest.raises(ConfigError, match="not empty"):
@@ -357,6 +444,15 @@ def test_the_learning_rate_rises_and_then_never_does(schedule: str) -> None:
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         TrainSettings(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"loss_on": "all"}, {"prompt_weight": 0.1}, {"prompt_weight_end": 0.1}])
+def test_a_judge_does_not_learn_to_write_wrong_outputs(wrong: dict[str, Any]) -> None:
+    parts = (MixturePart("d", PROMPT), MixturePart("d", "select-output-from-turns-v1", wrong="w"))
+    with pytest.raises(ConfigError, match=r"select-output-from-turns-v1 shows wrong outputs"):
+        TrainConfig(Path("m"), Path("o"), parts, TrainSettings(**wrong))
+    TrainConfig(Path("m"), Path("o"), parts[:1], TrainSettings(**wrong))
+    TrainConfig(Path("m"), Path("o"), parts, TrainSettings(loss_on="outputs"))
 
 
 def test_precisions_that_the_device_has_not_are_refused() -> None:

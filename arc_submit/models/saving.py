@@ -85,6 +85,12 @@ def merge_adapter(model_folder: Path, adapter_folder: Path, out: Path, dtype: st
     _, scales = check_adapter(adapter_folder, model)
     tensors = load_file(adapter_folder / WEIGHTS)
     layers = dict(model.named_modules())
+    table = model.get_input_embeddings().weight
+    if shared := [name for name in scales if layers[name].weight is table]:
+        raise ConfigError(
+            f"{adapter_folder}: it changes {shared[0]}, whose weights are the embeddings' too in {model_folder}: merged, both would "
+            "change; serve the adapter as it is, or train one without that target"
+        )
     for name, scale in scales.items():
         down, up = (tensors[f"{PREFIX}{name}.lora_{part}.weight"].float() for part in "AB")
         weight = layers[name].weight

@@ -44,10 +44,11 @@ def read_learning_curve(path: Path) -> LearningCurve:
     for line in text.splitlines():
         try:
             value = json.loads(line)
+            tokens = int(value.get("tokens", tokens))  # logs of before 2026-11-28 do not have them in lines of evaluations
             if "loss" in value:
                 curve.losses.append(float(value["loss"]))
-                curve.tokens.append(tokens := int(value["tokens"]))
-            if "eval_loss" in value:  # written behind the steps' own line
+                curve.tokens.append(tokens)
+            if "eval_loss" in value:
                 curve.eval_losses.append(float(value["eval_loss"]))
                 curve.eval_tokens.append(tokens)
         except (ValueError, KeyError, TypeError):

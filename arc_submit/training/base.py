@@ -129,12 +129,12 @@ def train(config: TrainConfig) -> dict[str, Any]:
     how, writers = how_to_ask(config)
     if group.rank == 0:
         keep_to_what_was_told(config, say)
-    folders, eval_folders = prepare_data(config, group, say)
+    found = checkpoint_folders(config.out / "checkpoints")
+    folders, eval_folders = prepare_data(config, group, say, bool(found))
     mixture = open_mixture(config.parts, folders, writers, how.max_seq_len, settings.loss_on, config.seed)
     held_out = held_out_samples(config, folders, eval_folders, writers, how)
     for sampler in mixture.samplers if group.rank == 0 else ():
         say(check_fit(sampler)[1])
-    found = checkpoint_folders(config.out / "checkpoints")
     resumed = found[-1] if found else None
     state: dict[str, Any] = read_state(resumed) if resumed else {"step": 0, "tokens": 0, "learnt": 0, "seconds": 0.0}
     # Loaders are forked before the model and its device's threads are there.
@@ -169,7 +169,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     if held_out and not stopped:
         scores = evaluate(learner, held_out, training.pass_tokens, precision, group)
         if not settings.eval_every or training.step % settings.eval_every:
-            log.write({"step": training.step, **scores})
+            log.write({"step": training.step, "tokens": training.tokens, **scores})
         figures |= scores
     if stopped:
         say(f"stopped when told to; the same command goes on from step {training.step}")
@@ -228,9 +228,9 @@ def learn(training: Training, stream: Iterator[list[TokenSample]], told: Sequenc
         if training.step % settings.log_every == 0:
             write_line(training, interval, rate, float(norm))
             interval = Interval(torch.zeros((), device=group.device))
-        if training.held_out and training.step % settings.eval_every == 0:
+        if settings.eval_every and training.step % settings.eval_every == 0:
             scores = evaluate(training.learner, training.held_out, training.pass_tokens, training.precision, group)
-            training.log.write({"step": training.step, **scores})
+            training.log.write({"step": training.step, "tokens": training.tokens, **scores})
         late = settings.save_minutes and time.monotonic() - saved_at > 60 * settings.save_minutes
         if training.step % settings.save_every == 0 or late:
             save(training)
@@ -249,7 +249,8 @@ def write_line(training: Training, interval: Interval, rate: float, norm: float)
     Raises:
         ConfigError: where the loss is no number.
     """
-    [loss] = training.group.sum([float(interval.loss)])  # waits for the device: the time is taken behind it
+    # Waits for the device: the time is taken behind it. What the processes waited for samples is their mean.
+    loss, waited = training.group.sum([float(interval.loss), interval.waited])
     passed = max(1e-9, time.monotonic() - interval.began)
     training.log.write(
         {
@@ -261,7 +262,7 @@ def write_line(training: Training, interval: Interval, rate: float, norm: float)
             "learnt": training.learnt,
             "seconds": round(training.seconds, 2),
             "tokens_per_second": round(interval.tokens / passed, 1),
-            "waited": round(interval.waited / passed, 4),
+            "waited": round(waited / training.group.world / passed, 4),
         }
     )
     if not math.isfinite(loss):
@@ -269,12 +270,12 @@ def write_line(training: Training, interval: Interval, rate: float, norm: float)
 
 
 def save(training: Training) -> None:
-    """Write a checkpoint, in the first process.
+    """Write a checkpoint, in the first process; none before the first update, which float16's scaler may put off for some steps.
 
     Raises:
         ConfigError: where the weights are no numbers: the checkpoint before is to go on from.
     """
-    if training.group.rank:
+    if training.group.rank or not any(optimizer.state for optimizer in training.optimizers):
         return
     if not all(bool(torch.isfinite(parameter).all()) for parameter in training.learner.parameters):
         raise ConfigError(f"step {training.step}: weights are no numbers; lower --learning-rate and go on from the last checkpoint")

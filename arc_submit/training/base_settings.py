@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from arc_submit.errors import ConfigError
+from arc_submit.language.prompts import prompt_version
 from arc_submit.models.settings import LoraSettings
 from arc_submit.training.mixture import MixturePart
 from arc_submit.training.settings import LOSSES
@@ -154,6 +155,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.parts:
             raise ConfigError("nothing to learn from: give --data DATA,PROMPT or --mixture FILE")
+        proposals = [part for part in self.parts if prompt_version(part.prompt).kind in ("select", "verify")]
+        if proposals and (self.settings.loss_on == "all" or self.settings.prompt_weight or self.settings.prompt_weight_end):
+            raise ConfigError(
+                f"prompt {proposals[0].prompt} shows wrong outputs: with --loss-on all or --prompt-weight the model would learn to write "
+                "them; leave both out"
+            )
         if self.seed < 0:
             raise ConfigError(f"--seed {self.seed}: 0 or more")
         if self.settings.full and self.base_adapter:

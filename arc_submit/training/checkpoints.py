@@ -32,7 +32,7 @@ def checkpoint_folders(folder: Path) -> list[Path]:
 def save_checkpoint(
     folder: Path, step: int, state: dict[str, Any], optimizers: Sequence[torch.optim.Optimizer], write: Callable[[Path], None], keep: int
 ) -> Path:
-    """Write the checkpoint of a step and remove all but the newest few.
+    """Write the checkpoint of a step, unless it is there, and remove all but the newest few.
 
     Args:
         state: what else is to be known, as JSON.
@@ -42,6 +42,8 @@ def save_checkpoint(
         DataError: where the disk does not take it; the older checkpoints are still there then.
     """
     whole, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}.{os.getpid()}"
+    if (whole / STATE).is_file():
+        return whole
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".step-*"):
@@ -55,8 +57,7 @@ def save_checkpoint(
             if path.is_file():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
-        if whole.exists():
-            shutil.rmtree(whole)
+        shutil.rmtree(whole, ignore_errors=True)  # what has no state is no checkpoint
         temporary.rename(whole)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{whole}: cannot be written ({error}); free some disk space or choose another folder") from None

@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from arc_submit.errors import ConfigError
 from arc_submit.models.settings import LoraSettings
 from arc_submit.training.base_settings import MEASURED, TrainConfig, TrainSettings
 from arc_submit.training.mixture import parse_part, read_mixture
@@ -57,6 +58,11 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if told.get("minutes") and "steps" not in told:
         told["steps"] = 0
     lora = {f.name: value for f in dataclasses.fields(LoraSettings) if (value := getattr(args, f"lora_{f.name}")) is not None}
+    if lora and args.base_adapter:
+        raise ConfigError(
+            f"--base-adapter with --lora-{next(iter(lora))}: the adapter that is gone on with has a make of its own; leave --lora-... out, "
+            "or merge it into its base (arc-submit merge) and train another"
+        )
     config = TrainConfig(
         model=args.model,
         out=args.out,

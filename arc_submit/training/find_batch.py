@@ -1,7 +1,8 @@
 """How fast a training would be by the samples in a pass and their length, and how many fit: `arc-submit train --find-batch`.
 
 Whole steps of the training that was asked for, with its adapter, precision, optimizer and checkpointing, on random tokens. Each length
-begins with one sample and doubles: on a GPU until memory does not suffice, on a CPU until two doublings have brought nothing. With several
+begins with one sample and doubles, up to a process's share of a step, which is all that a pass of the training can hold: on a GPU until
+memory does not suffice, on a CPU until two doublings have brought nothing. With several
 processes all take the same sizes, the exchange of gradients included. Leaves a table and a picture, and trains nothing.
 """
 
@@ -36,7 +37,6 @@ from arc_submit.training.learner import (
 from arc_submit.training.mixture import TokenSample
 from arc_submit.training.processes import Processes, open_processes
 
-MOST = 4096  # samples in a pass
 REPEATS = 3  # steps of each size, of which the fastest counts
 _GAIN = 1.03  # what is less than this is no gain
 Step = Callable[[list[TokenSample]], None]
@@ -77,8 +77,9 @@ def find_batch(config: TrainConfig) -> dict[str, Any]:
     show(f"{learner.gradient.numel():,} values are trained\n{'tokens a sample':>15}{'samples':>9}{'tokens/s':>11}{'peak GB':>9}")
     trials: list[Trial] = []
     ended: dict[int, str] = {}
+    most = max(1, config.settings.batch_size // group.world)
     for length in sorted({max(SHORTEST, how.max_seq_len // part) for part in (4, 2, 1)}):
-        tried, ended[length] = try_sizes(step, length, doublings(MOST), group, time.perf_counter, lambda trial: show(_line(trial)))
+        tried, ended[length] = try_sizes(step, length, doublings(most), group, time.perf_counter, lambda trial: show(_line(trial)))
         trials += tried
         show(f"{length:>15}  {ended[length]}")
     figures = summary(trials, ended, how.max_seq_len)
@@ -122,11 +123,12 @@ def training_step(config: TrainConfig, learner: Learner, precision: TrainingPrec
 
 
 def doublings(most: int) -> Iterator[int]:
-    """1, 2, 4, ... up to a number."""
+    """1, 2, 4, ... below a number, and the number."""
     size = 1
-    while size <= most:
+    while size < most:
         yield size
         size *= 2
+    yield most
 
 
 def random_samples(batch: int, length: int) -> list[TokenSample]:
@@ -175,7 +177,7 @@ def try_sizes(
         speeds = [trial.tokens_per_second for trial in trials]
         if not cuda and len(speeds) > 2 and max(speeds[-2:]) < _GAIN * max(speeds[:-2]):
             return trials, "more samples are no faster"
-    return trials, "more were not tried"
+    return trials, "a step has no more (--batch-size)"
 
 
 def _line(trial: Trial) -> str:

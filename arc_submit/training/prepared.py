@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from arc_submit.arc.datasets import write_json
+from arc_submit.errors import DataError
 from arc_submit.language.asked import AskedHow
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.training.base_settings import TrainConfig
@@ -18,57 +20,82 @@ from arc_submit.training.mixture import MixturePart, TokenSample, open_mixture, 
 from arc_submit.training.processes import Processes
 
 
-def prepare_data(config: TrainConfig, group: Processes, say: Callable[[str], None]) -> tuple[list[Path], list[Path]]:
+def prepare_data(config: TrainConfig, group: Processes, say: Callable[[str], None], begun: bool = False) -> tuple[list[Path], list[Path]]:
     """Pack every part's data once, in the first process; the others wait. Returns the folders of what is learnt and of what is held out.
 
+    Args:
+        begun: whether a training goes on: its data may lie elsewhere in time, but must be the same.
+
     Raises:
-        ArcSubmitError: where a part's data cannot be read or repeats what is measured.
+        ArcSubmitError: where a part's data cannot be read, repeats what is measured, or is not what the training began with.
     """
     folders = [config.out / "data" / f"part-{number}" for number in range(len(config.parts))]
     eval_folders = [config.out / "data" / f"eval-{number}" for number in range(len(config.eval_parts))]
     if group.rank == 0:
         measured: Measured | None = None
         for part, folder in zip(config.parts, folders, strict=True):
-            key = _data_key(part, (config.measured, config.drop_measured))
-            if not _is_packed(folder, key):
+            key = _data_key(part, config.measured, config.drop_measured)
+            if _card(folder).get("key") != key:
                 if measured is None:
                     measured = read_measured(config.measured)
-                notes = prepare_part(part, folder, measured, config.drop_measured)
-                write_json(folder / "part.json", {"key": key, "notes": notes})
+                _pack(part, folder, key, measured, config.drop_measured, begun)
             for line in json.loads((folder / "part.json").read_text(encoding="utf-8"))["notes"]:
                 say(line)
         for part, folder in zip(config.eval_parts, eval_folders, strict=True):
-            key = _data_key(part, "held out")
-            if not _is_packed(folder, key):
-                write_json(folder / "part.json", {"key": key, "notes": prepare_part(part, folder, Measured(), False)})
+            key = _data_key(part, (), False)
+            if _card(folder).get("key") != key:
+                _pack(part, folder, key, Measured(), False, begun)
     group.wait()
     return folders, eval_folders
 
 
-def _data_key(part: MixturePart, guard: Any) -> str:
-    """What the packed data is a function of: the part, its files' names, sizes and times, and what is guarded against."""
+def _pack(part: MixturePart, folder: Path, key: str, measured: Measured, drop: bool, begun: bool) -> None:
+    """Pack a part's data, unless a training that goes on began with other data than there is now."""
+    before = _card(folder).get("digest") if begun else None
+    fresh = folder.with_name(f".{folder.name}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    notes = prepare_part(part, fresh, measured, drop) + [f"measured data, not guarded against: {line}" for line in measured.problems]
+    digest = hashlib.sha256()
+    for path in sorted(fresh.iterdir()):
+        digest.update(path.name.encode() + path.read_bytes())
+    if begun and digest.hexdigest() != before:
+        shutil.rmtree(fresh)
+        raise DataError(
+            f"{part.data}: not what this training began with (the data, or what is measured, has changed), so that its samples would be "
+            "others; put it back, or give another --out"
+        )
+    write_json(fresh / "part.json", {"key": key, "digest": digest.hexdigest(), "notes": notes})
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+
+
+def _data_key(part: MixturePart, measured: tuple[str, ...], drop: bool) -> str:
+    """What the packed data is a function of: the part, what is guarded against, and the names, sizes and times of all files of both."""
     files = []
-    for source in (part.data, part.wrong):
+    for source in (part.data, part.wrong, *measured):
         path = Path(source) if source and ":" not in source else None
-        found = sorted(path.rglob("*")) if path and path.is_dir() else [path] if path and path.exists() else []
+        # Outputs of a challenges file's tests stand in the solutions beside it.
+        beside = [path, path.with_name(path.name.replace("challenges", "solutions"))] if path else []
+        found = sorted(path.rglob("*")) if path and path.is_dir() else sorted({one for one in beside if one.exists()})
         files += [(str(one), one.stat().st_size, one.stat().st_mtime_ns) for one in found]
-    return hashlib.sha256(json.dumps([dataclasses.asdict(part), files, guard]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([dataclasses.asdict(part), files, measured, drop]).encode()).hexdigest()
 
 
-def _is_packed(folder: Path, key: str) -> bool:
+def _card(folder: Path) -> dict[str, Any]:
+    """What is noted of packed data; nothing where there is none, or not all of it."""
     try:
-        known: bool = json.loads((folder / "part.json").read_text(encoding="utf-8"))["key"] == key
-        return known
-    except (OSError, ValueError, KeyError):
-        return False
+        card: dict[str, Any] = json.loads((folder / "part.json").read_text(encoding="utf-8"))
+        return card
+    except (OSError, ValueError):
+        return {}
 
 
 def held_out_samples(
     config: TrainConfig, folders: list[Path], eval_folders: list[Path], writers: dict[str, PromptWriter], how: AskedHow
 ) -> list[TokenSample]:
-    """The samples of every evaluation, drawn once."""
+    """The samples of every evaluation, drawn once; none where neither a step for evaluations nor data for them was named."""
     settings = config.settings
-    if not settings.eval_every:
+    if not settings.eval_every and not config.eval_parts:
         return []
     seed = config.seed + 1_000_000_007  # no sample of training: they are drawn by another seed
     parts, where = (config.eval_parts, eval_folders) if config.eval_parts else (config.parts, folders)
