@@ -23,7 +23,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from arc_submit.training.pocket import export
 
     torch.manual_seed(0)
-    model = Qwen2ForCausalLM(pocket_config(hidden=128, layers=2, max_seq_len=2048))
+    config = pocket_config(hidden=128, layers=2, max_seq_len=2048)
+    config.vocab_size = 48  # the compact form needs no more; over tokens of columns its random answers would hardly ever end
+    model = Qwen2ForCausalLM(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)
