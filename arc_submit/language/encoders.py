@@ -8,7 +8,7 @@ Knows nothing about prompts or tokens. The names and layouts of the steps are th
     MinimalGridEncoder()             012          rows of digits
     GridWithSeparationEncoder("|")   0|1|2        a character between cells
     CompactGridEncoder()             BCA012B345   height and width as letters, each row begins with its letter, no newline
-    ColumnGridEncoder()              BCA가갸거... the same with one character for each colour in each column (`column_cell`)
+    ColumnGridEncoder()              BCA가객갺B갃갠갽  the same with one character for each colour in each column (`column_cell`)
     RowNumberEncoder(e)              1 012        each row begins with its number
     RepeatNumberEncoder(e, 3)        000111222    each character n times
     ReplaceNumberEncoder(e, "ab..")  abc          digits replaced by ten symbols
