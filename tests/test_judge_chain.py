@@ -15,6 +15,7 @@ from arc_submit.arc.training_sets import read_training_tasks, with_wrong_predict
 from arc_submit.cli import main
 from arc_submit.config import pocket_folder
 from arc_submit.ensemble.judgements import judgement_from_line
+from arc_submit.language.asked import choose_how
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
@@ -41,7 +42,8 @@ def test_wrong_predictions_train_a_judge_whose_word_counts(tmp_path: Path, capsy
     made = [p for path in sorted((wrong / "predictions" / "frozen").iterdir()) for p in read_predictions(path)[0]]
     assert len(made) == 5 * 6
     engine, tokenizer, _ = load_transformers_engine(pocket, torch.device("cpu"), 6)
-    writer = PromptWriter(tokenizer, make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
+    how = choose_how(pocket, None, None, None)
+    writer = PromptWriter(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
     planned = {one.request.id: one for one in plan_requests(writer, tasks[0], 6, 0, 2048)[0]}
     likeliest = {
         (planned[done.id].test, planned[done.id].view.key): done.logprob for done in engine.generate([p.request for p in planned.values()])

@@ -23,6 +23,7 @@ from arc_submit.config import make_config, pocket_folder
 from arc_submit.ensemble.combination import rank
 from arc_submit.ensemble.product import ScoredCandidate, rank_by_product
 from arc_submit.errors import ConfigError
+from arc_submit.language.asked import choose_how
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
@@ -32,7 +33,8 @@ from arc_submit.models.settings import PredictSettings
 from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
 
 VIEWS = 3
-WRITER = PromptWriter(load_tokenizer(pocket_folder()), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
+HOW = choose_how(pocket_folder(), None, None, None)
+WRITER = PromptWriter(load_tokenizer(pocket_folder()), make_encoder(HOW.grid_encoder), prompt_version(HOW.prompt))
 SETTINGS = PredictSettings(
     "", "pocket", VIEWS, 0, False, None, None, None, VIEWS, 1, "cpu", "transformers", candidates="dfs", threshold=0.01
 )
@@ -66,11 +68,17 @@ def run(tmp_path: Path) -> Path:
 
 
 def predict(
-    engine: TransformersEngine, run: Path, *tasks: str, beat: Callable[[], None] = lambda: None, until: float | None = None, **changes: Any
+    engine: TransformersEngine,
+    run: Path,
+    *tasks: str,
+    beat: Callable[[], None] = lambda: None,
+    until: float | None = None,
+    writer: PromptWriter = WRITER,
+    **changes: Any,
 ) -> dict[str, dict[str, Any]]:
     """What `predict_tasks` tells of some tasks."""
     told: dict[str, dict[str, Any]] = predict_tasks(
-        run, list(tasks), engine, WRITER, replace(SETTINGS, **changes), 1024, beat, "frozen", until=until
+        run, list(tasks), engine, writer, replace(SETTINGS, **changes), 1024, beat, "frozen", until=until
     )["tasks"]
     return told
 
@@ -168,12 +176,13 @@ def test_votes_and_scores_are_not_mixed(engine: TransformersEngine, run: Path) -
 
 def test_a_test_input_without_any_grid_is_named_and_not_asked_again(tiny_model: Path, run: Path) -> None:
     engine = load_transformers_engine(tiny_model, torch.device("cpu"), VIEWS)[0]
-    first = predict(engine, run, "task000", threshold=1.0)["task000"]
+    writer = PromptWriter(load_tokenizer(tiny_model), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
+    first = predict(engine, run, "task000", writer=writer, threshold=1.0)["task000"]
     (only,), _ = read_predictions(prediction_path(run, "task000"))
     assert only.grid is None
     assert "none could be scored" in only.reason
     assert (first["made"], first["unfinished"]) == (1, 0)
-    assert predict(engine, run, "task000", threshold=1.0)["task000"]["made"] == 0
+    assert predict(engine, run, "task000", writer=writer, threshold=1.0)["task000"]["made"] == 0
 
 
 def test_it_is_one_option_of_inference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
