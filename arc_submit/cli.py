@@ -128,6 +128,7 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
     add("--max-seq-len", type=int, help="tokens of a prompt with its answer (default: as above)")
     add("--base-adapter", type=Path, help="PEFT adapter that every task's fine-tuning goes on from (default: a fresh one)")
     add("--warm-up-steps", type=int, help="of a fresh adapter on all tasks together, before each task's own (default: 0)")
+    add("--warm-up-samples", type=int, help="of a step of that, each of a task drawn by chance (default: 16)")
     add("--ttft-in-4-bits", action="store_true", default=None, help="keep the base in 4 bits for fine-tuning (GPUs, with bitsandbytes)")
     add("--ttft-max-seq-len", type=int, help="tokens of a fine-tuning sample (default: as --max-seq-len)")
     add("--ttft-group", type=int, help="tasks in one job of fine-tuning, trained in one batch where it is faster (default: 1)")

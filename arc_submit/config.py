@@ -58,7 +58,9 @@ class RunConfig:
             fresh one as `lora` says.
         lora: the make of a fresh adapter.
         ttft: how each task is fine-tuned.
-        warm_up_steps: before the tasks' own fine-tuning, so many steps of a fresh adapter on all tasks together; 0 leaves this out.
+        warm_up_steps: before the tasks' own fine-tuning, so many steps of a fresh adapter on all tasks together; 0 leaves this out. They
+            take half of the time that is left at most, by one worker; what has been learnt by then is kept.
+        warm_up_samples: of a step of that, each of a task drawn by chance.
         ttft_in_4_bits: fine-tune, and predict with the adapters, on a base whose linear layers are kept in 4 bits; GPUs only.
         ttft_max_seq_len: tokens of a fine-tuning sample; None takes max_seq_len. Training takes far more memory than reading, so a large
             model can be fine-tuned on the small tasks alone and still answer all.
@@ -112,6 +114,7 @@ class RunConfig:
     lora: LoraSettings = field(default_factory=LoraSettings)
     ttft: TTFTSettings = field(default_factory=TTFTSettings)
     warm_up_steps: int = 0
+    warm_up_samples: int = 16
     ttft_in_4_bits: bool = False
     ttft_max_seq_len: int | None = None
     ttft_views: int | None = None
@@ -156,6 +159,8 @@ class RunConfig:
             raise ConfigError(f"--adapter-gb {self.adapter_gb}: above 0, or leave it out")
         if self.ttft_max_seq_len is not None and self.ttft_max_seq_len < 16:
             raise ConfigError(f"--ttft-max-seq-len {self.ttft_max_seq_len}: no task fits")
+        if self.warm_up_samples < 1:
+            raise ConfigError(f"--warm-up-samples {self.warm_up_samples}: 1 or more")
         if self.warm_up_steps < 0 or (self.warm_up_steps and self.base_adapter is not None):
             raise ConfigError(f"--warm-up-steps {self.warm_up_steps}: 0 or more, and not with --base-adapter, which is no fresh adapter")
         if not self.devices or len(set(self.devices)) != len(self.devices) or ("cpu" in self.devices and len(self.devices) > 1):

@@ -629,6 +629,7 @@ def _finetuning(config: RunConfig) -> dict[str, Any]:
     value: dict[str, Any] = {f"lora_{name}": given for name, given in asdict(config.lora).items()}
     value |= {f"ttft_{name}": given for name, given in asdict(config.ttft).items()}
     value |= {"ttft_max_seq_len": config.ttft_max_seq_len, "ttft_views": config.ttft_views, "warm_up_steps": config.warm_up_steps}
+    value |= {"warm_up_samples": config.warm_up_samples} if config.warm_up_steps else {}
     value["ttft_in_4_bits"] = config.ttft_in_4_bits
     value |= {"ttft_group": config.ttft_group} if config.ttft_group > 1 else {}
     if config.ttft_candidates != "views":

@@ -109,7 +109,9 @@ def make_source(name: str, run: Path, config: RunConfig, room: AdapterRoom | Non
             base_adapter = str(run / WARMED)
         views = 0 if name in ("finetune", "warmup") else ttft_views
         told = replace(predict(number, views), candidates=config.ttft_candidates, threshold=config.ttft_threshold)
-        settings = FinetuneSettings(told, config.lora, ttft, config.ttft_max_seq_len, base_adapter, config.ttft_in_4_bits, room.bound)
+        settings = FinetuneSettings(
+            told, config.lora, ttft, config.ttft_max_seq_len, base_adapter, config.ttft_in_4_bits, config.warm_up_samples, room.bound
+        )
         value: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
         return value
 

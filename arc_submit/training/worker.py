@@ -72,6 +72,8 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Call
 def open_warm_up(settings_json: dict[str, Any], beat: Callable[[], None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """The same for the common warm-up: a job names the one thing there is to do, and leaves WARMED in the run directory.
 
+    At the job's "until" what has been learnt is kept.
+
     Raises:
         ArcSubmitError: where the model or the way to ask cannot work.
     """
@@ -88,7 +90,8 @@ def open_warm_up(settings_json: dict[str, Any], beat: Callable[[], None]) -> Cal
 
         def train(ttft: TTFTSettings, max_seq_len: int) -> FinetuneResult:
             note = _note_losses(folder.parent / "losses.jsonl")
-            return warm_up(adapter, writer, tasks, ttft, max_seq_len, settings.predict.seed, note, beat)
+            until = job.get("until")
+            return warm_up(adapter, writer, tasks, ttft, max_seq_len, settings.predict.seed, settings.warm_up_samples, note, beat, until)
 
         result = _within_memory(train, "warmup", settings.ttft, max_seq_len, beat)
         save_adapter(adapter, folder)
