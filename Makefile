@@ -6,6 +6,7 @@ OUT ?= runs/submission
 TASKS ?= 40
 SEED ?= 0
 BUDGET ?= 10m
+TESTS_AT_ONCE ?= 2
 
 .PHONY: setup submission test quality notebooks campaign clean
 
@@ -29,8 +30,9 @@ submission: setup
 	@cat $(OUT)/report/scores.txt
 	@echo "executed notebook: $(OUT)/submission.ipynb   submission: $(OUT)/submission.json   pictures: $(OUT)/report/"
 
+# By file: what a file's tests share is made once.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile
 
 quality: setup
 	$(BIN)/ruff check .
