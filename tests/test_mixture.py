@@ -238,8 +238,72 @@ def test_the_share_that_does_not_fit_is_told() -> None:
     lost, line = check_fit(sampler(small, max_seq_len=400))
     assert lost == 0
     assert "WARNING" not in line
-    with pytest.raises(DataError, match="raise max_seq_len"):
+    with pytest.raises(DataError, match="not one of its 3 pairs fits in 400 tokens with another pair shown; raise --max-seq-len"):
         sampler(large, max_seq_len=400).draw(0)
+
+
+def test_a_part_of_which_few_pairs_fit_is_drawn_from_without_end() -> None:
+    """One draw in many once found nothing that fits and ended a training of days in its middle."""
+    small = [TrainingTask(f"s{i}", tuple(Pair(grid("12"), grid("21")) for _ in range(2))) for i in range(2)]
+    large = [TrainingTask(f"l{i}", tuple(Pair(frozen(np.zeros((30, 30))), frozen(np.ones((30, 30)))) for _ in range(2))) for i in range(98)]
+    part = sampler([*large, *small], max_seq_len=400)
+    assert part.fitting.tolist() == [196, 197, 198, 199]
+    for epoch in range(3):
+        drawn = [part.draw(epoch * 200 + number) for number in range(200)]
+        assert {target for *_, target, _ in drawn} == {196, 197, 198, 199}
+        assert sorted(target for *_, target, substituted in drawn if not substituted) == [196, 197, 198, 199]
+
+
+@pytest.mark.parametrize("kind", ["output", "inputs"])
+def test_pairs_that_fit_beside_a_small_one_are_asked_about_in_their_turn(kind: str) -> None:
+    """Among pairs too large to be shown: each of the two small ones is shown for the other's sake."""
+    rng = np.random.default_rng(0)
+
+    def square(side: int) -> Grid:
+        return frozen(rng.integers(0, 10, (side, side)))
+
+    sides = (30, 3, 28, 29, 3, 27, 30, 28)
+    tasks = [TrainingTask(f"t{i}", tuple(Pair(square(side), square(side)) for side in sides)) for i in range(20)]
+    writer = WRITER if kind == "output" else PromptWriter(WRITER.tokenizer, WRITER.encoder, prompt_version("input-from-turns-v0"))
+    part = sampler(tasks, writer, max_seq_len=400, task_augmentation=0.5)
+    assert part.fitting.tolist() == [8 * task + place for task in range(20) for place in (1, 4)]
+    drawn = [part.draw(number) for number in range(part.targets)]
+    assert sorted(target for *_, target, substituted in drawn if not substituted) == part.fitting.tolist()
+
+
+def test_a_view_that_makes_a_pair_too_long_does_not_take_its_turn() -> None:
+    """A grid on its side has more rows, each with an end: what fits lying down alone is asked about lying down."""
+    tasks = [
+        TrainingTask(f"t{i}", tuple(Pair(frozen(np.full((2, 30), i)), frozen(np.full((2, 30), i))) for _ in range(2))) for i in range(9)
+    ]
+    lying = sampler(tasks, max_seq_len=2000, views=False)
+    longest = max(len(lying.draw(number)[0]) for number in range(18))
+    part = sampler(tasks, max_seq_len=longest)
+    drawn = [part.draw(number) for number in range(18 * 3)]
+    assert not any(substituted for *_, substituted in drawn)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x,output-from-turns-v0,inf", "weight inf"),
+        ("x,output-from-turns-v0,nan", "weight nan"),
+        ("x,output-from-turns-v0,max_examples=-1", "max_examples -1"),
+        ("x,output-from-turns-v0,max_examples=1", "max_examples 1"),
+        ("x,output-from-turns-v0,max_tokens=-5", "max_tokens -5"),
+        ("x,output-from-turns-v0,2,weight=3", "each once"),
+    ],
+)
+def test_a_part_that_says_what_cannot_be_meant_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_part(text)
+
+
+@pytest.mark.parametrize("entry", [{"min_pairs": 3.9}, {"weight": True}, {"wrong": None}, {"views": 1.5}, {"max_examples": [2]}])
+def test_a_mixture_file_that_says_what_cannot_be_meant_is_refused(tmp_path: Path, entry: dict[str, Any]) -> None:
+    (tmp_path / "mixture.json").write_text(json.dumps([{"data": "x", "prompt": "output-from-turns-v0", **entry}]))
+    with pytest.raises(ConfigError, match=rf"\[0\]: {next(iter(entry))}=.* is no "):
+        read_mixture(tmp_path / "mixture.json")
 
 
 def test_pairs_are_left_out_to_fit() -> None:

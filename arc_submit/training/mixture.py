@@ -9,6 +9,7 @@ epoch, in an order drawn anew for each epoch: none is forgotten, test pairs incl
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from arc_submit.arc.grid import Grid
+from arc_submit.arc.grid import MAX_SIDE, Grid
 from arc_submit.arc.task import Pair
 from arc_submit.arc.training_sets import PackedTasks, TrainingTask, open_packed, pack_tasks, read_training_tasks, with_wrong_predictions
 from arc_submit.arc.views import random_view
@@ -29,7 +30,10 @@ from arc_submit.training.augment import random_task_change
 from arc_submit.training.guards import Measured, keep_unmeasured
 
 _CHUNK = 1 << 14  # samples whose parts are drawn together
-_SAME_PAIR_TRIES = 4  # views of the pair whose turn it is, before another pair takes its place
+# How a sample is drawn, the next where the one before does not fit: as the part says; with the smallest other pairs, the task unchanged;
+# and under no view, which may turn a grid on its side, where it has more rows and so more tokens.
+_AS_TOLD, _SMALLEST, _PLAIN = range(3)
+_SAME_PAIR = (_AS_TOLD, _AS_TOLD, _SMALLEST, _PLAIN)  # tries of the pair whose turn it is, before another pair takes its place
 _TRIES = 64
 _NOT_FITTING = 0.1  # share of a part's pairs that is worth a warning
 
@@ -72,8 +76,13 @@ class MixturePart:
 
     def __post_init__(self) -> None:
         kind = prompt_version(self.prompt).kind
-        if not self.weight > 0:
+        if not 0 < self.weight < math.inf:
             raise ConfigError(f"{self.data}: weight {self.weight}: a number above 0 is needed; leave the part out instead")
+        for name in ("max_tokens", "max_grid_cells", "max_pair_cells"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{self.data}: {name} {getattr(self, name)}: a number above 0, or 0 for no bound")
+        if self.max_examples and self.max_examples < self.min_examples:
+            raise ConfigError(f"{self.data}: max_examples {self.max_examples}: min_examples ({self.min_examples}) at least, or 0 for all")
         if not 2 <= self.min_pairs <= self.max_pairs:
             raise ConfigError(
                 f"{self.data}: min_pairs {self.min_pairs} and max_pairs {self.max_pairs}: 2 <= min_pairs <= max_pairs is needed"
@@ -95,8 +104,8 @@ def parse_part(text: str) -> MixturePart:
     """
     plain = [piece for piece in text.split(",") if "=" not in piece]
     named = dict(piece.split("=", 1) for piece in text.split(",") if "=" in piece)
-    if not 2 <= len(plain) <= 3:
-        raise ConfigError(f"--data {text}: write DATA,PROMPT or DATA,PROMPT,WEIGHT, with name=value behind them")
+    if not 2 <= len(plain) <= 3 or (len(plain) == 3 and "weight" in named):
+        raise ConfigError(f"--data {text}: write DATA,PROMPT or DATA,PROMPT,WEIGHT, with name=value behind them, each once")
     value: dict[str, Any] = {"data": plain[0], "prompt": plain[1], **named}
     if len(plain) == 3:
         value["weight"] = plain[2]
@@ -118,13 +127,21 @@ def part_from_json(value: Any, where: str) -> MixturePart:
         try:
             if kind is None:
                 raise ConfigError(f"{where}: {name} is unknown; known: {', '.join(kinds)}")
-            if kind == "bool":
-                made[name] = {"true": True, "false": False}[str(entry).lower()]
-            else:
-                made[name] = {"int": int, "float": float, "str": str}[kind](entry)
+            made[name] = _as_kind(entry, kind)
         except (ValueError, KeyError, TypeError):
             raise ConfigError(f"{where}: {name}={entry} is no {kind}") from None
     return MixturePart(**made)
+
+
+def _as_kind(entry: Any, kind: str) -> bool | int | float | str:
+    """A value of a part: text from a command line, or JSON's own of that very kind."""
+    if kind == "bool":
+        return {"true": True, "false": False}[str(entry).lower()]
+    if isinstance(entry, str):
+        return entry if kind == "str" else int(entry) if kind == "int" else float(entry)
+    if isinstance(entry, bool) or not isinstance(entry, int if kind == "int" else (int, float)) or kind == "str":
+        raise TypeError
+    return float(entry) if kind == "float" else int(entry)
 
 
 def read_mixture(path: Path) -> list[MixturePart]:
@@ -236,6 +253,9 @@ class PartSampler:
         # A question about proposals is asked once with each wrong output, whatever the pair.
         self.targets = len(packed.wrong_of) if part.wrong else packed.pair_count
         self._order = lru_cache(maxsize=2)(self._draw_order)
+        self._tokens = self._count_tokens()
+        self._tokens_shown = self._tokens[0] if self.kind == "inputs" else self._tokens[0] + self._tokens[1]
+        self.fitting = self._find_fitting()
 
     def _draw_order(self, epoch: int) -> npt.NDArray[np.int64]:
         return np.random.default_rng([self.seed, epoch]).permutation(self.targets)
@@ -249,31 +269,76 @@ class PartSampler:
         epoch, place = divmod(number, self.targets)
         target = int(self._order(epoch)[place])
         rng = np.random.default_rng([self.seed, epoch, place, 1])
-        for attempt in range(_TRIES):
-            if attempt >= _SAME_PAIR_TRIES:
-                target = int(rng.integers(self.targets))
-            made = self._make(target, rng)
+        for how in _SAME_PAIR:
+            made = self._make(target, rng, how)
             if made is not None:
-                return *made, target, attempt >= _SAME_PAIR_TRIES
-        raise DataError(f"{self.part.data}: none of {_TRIES} samples fits in {self.limit} tokens; raise max_seq_len, or leave the part out")
+                return *made, target, False
+        for attempt in range(_TRIES if len(self.fitting) else 0):
+            target = int(self.fitting[rng.integers(len(self.fitting))])
+            made = self._make(target, rng, attempt % 3)
+            if made is not None:
+                return *made, target, True
+        raise DataError(
+            f"{self.part.data}: not one of its {self.targets} pairs fits in {self.limit} tokens with another pair shown; raise "
+            "--max-seq-len (or the part's max_tokens), or leave the part out"
+        )
 
-    def _make(self, target: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], int, int] | None:
+    def _count_tokens(self) -> tuple[npt.NDArray[np.int64], ...]:
+        """Tokens of each pair's input, of its output, and of each wrong output."""
+        packed, pairs = self.packed, self.packed.pair_count
+        table = np.zeros((MAX_SIDE + 1, MAX_SIDE + 1), dtype=np.int64)
+        for height, width in np.unique(packed.shapes, axis=0).tolist():
+            table[height, width] = self.writer.answer_length((height, width))
+        tokens = table[packed.shapes[:, 0], packed.shapes[:, 1]]
+        return tokens[0 : 2 * pairs : 2], tokens[1 : 2 * pairs : 2], tokens[2 * pairs :]
+
+    def _find_fitting(self) -> npt.NDArray[np.int64]:
+        """The targets that fit, unchanged, with the smallest other pair of their task shown."""
+        packed, shown = self.packed, self._tokens_shown
+        inputs, outputs, wrong = self._tokens
+        asked = shown
+        if self.part.wrong:
+            right = outputs[packed.wrong_of]
+            asked = inputs[packed.wrong_of] + (right + wrong if self.kind == "select" else np.maximum(right, wrong))
+        firsts = packed.first_pair[:-1]
+        task = np.repeat(np.arange(len(firsts)), np.diff(packed.first_pair))
+        order = np.lexsort((shown, task))
+        smallest, next_one = order[firsts][task], order[firsts + 1][task]
+        beside = np.where(np.arange(packed.pair_count) == smallest, shown[next_one], shown[smallest])
+        needed = asked + (beside[packed.wrong_of] if self.part.wrong else beside)
+        # What is no grid takes as many tokens whatever the pair: told from one sample.
+        least = int(needed.argmin())
+        chosen, proposals = self._choose(least, np.random.default_rng(0), _PLAIN)
+        ask, answer = self._question(chosen[0], proposals, np.random.default_rng(0))
+        other = len(self.writer.sample_ids(ask(chosen[1:2]), answer)[0]) - int(needed[least])
+        return np.flatnonzero(needed + other <= self.limit)
+
+    def _choose(self, target: int, rng: np.random.Generator, how: int) -> tuple[list[Pair], list[Grid]]:
+        """The pair asked about, the others of its task that are to be shown, and the proposals."""
         part, packed = self.part, self.packed
         asked = int(packed.wrong_of[target]) if part.wrong else target
         task = packed.task_of(asked)
         first, behind = int(packed.first_pair[task]), int(packed.first_pair[task + 1])
         count = min(behind - first, int(rng.integers(part.min_pairs, part.max_pairs + 1)))
         others = rng.choice(behind - first - 1, count - 1, replace=False) + first
-        numbers = [asked, *(int(n) + (n >= asked) for n in others)]
-        pairs = [packed.pair(n) for n in numbers]
-        proposals = [packed.wrong(target)] if part.wrong else []
-        if part.task_augmentation and rng.random() < part.task_augmentation:
+        numbers = [int(n) + (n >= asked) for n in others]
+        if how != _AS_TOLD:
+            by_size = np.argsort(self._tokens_shown[first:behind], kind="stable") + first
+            numbers = [int(n) for n in by_size if n != asked][: count - 1]
+        return [packed.pair(n) for n in (asked, *numbers)], [packed.wrong(target)] if part.wrong else []
+
+    def _make(
+        self, target: int, rng: np.random.Generator, how: int
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], int, int] | None:
+        part = self.part
+        pairs, proposals = self._choose(target, rng, how)
+        if how == _AS_TOLD and part.task_augmentation and rng.random() < part.task_augmentation:
             changed = [*pairs, *(Pair(pairs[0].input, wrong) for wrong in proposals)]
             change = random_task_change(rng, changed)
             if change is not None:
                 pairs = [change.pair(pair) for pair in pairs]
                 proposals = [change.grid(wrong) for wrong in proposals] if change.side == "output" else proposals
-        if part.views:
+        if part.views and how != _PLAIN:
             view = random_view(rng, len(pairs), bool(rng.random() < part.keep_background))
             pairs = [Pair(view.apply(pair.input), view.apply(pair.output)) for pair in pairs]
             proposals = [view.apply(wrong) for wrong in proposals]
@@ -297,7 +362,7 @@ class PartSampler:
     def _fit(
         self, others: list[Pair], ask: Callable[[Sequence[Pair]], list[Turn]], answer: Part
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], int, int] | None:
-        """The sample with as many of the other pairs as fit; None where not even one does."""
+        """The sample with those of the other pairs that fit, in their order; None where not even one does."""
         writer, shown = self.writer, list(others)
         while shown:
             turns = ask(shown)
@@ -307,11 +372,19 @@ class PartSampler:
                 learnt = np.zeros(len(ids), dtype=np.bool_)
                 self._mark(learnt, turns, shown, start)
                 return np.array(ids, dtype=np.int32), learnt, start, len(shown)
-            while excess > 0 and shown:  # as many at once as are surely too many, rather than writing all anew for each
-                pair = shown.pop()
-                grids = (pair.input,) if self.kind == "inputs" else (pair.input, pair.output)
-                excess -= sum(writer.answer_length((grid.shape[0], grid.shape[1])) for grid in grids)
+            sizes = [self._tokens_of(pair) for pair in shown]
+            room, kept = sum(sizes) - excess, []
+            for pair, size in zip(shown, sizes, strict=True):
+                if size <= room:
+                    kept.append(pair)
+                    room -= size
+            shown = kept
         return None
+
+    def _tokens_of(self, pair: Pair) -> int:
+        """Tokens of a pair that is shown, but for what stands between grids."""
+        grids = (pair.input,) if self.kind == "inputs" else (pair.input, pair.output)
+        return sum(self.writer.answer_length((grid.shape[0], grid.shape[1])) for grid in grids)
 
     def _mark(self, learnt: npt.NDArray[np.bool_], turns: list[Turn], shown: list[Pair], start: int) -> None:
         learnt[start:] = True
@@ -376,9 +449,13 @@ def open_mixture(
 
 
 def check_fit(sampler: PartSampler, count: int = 200) -> tuple[float, str]:
-    """The share of a part's pairs that cannot be asked about within its limit, from its first samples, and a line about it."""
+    """The share of a part's pairs that cannot be asked about within its limit, and a line about it and about the part's first samples.
+
+    Raises:
+        DataError: where not one can.
+    """
     drawn = [sampler.draw(number) for number in range(min(count, sampler.targets))]
-    lost = sum(substituted for *_, substituted in drawn) / len(drawn)
+    lost = 1 - len(sampler.fitting) / sampler.targets
     tokens = [len(ids) for ids, *_ in drawn]
     shown = sum(shown for _, _, _, shown, _, _ in drawn) / len(drawn)
     line = (
