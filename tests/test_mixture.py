@@ -485,8 +485,53 @@ def test_what_is_malformed_is_set_aside_with_a_line(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=says):
             list(read_training_tasks(source if ":" in source else str(tmp_path / source), []))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"no \.json file"):
+    with pytest.raises(DataError, match=r"no \.json or \.jsonl file"):
         list(read_training_tasks(str(tmp_path / "empty"), []))
+
+
+def test_a_folder_is_read_whole_and_solutions_with_their_challenges(tmp_path: Path) -> None:
+    """Lines among files once were passed over in silence, and solutions read as challenges, a complaint for each task."""
+    challenges, solutions = make_challenges(3)
+    (tmp_path / "a_challenges.json").write_text(json.dumps(challenges))
+    (tmp_path / "a_solutions.json").write_text(json.dumps(solutions))
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "lines.jsonl").write_text(
+        '{"task": "x", "examples": ["1>2", "3>4"]}\n\n{"task": "y", "examples": ["5>6", "7>8"]}\n'
+    )
+    with gzip.open(tmp_path / "more" / "packed.jsonl.gz", "wt") as file:
+        file.write('{"task": "z", "examples": ["1>2", "3>4"]}\n')
+    problems: list[str] = []
+    read = {task.id: task for task in read_training_tasks(str(tmp_path), problems)}
+    assert read.keys() == {*challenges, "x", "y", "z"}
+    assert all(read[task_id].tests for task_id in challenges)
+    assert problems == []
+
+
+def test_a_task_without_known_test_outputs_is_learnt_by_its_train_pairs(tmp_path: Path) -> None:
+    pair = {"input": [[1]], "output": [[2]]}
+    (tmp_path / "alone.json").write_text(json.dumps({"train": [pair, pair], "test": [{"input": [[3]]}]}))
+    problems: list[str] = []
+    (task,) = read_training_tasks(str(tmp_path / "alone.json"), problems)
+    assert (len(task.pairs), task.tests) == (2, 0)
+    assert problems == ["alone.json: test[0] has no output; its test pairs are left out"]
+
+
+def test_tasks_without_wrong_predictions_are_counted(tmp_path: Path) -> None:
+    tasks = _proposals(tmp_path)
+    data = tmp_path / "data_challenges.json"
+    write = {t.id: {"train": [_pair_json(p) for p in t.pairs[:-1]], "test": [_pair_json(p) for p in t.pairs[-1:]]} for t in tasks}
+    write["other"] = {"train": [{"input": [[1]], "output": [[2]]}] * 2, "test": [{"input": [[1]], "output": [[2]]}]}
+    data.write_text(json.dumps(write))
+    part = MixturePart(str(data), "verify-output-from-turns-v0", wrong=str(tmp_path))
+    notes = prepare_part(part, tmp_path / "packed", Measured(), False)
+    assert f"{data}: 1 tasks left out that have no wrong prediction in {tmp_path}" in notes
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(DataError, match=rf"{len(tasks) + 1} without a wrong prediction in {tmp_path / 'nothing'}"):
+        prepare_part(MixturePart(str(data), part.prompt, wrong=str(tmp_path / "nothing")), tmp_path / "none", Measured(), False)
+
+
+def _pair_json(pair: Pair) -> dict[str, Any]:
+    return {"input": grid_to_lists(pair.input), "output": grid_to_lists(pair.output)}
 
 
 def test_filters_and_packing(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from conftest import make_challenges
@@ -40,7 +42,7 @@ from arc_submit.training.base import train
 from arc_submit.training.base_settings import OPTIMIZERS, TrainConfig, TrainSettings
 from arc_submit.training.checkpoints import checkpoint_folders, load_optimizers, read_state, save_checkpoint
 from arc_submit.training.learner import Learner, cut_passes, full_loss, make_optimizers, make_pass, rate_factor, take_step
-from arc_submit.training.mixture import MixturePart, TokenSample
+from arc_submit.training.mixture import Mixture, MixturePart, TokenSample
 from arc_submit.training.pocket import add_columns, make_start
 from arc_submit.training.prepared import prepare_data
 from arc_submit.training.processes import Processes
@@ -151,6 +153,74 @@ def test_a_training_that_is_told_to_end_saves_and_goes_on(tmp_path: Path, tiny_m
     assert losses(tmp_path / "ended") == losses(tmp_path / "whole")
 
 
+@pytest.mark.parametrize(
+    ("how", "code", "says"),
+    [
+        ("SIGTERM to all its processes", 0, "stopped when told to; the same command goes on from step {step}"),
+        ("SIGINT to all its processes", 0, "stopped when told to; the same command goes on from step {step}"),
+        ("a loader killed", 1, "a loader died"),
+    ],
+)
+def test_what_ends_a_training_costs_no_step(tmp_path: Path, tiny_model: Path, how: str, code: int, says: str) -> None:
+    """A scheduler signals every process of a job, the loaders too, and the kernel takes the loader whose memory it needs."""
+    out = tmp_path / "run"
+    told = ["--model", str(tiny_model), "--out", str(out), "--data", f"{write_data(tmp_path)},{PROMPT}", "--measured", "none"]
+    endless = [
+        "--steps",
+        "100000",
+        "--batch-size",
+        "2",
+        "--loaders",
+        "2",
+        "--log-every",
+        "1",
+        "--save-every",
+        "100000",
+        "--save-minutes",
+        "0",
+    ]
+    command = [sys.executable, "-m", "arc_submit.cli", "train", *told, *endless]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        patience = time.monotonic() + 120
+        while not (out / "log.jsonl").exists() or len((out / "log.jsonl").read_text().splitlines()) < 3:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < patience
+            time.sleep(0.1)
+        loaders = psutil.Process(process.pid).children()
+        assert len(loaders) == 2
+        if how == "a loader killed":
+            loaders[0].kill()
+        else:
+            os.killpg(process.pid, getattr(signal, how.split()[0]))
+        said, complained = process.communicate(timeout=120)
+    assert process.returncode == code, complained
+    (checkpoint,) = (out / "checkpoints").iterdir()
+    step = int(checkpoint.name.removeprefix("step-"))
+    assert step == json.loads((out / "log.jsonl").read_text().splitlines()[-1])["step"] >= 3
+    assert says.format(step=step) in said + complained
+    assert f"goes on from step {step}" in said + complained
+    assert "Traceback" not in complained
+    assert not any(loader.is_running() for loader in loaders)
+
+
+def test_a_sample_that_cannot_be_drawn_ends_a_training_with_one_line_and_its_steps(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Mixture.sample
+
+    def sample(mixture: Mixture, number: int) -> TokenSample:
+        if number == 11:
+            raise DataError("what nobody foresaw")
+        return real(mixture, number)
+
+    monkeypatch.setattr(Mixture, "sample", sample)
+    for loaders in (0, 1):
+        told = config_of(tiny_model, tmp_path / f"run-{loaders}", write_data(tmp_path), batch_size=2, loaders=loaders, save_every=100)
+        with pytest.raises(DataError, match=r"^what nobody foresaw; saved, the same command goes on from step 5$"):
+            train(told)
+        assert [path.name for path in (tmp_path / f"run-{loaders}" / "checkpoints").iterdir()] == ["step-00000005"]
+
+
 def test_a_training_from_nothing_learns_and_the_model_can_be_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_data(tmp_path)
     make_start(tmp_path / "start", 64, 2, 256, 0)
@@ -239,7 +309,7 @@ def test_data_that_has_changed_is_packed_anew(tmp_path: Path, tiny_model: Path) 
     text = solutions.read_text()
     solutions.unlink()
     without, ids = packed()
-    assert any("test pairs are not learnt" in note for note in notes)
+    assert any("test pairs are left out" in note for note in notes)
     solutions.write_text(text)
     assert packed()[0] > without
     tasks = json.loads(data.read_text())
@@ -391,6 +461,15 @@ def test_a_checkpoint_that_was_cut_short_does_not_count(tmp_path: Path) -> None:
     for step in (3, 4):
         save_checkpoint(tmp_path, step, {}, [], lambda _: None, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
+    # A copy goes by name and may be cut off between a checkpoint's state and its weights.
+    for cut in ("optimizer.safetensors", "weights/part.txt"):
+        folder = tmp_path / "copied"
+        for step in (1, 2):
+            save_checkpoint(folder, step, {}, [], lambda to: (to / "weights").mkdir() or (to / "weights" / "part.txt").write_text("w"), 2)
+        (folder / "step-00000002" / cut).write_text("")
+        assert checkpoint_folders(folder) == [folder / "step-00000001"]
+        (folder / "step-00000002" / cut).unlink()
+        assert checkpoint_folders(folder) == [folder / "step-00000001"]
     with pytest.raises(DataError, match="go on from the one before"):
         load_optimizers(tmp_path / "step-00000004", {"optimizer": {}}, [torch.optim.SGD([torch.zeros(1)])])
 

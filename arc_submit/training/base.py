@@ -28,11 +28,12 @@ import torch
 import torch.distributed as dist
 
 from arc_submit.arc.datasets import write_json
-from arc_submit.errors import ConfigError, DataError
+from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 from arc_submit.language.asked import SHORTEST, AskedHow, read_asked_how
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
+from arc_submit.models.checks import check_model_folder
 from arc_submit.models.loading import load_tokenizer
 from arc_submit.models.precision import TrainingPrecision, repair_attention
 from arc_submit.training.base_settings import TrainConfig
@@ -53,7 +54,7 @@ from arc_submit.training.learner import (
 from arc_submit.training.mixture import TokenSample, check_fit, open_mixture
 from arc_submit.training.prepared import held_out_samples, prepare_data
 from arc_submit.training.processes import Processes, open_processes, told_to_stop
-from arc_submit.training.stream import stream_steps
+from arc_submit.training.stream import died, stream_steps
 from arc_submit.training.train_log import Log
 
 # What may be told anew when a run goes on: none of it changes what an undisturbed run would have come to, but for steps and minutes.
@@ -73,6 +74,7 @@ class Training:
         log: where figures go.
         step, tokens, learnt, seconds: how far it is: optimizer steps, tokens without padding, how many of them were learnt in full, and
             time, that of runs before included.
+        whole: whether the weights are those of `step`, no optimizer being in the middle of the next.
     """
 
     config: TrainConfig
@@ -88,6 +90,7 @@ class Training:
     tokens: int = 0
     learnt: int = 0
     seconds: float = 0.0
+    whole: bool = True
 
     @property
     def pass_tokens(self) -> int:
@@ -152,12 +155,24 @@ def train(config: TrainConfig) -> dict[str, Any]:
         load_optimizers(resumed, state, optimizers)
         scaler.load_state_dict(state["scaler"])
         say(f"going on from step {state['step']}, {state['tokens']:,} tokens")
+        if settings.steps and state["step"] >= settings.steps:
+            say(f"there is nothing left to do for --steps {settings.steps}")
     log = Log(config, group, state["step"])
     progress = (state["step"], state["tokens"], state["learnt"], state["seconds"])
     training = Training(config, group, how, learner, optimizers, scaler, precision, held_out, log, *progress)
 
     with told_to_stop() as told:
-        stopped = learn(training, stream, told)
+        try:
+            stopped = learn(training, stream, told)
+        except (ArcSubmitError, RuntimeError) as error:
+            reason = died(error) if isinstance(error, RuntimeError) else error if isinstance(error, DataError) else None
+            if reason is None:
+                raise
+            # Neither says anything about the weights.
+            if training.whole:
+                save(training)
+                raise type(reason)(f"{reason}; saved, the same command goes on from step {training.step}") from None
+            raise reason from None
     save(training)
     figures: dict[str, Any] = {
         "step": training.step,
@@ -217,10 +232,12 @@ def learn(training: Training, stream: Iterator[list[TokenSample]], told: Sequenc
         )
         if group.world > 1:
             dist.all_reduce(training.learner.gradient)
+        training.whole = False
         norm = take_step(training.learner, training.optimizers, training.scaler, settings.max_grad_norm)
         training.step += 1
         training.tokens += int(tokens)
         training.learnt += int(learnt)
+        training.whole = True
         interval.steps += 1
         interval.tokens += int(tokens)
         training.seconds += time.monotonic() - last
@@ -296,6 +313,7 @@ def how_to_ask(config: TrainConfig) -> tuple[AskedHow, dict[str, PromptWriter]]:
     Raises:
         ConfigError: where that is not known, or cannot work with the model.
     """
+    check_model_folder(config.model)
     stated = read_asked_how(config.model)
     encoder = config.grid_encoder or (stated.grid_encoder if stated else None)
     length = config.max_seq_len or (stated.max_seq_len if stated else None)

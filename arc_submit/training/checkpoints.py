@@ -26,7 +26,21 @@ STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
 
 def checkpoint_folders(folder: Path) -> list[Path]:
     """The whole checkpoints in a folder, the oldest first."""
-    return sorted(path for path in folder.glob("step-*") if (path / STATE).is_file())
+    return sorted(path for path in folder.glob("step-*") if _is_whole(path))
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether all of a checkpoint's files are there at their size, which a copy that was cut off does not have.
+
+    One whose state cannot be read counts as whole: `read_state` says so, rather than that hours are lost in silence.
+    """
+    if not (checkpoint / STATE).is_file():
+        return False
+    try:
+        files = read_state(checkpoint).get("files", {})
+    except DataError:
+        return True
+    return all((checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size for name, size in files.items())
 
 
 def save_checkpoint(
@@ -42,7 +56,7 @@ def save_checkpoint(
         DataError: where the disk does not take it; the older checkpoints are still there then.
     """
     whole, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}.{os.getpid()}"
-    if (whole / STATE).is_file():
+    if _is_whole(whole):
         return whole
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,12 +66,13 @@ def save_checkpoint(
         write(temporary)
         tensors, numbers = optimizer_state(optimizers)
         save_file(tensors, temporary / OPTIMIZER)
-        (temporary / STATE).write_text(json.dumps({**state, "step": step, "optimizer": numbers}), encoding="utf-8")
+        files = {str(path.relative_to(temporary)): path.stat().st_size for path in temporary.rglob("*") if path.is_file()}
+        (temporary / STATE).write_text(json.dumps({**state, "step": step, "optimizer": numbers, "files": files}), encoding="utf-8")
         for path in temporary.rglob("*"):
             if path.is_file():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
-        shutil.rmtree(whole, ignore_errors=True)  # what has no state is no checkpoint
+        shutil.rmtree(whole, ignore_errors=True)  # what is not whole is no checkpoint
         temporary.rename(whole)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{whole}: cannot be written ({error}); free some disk space or choose another folder") from None

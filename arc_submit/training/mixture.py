@@ -167,7 +167,7 @@ def prepare_part(part: MixturePart, folder: Path, measured: Measured, drop: bool
     """
     problems: list[str] = []
     dropped: list[str] = []
-    counts = {"filtered": 0}
+    counts = {"filtered": 0, "without wrong": 0}
 
     def filtered(tasks: Iterator[TrainingTask]) -> Iterator[TrainingTask]:
         for whole in tasks:
@@ -181,16 +181,22 @@ def prepare_part(part: MixturePart, folder: Path, measured: Measured, drop: bool
             else:
                 yield task
 
+    def counted(tasks: Iterator[TrainingTask], by: int) -> Iterator[TrainingTask]:
+        for task in tasks:
+            counts["without wrong"] += by
+            yield task
+
     tasks = keep_unmeasured(read_training_tasks(part.data, problems), measured, part.data, drop, dropped)
     if part.wrong:
         if part.max_examples or part.max_pair_cells:
             name = "max_examples" if part.max_examples else "max_pair_cells"
             raise ConfigError(f"{part.data}: {name} would cut off pairs that wrong predictions belong to; leave it out")
-        tasks = with_wrong_predictions(tasks, Path(part.wrong), problems)
+        tasks = counted(with_wrong_predictions(counted(tasks, 1), Path(part.wrong), problems), -1)
     packed = pack_tasks(filtered(tasks))
     if not packed.ids:
-        seen = f" ({problems[0]})" if problems else f" ({counts['filtered']} left out by its filters, {len(dropped)} measured)"
-        raise DataError(f"{part.data}: not one task to learn from{seen}")
+        gone = f"{counts['filtered']} left out by its filters, {len(dropped)} measured, {len(problems)} faulty"
+        gone += f", {counts['without wrong']} without a wrong prediction in {part.wrong}" if part.wrong else ""
+        raise DataError(f"{part.data}: not one task to learn from ({gone}{'; first fault: ' + problems[0] if problems else ''})")
     packed.save(folder)
     lines = [
         f"{part.data}, {part.prompt}: {len(packed.ids)} tasks, {packed.pair_count} pairs"
@@ -198,13 +204,17 @@ def prepare_part(part: MixturePart, folder: Path, measured: Measured, drop: bool
     ]
     if counts["filtered"]:
         lines.append(f"{part.data}: {counts['filtered']} tasks left out by the part's filters")
+    if counts["without wrong"]:
+        lines.append(f"{part.data}: {counts['without wrong']} tasks left out that have no wrong prediction in {part.wrong}")
     if dropped:
         shown = ", ".join(dropped[:5]) + (" ..." if dropped[5:] else "")
         lines.append(f"{part.data}: {len(dropped)} tasks repeat measured ones and were dropped: {shown}")
-    lines += [f"left out: {line}" for line in problems[:5]]
-    if problems[5:]:
-        lines.append(f"left out: {len(problems) - 5} more")
-    return lines
+    return lines + few_lines([f"left out: {line}" for line in problems])
+
+
+def few_lines(lines: list[str], most: int = 5) -> list[str]:
+    """The first lines, and how many more there are like the last of them."""
+    return lines if len(lines) <= most else [*lines[:most], f"{lines[most].partition(':')[0]}: {len(lines) - most} more"]
 
 
 @dataclass(frozen=True, eq=False)

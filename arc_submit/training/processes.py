@@ -65,10 +65,21 @@ def open_processes(device: str) -> Processes:
 
 @contextmanager
 def told_to_stop() -> Iterator[list[int]]:
-    """A list that holds something once the process was told to end (SIGTERM, as schedulers do): the step in hand is finished and saved."""
+    """A list that holds something once the process was told to end: the step in hand is finished and saved.
+
+    Told by SIGTERM, as schedulers do, or by SIGINT, a terminal's interrupt, of which a second one ends the process at once.
+    """
     told: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+
+    def take(number: int, _: object) -> None:
+        told.append(number)
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, take)
     try:
         yield told
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -13,22 +13,30 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from arc_submit.errors import ArcSubmitError
 from arc_submit.training.mixture import Mixture, TokenSample
 
 _AHEAD = 4  # steps that each loader draws ahead
 
 
-class _Steps(IterableDataset[list[TokenSample]]):
+class LoaderDiedError(ArcSubmitError):
+    """A loader that was killed, as the kernel does where memory ends."""
+
+
+class _Steps(IterableDataset["list[TokenSample] | ArcSubmitError"]):
     def __init__(self, mixture: Mixture, batch_size: int, rank: int, world: int, start: int):
         self.mixture, self.batch_size, self.rank, self.world, self.start = mixture, batch_size, rank, world, start
 
-    def __iter__(self) -> Iterator[list[TokenSample]]:
+    def __iter__(self) -> Iterator[list[TokenSample] | ArcSubmitError]:
         info = get_worker_info()
         loader, loaders = (0, 1) if info is None else (info.id, info.num_workers)
         step = self.start + loader
         while True:
             first = step * self.batch_size
-            yield [self.mixture.sample(number) for number in range(first + self.rank, first + self.batch_size, self.world)]
+            try:
+                yield [self.mixture.sample(number) for number in range(first + self.rank, first + self.batch_size, self.world)]
+            except ArcSubmitError as error:
+                yield error  # torch would add the loader's traceback to its one line
             step += loaders
 
 
@@ -38,10 +46,25 @@ def stream_steps(mixture: Mixture, batch_size: int, rank: int, world: int, start
     Args:
         batch_size: of all processes together, a multiple of their number.
         loaders: processes that draw them; 0 draws them here.
+
+    Raises:
+        ArcSubmitError: as it goes, where a sample cannot be drawn.
     """
     steps = _Steps(mixture, batch_size, rank, world, start)
-    if not loaders:
-        return iter(steps)
+    for drawn in steps if not loaders else _from_loaders(steps, loaders):
+        if isinstance(drawn, ArcSubmitError):
+            raise drawn
+        yield drawn
+
+
+def died(error: RuntimeError) -> LoaderDiedError | None:
+    """What torch raises, at any place, when a loader is killed; None where it is another error."""
+    if "DataLoader worker" not in str(error):
+        return None
+    return LoaderDiedError(f"a loader died ({str(error).splitlines()[0][:120]}); where memory ended, lower --loaders or --batch-size")
+
+
+def _from_loaders(steps: _Steps, loaders: int) -> Iterator[list[TokenSample] | ArcSubmitError]:
     # Forked loaders share the packed data. Samples travel as arrays through a pipe: they are small, and /dev/shm is in many containers too.
     loader: DataLoader[Any] = DataLoader(
         steps,
@@ -55,6 +78,10 @@ def stream_steps(mixture: Mixture, batch_size: int, rank: int, world: int, start
 
 
 def _leave_signals_alone(_: int) -> None:
-    """A loader ends when its training process tells it to or is gone, not with the terminal's interrupt, and never saves anything."""
+    """A loader ends when its training process tells it to or is gone, and never saves anything.
+
+    Not with the terminal's interrupt, nor with a scheduler's SIGTERM to all processes of a job: its training process has a step in hand
+    then. A second SIGTERM is from that process.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
