@@ -127,7 +127,8 @@ def main(folder: Path) -> None:
     except ConfigError as error:
         result["unknown_argument"] = str(error)
 
-    drawn = [Request(f"{seed}-{copy}", base.prompt, 30, None, 1.0, seed) for seed in range(6) for copy in range(2)]
+    # Long enough that two prompts are more than one step reads.
+    drawn = [Request(f"{n}-{copy}", [5 + (n + i * i) % 40 for i in range(700)], 30, None, 1.0, n) for n in range(6) for copy in range(2)]
     result["drawn"] = told(list(engine.generate(drawn)))
     result["hopeless"] = told(list(engine.generate([Request("h", base.prompt, 400, hopeless=lambda tokens: len(tokens) >= 20)])))
     result["scores"] = [

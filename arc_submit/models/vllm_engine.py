@@ -360,6 +360,8 @@ def load_vllm_engine(
         load_format="safetensors",
         seed=0,
         **(lora if rank else {}),
+        # A prompt read in two steps winds its request's generator back, which vllm 0.32 cannot do on a CPU.
+        **({"enable_chunked_prefill": False} if device.type == "cpu" else {}),
     )
     served = f"adapters up to rank {rank}, {memory.adapters} at a time" if rank else "no adapters"
     engine = VllmEngine(core, skeleton, tokenizer.eos_token_id, limit, memory.slots, rank)
