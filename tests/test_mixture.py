@@ -471,11 +471,17 @@ def test_what_is_malformed_is_set_aside_with_a_line(tmp_path: Path) -> None:
         '{"task": "c"}',
         '{"examples": [[[[1, 2], [3]], [[1]]]]}',
         '{"examples": [[[[1.5]], [[1]]]]}',
+        '{"examples": [[[["1"]], [[1]]]]}',
+        '{"examples": [[[[true]], [[1]]]]}',
+        '{"examples": [[[[1, NaN]], [[1]]]]}',
+        '{"examples": [[[[1, 1' + "0" * 400 + "]], [[1]]]]}",
     ]
     (tmp_path / "lines.jsonl").write_text("\n".join([*bad, good]) + "\n")
     problems: list[str] = []
     assert [task.id for task in read_training_tasks(str(tmp_path / "lines.jsonl"), problems)] == ["good"]
-    assert [problem.partition(":")[0] for problem in problems] == ["lines.jsonl"] * 5
+    assert [problem.partition(":")[0] for problem in problems] == ["lines.jsonl"] * 9
+    assert "row 0, column 0 is 1.5" in problems[4]
+    assert "row 0, column 1 is nan" in problems[7]
     assert all(f"line {i}" in problem for i, problem in enumerate(problems, 1))
     for source, says in (
         ("missing.json", "cannot be read"),

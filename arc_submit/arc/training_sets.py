@@ -190,13 +190,15 @@ def _pair_from_json(value: Any, where: str) -> Pair:
 def _grid_of_numbers(value: Any, where: str) -> Grid:
     """A grid from nested lists; whole numbers may be written as floats, as some exports of BARC do. Quick for what is sound."""
     try:
-        array = np.array(value, dtype=np.float64)
+        array = np.array(value)
     except (ValueError, TypeError, OverflowError):
         return make_grid(value, where)  # it says what is wrong
-    if array.ndim != 2 or not 0 < array.shape[0] <= MAX_SIDE or not 0 < array.shape[1] <= MAX_SIDE:
+    if array.dtype.kind not in "iuf" or array.ndim != 2 or not 0 < array.shape[0] <= MAX_SIDE or not 0 < array.shape[1] <= MAX_SIDE:
         return make_grid(value, where)
-    if not ((array >= 0) & (array <= 9) & (array == np.floor(array))).all():
-        raise DataError(f"{where}: a cell is not a whole number 0..9")
+    odd = np.argwhere(~((array >= 0) & (array <= 9) & (array == np.floor(array))))
+    if len(odd):
+        row, column = odd[0].tolist()
+        raise DataError(f"{where}: row {row}, column {column} is {array[row, column]}, not a whole number 0..9")
     return frozen(array)
 
 
