@@ -169,8 +169,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
             if reason is None:
                 raise
             # Neither says anything about the weights.
-            if training.whole:
-                save(training)
+            if training.whole and save(training):
                 raise type(reason)(f"{reason}; saved, the same command goes on from step {training.step}") from None
             raise reason from None
     save(training)
@@ -286,14 +285,16 @@ def write_line(training: Training, interval: Interval, rate: float, norm: float)
         raise ConfigError(f"step {training.step}: the loss is {loss}; lower --learning-rate and go on from the last checkpoint")
 
 
-def save(training: Training) -> None:
+def save(training: Training) -> bool:
     """Write a checkpoint, in the first process; none before the first update, which float16's scaler may put off for some steps.
+
+    Returns whether there is one now.
 
     Raises:
         ConfigError: where the weights are no numbers: the checkpoint before is to go on from.
     """
     if training.group.rank or not any(optimizer.state for optimizer in training.optimizers):
-        return
+        return False
     if not all(bool(torch.isfinite(parameter).all()) for parameter in training.learner.parameters):
         raise ConfigError(f"step {training.step}: weights are no numbers; lower --learning-rate and go on from the last checkpoint")
     state = {name: getattr(training, name) for name in ("tokens", "learnt", "seconds")}
@@ -305,6 +306,7 @@ def save(training: Training) -> None:
         weights_writer(training.learner, training.config, training.how),
         training.config.settings.keep,
     )
+    return True
 
 
 def how_to_ask(config: TrainConfig) -> tuple[AskedHow, dict[str, PromptWriter]]:

@@ -75,7 +75,8 @@ def told_to_stop() -> Iterator[list[int]]:
         told.append(number)
         signal.signal(signal.SIGINT, before[signal.SIGINT])
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    # None is a handler that is not Python's.
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGINT)}
     for number in before:
         signal.signal(number, take)
     try:
