@@ -306,6 +306,8 @@ def train_arm(args: argparse.Namespace, arm: Arm, folder: Path, seed: int, held:
     )
     config = TrainConfig(start, folder, tuple(parts), settings, measured=(*MEASURED, str(held.path)), drop_measured=True, seed=seed)
     figures = train(replace(config, settings=replace(settings, steps=steps_for(config, args.tokens * arm.budget))))
+    if "result" not in figures:
+        raise SystemExit("stopped when told to; the same command goes on")
     packed = [json.loads((folder / "data" / f"part-{i}" / "ids.json").read_text()) for i in range(len(parts))]
     if any(set(ids) & set(held.tasks) for ids in packed):
         raise SystemExit("a task held out was learnt: these figures are worth nothing")
