@@ -263,9 +263,9 @@ class PartSampler:
         # A question about proposals is asked once with each wrong output, whatever the pair.
         self.targets = len(packed.wrong_of) if part.wrong else packed.pair_count
         self._order = lru_cache(maxsize=2)(self._draw_order)
-        self._tokens = self._count_tokens()
-        self._tokens_shown = self._tokens[0] if self.kind == "inputs" else self._tokens[0] + self._tokens[1]
-        self.fitting = self._find_fitting()
+        inputs, outputs, wrong = self._count_tokens()
+        self._tokens_shown = inputs if self.kind == "inputs" else inputs + outputs
+        self.fitting = self._find_fitting(inputs, outputs, wrong)
 
     def _draw_order(self, epoch: int) -> npt.NDArray[np.int64]:
         return np.random.default_rng([self.seed, epoch]).permutation(self.targets)
@@ -302,10 +302,11 @@ class PartSampler:
         tokens = table[packed.shapes[:, 0], packed.shapes[:, 1]]
         return tokens[0 : 2 * pairs : 2], tokens[1 : 2 * pairs : 2], tokens[2 * pairs :]
 
-    def _find_fitting(self) -> npt.NDArray[np.int64]:
+    def _find_fitting(
+        self, inputs: npt.NDArray[np.int64], outputs: npt.NDArray[np.int64], wrong: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
         """The targets that fit, unchanged, with the smallest other pair of their task shown."""
         packed, shown = self.packed, self._tokens_shown
-        inputs, outputs, wrong = self._tokens
         asked = shown
         if self.part.wrong:
             right = outputs[packed.wrong_of]
