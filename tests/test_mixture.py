@@ -519,7 +519,20 @@ def test_a_task_without_known_test_outputs_is_learnt_by_its_train_pairs(tmp_path
     problems: list[str] = []
     (task,) = read_training_tasks(str(tmp_path / "alone.json"), problems)
     assert (len(task.pairs), task.tests) == (2, 0)
-    assert problems == ["alone.json: test[0] has no output; its test pairs are left out"]
+    assert problems == ["alone.json: test[0] has no output; that pair is left out"]
+
+
+def test_one_missing_test_output_costs_no_other_pair(tmp_path: Path) -> None:
+    pair = {"input": [[1]], "output": [[2]]}
+    tests = [{"input": [[3]], "output": [[4]]}, {"input": [[5]]}, {"input": [[6]], "output": "none"}, {"input": [[7]], "output": [[8]]}]
+    (tmp_path / "alone.json").write_text(json.dumps({"train": [pair, pair], "test": tests}))
+    (tmp_path / "some_challenges.json").write_text(json.dumps({"t": {"train": [pair, pair], "test": tests}}))
+    for name, where in (("alone", "alone.json"), ("some_challenges", "some_challenges.json: task t")):
+        problems: list[str] = []
+        (task,) = read_training_tasks(str(tmp_path / f"{name}.json"), problems)
+        assert [(int(p.input[0, 0]), int(p.output[0, 0])) for p in task.pairs] == [(1, 2), (1, 2), (3, 4), (7, 8)]
+        assert task.tests == 2
+        assert [line.split(";")[0].startswith(f"{where}: test[{i}]") for i, line in zip((1, 2), problems, strict=True)] == [True, True]
 
 
 def test_tasks_without_wrong_predictions_are_counted(tmp_path: Path) -> None:

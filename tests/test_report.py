@@ -131,6 +131,11 @@ def test_learning_curves_go_by_the_tokens_seen(tmp_path: Path, capsys: pytest.Ca
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert figures["runs"][str(run)]["eval_losses"] == [[500, 2.5], [4000, 1.5]]
     assert picture.stat().st_size > 5000
+    plain = tmp_path / "curve"
+    assert main(["plot", "learning", "--run", str(run), "--out", str(plain), "--json"]) == 0
+    assert Path(json.loads(capsys.readouterr().out.splitlines()[-1])["file"]).read_bytes().startswith(b"\x89PNG")
+    assert main(["plot", "learning", "--run", str(run), "--out", str(tmp_path)]) == 1
+    assert "give the name of a PNG file" in capsys.readouterr().err
     (run / "log.jsonl").write_text("")
     for wrong, reason in ((run, "no loss in it yet"), (tmp_path / "none", "cannot be read")):
         assert main(["plot", "learning", "--run", str(wrong)]) == 1

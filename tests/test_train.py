@@ -132,6 +132,21 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path: P
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
 
 
+def test_what_another_processs_death_leaves_is_saved_and_goes_on(tmp_path: Path, tiny_model: Path) -> None:
+    data = write_data(tmp_path)
+    told = {"model": str(tiny_model), "data": str(data), "full": True, "optimizer": "sgd", "steps": 8, "save_every": 100}
+    train(config_of(out=tmp_path / "whole", **told))
+    out = tmp_path / "killed"
+    (tmp_path / "told.json").write_text(json.dumps([{**told, "out": str(out)}]))
+    done = start(tmp_path / "told.json", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"], ["5", "1"])
+    assert done.returncode, done.stderr[-3000:]
+    assert "another process of the training is gone" in done.stderr
+    assert "goes on from step 5" in done.stderr
+    assert [path.name for path in checkpoint_folders(out / "checkpoints")] == ["step-00000005"]
+    train(config_of(out=out, **told))
+    assert losses(out) == pytest.approx(losses(tmp_path / "whole"), abs=2e-5)
+
+
 def test_a_training_that_is_told_to_end_saves_and_goes_on(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_data(tmp_path)
     told = {"model": tiny_model, "data": data, "save_every": 100}
@@ -309,7 +324,7 @@ def test_data_that_has_changed_is_packed_anew(tmp_path: Path, tiny_model: Path) 
     text = solutions.read_text()
     solutions.unlink()
     without, ids = packed()
-    assert any("test pairs are left out" in note for note in notes)
+    assert any("that pair is left out" in note for note in notes)
     solutions.write_text(text)
     assert packed()[0] > without
     tasks = json.loads(data.read_text())

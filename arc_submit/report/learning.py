@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from arc_submit.errors import DataError
+from arc_submit.report.pictures import save_picture
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,4 @@ def plot_learning(path: Path, curves: Mapping[str, LearningCurve]) -> Path:
     axis.set_xlabel("million tokens seen")
     axis.set_ylabel("loss, nats a token learnt")
     axis.legend(fontsize=7)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
-    return path
+    return save_picture(figure, path)

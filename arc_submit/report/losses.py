@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from arc_submit.report.pictures import save_picture
+
 
 def read_losses(run: Path) -> dict[str, list[float]]:
     """The loss of each step in its order, by task; a line cut short by a kill is left out."""
@@ -50,6 +52,4 @@ def plot_losses(path: Path, losses: Mapping[str, Sequence[float]]) -> Path:
     axis.set_xlabel("step")
     axis.set_ylabel("loss, nats a token")
     axis.legend(fontsize=7)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
-    return path
+    return save_picture(figure, path)

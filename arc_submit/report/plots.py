@@ -19,6 +19,7 @@ from arc_submit.arc.task import Task
 from arc_submit.ensemble.evidence import SCORED_SOURCES
 from arc_submit.ensemble.voting import Candidate
 from arc_submit.report.page import PALETTE
+from arc_submit.report.pictures import save_picture
 
 SHOWN = 5  # answers of each source
 _MOST_PAIRS = 10  # more would be too small to see
@@ -81,6 +82,4 @@ def _draw(path: Path, rows: Sequence[Sequence[Cell]], title: str) -> Path:
             axis.text(x + 0.5, y + 0.12, words, fontsize=7, ha="center", va="bottom")
     axis.set(xlim=(0, columns), ylim=(height, 0), aspect="auto")
     figure.suptitle(title, fontsize=10, y=0.99, va="top")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
-    return path
+    return save_picture(figure, path)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from arc_submit.report.pictures import save_picture
+
 # Hues that stay apart for the colour-blind (Okabe and Ito, 2008).
 COLOURS = {"search": "#0072b2", "frozen": "#56b4e9", "warmup": "#f0e442", "ttft": "#009e73", "finetune": "#009e73"}
 _OTHER, _LOST, _LOADING = "#999999", "#d55e00", "#dddddd"
@@ -144,6 +146,4 @@ def plot_timeline(path: Path, events: Sequence[Mapping[str, Any]]) -> Path:
     kinds = {bar.kind for bar in timeline.bars}
     handles += [Patch(color=c, label=k) for k, c in (("loading", _LOADING), ("lost", _LOST)) if k in kinds]
     figure.legend(handles=handles, loc="outside upper right", ncols=6, fontsize=8, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    return path
+    return save_picture(figure, path, dpi=110)

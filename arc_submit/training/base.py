@@ -25,7 +25,6 @@ from itertools import chain
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from arc_submit.arc.datasets import write_json
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
@@ -53,7 +52,7 @@ from arc_submit.training.learner import (
 )
 from arc_submit.training.mixture import TokenSample, check_fit, open_mixture
 from arc_submit.training.prepared import held_out_samples, prepare_data
-from arc_submit.training.processes import Processes, open_processes, told_to_stop
+from arc_submit.training.processes import Processes, ProcessLostError, open_processes, told_to_stop
 from arc_submit.training.stream import died, stream_steps
 from arc_submit.training.train_log import Log
 
@@ -165,10 +164,10 @@ def train(config: TrainConfig) -> dict[str, Any]:
         try:
             stopped = learn(training, stream, told)
         except (ArcSubmitError, RuntimeError) as error:
-            reason = died(error) if isinstance(error, RuntimeError) else error if isinstance(error, DataError) else None
+            reason = died(error) if isinstance(error, RuntimeError) else error if isinstance(error, (DataError, ProcessLostError)) else None
             if reason is None:
                 raise
-            # Neither says anything about the weights.
+            # None of these says anything about the weights.
             if training.whole and save(training):
                 raise type(reason)(f"{reason}; saved, the same command goes on from step {training.step}") from None
             raise reason from None
@@ -229,8 +228,7 @@ def learn(training: Training, stream: Iterator[list[TokenSample]], told: Sequenc
             training.precision,
             training.scaler,
         )
-        if group.world > 1:
-            dist.all_reduce(training.learner.gradient)
+        group.sum_gradient(training.learner.gradient)
         training.whole = False
         norm = take_step(training.learner, training.optimizers, training.scaler, settings.max_grad_norm)
         training.step += 1

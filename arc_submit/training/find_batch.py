@@ -23,6 +23,7 @@ import torch.distributed as dist
 from arc_submit.arc.datasets import write_json
 from arc_submit.language.asked import SHORTEST
 from arc_submit.models.precision import TrainingPrecision, repair_attention
+from arc_submit.report.pictures import save_picture
 from arc_submit.training.base import how_to_ask
 from arc_submit.training.base_settings import TrainConfig
 from arc_submit.training.learner import (
@@ -217,6 +218,4 @@ def plot_trials(path: Path, trials: Sequence[Trial]) -> Path:
     axis.set_ylabel("tokens a second")
     if trials:
         axis.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
-    return path
+    return save_picture(figure, path)

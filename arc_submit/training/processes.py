@@ -12,9 +12,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from arc_submit.errors import ArcSubmitError
 from arc_submit.models.loading import choose_device
 
+_LOST = ("Connection closed", "Connection reset", "Broken pipe", "remote process exited")  # as gloo and NCCL say it
 _WAIT = datetime.timedelta(hours=6)  # for the process that packs the data
+
+
+class ProcessLostError(ArcSubmitError):
+    """Another process of the training that is gone, whatever ended it."""
 
 
 @dataclass
@@ -33,13 +39,33 @@ class Processes:
     control: Any = None
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Each value summed over all processes."""
-        if self.world == 1:
-            return list(values)
+        """Each value summed over all processes.
+
+        Raises:
+            ProcessLostError: where another one is gone.
+        """
         tensor = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(tensor, group=self.control)
+        self._add_up(tensor, self.control)
         total: list[float] = tensor.tolist()
         return total
+
+    def sum_gradient(self, gradient: torch.Tensor) -> None:
+        """Replace a tensor on the processes' devices by its sum over all of them.
+
+        Raises:
+            ProcessLostError: as `sum`, where the devices' library says so; NCCL may wait until the launcher ends the job.
+        """
+        self._add_up(gradient, None)
+
+    def _add_up(self, tensor: torch.Tensor, group: Any) -> None:
+        if self.world == 1:
+            return
+        try:
+            dist.all_reduce(tensor, group=group)
+        except RuntimeError as error:
+            if any(word in str(error) for word in _LOST):
+                raise ProcessLostError(f"another process of the training is gone ({str(error).splitlines()[0][-100:]})") from None
+            raise
 
     def wait(self) -> None:
         """Until all processes are here."""
