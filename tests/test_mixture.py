@@ -242,6 +242,28 @@ def test_the_share_that_does_not_fit_is_told() -> None:
         sampler(large, max_seq_len=400).draw(0)
 
 
+def test_tasks_of_many_tokens_are_left_out_where_a_part_says_so(tmp_path: Path) -> None:
+    tasks = numbered_tasks(4, 5)  # outputs of 1 to 20 cells: the tasks grow
+    # What is no cell (ends of rows and of grids) is counted too: the bound is the second task's own number of tokens.
+    bound = sum(WRITER.answer_length(g.shape) for pair in tasks[1].pairs for g in (pair.input, pair.output))  # type: ignore[arg-type]
+    part = sampler(tasks, max_task_tokens=bound)
+    for epoch in range(2):
+        drawn = [part.draw(number) for number in range(epoch * 10, (epoch + 1) * 10)]
+        assert sorted(target for *_, target, _ in drawn) == list(range(10))
+    assert "2 of 4 tasks have more than max_task_tokens" in check_fit(part)[1]
+    assert sampler(tasks, max_task_tokens=bound - 1).targets == 5
+    with pytest.raises(DataError, match="not one task of at most max_task_tokens 3"):
+        sampler(tasks, max_task_tokens=3)
+    # Questions about proposals are asked once for each wrong output of the tasks that are left.
+    small, large = _proposals(tmp_path)
+    large = TrainingTask("t1", (*large.pairs[:2], Pair(frozen(np.full((9, 9), 3)), large.pairs[2].output), large.pairs[3]), 2)
+    judged = [*with_wrong_predictions([large, small], tmp_path, [])]
+    writer = PromptWriter(WRITER.tokenizer, WRITER.encoder, prompt_version("verify-output-from-turns-v0"))
+    part = sampler(judged, writer, wrong="w", max_task_tokens=90)
+    assert part.asked.tolist() == [len(judged[0].wrong) + i for i in range(len(judged[1].wrong))]
+    assert {target for *_, target, _ in (part.draw(number) for number in range(part.targets))} == set(part.asked.tolist())
+
+
 def test_a_part_of_which_few_pairs_fit_is_drawn_from_without_end() -> None:
     """One draw in many once found nothing that fits and ended a training of days in its middle."""
     small = [TrainingTask(f"s{i}", tuple(Pair(grid("12"), grid("21")) for _ in range(2))) for i in range(2)]

@@ -286,6 +286,13 @@ def test_another_training_in_the_same_folder_is_refused(tmp_path: Path, tiny_mod
     train(config_of(tiny_model, tmp_path / "run", data, steps=4))
     assert "steps 2 -> 4" in capsys.readouterr().out
     assert len(losses(tmp_path / "run")) == 4
+    # An earlier version, which did not have every setting yet, has noted what it was told.
+    card = tmp_path / "run" / "train.json"
+    told = json.loads(card.read_text())
+    del told["parts"][0]["max_task_tokens"], told["settings"]["prompt_weight_end"]
+    card.write_text(json.dumps(told))
+    train(config_of(tiny_model, tmp_path / "run", data, steps=5))
+    assert len(losses(tmp_path / "run")) == 5
 
 
 def test_a_training_goes_on_with_the_data_it_began_with_or_not_at_all(tmp_path: Path, tiny_model: Path) -> None:

@@ -35,7 +35,7 @@ from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.checks import check_model_folder
 from arc_submit.models.loading import load_tokenizer
 from arc_submit.models.precision import TrainingPrecision, repair_attention
-from arc_submit.training.base_settings import TrainConfig
+from arc_submit.training.base_settings import TrainConfig, TrainSettings
 from arc_submit.training.checkpoints import checkpoint_folders, load_optimizers, read_state, save_checkpoint
 from arc_submit.training.learner import (
     Learner,
@@ -50,7 +50,7 @@ from arc_submit.training.learner import (
     take_step,
     weights_writer,
 )
-from arc_submit.training.mixture import TokenSample, check_fit, open_mixture
+from arc_submit.training.mixture import MixturePart, TokenSample, check_fit, open_mixture
 from arc_submit.training.prepared import held_out_samples, prepare_data
 from arc_submit.training.processes import Processes, ProcessLostError, open_processes, told_to_stop
 from arc_submit.training.stream import died, stream_steps
@@ -343,6 +343,8 @@ def keep_to_what_was_told(config: TrainConfig, say: Callable[[str], None]) -> No
             before = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot be read ({error}); give another --out, or remove the folder") from None
+        before["parts"] = [_with_defaults(MixturePart, part) for part in before["parts"]]
+        before["settings"] = _with_defaults(TrainSettings, before["settings"])
         differ = [
             name
             for name in ("model", "parts", "lora", "base_adapter", "grid_encoder", "max_seq_len", "seed")
@@ -355,3 +357,8 @@ def keep_to_what_was_told(config: TrainConfig, say: Callable[[str], None]) -> No
             if told["settings"][name] != before["settings"][name]:
                 say(f"{name} {before['settings'][name]} -> {told['settings'][name]}: the schedule is another one from here on")
     write_json(path, told)
+
+
+def _with_defaults(kind: Any, told: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier version noted; settings that came later stand at their defaults, which change nothing."""
+    return {field.name: field.default for field in dataclasses.fields(kind)} | told

@@ -51,6 +51,7 @@ class MixturePart:
         min_examples: tasks with fewer pairs are left out.
         max_examples: of each task only so many first pairs are used; 0 for all.
         max_grid_cells: tasks with a larger grid are left out; 0 for none.
+        max_task_tokens: tasks whose pairs together take more tokens, as the model reads them, are not asked about; 0 for no bound.
         max_pair_cells: pairs with more cells, input and output together, are left out first of all; 0 for none. Of data with many pairs of
             each task the small ones leave room to show several.
         task_augmentation: share of samples whose task is changed into another (arc_submit.training.augment).
@@ -68,6 +69,7 @@ class MixturePart:
     min_examples: int = 2
     max_examples: int = 0
     max_grid_cells: int = 0
+    max_task_tokens: int = 0
     max_pair_cells: int = 0
     task_augmentation: float = 0.0
     keep_background: float = 0.5
@@ -78,7 +80,7 @@ class MixturePart:
         kind = prompt_version(self.prompt).kind
         if not 0 < self.weight < math.inf:
             raise ConfigError(f"{self.data}: weight {self.weight}: a number above 0 is needed; leave the part out instead")
-        for name in ("max_tokens", "max_grid_cells", "max_pair_cells"):
+        for name in ("max_tokens", "max_grid_cells", "max_task_tokens", "max_pair_cells"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{self.data}: {name} {getattr(self, name)}: a number above 0, or 0 for no bound")
         if self.max_examples and self.max_examples < self.min_examples:
@@ -260,15 +262,26 @@ class PartSampler:
         self.part, self.packed, self.writer, self.loss_on, self.seed = part, packed, writer, loss_on, seed
         self.kind: Kind = writer.prompt.kind
         self.limit = min(max_seq_len, part.max_tokens or max_seq_len)
-        # A question about proposals is asked once with each wrong output, whatever the pair.
-        self.targets = len(packed.wrong_of) if part.wrong else packed.pair_count
-        self._order = lru_cache(maxsize=2)(self._draw_order)
         inputs, outputs, wrong = self._count_tokens()
         self._tokens_shown = inputs if self.kind == "inputs" else inputs + outputs
-        self.fitting = self._find_fitting(inputs, outputs, wrong)
+        tokens = np.add.reduceat(inputs + outputs, packed.first_pair[:-1])  # of each task
+        self.small = tokens <= (part.max_task_tokens or tokens.max())
+        # A question about proposals is asked once with each wrong output, whatever the pair.
+        pair_asked = packed.wrong_of if part.wrong else np.arange(packed.pair_count)
+        in_small = np.repeat(self.small, np.diff(packed.first_pair))[pair_asked]
+        self.asked = np.flatnonzero(in_small)
+        self.targets = len(self.asked)
+        if not self.targets:
+            raise DataError(
+                f"{part.data}: not one task of at most max_task_tokens {part.max_task_tokens} (the smallest has {tokens.min()}); raise it"
+            )
+        self._order = lru_cache(maxsize=2)(self._draw_order)
+        fits = self._fits(inputs, outputs, wrong)
+        self.fitting = np.flatnonzero(in_small & fits)
 
     def _draw_order(self, epoch: int) -> npt.NDArray[np.int64]:
-        return np.random.default_rng([self.seed, epoch]).permutation(self.targets)
+        order: npt.NDArray[np.int64] = self.asked[np.random.default_rng([self.seed, epoch]).permutation(self.targets)]
+        return order
 
     def draw(self, number: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], int, int, int, bool]:
         """The part's sample of that number: ids, learnt, place of the answer, pairs shown, target, whether it was substituted.
@@ -302,10 +315,8 @@ class PartSampler:
         tokens = table[packed.shapes[:, 0], packed.shapes[:, 1]]
         return tokens[0 : 2 * pairs : 2], tokens[1 : 2 * pairs : 2], tokens[2 * pairs :]
 
-    def _find_fitting(
-        self, inputs: npt.NDArray[np.int64], outputs: npt.NDArray[np.int64], wrong: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.int64]:
-        """The targets that fit, unchanged, with the smallest other pair of their task shown."""
+    def _fits(self, inputs: npt.NDArray[np.int64], outputs: npt.NDArray[np.int64], wrong: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Whether each pair, or each wrong output, fits, unchanged, with the smallest other pair of its task shown."""
         packed, shown = self.packed, self._tokens_shown
         asked = shown
         if self.part.wrong:
@@ -322,7 +333,8 @@ class PartSampler:
         chosen, proposals = self._choose(least, np.random.default_rng(0), _PLAIN)
         ask, answer = self._question(chosen[0], proposals, np.random.default_rng(0))
         other = len(self.writer.sample_ids(ask(chosen[1:2]), answer)[0]) - int(needed[least])
-        return np.flatnonzero(needed + other <= self.limit)
+        fits: npt.NDArray[np.bool_] = needed + other <= self.limit
+        return fits
 
     def _choose(self, target: int, rng: np.random.Generator, how: int) -> tuple[list[Pair], list[Grid]]:
         """The pair asked about, the others of its task that are to be shown, and the proposals."""
@@ -476,4 +488,7 @@ def check_fit(sampler: PartSampler, count: int = 200) -> tuple[float, str]:
         line += f"; WARNING: {lost:.0%} of its pairs do not fit in {sampler.limit} tokens and others are asked about in their place"
     elif lost:
         line += f"; {lost:.1%} of its pairs do not fit in {sampler.limit} tokens"
+    large = int((~sampler.small).sum())
+    if large:
+        line += f"; {large} of {len(sampler.small)} tasks have more than max_task_tokens {sampler.part.max_task_tokens}"
     return lost, line
