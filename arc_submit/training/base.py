@@ -14,6 +14,7 @@ with the weights of a run that was never cut off. Knows nothing about submission
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -36,9 +37,10 @@ from arc_submit.models.checks import check_model_folder
 from arc_submit.models.loading import load_tokenizer
 from arc_submit.models.precision import TrainingPrecision, repair_attention
 from arc_submit.training.base_settings import TrainConfig, TrainSettings
-from arc_submit.training.checkpoints import checkpoint_folders, load_optimizers, read_state, save_checkpoint
+from arc_submit.training.checkpoints import alone_in, checkpoint_folders, load_optimizers, read_state, save_checkpoint
 from arc_submit.training.learner import (
     Learner,
+    PassTooLargeError,
     add_gradients,
     choose_precision,
     evaluate,
@@ -53,8 +55,8 @@ from arc_submit.training.learner import (
 from arc_submit.training.mixture import MixturePart, TokenSample, check_fit, open_mixture
 from arc_submit.training.prepared import held_out_samples, prepare_data
 from arc_submit.training.processes import Processes, ProcessLostError, open_processes, told_to_stop
-from arc_submit.training.stream import died, stream_steps
-from arc_submit.training.train_log import Log
+from arc_submit.training.stream import LoaderDiedError, died, stream_steps
+from arc_submit.training.train_log import Log, check_logging
 
 # What may be told anew when a run goes on: none of it changes what an undisturbed run would have come to, but for steps and minutes.
 _FREE = {"steps", "minutes", "tokens_per_pass", "save_every", "save_minutes", "keep", "log_every", "eval_every", "eval_samples", "loaders"}
@@ -128,7 +130,16 @@ def train(config: TrainConfig) -> dict[str, Any]:
     say: Callable[[str], None] = (lambda line: print(line, flush=True)) if group.rank == 0 else (lambda line: None)
     if settings.batch_size % group.world:
         raise ConfigError(f"--batch-size {settings.batch_size} cannot be shared out over {group.world} processes; make it a multiple")
+    check_logging(config)
     how, writers = how_to_ask(config)
+    with alone_in(config.out, say) if group.rank == 0 else contextlib.nullcontext():
+        return _train(config, group, how, writers, say)
+
+
+def _train(
+    config: TrainConfig, group: Processes, how: AskedHow, writers: dict[str, PromptWriter], say: Callable[[str], None]
+) -> dict[str, Any]:
+    settings = config.settings
     if group.rank == 0:
         keep_to_what_was_told(config, say)
     found = checkpoint_folders(config.out / "checkpoints")
@@ -160,37 +171,54 @@ def train(config: TrainConfig) -> dict[str, Any]:
     progress = (state["step"], state["tokens"], state["learnt"], state["seconds"])
     training = Training(config, group, how, learner, optimizers, scaler, precision, held_out, log, *progress)
 
-    with told_to_stop() as told:
-        try:
-            stopped = learn(training, stream, told)
-        except (ArcSubmitError, RuntimeError) as error:
-            reason = died(error) if isinstance(error, RuntimeError) else error if isinstance(error, (DataError, ProcessLostError)) else None
-            if reason is None:
-                raise
-            # None of these says anything about the weights.
-            if training.whole and save(training):
-                raise type(reason)(f"{reason}; saved, the same command goes on from step {training.step}") from None
-            raise reason from None
+    with told_to_stop() as told:  # to the end: a second signal must not cut the checkpoint short
+        stopped = learn_and_save(training, stream, told)
+        figures = finish(training, stopped, say)
+    log.close()
+    group.wait()
+    return figures
+
+
+def learn_and_save(training: Training, stream: Iterator[list[TokenSample]], told: Sequence[int]) -> bool:
+    """`learn`, and a checkpoint of what it came to, whatever ended it, unless the weights themselves are what is wrong.
+
+    Raises:
+        ArcSubmitError: the reason, and that it is saved.
+    """
+    try:
+        stopped = learn(training, stream, told)
+    except (ArcSubmitError, RuntimeError) as error:
+        reason = died(error) if isinstance(error, RuntimeError) else error
+        # Of these none says anything about the weights.
+        if not isinstance(reason, DataError | ProcessLostError | LoaderDiedError | PassTooLargeError):
+            raise
+        if training.whole and save(training):
+            raise type(reason)(f"{reason}; saved, the same command goes on from step {training.step}") from None
+        raise reason from None
     save(training)
+    return stopped
+
+
+def finish(training: Training, stopped: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """The last evaluation and the result, unless training was stopped; returns figures."""
+    config, group = training.config, training.group
     figures: dict[str, Any] = {
         "step": training.step,
         "tokens": training.tokens,
         "learnt": training.learnt,
         "seconds": round(training.seconds, 2),
+        "processes": group.world,
     }
-    figures["processes"] = group.world
-    if held_out and not stopped:
-        scores = evaluate(learner, held_out, training.pass_tokens, precision, group)
-        if not settings.eval_every or training.step % settings.eval_every:
-            log.write({"step": training.step, "tokens": training.tokens, **scores})
+    if training.held_out and not stopped:
+        scores = evaluate(training.learner, training.held_out, training.pass_tokens, training.precision, group)
+        if not config.settings.eval_every or training.step % config.settings.eval_every:
+            training.log.write({"step": training.step, "tokens": training.tokens, **scores})
         figures |= scores
     if stopped:
         say(f"stopped when told to; the same command goes on from step {training.step}")
     elif group.rank == 0:
-        figures["result"] = str(export(learner, config, how))
+        figures["result"] = str(export(training.learner, config, training.how))
         say(f"done: {training.step} steps, {training.tokens:,} tokens in {training.seconds:.0f} s; {figures['result']}")
-    log.close()
-    group.wait()
     return figures
 
 

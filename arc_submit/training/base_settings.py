@@ -24,7 +24,8 @@ class TrainSettings:
 
     Attributes:
         steps: optimizer steps in all; 0 where minutes decide.
-        minutes: training time in all, resumes included, after which training ends; the schedule follows the clock if steps is 0.
+        minutes: of training itself in all, resumes included, after which it ends; the schedule follows them if steps is 0. Starting up,
+            evaluations and checkpoints come on top.
         batch_size: samples of a step over all processes.
         tokens_per_pass: of one forward pass of a process, padding included; the samples of a step are cut into as many passes as that
             takes. 0 takes max_seq_len: what holds one longest sample holds several short ones.
@@ -123,7 +124,7 @@ class TrainConfig:
         parts: what is learnt.
         settings: how.
         lora: the adapter's make, unless all weights are trained.
-        eval_parts: what evaluations draw from; none draws from `parts` with another seed.
+        eval_parts: what evaluations draw from, none of whose tasks may be learnt; without any they draw from `parts` by another seed.
         base_adapter: PEFT adapter to go on from.
         grid_encoder, max_seq_len: None takes what the model's arc_submit.json says.
         measured: data sets that the model will be measured on, none of whose tasks may be learnt.

@@ -8,10 +8,13 @@ nothing about models beyond their tensors.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +22,33 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from arc_submit.errors import DataError
+from arc_submit.errors import ConfigError, DataError
 
 STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
+
+
+@contextmanager
+def alone_in(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a folder against other trainings, which would delete each other's checkpoints.
+
+    The lock is the process's own (POSIX): loaders that outlive a killed training for a moment do not hold it.
+
+    Raises:
+        ConfigError: where another training holds it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "train.lock").open("a")
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be used ({error.strerror}); give another --out") from None
+    with lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise ConfigError(f"{folder}: another training is using this folder; wait for it, or give another --out") from None
+            say(f"{folder}: this file system has no locks ({error.strerror}); see to it that no other training uses the folder")
+        yield
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:

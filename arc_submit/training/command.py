@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="DATA,PROMPT",
-        help="what evaluations draw from (default: the mixture, by another seed)",
+        help="what evaluations draw from, and nothing is learnt from (default: the mixture itself, by another seed)",
     )
     add("--base-adapter", type=Path, help="PEFT adapter to go on from (default: a fresh one)")
     add("--grid-encoder", help="specification (default: what the model's arc_submit.json says)")

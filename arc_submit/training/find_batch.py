@@ -80,7 +80,10 @@ def find_batch(config: TrainConfig) -> dict[str, Any]:
     ended: dict[int, str] = {}
     most = max(1, config.settings.batch_size // group.world)
     for length in sorted({max(SHORTEST, how.max_seq_len // part) for part in (4, 2, 1)}):
-        tried, ended[length] = try_sizes(step, length, doublings(most), group, time.perf_counter, lambda trial: show(_line(trial)))
+        sizes = doublings(most)
+        tried, ended[length] = try_sizes(
+            step, length, config.settings.loss_on, sizes, group, time.perf_counter, lambda trial: show(_line(trial))
+        )
         trials += tried
         show(f"{length:>15}  {ended[length]}")
     figures = summary(trials, ended, how.max_seq_len)
@@ -107,7 +110,8 @@ def training_step(config: TrainConfig, learner: Learner, precision: TrainingPrec
         learnt = group.world * sum(int(sample.learnt.sum()) for sample in samples)
         reason = ""
         try:
-            add_gradients(learner, samples, settings.prompt_weight, learnt, tokens, precision, scaler)
+            weight = max(settings.prompt_weight, settings.prompt_weight_end)
+            add_gradients(learner, samples, weight, learnt, tokens, precision, scaler)
         except PassTooLargeError as error:
             reason = str(error)
         if group.sum([float(bool(reason))])[0]:
@@ -132,16 +136,17 @@ def doublings(most: int) -> Iterator[int]:
     yield most
 
 
-def random_samples(batch: int, length: int) -> list[TokenSample]:
-    """Samples of random tokens of the smallest vocabulary, the last third of each learnt."""
+def random_samples(batch: int, length: int, loss_on: str) -> list[TokenSample]:
+    """Samples of random tokens of the smallest vocabulary; learnt is about the most that real ones have, which decides their memory."""
     ids = np.random.default_rng([batch, length]).integers(5, 40, (batch, length)).astype(np.int32)
-    learnt = np.arange(length) >= length * 2 // 3
+    learnt = np.arange(length) >= {"answer": length * 2 // 3, "outputs": length // 4, "all": 1}[loss_on]
     return [TokenSample(number, 0, 0, ids[number], learnt, length - 1, 1, False) for number in range(batch)]
 
 
 def try_sizes(
     step: Step,
     length: int,
+    loss_on: str,
     batches: Iterable[int],
     group: Processes,
     clock: Callable[[], float],
@@ -151,13 +156,14 @@ def try_sizes(
     """A trial for each number of samples, until memory does not suffice or, on a CPU, more of them bring nothing; and which it was.
 
     Args:
+        loss_on: which tokens are learnt, as in TrainSettings.
         clock: seconds, wall time or the process's own.
         tell: is given each trial as it ends.
     """
     cuda = group.device.type == "cuda"
     trials: list[Trial] = []
     for batch in batches:
-        samples = random_samples(batch, length)
+        samples = random_samples(batch, length, loss_on)
         if cuda:
             torch.cuda.reset_peak_memory_stats(group.device)
         times = []

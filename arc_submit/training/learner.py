@@ -5,9 +5,10 @@ Knows nothing about where samples come from or about files but those of the weig
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -208,16 +209,22 @@ def add_gradients(
     loss = torch.zeros((), device=device)
     for rows in cut_passes(samples, tokens):
         batch, in_full = make_pass(rows, weight, total, device)
-        try:
+        with _within_memory(batch):
             summed, by_token = (batch_loss if learner.adapter else full_loss)(learner.model, batch, precision)
             torch.autograd.backward(scaler.scale(summed))
-        except torch.OutOfMemoryError as error:
-            raise PassTooLargeError(
-                f"out of memory with {tuple(batch.ids.shape)} tokens in a pass ({str(error)[:80]}); lower --tokens-per-pass or "
-                "--max-seq-len, or give --gradient-checkpointing"
-            ) from None
         loss += torch.where(in_full, by_token, 0).sum() / total
     return loss
+
+
+@contextlib.contextmanager
+def _within_memory(batch: MicroBatch) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise PassTooLargeError(
+            f"out of memory with {tuple(batch.ids.shape)} tokens in a pass ({str(error)[:80]}); lower --tokens-per-pass or "
+            "--max-seq-len, or give --gradient-checkpointing"
+        ) from None
 
 
 @torch.no_grad()
@@ -227,11 +234,14 @@ def evaluate(
     """Mean loss a learnt token, and the share of samples whose every answer token is the likeliest one behind the right ones.
 
     The samples are shared out over the processes.
+
+    Raises:
+        PassTooLargeError: where memory does not suffice.
     """
     loss = learnt_tokens = right = 0.0
     for rows in cut_passes(samples[group.rank :: group.world], tokens):
         batch, learnt = make_pass(rows, 0.0, 1.0, group.device)
-        with _autocast(group.device, precision):
+        with _within_memory(batch), _autocast(group.device, precision):
             hidden = hidden_states_from(learner.model, batch.ids, batch.first).flatten(0, 1)[batch.places]
             count = max(1, _LOGITS // learner.model.lm_head.out_features)
             pieces = zip(torch.split(hidden, count), torch.split(batch.labels, count), strict=True)

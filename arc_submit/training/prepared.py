@@ -31,15 +31,17 @@ def prepare_data(config: TrainConfig, group: Processes, say: Callable[[str], Non
         ArcSubmitError: where a part's data cannot be read, repeats what is measured, or is not what the training began with.
     """
     folders = [config.out / "data" / f"part-{number}" for number in range(len(config.parts))]
+    # What evaluations draw from is measured like anything else that is named so.
+    guarded = tuple(dict.fromkeys([*config.measured, *(part.data for part in config.eval_parts)]))
     eval_folders = [config.out / "data" / f"eval-{number}" for number in range(len(config.eval_parts))]
     if group.rank == 0:
         measured: Measured | None = None
         notes: list[str] = []
         for part, folder in zip(config.parts, folders, strict=True):
-            key = _data_key(part, config.measured, config.drop_measured)
+            key = _data_key(part, guarded, config.drop_measured)
             if _card(folder).get("key") != key:
                 if measured is None:
-                    measured = read_measured(config.measured)
+                    measured = read_measured(guarded)
                 _pack(part, folder, key, measured, config.drop_measured, begun)
             notes += _card(folder)["notes"]
         for part, folder in zip(config.eval_parts, eval_folders, strict=True):
@@ -47,6 +49,8 @@ def prepare_data(config: TrainConfig, group: Processes, say: Callable[[str], Non
             if _card(folder).get("key") != key:
                 _pack(part, folder, key, Measured(), False, False)  # what evaluations draw from changes nothing of the training
             notes += [f"for evaluations: {line}" for line in _card(folder)["notes"]]
+        if config.settings.eval_every and not config.eval_parts:
+            notes.append("evaluations ask about the very pairs that are learnt, under other views: give --eval-data for tasks held out")
         for line in dict.fromkeys(notes):  # what is said of measured data is the same for all parts
             say(line)
     group.wait()

@@ -7,7 +7,9 @@ training began. Knows nothing about models.
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,16 +74,23 @@ def _from_loaders(steps: _Steps, loaders: int) -> Iterator[list[TokenSample] | A
         num_workers=loaders,
         prefetch_factor=_AHEAD,
         multiprocessing_context="fork",
-        worker_init_fn=_leave_signals_alone,
+        worker_init_fn=_end_by_parent_alone,
     )
     return iter(loader)
 
 
-def _leave_signals_alone(_: int) -> None:
+def _end_by_parent_alone(_: int) -> None:
     """A loader ends when its training process tells it to or is gone, and never saves anything.
 
-    Not with the terminal's interrupt, nor with a scheduler's SIGTERM to all processes of a job: its training process has a step in hand
-    then. A second SIGTERM is from that process.
+    Not with the terminal's interrupt, nor with a SIGTERM from elsewhere: a scheduler sends one to all processes of a job, torchrun another,
+    while the training process has a step in hand. That process itself sends one at the end to a loader that has not heard of it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_wait_for, args=(os.getppid(),), daemon=True).start()
+
+
+def _wait_for(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
