@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from arc_submit.arc.grid import grid_id
+from arc_submit.arc.pictures import save_picture
 from arc_submit.arc.prediction import Output, Prediction
 from arc_submit.arc.task import Solutions
 from arc_submit.ensemble.evidence import SCORED_SOURCES
-from arc_submit.report.pictures import save_picture
 
 
 @dataclass(frozen=True)

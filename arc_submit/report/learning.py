@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from arc_submit.arc.pictures import save_picture
 from arc_submit.errors import DataError
-from arc_submit.report.pictures import save_picture
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from arc_submit.report.pictures import save_picture
+from arc_submit.arc.pictures import save_picture
 
 
 def read_losses(run: Path) -> dict[str, list[float]]:

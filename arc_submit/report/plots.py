@@ -14,12 +14,12 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from arc_submit.arc.grid import COLOURS, Grid, same_grid
+from arc_submit.arc.pictures import save_picture
 from arc_submit.arc.prediction import Output
 from arc_submit.arc.task import Task
 from arc_submit.ensemble.evidence import SCORED_SOURCES
 from arc_submit.ensemble.voting import Candidate
 from arc_submit.report.page import PALETTE
-from arc_submit.report.pictures import save_picture
 
 SHOWN = 5  # answers of each source
 _MOST_PAIRS = 10  # more would be too small to see

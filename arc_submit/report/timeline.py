@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arc_submit.report.pictures import save_picture
+from arc_submit.arc.pictures import save_picture
 
 # Hues that stay apart for the colour-blind (Okabe and Ito, 2008).
 COLOURS = {"search": "#0072b2", "frozen": "#56b4e9", "warmup": "#f0e442", "ttft": "#009e73", "finetune": "#009e73"}

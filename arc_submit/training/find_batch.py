@@ -21,9 +21,9 @@ import torch
 import torch.distributed as dist
 
 from arc_submit.arc.datasets import write_json
+from arc_submit.arc.pictures import save_picture
 from arc_submit.language.asked import SHORTEST
 from arc_submit.models.precision import TrainingPrecision, repair_attention
-from arc_submit.report.pictures import save_picture
 from arc_submit.training.base import how_to_ask
 from arc_submit.training.base_settings import TrainConfig
 from arc_submit.training.learner import (
