@@ -139,6 +139,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
 def _train(
     config: TrainConfig, group: Processes, how: AskedHow, writers: dict[str, PromptWriter], say: Callable[[str], None]
 ) -> dict[str, Any]:
+    """`train`, in a folder of its own: data, samples, model, the loop, and what comes of it."""
     settings = config.settings
     if group.rank == 0:
         keep_to_what_was_told(config, say)

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from arc_submit.arc.datasets import write_json
 from arc_submit.arc.pictures import save_picture
@@ -120,8 +119,7 @@ def training_step(config: TrainConfig, learner: Learner, precision: TrainingPrec
             if group.device.type == "cuda":
                 torch.cuda.empty_cache()
             raise PassTooLargeError(reason or "out of memory in another process")
-        if group.world > 1:
-            dist.all_reduce(learner.gradient)
+        group.sum_gradient(learner.gradient)
         take_step(learner, optimizers, scaler, settings.max_grad_norm)
 
     return step
