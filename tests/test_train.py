@@ -93,13 +93,9 @@ def config_of(model: str | Path, out: str | Path, data: str | Path, rank: int = 
     )
 
 
-def step_losses(out: Path) -> list[float]:
-    """Those of steps, evaluations left out."""
-    return [line["loss"] for line in map(json.loads, (out / "log.jsonl").read_text().splitlines()) if "loss" in line]
-
-
 def losses(out: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (out / "log.jsonl").read_text().splitlines()]
+    """Of the log's lines on steps, those on evaluations left out."""
+    return [line["loss"] for line in map(json.loads, (out / "log.jsonl").read_text().splitlines()) if "loss" in line]
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -110,12 +106,29 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def start(told: Path, launcher: Sequence[str] = (), arguments: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    """Run tests/train_processes.py to its end."""
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def command_of(told: Path, launcher: Sequence[str] = (), arguments: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
+    """How tests/train_processes.py is started: the command and its environment."""
     here = Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), *sys.path]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launcher, str(here / "train_processes.py"), str(told), *arguments]
+    return [sys.executable, *launcher, str(here / "train_processes.py"), str(told), *arguments], environment
+
+
+def start(told: Path, launcher: Sequence[str] = (), arguments: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Run it to its end."""
+    command, environment = command_of(told, launcher, arguments)
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+
+
+def wait_for_three_lines(out: Path, process: subprocess.Popen[str]) -> None:
+    """Until a training is under way, by its log."""
+    patience = time.monotonic() + 120
+    while not (out / "log.jsonl").exists() or len((out / "log.jsonl").read_text().splitlines()) < 3:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < patience
+        time.sleep(0.1)
 
 
 def test_two_processes_train_as_one_does(tmp_path: Path, tiny_model: Path) -> None:
@@ -125,7 +138,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path, tiny_model: Path) -> No
         for full, optimizer, loaders in ((False, "adamw", 1), (True, "sgd", 0), (True, "muon", 0))
     ]
     (tmp_path / "told.json").write_text(json.dumps([{**one, "out": str(tmp_path / f"two-{i}")} for i, one in enumerate(told)]))
-    done = start(tmp_path / "told.json", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"])
+    done = start(tmp_path / "told.json", TWO)
     assert done.returncode == 0, done.stderr[-3000:]
     for i, one in enumerate(told):
         train(config_of(out=tmp_path / f"one-{i}", **one))
@@ -160,7 +173,7 @@ def test_what_another_processs_death_leaves_is_saved_and_goes_on(tmp_path: Path,
     train(config_of(out=tmp_path / "whole", **told))
     out = tmp_path / "killed"
     (tmp_path / "told.json").write_text(json.dumps([{**told, "out": str(out)}]))
-    done = start(tmp_path / "told.json", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"], ["5", "1"])
+    done = start(tmp_path / "told.json", TWO, ["5", "1"])
     assert done.returncode, done.stderr[-3000:]
     assert "another process of the training is gone" in done.stderr
     assert "goes on from step 5" in done.stderr
@@ -219,11 +232,7 @@ def test_what_ends_a_training_costs_no_step(tmp_path: Path, tiny_model: Path, ho
     ]
     command = [sys.executable, "-m", "arc_submit.cli", "train", *told, *endless]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        patience = time.monotonic() + 120
-        while not (out / "log.jsonl").exists() or len((out / "log.jsonl").read_text().splitlines()) < 3:
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < patience
-            time.sleep(0.1)
+        wait_for_three_lines(out, process)
         loaders = psutil.Process(process.pid).children()
         assert len(loaders) == 2
         with pytest.raises(ConfigError, match="another training is using this folder"):
@@ -259,22 +268,10 @@ def test_a_job_of_two_processes_that_is_told_to_end_saves(tmp_path: Path, tiny_m
         "loaders": 1,
     }
     (tmp_path / "told.json").write_text(json.dumps([told]))
-    script = Path(__file__).parent / "train_processes.py"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(script.parent), *sys.path]), "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    with subprocess.Popen(
-        [*torchrun, str(script), str(tmp_path / "told.json")],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        patience = time.monotonic() + 120
-        while not (out / "log.jsonl").exists() or len((out / "log.jsonl").read_text().splitlines()) < 3:
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < patience
-            time.sleep(0.1)
+    command, environment = command_of(tmp_path / "told.json", TWO)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+        wait_for_three_lines(out, process)
         every = psutil.Process(process.pid).children(recursive=True)
         assert len(every) == 4
         for one in (psutil.Process(process.pid), *every):
@@ -307,7 +304,7 @@ def test_memory_that_does_not_suffice_costs_no_step(
             train(config_of(out=tmp_path / "short", **told))
     assert checkpoint_folders(tmp_path / "short" / "checkpoints")
     train(config_of(out=tmp_path / "short", **told))
-    assert step_losses(tmp_path / "short") == step_losses(tmp_path / "whole")
+    assert losses(tmp_path / "short") == losses(tmp_path / "whole")
 
 
 def test_a_sample_that_cannot_be_drawn_ends_a_training_with_one_line_and_its_steps(
@@ -405,7 +402,7 @@ def test_tensorboard_has_every_step_once(tmp_path: Path, tiny_model: Path) -> No
     board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     board.Reload()
     kept = [(event.step, event.value) for event in board.Scalars("loss")]
-    assert kept == [(step, pytest.approx(loss, abs=1e-5)) for step, loss in enumerate(step_losses(tmp_path / "run"), 1)]
+    assert kept == [(step, pytest.approx(loss, abs=1e-5)) for step, loss in enumerate(losses(tmp_path / "run"), 1)]
     assert [event.step for event in board.Scalars("eval_loss")] == [2, 4, 6]
 
 

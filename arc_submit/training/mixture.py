@@ -276,8 +276,7 @@ class PartSampler:
                 f"{part.data}: not one task of at most max_task_tokens {part.max_task_tokens} (the smallest has {tokens.min()}); raise it"
             )
         self._order = lru_cache(maxsize=2)(self._draw_order)
-        fits = self._fits(inputs, outputs, wrong)
-        self.fitting = np.flatnonzero(in_small & fits)
+        self.fitting = np.flatnonzero(in_small & self._fits(inputs, outputs, wrong))
 
     def _draw_order(self, epoch: int) -> npt.NDArray[np.int64]:
         order: npt.NDArray[np.int64] = self.asked[np.random.default_rng([self.seed, epoch]).permutation(self.targets)]
