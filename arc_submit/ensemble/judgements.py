@@ -36,6 +36,7 @@ class Judgement:
         value: natural log: for "select" the odds of the first against the second, for "verify" the odds of right against wrong, for
             "product" the probability of the candidate as the answer.
         model: the name of the model.
+        weights: what tells its weights, and the prompt that they were asked with, from others under the same name; "" where nobody said.
     """
 
     task: str
@@ -45,16 +46,18 @@ class Judgement:
     grids: tuple[Grid, ...]
     value: float
     model: str
+    weights: str = ""
 
     @property
-    def key(self) -> tuple[int, str, str, tuple[bytes, ...], str]:
+    def key(self) -> tuple[int, str, str, tuple[bytes, ...], str, str]:
         """What makes two judgements of a task the same question to the same model."""
-        return self.test, self.question, self.view, tuple(map(grid_id, self.grids)), self.model
+        return self.test, self.question, self.view, tuple(map(grid_id, self.grids)), self.model, self.weights
 
     def to_line(self) -> str:
         """The JSON line, with its newline."""
         value = {"task": self.task, "test": self.test, "question": self.question, "view": self.view}
         value |= {"grids": [grid_to_lists(grid) for grid in self.grids], "value": round(self.value, 6), "model": self.model}
+        value |= {"weights": self.weights} if self.weights else {}
         return json.dumps(value, separators=(",", ":")) + "\n"
 
 
@@ -71,7 +74,8 @@ def judgement_from_line(line: str, where: str = "judgement") -> Judgement:
         sound = question in QUESTIONS.values() and len(grids) == (2 if question == "select" else 1) and math.isfinite(number)
         if not sound or type(test) is not int or test < 0:
             raise DataError(f"{where}: {question!r:.20} of test {test!r:.20} with {len(grids)} grids and value {number} is no judgement")
-        return Judgement(str(value["task"]), test, question, str(value["view"]), grids, number, str(value["model"]))
+        model, weights = str(value["model"]), str(value.get("weights", ""))
+        return Judgement(str(value["task"]), test, question, str(value["view"]), grids, number, model, weights)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"{where}: not a judgement line ({type(error).__name__}: {error})") from None
 
@@ -81,14 +85,19 @@ def judged_scores(judgements: Iterable[Judgement], question: Question) -> dict[O
 
     "select": Bradley-Terry strengths, a comparison counting as the share of a win that its odds make it; "verify": the mean of the
     log-odds over the views; "product": the sum of the log-probabilities over the views that all candidates were scored under. Of the same
-    question asked twice the last answer counts; the order of different ones never matters.
+    question asked twice the last answer counts, and of a model's weights those that were asked last about this test input: what a judge
+    said before it was trained on is not its word any more. The order of different questions to the same weights never matters.
     """
-    asked: dict[Output, dict[tuple[int, str, str, tuple[bytes, ...], str], Judgement]] = {}
+    asked: dict[Output, dict[str, list[Judgement]]] = {}
     for judgement in judgements:
         if judgement.question == question:
-            asked.setdefault((judgement.task, judgement.test), {})[judgement.key] = judgement
+            asked.setdefault((judgement.task, judgement.test), {}).setdefault(judgement.model, []).append(judgement)
     scores = {"select": _selected, "verify": _verified, "product": _multiplied}[question]
-    return {output: scores([found[key] for key in sorted(found)]) for output, found in asked.items()}
+    told = {}
+    for output, models in asked.items():
+        found = {one.key: one for said in models.values() for one in said if one.weights == said[-1].weights}
+        told[output] = scores([found[key] for key in sorted(found)])
+    return told
 
 
 def _selected(judgements: list[Judgement]) -> dict[bytes, float]:

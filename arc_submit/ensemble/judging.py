@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ def judge(
     max_seq_len: int,
     model: str,
     adapter: Path | None = None,
+    weights: str = "",
     known: Callable[[Judgement], bool] | None = None,
 ) -> Iterator[Judgement]:
     """A model's word on every candidate, or on every two of them in both orders, under every view that has room for it.
@@ -43,6 +45,7 @@ def judge(
         views: under how many views each question is asked; the same for the same task and seed.
         max_seq_len: tokens of a prompt with its answer; train pairs are left out until it fits, and a view where even one does not is
             left out for all candidates.
+        model, weights: as in a Judgement; an engine does not know them.
         known: whether the answer to a question is there already; it is not asked again. Its value is not looked at.
     """
     kind = writer.prompt.kind
@@ -52,7 +55,7 @@ def judge(
     for number, view in enumerate(choose_views(len(task.train), views, seed * 1_000_003 + identity)):
         seen = view.apply_task(task)
         rng = np.random.default_rng([seed, identity, number, test])
-        blank = [Judgement(task.id, test, question, view.key, grids, 0.0, model) for grids in shown]
+        blank = [Judgement(task.id, test, question, view.key, grids, 0.0, model, weights) for grids in shown]
         if known is not None:
             blank = [one for one in blank if not known(one)]
         if not blank:
@@ -61,7 +64,7 @@ def judge(
         if pairs:
             asked = _ask_for_output if question == "product" else _ask
             for one, value in zip(blank, asked(engine, writer, seen, test, pairs, view, blank, adapter), strict=True):
-                yield Judgement(one.task, one.test, one.question, one.view, one.grids, value, one.model)
+                yield replace(one, value=value)
 
 
 def _ask(

@@ -77,10 +77,7 @@ def open_run(path: Path, config: dict[str, Any], new_budget: bool = False) -> It
             write_json(path / "config.json", config)
         elif before != config:
             names = sorted(name for name in {*before, *config} if before.get(name) != config.get(name))
-            was = ", ".join(
-                f"{name} differ" if isinstance(config.get(name), list) else f"{name} was {before.get(name)!r} and is {config.get(name)!r}"
-                for name in names
-            )
+            was = ", ".join(_difference(name, before.get(name), config.get(name)) for name in names)
             raise ConfigError(f"{path}: holds another run ({was}); give another --out, or remove it")
         events = _read_events(path / "events.jsonl")
         resumed = any(event["event"] == "run_started" for event in events)
@@ -88,6 +85,12 @@ def open_run(path: Path, config: dict[str, Any], new_budget: bool = False) -> It
         directory = RunDirectory(path, time.time() if new_budget or not starts else starts[-1], resumed)
         directory.event("run_resumed" if resumed else "run_started", pid=os.getpid(), new_budget=new_budget)
         yield directory
+
+
+def _difference(name: str, was: Any, now: Any) -> str:
+    if isinstance(was, dict) and isinstance(now, dict):
+        return f"{name} differ: {', '.join(sorted(key for key in {*was, *now} if was.get(key) != now.get(key)))}"
+    return f"{name} differ" if isinstance(now, list | dict) else f"{name} was {was!r} and is {now!r}"
 
 
 def _read_config(path: Path) -> dict[str, Any] | None:
