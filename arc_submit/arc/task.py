@@ -44,6 +44,11 @@ class Task:
     def __hash__(self) -> int:
         return hash((self.id, self.digest()))
 
+    @property
+    def cells(self) -> int:
+        """Cells of all grids that a solver sees: what a task costs to read goes with it."""
+        return sum(pair.input.size + pair.output.size for pair in self.train) + sum(test.size for test in self.tests)
+
     def digest(self) -> str:
         """Hash of the grids in order (16 hex digits), not of the id: equal for two copies of a task under different names."""
         hasher = hashlib.sha256()
