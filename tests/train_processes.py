@@ -1,4 +1,4 @@
-"""What tests/test_train.py starts under torchrun: trainings described by a JSON file, one after the other in the same processes.
+"""What the tests of training start under torchrun: trainings described by a JSON file, one after the other in the same processes.
 
 With a second argument the process kills itself as soon as the step of that number is logged; with a third, that of this rank alone."""
 
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from test_train import config_of
+from trainings import config_of
 
 from arc_submit.training import base
 
