@@ -292,7 +292,15 @@ BREAKS = [
         "arc_submit/arc/training_sets.py",
         "(*train, *known.values())",
         "(*train,)",
-        "tests/test_mixture.py -k all_of_its_pairs",
+        "tests/test_training_sets.py -k all_of_its_pairs",
+    ),
+    Break(
+        "a run goes on with the model it began with",
+        "tell weights by their size alone",
+        "arc_submit/identity.py",
+        'return f"{size} bytes, {hasher.hexdigest()[:16]}"',
+        'return f"{size} bytes"',
+        "tests/test_pipeline.py -k trained_anew",
     ),
     Break(
         "3 no wait without a deadline",

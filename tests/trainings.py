@@ -1,4 +1,4 @@
-"""Small trainings for the tests: their data, their settings, and how one is started as a process of its own."""
+"""Small trainings for the tests: tasks to learn, settings, and how one is started as a process of its own."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from conftest import make_challenges
 from safetensors.torch import load_file
 
+from arc_submit.arc.datasets import grid_from_rows
+from arc_submit.arc.grid import Grid, frozen
+from arc_submit.arc.prediction import Prediction, append_predictions
+from arc_submit.arc.task import Pair
+from arc_submit.arc.training_sets import TrainingTask
 from arc_submit.models.settings import LoraSettings
 from arc_submit.training.base_settings import TrainConfig, TrainSettings
 from arc_submit.training.mixture import MixturePart
@@ -90,3 +96,27 @@ def wait_for_three_lines(out: Path, process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < patience
         time.sleep(0.1)
+
+
+def grid(text: str) -> Grid:
+    """A grid written as rows of digits with a slash between them."""
+    return grid_from_rows(text, "a test")
+
+
+def numbered_tasks(count: int, pairs: int) -> list[TrainingTask]:
+    """Tasks whose pairs are known by the output's area under any view: 1 to count * pairs cells, in one row."""
+    made = []
+    for number in range(count):
+        areas = range(number * pairs + 1, (number + 1) * pairs + 1)
+        made.append(TrainingTask(f"t{number}", tuple(Pair(frozen(np.ones((1, 1))), frozen(np.full((1, a), 2))) for a in areas), 1))
+    return made
+
+
+def proposals(folder: Path) -> list[TrainingTask]:
+    """Two tasks whose right outputs hold 1 alone, with wrong predictions that hold 2 alone."""
+    one, two = frozen(np.ones((2, 2))), frozen(np.full((2, 2), 2))
+    tasks = [TrainingTask(f"t{i}", tuple(Pair(frozen(np.full((1, i + n + 1), 3)), one) for n in range(4)), 2) for i in range(2)]
+    for task in tasks:
+        lines = [Prediction(task.id, test, made, "frozen", "v", -1.0, "m", 0.1) for test in (0, 1) for made in (one, two, two, None)]
+        append_predictions(folder / f"{task.id}.jsonl", lines)
+    return tasks
