@@ -12,7 +12,9 @@ import torch
 from arc_submit import cli
 from arc_submit.training import find_batch
 from arc_submit.training import learner as learning
-from arc_submit.training.find_batch import Trial, summary
+from arc_submit.training.find_batch import Trial, doublings, summary, try_sizes
+from arc_submit.training.mixture import TokenSample
+from arc_submit.training.processes import Processes
 
 
 def figures(capsys: pytest.CaptureFixture[str], model: Path, out: Path, *more: str) -> dict[str, Any]:
@@ -72,3 +74,22 @@ def test_what_fits_nowhere_is_said() -> None:
     assert found["largest"] == {"16": 2, "32": 0}
     assert "not one sample of 32 tokens fits: lower --max-seq-len" in found["advice"]
     assert "tokens_per_pass" not in found
+
+
+def test_the_fastest_step_behind_the_first_counts_and_what_is_no_faster_ends_a_length() -> None:
+    """Steps that take half a second for each sample at best, on a clock of their own: twice the samples bring nothing, twice."""
+    now = 0.0
+    taken: list[int] = []
+
+    def step(samples: list[TokenSample]) -> None:
+        nonlocal now
+        taken.append(len(samples))
+        now += len(samples) * (0.01, 0.7, 0.5, 0.6)[taken.count(len(samples)) - 1]  # the first of a size is left out, fast or slow
+
+    told: list[Trial] = []
+    group = Processes(0, 1, torch.device("cpu"))
+    trials, why = try_sizes(step, 32, "answer", doublings(64), group, lambda: now, told.append)
+    assert [(t.length, t.batch, t.tokens_per_second, t.memory) for t in trials] == [(32, batch, 64.0, None) for batch in (1, 2, 4)]
+    assert told == trials
+    assert why == "more samples are no faster"
+    assert list(doublings(6)) == [1, 2, 4, 6]
