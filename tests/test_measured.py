@@ -40,12 +40,14 @@ def disguised(task: TrainingTask) -> TrainingTask:
 
     view = View(1, True, (3, 1, 2, 0, 5, 4, 9, 8, 7, 6), (0,))
     pairs = [Pair(view.apply(pair.input), view.apply(pair.output)) for pair in task.pairs]
-    return TrainingTask("renamed", (pairs[-1], *pairs[:-2]), 0)
+    return TrainingTask("renamed", (pairs[-1], *pairs[:-2]))
 
 
 def test_what_is_measured_is_found_whatever_hides_it() -> None:
     rng = np.random.default_rng(0)
-    tasks = [TrainingTask(f"m{i}", tuple(Pair(*(frozen(rng.integers(0, 4, (5, 6))) for _ in "io")) for _ in range(4)), 1) for i in range(8)]
+    tasks = [
+        TrainingTask(f"m{i}", tuple(Pair(*(frozen(rng.integers(0, 4, (5, 6))) for _ in "io")) for _ in range(4)), (0,)) for i in range(8)
+    ]
     measured = Measured()
     measured.add("the test", tasks[:3])
     dropped: list[str] = []

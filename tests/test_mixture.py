@@ -159,7 +159,7 @@ def test_tasks_of_many_tokens_are_left_out_where_a_part_says_so(tmp_path: Path) 
         sampler(tasks, max_task_tokens=3)
     # Questions about proposals are asked once for each wrong output of the tasks that are left.
     small, large = proposals(tmp_path)
-    large = TrainingTask("t1", (*large.pairs[:2], Pair(frozen(np.full((9, 9), 3)), large.pairs[2].output), large.pairs[3]), 2)
+    large = TrainingTask("t1", (*large.pairs[:2], Pair(frozen(np.full((9, 9), 3)), large.pairs[2].output), large.pairs[3]), (0, 1))
     judged = [*with_wrong_predictions([large, small], tmp_path, [])]
     writer = PromptWriter(WRITER.tokenizer, WRITER.encoder, prompt_version("verify-output-from-turns-v0"))
     part = sampler(judged, writer, wrong="w", max_task_tokens=90)

@@ -24,7 +24,7 @@ from arc_submit.training.mixture import MixturePart, prepare_part
 
 def test_wrong_predictions_go_to_the_test_pairs_that_they_were_made_for(tmp_path: Path) -> None:
     tasks = proposals(tmp_path)
-    extra = TrainingTask("unseen", tasks[0].pairs, 1)
+    extra = TrainingTask("unseen", tasks[0].pairs, (0,))
     with_wrong = list(with_wrong_predictions([*tasks, extra], tmp_path, []))
     assert [task.id for task in with_wrong] == ["t0", "t1"]
     for task in with_wrong:
@@ -54,7 +54,7 @@ def test_the_training_split_is_read_with_all_of_its_pairs() -> None:
     assert set(read) == set(challenges.tasks)
     assert not set(read) & set(evaluation.tasks)
     for task_id, task in challenges.tasks.items():
-        assert read[task_id].tests == len(solutions.outputs[task_id])
+        assert read[task_id].tests == tuple(range(len(solutions.outputs[task_id])))
         assert len(read[task_id].pairs) == len(task.train) + len(solutions.outputs[task_id])
 
 
@@ -63,7 +63,7 @@ def test_every_reader_gives_the_same_pairs(tmp_path: Path) -> None:
     (tmp_path / "a_challenges.json").write_text(json.dumps(challenges))
     (tmp_path / "a_solutions.json").write_text(json.dumps(solutions))
     tasks = list(read_training_tasks(str(tmp_path / "a_challenges.json"), []))
-    assert [(task.id, len(task.pairs), task.tests) for task in tasks] == [("task000", 3, 1), ("task001", 5, 2)]
+    assert [(task.id, len(task.pairs), task.tests) for task in tasks] == [("task000", 3, (0,)), ("task001", 5, (0, 1))]
     wanted = [[grid_id(side) for pair in task.pairs for side in (pair.input, pair.output)] for task in tasks]
 
     def lists(pair: Pair) -> dict[str, list[list[int]]]:
@@ -73,7 +73,8 @@ def test_every_reader_gives_the_same_pairs(tmp_path: Path) -> None:
         return "/".join("".join(map(str, row)) for row in cells.tolist())
 
     for task in tasks:
-        single = {"train": [lists(pair) for pair in task.pairs[: -task.tests]], "test": [lists(pair) for pair in task.pairs[-task.tests :]]}
+        known = len(task.pairs) - len(task.tests)
+        single = {"train": [lists(pair) for pair in task.pairs[:known]], "test": [lists(pair) for pair in task.pairs[known:]]}
         for folder, value in (("original/sub", single), ("re_arc/tasks", [lists(pair) for pair in task.pairs])):
             (tmp_path / folder).mkdir(parents=True, exist_ok=True)
             (tmp_path / folder / f"{task.id}.json").write_text(json.dumps(value))
@@ -147,7 +148,7 @@ def test_a_task_without_known_test_outputs_is_learnt_by_its_train_pairs(tmp_path
     (tmp_path / "alone.json").write_text(json.dumps({"train": [pair, pair], "test": [{"input": [[3]]}]}))
     problems: list[str] = []
     (task,) = read_training_tasks(str(tmp_path / "alone.json"), problems)
-    assert (len(task.pairs), task.tests) == (2, 0)
+    assert (len(task.pairs), task.tests) == (2, ())
     assert problems == ["alone.json: test[0] has no output; that pair is left out"]
 
 
@@ -160,7 +161,7 @@ def test_one_missing_test_output_costs_no_other_pair(tmp_path: Path) -> None:
         problems: list[str] = []
         (task,) = read_training_tasks(str(tmp_path / f"{name}.json"), problems)
         assert [(int(p.input[0, 0]), int(p.output[0, 0])) for p in task.pairs] == [(1, 2), (1, 2), (3, 4), (7, 8)]
-        assert task.tests == 2
+        assert task.tests == (0, 3)
         assert [line.split(";")[0].startswith(f"{where}: test[{i}]") for i, line in zip((1, 2), problems, strict=True)] == [True, True]
 
 

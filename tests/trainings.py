@@ -108,14 +108,14 @@ def numbered_tasks(count: int, pairs: int) -> list[TrainingTask]:
     made = []
     for number in range(count):
         areas = range(number * pairs + 1, (number + 1) * pairs + 1)
-        made.append(TrainingTask(f"t{number}", tuple(Pair(frozen(np.ones((1, 1))), frozen(np.full((1, a), 2))) for a in areas), 1))
+        made.append(TrainingTask(f"t{number}", tuple(Pair(frozen(np.ones((1, 1))), frozen(np.full((1, a), 2))) for a in areas), (0,)))
     return made
 
 
 def proposals(folder: Path) -> list[TrainingTask]:
     """Two tasks whose right outputs hold 1 alone, with wrong predictions that hold 2 alone."""
     one, two = frozen(np.ones((2, 2))), frozen(np.full((2, 2), 2))
-    tasks = [TrainingTask(f"t{i}", tuple(Pair(frozen(np.full((1, i + n + 1), 3)), one) for n in range(4)), 2) for i in range(2)]
+    tasks = [TrainingTask(f"t{i}", tuple(Pair(frozen(np.full((1, i + n + 1), 3)), one) for n in range(4)), (0, 1)) for i in range(2)]
     for task in tasks:
         lines = [Prediction(task.id, test, made, "frozen", "v", -1.0, "m", 0.1) for test in (0, 1) for made in (one, two, two, None)]
         append_predictions(folder / f"{task.id}.jsonl", lines)

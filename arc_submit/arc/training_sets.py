@@ -37,15 +37,13 @@ class TrainingTask:
     Attributes:
         id: the task's id; in files that give none, the file's name and the line.
         pairs: all pairs with a known output, those of the test last.
-        tests: how many of them are test pairs.
-        test_numbers: which of the task's tests each of these is; () for all of them in their order.
+        tests: which of the task's tests the last pairs are: one whose output is not known is not among them.
         wrong: (index of the pair, an output that is not its own), for questions about proposals.
     """
 
     id: str
     pairs: tuple[Pair, ...]
-    tests: int = 0
-    test_numbers: tuple[int, ...] = ()
+    tests: tuple[int, ...] = ()
     wrong: tuple[tuple[int, Grid], ...] = ()
 
 
@@ -217,7 +215,7 @@ def _grid_of_numbers(value: Any, where: str) -> Grid:
 def _joined(task_id: str, train: Sequence[Pair], tests: Sequence[Grid], outputs: Sequence[Grid | None]) -> TrainingTask:
     """A task with those of its tests whose output is known; no outputs at all stand for unknown ones."""
     known = {i: Pair(test, output) for i, (test, output) in enumerate(zip(tests, outputs, strict=False)) if output is not None}
-    return TrainingTask(task_id, (*train, *known.values()), len(known), tuple(known))
+    return TrainingTask(task_id, (*train, *known.values()), tuple(known))
 
 
 def with_wrong_predictions(tasks: Iterable[TrainingTask], folder: Path, problems: list[str]) -> Iterator[TrainingTask]:
@@ -236,7 +234,7 @@ def with_wrong_predictions(tasks: Iterable[TrainingTask], folder: Path, problems
     for task in tasks:
         predictions, lines = read_predictions(folder / f"{task.id}.jsonl")
         problems += lines
-        places = dict(zip(task.test_numbers or range(task.tests), range(len(task.pairs) - task.tests, len(task.pairs)), strict=True))
+        places = dict(zip(task.tests, range(len(task.pairs) - len(task.tests), len(task.pairs)), strict=True))
         wrong: list[tuple[int, Grid]] = []
         for prediction in predictions:
             place = places.get(prediction.test)
