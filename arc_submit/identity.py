@@ -6,15 +6,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from arc_submit.arc.datasets import Challenges
 from arc_submit.arc.task import task_to_json
 from arc_submit.config import RunConfig
-
-_READ = (".safetensors", ".json", ".jinja", ".model", ".txt")
-_BLOCKS, _BLOCK = 64, 4096
+from arc_submit.models.checks import files_identity
 
 
 def identity(config: RunConfig, challenges: Challenges, counts: dict[str, int], chosen: Sequence[str]) -> dict[str, Any]:
@@ -60,27 +57,3 @@ def _finetuning(config: RunConfig) -> dict[str, Any]:
         value["base_adapter_files"] = files_identity(config.base_adapter)
     plain: dict[str, Any] = json.loads(json.dumps(value))
     return plain
-
-
-def files_identity(folder: Path) -> dict[str, str]:
-    """By name, what tells the files that a model or an adapter in `folder` is read from: bytes, and a digest of the content.
-
-    Weights trained anew have the size of those before, so that size alone would mix two models' answers in one run; and a
-    description that was edited must not end a run, so that only files which are read count. Of a large file the digest takes 64
-    blocks of 4 KiB from its first to its last byte: where a twentieth of the weights in one piece was trained, one of those
-    tells it, and 15 GB are not read for that.
-    """
-    return {p.name: _file_identity(p) for p in sorted(folder.glob("*")) if p.is_file() and p.suffix in _READ}
-
-
-def _file_identity(path: Path) -> str:
-    size = path.stat().st_size
-    hasher = hashlib.sha256()
-    with path.open("rb") as file:
-        if size <= _BLOCKS * _BLOCK:
-            hasher.update(file.read())
-        else:
-            for number in range(_BLOCKS):
-                file.seek(number * (size - _BLOCK) // (_BLOCKS - 1))
-                hasher.update(file.read(_BLOCK))
-    return f"{size} bytes, {hasher.hexdigest()[:16]}"

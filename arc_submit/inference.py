@@ -25,9 +25,8 @@ from arc_submit.arc.task import Task, task_to_json
 from arc_submit.config import pocket_folder
 from arc_submit.ensemble.combination import combine
 from arc_submit.errors import ConfigError, DataError
-from arc_submit.identity import files_identity
 from arc_submit.language.asked import choose_how
-from arc_submit.models.checks import check_model_folder
+from arc_submit.models.checks import check_model_folder, files_identity
 from arc_submit.models.settings import (
     CANDIDATES,
     ENGINES,

@@ -26,7 +26,6 @@ from arc_submit.config import SOURCES, pocket_folder
 from arc_submit.ensemble.combination import JUDGED_WAYS, WAYS, Decision, Settings, decide, parse_weights, rank_all
 from arc_submit.ensemble.judgements import QUESTIONS, Judgement, judged_scores, judgement_from_line
 from arc_submit.errors import ConfigError, DataError
-from arc_submit.identity import files_identity
 from arc_submit.report.comparison import Row, compare_ways, comparison_table
 from arc_submit.runtime.rundir import open_run
 
@@ -120,7 +119,7 @@ def ask(run: Path, tasks: Mapping[str, Task], decision: Decision, way: str, sett
     from arc_submit.language.encoders import make_encoder
     from arc_submit.language.prompts import prompt_version
     from arc_submit.language.tokens import PromptWriter
-    from arc_submit.models.checks import check_model_folder
+    from arc_submit.models.checks import check_model_folder, files_identity
 
     check_model_folder(settings.model)
     how = choose_how(settings.model, None, None, None)

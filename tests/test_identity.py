@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from arc_submit.identity import files_identity
+from arc_submit.models.checks import files_identity
 
 
 def test_what_tells_a_large_file_is_in_it_from_end_to_end(tmp_path: Path) -> None:

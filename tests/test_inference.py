@@ -13,8 +13,8 @@ from conftest import make_challenges
 from arc_submit.arc.prediction import read_predictions
 from arc_submit.cli import main
 from arc_submit.errors import ConfigError
-from arc_submit.identity import files_identity
 from arc_submit.inference import InferConfig, infer
+from arc_submit.models.checks import files_identity
 
 
 def figures(capsys: pytest.CaptureFixture[str], out: Path, model: Path, *more: str | Path) -> dict[str, float]:

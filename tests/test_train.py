@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from trainings import (
     CPU,
     PROMPT,
@@ -184,6 +185,20 @@ def test_a_training_goes_on_with_the_data_it_began_with_or_not_at_all(tmp_path: 
     guarded = replace(config_of(tiny_model, out, data, steps=5), measured=(str(held_out),), drop_measured=True)
     with pytest.raises(DataError, match="what is measured"):
         train(guarded)
+
+
+def test_a_training_goes_on_with_the_weights_it_began_with_wherever_they_lie(tmp_path: Path, tiny_model: Path) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    config = config_of(model, tmp_path / "run", write_data(tmp_path), steps=3)
+    train(config)
+    moved = model.rename(tmp_path / "elsewhere")
+    longer = replace(config, settings=replace(config.settings, steps=4))
+    assert train(replace(longer, model=moved))["step"] == 4
+    shutil.copytree(moved, model)
+    tensors = load_file(model / "model.safetensors")
+    save_file({name: tensor * 0.9 for name, tensor in tensors.items()}, model / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=r"the training there was told another model; give the same"):
+        train(longer)
 
 
 def test_data_that_has_changed_is_packed_anew(tmp_path: Path, tiny_model: Path) -> None:

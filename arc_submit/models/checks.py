@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
 from arc_submit.errors import ConfigError
 from arc_submit.models.settings import LoraSettings
+
+_READ = (".safetensors", ".json", ".jinja", ".model", ".txt")
+_BLOCKS, _BLOCK = 64, 4096
 
 
 def check_model_folder(folder: Path) -> None:
@@ -34,6 +38,30 @@ def check_adapter_folder(folder: Path) -> None:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise ConfigError(f"adapter {folder}: {name} is missing; give a folder in PEFT format")
+
+
+def files_identity(folder: Path) -> dict[str, str]:
+    """By name, what tells the files that a model or an adapter in `folder` is read from: bytes, and a digest of the content.
+
+    Weights trained anew have the size of those before, so that size alone would mix two models' answers in one run; and a
+    description that was edited must not end a run, so that only files which are read count. Of a large file the digest takes 64
+    blocks of 4 KiB from its first to its last byte: where a twentieth of the weights in one piece was trained, one of those
+    tells it, and 15 GB are not read for that.
+    """
+    return {p.name: _file_identity(p) for p in sorted(folder.glob("*")) if p.is_file() and p.suffix in _READ}
+
+
+def _file_identity(path: Path) -> str:
+    size = path.stat().st_size
+    hasher = hashlib.sha256()
+    with path.open("rb") as file:
+        if size <= _BLOCKS * _BLOCK:
+            hasher.update(file.read())
+        else:
+            for number in range(_BLOCKS):
+                file.seek(number * (size - _BLOCK) // (_BLOCKS - 1))
+                hasher.update(file.read(_BLOCK))
+    return f"{size} bytes, {hasher.hexdigest()[:16]}"
 
 
 def adapter_values(model: Path, lora: LoraSettings, base_adapter: Path | None = None) -> int:

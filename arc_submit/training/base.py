@@ -33,7 +33,7 @@ from arc_submit.language.asked import SHORTEST, AskedHow, read_asked_how
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.checks import check_model_folder
+from arc_submit.models.checks import check_model_folder, files_identity
 from arc_submit.models.loading import load_tokenizer
 from arc_submit.models.precision import TrainingPrecision, repair_attention
 from arc_submit.training.base_settings import TrainConfig, TrainSettings
@@ -366,6 +366,8 @@ def keep_to_what_was_told(config: TrainConfig, say: Callable[[str], None]) -> No
         ConfigError: naming what differs in what decides the result.
     """
     told = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    # Weights trained anew may lie where those before lay, and the same ones elsewhere on the next machine.
+    told |= {f"{name}_files": None if told[name] is None else files_identity(getattr(config, name)) for name in ("model", "base_adapter")}
     path = config.out / "train.json"
     if checkpoint_folders(config.out / "checkpoints"):
         try:
@@ -374,11 +376,10 @@ def keep_to_what_was_told(config: TrainConfig, say: Callable[[str], None]) -> No
             raise DataError(f"{path}: cannot be read ({error}); give another --out, or remove the folder") from None
         before["parts"] = [_with_defaults(MixturePart, part) for part in before["parts"]]
         before["settings"] = _with_defaults(TrainSettings, before["settings"])
-        differ = [
-            name
-            for name in ("model", "parts", "lora", "base_adapter", "grid_encoder", "max_seq_len", "seed")
-            if told[name] != before.get(name)
-        ]
+        differ = [name for name in ("parts", "lora", "grid_encoder", "max_seq_len", "seed") if told[name] != before.get(name)]
+        for name in ("model", "base_adapter"):
+            known = f"{name}_files" if f"{name}_files" in before else name  # earlier versions noted the folder alone
+            differ += [name] if told[known] != before.get(known) else []
         differ += [name for name, value in told["settings"].items() if name not in _FREE and value != before["settings"].get(name)]
         if differ:
             raise ConfigError(f"{config.out}: the training there was told another {', '.join(differ)}; give the same, or another --out")
