@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -235,6 +236,9 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     judged = {way: scores for way in JUDGED_WAYS if (scores := judged_scores(judgements, QUESTIONS[way]))}
     if settings.way in JUDGED_WAYS and settings.way not in judged:
         raise ConfigError(f"--way {settings.way}: no model was asked in {args.run} yet; give --ask and --model")
+    if settings.way in judged:
+        heard = Counter(one.model for one in judgements if one.question == QUESTIONS[settings.way])
+        print(f"heard: {', '.join(f'{model} ({count} answers)' for model, count in sorted(heard.items()))}")
     decision = decide(ranked, settings, judged.get(settings.way))
     figures: dict[str, Any] = {"tasks": len(tasks), "predictions": len(predictions), "way": settings.way}
     for source, trust in decision.trusts.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import signal
 import sys
@@ -105,7 +106,7 @@ def test_the_clock_ends_a_training(tmp_path: Path, tiny_model: Path) -> None:
 def test_another_training_in_the_same_folder_is_refused(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_data(tmp_path)
     train(config_of(tiny_model, tmp_path / "run", data, steps=2))
-    with pytest.raises(ConfigError, match="lora, learning_rate"):
+    with pytest.raises(ConfigError, match="another --lora-rank, --learning-rate; give"):
         train(config_of(tiny_model, tmp_path / "run", data, steps=2, rank=8, learning_rate=1e-2))
     train(config_of(tiny_model, tmp_path / "run", data, steps=4))
     assert "steps 2 -> 4" in capsys.readouterr().out
@@ -152,7 +153,7 @@ def test_a_logger_that_is_not_there_is_named_before_anything_is_read(
     assert not (tmp_path / "run").exists()
 
 
-def test_what_evaluations_draw_from_is_not_learnt(tmp_path: Path, tiny_model: Path) -> None:
+def test_what_evaluations_draw_from_is_not_learnt(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_data(tmp_path)
     (tmp_path / "eval_challenges.json").write_text(json.dumps(dict(list(json.loads(data.read_text()).items())[:2])))
     evaluated = MixturePart(str(tmp_path / "eval_challenges.json"), PROMPT)
@@ -160,6 +161,14 @@ def test_what_evaluations_draw_from_is_not_learnt(tmp_path: Path, tiny_model: Pa
     with pytest.raises(DataError, match=r"2 of \d+ tasks repeat tasks of .*eval_challenges.json, which models are measured on"):
         train(told)
     assert train(replace(told, drop_measured=True))["eval_loss"] > 0
+    assert f"for evaluations: {evaluated.data}, {PROMPT}: " in capsys.readouterr().out
+    large = {
+        "train": [{"input": [[1] * 20] * 20, "output": [[2] * 20] * 20}, {"input": [[3]], "output": [[4]]}] * 2,
+        "test": [{"input": [[5]]}],
+    }
+    (tmp_path / "large.json").write_text(json.dumps(large))
+    train(replace(told, out=tmp_path / "large", eval_parts=(replace(evaluated, data=str(tmp_path / "large.json")),)))
+    assert re.search(r"for evaluations: .*large.json.*WARNING: \d+% of its pairs do not fit in 256 tokens", capsys.readouterr().out)
     learnt = open_packed(tmp_path / "run" / "data" / "part-0").ids
     assert learnt
     assert not set(learnt) & set(json.loads((tmp_path / "eval_challenges.json").read_text()))
@@ -172,9 +181,11 @@ def test_a_training_goes_on_with_the_data_it_began_with_or_not_at_all(tmp_path: 
     data.write_text(whole)  # the same at another time, as where a job copies its data anew
     train(config_of(tiny_model, out, data, steps=3))
     data.write_text(json.dumps(dict(list(json.loads(whole).items())[1:])))
+    noted = (out / "train.json").read_text()
     with pytest.raises(DataError, match="not what this training began with"):
         train(config_of(tiny_model, out, data, steps=4))
     assert len(losses(out)) == 3
+    assert (out / "train.json").read_text() == noted, "what was refused is not what the next command has to go by"
     data.write_text(whole)
     train(config_of(tiny_model, out, data, steps=4))
     train(config_of(tiny_model, tmp_path / "straight", data, steps=4))
@@ -197,8 +208,10 @@ def test_a_training_goes_on_with_the_weights_it_began_with_wherever_they_lie(tmp
     shutil.copytree(moved, model)
     tensors = load_file(model / "model.safetensors")
     save_file({name: tensor * 0.9 for name, tensor in tensors.items()}, model / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ConfigError, match=r"the training there was told another model; give the same"):
+    with pytest.raises(ConfigError, match=r"the training there was told another --model \(by model\.safetensors\); give the same"):
         train(longer)
+    with pytest.raises(ConfigError, match=r"told another --data or --mixture, --seed, --learning-rate; give"):
+        train(replace(longer, model=moved, parts=longer.parts * 2, seed=1, settings=replace(longer.settings, learning_rate=1e-4)))
 
 
 def test_data_that_has_changed_is_packed_anew(tmp_path: Path, tiny_model: Path) -> None:
@@ -251,6 +264,23 @@ def test_the_make_of_an_adapter_that_is_gone_on_with_cannot_be_told_anew(tmp_pat
     told = ["train", "--model", "m", "--out", str(tmp_path), "--data", f"d,{PROMPT}", "--base-adapter", "a", "--lora-rank", "8"]
     assert cli.main(told) == 1
     assert "--base-adapter with --lora-rank" in capsys.readouterr().err
+
+
+def test_what_would_be_of_no_use_is_refused_before_anything_is_read(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = ["train", "--model", str(tiny_model), "--out", str(tmp_path), "--data", f"nowhere,{PROMPT}"]
+    for more, says in (
+        (["--full", "--lora-rank", "8"], "--full with --lora-rank: all weights are trained"),
+        (["--threads", "0"], "--threads 0: at least 1"),
+        (["--base-adapter", str(tiny_model)], "adapter_config.json is missing; give a folder in PEFT format"),
+        (["--lora-targets", "foo"], "--lora-targets foo: "),
+        (["--mixture", str(tmp_path / "none.json")], "none.json: cannot be read"),
+    ):
+        assert cli.main([*told, *more]) == 1
+        said = capsys.readouterr().err
+        assert says in said
+        assert "Traceback" not in said
 
 
 def test_what_is_measured_is_not_learnt(tmp_path: Path, tiny_model: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,10 @@ def test_a_merged_model_answers_as_the_base_with_its_adapter(tmp_path: Path, tin
         adapter.flat.add_(torch.randn(adapter.flat.shape, generator=torch.Generator().manual_seed(0)) * 0.05)
     save_adapter(adapter, tmp_path / "adapter")
     AskedHow("CompactGridEncoder()", PROMPT, 300).save(tmp_path / "adapter")
-    figures = ["merge", "--model", str(tiny_model), "--adapter", str(tmp_path / "adapter"), "--out", str(tmp_path / "merged")]
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    for name in ("README.md", "training_log.jsonl", "LICENSE"):
+        (base / name).write_text("of the base alone")
+    figures = ["merge", "--model", str(base), "--adapter", str(tmp_path / "adapter"), "--out", str(tmp_path / "merged")]
     assert cli.main([*figures, "--dtype", "float32"]) == 0
     ids = torch.randint(5, 45, (2, 30), generator=torch.Generator().manual_seed(2))
     plain = load(tiny_model)
@@ -189,6 +193,7 @@ def test_a_merged_model_answers_as_the_base_with_its_adapter(tmp_path: Path, tin
     assert (found - wanted).abs().max() < 2.5e-5 * wanted.abs().max()  # rounding: logits reach 9, and how products round is the machine's
     assert not torch.allclose(found, base_logits, atol=1e-2)
     assert json.loads((tmp_path / "merged" / CARD).read_text())["max_seq_len"] == 300
+    assert {path.name for path in (tmp_path / "merged").iterdir()} == {path.name for path in tiny_model.iterdir()} | {CARD, "LICENSE"}
     with pytest.raises(ConfigError, match="not empty"):
         merge_adapter(tiny_model, tmp_path / "adapter", tmp_path / "merged")
 

@@ -109,7 +109,7 @@ def test_what_is_malformed_is_set_aside_with_a_line(tmp_path: Path) -> None:
     (tmp_path / "lines.jsonl").write_text("\n".join([*bad, good]) + "\n")
     problems: list[str] = []
     assert [task.id for task in read_training_tasks(str(tmp_path / "lines.jsonl"), problems)] == ["good"]
-    assert [problem.partition(":")[0] for problem in problems] == ["lines.jsonl"] * 9
+    assert [problem.partition(":")[0] for problem in problems] == [str(tmp_path / "lines.jsonl")] * 9
     assert "row 0, column 0 is 1.5" in problems[4]
     assert "row 0, column 1 is nan" in problems[7]
     assert all(f"line {i}" in problem for i, problem in enumerate(problems, 1))
@@ -149,7 +149,7 @@ def test_a_task_without_known_test_outputs_is_learnt_by_its_train_pairs(tmp_path
     problems: list[str] = []
     (task,) = read_training_tasks(str(tmp_path / "alone.json"), problems)
     assert (len(task.pairs), task.tests) == (2, ())
-    assert problems == ["alone.json: test[0] has no output; that pair is left out"]
+    assert problems == [f"{tmp_path}/alone.json: test[0] has no output; that pair is left out"]
 
 
 def test_one_missing_test_output_costs_no_other_pair(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_one_missing_test_output_costs_no_other_pair(tmp_path: Path) -> None:
         (task,) = read_training_tasks(str(tmp_path / f"{name}.json"), problems)
         assert [(int(p.input[0, 0]), int(p.output[0, 0])) for p in task.pairs] == [(1, 2), (1, 2), (3, 4), (7, 8)]
         assert task.tests == (0, 3)
-        assert [line.split(";")[0].startswith(f"{where}: test[{i}]") for i, line in zip((1, 2), problems, strict=True)] == [True, True]
+        assert [line.split(";")[0].startswith(f"{tmp_path}/{where}: test[{i}]") for i, line in zip((1, 2), problems, strict=True)] == [True, True]
 
 
 def test_tasks_without_wrong_predictions_are_counted(tmp_path: Path) -> None:

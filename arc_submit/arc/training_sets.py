@@ -99,14 +99,14 @@ def _read_json_file(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error}); fetch it again, or leave it out") from None
     if isinstance(value, list):
-        pairs = [_pair_from_json(entry, f"{path.name}: [{i}]") for i, entry in enumerate(value)]
+        pairs = [_pair_from_json(entry, f"{path}: [{i}]") for i, entry in enumerate(value)]
         if not pairs:
             raise DataError(f"{path}: an empty list of pairs")
         yield TrainingTask(path.stem, tuple(pairs))
         return
     if isinstance(value, dict) and isinstance(value.get("train"), list):
-        task = task_from_json(path.stem, value, path.name)
-        yield _joined(path.stem, task.train, task.tests, _known_outputs(value, path.name, problems))
+        task = task_from_json(path.stem, value, str(path))
+        yield _joined(path.stem, task.train, task.tests, _known_outputs(value, str(path), problems))
         return
     challenges = read_challenges(path)
     problems += challenges.broken.values()
@@ -117,10 +117,10 @@ def _read_json_file(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
         outputs = dict(solutions.outputs)
         problems += lines
     for task_id, task in challenges.tasks.items():
-        known: Sequence[Grid | None] = outputs.get(task_id) or _known_outputs(value[task_id], f"{path.name}: task {task_id}", problems)
+        known: Sequence[Grid | None] = outputs.get(task_id) or _known_outputs(value[task_id], f"{path}: task {task_id}", problems)
         if len(known) != len(task.tests):  # it cannot be told which input each belongs to
             problems.append(
-                f"{beside.name}: task {task_id}: {len(known)} outputs for {len(task.tests)} test inputs; its test pairs are left out"
+                f"{beside}: task {task_id}: {len(known)} outputs for {len(task.tests)} test inputs; its test pairs are left out"
             )
             known = ()
         yield _joined(task_id, task.train, task.tests, known)
@@ -146,7 +146,7 @@ def _read_lines(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
     try:
         with _open_text(path) as file:
             for number, line in enumerate(file, 1):
-                where = f"{path.name}: line {number}"
+                where = f"{path}: line {number}"
                 if not line.strip():
                     continue
                 try:

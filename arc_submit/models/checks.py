@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from arc_submit.errors import ConfigError
 from arc_submit.models.settings import LoraSettings
 
-_READ = (".safetensors", ".json", ".jinja", ".model", ".txt")
-_BLOCKS, _BLOCK = 64, 4096
+READ_FROM = (".safetensors", ".json", ".jinja", ".model", ".txt")  # what the files end with that a model is read from
+_BLOCKS, _BLOCK = 1024, 1 << 16
 
 
 def check_model_folder(folder: Path) -> None:
@@ -44,11 +44,12 @@ def files_identity(folder: Path) -> dict[str, str]:
     """By name, what tells the files that a model or an adapter in `folder` is read from: bytes, and a digest of the content.
 
     Weights trained anew have the size of those before, so that size alone would mix two models' answers in one run; and a
-    description that was edited must not end a run, so that only files which are read count. Of a large file the digest takes 64
-    blocks of 4 KiB from its first to its last byte: where a twentieth of the weights in one piece was trained, one of those
-    tells it, and 15 GB are not read for that.
+    description that was edited must not end a run, so that only files which are read count. The digest is of the whole of a file
+    of up to 64 MiB, and of a larger one of 1,024 blocks of 64 KiB from its first to its last byte, so that 15 GB need not be read:
+    a layer of them that was changed alone can be missed where it is smaller than what lies between two blocks, all layers of a
+    kind cannot.
     """
-    return {p.name: _file_identity(p) for p in sorted(folder.glob("*")) if p.is_file() and p.suffix in _READ}
+    return {p.name: _file_identity(p) for p in sorted(folder.glob("*")) if p.is_file() and p.suffix in READ_FROM}
 
 
 def _file_identity(path: Path) -> str:
@@ -62,6 +63,11 @@ def _file_identity(path: Path) -> str:
                 file.seek(number * (size - _BLOCK) // (_BLOCKS - 1))
                 hasher.update(file.read(_BLOCK))
     return f"{size} bytes, {hasher.hexdigest()[:16]}"
+
+
+def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """The names of the files that are not the same in two folders, by what `files_identity` says of each."""
+    return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
 
 
 def adapter_values(model: Path, lora: LoraSettings, base_adapter: Path | None = None) -> int:

@@ -12,7 +12,7 @@ import torch
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.language.asked import CARD, AskedHow
 from arc_submit.models.adapters import PREFIX, WEIGHTS, check_adapter
-from arc_submit.models.checks import check_adapter_folder, check_model_folder
+from arc_submit.models.checks import READ_FROM, check_adapter_folder, check_model_folder
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
@@ -59,8 +59,8 @@ def own_dtype(folder: Path) -> torch.dtype:
 def merge_adapter(model_folder: Path, adapter_folder: Path, out: Path, dtype: str | None = None) -> int:
     """Add an adapter's low-rank products to its base's weights and write the result, loadable by transformers and vllm.
 
-    Each layer's sum is made in float32 and rounded once. The tokenizer's files and the rest of the base's folder are copied as they are;
-    arc_submit.json is the adapter's own where it has one.
+    Each layer's sum is made in float32 and rounded once. The tokenizer's files, and what else of the base's folder a model is read
+    from, are copied as they are, but no description; arc_submit.json is the adapter's own where it has one.
 
     Args:
         dtype: name of the result's; None keeps the base's.
@@ -101,7 +101,9 @@ def merge_adapter(model_folder: Path, adapter_folder: Path, out: Path, dtype: st
         weight.copy_(merged)
     out.mkdir(parents=True, exist_ok=True)
     for path in sorted(model_folder.iterdir()):
-        if path.is_file() and path.suffix != ".safetensors" and path.name not in _WEIGHTS:
+        # The base's description and its training's log would say of the merged model what is not true of it.
+        read = path.suffix in READ_FROM or path.name.startswith("LICENSE")
+        if path.is_file() and read and path.suffix != ".safetensors" and path.name not in _WEIGHTS:
             shutil.copyfile(path, out / path.name)
     _save_weights(model, out, made)
     if (adapter_folder / CARD).is_file():

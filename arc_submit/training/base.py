@@ -33,7 +33,7 @@ from arc_submit.language.asked import SHORTEST, AskedHow, read_asked_how
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompts import prompt_version
 from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.checks import check_model_folder, files_identity
+from arc_submit.models.checks import adapter_values, check_adapter_folder, check_model_folder, differing, files_identity
 from arc_submit.models.loading import load_tokenizer
 from arc_submit.models.precision import TrainingPrecision, repair_attention
 from arc_submit.training.base_settings import TrainConfig, TrainSettings
@@ -141,14 +141,15 @@ def _train(
 ) -> dict[str, Any]:
     """`train`, in a folder of its own: data, samples, model, the loop, and what comes of it."""
     settings = config.settings
-    if group.rank == 0:
-        keep_to_what_was_told(config, say)
+    note = check_what_was_told(config, say) if group.rank == 0 else {}
     found = checkpoint_folders(config.out / "checkpoints")
     folders, eval_folders = prepare_data(config, group, say, bool(found))
+    if group.rank == 0:
+        write_json(config.out / "train.json", note)  # a command that was refused is not what the next one has to go by
     mixture = open_mixture(config.parts, folders, writers, how.max_seq_len, settings.loss_on, config.seed)
-    held_out = held_out_samples(config, folders, eval_folders, writers, how)
-    for sampler in mixture.samplers if group.rank == 0 else ():
-        say(check_fit(sampler)[1])
+    held_out, notes = held_out_samples(config, folders, eval_folders, writers, how)
+    for line in [*(check_fit(sampler)[1] for sampler in mixture.samplers), *notes] if group.rank == 0 else ():
+        say(line)
     resumed = found[-1] if found else None
     state: dict[str, Any] = read_state(resumed) if resumed else {"step": 0, "tokens": 0, "learnt": 0, "seconds": 0.0}
     # Loaders are forked before the model and its device's threads are there.
@@ -343,6 +344,10 @@ def how_to_ask(config: TrainConfig) -> tuple[AskedHow, dict[str, PromptWriter]]:
         ConfigError: where that is not known, or cannot work with the model.
     """
     check_model_folder(config.model)
+    if config.base_adapter is not None:
+        check_adapter_folder(config.base_adapter)
+    elif not config.settings.full and not adapter_values(config.model, config.lora):
+        raise ConfigError(f"--lora-targets {','.join(config.lora.targets)}: {config.model} has no such layers")
     stated = read_asked_how(config.model)
     encoder = config.grid_encoder or (stated.grid_encoder if stated else None)
     length = config.max_seq_len or (stated.max_seq_len if stated else None)
@@ -359,13 +364,13 @@ def how_to_ask(config: TrainConfig) -> tuple[AskedHow, dict[str, PromptWriter]]:
     return AskedHow(encoder, prompt, length), writers
 
 
-def keep_to_what_was_told(config: TrainConfig, say: Callable[[str], None]) -> None:
-    """Note what this training is told, or check it against what it was told before.
+def check_what_was_told(config: TrainConfig, say: Callable[[str], None]) -> dict[str, Any]:
+    """What this training is told, as train.json is to say it, checked against what it was told before.
 
     Raises:
         ConfigError: naming what differs in what decides the result.
     """
-    told = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    told: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     # Weights trained anew may lie where those before lay, and the same ones elsewhere on the next machine.
     told |= {f"{name}_files": None if told[name] is None else files_identity(getattr(config, name)) for name in ("model", "base_adapter")}
     path = config.out / "train.json"
@@ -376,17 +381,25 @@ def keep_to_what_was_told(config: TrainConfig, say: Callable[[str], None]) -> No
             raise DataError(f"{path}: cannot be read ({error}); give another --out, or remove the folder") from None
         before["parts"] = [_with_defaults(MixturePart, part) for part in before["parts"]]
         before["settings"] = _with_defaults(TrainSettings, before["settings"])
-        differ = [name for name in ("parts", "lora", "grid_encoder", "max_seq_len", "seed") if told[name] != before.get(name)]
+        differ = ["--data or --mixture"] if told["parts"] != before["parts"] else []
+        differ += [_option(name) for name in ("grid_encoder", "max_seq_len", "seed") if told[name] != before.get(name)]
+        differ += [_option(f"lora_{name}") for name, value in told["lora"].items() if value != before["lora"].get(name)]
         for name in ("model", "base_adapter"):
-            known = f"{name}_files" if f"{name}_files" in before else name  # earlier versions noted the folder alone
-            differ += [name] if told[known] != before.get(known) else []
-        differ += [name for name, value in told["settings"].items() if name not in _FREE and value != before["settings"].get(name)]
+            if f"{name}_files" not in before:  # earlier versions noted the folder alone
+                differ += [_option(name)] if told[name] != before.get(name) else []
+            elif changed := differing(before[f"{name}_files"] or {}, told[f"{name}_files"] or {}):
+                differ.append(f"{_option(name)} (by {', '.join(changed)})")
+        differ += [_option(name) for name, value in told["settings"].items() if name not in _FREE and value != before["settings"].get(name)]
         if differ:
             raise ConfigError(f"{config.out}: the training there was told another {', '.join(differ)}; give the same, or another --out")
         for name in ("steps", "minutes"):
             if told["settings"][name] != before["settings"][name]:
                 say(f"{name} {before['settings'][name]} -> {told['settings'][name]}: the schedule is another one from here on")
-    write_json(path, told)
+    return told
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _with_defaults(kind: Any, told: dict[str, Any]) -> dict[str, Any]:

@@ -164,6 +164,8 @@ class TrainConfig:
             )
         if self.seed < 0:
             raise ConfigError(f"--seed {self.seed}: 0 or more")
+        if self.threads < 1:
+            raise ConfigError(f"--threads {self.threads}: at least 1 is needed")
         if self.settings.full and self.base_adapter:
             raise ConfigError("--base-adapter with --full: merge the adapter into the base first (arc-submit merge), and train that")
         if self.settings.in_4_bits and self.lora.dora:

@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", type=Path, required=True, help="folder of the base model")
     add("--out", type=Path, required=True, help="folder for checkpoints, log and result; a training begun there goes on")
     add("--data", action="append", default=[], metavar="DATA,PROMPT[,WEIGHT][,name=value]", help="one part of the mixture; may be repeated")
-    add("--mixture", type=Path, help="the same as a JSON file: a list of objects with data, prompt, weight, ...")
+    told = "the same as a JSON file: a list of objects with data, prompt, weight, ...; may be repeated, and beside --data"
+    add("--mixture", type=Path, action="append", default=[], help=told)
     add(
         "--eval-data",
         action="append",
@@ -63,10 +64,14 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
             f"--base-adapter with --lora-{next(iter(lora))}: the adapter that is gone on with has a make of its own; leave --lora-... out, "
             "or merge it into its base (arc-submit merge) and train another"
         )
+    if lora and told.get("full"):
+        raise ConfigError(
+            f"--full with --lora-{next(iter(lora))}: all weights are trained, and no adapter is made; leave one of the two out"
+        )
     config = TrainConfig(
         model=args.model,
         out=args.out,
-        parts=(*map(parse_part, args.data), *(read_mixture(args.mixture) if args.mixture else ())),
+        parts=(*map(parse_part, args.data), *(part for path in args.mixture for part in read_mixture(path))),
         settings=TrainSettings(**told),
         lora=LoraSettings(**lora),
         eval_parts=tuple(map(parse_part, args.eval_data)),

@@ -155,7 +155,7 @@ def read_mixture(path: Path) -> list[MixturePart]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--mixture {path}: cannot be read ({error})") from None
+        raise ConfigError(f"--mixture {path}: cannot be read ({error}); give a JSON file as docs/training.md shows one") from None
     if not isinstance(value, list) or not value:
         raise ConfigError(f"--mixture {path}: a list of parts is expected")
     return [part_from_json(entry, f"--mixture {path}: [{i}]") for i, entry in enumerate(value)]
