@@ -25,7 +25,7 @@ from arc_submit.arc.submission import ATTEMPTS, Submission
 from arc_submit.arc.task import Solutions, Task
 from arc_submit.config import SOURCES, pocket_folder
 from arc_submit.ensemble.combination import JUDGED_WAYS, WAYS, Decision, Settings, decide, parse_weights, rank_all
-from arc_submit.ensemble.judgements import QUESTIONS, Judgement, judged_scores, judgement_from_line
+from arc_submit.ensemble.judgements import QUESTIONS, Judgement, heard, judged_scores, judgement_from_line
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.report.comparison import Row, compare_ways, comparison_table
 from arc_submit.runtime.rundir import open_run
@@ -237,8 +237,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if settings.way in JUDGED_WAYS and settings.way not in judged:
         raise ConfigError(f"--way {settings.way}: no model was asked in {args.run} yet; give --ask and --model")
     if settings.way in judged:
-        heard = Counter(one.model for one in judgements if one.question == QUESTIONS[settings.way])
-        print(f"heard: {', '.join(f'{model} ({count} answers)' for model, count in sorted(heard.items()))}")
+        counting = Counter(one.model for said in heard(judgements, QUESTIONS[settings.way]).values() for one in said)
+        print(f"heard: {', '.join(f'{model} ({count} answers)' for model, count in sorted(counting.items()))}")
     decision = decide(ranked, settings, judged.get(settings.way))
     figures: dict[str, Any] = {"tasks": len(tasks), "predictions": len(predictions), "way": settings.way}
     for source, trust in decision.trusts.items():

@@ -150,4 +150,6 @@ def test_a_model_is_asked_once(
     assert "0 questions asked" in ensemble(run, capsys, *asked)[1], "wherever it lies and whatever is said of it"
     tensors = load_file(model / "model.safetensors")
     save_file({name: tensor * 0.9 for name, tensor in tensors.items()}, model / "model.safetensors", {"format": "pt"})
-    assert f"{6 * each} questions asked" in ensemble(run, capsys, *asked)[1], "trained anew"
+    _, out = ensemble(run, capsys, *asked)
+    assert f"{6 * each} questions asked" in out, "trained anew"
+    assert f"heard: {tiny_model.name} ({6 * each} answers)\n" in out, "what it said before counts no more"

@@ -162,7 +162,10 @@ def test_one_missing_test_output_costs_no_other_pair(tmp_path: Path) -> None:
         (task,) = read_training_tasks(str(tmp_path / f"{name}.json"), problems)
         assert [(int(p.input[0, 0]), int(p.output[0, 0])) for p in task.pairs] == [(1, 2), (1, 2), (3, 4), (7, 8)]
         assert task.tests == (0, 3)
-        assert [line.split(";")[0].startswith(f"{tmp_path}/{where}: test[{i}]") for i, line in zip((1, 2), problems, strict=True)] == [True, True]
+        assert [line.split(";")[0].startswith(f"{tmp_path}/{where}: test[{i}]") for i, line in zip((1, 2), problems, strict=True)] == [
+            True,
+            True,
+        ]
 
 
 def test_tasks_without_wrong_predictions_are_counted(tmp_path: Path) -> None:

@@ -80,24 +80,32 @@ def judgement_from_line(line: str, where: str = "judgement") -> Judgement:
         raise DataError(f"{where}: not a judgement line ({type(error).__name__}: {error})") from None
 
 
-def judged_scores(judgements: Iterable[Judgement], question: Question) -> dict[Output, dict[bytes, float]]:
-    """For every test input what the answers to one question make of each candidate, the higher the better, by `grid_id`.
+def heard(judgements: Iterable[Judgement], question: Question) -> dict[Output, list[Judgement]]:
+    """For every test input the answers to one question that count, in an order that is not that of the file.
 
-    "select": Bradley-Terry strengths, a comparison counting as the share of a win that its odds make it; "verify": the mean of the
-    log-odds over the views; "product": the sum of the log-probabilities over the views that all candidates were scored under. Of the same
-    question asked twice the last answer counts, and of a model's weights those that were asked last about this test input: what a judge
-    said before it was trained on is not its word any more. The order of different questions to the same weights never matters.
+    Of the same question asked twice it is the last answer, and of a model's weights those that were asked last about this test
+    input: what a judge said before it was trained on is not its word any more.
     """
     asked: dict[Output, dict[str, list[Judgement]]] = {}
     for judgement in judgements:
         if judgement.question == question:
             asked.setdefault((judgement.task, judgement.test), {}).setdefault(judgement.model, []).append(judgement)
-    scores = {"select": _selected, "verify": _verified, "product": _multiplied}[question]
-    told = {}
+    counting = {}
     for output, models in asked.items():
         found = {one.key: one for said in models.values() for one in said if one.weights == said[-1].weights}
-        told[output] = scores([found[key] for key in sorted(found)])
-    return told
+        counting[output] = [found[key] for key in sorted(found)]
+    return counting
+
+
+def judged_scores(judgements: Iterable[Judgement], question: Question) -> dict[Output, dict[bytes, float]]:
+    """For every test input what the answers to one question make of each candidate, the higher the better, by `grid_id`.
+
+    "select": Bradley-Terry strengths, a comparison counting as the share of a win that its odds make it; "verify": the mean of the
+    log-odds over the views; "product": the sum of the log-probabilities over the views that all candidates were scored under. What counts
+    is what `heard` says; the order of different questions to the same weights never matters.
+    """
+    scores = {"select": _selected, "verify": _verified, "product": _multiplied}[question]
+    return {output: scores(counting) for output, counting in heard(judgements, question).items()}
 
 
 def _selected(judgements: list[Judgement]) -> dict[bytes, float]:
