@@ -429,8 +429,7 @@ def _data(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(
             f"--smallest {args.smallest}, --largest {largest}: the tasks of {args.dataset} {args.split} have {least} to {most} cells"
         )
-    if len(kept) < len(sizes):
-        challenges = challenges.only(kept)
+    challenges = challenges.only(kept)
     if args.tasks is not None:
         if not 0 < args.tasks <= len(kept):
             raise ConfigError(f"--tasks {args.tasks}: {args.dataset} {args.split} has {len(kept)} of that size")

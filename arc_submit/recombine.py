@@ -139,6 +139,7 @@ def ask(run: Path, tasks: Mapping[str, Task], decision: Decision, way: str, sett
     for task_id, task in tqdm(sorted(tasks.items()), desc=way):
         there = {judgement.key for judgement in read_judgements(run, [task_id])}
         adapter = settings.adapters / task_id if settings.adapters else None
+        weights = _digest(files, files_identity(adapter) if adapter else {}, prompt.name)
         for test in range(len(task.tests)):
             grids = [choice.grid for choice in decision.choices.get((task_id, test), ())[: settings.candidates]]
             if len(grids) < 2:
@@ -154,7 +155,7 @@ def ask(run: Path, tasks: Mapping[str, Task], decision: Decision, way: str, sett
                 how.max_seq_len,
                 settings.model.name if adapter is None else f"{settings.model.name} with its adapter",
                 adapter,
-                _digest(files, {} if adapter is None else files_identity(adapter), prompt.name),
+                weights,
                 lambda judgement, there=there: judgement.key in there,  # type: ignore[misc]
             )
             lines = [judgement.to_line() for judgement in told]

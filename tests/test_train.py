@@ -15,17 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from trainings import (
-    CPU,
-    PROMPT,
-    TWO,
-    config_of,
-    losses,
-    start,
-    weights,
-    write_data,
-    write_held_out,
-)
+from trainings import CPU, PROMPT, TWO, config_of, losses, start, weights, write_data, write_held_out
 
 from arc_submit import cli
 from arc_submit.arc.training_sets import open_packed

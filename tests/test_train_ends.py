@@ -14,17 +14,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from trainings import (
-    PROMPT,
-    TWO,
-    command_of,
-    config_of,
-    losses,
-    start,
-    wait_for_three_lines,
-    weights,
-    write_data,
-)
+from trainings import PROMPT, TWO, command_of, config_of, losses, start, wait_for_three_lines, weights, write_data
 
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.training import base

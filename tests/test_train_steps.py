@@ -13,10 +13,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from trainings import (
-    CPU,
-    PROMPT,
-)
+from trainings import CPU, PROMPT
 from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
 
 from arc_submit import cli

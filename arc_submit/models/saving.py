@@ -14,7 +14,7 @@ from arc_submit.language.asked import CARD, AskedHow
 from arc_submit.models.adapters import PREFIX, WEIGHTS, check_adapter
 from arc_submit.models.checks import READ_FROM, check_adapter_folder, check_model_folder
 
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+_WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
 def save_model(model: Any, tokenizer: Any, how: AskedHow, folder: Path, dtype: torch.dtype) -> None:
@@ -103,7 +103,7 @@ def merge_adapter(model_folder: Path, adapter_folder: Path, out: Path, dtype: st
     for path in sorted(model_folder.iterdir()):
         # The base's description and its training's log would say of the merged model what is not true of it.
         read = path.suffix in READ_FROM or path.name.startswith("LICENSE")
-        if path.is_file() and read and path.suffix != ".safetensors" and path.name not in _WEIGHTS:
+        if path.is_file() and read and not path.name.endswith(_WEIGHTS):
             shutil.copyfile(path, out / path.name)
     _save_weights(model, out, made)
     if (adapter_folder / CARD).is_file():

@@ -76,8 +76,7 @@ def open_run(path: Path, config: dict[str, Any], new_budget: bool = False) -> It
                 raise ConfigError(f"{path}: holds a run without a readable config.json; give another --out")
             write_json(path / "config.json", config)
         elif before != config:
-            names = sorted(name for name in {*before, *config} if before.get(name) != config.get(name))
-            was = ", ".join(_difference(name, before.get(name), config.get(name)) for name in names)
+            was = ", ".join(_difference(name, before.get(name), config.get(name)) for name in _differing(before, config))
             raise ConfigError(f"{path}: holds another run ({was}); give another --out, or remove it")
         events = _read_events(path / "events.jsonl")
         resumed = any(event["event"] == "run_started" for event in events)
@@ -87,9 +86,13 @@ def open_run(path: Path, config: dict[str, Any], new_budget: bool = False) -> It
         yield directory
 
 
+def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+
+
 def _difference(name: str, was: Any, now: Any) -> str:
     if isinstance(was, dict) and isinstance(now, dict):
-        return f"{name} differ: {', '.join(sorted(key for key in {*was, *now} if was.get(key) != now.get(key)))}"
+        return f"{name} differ: {', '.join(_differing(was, now))}"
     return f"{name} differ" if isinstance(now, list | dict) else f"{name} was {was!r} and is {now!r}"
 
 

@@ -132,6 +132,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         raise ConfigError(f"--batch-size {settings.batch_size} cannot be shared out over {group.world} processes; make it a multiple")
     check_logging(config)
     how, writers = how_to_ask(config)
+    check_adapter_of(config)
     with alone_in(config.out, say) if group.rank == 0 else contextlib.nullcontext():
         return _train(config, group, how, writers, say)
 
@@ -147,9 +148,12 @@ def _train(
     if group.rank == 0:
         write_json(config.out / "train.json", note)  # a command that was refused is not what the next one has to go by
     mixture = open_mixture(config.parts, folders, writers, how.max_seq_len, settings.loss_on, config.seed)
-    held_out, notes = held_out_samples(config, folders, eval_folders, writers, how)
-    for line in [*(check_fit(sampler)[1] for sampler in mixture.samplers), *notes] if group.rank == 0 else ():
-        say(line)
+    held_out, eval_samplers = held_out_samples(config, folders, eval_folders, writers, how)
+    if group.rank == 0:
+        for sampler in mixture.samplers:
+            say(check_fit(sampler)[1])
+        for sampler in eval_samplers:
+            say(f"for evaluations: {check_fit(sampler)[1]}")
     resumed = found[-1] if found else None
     state: dict[str, Any] = read_state(resumed) if resumed else {"step": 0, "tokens": 0, "learnt": 0, "seconds": 0.0}
     # Loaders are forked before the model and its device's threads are there.
@@ -344,10 +348,6 @@ def how_to_ask(config: TrainConfig) -> tuple[AskedHow, dict[str, PromptWriter]]:
         ConfigError: where that is not known, or cannot work with the model.
     """
     check_model_folder(config.model)
-    if config.base_adapter is not None:
-        check_adapter_folder(config.base_adapter)
-    elif not config.settings.full and not adapter_values(config.model, config.lora):
-        raise ConfigError(f"--lora-targets {','.join(config.lora.targets)}: {config.model} has no such layers")
     stated = read_asked_how(config.model)
     encoder = config.grid_encoder or (stated.grid_encoder if stated else None)
     length = config.max_seq_len or (stated.max_seq_len if stated else None)
@@ -362,6 +362,18 @@ def how_to_ask(config: TrainConfig) -> tuple[AskedHow, dict[str, PromptWriter]]:
     for_outputs = [prompt for prompt in prompts if prompt_version(prompt).kind == "output"]
     prompt = for_outputs[0] if for_outputs else stated.prompt if stated else prompts[0]
     return AskedHow(encoder, prompt, length), writers
+
+
+def check_adapter_of(config: TrainConfig) -> None:
+    """Refuse at once, before any data is read, an adapter that cannot be gone on with or made.
+
+    Raises:
+        ConfigError: where the base adapter's folder holds none, or no layer of the model has a name among the targets.
+    """
+    if config.base_adapter is not None:
+        check_adapter_folder(config.base_adapter)
+    elif not config.settings.full and not adapter_values(config.model, config.lora):
+        raise ConfigError(f"--lora-targets {','.join(config.lora.targets)}: {config.model} has no such layers")
 
 
 def check_what_was_told(config: TrainConfig, say: Callable[[str], None]) -> dict[str, Any]:

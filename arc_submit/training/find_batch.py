@@ -23,7 +23,7 @@ from arc_submit.arc.datasets import write_json
 from arc_submit.arc.pictures import save_picture
 from arc_submit.language.asked import SHORTEST
 from arc_submit.models.precision import TrainingPrecision, repair_attention
-from arc_submit.training.base import how_to_ask
+from arc_submit.training.base import check_adapter_of, how_to_ask
 from arc_submit.training.base_settings import TrainConfig
 from arc_submit.training.learner import (
     Learner,
@@ -68,6 +68,7 @@ def find_batch(config: TrainConfig) -> dict[str, Any]:
     torch.set_num_threads(config.threads)
     group = open_processes(config.device)
     how, _ = how_to_ask(config)
+    check_adapter_of(config)
     precision = choose_precision(config.settings.precision, group.device, config.settings.full)
     attention = repair_attention(group.device)
     learner = make_learner(config, group.device, precision, None)

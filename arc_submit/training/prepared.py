@@ -17,7 +17,7 @@ from arc_submit.language.asked import AskedHow
 from arc_submit.language.tokens import PromptWriter
 from arc_submit.training.base_settings import TrainConfig
 from arc_submit.training.guards import Measured, read_measured
-from arc_submit.training.mixture import MixturePart, TokenSample, check_fit, few_lines, open_mixture, prepare_part
+from arc_submit.training.mixture import MixturePart, PartSampler, TokenSample, few_lines, open_mixture, prepare_part
 from arc_submit.training.processes import Processes
 
 
@@ -107,8 +107,8 @@ def _card(folder: Path) -> dict[str, Any]:
 
 def held_out_samples(
     config: TrainConfig, folders: list[Path], eval_folders: list[Path], writers: dict[str, PromptWriter], how: AskedHow
-) -> tuple[list[TokenSample], list[str]]:
-    """The samples of every evaluation, drawn once, and a line for each part that they alone are drawn from.
+) -> tuple[list[TokenSample], list[PartSampler]]:
+    """The samples of every evaluation, drawn once, and the samplers of parts that they alone are drawn from.
 
     There are none where neither a step for evaluations nor data for them was named.
     """
@@ -118,5 +118,5 @@ def held_out_samples(
     seed = config.seed + 1_000_000_007  # no sample of training: they are drawn by another seed
     parts, where = (config.eval_parts, eval_folders) if config.eval_parts else (config.parts, folders)
     mixture = open_mixture(parts, where, writers, how.max_seq_len, "answer", seed)
-    notes = [f"for evaluations: {check_fit(sampler)[1]}" for sampler in (mixture.samplers if config.eval_parts else ())]
-    return [mixture.sample(number) for number in range(settings.eval_samples)], notes
+    own = list(mixture.samplers) if config.eval_parts else []
+    return [mixture.sample(number) for number in range(settings.eval_samples)], own
