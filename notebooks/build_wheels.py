@@ -32,9 +32,9 @@ else:
 from importlib.metadata import distributions
 
 from arc_submit.arc.datasets import find_folders
-from arc_submit.config import KAGGLE_INPUT, KAGGLE_WORKING
 from arc_submit.kaggle.targets import read_target
 from arc_submit.kaggle.wheels import make_wheelhouse
+from arc_submit.run.kaggle_paths import KAGGLE_INPUT, KAGGLE_WORKING
 
 # %% tags=["parameters"]
 target = "kaggle"  # a file of offline_wheels: kaggle, kaggle-next, cpu

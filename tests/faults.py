@@ -41,7 +41,8 @@ def open_worker(settings: dict[str, Any], beat: Callable[..., None]) -> Callable
     never_start: an engine that hangs before it is ready. full_disk: an engine whose process, once it is warm, may let no file grow
     beyond a few hundred bytes. raise_at: the steps (of a process) that raise, each once in a run. pace: seconds a step takes.
     """
-    from arc_submit.models import frozen, opening
+    from arc_submit.run.infer import load as opening
+    from arc_submit.run.infer import predict as frozen
 
     faults = json.loads(os.environ[SETTINGS])
     if faults.get("never_start") == settings["engine"]:
@@ -88,8 +89,8 @@ def _fill_disk() -> None:
 
 def infer_here(config: dict[str, Any]) -> None:
     """What the process that is harmed does: `infer`, with the figures as a last line."""
-    from arc_submit.inference import InferConfig, infer
-    from arc_submit.runtime.pool import Limits
+    from arc_submit.run.infer import InferConfig, infer
+    from arc_submit.workers.pool import Timeouts
 
     paths = {name: Path(config[name]) for name in ("out", "challenges", "model", "adapters")}
     result = infer(
@@ -100,8 +101,11 @@ def infer_here(config: dict[str, Any]) -> None:
             slots=4,
             group=4,
             budget=_PATIENCE,
-            strikes=config["strikes"],
-            limits={name: Limits(start=start, silence=20.0, patience=5.0, least=2.0, starts=1) for name, start in config["start"].items()},
+            max_failures=config["strikes"],
+            limits={
+                name: Timeouts(startup_timeout=start, heartbeat_timeout=20.0, patience=5.0, least=2.0, starts=1)
+                for name, start in config["start"].items()
+            },
             entry="faults:open_worker",
         )
     )
@@ -175,7 +179,7 @@ class Harm:
         material: folder with challenges.json and adapters/.
         model: the base model's folder.
         out: the run directory.
-        strikes: see arc_submit.inference.
+        strikes: see arc_submit.run.infer.
         start: seconds that the first engine may take to get ready.
         faults: what the worker is to do to itself, see `open_worker`.
     """
@@ -390,7 +394,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.infer:
         infer_here(json.loads(args.infer))
         return
-    from arc_submit.config import pocket_folder
+    from arc_submit.base_model.pocket import pocket_folder
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.out or Path(scratch)

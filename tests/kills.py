@@ -388,7 +388,7 @@ def campaign(folder: Path, model: Path, kills: int, seed: int, say: Callable[[st
         material.mkdir(parents=True)
         make_material(material, seed)
         # Compiled before anything is timed, as make setup does.
-        subprocess.run([sys.executable, "-m", "arc_submit.search.warm_up"], check=True)
+        subprocess.run([sys.executable, "-m", "arc_submit.search.precompile"], check=True)
         cpu = children_cpu()
         lengths = run_undisturbed(material, model, first).lengths
         (folder / "undisturbed.json").write_text(json.dumps(lengths))
@@ -443,7 +443,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, help="default: the pocket model")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(arguments)
-    from arc_submit.config import pocket_folder
+    from arc_submit.base_model.pocket import pocket_folder
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = (args.out or Path(scratch)).resolve()

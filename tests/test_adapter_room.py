@@ -16,26 +16,26 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_ttft_source import adapters, answers, events, options
 
-from arc_submit.adapter_room import find_room
-from arc_submit.config import PRESETS, RunConfig, make_config
+from arc_submit.base_model.adapter_files import WEIGHTS, read_adapter
+from arc_submit.base_model.checks import adapter_values
+from arc_submit.base_model.loading import load_model
+from arc_submit.base_model.lora import attach, detach, save_adapter
+from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ConfigError
-from arc_submit.models.adapters import WEIGHTS, read_adapter
-from arc_submit.models.checks import adapter_values
-from arc_submit.models.loading import load_model
-from arc_submit.models.lora import attach, detach, save_adapter
-from arc_submit.models.settings import LoraSettings
-from arc_submit.pipeline import finetune, run
-from arc_submit.runtime.scheduler import Level, Scheduler, make_ladder
-from arc_submit.sources import make_source
-from arc_submit.training.kept import adapters_of, bytes_of, make_room, mark_used
-from arc_submit.training.worker import open_worker
+from arc_submit.finetune.adapter_cache import adapters_of, bytes_of, make_room, mark_used
+from arc_submit.finetune.ttft_worker import open_worker
+from arc_submit.run.adapter_budget import resolve_adapter_budget
+from arc_submit.run.config import PRESETS, RunConfig, make_config
+from arc_submit.run.pipeline import finetune, run
+from arc_submit.run.sources import make_source
+from arc_submit.scheduling.scheduler import Level, Scheduler, make_ladder
 
 CPU = torch.device("cpu")
 Disk = namedtuple("Disk", "total used free")
 
 
 def of_disk(monkeypatch: pytest.MonkeyPatch, free: float) -> None:
-    monkeypatch.setattr("arc_submit.adapter_room.shutil.disk_usage", lambda _: Disk(0, 0, free))
+    monkeypatch.setattr("arc_submit.run.adapter_budget.shutil.disk_usage", lambda _: Disk(0, 0, free))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_run_with_room_for_few_adapters_makes_the_predictions_of_one_with_room
     logs = "".join(log.read_text() for log in (tmp_path / "few" / "logs").rglob("*.log"))
     assert sum(map(int, re.findall(r"deleted for want of room: (\d+)", logs))) == 4
     # The same without a bound, by a worker in this process.
-    room = find_room(replace(config, out=tmp_path / "all", adapter_gb=None), 6)
+    room = resolve_adapter_budget(replace(config, out=tmp_path / "all", adapter_gb=None), 6)
     assert (room.bound, room.keeps) == (None, True)
     assert "all are kept" in room.reason
     shutil.copytree(tmp_path / "few" / "tasks", tmp_path / "all" / "tasks")
@@ -162,13 +162,13 @@ def test_no_room_for_what_is_needed_at_once_is_one_line_before_any_work(
 def test_on_kaggle_no_more_is_counted_on_than_working_has(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = RunConfig(out=tmp_path / "kaggle" / "temp" / "run", model=tiny_model, lora=LoraSettings(rank=64))
     of_disk(monkeypatch, 2e12)
-    assert "are 80% of the free disk" in find_room(config, 400, 4).reason
-    monkeypatch.setattr("arc_submit.adapter_room.KAGGLE", tmp_path / "kaggle")
-    monkeypatch.setattr("arc_submit.adapter_room.KAGGLE_WORKING", tmp_path / "kaggle" / "working")
+    assert "are 80% of the free disk" in resolve_adapter_budget(config, 400, 4).reason
+    monkeypatch.setattr("arc_submit.run.adapter_budget.KAGGLE", tmp_path / "kaggle")
+    monkeypatch.setattr("arc_submit.run.adapter_budget.KAGGLE_WORKING", tmp_path / "kaggle" / "working")
     (tmp_path / "kaggle" / "working").mkdir(parents=True)
-    assert "(20 GB are what a Kaggle notebook can count on)" in find_room(config, 400, 4).reason
+    assert "(20 GB are what a Kaggle notebook can count on)" in resolve_adapter_budget(config, 400, 4).reason
     of_disk(monkeypatch, 1e9)
-    assert "80% of the free disk" in find_room(config, 400, 4).reason
+    assert "80% of the free disk" in resolve_adapter_budget(config, 400, 4).reason
 
 
 # Widths of the layers that rank-r factors are put beside: hidden, keys and values, feed-forward; and the number of blocks.
@@ -196,11 +196,11 @@ def test_every_presets_adapters_find_room_on_kaggle(
     shapes |= {"self_attn.o_proj": (hidden, heads), "mlp.gate_proj": (wide, hidden), "mlp.up_proj": (wide, hidden)}
     shapes |= {"mlp.down_proj": (hidden, wide)}
     layers = {f"model.layers.{i}.{name}.weight": shape for i in range(blocks) for name, shape in shapes.items()}
-    monkeypatch.setattr("arc_submit.models.checks._shapes", lambda _: layers.items())
+    monkeypatch.setattr("arc_submit.base_model.checks._shapes", lambda _: layers.items())
     config = make_config(preset, model=tmp_path, out=tmp_path / "run", adapter_gb=20.0)
     assert 2 * adapter_values(tmp_path, config.lora) / 1e6 == pytest.approx(megabytes, rel=0.01)
     ladder = make_ladder(config.ttft.steps, config.ttft_views or 1, config.ttft_max_steps, config.ttft_max_views)
-    room = find_room(config, 240, len({level.steps for level in ladder.levels}))
+    room = resolve_adapter_budget(config, 240, len({level.steps for level in ladder.levels}))
     assert (room.bound is not None, room.keeps) == (bounded, keeps), room.reason
     assert set(PRESETS) == {*BASES, "cpu-pocket"}
 

@@ -15,11 +15,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from test_engine import CPU, by_id, requests
 
+from arc_submit.base_model.adapter_files import read_config
+from arc_submit.base_model.loading import load_model
 from arc_submit.errors import ConfigError
-from arc_submit.models.adapters import read_config
-from arc_submit.models.engine import Completion, Request
-from arc_submit.models.loading import load_model
-from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
+from arc_submit.inference.engine import Completion, Request
+from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
 
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]},

@@ -21,7 +21,7 @@ from safetensors.numpy import save, save_file
 from arc_submit.cli import main
 from arc_submit.errors import ConfigError
 from arc_submit.kaggle.bundle import make_bundle, read_bundle
-from arc_submit.kaggle.contents import refusals, safetensors_problem
+from arc_submit.kaggle.secret_scan import refusals, safetensors_problem
 
 ROOT = Path(__file__).parent.parent
 

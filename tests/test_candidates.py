@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 
 from arc_submit.arc.grid import frozen, grid_id, same_grid
 from arc_submit.arc.task import Pair, Task
+from arc_submit.base_model.pocket import make_pocket_tokenizer
 from arc_submit.ensemble.product import ScoredCandidate, distinct, rank_by_product
 from arc_submit.errors import ConfigError, DataError
+from arc_submit.inference.dfs import SearchLimits, search_completions
+from arc_submit.inference.engine import Request
+from arc_submit.inference.requests import plan_requests
+from arc_submit.inference.scoring import score_grids
+from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
 from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.candidates import SearchLimits, search_completions
-from arc_submit.models.engine import Request
-from arc_submit.models.frozen import plan_requests
-from arc_submit.models.pocket import make_pocket_tokenizer
-from arc_submit.models.scoring import score_grids
-from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_candidates_of_different_views_are_not_compared() -> None:
 
 def test_a_grid_is_scored_as_the_view_that_made_it_scored_it(engine: TransformersEngine) -> None:
     """An answer that generation gave under a view has, as a grid of the task, that very log-probability under the view."""
-    writer = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
+    writer = PromptTokenizer(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
     rng = np.random.default_rng(0)
     grids = [frozen(rng.integers(0, 10, (2, 3))) for _ in range(4)]
     task = Task("t", (Pair(grids[0], grids[1]),), (grids[2],))

@@ -22,13 +22,13 @@ from test_host import gone
 from test_pool import ENTRY
 
 from arc_submit.cli import main
-from arc_submit.config import RunConfig, make_config
 from arc_submit.errors import ConfigError
-from arc_submit.models.settings import worker_environment
-from arc_submit.pipeline import run
-from arc_submit.runtime.bound import PARENT
-from arc_submit.runtime.cluster import find_cluster
-from arc_submit.sources import make_source, needs
+from arc_submit.run.config import RunConfig, make_config
+from arc_submit.run.pipeline import run
+from arc_submit.run.sources import make_source, needs
+from arc_submit.workers.devices import worker_environment
+from arc_submit.workers.parent_death import PARENT
+from arc_submit.workers.ray_cluster import find_cluster
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed")
 TESTS = Path(__file__).parent
@@ -132,13 +132,13 @@ def test_no_worker_outlives_a_run_that_is_killed(nodes: Nodes, tmp_path: Path) -
         f"""
         import time
         from pathlib import Path
-        from arc_submit.runtime.cluster import Cluster
-        from arc_submit.runtime.pool import Job, Share, run_jobs
+        from arc_submit.workers.ray_cluster import Cluster
+        from arc_submit.workers.pool import Job, WorkerQuota, run_jobs
         settings = {{"folder": {str(tmp_path / "parts")!r}}}
         variables = {{"PYTHONPATH": {os.pathsep.join([str(tmp_path), PATHS])!r}}}
         launch = Cluster({nodes.address!r}, ()).launch(1, 0)
         logs = Path({str(tmp_path / "logs")!r})
-        list(run_jobs([Job(("hang-1",))], "behaviours:open_worker", lambda _: settings, Share(1), time.monotonic() + 250, logs,
+        list(run_jobs([Job(("hang-1",))], "behaviours:open_worker", lambda _: settings, WorkerQuota(1), time.monotonic() + 250, logs,
                       environment=lambda _: variables, launch=launch))
         """
     )
@@ -201,10 +201,12 @@ def test_a_worker_is_shown_the_gpu_that_it_has_been_given(nodes: Nodes, tiny_mod
     cluster = find_cluster(nodes.address, tmp_path / "out")
     assert [cluster.room(1, 1), cluster.room(1, 2)] == [2, 0]
     show = ["-c", "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))"]
-    told = worker_environment(1, "cuda:1")  # the number that the GPU would have on this machine
+    variables = worker_environment(1, "cuda:1")  # the number that the GPU would have on this machine
     environment = {**os.environ, "PYTHONPATH": PATHS, PARENT: str(os.getpid())}
     shown = [
-        subprocess.run([sys.executable, *cluster.launch(1, gpus)(show, told)], env=environment, capture_output=True, text=True, check=True)
+        subprocess.run(
+            [sys.executable, *cluster.launch(1, gpus)(show, variables)], env=environment, capture_output=True, text=True, check=True
+        )
         for gpus in (1, 0)
     ]
     assert [one.stdout for one in shown] == ["0\n", f"{os.environ.get('CUDA_VISIBLE_DEVICES')}\n"]

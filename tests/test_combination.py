@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 
 from arc_submit.arc.grid import Grid, grid_id, make_grid, same_grid
 from arc_submit.arc.prediction import Output, Prediction
-from arc_submit.config import make_config
 from arc_submit.ensemble.combination import (
-    JUDGED_WAYS,
-    WAYS,
+    JUDGED_METHODS,
+    METHODS,
     Choice,
     Decision,
-    Settings,
+    EnsembleConfig,
     combine,
     combined_odds,
     decide,
@@ -31,6 +30,7 @@ from arc_submit.ensemble.combination import (
 )
 from arc_submit.ensemble.evidence import NONE_SCORE, Trust, estimate_trust, score_odds, vote_odds
 from arc_submit.errors import ConfigError
+from arc_submit.run.config import make_config
 
 A, B, C, D, E = (make_grid([[cell]]) for cell in range(5))
 GRIDS = [A, B, C, D, E, None]
@@ -59,7 +59,7 @@ pools = st.lists(
 
 def made(predictions: list[Prediction], way: str = "probability", **more: Any) -> Decision:
     given_trusts = more.pop("trusts", None)
-    return decide(rank_all(predictions), Settings(way, **more), {} if way in JUDGED_WAYS else None, given_trusts)
+    return decide(rank_all(predictions), EnsembleConfig(way, **more), {} if way in JUDGED_METHODS else None, given_trusts)
 
 
 def values(choices: list[Choice]) -> list[int]:
@@ -150,7 +150,7 @@ def test_probabilities_are_those_of_the_source_where_there_is_one() -> None:
     assert score_odds(rank([prediction("search", A, 1e300), prediction("search", B, -1e300)]))[1] > 0, "scores beyond all bounds"
 
 
-@pytest.mark.parametrize("way", WAYS + JUDGED_WAYS)
+@pytest.mark.parametrize("way", METHODS + JUDGED_METHODS)
 @given(pools, st.randoms(use_true_random=False))
 def test_the_order_of_predictions_never_matters(way: str, pool: list[Prediction], shuffle: random.Random) -> None:
     shuffled = list(pool)
@@ -163,7 +163,7 @@ def test_the_order_of_predictions_never_matters(way: str, pool: list[Prediction]
         ]
 
 
-@pytest.mark.parametrize("way", WAYS + JUDGED_WAYS)
+@pytest.mark.parametrize("way", METHODS + JUDGED_METHODS)
 @given(pools)
 def test_every_answer_comes_once_and_its_probability_is_one(way: str, pool: list[Prediction]) -> None:
     decision = made(pool, way)
@@ -219,10 +219,10 @@ def test_trust_lies_between_nothing_and_certainty(pool: list[Prediction]) -> Non
 
 def test_a_models_word_ranks_what_it_was_asked_about() -> None:
     said = {("t", 0): {grid_id(A): 2.0, grid_id(B): 3.0}}
-    decision = decide(rank_all(POOL), Settings("verification"), said)
+    decision = decide(rank_all(POOL), EnsembleConfig("verification"), said)
     assert values(decision.choices["t", 0]) == [1, 0, 3, 2], "those not asked about stand behind, the more probable first"
     with pytest.raises(ConfigError, match="needs what a model says"):
-        decide(rank_all(POOL), Settings("selection"))
+        decide(rank_all(POOL), EnsembleConfig("selection"))
 
 
 @pytest.mark.parametrize(
@@ -238,12 +238,12 @@ def test_a_models_word_ranks_what_it_was_asked_about() -> None:
 )
 def test_settings_that_cannot_be_are_refused(spoil: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Settings(**spoil)
+        EnsembleConfig(**spoil)
 
 
 def test_a_run_is_told_the_same(tmp_path: Path) -> None:
     config = make_config(out=tmp_path, way="voting", weights={"search": 2.0}, sources=("ttft", "search"))
-    assert config.ensemble == Settings("voting", ("ttft", "search"), {"search": 2.0})
+    assert config.ensemble == EnsembleConfig("voting", ("ttft", "search"), {"search": 2.0})
     assert make_config(out=tmp_path, sources=("search",)).ensemble.weights == {}, "the preset's weights of sources that do not run"
     for spoil, message in (
         ({"way": "selection"}, "--way selection: choose from"),

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from arc_submit.base_model.loading import choose_dtype, load_model
 from arc_submit.errors import ConfigError
-from arc_submit.models.engine import Completion, Request
-from arc_submit.models.loading import choose_dtype, load_model
-from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
+from arc_submit.inference.engine import Completion, Request
+from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
 
 CPU = torch.device("cpu")
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from arc_submit import cli
-from arc_submit.training import find_batch
-from arc_submit.training import learner as learning
-from arc_submit.training.find_batch import Trial, doublings, summary, try_sizes
-from arc_submit.training.mixture import TokenSample
-from arc_submit.training.processes import Processes
+from arc_submit.train import find_batch
+from arc_submit.train import step as learning
+from arc_submit.train.distributed import Processes
+from arc_submit.train.find_batch import Trial, doublings, summary, try_sizes
+from arc_submit.train.mixture import TokenSample
 
 
 def figures(capsys: pytest.CaptureFixture[str], model: Path, out: Path, *more: str) -> dict[str, Any]:

@@ -12,16 +12,16 @@ from strategies import random_task, solid
 
 from arc_submit.arc.grid import same_grid
 from arc_submit.arc.task import Pair, Task
+from arc_submit.base_model.pocket import make_pocket_tokenizer
 from arc_submit.language.encoders import make_encoder
-from arc_submit.language.fitting import DoesNotFitError, fit_prompt, fit_sample, smallest_prompt
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.pocket import make_pocket_tokenizer
+from arc_submit.language.truncation import PromptTooLongError, fit_prompt, fit_sample, smallest_prompt
 
 
 @lru_cache(maxsize=1)
-def _writer() -> PromptWriter:
-    return PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
+def _writer() -> PromptTokenizer:
+    return PromptTokenizer(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
 
 
 def _length(task: Task, kept: tuple[int, ...], test: int = 0) -> int:
@@ -34,7 +34,7 @@ def test_a_prompt_stays_within_the_limit_and_no_pair_that_fits_is_left_out(seed:
     task = random_task(np.random.default_rng(seed), "abc", pairs=pairs, tests=2, max_side=20)
     try:
         fitted = fit_prompt(_writer(), task, 1, limit, np.random.default_rng(seed))
-    except DoesNotFitError as error:
+    except PromptTooLongError as error:
         message = str(error)
     else:
         assert len(fitted.ids) + fitted.answer_tokens <= limit
@@ -54,7 +54,7 @@ def test_the_smallest_prompt_is_the_border() -> None:
         task = random_task(np.random.default_rng(seed), "t", pairs=4)
         smallest = smallest_prompt(_writer(), task, 0)
         assert fit_prompt(_writer(), task, 0, smallest, np.random.default_rng(0)).kept
-        with pytest.raises(DoesNotFitError, match=f"no prompt smaller than {smallest - 1} tokens for task t"):
+        with pytest.raises(PromptTooLongError, match=f"no prompt smaller than {smallest - 1} tokens for task t"):
             fit_prompt(_writer(), task, 0, smallest - 1, np.random.default_rng(0))
 
 
@@ -89,7 +89,7 @@ def test_a_sample_stays_within_the_limit_and_does_not_show_its_answer(seed: int,
     target = seed % pairs
     try:
         ids, start, kept = fit_sample(_writer(), task, target, limit, np.random.default_rng(seed))
-    except DoesNotFitError as error:
+    except PromptTooLongError as error:
         message = str(error)
     else:
         assert len(ids) <= limit
@@ -103,7 +103,7 @@ def test_a_sample_stays_within_the_limit_and_does_not_show_its_answer(seed: int,
 
 def test_a_task_with_one_train_pair_makes_no_sample_and_says_why() -> None:
     task = random_task(np.random.default_rng(0), "lonely", pairs=1)
-    with pytest.raises(DoesNotFitError, match="task lonely: its only train pair"):
+    with pytest.raises(PromptTooLongError, match="task lonely: its only train pair"):
         fit_sample(_writer(), task, 0, 100_000, np.random.default_rng(0))
 
 

@@ -16,19 +16,19 @@ from arc_submit.arc.grid import make_grid, same_grid
 from arc_submit.arc.prediction import Prediction, read_predictions
 from arc_submit.arc.task import Task
 from arc_submit.arc.views import parse_view
-from arc_submit.config import pocket_folder
+from arc_submit.base_model.pocket import make_pocket_tokenizer, pocket_folder
 from arc_submit.errors import ConfigError, DataError
-from arc_submit.language.asked import AskedHow, choose_how
+from arc_submit.inference.engine import Completion, NotServedError, Request
+from arc_submit.inference.load import find_adapters
+from arc_submit.inference.predict import open_worker, predict_tasks, prediction_path
+from arc_submit.inference.requests import ViewRequest, plan_requests, read_answer
+from arc_submit.inference.settings import PredictSettings
 from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.engine import Completion, NotServedError, Request
-from arc_submit.models.frozen import ViewRequest, open_worker, plan_requests, predict_tasks, prediction_path, read_answer
-from arc_submit.models.opening import find_adapters
-from arc_submit.models.pocket import make_pocket_tokenizer
-from arc_submit.models.settings import PredictSettings
 
-WRITER = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
+WRITER = PromptTokenizer(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
 SETTINGS = PredictSettings("", "model", 5, 0, False, None, None, None, 4, 1, "cpu")
 
 
@@ -194,18 +194,18 @@ def test_a_worker_refuses_what_cannot_work(tiny_model: Path, changes: dict[str, 
 def test_a_model_that_does_not_say_how_it_is_asked_must_be_told(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"max_position_embeddings": 2048}')
     with pytest.raises(ConfigError, match="give --grid-encoder, --prompt and --max-seq-len"):
-        choose_how(tmp_path, None, None, None)
-    assert choose_how(tmp_path, "MinimalGridEncoder()", "output-from-examples-v0", 99).max_seq_len == 99
-    AskedHow("MinimalGridEncoder()", "output-from-examples-v1", 1000).save(tmp_path)
-    assert choose_how(tmp_path, None, None, None) == AskedHow("MinimalGridEncoder()", "output-from-examples-v1", 1000)
-    assert choose_how(tmp_path, None, "output-from-examples-v0", 500).max_seq_len == 500
+        resolve_prompt_config(tmp_path, None, None, None)
+    assert resolve_prompt_config(tmp_path, "MinimalGridEncoder()", "output-from-examples-v0", 99).max_seq_len == 99
+    PromptConfig("MinimalGridEncoder()", "output-from-examples-v1", 1000).save(tmp_path)
+    assert resolve_prompt_config(tmp_path, None, None, None) == PromptConfig("MinimalGridEncoder()", "output-from-examples-v1", 1000)
+    assert resolve_prompt_config(tmp_path, None, "output-from-examples-v0", 500).max_seq_len == 500
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"prompt": 3}', '{"grid_encoder": "a", "prompt": "b", "max_seq_len": 0}'])
 def test_a_broken_card_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "arc_submit.json").write_text(content)
     with pytest.raises(DataError, match=r"arc_submit\.json"):
-        choose_how(tmp_path, None, None, None)
+        resolve_prompt_config(tmp_path, None, None, None)
 
 
 def test_a_task_whose_adapter_is_missing_fails_alone(run: Path, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_an_adapter_that_only_another_engine_serves_is_left_to_it(run: Path, tmp
 
     for task in ("task000", "task002", "task004"):
         (tmp_path / "adapters" / task).mkdir(parents=True)
-    monkeypatch.setattr("arc_submit.models.opening.open_engine", lambda *_: (WeakEngine(), WRITER.tokenizer, ""))
+    monkeypatch.setattr("arc_submit.inference.load.open_engine", lambda *_: (WeakEngine(), WRITER.tokenizer, ""))
     asked = {"grid_encoder": "CompactGridEncoder()", "prompt": "output-from-turns-v0", "max_seq_len": 1024}
     settings = replace(SETTINGS, run=str(run), model=str(pocket_folder()), adapters=str(tmp_path / "adapters"), **asked)  # type: ignore[arg-type]
     told = open_worker(vars(settings), lambda *_: None)({"tasks": ["task000", "task001", "task002", "task004"]})

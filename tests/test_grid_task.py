@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from strategies import grids, random_task, small_tasks, solid
 
 from arc_submit.arc.grid import Grid, grid_id, grid_to_lists, make_grid, same_grid
-from arc_submit.arc.shape import expected_output_shape, largest_output_shape
+from arc_submit.arc.output_shape import expected_output_shape, largest_output_shape
 from arc_submit.arc.task import Pair, Task, solution_from_json, task_from_json, task_to_json
 from arc_submit.errors import DataError
 

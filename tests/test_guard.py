@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arc_submit.base_model.pocket import VOCABULARY, make_pocket_tokenizer
 from arc_submit.language.encoders import NotAGridError, make_encoder
-from arc_submit.language.guard import AnswerGuard
-from arc_submit.models.pocket import VOCABULARY, make_pocket_tokenizer
+from arc_submit.language.grid_prefix_check import GridPrefixCheck
 
 SPECS = [
     "CompactGridEncoder()",
@@ -37,7 +37,7 @@ def grids() -> st.SearchStrategy[np.ndarray]:
 
 def first_stop(spec: str, text: str, step: int = 1) -> int | None:
     """How many characters an engine that looks every so many would write."""
-    guard, ids = AnswerGuard(Letters(), make_encoder(spec)), Letters().encode(text)
+    guard, ids = GridPrefixCheck(Letters(), make_encoder(spec)), Letters().encode(text)
     return next((end for end in range(step, len(ids) + 1, step) if guard(ids[:end])), None)
 
 
@@ -85,6 +85,6 @@ def test_an_answer_of_another_kind_is_left_alone(text: str) -> None:
 def test_it_reads_the_pocket_models_tokens() -> None:
     tokenizer, encoder = make_pocket_tokenizer(), make_encoder("CompactGridEncoder()")
     ids = tokenizer.encode("CCA012B01", add_special_tokens=False)
-    guard = AnswerGuard(tokenizer, encoder)
+    guard = GridPrefixCheck(tokenizer, encoder)
     assert not any(guard(ids[:end]) for end in range(1, len(ids) + 1))
     assert guard([*ids, VOCABULARY.index("C")])

@@ -13,9 +13,9 @@ import pytest
 
 from arc_submit import __version__
 from arc_submit.errors import ConfigError
-from arc_submit.runtime.bound import PARENT
-from arc_submit.runtime.cluster import Cluster, Node, find_cluster
-from arc_submit.runtime.host import Host, look
+from arc_submit.workers.parent_death import PARENT
+from arc_submit.workers.ray_cluster import Cluster, Node, find_cluster
+from arc_submit.workers.remote_process import Host, look
 
 ECHO = """
 import os, sys
@@ -84,7 +84,7 @@ def test_a_process_from_which_nobody_reads_is_killed_with_all_it_started() -> No
 def test_a_process_dies_with_the_host() -> None:
     """Once it is up; one that is not yet does not begin."""
     script = (
-        "import time; from arc_submit.runtime.host import Host; host = Host(600.0);"
+        "import time; from arc_submit.workers.remote_process import Host; host = Host(600.0);"
         "pid = host.start(['-c', 'import os, time; os.write(1, bytes(1)); time.sleep(600)'], {}); host.read(60.0);"
         "print(pid, flush=True); time.sleep(600)"
     )
@@ -145,7 +145,7 @@ def test_without_ray_there_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_process_without_its_parent_does_not_begin() -> None:
     process = subprocess.run(
-        [sys.executable, "-m", "arc_submit.runtime.bound", "-c", "print('begun')"],
+        [sys.executable, "-m", "arc_submit.workers.parent_death", "-c", "print('begun')"],
         env={**os.environ, PARENT: "1"},
         capture_output=True,
         check=False,

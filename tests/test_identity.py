@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from arc_submit.models.checks import files_identity
+from arc_submit.base_model.checks import files_fingerprint
 
 
 @pytest.mark.parametrize("size", [3_000_001, 200_000_001])  # read whole, and in blocks that a third of it lies in
@@ -15,9 +15,9 @@ def test_what_tells_a_large_file_is_in_it_from_end_to_end(tmp_path: Path, size: 
     with path.open("wb") as file:
         file.truncate(size)  # zeros, which take no room on the disk
     (tmp_path / "README.md").write_text("no file that a model is read from")
-    told = files_identity(tmp_path)
+    told = files_fingerprint(tmp_path)
     assert list(told) == ["model.safetensors"]
-    assert files_identity(tmp_path) == told
+    assert files_fingerprint(tmp_path) == told
     others = {told["model.safetensors"]}
     twentieth = size // 20
     pieces = [(0, 1), (size - 1, 1)]
@@ -29,6 +29,6 @@ def test_what_tells_a_large_file_is_in_it_from_end_to_end(tmp_path: Path, size: 
                 file.write(bytes([value]) * length)
                 file.flush()
                 if value:
-                    others.add(files_identity(tmp_path)["model.safetensors"])
-    assert files_identity(tmp_path) == told
+                    others.add(files_fingerprint(tmp_path)["model.safetensors"])
+    assert files_fingerprint(tmp_path) == told
     assert len(others) == 1 + 2 + 20

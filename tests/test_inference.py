@@ -11,10 +11,10 @@ import pytest
 from conftest import make_challenges
 
 from arc_submit.arc.prediction import read_predictions
+from arc_submit.base_model.checks import files_fingerprint
 from arc_submit.cli import main
 from arc_submit.errors import ConfigError
-from arc_submit.inference import InferConfig, infer
-from arc_submit.models.checks import files_identity
+from arc_submit.run.infer import InferConfig, infer
 
 
 def figures(capsys: pytest.CaptureFixture[str], out: Path, model: Path, *more: str | Path) -> dict[str, float]:
@@ -79,7 +79,7 @@ def test_the_directory_of_a_run_is_gone_on_with_by_its_own_model(tiny_model: Pat
     (out / "config.json").write_text(json.dumps({"model": tiny_model.name, "views": 5}))
     with pytest.raises(ConfigError, match="holds no tasks"):
         infer(InferConfig(out, model=tiny_model))
-    files = {**files_identity(tiny_model), "model.safetensors": "of the same name, trained anew"}
+    files = {**files_fingerprint(tiny_model), "model.safetensors": "of the same name, trained anew"}
     (out / "config.json").write_text(json.dumps({"model": tiny_model.name, "model_files": files}))
     with pytest.raises(ConfigError, match=r"model_files differ: model\.safetensors"):
         infer(InferConfig(out, model=tiny_model))

@@ -12,15 +12,15 @@ from strategies import challenges_value, small_tasks, training, write
 from arc_submit.arc.grid import grid_id, grid_to_lists, same_grid
 from arc_submit.arc.prediction import read_predictions
 from arc_submit.arc.training_sets import read_training_tasks, with_wrong_predictions
+from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.cli import main
-from arc_submit.config import pocket_folder
 from arc_submit.ensemble.judgements import judgement_from_line
-from arc_submit.language.asked import choose_how
+from arc_submit.inference.requests import plan_requests
+from arc_submit.inference.transformers_engine import load_transformers_engine
 from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompt_config import resolve_prompt_config
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.frozen import plan_requests
-from arc_submit.models.transformers_engine import load_transformers_engine
 
 PROMPTS = {"verification": "verify-output-from-turns-v1", "selection": "select-output-from-turns-v1"}
 
@@ -42,8 +42,8 @@ def test_wrong_predictions_train_a_judge_whose_word_counts(tmp_path: Path, capsy
     made = [p for path in sorted((wrong / "predictions" / "frozen").iterdir()) for p in read_predictions(path)[0]]
     assert len(made) == 5 * 6
     engine, tokenizer, _ = load_transformers_engine(pocket, torch.device("cpu"), 6)
-    how = choose_how(pocket, None, None, None)
-    writer = PromptWriter(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    how = resolve_prompt_config(pocket, None, None, None)
+    writer = PromptTokenizer(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
     planned = {one.request.id: one for one in plan_requests(writer, tasks[0], 6, 0, 2048)[0]}
     likeliest = {
         (planned[done.id].test, planned[done.id].view.key): done.logprob for done in engine.generate([p.request for p in planned.values()])

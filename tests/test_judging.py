@@ -20,8 +20,8 @@ from arc_submit.ensemble.judgements import Judgement, judged_scores, judgement_f
 from arc_submit.ensemble.judging import judge
 from arc_submit.errors import DataError
 from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.language.tokens import PromptWriter
 
 GRIDS = [make_grid([[cell]]) for cell in range(5)]
 
@@ -116,10 +116,10 @@ def test_a_real_model_says_what_its_engine_scores(name: str, tiny_model: Path) -
     """Each value is made again here from the engine's own score of the answer's tokens, view by view."""
     import torch
 
-    from arc_submit.models.transformers_engine import load_transformers_engine
+    from arc_submit.inference.transformers_engine import load_transformers_engine
 
     engine, tokenizer, _ = load_transformers_engine(tiny_model, torch.device("cpu"), 4)
-    writer = PromptWriter(tokenizer, make_encoder("CompactGridEncoder()"), prompt_version(name))
+    writer = PromptTokenizer(tokenizer, make_encoder("CompactGridEncoder()"), prompt_version(name))
     rng = np.random.default_rng(5)
     drawn = [make_grid(rng.integers(0, 10, (3, 2 + k)).tolist()) for k in range(7)]
     task = Task("t", tuple(Pair(a, b) for a, b in zip(drawn[:3], drawn[3:6], strict=True)), (drawn[6],))

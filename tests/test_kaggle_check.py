@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from arc_submit.cli import main
 from arc_submit.kaggle.check import check_kernel
-from arc_submit.kaggle.contents import refusals
 from arc_submit.kaggle.dataset import check_dataset
 from arc_submit.kaggle.findings import Finding
-from arc_submit.kaggle.sent import MOST_BYTES, check_notebook, text_as_sent
+from arc_submit.kaggle.notebook_check import MOST_BYTES, check_notebook, text_as_sent
+from arc_submit.kaggle.secret_scan import refusals
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOK = "notebooks/submission.ipynb"

@@ -21,7 +21,7 @@ from kaggle_stub import KEY, Stub, serving
 from arc_submit.cli import main
 from arc_submit.kaggle.check import check_kernel
 from arc_submit.kaggle.metadata import FIELDS
-from arc_submit.kaggle.sent import text_as_sent
+from arc_submit.kaggle.notebook_check import text_as_sent
 
 ROOT = Path(__file__).parent.parent
 FAST = ("--every", "0.05s")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from kills import NAMES, campaign
 
-from arc_submit.config import pocket_folder
+from arc_submit.base_model.pocket import pocket_folder
 
 
 @pytest.mark.campaign

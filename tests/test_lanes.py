@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from arc_submit.runtime.lanes import run_together
+from arc_submit.workers.merge_streams import merge_streams
 
 
 def items(name: str, count: int, pause: float) -> Iterator[str]:
@@ -19,7 +19,7 @@ def items(name: str, count: int, pause: float) -> Iterator[str]:
 
 def test_streams_go_on_together_and_keep_their_own_order() -> None:
     began = time.monotonic()
-    got = list(run_together([items("a", 5, 0.1), items("b", 3, 0.15), iter([])], began + 30, lambda: None))
+    got = list(merge_streams([items("a", 5, 0.1), items("b", 3, 0.15), iter([])], began + 30, lambda: None))
     assert time.monotonic() - began < 0.9, "one after the other they take 0.95 s"
     assert [g for g in got if g[0] == "a"] == [f"a{i}" for i in range(5)]
     assert [g for g in got if g[0] == "b"] == [f"b{i}" for i in range(3)]
@@ -27,7 +27,7 @@ def test_streams_go_on_together_and_keep_their_own_order() -> None:
 
 def test_a_stream_that_hangs_holds_up_neither_the_others_nor_the_end() -> None:
     began = time.monotonic()
-    got = list(run_together([items("hangs", 1, 60), items("b", 3, 0.05)], began + 1.0, lambda: None))
+    got = list(merge_streams([items("hangs", 1, 60), items("b", 3, 0.05)], began + 1.0, lambda: None))
     assert got == ["b0", "b1", "b2"]
     assert 0.9 < time.monotonic() - began < 3
 
@@ -49,7 +49,7 @@ def test_whoever_goes_away_stops_the_streams_and_waits_for_them(how: str) -> Non
         raise OSError("no room")
         yield "never"
 
-    stream = run_together([patient(), fails()] if how == "raise" else [patient()], time.monotonic() + 30, stopped.set)
+    stream = merge_streams([patient(), fails()] if how == "raise" else [patient()], time.monotonic() + 30, stopped.set)
     assert next(stream) == "first"
     if how == "raise":
         with pytest.raises(OSError, match="no room"):

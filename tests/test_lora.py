@@ -16,11 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from arc_submit.base_model.adapter_files import check_adapter
+from arc_submit.base_model.hidden_states import hidden_states_from
+from arc_submit.base_model.loading import load_model
+from arc_submit.base_model.lora import Adapter, LoraSettings, attach, detach, reset, resize, save_adapter
 from arc_submit.errors import ConfigError
-from arc_submit.models.adapters import check_adapter
-from arc_submit.models.loading import load_model
-from arc_submit.models.lora import Adapter, LoraSettings, attach, detach, reset, resize, save_adapter
-from arc_submit.models.states import hidden_states_from
 
 CPU = torch.device("cpu")
 IDS = torch.arange(2 * 40).view(2, 40) % 40 + 5
@@ -212,8 +212,8 @@ def test_an_adapter_for_another_number_of_tasks_begins_where_it_did(tiny_model: 
 
 def test_an_adapter_is_whole_or_absent_whenever_its_writer_is_killed(tiny_model: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, torch; from pathlib import Path; from arc_submit.models.loading import load_model\n"
-        "from arc_submit.models.lora import LoraSettings, attach, save_adapter\n"
+        "import sys, torch; from pathlib import Path; from arc_submit.base_model.loading import load_model\n"
+        "from arc_submit.base_model.lora import LoraSettings, attach, save_adapter\n"
         "adapter = attach(load_model(Path(sys.argv[1]), torch.device('cpu'), torch.float32, 'sdpa'), LoraSettings(), 0)\n"
         "print('ready', flush=True)\n"
         "while True: save_adapter(adapter, Path(sys.argv[2]) / 'adapter')\n"

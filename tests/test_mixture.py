@@ -18,21 +18,21 @@ from trainings import PROMPT, grid, numbered_tasks, proposals
 from arc_submit.arc.grid import Grid, frozen, grid_id
 from arc_submit.arc.task import Pair
 from arc_submit.arc.training_sets import TrainingTask, open_packed, pack_tasks, with_wrong_predictions
+from arc_submit.base_model.pocket import make_pocket_tokenizer
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.pocket import make_pocket_tokenizer
-from arc_submit.training.augment import random_change, random_task_change
-from arc_submit.training.guards import Measured
-from arc_submit.training.mixture import Mixture, MixturePart, PartSampler, check_fit, parse_part, prepare_part, read_mixture
-from arc_submit.training.stream import stream_steps
+from arc_submit.train.augment import random_change, random_task_change
+from arc_submit.train.dataloader import stream_steps
+from arc_submit.train.decontamination import BenchmarkIndex
+from arc_submit.train.mixture import Mixture, MixturePart, PartSampler, check_fit, parse_part, prepare_part, read_mixture
 
-WRITER = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version(PROMPT))
+WRITER = PromptTokenizer(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version(PROMPT))
 
 
 def sampler(
-    tasks: list[TrainingTask], writer: PromptWriter = WRITER, max_seq_len: int = 400, loss_on: str = "answer", **part: Any
+    tasks: list[TrainingTask], writer: PromptTokenizer = WRITER, max_seq_len: int = 400, loss_on: str = "answer", **part: Any
 ) -> PartSampler:
     told = MixturePart("data", writer.prompt.name, **part)
     return PartSampler(told, pack_tasks(tasks), writer, max_seq_len, loss_on, 5)
@@ -161,7 +161,7 @@ def test_tasks_of_many_tokens_are_left_out_where_a_part_says_so(tmp_path: Path) 
     small, large = proposals(tmp_path)
     large = TrainingTask("t1", (*large.pairs[:2], Pair(frozen(np.full((9, 9), 3)), large.pairs[2].output), large.pairs[3]), (0, 1))
     judged = [*with_wrong_predictions([large, small], tmp_path, [])]
-    writer = PromptWriter(WRITER.tokenizer, WRITER.encoder, prompt_version("verify-output-from-turns-v0"))
+    writer = PromptTokenizer(WRITER.tokenizer, WRITER.encoder, prompt_version("verify-output-from-turns-v0"))
     part = sampler(judged, writer, wrong="w", max_task_tokens=90)
     assert part.asked.tolist() == [len(judged[0].wrong) + i for i in range(len(judged[1].wrong))]
     assert {target for *_, target, _ in (part.draw(number) for number in range(part.targets))} == set(part.asked.tolist())
@@ -189,7 +189,7 @@ def test_pairs_that_fit_beside_a_small_one_are_asked_about_in_their_turn(kind: s
 
     sides = (30, 3, 28, 29, 3, 27, 30, 28)
     tasks = [TrainingTask(f"t{i}", tuple(Pair(square(side), square(side)) for side in sides)) for i in range(20)]
-    writer = WRITER if kind == "output" else PromptWriter(WRITER.tokenizer, WRITER.encoder, prompt_version("input-from-turns-v0"))
+    writer = WRITER if kind == "output" else PromptTokenizer(WRITER.tokenizer, WRITER.encoder, prompt_version("input-from-turns-v0"))
     part = sampler(tasks, writer, max_seq_len=400, task_augmentation=0.5)
     assert part.fitting.tolist() == [8 * task + place for task in range(20) for place in (1, 4)]
     drawn = [part.draw(number) for number in range(part.targets)]
@@ -258,7 +258,7 @@ def test_what_is_learnt(loss_on: str) -> None:
     ("prompt", "answers"), [("select-output-from-examples-v0", ("1", "2")), ("verify-output-from-examples-v0", ("yes", "no"))]
 )
 def test_questions_about_proposals_have_the_right_answer(tmp_path: Path, prompt: str, answers: tuple[str, str]) -> None:
-    writer = PromptWriter(_bpe(QWEN), make_encoder("MinimalGridEncoder()"), prompt_version(prompt))
+    writer = PromptTokenizer(_bpe(QWEN), make_encoder("MinimalGridEncoder()"), prompt_version(prompt))
     tasks = list(with_wrong_predictions(proposals(tmp_path), tmp_path, []))
     part = sampler(tasks, writer, 4000, wrong=str(tmp_path), views=False)
     assert part.targets == 4
@@ -275,7 +275,7 @@ def test_questions_about_proposals_have_the_right_answer(tmp_path: Path, prompt:
 def test_questions_about_proposals_without_words(tmp_path: Path, prompt: str) -> None:
     """For the pocket model: the proposals stand behind the test input (v0), or each where an answer would (v1)."""
     version = prompt_version(prompt)
-    writer = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), version)
+    writer = PromptTokenizer(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), version)
     part = sampler(list(with_wrong_predictions(proposals(tmp_path), tmp_path, [])), writer, 1000, wrong=str(tmp_path), views=False)
     said = set()
     for number in range(24):
@@ -294,7 +294,7 @@ def test_questions_about_proposals_without_words(tmp_path: Path, prompt: str) ->
 
 
 def test_questions_about_inputs_show_inputs_alone(tmp_path: Path) -> None:
-    writer = PromptWriter(_bpe(QWEN), make_encoder("MinimalGridEncoder()"), prompt_version("input-from-inputs-v0"))
+    writer = PromptTokenizer(_bpe(QWEN), make_encoder("MinimalGridEncoder()"), prompt_version("input-from-inputs-v0"))
     tasks = [TrainingTask("t", tuple(Pair(frozen(np.full((2, n), 3)), frozen(np.full((2, 2), 7))) for n in range(1, 6)))]
     part = sampler(tasks, writer, 4000, views=False)
     answers = set()
@@ -307,7 +307,7 @@ def test_questions_about_inputs_show_inputs_alone(tmp_path: Path) -> None:
 
 def test_questions_about_inputs_without_words() -> None:
     """For the pocket model: inputs one behind the other; the first, which can only be guessed, is not learnt."""
-    writer = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("input-from-turns-v0"))
+    writer = PromptTokenizer(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("input-from-turns-v0"))
     tasks = [TrainingTask("t", tuple(Pair(frozen(np.full((2, n), 3)), frozen(np.full((2, 2), 7))) for n in range(1, 6)))]
     part = sampler(tasks, writer, views=False, min_pairs=4, max_pairs=4, loss_on="outputs")
     answers = set()
@@ -326,7 +326,7 @@ def test_filters_and_packing(tmp_path: Path) -> None:
     lines = [{"task": f"t{n}", "examples": ["1>2"] * n} for n in (1, 3, 9)] + [{"task": "wide", "examples": ["1" * 20 + ">2"] * 4}]
     (tmp_path / "lines.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     part = MixturePart(str(tmp_path / "lines.jsonl"), PROMPT, min_examples=3, max_examples=5, max_grid_cells=10)
-    notes = prepare_part(part, tmp_path / "packed", Measured(), False)
+    notes = prepare_part(part, tmp_path / "packed", BenchmarkIndex(), False)
     packed = open_packed(tmp_path / "packed")
     assert packed.ids == ["t3", "t9"]
     assert [packed.task_of(pair) for pair in range(packed.pair_count)] == [0] * 3 + [1] * 5
@@ -334,13 +334,13 @@ def test_filters_and_packing(tmp_path: Path) -> None:
     mixed = [{"task": "m", "examples": ["1>2", "11111>22222", "3>4"]}, {"task": "large", "examples": ["1>2", "11111>22222"]}]
     (tmp_path / "mixed.jsonl").write_text("".join(json.dumps(line) + "\n" for line in mixed))
     prepare_part(
-        MixturePart(str(tmp_path / "mixed.jsonl"), PROMPT, max_pair_cells=9, max_grid_cells=4), tmp_path / "small", Measured(), False
+        MixturePart(str(tmp_path / "mixed.jsonl"), PROMPT, max_pair_cells=9, max_grid_cells=4), tmp_path / "small", BenchmarkIndex(), False
     )
     packed = open_packed(tmp_path / "small")
     assert packed.ids == ["m"], "of the other one pair is left"
     assert [packed.pair(number).input.tolist() for number in range(packed.pair_count)] == [[[1]], [[3]]]
     with pytest.raises(DataError, match="not one task to learn from"):
-        prepare_part(MixturePart(part.data, PROMPT, min_examples=20), tmp_path / "none", Measured(), False)
+        prepare_part(MixturePart(part.data, PROMPT, min_examples=20), tmp_path / "none", BenchmarkIndex(), False)
 
 
 def test_parts_as_text_and_as_json(tmp_path: Path) -> None:

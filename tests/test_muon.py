@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from arc_submit.training.muon import Float32Muon, orthogonal
+from arc_submit.train.muon import Float32Muon, orthogonal
 
 SHAPES = [(16, 64), (64, 16), (32, 32), (64, 16)]
 

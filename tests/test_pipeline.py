@@ -20,9 +20,9 @@ from conftest import make_challenges
 from arc_submit.arc.datasets import read_challenges
 from arc_submit.arc.prediction import read_predictions
 from arc_submit.arc.submission import Submission, read_submission
-from arc_submit.config import RunConfig, make_config
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
-from arc_submit.pipeline import RunResult, load_data, run
+from arc_submit.run.config import RunConfig, make_config
+from arc_submit.run.pipeline import RunResult, load_data, run
 
 VIEWS = 3
 

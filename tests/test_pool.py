@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from arc_submit.runtime.crew import Crew, Event, Job, Limits, PoolError, Queue, Share, Supply
-from arc_submit.runtime.pool import run_jobs
+from arc_submit.workers.pool import run_jobs
+from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, PoolError, Supervisor, Timeouts, WorkerQuota
 
 # What a worker does with each part: the part's name says how it behaves, and the folder remembers what was tried.
 ENTRY = textwrap.dedent(
@@ -73,7 +73,7 @@ ENTRY = textwrap.dedent(
         return do
     """
 )
-FAST = Limits(start=20.0, silence=1.5, strikes=2, starts=2)
+FAST = Timeouts(startup_timeout=20.0, heartbeat_timeout=1.5, max_failures=2, starts=2)
 
 
 @pytest.fixture
@@ -85,16 +85,16 @@ def pool(tmp_path: Path) -> Any:
     def start(
         jobs: list[tuple[str, ...]],
         seconds: float = 60.0,
-        workers: int | Share = 2,
-        limits: Limits = FAST,
-        supply: Supply | None = None,
+        workers: int | WorkerQuota = 2,
+        limits: Timeouts = FAST,
+        supply: JobSource | None = None,
         **settings: Any,
     ) -> Iterator[Event]:
         return run_jobs(
-            supply or [Job(parts) for parts in jobs],
+            supply or [Job(task_ids) for task_ids in jobs],
             "behaviours:open_worker",
             lambda _: {"folder": str(tmp_path / "parts"), **settings},
-            workers if isinstance(workers, Share) else Share(workers),
+            workers if isinstance(workers, WorkerQuota) else WorkerQuota(workers),
             time.monotonic() + seconds,
             tmp_path / "logs",
             limits,
@@ -109,7 +109,7 @@ def tries(tmp_path: Path, part: str) -> int:
 
 
 def done(events: list[Event]) -> list[str]:
-    return sorted(part for e in events if e.kind == "done" for part in e.parts)
+    return sorted(part for e in events if e.kind == "done" for part in e.task_ids)
 
 
 def nobody_left(events: list[Event]) -> bool:
@@ -133,7 +133,7 @@ def test_a_job_lost_once_is_done_in_the_end_and_the_others_are_untouched(pool: A
     assert tries(tmp_path, f"{kind}-1") == 2
     assert all(tries(tmp_path, f"ok-{i}") == 1 for i in (1, 2, 3))
     lost = [e for e in events if e.kind == "lost"]
-    assert [e.parts for e in lost] == [(f"{kind}-1",)]
+    assert [e.task_ids for e in lost] == [(f"{kind}-1",)]
     assert ("silent" if kind == "hangonce" else "signal 9") in lost[0].reason
 
 
@@ -143,7 +143,7 @@ def test_a_part_that_always_fails_is_given_up_alone(pool: Any, tmp_path: Path, k
     events = list(pool([("ok-1", f"{kind}-1", "ok-2", "ok-3")]))
     assert done(events) == ["ok-1", "ok-2", "ok-3"]
     given_up = [e for e in events if e.kind == "given_up"]
-    assert [e.parts for e in given_up] == [(f"{kind}-1",)]
+    assert [e.task_ids for e in given_up] == [(f"{kind}-1",)]
     assert reason in given_up[0].reason
     assert tries(tmp_path, f"{kind}-1") == 3  # once in the group, then its two strikes
     assert nobody_left(events)
@@ -153,7 +153,7 @@ def test_a_worker_that_a_job_broke_is_replaced_before_the_next_job(pool: Any, tm
     """After a CUDA error every call in the process fails: the sound tasks behind it must not be given up with it."""
     events = list(pool([("poison-1",), *((f"ok-{i}",) for i in range(8))], workers=1))
     assert done(events) == sorted(f"ok-{i}" for i in range(8))
-    assert [e.parts for e in events if e.kind == "given_up"] == [("poison-1",)]
+    assert [e.task_ids for e in events if e.kind == "given_up"] == [("poison-1",)]
     assert all(tries(tmp_path, f"ok-{i}") == 1 for i in range(8))
 
 
@@ -175,17 +175,17 @@ def test_a_worker_that_cannot_start_leaves_the_others_alone(pool: Any) -> None:
 
 def test_a_worker_that_cannot_start_is_tried_again_after_a_rest() -> None:
     """A GPU that was busy for a while must not be lost for the rest of the hours; the clock is the test's."""
-    limits = Limits(starts=2, rest=100.0)
-    crew = Crew(Queue([Job((f"ok-{i}",)) for i in range(9)]), limits, Share(2), 10_000.0)
+    limits = Timeouts(starts=2, rest=100.0)
+    crew = Supervisor(JobQueue([Job((f"ok-{i}",)) for i in range(9)]), limits, WorkerQuota(2), 10_000.0)
     assert crew.starts(0.0) == [0, 1]
     crew.started(0, 1, 0.0)
-    crew.hear(0, {"event": "ready"}, 1.0)
+    crew.on_message(0, {"event": "ready"}, 1.0)
     moments, now = [], 0.0
     while now < 1000:
         if 1 in crew.starts(now):
             moments.append(now)
             crew.started(1, 2, now)
-            events, hopeless = crew.lose(1, "CUDA error", now)
+            events, hopeless = crew.on_exit(1, "CUDA error", now)
             assert not hopeless
             assert (events[-1].kind == "retired") == (len(moments) > 1)
             assert crew.usable == (1 if len(moments) > 1 else 2)
@@ -193,18 +193,18 @@ def test_a_worker_that_cannot_start_is_tried_again_after_a_rest() -> None:
     assert moments == [0.0, 10.0, 110.0, 310.0, 710.0]
     assert 1 in crew.starts(1600.0)
     crew.started(1, 3, 1600.0)
-    crew.hear(1, {"event": "ready"}, 1601.0)
+    crew.on_message(1, {"event": "ready"}, 1601.0)
     assert crew.usable == 2
 
 
 def test_what_a_worker_cannot_do_by_its_nature_is_given_up_at_once() -> None:
-    crew = Crew(Queue([Job(("a", "b"), told={"views": 2})]), Limits(), Share(1), 100.0)
+    crew = Supervisor(JobQueue([Job(("a", "b"), params={"views": 2})]), Timeouts(), WorkerQuota(1), 100.0)
     crew.started(0, 1, 0.0)
-    crew.hear(0, {"event": "ready"}, 1.0)
-    assert crew.give(0, 1.0) is not None
-    told = {"event": "done", "result": {"tasks": {"a": {}}, "cannot": {"b": "not served"}}}
-    events = crew.hear(0, told, 5.0)
-    assert [(event.kind, event.parts, event.reason, event.told) for event in events] == [
+    crew.on_message(0, {"event": "ready"}, 1.0)
+    assert crew.assign(0, 1.0) is not None
+    message = {"event": "done", "result": {"tasks": {"a": {}}, "cannot": {"b": "not served"}}}
+    events = crew.on_message(0, message, 5.0)
+    assert [(event.kind, event.task_ids, event.reason, event.params) for event in events] == [
         ("done", ("a",), "", {"views": 2}),
         ("given_up", ("b",), "not served", {"views": 2}),
     ]
@@ -230,16 +230,16 @@ def test_a_heartbeat_keeps_a_slow_worker_alive(pool: Any, tmp_path: Path) -> Non
 
 def test_nothing_outlasts_the_deadline(pool: Any) -> None:
     began = time.monotonic()
-    events = list(pool([("hang-1",), ("ok-1",), ("hang-2",), ("ok-2",), ("hang-3",)], seconds=3.0, limits=Limits(silence=60)))
+    events = list(pool([("hang-1",), ("ok-1",), ("hang-2",), ("ok-2",), ("hang-3",)], seconds=3.0, limits=Timeouts(heartbeat_timeout=60)))
     assert time.monotonic() - began < 5.5
     assert events[-1].kind == "deadline"
-    assert sorted([*events[-1].parts, *done(events)]) == ["hang-1", "hang-2", "hang-3", "ok-1", "ok-2"]
+    assert sorted([*events[-1].task_ids, *done(events)]) == ["hang-1", "hang-2", "hang-3", "ok-1", "ok-2"]
     assert nobody_left(events)
 
 
 def test_a_child_of_a_worker_dies_with_it(pool: Any, tmp_path: Path) -> None:
     events = []
-    stream = pool([("orphan-1",)], limits=Limits(silence=60))
+    stream = pool([("orphan-1",)], limits=Timeouts(heartbeat_timeout=60))
     for event in stream:
         events.append(event)
         if event.kind == "ready":
@@ -261,39 +261,39 @@ def test_a_child_of_a_worker_dies_with_it(pool: Any, tmp_path: Path) -> None:
 
 
 def test_a_share_that_grows_gets_more_workers_and_one_that_is_stopped_none(pool: Any) -> None:
-    share = Share(1)
-    stream = pool([(f"slow-{i}",) for i in range(4)] + [("hang-1",), ("hang-2",)], workers=share, limits=Limits(silence=60))
+    share = WorkerQuota(1)
+    stream = pool([(f"slow-{i}",) for i in range(4)] + [("hang-1",), ("hang-2",)], workers=share, limits=Timeouts(heartbeat_timeout=60))
     events = []
     for event in stream:
         events.append(event)
         if event.kind == "done":
             share.workers = 2
-        if event.kind == "begun" and event.parts == ("hang-2",):
+        if event.kind == "begun" and event.task_ids == ("hang-2",):
             share.stopped = True
     assert done(events) == [f"slow-{i}" for i in range(4)]
     assert [e.worker for e in events if e.kind == "started"] == [0, 1]
     assert [e.kind for e in events].index("done") < [e.worker for e in events].index(1), "the second worker came before its time"
-    assert (events[-1].kind, sorted(events[-1].parts), events[-1].reason) == ("deadline", ["hang-1", "hang-2"], "stopped")
+    assert (events[-1].kind, sorted(events[-1].task_ids), events[-1].reason) == ("deadline", ["hang-1", "hang-2"], "stopped")
     assert nobody_left(events)
 
 
-class LastFirst(Queue):
+class LastFirst(JobQueue):
     """The last of those that wait, each time, and told why."""
 
     def take(self, workers: int, now: float) -> Job | None:
         job = self._jobs.pop()
-        return Job(job.parts, told={"views": len(self._jobs)}, why="it is the last")
+        return Job(job.task_ids, params={"views": len(self._jobs)}, why="it is the last")
 
 
 def test_jobs_are_begun_as_their_supply_gives_them(pool: Any) -> None:
     supply = LastFirst(Job((f"ok-{i}",)) for i in range(5))
     begun = [e for e in pool([], workers=1, supply=supply) if e.kind == "begun"]
-    assert [e.parts[0] for e in begun] == [f"ok-{i}" for i in (4, 3, 2, 1, 0)]
-    assert [(e.told, e.reason) for e in begun] == [({"views": i}, "it is the last") for i in (4, 3, 2, 1, 0)]
+    assert [e.task_ids[0] for e in begun] == [f"ok-{i}" for i in (4, 3, 2, 1, 0)]
+    assert [(e.params, e.reason) for e in begun] == [({"views": i}, "it is the last") for i in (4, 3, 2, 1, 0)]
 
 
 def test_closing_the_generator_ends_the_workers(pool: Any) -> None:
-    stream = pool([("hang-1",), ("hang-2",)], limits=Limits(silence=60))
+    stream = pool([("hang-1",), ("hang-2",)], limits=Timeouts(heartbeat_timeout=60))
     events = [next(stream) for _ in range(2)]
     stream.close()
     assert all(e.kind == "started" for e in events)
@@ -309,7 +309,7 @@ def test_a_worker_that_refuses_its_settings_says_why(pool: Any) -> None:
 def test_a_worker_that_never_gets_ready_ends_the_pool_with_its_reason(pool: Any, trouble: str) -> None:
     began = time.monotonic()
     with pytest.raises(PoolError, match=r"no worker got ready in 2 starts: (not ready after 2 s|killed by signal 9)"):
-        list(pool([("ok-1",)], workers=1, limits=Limits(start=2.0, starts=2), **{trouble: True}))
+        list(pool([("ok-1",)], workers=1, limits=Timeouts(startup_timeout=2.0, starts=2), **{trouble: True}))
     assert time.monotonic() - began < 15
 
 
@@ -321,8 +321,8 @@ def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
         f"""
         import time
         from pathlib import Path
-        from arc_submit.runtime.pool import Job, Share, run_jobs
-        for event in run_jobs([Job(("hang-1",))], "behaviours:open_worker", lambda _: {{"folder": {str(tmp_path / "parts")!r}}}, Share(1),
+        from arc_submit.workers.pool import Job, WorkerQuota, run_jobs
+        for event in run_jobs([Job(("hang-1",))], "behaviours:open_worker", lambda _: {{"folder": {str(tmp_path / "parts")!r}}}, WorkerQuota(1),
                               time.monotonic() + 60, Path({str(tmp_path / "logs")!r})):
             print(event.pid, flush=True)
         """

@@ -15,8 +15,8 @@ import pytest
 from arc_submit.arc.datasets import read_challenges
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.kaggle.bundle import make_bundle
-from arc_submit.kaggle.namespace import available
 from arc_submit.kaggle.rehearse import SCENARIOS, break_tasks, rehearse
+from arc_submit.kaggle.sandbox import available
 from arc_submit.kaggle.targets import read_target
 from arc_submit.kaggle.wheels import make_wheelhouse
 

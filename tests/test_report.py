@@ -26,7 +26,7 @@ from arc_submit.arc.prediction import Prediction, append_predictions
 from arc_submit.arc.submission import Submission
 from arc_submit.arc.task import Solutions
 from arc_submit.cli import main
-from arc_submit.ensemble.combination import Settings
+from arc_submit.ensemble.combination import EnsembleConfig
 from arc_submit.ensemble.voting import vote_all
 from arc_submit.report import curves, plots, summary
 from arc_submit.report.curves import prediction_curves
@@ -252,7 +252,7 @@ def test_ways_are_compared_on_the_same_predictions(data: tuple[Challenges, Solut
         for i, shift in enumerate(grids):
             grid = np.asarray((data[1].outputs[task][test] + shift) % 10, dtype=np.int8)
             pool.append(Prediction(task, test, grid, source, f"v{i}", -3.0 - i if source == "search" else -1.0, "m", 0.1))
-    settings = Settings("precedence", ("search", "frozen"))
+    settings = EnsembleConfig("precedence", ("search", "frozen"))
     submission = attempts(data, tmp_path)
     report = make_report(tmp_path / "report", data[0], pool, submission.attempts, data[1], [], 0, settings=settings)
     ways = report.figures["ways"]
@@ -326,7 +326,7 @@ def test_no_picture_is_begun_that_would_not_be_ready_in_time(
 
 
 def test_a_report_needs_no_torch() -> None:
-    rooms = "arc_submit.report.summary, arc_submit.report.plots, arc_submit.report.curves, arc_submit.recombine"
+    rooms = "arc_submit.report.summary, arc_submit.report.plots, arc_submit.report.curves, arc_submit.run.recombine"
     code = f"import sys, {rooms}; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"torch", "transformers", "vllm"} & set(modules)

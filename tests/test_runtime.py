@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arc_submit.durations import format_duration, parse_duration
 from arc_submit.errors import ConfigError
-from arc_submit.runtime.budget import format_duration, parse_duration
-from arc_submit.runtime.rundir import open_run
+from arc_submit.storage.run_dir import open_run
 
 
 @pytest.mark.parametrize(

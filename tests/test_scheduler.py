@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arc_submit.runtime.costs import CostModel, Line, Size, guess, learn
-from arc_submit.runtime.crew import Event, Job
-from arc_submit.runtime.scheduler import Ladder, Level, Scheduler, end_of_source, make_ladder, soft_end
+from arc_submit.scheduling.costs import CostModel, LinearCost, TaskSize, guess, learn
+from arc_submit.scheduling.scheduler import Ladder, Level, Scheduler, end_of_source, make_ladder, soft_end
+from arc_submit.workers.supervisor import Event, Job
 
 STEPS, VIEWS = 8, 4
 
 
 def costs(train: float = 1.0, predict: float = 0.5, fixed: float = 0.1, measured: int = 10) -> CostModel:
     """A model that is certain."""
-    return CostModel(Line(fixed, train, measured, 0.0), Line(fixed, predict, measured, 0.0))
+    return CostModel(LinearCost(fixed, train, measured, 0.0), LinearCost(fixed, predict, measured, 0.0))
 
 
-def sizes(kilo: list[float]) -> dict[str, Size]:
-    return {f"t{i}": Size(k, k, 1 + i % 2) for i, k in enumerate(kilo)}
+def sizes(kilo: list[float]) -> dict[str, TaskSize]:
+    return {f"t{i}": TaskSize(k, k, 1 + i % 2) for i, k in enumerate(kilo)}
 
 
 class Played:
@@ -39,19 +39,19 @@ class Played:
         running: list[tuple[float, Job]] = []
         while True:
             while len(running) < workers and (job := scheduler.take(workers, now)):
-                hand = {task for _, other in running for task in other.parts}
+                hand = {task for _, other in running for task in other.task_ids}
                 others = {task: scheduler.reached.get(task) for task in scheduler.sizes if task not in hand}
-                level = Level(job.told["steps"], job.told["views"])
-                seconds = sum(scheduler._seconds(task, scheduler.reached.get(task), level) for task in job.parts)
-                seconds -= (len(job.parts) - 1) * scheduler.costs.predict.fixed  # they are predicted together
+                level = Level(job.params["steps"], job.params["views"])
+                seconds = sum(scheduler._seconds(task, scheduler.reached.get(task), level) for task in job.task_ids)
+                seconds -= (len(job.task_ids) - 1) * scheduler.costs.predict.fixed  # they are predicted together
                 running.append((now + seconds, job))
                 self.begun.append((now, now + seconds, job, others))
             if not running:
                 break
             running.sort(key=lambda entry: entry[0])
             now, job = running.pop(0)
-            told = {task: {"failed": "", "made": 0, "steps": 0} for task in job.parts}
-            scheduler.note(Event("done", 0, job.parts, result={"tasks": told}, seconds=0.0, told=job.told))
+            results = {task: {"failed": "", "made": 0, "steps": 0} for task in job.task_ids}
+            scheduler.note(Event("done", 0, job.task_ids, result={"tasks": results}, seconds=0.0, params=job.params))
             self.ended = now
 
 
@@ -96,8 +96,8 @@ def test_no_task_starves(kilo: list[float], workers: int, more: float) -> None:
     played = play(kilo, left, workers, ladder)
     assert set(played.scheduler.reached) == set(played.scheduler.sizes)
     for _, _, job, others in played.begun:
-        level, own = Level(job.told["steps"], job.told["views"]), played.scheduler.sizes
-        assert set(job.parts) <= set(own)
+        level, own = Level(job.params["steps"], job.params["views"]), played.scheduler.sizes
+        assert set(job.task_ids) <= set(own)
         if level in ladder.levels and (place := ladder.levels.index(level)) > ladder.plan:
             behind = [task for task, reached in others.items() if reached is None or ladder.above(reached) not in (None, place)]
             lower = [task for task in behind if (ladder.above(others[task]) or 0) < place]
@@ -144,7 +144,7 @@ def test_time_left_over_is_spent_to_the_end_and_first_on_what_is_least_settled()
     ladder = make_ladder(STEPS, VIEWS, 2 * STEPS, 2 * VIEWS)
     scheduler = Scheduler(sizes([1.0, 1.0, 1.0]), ladder, costs(), 1000.0, unsettled=doubts.__getitem__)
     jobs = [job for _, _, job, _ in Played(scheduler, 1).begun]
-    assert [job.parts[0] for job in jobs[3:]] == ["t1", "t2", "t0"]
+    assert [job.task_ids[0] for job in jobs[3:]] == ["t1", "t2", "t0"]
     assert all("least settled" in job.why for job in jobs[3:])
     busy = play([1.0] * 6, 150.0, 2)
     assert busy.ended > 149, "time was left over although there was something to buy"
@@ -167,12 +167,12 @@ def test_what_does_not_fit_is_given_up_in_the_order_of_least_loss() -> None:
     answered = [int(task[1:]) for task in short.reached]
     assert answered
     assert sorted(answered) == list(range(len(answered))), "the costliest are the ones left out"
-    assert set(short.parts()) >= {f"t{i}" for i in range(len(answered), 8)}
+    assert set(short.pending()) >= {f"t{i}" for i in range(len(answered), 8)}
 
 
 def test_a_task_cut_short_climbs_when_there_is_time_after_all() -> None:
     scheduler = Scheduler(sizes([1.0, 1.0]), make_ladder(STEPS, VIEWS), costs(), 1000.0, reached={"t0": Level(2, 1)})
-    jobs = [(job.parts, job.told) for _, _, job, _ in Played(scheduler, 1).begun]
+    jobs = [(job.task_ids, job.params) for _, _, job, _ in Played(scheduler, 1).begun]
     assert jobs == [(("t1",), {"steps": 8, "views": 4}), (("t0",), {"steps": 8, "views": 4})]
     assert Scheduler(sizes([1.0]), make_ladder(STEPS, VIEWS), costs(), 9.0, reached={"t0": Level(8, 4)}).waiting(1, 0.0) == 0
 
@@ -181,17 +181,17 @@ def test_a_lost_job_comes_after_the_others_and_a_lost_group_part_by_part() -> No
     scheduler = Scheduler(sizes([1.0, 1.1, 1.2, 1.3]), make_ladder(0, VIEWS, 0, 2 * VIEWS), costs(), 1000.0, group=2)
     first = scheduler.take(1, 0.0)
     assert first is not None
-    assert first.parts == ("t0", "t2")
-    scheduler.back([Job((part,)) for part in first.parts], first=True)
+    assert first.task_ids == ("t0", "t2")
+    scheduler.requeue([Job((part,)) for part in first.task_ids], first=True)
     single = scheduler.take(1, 0.0)
     assert single is not None
-    assert single.parts == ("t0",)
-    scheduler.back([Job(("t0",), strikes=1)], first=False)
+    assert single.task_ids == ("t0",)
+    scheduler.requeue([Job(("t0",), failures=1)], first=False)
     order = []
     while job := scheduler.take(1, 0.0):
-        order.append((job.parts, job.strikes))
+        order.append((job.task_ids, job.failures))
     assert order == [(("t2",), 0), (("t1", "t3"), 0), (("t0",), 1)]
-    assert scheduler.parts() == []
+    assert scheduler.pending() == []
 
 
 def test_a_level_that_is_given_up_leaves_the_one_before() -> None:
@@ -199,11 +199,11 @@ def test_a_level_that_is_given_up_leaves_the_one_before() -> None:
     scheduler = Scheduler(sizes([1.0]), ladder, costs(), 1000.0, reached={"t0": Level(STEPS, VIEWS)})
     job = scheduler.take(1, 0.0)
     assert job is not None
-    assert job.told == {"steps": 16, "views": 8}
-    scheduler.note(Event("given_up", 0, ("t0",), "killed by signal 9", told=job.told))
+    assert job.params == {"steps": 16, "views": 8}
+    scheduler.note(Event("given_up", 0, ("t0",), "killed by signal 9", params=job.params))
     assert scheduler.reached == {"t0": Level(STEPS, VIEWS)}
     assert scheduler.take(1, 1.0) is None
-    assert scheduler.parts() == []
+    assert scheduler.pending() == []
 
 
 @pytest.mark.parametrize("result", [{"failed": "no prompt fits"}, {"failed": "", "unfinished": 3}])
@@ -211,7 +211,7 @@ def test_what_failed_or_was_cut_is_not_begun_again(result: dict[str, Any]) -> No
     scheduler = Scheduler(sizes([1.0]), make_ladder(0, VIEWS), costs(), 1000.0)
     job = scheduler.take(1, 0.0)
     assert job is not None
-    scheduler.note(Event("done", 0, job.parts, result={"tasks": {"t0": result}}, seconds=1.0, told=job.told))
+    scheduler.note(Event("done", 0, job.task_ids, result={"tasks": {"t0": result}}, seconds=1.0, params=job.params))
     assert scheduler.take(1, 2.0) is None
     assert "t0" not in scheduler.reached
 
@@ -221,16 +221,16 @@ def test_unmeasured_costs_keep_nobody_from_trying() -> None:
     scheduler = Scheduler(sizes([1.0, 2.0]), make_ladder(STEPS, VIEWS), guess("cpu", 1e12), 60.0)
     job = scheduler.take(2, 0.0)
     assert job is not None
-    told = {"t0": {"failed": "", "steps": job.told["steps"], "made": 1, "train_seconds": 0.4}}
-    scheduler.note(Event("done", 0, ("t0",), result={"tasks": told}, seconds=0.5, told=job.told))
+    results = {"t0": {"failed": "", "steps": job.params["steps"], "made": 1, "train_seconds": 0.4}}
+    scheduler.note(Event("done", 0, ("t0",), result={"tasks": results}, seconds=0.5, params=job.params))
     second = scheduler.take(2, 1.0)
     assert second is not None
-    assert second.told == {"steps": STEPS, "views": VIEWS}, "one job was measured, and now all is known to fit"
+    assert second.params == {"steps": STEPS, "views": VIEWS}, "one job was measured, and now all is known to fit"
 
 
 @given(st.lists(st.floats(0.1, 50), min_size=2, max_size=30), st.floats(0, 20), st.floats(0.01, 20))
 def test_costs_are_corrected_by_what_is_measured(units: list[float], fixed: float, rate: float) -> None:
-    line = Line(1.0, 1.0)
+    line = LinearCost(1.0, 1.0)
     for unit in units:
         line.note(unit, fixed + rate * unit)
     assert line.fixed >= 0
@@ -243,15 +243,15 @@ def test_costs_are_corrected_by_what_is_measured(units: list[float], fixed: floa
 
 def timeline(source: str) -> Iterator[dict[str, Any]]:
     for i, kilo in enumerate([1.0, 2.0, 3.0]):
-        told = {"steps": 10, "made": 4, "train_seconds": 20 * kilo}
-        yield {"event": "task_done", "source": source, "task": f"t{i}", **told}
+        results = {"steps": 10, "made": 4, "train_seconds": 20 * kilo}
+        yield {"event": "task_done", "source": source, "task": f"t{i}", **results}
         yield {"event": "worker_done", "source": source, "tasks": [f"t{i}"], "seconds": 20 * kilo + 8 * kilo}
     yield {"event": "worker_done", "source": source, "tasks": ["t9"], "seconds": 1e9}
 
 
 def test_costs_are_learnt_from_a_timeline() -> None:
     model = guess("T4", 1.5e9)
-    known = {f"t{i}": Size(kilo, kilo) for i, kilo in enumerate([1.0, 2.0, 3.0])}
+    known = {f"t{i}": TaskSize(kilo, kilo) for i, kilo in enumerate([1.0, 2.0, 3.0])}
     learn(model, timeline("ttft"), "ttft", known)
     assert model.train.seconds(10) == pytest.approx(20, rel=0.02)
     assert model.predict.seconds(4) == pytest.approx(8, rel=0.02)

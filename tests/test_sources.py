@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from arc_submit.arc.grid import frozen
 from arc_submit.arc.task import Pair, Task
-from arc_submit.config import PRESETS, SOURCES, RunConfig, make_config
-from arc_submit.models.settings import PredictSettings
-from arc_submit.runtime.costs import SPEEDS
-from arc_submit.runtime.lanes import run_together
-from arc_submit.runtime.scheduler import Level
-from arc_submit.sources import device_kind, divide, guess_costs, lanes, make_source, size
+from arc_submit.inference.settings import PredictSettings
+from arc_submit.run.config import PRESETS, SOURCES, RunConfig, make_config
+from arc_submit.run.sources import device_kind, divide, guess_costs, lanes, make_source, size
+from arc_submit.scheduling.costs import SPEEDS
+from arc_submit.scheduling.scheduler import Level
+from arc_submit.workers.merge_streams import merge_streams
 
 
 @given(
@@ -91,7 +91,7 @@ def test_every_preset_is_a_sound_configuration(preset: str, tmp_path: Path) -> N
 def test_configuration_needs_no_torch() -> None:
     import subprocess
 
-    code = "import sys, arc_submit.config, arc_submit.sources; print(sorted(sys.modules))"
+    code = "import sys, arc_submit.run.config, arc_submit.run.sources; print(sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert not any(f"'{name}'" in modules for name in ("torch", "transformers", "peft", "numba"))
 
@@ -141,4 +141,4 @@ def test_left_over_hours_buy_something_on_gpus_and_nothing_in_the_demonstration(
 
 
 def test_run_together_of_nothing_ends() -> None:
-    assert list(run_together([], 0.0, lambda: None)) == []
+    assert list(merge_streams([], 0.0, lambda: None)) == []

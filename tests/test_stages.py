@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from arc_submit.runtime.pool import Event, Job, Limits, PoolError, Share, run_jobs
-from arc_submit.runtime.stages import Stage, run_stages
+from arc_submit.workers.fallback import Backend, run_with_fallback
+from arc_submit.workers.pool import Event, Job, PoolError, Timeouts, WorkerQuota, run_jobs
 
 # A worker's settings say how it behaves; "weak" can do no part whose name begins with "hard", and "choosy" says so of itself.
 ENTRY = textwrap.dedent(
@@ -54,11 +54,13 @@ def start(tmp_path: Path) -> Any:
     (tmp_path / "stage_behaviours.py").write_text(ENTRY)
     path = os.pathsep.join([str(tmp_path), *sys.path])
 
-    def run(kinds: list[str], jobs: list[tuple[str, ...]], limits: Limits | None = None, soft: float | None = None) -> Iterator[Event]:
-        limits = limits or Limits(start=20.0, silence=20.0, strikes=1, starts=1)
-        stages = [Stage(kind, "stage_behaviours:open_worker", lambda _, kind=kind: {"kind": kind}, limits) for kind in kinds]  # type: ignore[misc]
-        listed = [Job(parts) for parts in jobs]
-        return run_stages(listed, stages, Share(1), time.monotonic() + 60, tmp_path / "logs", lambda _: {"PYTHONPATH": path}, soft)
+    def run(kinds: list[str], jobs: list[tuple[str, ...]], limits: Timeouts | None = None, soft: float | None = None) -> Iterator[Event]:
+        limits = limits or Timeouts(startup_timeout=20.0, heartbeat_timeout=20.0, max_failures=1, starts=1)
+        stages = [Backend(kind, "stage_behaviours:open_worker", lambda _, kind=kind: {"kind": kind}, limits) for kind in kinds]  # type: ignore[misc]
+        listed = [Job(task_ids) for task_ids in jobs]
+        return run_with_fallback(
+            listed, stages, WorkerQuota(1), time.monotonic() + 60, tmp_path / "logs", lambda _: {"PYTHONPATH": path}, soft
+        )
 
     return run
 
@@ -71,38 +73,48 @@ def test_what_a_stage_gives_up_is_done_by_the_next(start: Any) -> None:
     events = list(start(["weak", "strong"], [("easy-1", "hard-1"), ("easy-2",), ("hard-2",)]))
     assert by_part(events) == {"easy-1": "weak", "easy-2": "weak", "hard-1": "strong", "hard-2": "strong"}
     handed = [e for e in events if e.kind == "handed_on"]
-    assert sorted(e.parts[0] for e in handed) == ["hard-1", "hard-2"]
+    assert sorted(e.task_ids[0] for e in handed) == ["hard-1", "hard-2"]
     assert all("weak: RuntimeError: too hard" in e.reason for e in handed)
     assert not [e for e in events if e.kind == "given_up"]
 
 
 def test_what_a_worker_says_it_cannot_do_is_done_by_the_next_without_another_try(start: Any) -> None:
-    events = list(start(["choosy", "strong"], [("easy-1", "hard-1"), ("hard-2",)], Limits(start=20.0, silence=20.0, strikes=5)))
+    events = list(
+        start(
+            ["choosy", "strong"],
+            [("easy-1", "hard-1"), ("hard-2",)],
+            Timeouts(startup_timeout=20.0, heartbeat_timeout=20.0, max_failures=5),
+        )
+    )
     assert by_part(events) == {"easy-1": "choosy", "hard-1": "strong", "hard-2": "strong"}
     assert [e.reason for e in events if e.kind == "handed_on"] == ["choosy: not for me"] * 2
     assert len([e for e in events if e.kind == "begun"]) == 4
     last = list(start(["choosy"], [("hard-1", "easy-1")]))
-    assert [(e.parts, e.reason) for e in last if e.kind == "given_up"] == [(("hard-1",), "not for me")]
+    assert [(e.task_ids, e.reason) for e in last if e.kind == "given_up"] == [(("hard-1",), "not for me")]
 
 
 def test_a_stage_that_never_starts_leaves_everything_to_the_next(start: Any) -> None:
-    events = list(start(["never", "strong"], [("a", "b"), ("c",)], Limits(start=2.0, starts=1)))
+    events = list(start(["never", "strong"], [("a", "b"), ("c",)], Timeouts(startup_timeout=2.0, starts=1)))
     assert by_part(events) == {"a": "strong", "b": "strong", "c": "strong"}
-    assert sorted(e.parts[0] for e in events if e.kind == "handed_on") == ["a", "b", "c"]
+    assert sorted(e.task_ids[0] for e in events if e.kind == "handed_on") == ["a", "b", "c"]
 
 
 def test_the_last_stage_gives_up_with_its_reason(start: Any) -> None:
     events = list(start(["weak", "weak"], [("hard-1", "easy-1")]))
-    assert [(e.parts, "too hard" in e.reason) for e in events if e.kind == "given_up"] == [(("hard-1",), True)]
+    assert [(e.task_ids, "too hard" in e.reason) for e in events if e.kind == "given_up"] == [(("hard-1",), True)]
     assert by_part(events) == {"easy-1": "weak"}
     with pytest.raises(PoolError, match="no worker got ready"):
-        list(start(["never"], [("a",)], Limits(start=1.0, starts=1)))
+        list(start(["never"], [("a",)], Timeouts(startup_timeout=1.0, starts=1)))
 
 
 def test_a_steady_worker_that_stops_is_noticed_by_its_own_pace(start: Any) -> None:
     """Long before the silence that is allowed at first."""
     began = time.monotonic()
-    events = list(start(["steady", "strong"], [("a",)], Limits(start=20.0, silence=50.0, patience=3.0, least=1.0, strikes=1)))
+    events = list(
+        start(
+            ["steady", "strong"], [("a",)], Timeouts(startup_timeout=20.0, heartbeat_timeout=50.0, patience=3.0, least=1.0, max_failures=1)
+        )
+    )
     lost = [e for e in events if e.kind == "lost"]
     assert len(lost) == 1
     assert "silent for" in lost[0].reason
@@ -112,7 +124,7 @@ def test_a_steady_worker_that_stops_is_noticed_by_its_own_pace(start: Any) -> No
 
 def test_slow_work_makes_its_own_limit_longer(start: Any) -> None:
     """A second and more between two beats, and only one second at least: it is not taken for a hang."""
-    events = list(start(["slow"], [("a",)], Limits(start=20.0, silence=30.0, patience=5.0, least=1.0)))
+    events = list(start(["slow"], [("a",)], Timeouts(startup_timeout=20.0, heartbeat_timeout=30.0, patience=5.0, least=1.0)))
     assert by_part(events) == {"a": "slow"}
     assert not [e for e in events if e.kind == "lost"]
     assert [e.result for e in events if e.kind == "progress"]
@@ -127,12 +139,16 @@ def test_the_soft_deadline_reaches_the_workers(start: Any) -> None:
 def test_the_deadline_names_what_was_handed_on(tmp_path: Path, start: Any) -> None:
     (tmp_path / "stage_behaviours.py").write_text(ENTRY)
     stages = [
-        Stage(kind, "stage_behaviours:open_worker", lambda _, kind=kind: {"kind": kind}, Limits(strikes=1))  # type: ignore[misc]
+        Backend(kind, "stage_behaviours:open_worker", lambda _, kind=kind: {"kind": kind}, Timeouts(max_failures=1))  # type: ignore[misc]
         for kind in ("weak", "never")
     ]
     path = os.pathsep.join([str(tmp_path), *sys.path])
-    events = list(run_stages([Job(("hard-1",))], stages, Share(1), time.monotonic() + 6, tmp_path / "logs", lambda _: {"PYTHONPATH": path}))
-    assert (events[-1].kind, events[-1].parts) == ("deadline", ("hard-1",))
+    events = list(
+        run_with_fallback(
+            [Job(("hard-1",))], stages, WorkerQuota(1), time.monotonic() + 6, tmp_path / "logs", lambda _: {"PYTHONPATH": path}
+        )
+    )
+    assert (events[-1].kind, events[-1].task_ids) == ("deadline", ("hard-1",))
 
 
 def test_a_pool_alone_tells_progress(tmp_path: Path) -> None:
@@ -140,6 +156,13 @@ def test_a_pool_alone_tells_progress(tmp_path: Path) -> None:
     path = os.pathsep.join([str(tmp_path), *sys.path])
     jobs, deadline = [Job(("a",))], time.monotonic() + 60
     stream = run_jobs(
-        jobs, "stage_behaviours:open_worker", lambda _: {"kind": "slow"}, Share(1), deadline, tmp_path, None, lambda _: {"PYTHONPATH": path}
+        jobs,
+        "stage_behaviours:open_worker",
+        lambda _: {"kind": "slow"},
+        WorkerQuota(1),
+        deadline,
+        tmp_path,
+        None,
+        lambda _: {"PYTHONPATH": path},
     )
     assert {"made": 0} in [e.result for e in stream if e.kind == "progress"]

@@ -19,10 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_host import gone
 
-from arc_submit import sweep
 from arc_submit.cli import main
 from arc_submit.errors import ConfigError
-from arc_submit.sweep import Point, make_points, seconds_of, table, tabulate
+from arc_submit.run import sweep
+from arc_submit.run.sweep import Point, make_points, seconds_of, table, tabulate
 
 RUN = ["--sources", "search", "--search-effort", "quick", "--workers", "1", "--pictures", "0", "--budget", "5m"]
 

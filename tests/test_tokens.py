@@ -13,11 +13,11 @@ from transformers import PreTrainedTokenizerFast
 
 from arc_submit.arc.grid import Grid, frozen, same_grid
 from arc_submit.arc.task import Pair
+from arc_submit.base_model.pocket import make_pocket_tokenizer
 from arc_submit.errors import ConfigError
 from arc_submit.language.encoders import NotAGridError, make_encoder
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import PROMPTS, PromptVersion, Turn, prompt_version
-from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.pocket import make_pocket_tokenizer
 
 _TAIL = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|" + _TAIL
@@ -68,12 +68,12 @@ def _bpe(pattern: str, kind: str = "plain") -> Any:
     return fast
 
 
-def _whole(writer: PromptWriter, turns: list[Turn], generation: bool = True) -> list[int]:
+def _whole(writer: PromptTokenizer, turns: list[Turn], generation: bool = True) -> list[int]:
     ids: list[int] = writer.tokenizer.encode(writer.text(turns, generation), add_special_tokens=False)
     return ids
 
 
-def _check(writer: PromptWriter, count: int, seed: int = 5) -> None:
+def _check(writer: PromptTokenizer, count: int, seed: int = 5) -> None:
     """Prompts and samples of random tasks are the tokens of their whole text, and the answer is read back."""
     rng = np.random.default_rng(seed)
     for i in range(count):
@@ -93,7 +93,7 @@ def _check(writer: PromptWriter, count: int, seed: int = 5) -> None:
 
 @pytest.mark.parametrize("spec", MARKED)
 def test_the_pocket_tokenizer(spec: str) -> None:
-    writer = PromptWriter(make_pocket_tokenizer(), make_encoder(spec), prompt_version("output-from-turns-v0"))
+    writer = PromptTokenizer(make_pocket_tokenizer(), make_encoder(spec), prompt_version("output-from-turns-v0"))
     assert writer.reuse, writer.reason
     _check(writer, 40)
     # One token for each character of every grid, a start, and two marks around each output.
@@ -109,7 +109,7 @@ def test_the_pocket_tokenizer(spec: str) -> None:
 @pytest.mark.parametrize("version", PROMPTS)
 @pytest.mark.parametrize("pattern", [QWEN, LLAMA], ids=["qwen", "llama"])
 def test_every_prompt_with_byte_level_tokenizers(pattern: str, version: str) -> None:
-    writer = PromptWriter(_bpe(pattern), make_encoder("GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))"), PROMPTS[version])
+    writer = PromptTokenizer(_bpe(pattern), make_encoder("GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))"), PROMPTS[version])
     assert writer.reuse, writer.reason
     _check(writer, 6)
 
@@ -117,7 +117,7 @@ def test_every_prompt_with_byte_level_tokenizers(pattern: str, version: str) -> 
 @pytest.mark.parametrize("spec", BPE_SPECS)
 @pytest.mark.parametrize("pattern", [QWEN, LLAMA], ids=["qwen", "llama"])
 def test_every_encoder_with_byte_level_tokenizers(pattern: str, spec: str) -> None:
-    writer = PromptWriter(_bpe(pattern), make_encoder(spec), prompt_version("output-from-examples-v1"))
+    writer = PromptTokenizer(_bpe(pattern), make_encoder(spec), prompt_version("output-from-examples-v1"))
     # Only symbols that are punctuation can grow together with what stands beside the rows.
     assert writer.reuse or "!@#" in spec, writer.reason
     _check(writer, 3)
@@ -125,13 +125,13 @@ def test_every_encoder_with_byte_level_tokenizers(pattern: str, spec: str) -> No
 
 @pytest.mark.parametrize("spec", MARKED)
 def test_forms_without_line_ends_with_a_byte_level_tokenizer(spec: str) -> None:
-    writer = PromptWriter(_bpe(QWEN), make_encoder(spec), prompt_version("output-from-examples-v0"))
+    writer = PromptTokenizer(_bpe(QWEN), make_encoder(spec), prompt_version("output-from-examples-v0"))
     _check(writer, 6)
 
 
 def test_cells_that_merge_are_learnt_row_by_row() -> None:
     """Llama's pattern makes tokens of up to three cells: no pattern of single cells holds, and the tokens are right all the same."""
-    writer = PromptWriter(_bpe(LLAMA), make_encoder("MinimalGridEncoder()"), prompt_version("output-from-examples-v0"))
+    writer = PromptTokenizer(_bpe(LLAMA), make_encoder("MinimalGridEncoder()"), prompt_version("output-from-examples-v0"))
     assert writer.reuse
     assert writer.answer_length((1, 30)) < 31
     _check(writer, 12)
@@ -139,7 +139,7 @@ def test_cells_that_merge_are_learnt_row_by_row() -> None:
 
 @pytest.mark.parametrize("kind", ["prefix space", "strip", "prepend"])
 def test_a_tokenizer_that_changes_the_beginning_or_end_of_a_text_is_found_out(kind: str) -> None:
-    writer = PromptWriter(_bpe(QWEN, kind), make_encoder("MinimalGridEncoder()"), prompt_version("output-from-examples-v0"))
+    writer = PromptTokenizer(_bpe(QWEN, kind), make_encoder("MinimalGridEncoder()"), prompt_version("output-from-examples-v0"))
     assert not writer.reuse
     assert "differ" in writer.reason
     rng = np.random.default_rng(0)
@@ -149,7 +149,7 @@ def test_a_tokenizer_that_changes_the_beginning_or_end_of_a_text_is_found_out(ki
 
 
 def test_a_metaspace_tokenizer_is_found_out_and_still_right() -> None:
-    writer = PromptWriter(
+    writer = PromptTokenizer(
         _bpe(QWEN, "metaspace"), make_encoder("GridCodeBlockEncoder(MinimalGridEncoder())"), PROMPTS["output-from-examples-v0"]
     )
     assert not writer.reuse
@@ -179,7 +179,7 @@ def test_a_merge_of_one_colour_with_the_words_after_it_is_found_out() -> None:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
     fast.chat_template = CHATML
     encoder = make_encoder("ReplaceNumberEncoder(MinimalGridEncoder(), '!@#$%^&*()')")
-    writer = PromptWriter(fast, encoder, prompt_version("output-from-examples-v0"))
+    writer = PromptTokenizer(fast, encoder, prompt_version("output-from-examples-v0"))
     assert not writer.reuse
     _check(writer, 12)
 
@@ -200,14 +200,14 @@ def test_one_pair_of_colours_that_merges_is_found_out() -> None:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
     fast.chat_template = CHATML
     assert len(fast.encode("hd")) == 1
-    writer = PromptWriter(fast, make_encoder("ReplaceNumberEncoder(MinimalGridEncoder())"), prompt_version("output-from-examples-v0"))
+    writer = PromptTokenizer(fast, make_encoder("ReplaceNumberEncoder(MinimalGridEncoder())"), prompt_version("output-from-examples-v0"))
     assert writer.reuse
     _check(writer, 12)
 
 
 def test_without_reuse_the_tokens_are_the_same() -> None:
     encoder, version = make_encoder("GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))"), prompt_version("output-from-examples-v0")
-    writers = [PromptWriter(_bpe(QWEN), encoder, version, reuse=reuse) for reuse in (True, False)]
+    writers = [PromptTokenizer(_bpe(QWEN), encoder, version, reuse=reuse) for reuse in (True, False)]
     assert [writer.reuse for writer in writers] == [True, False]
     assert writers[1].reason == "asked not to reuse tokens"
     rng = np.random.default_rng(0)
@@ -219,7 +219,7 @@ def test_without_reuse_the_tokens_are_the_same() -> None:
 
 def test_answers_in_words() -> None:
     for name, words in (("select-output-from-examples-v0", "2"), ("verify-output-from-examples-v0", "yes")):
-        writer = PromptWriter(_bpe(QWEN), make_encoder("MinimalGridEncoder()"), prompt_version(name))
+        writer = PromptTokenizer(_bpe(QWEN), make_encoder("MinimalGridEncoder()"), prompt_version(name))
         ids, start = writer.sample_ids(_question(writer.prompt, np.random.default_rng(0)), words)
         assert writer.tokenizer.decode(ids[start:]) == words + "<|im_end|>"
         with pytest.raises(NotAGridError):
@@ -228,7 +228,7 @@ def test_answers_in_words() -> None:
 
 @pytest.mark.parametrize("spec", ["MinimalGridEncoder()", "GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))"])
 def test_the_length_of_an_answer_is_known_from_its_shape(spec: str) -> None:
-    writer = PromptWriter(_bpe(QWEN), make_encoder(spec), prompt_version("output-from-examples-v0"))
+    writer = PromptTokenizer(_bpe(QWEN), make_encoder(spec), prompt_version("output-from-examples-v0"))
     rng = np.random.default_rng(0)
     for _ in range(20):
         grid: Grid = random_grid(rng)
@@ -246,15 +246,15 @@ def _spoilt(**changes: Any) -> Any:
 def test_a_tokenizer_that_cannot_work_is_refused_at_once() -> None:
     encoder, version = make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0")
     with pytest.raises(ConfigError, match="has no chat template"):
-        PromptWriter(_spoilt(chat_template=None), encoder, version)
+        PromptTokenizer(_spoilt(chat_template=None), encoder, version)
     with pytest.raises(ConfigError, match="has no end mark"):
-        PromptWriter(_spoilt(eos_token=None), encoder, version)
+        PromptTokenizer(_spoilt(eos_token=None), encoder, version)
     with pytest.raises(ConfigError, match="cannot write prompt output-from-turns-v0 with MinimalGridEncoder"):
-        PromptWriter(make_pocket_tokenizer(), make_encoder("MinimalGridEncoder()"), version)
+        PromptTokenizer(make_pocket_tokenizer(), make_encoder("MinimalGridEncoder()"), version)
     with pytest.raises(ConfigError, match="cannot write prompt output-from-examples-v0"):
-        PromptWriter(make_pocket_tokenizer(), encoder, prompt_version("output-from-examples-v0"))
+        PromptTokenizer(make_pocket_tokenizer(), encoder, prompt_version("output-from-examples-v0"))
     with pytest.raises(ConfigError, match=r"refuses prompt output-from-turns-v0 \(no such role\)"):
-        PromptWriter(_spoilt(chat_template="{{ raise_exception('no such role') }}"), encoder, version)
+        PromptTokenizer(_spoilt(chat_template="{{ raise_exception('no such role') }}"), encoder, version)
 
 
 def test_a_template_that_cannot_teach_an_answer_is_refused() -> None:
@@ -266,12 +266,12 @@ def test_a_template_that_cannot_teach_an_answer_is_refused() -> None:
             tokenizer = PreTrainedTokenizerFast(tokenizer_object=_bpe(QWEN)._tokenizer, eos_token="<|im_end|>")
             tokenizer.chat_template = template
             with pytest.raises(ConfigError, match=words):
-                PromptWriter(tokenizer, encoder, version, reuse=reuse)
+                PromptTokenizer(tokenizer, encoder, version, reuse=reuse)
 
 
 def test_a_cell_is_one_token_that_names_its_column() -> None:
     """Under the column form no token stands in two columns, and a cell's row and colour change nothing of how its column is told."""
-    writer = PromptWriter(make_pocket_tokenizer(), make_encoder("ColumnGridEncoder()"), prompt_version("output-from-turns-v0"))
+    writer = PromptTokenizer(make_pocket_tokenizer(), make_encoder("ColumnGridEncoder()"), prompt_version("output-from-turns-v0"))
     columns: dict[int, int] = {}
     rng = np.random.default_rng(0)
     for grid in (frozen(np.arange(10)[:, None].repeat(30, axis=1)), *(random_grid(rng) for _ in range(20))):

@@ -20,17 +20,18 @@ from trainings import CPU, PROMPT, TWO, config_of, losses, start, weights, write
 from arc_submit import cli
 from arc_submit.arc.training_sets import open_packed
 from arc_submit.errors import ConfigError, DataError
-from arc_submit.language.asked import CARD
-from arc_submit.models.engine import Request
-from arc_submit.models.transformers_engine import load_transformers_engine
-from arc_submit.training import base, train_log
-from arc_submit.training.base import train
-from arc_submit.training.base_settings import TrainConfig
-from arc_submit.training.checkpoints import checkpoint_folders
-from arc_submit.training.mixture import MixturePart
-from arc_submit.training.pocket import make_start
-from arc_submit.training.prepared import prepare_data
-from arc_submit.training.processes import Processes
+from arc_submit.inference.engine import Request
+from arc_submit.inference.transformers_engine import load_transformers_engine
+from arc_submit.language.prompt_config import CONFIG_FILE
+from arc_submit.train import train as base
+from arc_submit.train import train_log
+from arc_submit.train.checkpoints import checkpoint_folders
+from arc_submit.train.config import TrainConfig
+from arc_submit.train.data import prepare_data
+from arc_submit.train.distributed import Processes
+from arc_submit.train.mixture import MixturePart
+from arc_submit.train.new_pocket import make_start
+from arc_submit.train.train import train
 
 
 def test_two_processes_train_as_one_does(tmp_path: Path, tiny_model: Path) -> None:
@@ -79,7 +80,7 @@ def test_a_training_from_nothing_learns_and_the_model_can_be_asked(tmp_path: Pat
     assert figures["eval_loss"] == lines[-1]["eval_loss"] < 4
     model = tmp_path / "run" / "model"
     assert {tensor.dtype for tensor in load_file(model / "model.safetensors").values()} == {torch.float16}
-    assert json.loads((model / CARD).read_text()) == {"grid_encoder": "ColumnGridEncoder()", "prompt": PROMPT, "max_seq_len": 256}
+    assert json.loads((model / CONFIG_FILE).read_text()) == {"grid_encoder": "ColumnGridEncoder()", "prompt": PROMPT, "max_seq_len": 256}
     engine, tokenizer, _ = load_transformers_engine(model, CPU, slots=2)
     assert tokenizer.decode(next(iter(engine.generate([Request("a", tokenizer.encode("AAA1"), 3)]))).tokens)
     kinds = {path.suffix for path in (tmp_path / "run").rglob("*") if path.is_file()}

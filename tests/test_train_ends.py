@@ -17,14 +17,14 @@ import torch
 from trainings import PROMPT, TWO, command_of, config_of, losses, start, wait_for_three_lines, weights, write_data
 
 from arc_submit.errors import ConfigError, DataError
-from arc_submit.training import base
-from arc_submit.training import learner as learning
-from arc_submit.training.base import train
-from arc_submit.training.checkpoints import checkpoint_folders
-from arc_submit.training.learner import (
+from arc_submit.train import step as learning
+from arc_submit.train import train as base
+from arc_submit.train.checkpoints import checkpoint_folders
+from arc_submit.train.mixture import Mixture, TokenSample
+from arc_submit.train.step import (
     PassTooLargeError,
 )
-from arc_submit.training.mixture import Mixture, TokenSample
+from arc_submit.train.train import train
 
 
 @pytest.mark.parametrize(("full", "optimizer"), [(False, "adamw"), (True, "muon")])

@@ -17,18 +17,21 @@ from trainings import CPU, PROMPT
 from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
 
 from arc_submit import cli
+from arc_submit.base_model.adapter_files import applied, read_adapter
+from arc_submit.base_model.lora import attach, save_adapter
+from arc_submit.base_model.pocket import make_pocket_tokenizer, pocket_config
+from arc_submit.base_model.precision import TrainingPrecision
+from arc_submit.base_model.saving import merge_adapter, save_model
+from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
-from arc_submit.language.asked import CARD, AskedHow
-from arc_submit.models.adapters import applied, read_adapter
-from arc_submit.models.lora import attach, save_adapter
-from arc_submit.models.pocket import make_pocket_tokenizer, pocket_config
-from arc_submit.models.precision import TrainingPrecision
-from arc_submit.models.saving import merge_adapter, save_model
-from arc_submit.models.settings import LoraSettings
-from arc_submit.training import learner as learning
-from arc_submit.training.base_settings import OPTIMIZERS, TrainConfig, TrainSettings
-from arc_submit.training.checkpoints import checkpoint_folders, load_optimizers, read_state, save_checkpoint
-from arc_submit.training.learner import (
+from arc_submit.finetune.trainer import batch_loss
+from arc_submit.language.prompt_config import CONFIG_FILE, PromptConfig
+from arc_submit.train import step as learning
+from arc_submit.train.checkpoints import checkpoint_folders, load_optimizers, read_state, save_checkpoint
+from arc_submit.train.config import OPTIMIZERS, TrainConfig, TrainSettings
+from arc_submit.train.mixture import MixturePart, TokenSample
+from arc_submit.train.new_pocket import add_columns, make_start
+from arc_submit.train.step import (
     Learner,
     cut_passes,
     full_loss,
@@ -37,9 +40,6 @@ from arc_submit.training.learner import (
     rate_factor,
     take_step,
 )
-from arc_submit.training.mixture import MixturePart, TokenSample
-from arc_submit.training.pocket import add_columns, make_start
-from arc_submit.training.ttft import batch_loss
 
 FLOAT32 = TrainingPrecision(torch.float32, None, False, "a test")
 
@@ -174,7 +174,7 @@ def test_a_merged_model_answers_as_the_base_with_its_adapter(tmp_path: Path, tin
     with torch.no_grad():
         adapter.flat.add_(torch.randn(adapter.flat.shape, generator=torch.Generator().manual_seed(0)) * 0.05)
     save_adapter(adapter, tmp_path / "adapter")
-    AskedHow("CompactGridEncoder()", PROMPT, 300).save(tmp_path / "adapter")
+    PromptConfig("CompactGridEncoder()", PROMPT, 300).save(tmp_path / "adapter")
     base = shutil.copytree(tiny_model, tmp_path / "base")
     for name in ("README.md", "training_log.jsonl", "LICENSE"):
         (base / name).write_text("of the base alone")
@@ -189,8 +189,11 @@ def test_a_merged_model_answers_as_the_base_with_its_adapter(tmp_path: Path, tin
         found = load(tmp_path / "merged")(input_ids=ids).logits
     assert (found - wanted).abs().max() < 2.5e-5 * wanted.abs().max()  # rounding: logits reach 9, and how products round is the machine's
     assert not torch.allclose(found, base_logits, atol=1e-2)
-    assert json.loads((tmp_path / "merged" / CARD).read_text())["max_seq_len"] == 300
-    assert {path.name for path in (tmp_path / "merged").iterdir()} == {path.name for path in tiny_model.iterdir()} | {CARD, "LICENSE"}
+    assert json.loads((tmp_path / "merged" / CONFIG_FILE).read_text())["max_seq_len"] == 300
+    assert {path.name for path in (tmp_path / "merged").iterdir()} == {path.name for path in tiny_model.iterdir()} | {
+        CONFIG_FILE,
+        "LICENSE",
+    }
     with pytest.raises(ConfigError, match="not empty"):
         merge_adapter(tiny_model, tmp_path / "adapter", tmp_path / "merged")
 
@@ -245,7 +248,7 @@ def test_layers_of_the_compact_form_get_a_table_of_columns(tmp_path: Path) -> No
     config = pocket_config(64, 2)
     config.vocab_size = 48  # as the first edition's
     small = Qwen2ForCausalLM(config)
-    save_model(small, make_pocket_tokenizer(), AskedHow("CompactGridEncoder()", PROMPT, 256), tmp_path / "compact", torch.float32)
+    save_model(small, make_pocket_tokenizer(), PromptConfig("CompactGridEncoder()", PROMPT, 256), tmp_path / "compact", torch.float32)
     count = add_columns(tmp_path / "compact", tmp_path / "columns", 256, 0)
     made, before = (load_file(tmp_path / name / "model.safetensors") for name in ("columns", "compact"))
     assert count == sum(tensor.numel() for tensor in made.values())
@@ -255,6 +258,6 @@ def test_layers_of_the_compact_form_get_a_table_of_columns(tmp_path: Path) -> No
     cells = table[45:345].view(30, 10, -1)
     torch.testing.assert_close(cells - cells[:, :1], (digits - digits[:1]).expand(30, 10, -1))  # colours differ as digits do
     assert torch.pdist(cells[:, 0]).min() > 0.1 * digits.std()  # and so do columns
-    assert json.loads((tmp_path / "columns" / CARD).read_text())["grid_encoder"] == "ColumnGridEncoder()"
+    assert json.loads((tmp_path / "columns" / CONFIG_FILE).read_text())["grid_encoder"] == "ColumnGridEncoder()"
     with pytest.raises(ConfigError, match="352 tokens"):
         add_columns(tmp_path / "columns", tmp_path / "again", 256, 0)

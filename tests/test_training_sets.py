@@ -18,8 +18,8 @@ from arc_submit.arc.prediction import Prediction, append_predictions
 from arc_submit.arc.task import Pair
 from arc_submit.arc.training_sets import TrainingTask, read_training_tasks, with_wrong_predictions
 from arc_submit.errors import DataError
-from arc_submit.training.guards import Measured
-from arc_submit.training.mixture import MixturePart, prepare_part
+from arc_submit.train.decontamination import BenchmarkIndex
+from arc_submit.train.mixture import MixturePart, prepare_part
 
 
 def test_wrong_predictions_go_to_the_test_pairs_that_they_were_made_for(tmp_path: Path) -> None:
@@ -175,11 +175,11 @@ def test_tasks_without_wrong_predictions_are_counted(tmp_path: Path) -> None:
     write["other"] = {"train": [{"input": [[1]], "output": [[2]]}] * 2, "test": [{"input": [[1]], "output": [[2]]}]}
     data.write_text(json.dumps(write))
     part = MixturePart(str(data), "verify-output-from-turns-v0", wrong=str(tmp_path))
-    notes = prepare_part(part, tmp_path / "packed", Measured(), False)
+    notes = prepare_part(part, tmp_path / "packed", BenchmarkIndex(), False)
     assert f"{data}: 1 tasks left out that have no wrong prediction in {tmp_path}" in notes
     (tmp_path / "nothing").mkdir()
     with pytest.raises(DataError, match=rf"{len(tasks) + 1} without a wrong prediction in {tmp_path / 'nothing'}"):
-        prepare_part(MixturePart(str(data), part.prompt, wrong=str(tmp_path / "nothing")), tmp_path / "none", Measured(), False)
+        prepare_part(MixturePart(str(data), part.prompt, wrong=str(tmp_path / "nothing")), tmp_path / "none", BenchmarkIndex(), False)
 
 
 def _pair_json(pair: Pair) -> dict[str, Any]:

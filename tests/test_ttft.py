@@ -17,17 +17,13 @@ from hypothesis import strategies as st
 
 from arc_submit.arc.grid import frozen
 from arc_submit.arc.task import Pair, Task
+from arc_submit.base_model.loading import load_model, load_model_in_4_bits
+from arc_submit.base_model.lora import Adapter, LoraSettings, attach, save_adapter
+from arc_submit.base_model.pocket import make_pocket_tokenizer
+from arc_submit.base_model.precision import choose_training_precision, repair_attention
 from arc_submit.errors import ConfigError
-from arc_submit.language.encoders import make_encoder
-from arc_submit.language.fitting import DoesNotFitError
-from arc_submit.language.prompts import prompt_version
-from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.loading import load_model, load_model_in_4_bits
-from arc_submit.models.lora import Adapter, LoraSettings, attach, save_adapter
-from arc_submit.models.pocket import make_pocket_tokenizer
-from arc_submit.models.precision import choose_training_precision, repair_attention
-from arc_submit.training.grouped import choose_group, plan_groups
-from arc_submit.training.ttft import (
+from arc_submit.finetune.grouped import choose_group, plan_groups
+from arc_submit.finetune.trainer import (
     FinetuneError,
     FinetuneResult,
     Sample,
@@ -39,9 +35,13 @@ from arc_submit.training.ttft import (
     make_batches,
     rate_factor,
 )
+from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
+from arc_submit.language.prompts import prompt_version
+from arc_submit.language.truncation import PromptTooLongError
 
 CPU = torch.device("cpu")
-WRITER = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
+WRITER = PromptTokenizer(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
 LORA = LoraSettings(rank=8)
 QUICK = TTFTSettings(steps=6, learning_rate=1e-2)
 PLAIN = choose_training_precision(CPU)
@@ -156,8 +156,8 @@ def test_a_group_learns_what_each_task_learns_alone(tiny_model: Path, settings: 
 
 def alone_start(adapter: Adapter, task: Task) -> torch.Tensor:
     """The values from which a task starts."""
-    from arc_submit.models.lora import _draw
-    from arc_submit.training.ttft import task_seed
+    from arc_submit.base_model.lora import _draw
+    from arc_submit.finetune.trainer import task_seed
 
     return _draw(adapter, task_seed(0, task))
 
@@ -213,7 +213,7 @@ def test_the_loss_is_cross_entropy_at_the_learnt_places(tiny_model: Path) -> Non
 
 
 def _check_head_gradient(head: torch.nn.Linear, hidden: torch.Tensor) -> None:
-    from arc_submit.training import ttft
+    from arc_submit.finetune import trainer as ttft
 
     labels, weights = torch.arange(50) % 48, torch.linspace(0.1, 1, 50)
     (torch.nn.functional.cross_entropy(head(hidden), labels, reduction="none") * weights).sum().backward()
@@ -326,9 +326,9 @@ def test_settings_that_cannot_work_are_refused(change: dict[str, Any], reason: s
 
 def test_tasks_that_cannot_be_learnt_from_are_refused_by_name(tiny_model: Path) -> None:
     adapter = adapted(tiny_model)
-    with pytest.raises(DoesNotFitError, match="task single: its only train pair"):
+    with pytest.raises(PromptTooLongError, match="task single: its only train pair"):
         finetune_task(adapter, WRITER, make_task("single", 1), QUICK, 512, 0)
-    with pytest.raises(DoesNotFitError, match=r"smaller than 40 tokens .* task large"):
+    with pytest.raises(PromptTooLongError, match=r"smaller than 40 tokens .* task large"):
         finetune_task(adapter, WRITER, make_task("large", 3, 30), QUICK, 40, 0)
     small, huge = Pair(*[frozen(np.zeros((2, 2)))] * 2), Pair(*[frozen(np.zeros((12, 12)))] * 2)
     mixed = Task("mixed", (small, huge, small, small), (small.input,))

@@ -26,14 +26,15 @@ from arc_submit.arc.datasets import read_challenges, split_tasks
 from arc_submit.arc.prediction import read_predictions
 from arc_submit.arc.submission import read_submission
 from arc_submit.arc.task import Task
-from arc_submit.config import make_config
+from arc_submit.base_model.loading import load_model
 from arc_submit.errors import ConfigError
-from arc_submit.models.loading import load_model
-from arc_submit.pipeline import RunResult, run
-from arc_submit.sources import make_source
-from arc_submit.training import warmup, worker
-from arc_submit.training.settings import FinetuneSettings, TTFTSettings
-from arc_submit.training.ttft import FinetuneError, FinetuneResult
+from arc_submit.finetune import joint_warmup as warmup
+from arc_submit.finetune import ttft_worker as worker
+from arc_submit.finetune.settings import FinetuneSettings, TTFTSettings
+from arc_submit.finetune.trainer import FinetuneError, FinetuneResult
+from arc_submit.run.config import make_config
+from arc_submit.run.pipeline import RunResult, run
+from arc_submit.run.sources import make_source
 
 CPU = torch.device("cpu")
 STEPS = 40
@@ -328,9 +329,9 @@ def test_settings_survive_the_way_to_the_worker(tiny_model: Path, tmp_path: Path
 def test_the_base_and_what_the_engine_says_are_untouched_by_training(tiny_model: Path) -> None:
     from test_engine import by_id, requests
 
-    from arc_submit.models.lora import attach
-    from arc_submit.models.settings import LoraSettings
-    from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
+    from arc_submit.base_model.lora import attach
+    from arc_submit.base_model.settings import LoraSettings
+    from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
 
     plain = load_transformers_engine(tiny_model, CPU, slots=4)[0]
     model = load_model(tiny_model, CPU, torch.float32, "sdpa")
@@ -441,7 +442,7 @@ def test_what_no_worker_could_take_is_refused_before_any_work(
 def test_a_loss_on_outputs_that_cannot_be_told_apart_is_refused_before_the_first_task(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "PromptWriter", partial(worker.PromptWriter, reuse=False))
+    monkeypatch.setattr(worker, "PromptTokenizer", partial(worker.PromptTokenizer, reuse=False))
     config = make_config(model=tiny_model, out=tmp_path, ttft_loss_on="outputs")
     with pytest.raises(ConfigError, match=r"loss_on outputs.*choose answer or all"):
         worker.open_worker(make_source("ttft", tmp_path, config).settings(0), lambda *_: None)

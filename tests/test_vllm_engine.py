@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from arc_submit.errors import ConfigError
-from arc_submit.models.engine import Completion, Request
-from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
-from arc_submit.models.vllm_compat import prepare_process, rank_slot
-from arc_submit.models.vllm_engine import choose_memory
+from arc_submit.inference.engine import Completion, Request
+from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
+from arc_submit.inference.vllm_compat import prepare_process, rank_slot
+from arc_submit.inference.vllm_engine import choose_memory
 
 SWAPS = 100
 # Two engines that sum in different orders may part where the best two tokens are this close, in log-probability.
@@ -60,7 +60,7 @@ def broken(tiny_model: Path, adapters: list[Path], tmp_path_factory: pytest.Temp
     """Adapters that cannot be served, each in its own way."""
     from transformers import Qwen2ForCausalLM
 
-    from arc_submit.models.pocket import pocket_config
+    from arc_submit.base_model.pocket import pocket_config
 
     folder = tmp_path_factory.mktemp("broken")
     paths = {name: folder / name for name in ("missing", "truncated", "no_json", "dora", "rank", "other_base", "head", "pissa")}

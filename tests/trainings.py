@@ -21,9 +21,9 @@ from arc_submit.arc.grid import Grid, frozen
 from arc_submit.arc.prediction import Prediction, append_predictions
 from arc_submit.arc.task import Pair
 from arc_submit.arc.training_sets import TrainingTask
-from arc_submit.models.settings import LoraSettings
-from arc_submit.training.base_settings import TrainConfig, TrainSettings
-from arc_submit.training.mixture import MixturePart
+from arc_submit.base_model.settings import LoraSettings
+from arc_submit.train.config import TrainConfig, TrainSettings
+from arc_submit.train.mixture import MixturePart
 
 PROMPT = "output-from-turns-v0"
 SMALL = {"steps": 6, "batch_size": 4, "learning_rate": 1e-3, "log_every": 1, "save_every": 3, "loaders": 0, "warmup_ratio": 0.2}

@@ -17,9 +17,9 @@ import psutil
 import torch
 
 from arc_submit.errors import ConfigError
-from arc_submit.models.engine import Completion, Request
-from arc_submit.models.vllm_compat import make_core
-from arc_submit.models.vllm_engine import VllmEngine, load_vllm_engine
+from arc_submit.inference.engine import Completion, Request
+from arc_submit.inference.vllm_compat import make_core
+from arc_submit.inference.vllm_engine import VllmEngine, load_vllm_engine
 
 
 def told(completions: list[Completion]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from arc_submit.arc.datasets import Challenges, write_json
 from arc_submit.arc.grid import Grid, frozen, grid_to_lists, make_grid, same_grid
-from arc_submit.arc.shape import largest_output_shape
+from arc_submit.arc.output_shape import largest_output_shape
 from arc_submit.arc.task import Task
 from arc_submit.errors import DataError
 

@@ -11,19 +11,19 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from arc_submit.arc.best_first import best_first
 from arc_submit.arc.grid import Grid, grid_id
 from arc_submit.arc.prediction import Output, Prediction
-from arc_submit.arc.ranking import best_first
 from arc_submit.ensemble.evidence import MEETING, SCORED_SOURCES, Trust, estimate_trust, source_odds
 from arc_submit.ensemble.voting import Candidate, vote
 from arc_submit.errors import ConfigError
 
-WAYS = ("probability", "voting", "combination", "concatenation", "precedence")
-JUDGED_WAYS = ("selection", "verification", "product")  # these need a model's word on each candidate
+METHODS = ("probability", "voting", "combination", "concatenation", "precedence")
+JUDGED_METHODS = ("selection", "verification", "product")  # these need a model's word on each candidate
 
 
 @dataclass(frozen=True)
-class Settings:
+class EnsembleConfig:
     """How sources are put together.
 
     Attributes:
@@ -40,8 +40,8 @@ class Settings:
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.way not in WAYS + JUDGED_WAYS:
-            raise ConfigError(f"--way {self.way}: choose from {', '.join(WAYS + JUDGED_WAYS)}")
+        if self.way not in METHODS + JUDGED_METHODS:
+            raise ConfigError(f"--way {self.way}: choose from {', '.join(METHODS + JUDGED_METHODS)}")
         if not self.order or len(set(self.order)) != len(self.order):
             raise ConfigError(f"--order {','.join(self.order) or 'none'}: name each source once")
         for source, weight in self.weights.items():
@@ -131,7 +131,7 @@ def rank_all(predictions: Iterable[Prediction]) -> dict[str, dict[Output, list[C
 
 def decide(
     ranked: Mapping[str, Mapping[Output, Sequence[Candidate]]],
-    settings: Settings,
+    settings: EnsembleConfig,
     judged: Mapping[Output, Mapping[bytes, float]] | None = None,
     trusts: Mapping[str, Trust] | None = None,
 ) -> Decision:
@@ -145,7 +145,7 @@ def decide(
     Raises:
         ConfigError: where the way needs a model's word and there is none.
     """
-    if settings.way in JUDGED_WAYS and judged is None:
+    if settings.way in JUDGED_METHODS and judged is None:
         raise ConfigError(f"--way {settings.way}: needs what a model says of the candidates; see arc-submit ensemble --help")
     ranked = {source: ranked[source] for source in settings.order if source in ranked}
     trusts = dict(estimate_trust(ranked) if trusts is None else trusts)
@@ -163,7 +163,7 @@ def decide(
 
 def combine(predictions: Iterable[Prediction], order: Sequence[str]) -> dict[Output, list[Grid]]:
     """For every test input the distinct answers of some sources in the default way, best first."""
-    decision = decide(rank_all(predictions), Settings(order=tuple(order)))
+    decision = decide(rank_all(predictions), EnsembleConfig(order=tuple(order)))
     return {output: [choice.grid for choice in choices] for output, choices in decision.choices.items()}
 
 
@@ -178,7 +178,7 @@ def combined_odds(odds: Mapping[str, float]) -> float:
     return scored + voted + scored * voted / MEETING
 
 
-def _gather(pools: Mapping[str, Sequence[Candidate]], trusts: Mapping[str, Trust], settings: Settings) -> dict[bytes, _Answer]:
+def _gather(pools: Mapping[str, Sequence[Candidate]], trusts: Mapping[str, Trust], settings: EnsembleConfig) -> dict[bytes, _Answer]:
     """The distinct answers of all sources to one test input, by `grid_id`."""
     answers: dict[bytes, _Answer] = {}
     for source in sorted(pools):
@@ -201,16 +201,16 @@ def _gather(pools: Mapping[str, Sequence[Candidate]], trusts: Mapping[str, Trust
 
 
 # What an answer is sorted by before its odds, the least first: (settings, answer, what a model said of it).
-_RULES: dict[str, Callable[[Settings, _Answer, float], tuple[float, ...]]] = {
+_RULES: dict[str, Callable[[EnsembleConfig, _Answer, float], tuple[float, ...]]] = {
     "probability": lambda settings, answer, said: (),
     "voting": lambda settings, answer, said: (-math.fsum(answer.shares.values()),),
     "concatenation": lambda settings, answer, said: (-math.fsum(answer.votes.values()),),
     "combination": lambda settings, answer, said: min((float(answer.ranks[s]), float(place)) for s, place in _places(settings, answer)),
     "precedence": lambda settings, answer, said: min((float(place), float(answer.ranks[s])) for s, place in _places(settings, answer)),
-    **dict.fromkeys(JUDGED_WAYS, lambda settings, answer, said: (-said,)),
+    **dict.fromkeys(JUDGED_METHODS, lambda settings, answer, said: (-said,)),
 }
 
 
-def _places(settings: Settings, answer: _Answer) -> list[tuple[str, int]]:
+def _places(settings: EnsembleConfig, answer: _Answer) -> list[tuple[str, int]]:
     """The sources that gave an answer, each with its place in the order of trust."""
     return [(source, place) for place, source in enumerate(settings.order) if source in answer.ranks]

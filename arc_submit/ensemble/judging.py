@@ -19,13 +19,13 @@ from arc_submit.arc.grid import Grid
 from arc_submit.arc.task import Task
 from arc_submit.arc.views import View, choose_views
 from arc_submit.ensemble.judgements import Judgement, Question
-from arc_submit.language.tokens import PromptWriter
-from arc_submit.models.engine import Engine
+from arc_submit.inference.engine import Engine
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
 
 
 def judge(
     engine: Engine,
-    writer: PromptWriter,
+    writer: PromptTokenizer,
     task: Task,
     test: int,
     candidates: Sequence[Grid],
@@ -69,7 +69,7 @@ def judge(
 
 def _ask(
     engine: Engine,
-    writer: PromptWriter,
+    writer: PromptTokenizer,
     seen: Task,
     test: int,
     pairs: Sequence[int],
@@ -87,7 +87,7 @@ def _ask(
 
 def _ask_for_output(
     engine: Engine,
-    writer: PromptWriter,
+    writer: PromptTokenizer,
     seen: Task,
     test: int,
     pairs: Sequence[int],
@@ -101,7 +101,7 @@ def _ask_for_output(
 
 
 def _fitting_pairs(
-    writer: PromptWriter, seen: Task, test: int, shown: Sequence[tuple[Grid, ...]], max_seq_len: int, rng: np.random.Generator
+    writer: PromptTokenizer, seen: Task, test: int, shown: Sequence[tuple[Grid, ...]], max_seq_len: int, rng: np.random.Generator
 ) -> list[int]:
     """Train pairs, ascending, that fit with the longest of the questions and its answer; the same for all, so that answers compare."""
     kind, grid = writer.prompt.kind, seen.tests[test]

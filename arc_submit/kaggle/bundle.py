@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from arc_submit.errors import ConfigError, DataError
-from arc_submit.kaggle.contents import files_of, refusals
 from arc_submit.kaggle.dataset_folder import (
-    Stored,
+    StoredFile,
     as_rows,
     check_total,
     read_manifest,
@@ -31,6 +30,7 @@ from arc_submit.kaggle.dataset_folder import (
 )
 from arc_submit.kaggle.install import BUNDLE
 from arc_submit.kaggle.pip import last_error
+from arc_submit.kaggle.secret_scan import files_of, refusals
 from arc_submit.kaggle.sizes import in_words, sha256_of
 from arc_submit.kaggle.targets import targets_folder
 
@@ -83,7 +83,7 @@ def make_bundle(
     manifest = {
         "version": version,
         "requirements": [f"arc_submit=={version}"],
-        "wheels": [asdict(Stored(wheel.name, (wheel.name,), wheel.stat().st_size, sha256_of(wheel)))],
+        "wheels": [asdict(StoredFile(wheel.name, (wheel.name,), wheel.stat().st_size, sha256_of(wheel)))],
         "models": [place.name for _, place in chosen if place.parts[0] == "models"],
         "adapters": [place.name for _, place in chosen if place.parts[0] == "adapters"],
         "files": [{"file": path.as_posix(), "size": (out / path).stat().st_size} for path in shipped],

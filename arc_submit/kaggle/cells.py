@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from arc_submit.kaggle.contents import credential_in
 from arc_submit.kaggle.findings import Finding
+from arc_submit.kaggle.secret_scan import credential_in
 
 _INSTALLS = re.compile(
     r"(?:^\s*[!%].*\bpip3?\s+(?:-\S+\s+)*install\b"  # !pip install, %pip install, !python -m pip -q install, !uv pip install

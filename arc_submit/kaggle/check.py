@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from arc_submit.config import PRESETS
+from arc_submit.durations import format_duration, parse_duration
 from arc_submit.errors import ConfigError
 from arc_submit.kaggle.findings import Finding, add_despite, refuse_errors
 from arc_submit.kaggle.metadata import GPUS, METADATA, SOURCES, asked_machine, check_metadata
-from arc_submit.runtime.budget import format_duration, parse_duration
+from arc_submit.run.config import PRESETS
 
 SESSION = "11h55m"  # Kaggle ends a session after 12 hours, and a limit must be lower
 _ENDING = 600.0  # seconds between a run's own end and the session's
@@ -46,7 +46,7 @@ def check_kernel(folder: Path, accelerator: str | None = None, session: str = SE
         session: limit of the session, as --session takes it.
     """
     from arc_submit.kaggle.cells import imports_library, source_of
-    from arc_submit.kaggle.sent import check_notebook
+    from arc_submit.kaggle.notebook_check import check_notebook
 
     metadata, findings = check_metadata(folder, accelerator)
     if not metadata:

@@ -26,7 +26,7 @@ class RefusedError(ArcSubmitError):
 
 
 @dataclass(frozen=True)
-class Said:
+class ClientResult:
     """How a call of the client ended.
 
     Attributes:
@@ -54,7 +54,7 @@ class Said:
         return RefusedError(f"kaggle {self.command}: {problem or 'failed'}: {self.reason}")
 
 
-def call(arguments: Sequence[str], seconds: float, show: bool = False) -> Said:
+def call(arguments: Sequence[str], seconds: float, show: bool = False) -> ClientResult:
     """Run `kaggle ARGUMENTS`.
 
     Args:
@@ -104,7 +104,7 @@ def call(arguments: Sequence[str], seconds: float, show: bool = False) -> Said:
         raise RefusedError(
             f"kaggle {words}: not done after {seconds:.0f} s and given up; it last said: {lines[-1] if lines else 'nothing'}"
         )
-    return Said(words, code, "\n".join(lines))
+    return ClientResult(words, code, "\n".join(lines))
 
 
 def _masked(line: str) -> str:

@@ -1,7 +1,7 @@
 """A folder that is to become a Kaggle data set: what the client would leave out, upload unasked, rename or refuse.
 
 The client's own rules are those of kaggle 2.2.4 (dataset_create_new, upload_files). Of what the files hold it asks one thing alone, whether
-there are credentials in them: see arc_submit.kaggle.contents.
+there are credentials in them: see arc_submit.kaggle.secret_scan.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from arc_submit.kaggle.contents import credentials_in
 from arc_submit.kaggle.dataset_folder import METADATA
 from arc_submit.kaggle.findings import Finding, read_object, unknown_fields
 from arc_submit.kaggle.metadata import check_owner_slug
+from arc_submit.kaggle.secret_scan import credentials_in
 
 FIELDS = (
     "id",

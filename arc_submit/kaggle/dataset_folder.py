@@ -38,7 +38,7 @@ def read_manifest(path: Path, missing: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredFile:
     """A wheel of a data set: the name pip wants, the names it is stored under in order, bytes and sha256 of the whole."""
 
     file: str

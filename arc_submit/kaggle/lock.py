@@ -15,8 +15,8 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from arc_submit.errors import DataError
-from arc_submit.kaggle.closure import Distribution, canonical, close
-from arc_submit.kaggle.fetching import fetch
+from arc_submit.kaggle.dependencies import Distribution, canonical, close
+from arc_submit.kaggle.download import fetch
 from arc_submit.kaggle.pip import Resolved, resolve
 from arc_submit.kaggle.sizes import in_words
 from arc_submit.kaggle.targets import LeftOut, Lock, LockedWheel, Target, read_target, write_lock

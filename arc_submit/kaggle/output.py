@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from arc_submit.durations import parse_duration
 from arc_submit.errors import ConfigError
 from arc_submit.kaggle import status
 from arc_submit.kaggle.client import RefusedError, call
-from arc_submit.runtime.budget import parse_duration
 
 SUBMISSION = "submission.json"
 

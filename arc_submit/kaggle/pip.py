@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arc_submit.errors import ConfigError, DataError
-from arc_submit.kaggle.closure import Distribution
+from arc_submit.kaggle.dependencies import Distribution
 from arc_submit.kaggle.targets import LockedWheel, Target
 
 # pip judges markers by the Python it runs on; told the target's version where it asks for its own, it judges them by that.

@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from arc_submit.durations import parse_duration
 from arc_submit.kaggle import check, status
-from arc_submit.kaggle.client import RefusedError, Said, call
+from arc_submit.kaggle.client import ClientResult, RefusedError, call
 from arc_submit.kaggle.findings import refuse_errors
 from arc_submit.kaggle.metadata import METADATA, SOURCES, asked_machine, kernel_name
-from arc_submit.runtime.budget import parse_duration
 
 _SECONDS = 300.0
 
@@ -79,7 +79,7 @@ def push(folder: Path, session: str, accelerator: str | None = None) -> Push:
     return read_push(kernel_name(folder), said)
 
 
-def read_push(kernel: str, said: Said) -> Push:
+def read_push(kernel: str, said: ClientResult) -> Push:
     """What the text of `kaggle kernels push` means.
 
     Raises:

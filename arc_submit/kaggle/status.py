@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from arc_submit.durations import format_duration, parse_duration
 from arc_submit.errors import ConfigError
-from arc_submit.kaggle.client import RefusedError, Said, call
+from arc_submit.kaggle.client import ClientResult, RefusedError, call
 from arc_submit.kaggle.metadata import METADATA, kernel_name
-from arc_submit.runtime.budget import format_duration, parse_duration
 
 FAILED = ("ERROR", "CANCEL_REQUESTED", "CANCEL_ACKNOWLEDGED")
 GOING = ("QUEUED", "RUNNING", "NEW_SCRIPT")
@@ -106,7 +106,7 @@ def ask(kernel: str) -> Status:
     return read_status(kernel, call(["kernels", "status", kernel], _SECONDS))
 
 
-def read_status(kernel: str, said: Said) -> Status:
+def read_status(kernel: str, said: ClientResult) -> Status:
     """What the text of `kaggle kernels status` means.
 
     Raises:

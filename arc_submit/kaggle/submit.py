@@ -9,7 +9,7 @@ from typing import Any
 
 from arc_submit.errors import ConfigError
 from arc_submit.kaggle import status
-from arc_submit.kaggle.client import RefusedError, Said, call
+from arc_submit.kaggle.client import ClientResult, RefusedError, call
 from arc_submit.kaggle.findings import read_object
 from arc_submit.kaggle.metadata import METADATA
 from arc_submit.kaggle.output import SUBMISSION
@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     return {"kernel": kernel, "version": args.version, "competition": competition, "message": message, "left_today": left}
 
 
-def read_submit(said: Said) -> tuple[str, int | None]:
+def read_submit(said: ClientResult) -> tuple[str, int | None]:
     """What the text of `kaggle competitions submit` means: Kaggle's own words, and how many submissions are left today.
 
     Raises:

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from arc_submit.kaggle.client import RefusedError, Said, call
+from arc_submit.durations import format_duration, parse_duration
+from arc_submit.kaggle.client import ClientResult, RefusedError, call
 from arc_submit.kaggle.dataset import check_dataset, sent_files
 from arc_submit.kaggle.findings import add_despite, refuse_errors
-from arc_submit.runtime.budget import format_duration, parse_duration
 
 _SECONDS = 120.0
 
@@ -62,7 +62,7 @@ def state(dataset: str) -> str | None:
     return said.text.strip().splitlines()[-1].lower()
 
 
-def read_upload(said: Said, files: list[str]) -> str:
+def read_upload(said: ClientResult, files: list[str]) -> str:
     """What the text of `kaggle datasets create` or `version` means: the data set's address.
 
     Raises:

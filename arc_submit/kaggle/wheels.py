@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from arc_submit.errors import DataError
-from arc_submit.kaggle.closure import canonical, close, read_wheel
 from arc_submit.kaggle.dataset_folder import (
     PART_SIZE,
-    Stored,
+    StoredFile,
     as_rows,
     check_total,
     read_manifest,
@@ -32,21 +31,22 @@ from arc_submit.kaggle.dataset_folder import (
     write_metadata,
     write_text,
 )
-from arc_submit.kaggle.fetching import fetch
+from arc_submit.kaggle.dependencies import canonical, close, read_wheel
+from arc_submit.kaggle.download import fetch
 from arc_submit.kaggle.install import WHEELS
 from arc_submit.kaggle.pip import on_linux, resolve_offline
 from arc_submit.kaggle.sizes import in_words, sha256_of
 from arc_submit.kaggle.targets import LeftOut, Lock, Target, read_lock, read_target
 
 
-def gather(target: Target, lock: Lock, folder: Path, part_size: int = PART_SIZE) -> tuple[list[Stored], int]:
+def gather(target: Target, lock: Lock, folder: Path, part_size: int = PART_SIZE) -> tuple[list[StoredFile], int]:
     """Have the lock's wheels in a data set's folder; returns them as they are stored and how many bytes were fetched.
 
     Raises:
         ConfigError: where the folder holds something else.
         DataError: where a wheel is not to be had.
     """
-    entries = [Stored(wheel.file, stored_names(wheel.file, wheel.size, part_size), wheel.size, wheel.sha256) for wheel in lock.wheels]
+    entries = [StoredFile(wheel.file, stored_names(wheel.file, wheel.size, part_size), wheel.size, wheel.sha256) for wheel in lock.wheels]
     check_total(folder, [(entry.file, entry.size) for entry in entries])
     refuse_foreign(folder, [WHEELS, ".fetched", *(name for entry in entries for name in entry.stored)])
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def gather(target: Target, lock: Lock, folder: Path, part_size: int = PART_SIZE)
     return entries, sum(wheel.size for wheel in missing)
 
 
-def prove(target: Target, lock: Lock, folder: Path, entries: Sequence[Stored]) -> str:
+def prove(target: Target, lock: Lock, folder: Path, entries: Sequence[StoredFile]) -> str:
     """That a data set's wheels install offline on the target; returns what was done to show it.
 
     Raises:
@@ -105,7 +105,7 @@ def prove(target: Target, lock: Lock, folder: Path, entries: Sequence[Stored]) -
     return f"pip --no-index --dry-run for Python {target.python_minor}: {len(locked)} wheels wanted and there, torch of the image kept"
 
 
-def link(folder: Path, entry: Stored, path: Path) -> None:
+def link(folder: Path, entry: StoredFile, path: Path) -> None:
     """A stored wheel under the name that pip wants."""
     if len(entry.stored) == 1:
         path.symlink_to((folder / entry.stored[0]).resolve())

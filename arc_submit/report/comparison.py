@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from arc_submit.arc.grid import Grid, same_grid
 from arc_submit.arc.prediction import Output
 from arc_submit.arc.task import Solutions
-from arc_submit.ensemble.combination import JUDGED_WAYS, WAYS, Settings, decide
+from arc_submit.ensemble.combination import JUDGED_METHODS, METHODS, EnsembleConfig, decide
 from arc_submit.ensemble.voting import Candidate
 
 
@@ -42,7 +42,7 @@ def compare_ways(
     ranked: Mapping[str, Mapping[Output, Sequence[Candidate]]],
     solutions: Solutions,
     task_ids: Sequence[str],
-    settings: Settings,
+    settings: EnsembleConfig,
     judged: Mapping[str, Mapping[Output, Mapping[bytes, float]]] | None = None,
 ) -> tuple[list[Row], list[Row]]:
     """A row for each source, and one for each way with the order and weights of the settings.
@@ -59,8 +59,8 @@ def compare_ways(
         if source in ranked
     ]
     ways = []
-    for way in WAYS + tuple(way for way in JUDGED_WAYS if way in judged):
-        decision = decide(ranked, Settings(way, settings.order, settings.weights), judged.get(way))
+    for way in METHODS + tuple(way for way in JUDGED_METHODS if way in judged):
+        decision = decide(ranked, EnsembleConfig(way, settings.order, settings.weights), judged.get(way))
         answers = {output: [choice.grid for choice in choices] for output, choices in decision.choices.items()}
         ways.append(score_answers(way, answers, solutions, task_ids))
     return sources, ways

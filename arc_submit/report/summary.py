@@ -20,13 +20,13 @@ from arc_submit.arc.grid import Grid, same_grid
 from arc_submit.arc.metrics import PredictionScores, SubmissionScores, score_predictions, score_submission, submission_text
 from arc_submit.arc.prediction import Output, Prediction
 from arc_submit.arc.task import Solutions
-from arc_submit.ensemble.combination import Decision, Settings, decide, rank_all
+from arc_submit.durations import format_duration
+from arc_submit.ensemble.combination import Decision, EnsembleConfig, decide, rank_all
 from arc_submit.ensemble.evidence import SCORED_SOURCES
 from arc_submit.ensemble.voting import Candidate
 from arc_submit.report.comparison import Row, compare_ways, comparison_table
 from arc_submit.report.page import Page, Shown, Table, TaskView, render
 from arc_submit.report.timeline import plot_timeline, read_timeline
-from arc_submit.runtime.budget import format_duration
 
 COLUMNS = ("pass_n", "vote_2", "accuracy", "correct_pixels", "max_correct_pixels", "correct_size", "any_correct_size", "unanswered")
 
@@ -62,7 +62,7 @@ class _Run:
     challenges: Challenges
     ranked: Ranked
     decision: Decision
-    settings: Settings
+    settings: EnsembleConfig
     attempts: Mapping[str, Sequence[Sequence[Grid]]]
     solutions: Mapping[str, Sequence[Grid]]  # of the tasks that can be scored
 
@@ -123,7 +123,7 @@ def make_report(
     pictures: int,
     until: float = math.inf,
     losses: Mapping[str, Sequence[float]] | None = None,
-    settings: Settings | None = None,
+    settings: EnsembleConfig | None = None,
 ) -> Report:
     """Write scores.txt, scores.json, index.html and pictures into a folder.
 
@@ -137,7 +137,7 @@ def make_report(
         settings: how the attempts were chosen.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    settings = settings or Settings()
+    settings = settings or EnsembleConfig()
     tasks = challenges.tasks
     known = [task_id for task_id in tasks if solutions and len(solutions.outputs.get(task_id, ())) == len(tasks[task_id].tests)]
     ranked = rank_all(predictions)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from arc_submit.arc.best_first import best_first
 from arc_submit.arc.grid import Grid
-from arc_submit.arc.ranking import best_first
 
 
 @dataclass(frozen=True, eq=False)

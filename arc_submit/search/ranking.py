@@ -15,8 +15,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from arc_submit.arc.best_first import best_first
 from arc_submit.arc.grid import Grid, grid_id, same_grid
-from arc_submit.arc.ranking import best_first
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import Answer
 

@@ -19,15 +19,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arc_submit.arc.best_first import best_first
 from arc_submit.arc.datasets import Challenges, read_challenges, write_json
 from arc_submit.arc.grid import grid_id
 from arc_submit.arc.prediction import Prediction, append_predictions, read_predictions
-from arc_submit.arc.ranking import best_first
 from arc_submit.arc.submission import Submission
 from arc_submit.arc.task import Task
 from arc_submit.arc.views import identity_view
 from arc_submit.errors import ConfigError
-from arc_submit.search.warm_up import warm_up
+from arc_submit.search.precompile import warm_up
 
 if TYPE_CHECKING:
     from arc_submit.search.ranking import Ranked

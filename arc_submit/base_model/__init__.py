@@ -1,0 +1,1 @@
+"""A base model in a folder: checks, loading, precision, LoRA, saving."""

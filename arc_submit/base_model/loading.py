@@ -1,0 +1,119 @@
+"""Loading a base model and its tokenizer from a folder, with a reason for every choice.
+
+Nothing is ever fetched, run or unpickled: local folders, safetensors, no remote code. Knows nothing about prompts or tasks.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from arc_submit.base_model.checks import check_model_folder
+from arc_submit.errors import ConfigError
+
+
+def choose_dtype(device: torch.device) -> tuple[torch.dtype, str]:
+    """The dtype for inference on a device, with its reason."""
+    if device.type != "cuda":
+        return torch.float32, "a CPU: float32 gives the same greedy tokens everywhere"
+    major, minor = torch.cuda.get_device_capability(device)
+    if major >= 8:
+        return torch.bfloat16, f"sm_{major}{minor} has bfloat16"
+    return torch.float16, f"sm_{major}{minor} has no bfloat16"
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer as its tokenizer.json has it.
+
+    AutoTokenizer would pick a class by model type, whose own rules can drop tokens of a small vocabulary.
+
+    Raises:
+        ConfigError: where it cannot be read or does not say which token ends an answer.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    check_model_folder(folder)
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # noqa: BLE001 - the tokenizers library raises plain Exception for a broken file
+        raise ConfigError(f"model {folder}: its tokenizer cannot be loaded ({type(error).__name__}: {error})") from None
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"model {folder}: its tokenizer has no end mark; set eos_token in tokenizer_config.json")
+    return tokenizer
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ConfigError: where there is no such device here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"--device {name}: write cpu or cuda:0") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {name}: write cpu or cuda:0")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        seen = f"{torch.cuda.device_count()} GPUs are visible here{'' if visible is None else f' (CUDA_VISIBLE_DEVICES={visible})'}"
+        raise ConfigError(f"--device {name}: {seen}; name one that is there, give --device cpu, or mend the driver")
+    return device
+
+
+def load_model(folder: Path, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
+    """The causal language model, in evaluation mode on its device.
+
+    Args:
+        attention: a name that transformers knows or that was registered with it.
+
+    Raises:
+        ConfigError: where the folder or its weights cannot be read.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    check_model_folder(folder)
+    logging.disable_progress_bar()
+    # Straight to a GPU: a host has less memory than a large model's copies for each of its GPUs' workers would take.
+    placed = {"device_map": {"": device}} if device.type == "cuda" else {}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation=attention, local_files_only=True, use_safetensors=True, **placed
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ConfigError(f"model {folder}: cannot be loaded ({error})") from None
+    return model.eval()
+
+
+def load_model_in_4_bits(folder: Path, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
+    """A model whose linear layers are kept in 4 bits (NF4, arXiv 2305.14314): a base to put adapters into where 16 bits do not fit.
+
+    Args:
+        dtype: of products and of everything that is no linear layer.
+
+    Raises:
+        ConfigError: on a CPU, or where bitsandbytes is not installed.
+    """
+    if device.type != "cuda":
+        raise ConfigError("a base in 4 bits needs a CUDA device; leave it out on a CPU")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError("a base in 4 bits needs the package bitsandbytes, which is not installed; install it or leave the option out")
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    check_model_folder(folder)
+    bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True)
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        attn_implementation=attention,
+        local_files_only=True,
+        use_safetensors=True,
+        quantization_config=bits,
+        device_map={"": device},
+    ).eval()

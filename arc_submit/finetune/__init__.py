@@ -1,0 +1,1 @@
+"""Test-time fine-tuning: one adapter for each task."""

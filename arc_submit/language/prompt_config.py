@@ -1,0 +1,82 @@
+"""How a model wants to be asked: the grid encoder, the prompt version and the length it was trained with.
+
+A model says so in an arc_submit.json beside its weights, and a run may say otherwise. What cannot work is refused here from the files
+alone, before a worker has loaded anything. Knows nothing about weights.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from arc_submit.errors import ConfigError, DataError
+from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompts import prompt_version
+
+CONFIG_FILE = "arc_submit.json"
+SHORTEST = 16  # tokens: less holds no pair and no answer
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """How a model is asked.
+
+    Attributes:
+        grid_encoder: specification of the grid encoder.
+        prompt: name of the prompt version.
+        max_seq_len: the longest prompt with its answer, in tokens.
+    """
+
+    grid_encoder: str
+    prompt: str
+    max_seq_len: int
+
+    def save(self, folder: Path) -> None:
+        """Write the model's arc_submit.json."""
+        (folder / CONFIG_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+def read_prompt_config(folder: Path) -> PromptConfig | None:
+    """What the model's folder says, or None where it says nothing.
+
+    Raises:
+        DataError: where the file is there and does not hold what it should.
+    """
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        return None
+    try:
+        value: Any = json.loads(path.read_text(encoding="utf-8"))
+        asked = PromptConfig(str(value["grid_encoder"]), str(value["prompt"]), int(value["max_seq_len"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: grid_encoder, prompt and max_seq_len are expected ({type(error).__name__}: {error})") from None
+    if asked.max_seq_len < SHORTEST:
+        raise DataError(f"{path}: max_seq_len {asked.max_seq_len} fits no task")
+    return asked
+
+
+def resolve_prompt_config(folder: Path, grid_encoder: str | None, prompt: str | None, max_seq_len: int | None) -> PromptConfig:
+    """How to ask a model for outputs: what is given first, then what its files say.
+
+    Raises:
+        ConfigError: where neither says, or what is said cannot work with this model.
+        DataError: where the model's files are not what they should be.
+    """
+    stated = read_prompt_config(folder)
+    grid_encoder = grid_encoder or (stated.grid_encoder if stated else None)
+    prompt = prompt or (stated.prompt if stated else None)
+    max_seq_len = max_seq_len or (stated.max_seq_len if stated else None)
+    if grid_encoder is None or prompt is None or max_seq_len is None:
+        raise ConfigError(f"model {folder} has no {CONFIG_FILE}: give --grid-encoder, --prompt and --max-seq-len")
+    make_encoder(grid_encoder)
+    if prompt_version(prompt).kind != "output":
+        raise ConfigError(f"prompt {prompt} does not ask for the output; choose one named output-from-...")
+    try:
+        limit = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{folder / 'config.json'}: not a model's configuration ({type(error).__name__}: {error})") from None
+    if isinstance(limit, int) and max_seq_len > limit:
+        raise ConfigError(f"max_seq_len {max_seq_len} is over the {limit} tokens that model {folder} takes; lower it")
+    return PromptConfig(grid_encoder, prompt, max_seq_len)

@@ -1,0 +1,302 @@
+"""Turns to token ids, without tokenizing the same row twice.
+
+Rendering a chat and tokenizing its text costs more than a small model's forward pass. Here the chat template is rendered once for each
+number of turns with marks where the grids go, the words between are tokenized once, and a row's tokens are put together from the
+tokens of its cells (or, where cells merge, kept from the last time it was seen). That the result equals tokenizing the whole text is
+tried on random tasks when a writer is made; where it does not hold for some tokenizer, the whole text is tokenized and `reason` says
+so. Knows nothing about tasks' files or models.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, frozen
+from arc_submit.arc.task import Pair
+from arc_submit.errors import ConfigError
+from arc_submit.language.encoders import GridEncoder
+from arc_submit.language.prompts import Part, PromptVersion, Turn
+
+_FIRST_MARK = 0xE000  # private use characters: no template or encoder writes them
+_MARK = re.compile("([\ue000-\uf8ff])")
+_CACHED_ROWS = 200_000
+
+
+@dataclass(frozen=True)
+class _RowPattern:
+    """How a row's tokens are made of its cells': prefix + columns[0][cell 0] + columns[1][cell 1] + ... + suffix."""
+
+    prefix: list[int]
+    columns: list[list[list[int]]]
+    suffix: list[int]
+
+    def tokens(self, cells: Sequence[int]) -> list[int]:
+        ids = self.prefix.copy()
+        for column, cell in zip(self.columns, cells, strict=False):
+            ids += column[cell]
+        return ids + self.suffix
+
+
+class PromptTokenizer:
+    """Writes one prompt version with one grid encoder for one tokenizer.
+
+    Args:
+        tokenizer: a transformers tokenizer with a chat template.
+        encoder: how grids are written.
+        prompt: what is said around them.
+        reuse: False tokenizes the whole text each time (the known practice, kept for measuring against).
+
+    Attributes:
+        reuse: whether tokens are reused.
+        reason: why, or why not.
+        end_id: the token that ends an answer.
+
+    Raises:
+        ConfigError: where the tokenizer has no chat template or end mark, or cannot write the prompt.
+    """
+
+    def __init__(self, tokenizer: Any, encoder: GridEncoder, prompt: PromptVersion, reuse: bool = True):
+        if not getattr(tokenizer, "chat_template", None):
+            raise ConfigError(f"the tokenizer of {tokenizer.name_or_path} has no chat template; add chat_template.jinja to the model")
+        if tokenizer.eos_token_id is None:
+            raise ConfigError(f"the tokenizer of {tokenizer.name_or_path} has no end mark; set eos_token in tokenizer_config.json")
+        self.tokenizer = tokenizer
+        self.encoder = encoder
+        self.prompt = prompt
+        self.end_id: int = tokenizer.eos_token_id
+        self._templates: dict[Any, str] = {}
+        self._literals: dict[str, list[int]] = {}
+        self._lengths: dict[tuple[int, int], int] = {}
+        self._rows: dict[tuple[bytes, int, bool], list[int]] = {}
+        self._patterns: dict[tuple[int, bool], _RowPattern | None] = {}
+        self._check_vocabulary()
+        self.reuse, self.reason = (True, "") if reuse else (False, "asked not to reuse tokens")
+        if reuse:
+            self.reuse, self.reason = self._try_reuse()
+        # A template that does not end an answer with the tokenizer's end mark is to be known before hours are spent.
+        self.sample_ids(self._probe_turns(np.random.default_rng(0)), frozen(np.zeros((1, 1))))
+
+    def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
+        """Token ids of the chat with the mark that asks for an answer at its end."""
+        return self._tokens(self._template(turns, True), _grids(turns))
+
+    def sample_ids(self, turns: Sequence[Turn], answer: Part) -> tuple[list[int], int]:
+        """Token ids of the chat with its answer and end mark, and the place where the answer begins.
+
+        The prompt's tokens come first, exactly as inference gives them; the answer's follow.
+
+        Raises:
+            ConfigError: where the chat template does not write the answer after the prompt and the end mark after the answer.
+        """
+        prompt = self.prompt_ids(turns)
+        whole = [*turns, Turn("assistant", (answer,))]
+        asked, told = self._template(turns, True), self._template(whole, False)
+        if not told.startswith(asked):
+            raise ConfigError(f"the chat template of {self.tokenizer.name_or_path} does not write an answer right after its prompt")
+        ids = prompt + self._tokens(told[len(asked) :], _grids(whole))
+        # Some templates write a newline after the end mark; the model is to stop at the mark.
+        while ids and ids[-1] != self.end_id:
+            ids.pop()
+        if len(ids) <= len(prompt):
+            raise ConfigError(f"the chat template of {self.tokenizer.name_or_path} does not end an answer with its eos_token")
+        return ids, len(prompt)
+
+    def grid_spans(self, turns: Sequence[Turn]) -> list[tuple[int, int]]:
+        """Where the grids of the chat lie in `prompt_ids`: first place and the place behind the last row, in order.
+
+        What an encoder writes above a grid counts where its tokens can be told from the words before.
+
+        Raises:
+            ConfigError: where this tokenizer merges rows with what stands around them.
+        """
+        if not self.reuse:
+            raise ConfigError(f"{self.tokenizer.name_or_path} does not keep grids apart ({self.reason}): it cannot be told where they lie")
+        spans: list[tuple[int, int]] = []
+        self._tokens(self._template(turns, True), _grids(turns), spans)
+        return spans
+
+    def answer_ids(self, grid: Grid) -> list[int]:
+        """Token ids of an answer as it follows a prompt for outputs, end mark included."""
+        ids, start = self.sample_ids(self.prompt.turns([], grid), grid)
+        return ids[start:]
+
+    def answer_length(self, shape: tuple[int, int]) -> int:
+        """How many tokens an answer with a grid of that shape takes, end mark included.
+
+        Exact for tokenizers that write every cell alike; for those that merge runs of digits, the most that a few busy grids take.
+        """
+        if shape not in self._lengths:
+            rng = np.random.default_rng(0)
+            grids = [frozen(np.zeros(shape)), *(frozen(rng.integers(0, COLOURS, shape)) for _ in range(2))]
+            self._lengths[shape] = max(len(self._tokenize(self.encoder.encode(grid))) for grid in grids) + 1
+        return self._lengths[shape]
+
+    def decode(self, ids: Sequence[int]) -> Grid:
+        """The grid in an answer's tokens; the end mark may be there or not.
+
+        Raises:
+            NotAGridError: where there is not exactly one.
+        """
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return self.encoder.decode(text)
+
+    def text(self, turns: Sequence[Turn], generation: bool = True) -> str:
+        """The chat as text, rendered by the model's own template."""
+        return self._filled(self._template(turns, generation), _grids(turns))
+
+    def _filled(self, template: str, grids: Sequence[Grid]) -> str:
+        """A rendered template, or its end, with the grids in place of their marks."""
+        pieces = _MARK.split(template)
+        return "".join(self.encoder.encode(grids[ord(p) - _FIRST_MARK]) if i % 2 else p for i, p in enumerate(pieces))
+
+    def _tokens(self, template: str, grids: Sequence[Grid], spans: list[tuple[int, int]] | None = None) -> list[int]:
+        """Tokens of a rendered template, or of its end, put together from kept ones where that is right; spans takes the rows' places."""
+        if not self.reuse:
+            return self._tokenize(self._filled(template, grids))
+        ids: list[int] = []
+        literal = ""
+        newlines, numbered = self.encoder.separator == "\n", self.encoder.numbered
+        for i, piece in enumerate(_MARK.split(template)):
+            if i % 2 == 0:
+                literal += piece
+                continue
+            grid = grids[ord(piece) - _FIRST_MARK]
+            # Only rows are cut out of the text: the words on both sides of them are tokenized as one piece, as they must be.
+            before, words = len(ids), self._literal(literal) if spans is not None else []
+            ids += self._literal(literal + self.encoder.header(grid))
+            height, width = grid.shape
+            cells = grid.tobytes()
+            first = before + len(words) if ids[before : before + len(words)] == words else len(ids)
+            for row in range(height):
+                ids += self._row(cells[row * width : (row + 1) * width], row if numbered else 0, newlines and row < height - 1)
+            if spans is not None:
+                spans.append((first, len(ids)))
+            literal = self.encoder.footer
+        return ids + self._literal(literal)
+
+    def _row(self, cells: bytes, place: int, newline: bool) -> list[int]:
+        """Tokens of a row; its cells are the bytes 0..9."""
+        if (place, newline) not in self._patterns:
+            self._patterns[place, newline] = self._find_pattern(place, newline)
+        pattern = self._patterns[place, newline]
+        if pattern:
+            return pattern.tokens(cells)  # under random views few rows come again: keeping them costs more than it saves
+        ids = self._rows.get((cells, place, newline))
+        if ids is None:
+            ids = self._tokenize_row(cells, place, newline)
+            if len(self._rows) >= _CACHED_ROWS:
+                self._rows.clear()
+            self._rows[cells, place, newline] = ids
+        return ids
+
+    def _literal(self, text: str) -> list[int]:
+        if text not in self._literals:
+            self._literals[text] = self._tokenize(text) if text else []
+        return self._literals[text]
+
+    def _tokenize(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _tokenize_row(self, cells: Sequence[int], index: int, newline: bool) -> list[int]:
+        return self._tokenize(self.encoder.row_text(cells, index) + ("\n" if newline else ""))
+
+    def _find_pattern(self, index: int, newline: bool) -> _RowPattern | None:
+        """Learn from short rows how cells become tokens, and try it on random rows."""
+        ones = [self._tokenize_row([c], index, newline) for c in range(COLOURS)]
+        start = next((i for i, column in enumerate(zip(*ones, strict=False)) if len(set(column)) > 1), None)
+        if start is None or len({len(ids) for ids in ones}) > 1:
+            return None
+        end = next(i for i, column in enumerate(zip(*(ids[::-1] for ids in ones), strict=False)) if len(set(column)) > 1)
+        stop = len(ones[0]) - end
+        columns = [[ids[start:stop] for ids in ones]]
+        before = stop
+        for column in range(1, MAX_SIDE if self.encoder.columned else 2):
+            rows = [self._tokenize_row([0] * column + [c], index, newline) for c in range(COLOURS)]
+            columns.append([ids[before : len(ids) - end] for ids in rows])
+            before = len(rows[0]) - end
+        columns += columns[-1:] * (MAX_SIDE - len(columns))
+        pattern = _RowPattern(ones[0][:start], columns, ones[0][stop:])
+        if any(not ids for column in columns for ids in column):
+            return None
+        rng = np.random.default_rng(index)
+        # Every two colours begin a row, and in so many random cells every two meet further on: a merge of any two would show.
+        rows = [
+            [a, b, *rng.integers(0, COLOURS, (a + b * COLOURS) % (MAX_SIDE - 1)).tolist()] for a in range(COLOURS) for b in range(COLOURS)
+        ]
+        rows += [[c] * width for c in range(COLOURS) for width in (1, 2, 3, 4, 7, MAX_SIDE)]
+        return pattern if all(pattern.tokens(row) == self._tokenize_row(row, index, newline) for row in rows) else None
+
+    def _template(self, turns: Sequence[Turn], generation: bool) -> str:
+        """The chat rendered with a mark for each grid; kept by the words and roles, which repeat from task to task."""
+        key = (generation, *((turn.role, *(part if isinstance(part, str) else None for part in turn.parts)) for turn in turns))
+        if key not in self._templates:
+            mark = _FIRST_MARK
+            messages = []
+            for turn in turns:
+                content = ""
+                for part in turn.parts:
+                    if isinstance(part, str):
+                        content += part
+                    else:
+                        content += chr(mark)
+                        mark += 1
+                messages.append({"role": turn.role, "content": content})
+            self._templates[key] = self._render(messages, generation)
+        return self._templates[key]
+
+    def _render(self, messages: list[dict[str, str]], generation: bool) -> str:
+        from jinja2 import TemplateError  # with transformers, which renders with it
+
+        try:
+            # enable_thinking is for templates that know it (Qwen3); the others never look.
+            text: str = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=generation, enable_thinking=False
+            )
+        except TemplateError as error:
+            raise ConfigError(
+                f"the chat template of {self.tokenizer.name_or_path} refuses prompt {self.prompt.name} ({error}); use another prompt"
+            ) from None
+        return text
+
+    def _probe_turns(self, rng: np.random.Generator, colour: int | None = None) -> list[Turn]:
+        """A random question, with grids of random colours or of one."""
+
+        def grid() -> Grid:
+            low, high = (0, COLOURS) if colour is None else (colour, colour + 1)
+            return frozen(rng.integers(low, high, rng.integers(1, MAX_SIDE + 1, 2)))
+
+        pairs = [Pair(grid(), grid()) for _ in range(int(rng.integers(1, 5)))]
+        candidates = {"select": 2, "verify": 1}.get(self.prompt.kind, 0)
+        test = None if self.prompt.kind == "inputs" else grid()
+        return self.prompt.turns(pairs, test, [grid() for _ in range(candidates)])
+
+    def _check_vocabulary(self) -> None:
+        turns = self._probe_turns(np.random.default_rng(0))
+        text = self.text(turns)
+        ids = self._tokenize(text)
+        unknown = self.tokenizer.unk_token_id
+        if not ids or (unknown is not None and unknown in ids):
+            raise ConfigError(
+                f"{self.tokenizer.name_or_path}: its vocabulary cannot write prompt {self.prompt.name} with {self.encoder.spec}; "
+                "use the prompt and grid encoder that the model's arc_submit.json names"
+            )
+
+    def _try_reuse(self) -> tuple[bool, str]:
+        self.reuse = True
+        rng = np.random.default_rng(1)
+        # Grids of one colour too: what stands before and after the rows then meets every colour.
+        for colour in (None, None, None, None, *range(COLOURS)):
+            turns = self._probe_turns(rng, colour)
+            if self.prompt_ids(turns) != self._tokenize(self.text(turns)):
+                return False, "rows tokenized alone differ from rows tokenized in the text, so the whole text is tokenized each time"
+        return True, "rows tokenized alone equal rows tokenized in the text"
+
+
+def _grids(turns: Sequence[Turn]) -> list[Grid]:
+    return [part for turn in turns for part in turn.parts if not isinstance(part, str)]

@@ -1,1 +1,0 @@
-"""The run's machinery: its directory, its workers and their watchdog, its budget. Knows no model and no token."""

@@ -1,0 +1,1 @@
+"""The run directory: every path in it, every read and write."""

@@ -1,0 +1,1 @@
+"""Training of a base model on a mixture of data sets."""

@@ -1,1 +1,0 @@
-"""Training: the pocket base model. Knows models and prompts; knows nothing about runs and submissions."""
