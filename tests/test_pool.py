@@ -80,7 +80,7 @@ FAST = Timeouts(startup_timeout=20.0, heartbeat_timeout=1.5, max_failures=2, sta
 def pool(tmp_path: Path) -> Any:
     """A function that runs jobs with the behaviours above and returns the events."""
     (tmp_path / "behaviours.py").write_text(ENTRY)
-    (tmp_path / "parts").mkdir()
+    (tmp_path / "jobs").mkdir()
 
     def start(
         jobs: list[tuple[str, ...]],
@@ -93,7 +93,7 @@ def pool(tmp_path: Path) -> Any:
         return run_jobs(
             supply or [Job(task_ids) for task_ids in jobs],
             "behaviours:open_worker",
-            lambda _: {"folder": str(tmp_path / "parts"), **settings},
+            lambda _: {"folder": str(tmp_path / "jobs"), **settings},
             workers if isinstance(workers, WorkerQuota) else WorkerQuota(workers),
             time.monotonic() + seconds,
             tmp_path / "logs",
@@ -316,13 +316,13 @@ def test_a_worker_that_never_gets_ready_ends_the_pool_with_its_reason(pool: Any,
 def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
     """The parent of a hanging worker is killed outright: nothing of it is left."""
     (tmp_path / "behaviours.py").write_text(ENTRY)
-    (tmp_path / "parts").mkdir()
+    (tmp_path / "jobs").mkdir()
     script = textwrap.dedent(
         f"""
         import time
         from pathlib import Path
         from arc_submit.workers.pool import Job, WorkerQuota, run_jobs
-        for event in run_jobs([Job(("hang-1",))], "behaviours:open_worker", lambda _: {{"folder": {str(tmp_path / "parts")!r}}}, WorkerQuota(1),
+        for event in run_jobs([Job(("hang-1",))], "behaviours:open_worker", lambda _: {{"folder": {str(tmp_path / "jobs")!r}}}, WorkerQuota(1),
                               time.monotonic() + 60, Path({str(tmp_path / "logs")!r})):
             print(event.pid, flush=True)
         """
