@@ -105,7 +105,7 @@ def pool(tmp_path: Path) -> Any:
 
 
 def tries(tmp_path: Path, part: str) -> int:
-    return len((tmp_path / "parts" / part).read_text().splitlines())
+    return len((tmp_path / "jobs" / part).read_text().splitlines())
 
 
 def done(events: list[Event]) -> list[str]:
@@ -250,7 +250,7 @@ def test_a_child_of_a_worker_dies_with_it(pool: Any, tmp_path: Path) -> None:
 
     thread = threading.Thread(target=lambda: events.extend(stream), daemon=True)
     thread.start()
-    while not (tmp_path / "parts" / "orphaned").exists() and time.monotonic() < deadline:
+    while not (tmp_path / "jobs" / "orphaned").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     worker = psutil.Process(events[0].pid)
     children = worker.children()
@@ -333,7 +333,7 @@ def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment)
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
-    while not (tmp_path / "parts" / "hang-1").exists():
+    while not (tmp_path / "jobs" / "hang-1").exists():
         time.sleep(0.05)
     parent.kill()
     parent.wait()
