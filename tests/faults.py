@@ -103,7 +103,9 @@ def infer_here(config: dict[str, Any]) -> None:
             budget=_PATIENCE,
             max_failures=config["strikes"],
             limits={
-                name: Timeouts(startup_timeout=start, heartbeat_timeout=20.0, patience=5.0, least=2.0, starts=1)
+                name: Timeouts(
+                    startup_timeout=start, heartbeat_timeout=20.0, pause_factor=5.0, min_heartbeat_timeout=2.0, max_failed_starts=1
+                )
                 for name, start in config["start"].items()
             },
             entry="faults:open_worker",

@@ -28,7 +28,7 @@ from arc_submit.run.adapter_budget import resolve_adapter_budget
 from arc_submit.run.config import PRESETS, RunConfig, make_config
 from arc_submit.run.pipeline import finetune, run
 from arc_submit.run.sources import make_source
-from arc_submit.scheduling.scheduler import Level, Scheduler, make_ladder
+from arc_submit.scheduling.scheduler import Level, Scheduler, SchedulerOptions, make_ladder
 
 CPU = torch.device("cpu")
 Disk = namedtuple("Disk", "total used free")
@@ -210,7 +210,10 @@ def test_the_scheduler_counts_training_once_more_where_adapters_are_not_kept() -
 
     ladder = make_ladder(8, 4, None, 16)
     reached = {"t0": Level(8, 4)}
-    kept, gone = (Scheduler(sizes([1.0]), ladder, costs(), 1000.0, reached=reached, keeps=keeps).choose(1, 0.0) for keeps in (True, False))
+    kept, gone = (
+        Scheduler(sizes([1.0]), ladder, costs(), 1000.0, reached, SchedulerOptions(adapters_kept=keeps)).choose(1, 0.0)
+        for keeps in (True, False)
+    )
     assert kept is not None
     assert gone is not None
     assert kept.level == gone.level == Level(8, 8)

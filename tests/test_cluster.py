@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 from conftest import make_challenges
-from test_host import gone
 from test_pool import ENTRY
+from test_remote_process import gone
 
 from arc_submit.cli import main
 from arc_submit.errors import ConfigError
@@ -199,7 +199,7 @@ def test_a_worker_is_shown_the_gpu_that_it_has_been_given(nodes: Nodes, tiny_mod
     """And is told of it as the first there is, whatever the number of the worker."""
     nodes.tell("mend")
     cluster = find_cluster(nodes.address, tmp_path / "out")
-    assert [cluster.room(1, 1), cluster.room(1, 2)] == [2, 0]
+    assert [cluster.capacity(1, 1), cluster.capacity(1, 2)] == [2, 0]
     show = ["-c", "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))"]
     variables = worker_environment(1, "cuda:1")  # the number that the GPU would have on this machine
     environment = {**os.environ, "PYTHONPATH": PATHS, PARENT: str(os.getpid())}

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from arc_submit.workers.pool import run_jobs
+from arc_submit.workers.pool import Backend, ProcessConfig, run_jobs
 from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, PoolError, Supervisor, Timeouts, WorkerQuota
 
 # What a worker does with each part: the part's name says how it behaves, and the folder remembers what was tried.
@@ -73,7 +73,7 @@ ENTRY = textwrap.dedent(
         return do
     """
 )
-FAST = Timeouts(startup_timeout=20.0, heartbeat_timeout=1.5, max_failures=2, starts=2)
+FAST = Timeouts(startup_timeout=20.0, heartbeat_timeout=1.5, max_failures=2, max_failed_starts=2)
 
 
 @pytest.fixture
@@ -90,16 +90,10 @@ def pool(tmp_path: Path) -> Any:
         supply: JobSource | None = None,
         **settings: Any,
     ) -> Iterator[Event]:
-        return run_jobs(
-            supply or [Job(task_ids) for task_ids in jobs],
-            "behaviours:open_worker",
-            lambda _: {"folder": str(tmp_path / "jobs"), **settings},
-            workers if isinstance(workers, WorkerQuota) else WorkerQuota(workers),
-            time.monotonic() + seconds,
-            tmp_path / "logs",
-            limits,
-            lambda _: {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
-        )
+        backend = Backend("behaviours", "behaviours:open_worker", lambda _: {"folder": str(tmp_path / "jobs"), **settings}, limits)
+        processes = ProcessConfig(tmp_path / "logs", lambda _: {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])})
+        quota = workers if isinstance(workers, WorkerQuota) else WorkerQuota(workers)
+        return run_jobs(supply or [Job(task_ids) for task_ids in jobs], backend, processes, quota, time.monotonic() + seconds)
 
     return start
 
@@ -175,41 +169,41 @@ def test_a_worker_that_cannot_start_leaves_the_others_alone(pool: Any) -> None:
 
 def test_a_worker_that_cannot_start_is_tried_again_after_a_rest() -> None:
     """A GPU that was busy for a while must not be lost for the rest of the hours; the clock is the test's."""
-    limits = Timeouts(starts=2, rest=100.0)
-    crew = Supervisor(JobQueue([Job((f"ok-{i}",)) for i in range(9)]), limits, WorkerQuota(2), 10_000.0)
-    assert crew.starts(0.0) == [0, 1]
-    crew.started(0, 1, 0.0)
-    crew.on_message(0, {"event": "ready"}, 1.0)
+    limits = Timeouts(max_failed_starts=2, restart_delay=100.0)
+    supervisor = Supervisor(JobQueue([Job((f"ok-{i}",)) for i in range(9)]), limits, WorkerQuota(2), 10_000.0)
+    assert supervisor.workers_to_start(0.0) == [0, 1]
+    supervisor.on_start(0, 1, 0.0)
+    supervisor.on_message(0, {"event": "ready"}, 1.0)
     moments, now = [], 0.0
     while now < 1000:
-        if 1 in crew.starts(now):
+        if 1 in supervisor.workers_to_start(now):
             moments.append(now)
-            crew.started(1, 2, now)
-            events, hopeless = crew.on_exit(1, "CUDA error", now)
-            assert not hopeless
+            supervisor.on_start(1, 2, now)
+            events, fatal = supervisor.on_exit(1, "CUDA error", now)
+            assert not fatal
             assert (events[-1].kind == "retired") == (len(moments) > 1)
-            assert crew.usable == (1 if len(moments) > 1 else 2)
+            assert supervisor.usable_workers == (1 if len(moments) > 1 else 2)
         now += 10.0
     assert moments == [0.0, 10.0, 110.0, 310.0, 710.0]
-    assert 1 in crew.starts(1600.0)
-    crew.started(1, 3, 1600.0)
-    crew.on_message(1, {"event": "ready"}, 1601.0)
-    assert crew.usable == 2
+    assert 1 in supervisor.workers_to_start(1600.0)
+    supervisor.on_start(1, 3, 1600.0)
+    supervisor.on_message(1, {"event": "ready"}, 1601.0)
+    assert supervisor.usable_workers == 2
 
 
 def test_what_a_worker_cannot_do_by_its_nature_is_given_up_at_once() -> None:
-    crew = Supervisor(JobQueue([Job(("a", "b"), params={"views": 2})]), Timeouts(), WorkerQuota(1), 100.0)
-    crew.started(0, 1, 0.0)
-    crew.on_message(0, {"event": "ready"}, 1.0)
-    assert crew.assign(0, 1.0) is not None
+    supervisor = Supervisor(JobQueue([Job(("a", "b"), params={"views": 2})]), Timeouts(), WorkerQuota(1), 100.0)
+    supervisor.on_start(0, 1, 0.0)
+    supervisor.on_message(0, {"event": "ready"}, 1.0)
+    assert supervisor.assign(0, 1.0) is not None
     message = {"event": "done", "result": {"tasks": {"a": {}}, "cannot": {"b": "not served"}}}
-    events = crew.on_message(0, message, 5.0)
+    events = supervisor.on_message(0, message, 5.0)
     assert [(event.kind, event.task_ids, event.reason, event.params) for event in events] == [
         ("done", ("a",), "", {"views": 2}),
         ("given_up", ("b",), "not served", {"views": 2}),
     ]
     assert events[0].seconds == 4.0
-    assert crew.finished(5.0)
+    assert supervisor.finished(5.0)
 
 
 def test_a_caller_that_takes_its_time_does_not_make_workers_look_silent(pool: Any) -> None:
@@ -280,9 +274,9 @@ def test_a_share_that_grows_gets_more_workers_and_one_that_is_stopped_none(pool:
 class LastFirst(JobQueue):
     """The last of those that wait, each time, and told why."""
 
-    def take(self, workers: int, now: float) -> Job | None:
+    def next_job(self, workers: int, now: float) -> Job | None:
         job = self._jobs.pop()
-        return Job(job.task_ids, params={"views": len(self._jobs)}, why="it is the last")
+        return Job(job.task_ids, params={"views": len(self._jobs)}, reason="it is the last")
 
 
 def test_jobs_are_begun_as_their_supply_gives_them(pool: Any) -> None:
@@ -309,7 +303,7 @@ def test_a_worker_that_refuses_its_settings_says_why(pool: Any) -> None:
 def test_a_worker_that_never_gets_ready_ends_the_pool_with_its_reason(pool: Any, trouble: str) -> None:
     began = time.monotonic()
     with pytest.raises(PoolError, match=r"no worker got ready in 2 starts: (not ready after 2 s|killed by signal 9)"):
-        list(pool([("ok-1",)], workers=1, limits=Timeouts(startup_timeout=2.0, starts=2), **{trouble: True}))
+        list(pool([("ok-1",)], workers=1, limits=Timeouts(startup_timeout=2.0, max_failed_starts=2), **{trouble: True}))
     assert time.monotonic() - began < 15
 
 
@@ -321,9 +315,10 @@ def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
         f"""
         import time
         from pathlib import Path
-        from arc_submit.workers.pool import Job, WorkerQuota, run_jobs
-        for event in run_jobs([Job(("hang-1",))], "behaviours:open_worker", lambda _: {{"folder": {str(tmp_path / "jobs")!r}}}, WorkerQuota(1),
-                              time.monotonic() + 60, Path({str(tmp_path / "logs")!r})):
+        from arc_submit.workers.pool import Backend, Job, ProcessConfig, WorkerQuota, run_jobs
+        backend = Backend("behaviours", "behaviours:open_worker", lambda _: {{"folder": {str(tmp_path / "jobs")!r}}})
+        processes = ProcessConfig(Path({str(tmp_path / "logs")!r}))
+        for event in run_jobs([Job(("hang-1",))], backend, processes, WorkerQuota(1), time.monotonic() + 60):
             print(event.pid, flush=True)
         """
     )

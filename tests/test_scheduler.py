@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arc_submit.scheduling.costs import CostModel, LinearCost, TaskSize, guess, learn
-from arc_submit.scheduling.scheduler import Ladder, Level, Scheduler, end_of_source, make_ladder, soft_end
+from arc_submit.scheduling.costs import CostModel, LinearCost, TaskSize, initial_costs, learn_from_events
+from arc_submit.scheduling.scheduler import Ladder, Level, Scheduler, SchedulerOptions, choose_deadline, choose_soft_deadline, make_ladder
 from arc_submit.workers.supervisor import Event, Job
 
 STEPS, VIEWS = 8, 4
@@ -38,7 +38,7 @@ class Played:
         self.begun: list[tuple[float, float, Job, dict[str, Level | None]]] = []
         running: list[tuple[float, Job]] = []
         while True:
-            while len(running) < workers and (job := scheduler.take(workers, now)):
+            while len(running) < workers and (job := scheduler.next_job(workers, now)):
                 hand = {task for _, other in running for task in other.task_ids}
                 others = {task: scheduler.reached.get(task) for task in scheduler.sizes if task not in hand}
                 level = Level(job.params["steps"], job.params["views"])
@@ -51,13 +51,13 @@ class Played:
             running.sort(key=lambda entry: entry[0])
             now, job = running.pop(0)
             results = {task: {"failed": "", "made": 0, "steps": 0} for task in job.task_ids}
-            scheduler.note(Event("done", 0, job.task_ids, result={"tasks": results}, seconds=0.0, params=job.params))
+            scheduler.on_event(Event("done", 0, job.task_ids, result={"tasks": results}, seconds=0.0, params=job.params))
             self.ended = now
 
 
 def play(kilo: list[float], left: float, workers: int, ladder: Ladder | None = None, group: int = 1, **kinds: float) -> Played:
     ladder = ladder or make_ladder(STEPS, VIEWS, 4 * STEPS, 8 * VIEWS)
-    return Played(Scheduler(sizes(kilo), ladder, costs(**kinds), left, group=group), workers)
+    return Played(Scheduler(sizes(kilo), ladder, costs(**kinds), left, None, SchedulerOptions(tasks_per_job=group)), workers)
 
 
 tasks = st.lists(st.floats(0.05, 3.5), min_size=1, max_size=12)
@@ -101,7 +101,7 @@ def test_no_task_starves(kilo: list[float], workers: int, more: float) -> None:
         if level in ladder.levels and (place := ladder.levels.index(level)) > ladder.plan:
             behind = [task for task, reached in others.items() if reached is None or ladder.above(reached) not in (None, place)]
             lower = [task for task in behind if (ladder.above(others[task]) or 0) < place]
-            left_then = played.scheduler.until - next(begun for begun, _, other, _ in played.begun if other is job)
+            left_then = played.scheduler.deadline - next(begun for begun, _, other, _ in played.begun if other is job)
             for task in lower:
                 reached = others[task]
                 goal = ladder.levels[ladder.above(reached) or 0]
@@ -142,10 +142,10 @@ def test_with_time_enough_everybody_gets_the_plan_whatever_the_workers(kilo: lis
 def test_time_left_over_is_spent_to_the_end_and_first_on_what_is_least_settled() -> None:
     doubts = {"t0": 0.1, "t1": 0.9, "t2": 0.5}
     ladder = make_ladder(STEPS, VIEWS, 2 * STEPS, 2 * VIEWS)
-    scheduler = Scheduler(sizes([1.0, 1.0, 1.0]), ladder, costs(), 1000.0, unsettled=doubts.__getitem__)
+    scheduler = Scheduler(sizes([1.0, 1.0, 1.0]), ladder, costs(), 1000.0, None, SchedulerOptions(doubts.__getitem__))
     jobs = [job for _, _, job, _ in Played(scheduler, 1).begun]
     assert [job.task_ids[0] for job in jobs[3:]] == ["t1", "t2", "t0"]
-    assert all("least settled" in job.why for job in jobs[3:])
+    assert all("least settled" in job.reason for job in jobs[3:])
     busy = play([1.0] * 6, 150.0, 2)
     assert busy.ended > 149, "time was left over although there was something to buy"
 
@@ -174,21 +174,23 @@ def test_a_task_cut_short_climbs_when_there_is_time_after_all() -> None:
     scheduler = Scheduler(sizes([1.0, 1.0]), make_ladder(STEPS, VIEWS), costs(), 1000.0, reached={"t0": Level(2, 1)})
     jobs = [(job.task_ids, job.params) for _, _, job, _ in Played(scheduler, 1).begun]
     assert jobs == [(("t1",), {"steps": 8, "views": 4}), (("t0",), {"steps": 8, "views": 4})]
-    assert Scheduler(sizes([1.0]), make_ladder(STEPS, VIEWS), costs(), 9.0, reached={"t0": Level(8, 4)}).waiting(1, 0.0) == 0
+    assert Scheduler(sizes([1.0]), make_ladder(STEPS, VIEWS), costs(), 9.0, reached={"t0": Level(8, 4)}).available(1, 0.0) == 0
 
 
 def test_a_lost_job_comes_after_the_others_and_a_lost_group_part_by_part() -> None:
-    scheduler = Scheduler(sizes([1.0, 1.1, 1.2, 1.3]), make_ladder(0, VIEWS, 0, 2 * VIEWS), costs(), 1000.0, group=2)
-    first = scheduler.take(1, 0.0)
+    scheduler = Scheduler(
+        sizes([1.0, 1.1, 1.2, 1.3]), make_ladder(0, VIEWS, 0, 2 * VIEWS), costs(), 1000.0, None, SchedulerOptions(tasks_per_job=2)
+    )
+    first = scheduler.next_job(1, 0.0)
     assert first is not None
     assert first.task_ids == ("t0", "t2")
     scheduler.requeue([Job((part,)) for part in first.task_ids], first=True)
-    single = scheduler.take(1, 0.0)
+    single = scheduler.next_job(1, 0.0)
     assert single is not None
     assert single.task_ids == ("t0",)
     scheduler.requeue([Job(("t0",), failures=1)], first=False)
     order = []
-    while job := scheduler.take(1, 0.0):
+    while job := scheduler.next_job(1, 0.0):
         order.append((job.task_ids, job.failures))
     assert order == [(("t2",), 0), (("t1", "t3"), 0), (("t0",), 1)]
     assert scheduler.pending() == []
@@ -197,33 +199,33 @@ def test_a_lost_job_comes_after_the_others_and_a_lost_group_part_by_part() -> No
 def test_a_level_that_is_given_up_leaves_the_one_before() -> None:
     ladder = make_ladder(STEPS, VIEWS, 2 * STEPS, 2 * VIEWS)
     scheduler = Scheduler(sizes([1.0]), ladder, costs(), 1000.0, reached={"t0": Level(STEPS, VIEWS)})
-    job = scheduler.take(1, 0.0)
+    job = scheduler.next_job(1, 0.0)
     assert job is not None
     assert job.params == {"steps": 16, "views": 8}
-    scheduler.note(Event("given_up", 0, ("t0",), "killed by signal 9", params=job.params))
+    scheduler.on_event(Event("given_up", 0, ("t0",), "killed by signal 9", params=job.params))
     assert scheduler.reached == {"t0": Level(STEPS, VIEWS)}
-    assert scheduler.take(1, 1.0) is None
+    assert scheduler.next_job(1, 1.0) is None
     assert scheduler.pending() == []
 
 
 @pytest.mark.parametrize("result", [{"failed": "no prompt fits"}, {"failed": "", "unfinished": 3}])
 def test_what_failed_or_was_cut_is_not_begun_again(result: dict[str, Any]) -> None:
     scheduler = Scheduler(sizes([1.0]), make_ladder(0, VIEWS), costs(), 1000.0)
-    job = scheduler.take(1, 0.0)
+    job = scheduler.next_job(1, 0.0)
     assert job is not None
-    scheduler.note(Event("done", 0, job.task_ids, result={"tasks": {"t0": result}}, seconds=1.0, params=job.params))
-    assert scheduler.take(1, 2.0) is None
+    scheduler.on_event(Event("done", 0, job.task_ids, result={"tasks": {"t0": result}}, seconds=1.0, params=job.params))
+    assert scheduler.next_job(1, 2.0) is None
     assert "t0" not in scheduler.reached
 
 
 def test_unmeasured_costs_keep_nobody_from_trying() -> None:
     """A guess that is a thousand times too high must not end a run before it has begun."""
-    scheduler = Scheduler(sizes([1.0, 2.0]), make_ladder(STEPS, VIEWS), guess("cpu", 1e12), 60.0)
-    job = scheduler.take(2, 0.0)
+    scheduler = Scheduler(sizes([1.0, 2.0]), make_ladder(STEPS, VIEWS), initial_costs("cpu", 1e12), 60.0)
+    job = scheduler.next_job(2, 0.0)
     assert job is not None
     results = {"t0": {"failed": "", "steps": job.params["steps"], "made": 1, "train_seconds": 0.4}}
-    scheduler.note(Event("done", 0, ("t0",), result={"tasks": results}, seconds=0.5, params=job.params))
-    second = scheduler.take(2, 1.0)
+    scheduler.on_event(Event("done", 0, ("t0",), result={"tasks": results}, seconds=0.5, params=job.params))
+    second = scheduler.next_job(2, 1.0)
     assert second is not None
     assert second.params == {"steps": STEPS, "views": VIEWS}, "one job was measured, and now all is known to fit"
 
@@ -232,12 +234,12 @@ def test_unmeasured_costs_keep_nobody_from_trying() -> None:
 def test_costs_are_corrected_by_what_is_measured(units: list[float], fixed: float, rate: float) -> None:
     line = LinearCost(1.0, 1.0)
     for unit in units:
-        line.note(unit, fixed + rate * unit)
+        line.observe(unit, fixed + rate * unit)
     assert line.fixed >= 0
     assert line.rate >= 0
     foretold, measured = sum(map(line.seconds, units)), sum(fixed + rate * unit for unit in units)
     assert foretold == pytest.approx(measured, rel=0.2)
-    line.note(1.0, -3.0)
+    line.observe(1.0, -3.0)
     assert line.jobs == len(units)
 
 
@@ -250,19 +252,19 @@ def timeline(source: str) -> Iterator[dict[str, Any]]:
 
 
 def test_costs_are_learnt_from_a_timeline() -> None:
-    model = guess("T4", 1.5e9)
+    model = initial_costs("T4", 1.5e9)
     known = {f"t{i}": TaskSize(kilo, kilo) for i, kilo in enumerate([1.0, 2.0, 3.0])}
-    learn(model, timeline("ttft"), "ttft", known)
+    learn_from_events(model, timeline("ttft"), "ttft", known)
     assert model.train.seconds(10) == pytest.approx(20, rel=0.02)
     assert model.predict.seconds(4) == pytest.approx(8, rel=0.02)
-    learn(model, timeline("frozen"), "ttft", known)
+    learn_from_events(model, timeline("frozen"), "ttft", known)
     assert model.train.jobs == 3
 
 
 def test_a_source_makes_way_for_those_behind_it() -> None:
-    assert end_of_source(100.0, 300.0, 5.0, {"ttft": 95.0})[0] == 200, "half at most, however little those behind it need"
-    assert end_of_source(100.0, 300.0, 80.0, {"ttft": 20.0})[0] == 260, "unless its own work is the larger part"
-    assert end_of_source(100.0, 300.0, 0.0, {})[0] == 300
-    assert "ttft" in end_of_source(100.0, 300.0, 0.0, {"ttft": 0.0})[1]
-    assert soft_end(0.0, 43_200.0) == 43_140
-    assert soft_end(0.0, 100.0) == 98
+    assert choose_deadline(100.0, 300.0, 5.0, {"ttft": 95.0})[0] == 200, "half at most, however little those behind it need"
+    assert choose_deadline(100.0, 300.0, 80.0, {"ttft": 20.0})[0] == 260, "unless its own work is the larger part"
+    assert choose_deadline(100.0, 300.0, 0.0, {})[0] == 300
+    assert "ttft" in choose_deadline(100.0, 300.0, 0.0, {"ttft": 0.0})[1]
+    assert choose_soft_deadline(0.0, 43_200.0) == 43_140
+    assert choose_soft_deadline(0.0, 100.0) == 98

@@ -21,41 +21,50 @@ from test_pool import ENTRY
 
 from arc_submit.cli import main
 from arc_submit.run.config import RunConfig, make_config
-from arc_submit.run.simulate import SubmissionKept, ends_of, figures_of, rig_setup, simulate_runs, text_of
-from arc_submit.scheduling.costs import CostModel, LinearCost, guess
-from arc_submit.scheduling.simulation import Answers, Doing, Faults, Lane, Outcome, Setup, SimulatedSource, World, simulate_run
-from arc_submit.workers.pool import run_jobs
+from arc_submit.run.simulate import SimulatedSubmission, ends_of, figures_of, rig_setup, simulate_runs, text_of
+from arc_submit.scheduling.costs import CostModel, LinearCost, initial_costs
+from arc_submit.scheduling.simulation import (
+    Faults,
+    PlannedJob,
+    RunState,
+    SimulatedLane,
+    SimulatedOutcome,
+    SimulatedSource,
+    SimulationSetup,
+    simulate_run,
+)
+from arc_submit.workers.pool import Backend, ProcessConfig, run_jobs
 from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, Timeouts, WorkerQuota
 
 JOBS = [("ok-1", "die-1", "ok-2"), ("hangonce-1",), ("refuse-1",), ("raise-1",), ("dieonce-1",), ("ok-3",)]
 # Long enough for a busy machine; hanging costs it once.
-LIMITS = Timeouts(startup_timeout=60.0, heartbeat_timeout=6.0, max_failures=2, starts=2)
+LIMITS = Timeouts(startup_timeout=60.0, heartbeat_timeout=6.0, max_failures=2, max_failed_starts=2)
 QUIET = Faults(**dict.fromkeys(vars(Faults()), 0.0))
 
 
-def rig(devices: int = 2, tasks: int = 30, hours: float = 2.0, faults: float = 5.0, seed: int = 0, **changes: Any) -> Setup:
+def rig(devices: int = 2, tasks: int = 30, hours: float = 2.0, faults: float = 5.0, seed: int = 0, **changes: Any) -> SimulationSetup:
     given = {"model": Path("simulated"), "budget": hours * 3600, "seed": seed, "sources": ("frozen", "ttft"), **changes}
     config = make_config("t4x2-qwen2.5-1.5b", **given)
     return rig_setup(config, (devices, "T4"), 1.5e9, tasks, 0.1, 40.0, faults)
 
 
-class ScriptedLane(Lane):
+class ScriptedLane(SimulatedLane):
     """A lane whose workers behave as the parts' names say, as those of test_pool do."""
 
-    def _supply(self, now: float) -> JobSource:
+    def _make_job_source(self, now: float) -> JobSource:
         self.tries: dict[str, int] = {}
-        self.world.reached.setdefault(self.source.name, {})
+        self.run.reached.setdefault(self.source.name, {})
         return JobQueue(Job(task_ids) for task_ids in JOBS)
 
     def _start(self, number: int, now: float) -> None:
         self.serial += 1
         self.born[number] = self.serial
-        self._take_note(self.crew.started(number, self.serial, now), now)
+        self._take_note(self.supervisor.on_start(number, self.serial, now), now)
         self._at(1.0, number, now, "ready")
 
     def _begin(self, number: int, begun: Event, now: float) -> None:
         self._take_note(begun, now)
-        self.plans[number] = plan = Doing(now, now + 0.1, {"event": "done", "result": {"tasks": {}}})
+        self.plans[number] = plan = PlannedJob(now, now + 0.1, {"event": "done", "result": {"tasks": {}}})
         for part in begun.task_ids:
             self.tries[part] = self.tries.get(part, 0) + 1
             kind = part.split("-")[0]
@@ -80,24 +89,16 @@ def test_the_simulation_decides_as_the_pool_does(tmp_path: Path) -> None:
     """One worker, and parts that hang, die, are refused and raise: the same events in the same order, for the same reasons."""
     (tmp_path / "behaviours.py").write_text(ENTRY)
     (tmp_path / "parts").mkdir()
-    real = run_jobs(
-        [Job(task_ids) for task_ids in JOBS],
-        "behaviours:open_worker",
-        lambda _: {"folder": str(tmp_path / "parts")},
-        WorkerQuota(1),
-        time.monotonic() + 240,
-        tmp_path / "logs",
-        LIMITS,
-        lambda _: {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
-    )
+    backend = Backend("scripted", "behaviours:open_worker", lambda _: {"folder": str(tmp_path / "parts")}, LIMITS)
+    processes = ProcessConfig(tmp_path / "logs", lambda _: {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])})
+    real = run_jobs([Job(task_ids) for task_ids in JOBS], backend, processes, WorkerQuota(1), time.monotonic() + 240)
     really = [(event.kind, event.task_ids, event.reason) for event in real]
-    source = SimulatedSource("scripted", None, lambda: guess("T4", 1e9), guess("T4", 1e9), limits=LIMITS)
-    setup = Setup({}, {"model": [source]}, lambda running: {"model": 1}, 1, 1000.0, 10.0, faults=QUIET)
-    outcome = Outcome()
-    lane = ScriptedLane("model", World(setup, random.Random(0)), WorkerQuota(1), 0.0, 990.0, outcome, Answers(), False)
+    source = SimulatedSource("scripted", None, lambda: initial_costs("T4", 1e9), initial_costs("T4", 1e9), timeouts=LIMITS)
+    setup = SimulationSetup({}, {"model": [source]}, lambda running: {"model": 1}, 1, 1000.0, 10.0, faults=QUIET)
+    lane = ScriptedLane("model", RunState(setup, random.Random(0)), WorkerQuota(1), 0.0, 990.0)
     while not lane.ended:
         lane.step(lane.next_moment)
-    simulated = [(one["event"].kind, one["event"].task_ids, one["event"].reason) for one in outcome.events]
+    simulated = [(one["event"].kind, one["event"].task_ids, one["event"].reason) for one in lane.outcome.events]
     assert simulated == really
     assert {kind for kind, _, _ in really} == {"started", "ready", "begun", "done", "lost", "given_up"}
 
@@ -108,7 +109,7 @@ def test_whatever_goes_wrong_a_run_is_in_time_and_its_submission_valid(
     seed: int, devices: int, tasks: int, hours: float, faults: float, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     setup = rig(devices, tasks, hours, faults)
-    answers = SubmissionKept(list(setup.sizes), tmp_path_factory.mktemp("answers"))
+    answers = SimulatedSubmission(list(setup.sizes), tmp_path_factory.mktemp("answers"))
     answers.begin(seed * 500)  # written and read back
     outcome = simulate_run(setup, seed * 500, answers)
     assert not outcome.overrun
@@ -178,7 +179,7 @@ def test_the_command_prints_its_figures(capsys: pytest.CaptureFixture[str], tmp_
     assert "write a number and one of" in capsys.readouterr().err
 
 
-def write_run(folder: Path, outcome: Outcome, config: RunConfig, challenges: dict[str, Any]) -> None:
+def write_run(folder: Path, outcome: SimulatedOutcome, config: RunConfig, challenges: dict[str, Any]) -> None:
     """A run directory as a real run would leave it."""
     (folder / "tasks").mkdir(parents=True)
     for task_id, task in challenges.items():
@@ -213,7 +214,7 @@ def test_a_run_is_foretold_from_another_of_the_same_machine(tmp_path: Path, caps
         def workers(running: Sequence[str]) -> dict[str, int]:
             return dict.fromkeys(running, 2 // len(running))
 
-        setup = Setup(sizes, lanes, workers, 1, 3600.0, 100.0, wrong=0.0, uneven=0.0, noise=0.1, faults=QUIET)
+        setup = SimulationSetup(sizes, lanes, workers, 1, 3600.0, 100.0, cost_log_std=0.0, speed_log_std=0.0, job_log_std=0.1, faults=QUIET)
         outcomes[name] = simulate_run(setup, 7, record=True)
         write_run(tmp_path / name, outcomes[name], config, challenges)
         (tmp_path / f"{name}.json").write_text(json.dumps(challenges))

@@ -16,7 +16,7 @@ from arc_submit.arc.task import Pair, Task
 from arc_submit.inference.settings import PredictSettings
 from arc_submit.run.config import PRESETS, SOURCES, RunConfig, make_config
 from arc_submit.run.sources import device_kind, divide, guess_costs, lanes, make_source, size
-from arc_submit.scheduling.costs import SPEEDS
+from arc_submit.scheduling.costs import INITIAL_RATES
 from arc_submit.scheduling.scheduler import Level
 from arc_submit.workers.merge_streams import merge_streams
 
@@ -123,7 +123,7 @@ def test_costs_are_guessed_by_the_device_and_the_models_size(tmp_path: Path) -> 
         (tmp_path / f"m{count}").mkdir()
         (tmp_path / f"m{count}" / "model.safetensors").write_bytes(bytes(count))
     small, large = (guess_costs(RunConfig(model=tmp_path / f"m{count}"))[0] for count in (1000, 4000))
-    assert large.train.rate == pytest.approx(4 * small.train.rate) == pytest.approx(SPEEDS["cpu"][0] * 2000 / 1e9)
+    assert large.train.rate == pytest.approx(4 * small.train.rate) == pytest.approx(INITIAL_RATES["cpu"][0] * 2000 / 1e9)
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))

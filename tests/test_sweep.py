@@ -17,7 +17,7 @@ import pytest
 from conftest import make_challenges
 from hypothesis import given
 from hypothesis import strategies as st
-from test_host import gone
+from test_remote_process import gone
 
 from arc_submit.cli import main
 from arc_submit.errors import ConfigError

@@ -31,8 +31,8 @@ from arc_submit.inference.settings import CANDIDATES, ENGINES, PredictSettings, 
 from arc_submit.language.prompt_config import resolve_prompt_config
 from arc_submit.storage.run_dir import RunDirectory, open_run
 from arc_submit.workers.devices import seen_device, worker_device, worker_environment
-from arc_submit.workers.fallback import Backend, run_with_fallback
-from arc_submit.workers.pool import Event, Job, Launch, Timeouts, WorkerQuota, here
+from arc_submit.workers.fallback import run_with_fallback
+from arc_submit.workers.pool import Backend, Event, Job, Launch, ProcessConfig, Timeouts, WorkerQuota, launch_locally
 from arc_submit.workers.ray_cluster import EXECUTORS, check_executor, find_cluster
 
 _DISK = 50e6  # bytes a second that the slowest disk reads a model with
@@ -199,7 +199,7 @@ def infer(config: InferConfig) -> InferResult:
             return worker_environment(config.threads, worker_device(config.devices, number))
 
         share = WorkerQuota(min(max(config.workers, len(config.devices)), len(jobs)))
-        events = run_with_fallback(jobs, stages, share, deadline, config.out / "logs", environment, soft, launch)
+        events = run_with_fallback(jobs, stages, ProcessConfig(config.out / "logs", environment, launch), share, deadline, soft)
         result = _follow(events, config, directory, tasks)
         if challenges:
             submission = Submission(challenges, config.out / "submission.json")
@@ -214,13 +214,13 @@ def infer(config: InferConfig) -> InferResult:
 def _find_executor(config: InferConfig) -> tuple[InferConfig, Launch]:
     """Where the workers are, and the configuration as they are to be told it."""
     if config.executor == "local":
-        return config, here
+        return config, launch_locally
     # A worker on another node is in a folder of its own.
     adapters = None if config.adapters is None else config.adapters.absolute()
     config = replace(config, out=config.out.absolute(), model=config.model.absolute(), adapters=adapters)
     cluster = find_cluster(config.ray_address, config.out, [folder for folder in (config.model, adapters) if folder])
     gpus = 0 if config.devices == ("cpu",) else 1
-    cluster.check_room(max(config.workers, len(config.devices)), config.threads, gpus, "--devices, --workers:")
+    cluster.check_capacity(max(config.workers, len(config.devices)), config.threads, gpus, "--devices, --workers:")
     return config, cluster.launch(config.threads, gpus)
 
 
@@ -261,7 +261,13 @@ def engine_limits(settings: PredictSettings, strikes: int = 2) -> Timeouts:
     start = 120.0 + compiling + weights / _DISK
     # On a GPU a kernel may be compiled at its first use, in the middle of the work.
     least = 10.0 if settings.device == "cpu" else 30.0
-    return Timeouts(startup_timeout=start, heartbeat_timeout=60.0 + weights / _PROMPT, patience=20.0, least=least, max_failures=strikes)
+    return Timeouts(
+        startup_timeout=start,
+        heartbeat_timeout=60.0 + weights / _PROMPT,
+        pause_factor=20.0,
+        min_heartbeat_timeout=least,
+        max_failures=strikes,
+    )
 
 
 def _follow(stream: Any, config: InferConfig, directory: RunDirectory, tasks: list[str]) -> InferResult:

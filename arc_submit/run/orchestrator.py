@@ -22,12 +22,12 @@ from arc_submit.language.prompt_config import resolve_prompt_config
 from arc_submit.run.adapter_budget import AdapterBudget
 from arc_submit.run.config import RunConfig
 from arc_submit.run.sources import LANES, Source, cost, divide, guess_costs, lanes, machine, make_source, needs, size
-from arc_submit.scheduling.costs import CostModel, TaskSize, learn
-from arc_submit.scheduling.scheduler import Level, Scheduler, end_of_source, foretold, soft_end
+from arc_submit.scheduling.costs import CostModel, TaskSize, learn_from_events
+from arc_submit.scheduling.scheduler import Level, Scheduler, SchedulerOptions, choose_deadline, choose_soft_deadline, estimated_seconds
 from arc_submit.storage.run_dir import RunDirectory
 from arc_submit.workers.fallback import run_with_fallback
 from arc_submit.workers.merge_streams import merge_streams
-from arc_submit.workers.pool import Launch, here
+from arc_submit.workers.pool import Launch, ProcessConfig, launch_locally
 from arc_submit.workers.ray_cluster import Cluster
 from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, PoolError, WorkerQuota
 
@@ -62,7 +62,7 @@ class Work:
     @property
     def foretold(self) -> float:
         """Seconds that its plan is expected to take, 0 where that is not known."""
-        return foretold(self.sizes, self.source.ladder, self.guess) if self.source.ladder else 0.0
+        return estimated_seconds(self.sizes, self.source.ladder, self.guess) if self.source.ladder else 0.0
 
     @property
     def short(self) -> set[str]:
@@ -120,7 +120,7 @@ def work_in_lanes(
     shares = {lane: WorkerQuota(0) for lane in running}
 
     def divide_among(names: list[str]) -> None:
-        workers, reason = divide(config, names, *(cluster.machine if cluster else machine()))
+        workers, reason = divide(config, names, *(cluster.resources if cluster else machine()))
         for lane, number in workers.items():
             shares[lane].workers = number
         directory.event("machine_divided", workers=workers, reason=reason)
@@ -131,7 +131,7 @@ def work_in_lanes(
             share.stopped = True
 
     divide_among(list(running))
-    launches = {lane: cluster.launch(*needs(lane, config)) if cluster else here for lane in running}
+    launches = {lane: cluster.launch(*needs(lane, config)) if cluster else launch_locally for lane in running}
     streams = [_lane([works[name] for name in names], directory, shares[lane], deadline, launches[lane]) for lane, names in running.items()]
     # A worker that the kernel holds can keep its lane beyond the deadline, but not the run.
     for step in merge_streams(streams, deadline + 0.3 * config.reserve, stop):
@@ -150,13 +150,13 @@ def _lane(works: list[Work], directory: RunDirectory, share: WorkerQuota, deadli
     for number, work in enumerate(works):
         source, now = work.source, time.monotonic()
         behind = {other.source.name: other.foretold for other in works[number + 1 :]}
-        until, reason = end_of_source(now, deadline, work.foretold, behind)
+        until, reason = choose_deadline(now, deadline, work.foretold, behind)
         directory.event("source_begun", source=source.name, seconds=round(until - now, 1), reason=reason)
-        soft = soft_end(now, until)
+        soft = choose_soft_deadline(now, until)
         supply = _supply(work, directory, soft)
         logs = directory.path / "logs" / source.name
         try:
-            for event in run_with_fallback(supply, source.stages, share, until, logs, source.environment, soft, launch):
+            for event in run_with_fallback(supply, source.stages, ProcessConfig(logs, source.environment, launch), share, until, soft):
                 yield Step(work, event)
         except (PoolError, OSError) as error:
             # One source that cannot work at all (no memory for a process, no room for its log) leaves the others as they are.
@@ -174,12 +174,12 @@ def _supply(work: Work, directory: RunDirectory, until: float) -> JobSource:
     if source.ladder is None:
         todo = sorted((task_id for task_id in work.costs if task_id not in work.reached), key=lambda i: (work.costs[i], i))
         return JobQueue(Job(tuple(todo[i : i + source.group])) for i in range(0, len(todo), source.group))
-    learn(work.guess, directory.events(), source.name, work.sizes)
+    learn_from_events(work.guess, directory.events(), source.name, work.sizes)
 
     def unsettled(task_id: str) -> float:
         return _unsettled(directory, source.name, task_id)
 
-    return Scheduler(work.sizes, source.ladder, work.guess, until, work.reached, unsettled, source.group, source.keeps)
+    return Scheduler(work.sizes, source.ladder, work.guess, until, work.reached, SchedulerOptions(unsettled, source.group, source.keeps))
 
 
 def _unsettled(directory: RunDirectory, source: str, task_id: str) -> float:

@@ -339,7 +339,7 @@ def _find_executor(config: RunConfig) -> tuple[RunConfig, Cluster | None]:
     asks = {"frozen", "ttft"} & set(config.sources)
     cluster = find_cluster(config.ray_address, config.out, [folder for folder in (config.model, base_adapter) if folder and asks])
     if config.devices == ("cpu",):
-        cluster.check_room(max(config.workers, len(lanes(config.sources))), *needs("model" if asks else "search", config), "--workers")
+        cluster.check_capacity(max(config.workers, len(lanes(config.sources))), *needs("model" if asks else "search", config), "--workers")
     elif asks:
-        cluster.check_room(len(config.devices), *needs("model", config), "--devices: GPUs")
+        cluster.check_capacity(len(config.devices), *needs("model", config), "--devices: GPUs")
     return config, cluster

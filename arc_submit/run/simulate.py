@@ -31,15 +31,24 @@ from arc_submit.durations import format_duration, parse_duration
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.run.config import PRESETS, RunConfig, make_config
 from arc_submit.run.sources import divide, guess_costs, lanes, machine, make_source, size
-from arc_submit.scheduling.costs import PROCESS, RESIDENT, SPEEDS, CostModel, LinearCost, TaskSize, guess, learn
-from arc_submit.scheduling.simulation import Answers, Faults, Outcome, Setup, SimulatedSource, simulate_run
+from arc_submit.scheduling.costs import (
+    INITIAL_RATES,
+    PROCESS_OVERHEAD,
+    RESIDENT_OVERHEAD,
+    CostModel,
+    LinearCost,
+    TaskSize,
+    initial_costs,
+    learn_from_events,
+)
+from arc_submit.scheduling.simulation import Faults, SimulatedOutcome, SimulatedSource, SimulationSetup, SubmissionCheck, simulate_run
 
 # Cells of a task (with 50 for itself): a logarithmic normal distribution fitted to the 400 training tasks of ARC-AGI-1.
 CELLS = (6.54, 0.883)
 IN_FILE = 500  # every so many runs, the submission is written and read back as the competition would
 
 
-class SubmissionKept(Answers):
+class SimulatedSubmission(SubmissionCheck):
     """A real submission of tiny tasks, with answers drawn by chance: none, one, two alike, the fallback again.
 
     Args:
@@ -62,11 +71,11 @@ class SubmissionKept(Answers):
         self.chance.seed(seed)
         self.in_file = seed % IN_FILE == 0
 
-    def answered(self, task: str) -> str:
+    def check_task(self, task: str) -> str:
         self.submission.set(task, 0, self.chance.choices(self._grids, k=self.chance.randrange(3)))
         return self._wrong(task)
 
-    def final(self) -> str:
+    def check_all(self) -> str:
         attempts = self.submission.attempts
         if list(attempts) != list(self.challenges.test_counts):
             return "not the ids of the test file"
@@ -90,11 +99,13 @@ def _cells(colour: int) -> Grid:
     return frozen(np.full((1, 1), colour))
 
 
-def rig_setup(config: RunConfig, rig: tuple[int, str], parameters: float, tasks: int, fixed: float, start: float, faults: float) -> Setup:
+def rig_setup(
+    config: RunConfig, rig: tuple[int, str], parameters: float, tasks: int, fixed: float, start: float, faults: float
+) -> SimulationSetup:
     """A run of a preset on devices that need not be there.
 
     Args:
-        rig: how many devices of which kind, one of costs.SPEEDS.
+        rig: how many devices of which kind, one of costs.INITIAL_RATES.
         parameters: of the model.
         fixed: seconds that each task takes beside its work, in fine-tuning and again in inference.
         start: seconds that a worker takes to get ready.
@@ -111,12 +122,14 @@ def rig_setup(config: RunConfig, rig: tuple[int, str], parameters: float, tasks:
     for lane, names in lanes([name for name in config.sources if name != "search"]).items():
         for name in names:
             source = make_source(name, Path("simulated"), config)
-            costs = partial(guess, kind, parameters, fixed)
+            costs = partial(initial_costs, kind, parameters, fixed)
             made.setdefault(lane, []).append(SimulatedSource(name, source.ladder, costs, costs(), source.group, start, source.limits))
-    return Setup(sizes, made, lambda running: {"model": count}, count, config.budget, config.reserve, faults=Faults().times(faults))
+    return SimulationSetup(
+        sizes, made, lambda running: {"model": count}, count, config.budget, config.reserve, faults=Faults().scaled(faults)
+    )
 
 
-def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> Setup:
+def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> SimulationSetup:
     """A run of these tasks as it would go where `run` went.
 
     Raises:
@@ -134,13 +147,13 @@ def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> Setup
             then, sizes = ({i: size(name, task, train_len, prompt_len) for i, task in those.items()} for those in (known, tasks))
             truth = guess_costs(config)[0]
             if source.ladder:
-                learn(truth, events, name, then)
+                learn_from_events(truth, events, name, then)
             else:
                 truth = CostModel(LinearCost(0.0, 0.0), _jobs_line(events, name, then))
-            if not truth.measured:
+            if not truth.measured_jobs:
                 raise DataError(f"{run / 'events.jsonl'}: no job of source {name} is done in it; run it first, on a few tasks")
-            spreads.append(truth.spread)
-            doubts.append(truth.spread / math.sqrt(truth.measured))
+            spreads.append(truth.rel_std)
+            doubts.append(truth.rel_std / math.sqrt(truth.measured_jobs))
             start, unmeasured = _start_seconds(events, name), partial(_unmeasured, config)
             made.setdefault(lane, []).append(
                 SimulatedSource(name, source.ladder, unmeasured, truth, source.group, start, source.limits, sizes)
@@ -155,7 +168,9 @@ def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> Setup
     # How far off the calibration is as a whole: as far as the mean of its jobs, of which a source may have had only a few.
     wrong = statistics.mean(doubts)
     devices = workers(list(made)).get("model", 1)
-    return Setup(sizes, made, workers, devices, config.budget, config.reserve, wrong=wrong, uneven=0.0, noise=noise, faults=quiet)
+    return SimulationSetup(
+        sizes, made, workers, devices, config.budget, config.reserve, cost_log_std=wrong, speed_log_std=0.0, job_log_std=noise, faults=quiet
+    )
 
 
 def _unmeasured(config: RunConfig) -> CostModel:
@@ -168,7 +183,7 @@ def _jobs_line(events: Sequence[Mapping[str, Any]], name: str, sizes: Mapping[st
     line = LinearCost(0.0, 1.0)
     for event in events:
         if event["event"] == "worker_done" and event.get("source") == name and set(event["tasks"]) <= set(sizes):
-            line.note(sum(sizes[task].predict * sizes[task].outputs for task in event["tasks"]), event["seconds"])
+            line.observe(sum(sizes[task].predict * sizes[task].outputs for task in event["tasks"]), event["seconds"])
     return line
 
 
@@ -240,11 +255,11 @@ def ends_of(run: Path) -> dict[str, float]:
     return ends
 
 
-def simulate_runs(setup: Setup, runs: int, seed: int, say: Callable[[str], None] = lambda line: None) -> list[Outcome]:
+def simulate_runs(setup: SimulationSetup, runs: int, seed: int, say: Callable[[str], None] = lambda line: None) -> list[SimulatedOutcome]:
     """Runs that differ by their seeds alone: their tasks' faults, their devices' speeds."""
     outcomes = []
     with TemporaryDirectory() as folder:
-        answers = SubmissionKept(list(setup.sizes), Path(folder))
+        answers = SimulatedSubmission(list(setup.sizes), Path(folder))
         began = time.process_time()
         for number in range(runs):
             answers.begin(seed + number)
@@ -255,7 +270,7 @@ def simulate_runs(setup: Setup, runs: int, seed: int, say: Callable[[str], None]
     return outcomes
 
 
-def figures_of(setup: Setup, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def figures_of(setup: SimulationSetup, outcomes: Sequence[SimulatedOutcome]) -> dict[str, Any]:
     """What is told of many runs."""
     total = setup.devices * setup.horizon
     busy = sorted(outcome.device_seconds["work"] / total for outcome in outcomes)
@@ -334,7 +349,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `arc-submit simulate`."""
     add = parser.add_argument
     add("--preset", choices=sorted(PRESETS), default="t4x2-qwen2.5-1.5b", help="steps, views and model (default: t4x2-qwen2.5-1.5b)")
-    add("--rig", help=f"devices, such as 2xT4, 4xL4 or 8xH100; kinds: {', '.join(SPEEDS)} (default: as the preset's name says)")
+    add("--rig", help=f"devices, such as 2xT4, 4xL4 or 8xH100; kinds: {', '.join(INITIAL_RATES)} (default: as the preset's name says)")
     add("--parameters", type=float, metavar="BILLIONS", help="of the model (default: as the preset's name says)")
     add("--tasks", type=int, metavar="N", default=None, help="how many (default: 100; with --like: all)")
     add("--budget", default="12h", metavar="TIME", help="of a run (default: 12h)")
@@ -343,10 +358,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--fixed-cost",
         type=float,
-        default=RESIDENT,
+        default=RESIDENT_OVERHEAD,
         metavar="SECONDS",
         help="of each task beside its work, in fine-tuning and again in inference: "
-        f"{RESIDENT} where workers keep the model, {PROCESS:.0f} with a process for each task (default: the former)",
+        f"{RESIDENT_OVERHEAD} where workers keep the model, {PROCESS_OVERHEAD:.0f} with a process for each task (default: the former)",
     )
     add("--start", type=float, default=40.0, metavar="SECONDS", help="that a worker takes to get ready")
     add("--faults", type=float, default=1.0, metavar="FACTOR", help="how often they come; 0 for none")
@@ -416,8 +431,8 @@ def _foretell(args: argparse.Namespace, budget: float) -> dict[str, Any]:
 
 def _rig(text: str) -> tuple[int, str]:
     match = re.fullmatch(r"([1-9][0-9]?)x(\w+)", text)
-    if not match or match[2] not in SPEEDS:
-        raise ConfigError(f"--rig {text}: write a number and one of {', '.join(SPEEDS)}, such as 2xT4")
+    if not match or match[2] not in INITIAL_RATES:
+        raise ConfigError(f"--rig {text}: write a number and one of {', '.join(INITIAL_RATES)}, such as 2xT4")
     return int(match[1]), match[2]
 
 

@@ -20,10 +20,10 @@ from arc_submit.finetune.settings import WARMUP_ADAPTER, FinetuneSettings
 from arc_submit.inference.settings import PredictSettings
 from arc_submit.run.adapter_budget import AdapterBudget
 from arc_submit.run.config import RunConfig
-from arc_submit.scheduling.costs import SPEEDS, CostModel, TaskSize, guess
+from arc_submit.scheduling.costs import INITIAL_RATES, CostModel, TaskSize, initial_costs
 from arc_submit.scheduling.scheduler import Ladder, make_ladder
 from arc_submit.workers.devices import seen_device, worker_device, worker_environment
-from arc_submit.workers.fallback import Backend
+from arc_submit.workers.pool import Backend
 from arc_submit.workers.supervisor import Timeouts
 
 ENGINES_OF = {"transformers": ("transformers",), "vllm": ("vllm", "transformers")}  # in the order in which they are tried
@@ -193,15 +193,15 @@ def guess_costs(config: RunConfig) -> tuple[CostModel, str]:
     """What work is taken to cost before anything has been measured, and why."""
     parameters = sum(path.stat().st_size for path in config.model.glob("*.safetensors")) / 2  # two bytes each in nearly every file
     kind, reason = device_kind(config.devices)
-    return guess(kind, parameters), f"{parameters / 1e9:.3g} billion parameters on {reason}"
+    return initial_costs(kind, parameters), f"{parameters / 1e9:.3g} billion parameters on {reason}"
 
 
 def device_kind(devices: Sequence[str], names: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, str]:
-    """One of costs.SPEEDS for the devices of a run, and why; the slowest GPU where the driver does not tell."""
+    """One of costs.INITIAL_RATES for the devices of a run, and why; the slowest GPU where the driver does not tell."""
     if devices == ("cpu",):
         return "cpu", "a CPU"
     told = " ".join(path.read_text(encoding="utf-8", errors="replace") for path in sorted(names.glob("*/information")))
-    for kind in SPEEDS:
+    for kind in INITIAL_RATES:
         if kind in told:
             return kind, f"{kind} (the driver's name for it)"
     return "T4", "a GPU that is not known, taken for a T4"

@@ -338,8 +338,8 @@ def _find_executor(args: argparse.Namespace, configs: Sequence[RunConfig]) -> tu
     folders = {folder.absolute() for config in asking for folder in (config.model, config.base_adapter) if folder}
     args.out = args.out.absolute()
     cluster = find_cluster(args.ray_address, args.out, sorted(folders))
-    cluster.check_room(args.parallel or 1, cpus, gpus, "--parallel")
-    return cluster.launch(cpus, gpus, Path.cwd()), cluster.room(cpus, gpus)
+    cluster.check_capacity(args.parallel or 1, cpus, gpus, "--parallel")
+    return cluster.launch(cpus, gpus, Path.cwd()), cluster.capacity(cpus, gpus)
 
 
 def _say(text: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 # for 100 and 200 steps, 1.2 and 1.5 minutes for 32 and 64 predictions, on tasks of about a thousand cells. The other GPUs: the same,
 # divided by the ratio of the data sheets' 16-bit throughput for a step, of memory bandwidth for a prediction. A CPU core: the pocket model.
 # These are where a run begins; its first jobs correct them.
-SPEEDS = {
+INITIAL_RATES = {
     "T4": (0.66, 0.365),
     "L4": (0.355, 0.39),
     "A100": (0.138, 0.075),
@@ -23,8 +23,8 @@ SPEEDS = {
     "H200": (0.0434, 0.0243),
     "cpu": (150.0, 170.0),
 }
-RESIDENT = 0.1  # seconds that each task takes beside its work where the worker keeps the model
-PROCESS = 54.0  # the same with a process for each task, on Kaggle's GPUs: once for training, and again for inference
+RESIDENT_OVERHEAD = 0.1  # seconds that each task takes beside its work where the worker keeps the model
+PROCESS_OVERHEAD = 54.0  # the same with a process for each task, on Kaggle's GPUs: once for training, and again for inference
 
 
 @dataclass
@@ -37,16 +37,16 @@ class LinearCost:
         fixed: seconds of a job without units.
         rate: seconds of a unit.
         jobs: how many were measured.
-        spread: standard deviation of a job's seconds, as a part of the fitted ones.
+        rel_std: standard deviation of a job's seconds, as a part of the fitted ones.
     """
 
     fixed: float
     rate: float
     jobs: int = 0
-    spread: float = 0.25
+    rel_std: float = 0.25
     _sums: list[float] = field(default_factory=lambda: [0.0] * 5, repr=False)
     _prior: tuple[float, float] = (0.0, 0.0)
-    _off: float = 0.0
+    _squared_errors: float = 0.0
 
     def __post_init__(self) -> None:
         self._prior = (self.fixed, self.rate)
@@ -55,14 +55,14 @@ class LinearCost:
         """Of a job; 0 where there is nothing to do."""
         return self.fixed + self.rate * units if units > 0 else 0.0
 
-    def note(self, units: float, seconds: float) -> None:
+    def observe(self, units: float, seconds: float) -> None:
         """A job of so many units has taken so many seconds."""
         if units <= 0 or not 0 <= seconds < math.inf:
             return
         if self.jobs:  # the first correction is of the guess and says nothing about how much jobs differ
-            off = seconds / max(1e-9, self.seconds(units)) - 1
-            self._off += min(4.0, off * off)
-            self.spread = math.sqrt((4 * 0.25**2 + self._off) / (4 + self.jobs))
+            error = seconds / max(1e-9, self.seconds(units)) - 1
+            self._squared_errors += min(4.0, error * error)
+            self.rel_std = math.sqrt((4 * 0.25**2 + self._squared_errors) / (4 + self.jobs))
         self.jobs += 1
         weight = 1 / units
         for place, value in enumerate((weight, weight * units, weight * units**2, weight * seconds, weight * units * seconds)):
@@ -117,17 +117,19 @@ class CostModel:
         return self.train.seconds(steps * size.train) + self.predict.seconds(views * size.outputs * size.predict)
 
     @property
-    def measured(self) -> int:
+    def measured_jobs(self) -> int:
         """Jobs that have been measured."""
         return max(self.train.jobs, self.predict.jobs)
 
     @property
-    def spread(self) -> float:
+    def rel_std(self) -> float:
         """How much a job differs from what is foretold, as a part of it."""
-        return max(self.train.spread if self.train.jobs else 0.0, self.predict.spread if self.predict.jobs or not self.train.jobs else 0.0)
+        return max(
+            self.train.rel_std if self.train.jobs else 0.0, self.predict.rel_std if self.predict.jobs or not self.train.jobs else 0.0
+        )
 
 
-def learn(costs: CostModel, events: Iterable[Mapping[str, Any]], source: str, sizes: Mapping[str, TaskSize]) -> None:
+def learn_from_events(costs: CostModel, events: Iterable[Mapping[str, Any]], source: str, sizes: Mapping[str, TaskSize]) -> None:
     """Correct costs by the jobs in a run's timeline that one of its sources did.
 
     Args:
@@ -142,10 +144,10 @@ def learn(costs: CostModel, events: Iterable[Mapping[str, Any]], source: str, si
         elif event["event"] == "worker_done":
             results = {task: results_of.pop(task) for task in event.get("tasks", ()) if task in results_of}
             if results and set(results) <= set(sizes) and isinstance(event.get("seconds"), int | float):
-                note_job(costs, results, event["seconds"], sizes)
+                learn_from_job(costs, results, event["seconds"], sizes)
 
 
-def note_job(costs: CostModel, results: Mapping[str, Mapping[str, Any]], seconds: float, sizes: Mapping[str, TaskSize]) -> None:
+def learn_from_job(costs: CostModel, results: Mapping[str, Mapping[str, Any]], seconds: float, sizes: Mapping[str, TaskSize]) -> None:
     """Correct costs by a job that is done.
 
     Args:
@@ -156,17 +158,17 @@ def note_job(costs: CostModel, results: Mapping[str, Mapping[str, Any]], seconds
     steps = sum(result.get("steps", 0) * sizes[task].train for task, result in results.items())
     predictions = sum(result.get("answered", result.get("made", 0)) * sizes[task].predict for task, result in results.items())
     trained = min(seconds, sum(result.get("train_seconds", 0.0) for result in results.values()))
-    costs.train.note(steps, trained if predictions else seconds)
-    costs.predict.note(predictions, seconds - trained)
+    costs.train.observe(steps, trained if predictions else seconds)
+    costs.predict.observe(predictions, seconds - trained)
 
 
-def guess(device: str, parameters: float, fixed: float = RESIDENT) -> CostModel:
+def initial_costs(device: str, parameters: float, fixed: float = RESIDENT_OVERHEAD) -> CostModel:
     """What a run begins with.
 
     Args:
-        device: one of SPEEDS.
+        device: one of INITIAL_RATES.
         parameters: of the model.
-        fixed: seconds of every job of either kind, see RESIDENT and PROCESS.
+        fixed: seconds of every job of either kind, see RESIDENT_OVERHEAD and PROCESS_OVERHEAD.
     """
-    step, prediction = SPEEDS[device]
+    step, prediction = INITIAL_RATES[device]
     return CostModel(LinearCost(fixed, step * parameters / 1e9), LinearCost(fixed, prediction * parameters / 1e9))

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from arc_submit.scheduling.costs import CostModel, TaskSize, note_job
+from arc_submit.scheduling.costs import CostModel, TaskSize, learn_from_job
 from arc_submit.workers.supervisor import Event, Job
 
 _ALLOWANCE = 1.05  # of the time all tasks take together, once something has been measured
@@ -83,20 +83,35 @@ def make_ladder(steps: int, views: int, most_steps: int | None = None, most_view
 
 
 @dataclass(frozen=True)
-class Choice:
+class NextJob:
     """What to begin next.
 
     Attributes:
-        tasks: one, or a few for a source that takes several at once.
+        task_ids: one, or a few for a source that takes several at once.
         level: the level that they are to reach.
         seconds: that this is expected to take.
-        why: the reason, for people.
+        reason: for people.
     """
 
-    tasks: tuple[str, ...]
+    task_ids: tuple[str, ...]
     level: Level
     seconds: float
-    why: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SchedulerOptions:
+    """How a scheduler treats its tasks.
+
+    Attributes:
+        uncertainty: of an answered task, from 0 (its votes agree) to 1.
+        tasks_per_job: of tasks without a result; later jobs have one task.
+        adapters_kept: adapters stay on disk. Otherwise further views of a task need its fine-tuning once more.
+    """
+
+    uncertainty: Callable[[str], float] = lambda task_id: 1.0
+    tasks_per_job: int = 1
+    adapters_kept: bool = True
 
 
 class Scheduler:
@@ -106,11 +121,8 @@ class Scheduler:
         sizes: of the tasks.
         ladder: how far tasks can come.
         costs: what work costs; corrected here by what is done.
-        until: when work is to end, on the clock whose `now` is given.
+        deadline: when work is to end, on the clock whose `now` is given.
         reached: levels of tasks worked on before.
-        unsettled: of a task that has been answered, 0 where its answer is beyond doubt to 1.
-        group: tasks in one job.
-        keeps: what a task has learnt stays; else further views of it cost its fine-tuning once more.
     """
 
     def __init__(
@@ -118,24 +130,23 @@ class Scheduler:
         sizes: Mapping[str, TaskSize],
         ladder: Ladder,
         costs: CostModel,
-        until: float,
+        deadline: float,
         reached: Mapping[str, Level] | None = None,
-        unsettled: Callable[[str], float] = lambda task: 1.0,
-        group: int = 1,
-        keeps: bool = True,
+        options: SchedulerOptions | None = None,
     ):
-        self.sizes, self.ladder, self.costs = sizes, ladder, costs
-        self.until, self.unsettled, self.group, self.keeps = until, unsettled, group, keeps
+        self.sizes, self.ladder, self.costs, self.deadline = sizes, ladder, costs, deadline
+        self.options = options or SchedulerOptions()
         self.reached: dict[str, Level] = dict(reached or {})
         self.closed: dict[str, str] = {}  # tasks that nothing more is done about, with the reason
-        self._strikes: dict[str, int] = {}
-        self._hand: dict[str, tuple[Level, float, int]] = {}  # level, end foretold, tasks in the job
+        self._failures: dict[str, int] = {}
+        self._in_progress: dict[str, tuple[Level, float, int]] = {}  # level, estimated end, tasks in the job
         plan = ladder.levels[ladder.plan]
         self._order = {  # from cheap to costly, whatever has been measured
             task: plan.steps * size.train + plan.views * size.predict * size.outputs for task, size in sizes.items()
         }
         # Tasks that nothing has been done about, as jobs: those to be tried at once, by size, and those to be tried last. Jobs are made of
         # all tasks and only then lose those that are done, so that a run that goes on has the same tasks in one.
+        group = self.options.tasks_per_job
         line = sorted(sizes, key=lambda task: (self._order[task], task))
         jobs = [tuple(task for task in line[i : i + group] if task not in self.reached) for i in range(0, len(line), group)]
         self._first: deque[tuple[str, ...]] = deque()
@@ -146,7 +157,7 @@ class Scheduler:
             if task not in self.reached:
                 self._weigh(task, 1)
         self._rising: list[tuple[int, int, float, float, str]] = []  # heap of tasks that may climb on
-        self._known: tuple[float, int, Choice | None] | None = None
+        self._known: tuple[float, int, NextJob | None] | None = None
         self._stuck = 0  # the number of workers for which nothing fitted, and nothing has changed since
         for task in self.reached:
             self._climb(task)
@@ -154,22 +165,22 @@ class Scheduler:
     @property
     def complete(self) -> bool:
         """Whether every task has come as far as it can."""
-        return not (self._count or self._rising or self._hand)
+        return not (self._count or self._rising or self._in_progress)
 
     # What a crew asks.
 
-    def take(self, workers: int, now: float) -> Job | None:
+    def next_job(self, workers: int, now: float) -> Job | None:
         choice = self.choose(workers, now)
         if choice is None:
             return None
-        for task in choice.tasks:
+        for task in choice.task_ids:
             self._remove(task)
-            self._hand[task] = (choice.level, now + choice.seconds, len(choice.tasks))
+            self._in_progress[task] = (choice.level, now + choice.seconds, len(choice.task_ids))
         self._changed()
         params = {"steps": choice.level.steps, "views": choice.level.views}
-        return Job(choice.tasks, failures=self._strikes.get(choice.tasks[0], 0), params=params, why=choice.why)
+        return Job(choice.task_ids, failures=self._failures.get(choice.task_ids[0], 0), params=params, reason=choice.reason)
 
-    def waiting(self, workers: int, now: float) -> int:
+    def available(self, workers: int, now: float) -> int:
         if self.choose(workers, now) is None:
             return 0
         return max(1, len(self._first) + len(self._fresh) + len(self._last) + len(self._rising))
@@ -177,8 +188,8 @@ class Scheduler:
     def requeue(self, jobs: Sequence[Job], first: bool) -> None:
         for job in jobs:
             for task in job.task_ids:
-                self._hand.pop(task, None)
-                self._strikes[task] = job.failures
+                self._in_progress.pop(task, None)
+                self._failures[task] = job.failures
                 if task in self.reached:
                     self._climb(task)
                 else:
@@ -196,21 +207,21 @@ class Scheduler:
         self.requeue([Job((task,)) for task in task_ids], first=True)
         return self
 
-    def note(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Learn from a job that is done, and see what its tasks can do next."""
         if event.kind == "given_up":
             for task in event.task_ids:
-                self._hand.pop(task, None)
+                self._in_progress.pop(task, None)
                 self.closed[task] = event.reason
             self._changed()
         if event.kind != "done":
             return
         results = event.result.get("tasks", {})
-        note_job(self.costs, results, event.seconds, self.sizes)
+        learn_from_job(self.costs, results, event.seconds, self.sizes)
         for task in event.task_ids:
-            level = self._hand.pop(task)[0]
+            level = self._in_progress.pop(task)[0]
             result = results.get(task, {})
-            self._strikes.pop(task, None)
+            self._failures.pop(task, None)
             if result.get("failed"):
                 self.closed[task] = result["failed"]
             elif result.get("unfinished"):
@@ -222,7 +233,7 @@ class Scheduler:
 
     # Decisions.
 
-    def choose(self, workers: int, now: float) -> Choice | None:
+    def choose(self, workers: int, now: float) -> NextJob | None:
         """What a free worker is to begin now, with so many workers at work; None where nothing fits the time that is left."""
         if self._stuck == workers:
             return None
@@ -232,15 +243,15 @@ class Scheduler:
             self._stuck = workers if choice is None else 0
         return self._known[2]
 
-    def _choose(self, workers: int, now: float) -> Choice | None:
-        left = self.until - now
+    def _choose(self, workers: int, now: float) -> NextJob | None:
+        left = self.deadline - now
         if left <= 0:
             return None
-        busy = sum(max(0.0, end - now) / tasks for _, end, tasks in self._hand.values())
+        busy = sum(max(0.0, end - now) / tasks for _, end, tasks in self._in_progress.values())
         capacity = max(0.0, workers * left - busy)
         return (self._choose_below(workers, left, capacity) if self._count else None) or self._choose_above(left, capacity)
 
-    def _choose_below(self, workers: int, left: float, capacity: float) -> Choice | None:
+    def _choose_below(self, workers: int, left: float, capacity: float) -> NextJob | None:
         """A task about which nothing has been done: at the highest level up to the plan that all such tasks can still get."""
         plan = self.ladder.plan
         fits, place = False, plan
@@ -249,23 +260,25 @@ class Scheduler:
             if fits:
                 break
         ends = plan == len(self.ladder.levels) - 1
-        longest = fits and ends and place == plan and self.costs.measured >= 2 * workers and not self._first
+        longest = fits and ends and place == plan and self.costs.measured_jobs >= 2 * workers and not self._first
         picked = self._fitting(left, place, longest)
         if picked is None:
             return None
         tasks, place, seconds, longest = picked
         level = self.ladder.levels[place]
         if not fits:
-            why = f"the time does not suffice for all {self._count} tasks even at {level}: cheapest first"
+            reason = f"the time does not suffice for all {self._count} tasks even at {level}: cheapest first"
         elif place < plan:
-            why = f"the time suffices for {level} of all {self._count} tasks that wait, not for {self.ladder.levels[plan]}: cheapest first"
+            reason = (
+                f"the time suffices for {level} of all {self._count} tasks that wait, not for {self.ladder.levels[plan]}: cheapest first"
+            )
         elif longest:
-            why = f"all {self._count} tasks that wait fit at {level}, the last there is: longest first, that none runs alone at the end"
+            reason = f"all {self._count} tasks that wait fit at {level}, the last there is: longest first, that none runs alone at the end"
         else:
-            why = f"all {self._count} tasks that wait fit at {level}: cheapest first"
-        return Choice(tasks, level, seconds, why)
+            reason = f"all {self._count} tasks that wait fit at {level}: cheapest first"
+        return NextJob(tasks, level, seconds, reason)
 
-    def _choose_above(self, left: float, capacity: float) -> Choice | None:
+    def _choose_above(self, left: float, capacity: float) -> NextJob | None:
         """A task that can climb on: those below the plan first, then the least settled of those that have climbed least."""
         passed, found = [], None
         plan = self.ladder.plan
@@ -282,15 +295,15 @@ class Scheduler:
             if self._surely(seconds) > left:
                 continue
             if place <= plan:
-                why = f"time is left over: from {reached} up to {level}, of the plan's {self.ladder.levels[plan]}"
+                reason = f"time is left over: from {reached} up to {level}, of the plan's {self.ladder.levels[plan]}"
             else:
-                why = f"time is left over: from {reached} on to {level}, the least settled ({-settled:.2f}) of those so far"
-            found = Choice((task,), level, seconds, why)
+                reason = f"time is left over: from {reached} on to {level}, the least settled ({-settled:.2f}) of those so far"
+            found = NextJob((task,), level, seconds, reason)
         for entry in passed:
             heapq.heappush(self._rising, entry)
         return found or self._fill(passed, left)
 
-    def _fill(self, entries: Sequence[tuple[int, int, float, float, str]], left: float) -> Choice | None:
+    def _fill(self, entries: Sequence[tuple[int, int, float, float, str]], left: float) -> NextJob | None:
         """A few more views with what a task has, where no whole level fits any more."""
         for place, _, _, _, task in entries:
             reached, target = self.reached[task], self.ladder.levels[place]
@@ -302,8 +315,8 @@ class Scheduler:
             one = (all_seconds - fixed) / max(1, most - 1)
             views = most if one <= 0 else min(most, 1 + int((left - fixed) / one))
             level = Level(reached.steps, reached.views + views)
-            why = f"the time does not suffice for {target} of any task: from {reached} on to {level} with what there is"
-            return Choice((task,), level, self._seconds(task, reached, level), why)
+            reason = f"the time does not suffice for {target} of any task: from {reached} on to {level} with what there is"
+            return NextJob((task,), level, self._seconds(task, reached, level), reason)
         return None
 
     # What it is based on.
@@ -323,7 +336,7 @@ class Scheduler:
                 seconds = self._job_seconds(tasks, level)
                 if self._surely(seconds) <= left:
                     return tasks, lower, seconds, longest and number == 0
-        if self.costs.measured:
+        if self.costs.measured_jobs:
             return None
         # Nothing measured says that it does not fit, and what is not begun cannot be measured.
         return line[0], 0, self._job_seconds(line[0], self.ladder.levels[0]), False
@@ -331,7 +344,7 @@ class Scheduler:
     def _seconds(self, task: str, reached: Level | None, level: Level) -> float:
         """From one level of a task to another."""
         trained, made = (reached.steps, reached.views) if reached else (0, 0)
-        steps = level.steps if level.steps != trained or not self.keeps else 0
+        steps = level.steps if level.steps != trained or not self.options.adapters_kept else 0
         return self.costs.seconds(steps, level.views - made, self.sizes[task])
 
     def _latest(self, level: Level, workers: int, left: float, capacity: float) -> float:
@@ -342,10 +355,10 @@ class Scheduler:
         """
         waiting = (*self._first, *self._last, *([self._fresh[-1]] if self._fresh else []))
         longest = max(self._job_seconds(tasks, level) for tasks in waiting)
-        idle = workers - sum(1 / tasks for _, _, tasks in self._hand.values())
+        idle = workers - sum(1 / tasks for _, _, tasks in self._in_progress.values())
         if len(self._first) + len(self._fresh) + len(self._last) <= idle + 0.01:
             return longest
-        allowance = _ALLOWANCE if self.costs.measured else 1.0
+        allowance = _ALLOWANCE if self.costs.measured_jobs else 1.0
         return (workers * left - capacity + allowance * self._together(level) + (workers - 1) * longest) / workers
 
     def _job_seconds(self, tasks: Sequence[str], level: Level) -> float:
@@ -357,20 +370,20 @@ class Scheduler:
         """Of all tasks about which nothing has been done, to a level."""
         train, predict = self.costs.train, self.costs.predict
         seconds = self._count * train.fixed + self._samples * level.steps * train.rate if level.steps else 0.0
-        jobs = self._count / self.group
+        jobs = self._count / self.options.tasks_per_job
         return seconds + (jobs * predict.fixed + self._answers * level.views * predict.rate if level.views else 0.0)
 
     def _surely(self, seconds: float) -> float:
         """What a job takes at most, hardly ever more."""
-        return seconds * (1 + _DEVIATIONS * self.costs.spread) if self.costs.measured else seconds
+        return seconds * (1 + _DEVIATIONS * self.costs.rel_std) if self.costs.measured_jobs else seconds
 
     def _climb(self, task: str) -> None:
         """Put a task where it can be chosen for its next level, where there is one."""
         place = self.ladder.above(self.reached[task])
         if place is None or task in self.closed:
             return
-        doubt = self.unsettled(task) if place > self.ladder.plan else 0.0
-        heapq.heappush(self._rising, (place, self._strikes.get(task, 0), -doubt, self._order[task], task))
+        doubt = self.options.uncertainty(task) if place > self.ladder.plan else 0.0
+        heapq.heappush(self._rising, (place, self._failures.get(task, 0), -doubt, self._order[task], task))
 
     def _remove(self, task: str) -> None:
         """Take a task out of what waits."""
@@ -400,13 +413,13 @@ class Scheduler:
         self._known, self._stuck = None, 0
 
 
-def foretold(sizes: Mapping[str, TaskSize], ladder: Ladder, costs: CostModel) -> float:
+def estimated_seconds(sizes: Mapping[str, TaskSize], ladder: Ladder, costs: CostModel) -> float:
     """Seconds that one device would take for the plan of all tasks."""
     plan = ladder.levels[ladder.plan]
     return sum(costs.seconds(plan.steps, plan.views, size) for size in sizes.values())
 
 
-def end_of_source(now: float, until: float, seconds: float, behind: Mapping[str, float]) -> tuple[float, str]:
+def choose_deadline(now: float, until: float, seconds: float, behind: Mapping[str, float]) -> tuple[float, str]:
     """When a source must make way for those that come behind it on the same devices, and why.
 
     Args:
@@ -420,6 +433,6 @@ def end_of_source(now: float, until: float, seconds: float, behind: Mapping[str,
     return now + part * max(0.0, until - now), f"{', '.join(behind)} behind it: it may take {100 * part:.0f} % of what is left at most"
 
 
-def soft_end(now: float, until: float) -> float:
+def choose_soft_deadline(now: float, until: float) -> float:
     """When workers are to end by themselves, so that they lose nothing: a fiftieth of the time, at most a minute, before the kill."""
     return until - min(60.0, 0.02 * max(0.0, until - now))

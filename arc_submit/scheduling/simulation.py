@@ -15,11 +15,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from arc_submit.scheduling.costs import CostModel, TaskSize, note_job
-from arc_submit.scheduling.scheduler import Ladder, Level, Scheduler, end_of_source, foretold, soft_end
+from arc_submit.scheduling.costs import CostModel, TaskSize, learn_from_job
+from arc_submit.scheduling.scheduler import (
+    Ladder,
+    Level,
+    Scheduler,
+    SchedulerOptions,
+    choose_deadline,
+    choose_soft_deadline,
+    estimated_seconds,
+)
 from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, Supervisor, Timeouts, WorkerQuota
 
-KILLING = 5.0  # seconds that workers which the kernel holds keep the end waiting, see arc_submit.workers.pool
+KILL_SECONDS = 5.0  # seconds that workers which the kernel holds keep the end waiting, see arc_submit.workers.pool
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ class Faults:
         misfit: of all tasks, those that no prompt fits, and that end at once.
         slow_start, no_start, bad_start: of a worker's starts: five times as slow, never ready, dead before it is ready.
         lost_gpu, killed: of all runs, those in which a GPU is lost for good, or the parent is killed and begun again, each at any time.
-        held: of all runs, those in whose end the kernel does not let go of a worker.
+        unkillable: of all runs, those in whose end the kernel does not let go of a worker.
     """
 
     hang: float = 0.02
@@ -45,9 +53,9 @@ class Faults:
     bad_start: float = 0.02
     lost_gpu: float = 0.05
     killed: float = 0.1
-    held: float = 0.05
+    unkillable: float = 0.05
 
-    def times(self, factor: float) -> Faults:
+    def scaled(self, factor: float) -> Faults:
         """All of it so many times as often."""
         return Faults(**{name: min(0.9, value * factor) for name, value in vars(self).items()})
 
@@ -59,68 +67,68 @@ class SimulatedSource:
     Attributes:
         name: as in a run.
         ladder: of its levels; None for one that has none (the search): its jobs are begun smaller tasks first.
-        guess: makes what its work is taken to cost.
-        truth: what it really costs, before the speed of a device and a job's own noise.
-        group: tasks in one job.
-        start: seconds from a worker's start to its being ready.
-        limits: of its workers.
+        initial_costs: makes what its work is taken to cost.
+        true_costs: what it really costs, before the speed of a device and a job's own noise.
+        tasks_per_job: tasks in one job.
+        start_seconds: seconds from a worker's start to its being ready.
+        timeouts: of its workers.
         sizes: of the tasks as this source sees them; None takes the run's.
     """
 
     name: str
     ladder: Ladder | None
-    guess: Callable[[], CostModel]
-    truth: CostModel
-    group: int = 1
-    start: float = 40.0
-    limits: Timeouts = field(default_factory=Timeouts)
+    initial_costs: Callable[[], CostModel]
+    true_costs: CostModel
+    tasks_per_job: int = 1
+    start_seconds: float = 40.0
+    timeouts: Timeouts = field(default_factory=Timeouts)
     sizes: Mapping[str, TaskSize] | None = None
 
 
 @dataclass(frozen=True)
-class Setup:
+class SimulationSetup:
     """What a simulated run works on, with what, for how long.
 
     Attributes:
         sizes: of the tasks.
         lanes: sources in the order in which they work, by lane.
-        divide: workers of each lane, from those that are still running.
-        devices: workers of the lane whose use is accounted.
-        accounted: that lane.
+        allocate_workers: workers of each lane, from those that are still running.
+        devices: workers of the lane whose use is accounted_lane.
+        accounted_lane: that lane.
         budget, reserve: seconds of the whole, and of these, those kept for the end.
-        wrong: standard deviation of the logarithm of what the guess of a run's costs is wrong by.
-        uneven: the same of devices' speeds.
-        noise: the same of jobs.
+        cost_log_std: standard deviation of the logarithm of what the guess of a run's costs is wrong by.
+        speed_log_std: the same of devices' speeds.
+        job_log_std: the same of jobs.
         faults: what goes wrong.
     """
 
     sizes: Mapping[str, TaskSize]
     lanes: Mapping[str, Sequence[SimulatedSource]]
-    divide: Callable[[Sequence[str]], Mapping[str, int]]
+    allocate_workers: Callable[[Sequence[str]], Mapping[str, int]]
     devices: int
     budget: float
     reserve: float
-    accounted: str = "model"
-    wrong: float = 0.4
-    uneven: float = 0.05
-    noise: float = 0.15
+    accounted_lane: str = "model"
+    cost_log_std: float = 0.4
+    speed_log_std: float = 0.05
+    job_log_std: float = 0.15
     faults: Faults = field(default_factory=Faults)
 
     @property
     def horizon(self) -> float:
-        """Until when the use of devices is accounted: all but the last fiftieth of the budget."""
+        """Until when the use of devices is accounted_lane: all but the last fiftieth of the budget."""
         return 0.98 * self.budget
 
 
 @dataclass
-class Outcome:
+class SimulatedOutcome:
     """What came of a simulated run.
 
     Attributes:
         ended: seconds until the submission was final.
         overrun: whether that was later than the budget.
         invalid: what was found wrong with the submission, at any moment.
-        device_seconds: of the accounted devices, up to Setup.horizon, by what they did: work, lost (work that was lost with its worker),
+        device_seconds: of the accounted_lane devices, up to SimulationSetup.horizon, by what they did: work, lost (work that was lost with its worker),
             hung, start; and by why they did nothing: dead (a lost GPU), down (the parent was dead), waiting (for the others at the end
             of a source, or for their retries), nothing fits (in what was left of the time), nothing left (all levels reached).
         levels: tasks by source and level at the end.
@@ -139,25 +147,27 @@ class Outcome:
     events: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Answers:
+class SubmissionCheck:
     """Told of every answer, and asked what is wrong with the submission; see arc_submit.run.simulate for the real one."""
 
-    def answered(self, task: str) -> str:
+    def check_task(self, task: str) -> str:
         """A task's answers changed: put them in; what is wrong with its entries then, or nothing."""
         return ""
 
-    def final(self) -> str:
+    def check_all(self) -> str:
         """What is wrong with the whole at the end, or nothing."""
         return ""
 
 
-class World:
+class RunState:
     """What holds in one run, whoever knows of it: speeds, tasks that fail, what lies on disk."""
 
-    def __init__(self, setup: Setup, chance: random.Random):
+    def __init__(self, setup: SimulationSetup, chance: random.Random, submission: SubmissionCheck | None = None, record: bool = False):
         faults = setup.faults
         self.setup, self.chance = setup, chance
-        self.wrong = {name: math.exp(chance.gauss(0, setup.wrong)) for name in ("train", "predict")}
+        self.submission, self.record = submission or SubmissionCheck(), record
+        self.outcome = SimulatedOutcome()
+        self.wrong = {name: math.exp(chance.gauss(0, setup.cost_log_std)) for name in ("train", "predict")}
         self.speed: dict[tuple[str, int], float] = {}
         tasks = list(setup.sizes)
         self.poison = {task for task in tasks if chance.random() < faults.poison}
@@ -167,7 +177,7 @@ class World:
         if chance.random() < faults.lost_gpu and setup.devices > 1:
             self.lost_at = self.lost_device[1]
         self.killed_at = chance.uniform(0, setup.budget) if chance.random() < faults.killed else math.inf
-        self.held = chance.random() < faults.held
+        self.unkillable = chance.random() < faults.unkillable
         self.trained: dict[tuple[str, str], int] = {}  # steps of the adapter that is there
         self.made: dict[tuple[str, str], int] = {}  # views predicted so far
         self.reached: dict[str, dict[str, Level]] = {}
@@ -177,15 +187,15 @@ class World:
         """How slow a device is against the others."""
         key = (lane, number)
         if key not in self.speed:
-            self.speed[key] = math.exp(self.chance.gauss(0, self.setup.uneven))
+            self.speed[key] = math.exp(self.chance.gauss(0, self.setup.speed_log_std))
         return self.speed[key]
 
     def is_lost(self, lane: str, number: int, now: float) -> bool:
-        return lane == self.setup.accounted and number == self.lost_device[0] and now >= self.lost_at
+        return lane == self.setup.accounted_lane and number == self.lost_device[0] and now >= self.lost_at
 
 
 @dataclass
-class Doing:
+class PlannedJob:
     """What a worker that has begun a job is going to do: how long it trains and predicts, and how it ends."""
 
     begun: float
@@ -194,20 +204,18 @@ class Doing:
     hung: float = math.inf
 
 
-class Lane:
-    """One lane: its sources one after the other, each with a crew, stepped like a pool of processes."""
+class SimulatedLane:
+    """One lane: its sources one after the other, each with a supervisor, stepped like a pool of processes."""
 
-    def __init__(
-        self, name: str, world: World, share: WorkerQuota, began: float, deadline: float, outcome: Outcome, answers: Answers, record: bool
-    ):
-        self.name, self.world, self.share, self.deadline = name, world, share, deadline
-        self.outcome, self.answers, self.record = outcome, answers, record
-        self.sources = list(world.setup.lanes[name])
+    def __init__(self, name: str, run: RunState, quota: WorkerQuota, started: float, deadline: float):
+        self.name, self.run, self.quota, self.deadline = name, run, quota, deadline
+        self.outcome = run.outcome
+        self.sources = list(run.setup.lanes[name])
         self.place = -1
         self.ended = self.complete = False
         self.moments: list[tuple[float, int, int, int, str]] = []
         self.serial = 0
-        self._next_source(began)
+        self._next_source(started)
 
     def _next_source(self, now: float) -> None:
         self.place += 1
@@ -215,72 +223,72 @@ class Lane:
             self.ended = True
             return
         self.source = self.sources[self.place]
-        self.sizes = self.source.sizes or self.world.setup.sizes
-        behind = {source.name: self._foretold(source) for source in self.sources[self.place + 1 :]}
-        self.until, reason = end_of_source(now, self.deadline, self._foretold(self.source), behind)
-        self._note(now, "source_begun", source=self.source.name, seconds=self.until - now, reason=reason)
-        self.soft = soft_end(now, self.until)
-        self.supply = self._supply(now)
-        self.crew = Supervisor(self.supply, self.source.limits, self.share, self.until)
+        self.sizes = self.source.sizes or self.run.setup.sizes
+        behind = {source.name: self._estimate(source) for source in self.sources[self.place + 1 :]}
+        self.source_deadline, reason = choose_deadline(now, self.deadline, self._estimate(self.source), behind)
+        self._note(now, "source_begun", source=self.source.name, seconds=self.source_deadline - now, reason=reason)
+        self.soft_deadline = choose_soft_deadline(now, self.source_deadline)
+        self.job_source = self._make_job_source(now)
+        self.supervisor = Supervisor(self.job_source, self.source.timeouts, self.quota, self.source_deadline)
         self.born: dict[int, int] = {}
-        self.plans: dict[int, Doing] = {}
+        self.plans: dict[int, PlannedJob] = {}
         self.moments.clear()
         self.step(now)
 
-    def _foretold(self, source: SimulatedSource) -> float:
-        return foretold(source.sizes or self.world.setup.sizes, source.ladder, source.guess()) if source.ladder else 0.0
+    def _estimate(self, source: SimulatedSource) -> float:
+        return estimated_seconds(source.sizes or self.run.setup.sizes, source.ladder, source.initial_costs()) if source.ladder else 0.0
 
-    def _supply(self, now: float) -> JobSource:
-        source, world = self.source, self.world
-        reached = world.reached.setdefault(source.name, {})
+    def _make_job_source(self, now: float) -> JobSource:
+        source, run = self.source, self.run
+        reached = run.reached.setdefault(source.name, {})
         if source.ladder is None:
             todo = sorted((task for task in self.sizes if task not in reached), key=lambda task: (self.sizes[task].predict, task))
             return JobQueue(Job((task,)) for task in todo)
-        costs = source.guess()
-        for event in world.jobs.get(source.name, []):
-            note_job(costs, event.result["tasks"], event.seconds, self.sizes)
-        doubt = world.doubt.__getitem__
-        return Scheduler(self.sizes, source.ladder, costs, self.soft, reached, doubt, source.group)
+        costs = source.initial_costs()
+        for event in run.jobs.get(source.name, []):
+            learn_from_job(costs, event.result["tasks"], event.seconds, self.sizes)
+        doubt = run.doubt.__getitem__
+        return Scheduler(self.sizes, source.ladder, costs, self.soft_deadline, reached, SchedulerOptions(doubt, source.tasks_per_job))
 
     @property
     def next_moment(self) -> float:
-        return min(self.moments[0][0], self.until) if self.moments else self.until
+        return min(self.moments[0][0], self.source_deadline) if self.moments else self.source_deadline
 
     def step(self, now: float) -> None:
         """Do what arc_submit.workers.pool does in one turn, with the workers that have something to say now."""
         while self.moments and self.moments[0][0] <= now:
             _, _, number, born, what = heapq.heappop(self.moments)
-            if self.born.get(number) == born and number in self.crew.members:
+            if self.born.get(number) == born and number in self.supervisor.workers:
                 self._turn(number, what, now)
                 if self.ended:
                     return
-        if self.crew.finished(now):
+        if self.supervisor.finished(now):
             return self._finish(now, "")
-        if over := self.crew.overtime(now):
+        if over := self.supervisor.check_deadline(now):
             return self._finish(now, over.reason)
-        for number in self.crew.starts(now):
+        for number in self.supervisor.workers_to_start(now):
             self._start(number, now)
-        for number in list(self.crew.members):
-            if begun := self.crew.assign(number, now):
+        for number in list(self.supervisor.workers):
+            if begun := self.supervisor.assign(number, now):
                 self._begin(number, begun, now)
-        if self.crew.finished(now):
+        if self.supervisor.finished(now):
             self._finish(now, "")
 
     def _turn(self, number: int, what: str, now: float) -> None:
-        crew, plan = self.crew, self.plans.get(number)
+        supervisor, plan = self.supervisor, self.plans.get(number)
         code: int | None = None
         events: list[Event] = []
         if what == "ready":
-            events = crew.on_message(number, {"event": "ready"}, now)
-            self._account(number, "start", crew.members[number].started, now)
+            events = supervisor.on_message(number, {"event": "ready"}, now)
+            self._account(number, "start", supervisor.workers[number].started, now)
         elif what == "beat":
-            crew.on_message(number, {"event": "beat"}, now)
-            self._at(crew.allowed_silence(number) + 1e-3, number, now, "look")
+            supervisor.on_message(number, {"event": "beat"}, now)
+            self._at(supervisor.max_silence(number) + 1e-3, number, now, "look")
         elif what == "look":
             if plan is None or now < plan.hung:
-                crew.on_message(number, {"event": "beat"}, now)  # one that works beats all the time; here only when it matters
+                supervisor.on_message(number, {"event": "beat"}, now)  # one that works beats all the time; here only when it matters
         elif what == "trouble":
-            crew.on_message(number, {"event": "trouble", "reason": "RuntimeError: CUDA error: device not available"}, now)
+            supervisor.on_message(number, {"event": "trouble", "reason": "RuntimeError: CUDA error: device not available"}, now)
             code = 1
         elif what == "crash":
             code = -9
@@ -294,63 +302,63 @@ class Lane:
             elif plan.message["leaves"]:
                 code = 3
             del self.plans[number]
-            events = crew.on_message(number, plan.message, now)
-        reason = crew.trouble(number, code, now)
+            events = supervisor.on_message(number, plan.message, now)
+        reason = supervisor.find_fault(number, code, now)
         for event in events:
             self._take_note(event, now)
         if reason:
             self._lost(number, reason, now)
 
     def _lost(self, number: int, reason: str, now: float) -> None:
-        crew, member = self.crew, self.crew.members[number]
+        supervisor, worker = self.supervisor, self.supervisor.workers[number]
         plan = self.plans.get(number)
         if plan is not None:
             self._spend(number, "lost", now)
-        elif not member.ready:
-            self._account(number, "start", member.started, now)
+        elif not worker.ready:
+            self._account(number, "start", worker.started, now)
         self.plans.pop(number, None)
-        events, hopeless = crew.on_exit(number, reason, now)
+        events, fatal = supervisor.on_exit(number, reason, now)
         for event in events:
             self._take_note(event, now)
-        if hopeless:
+        if fatal:
             self.outcome.counts["source_hopeless"] += 1
-            self._finish(now, hopeless)
+            self._finish(now, fatal)
 
     def _start(self, number: int, now: float) -> None:
         """Start a worker, and draw what comes of it."""
-        world, source = self.world, self.source
+        run, source = self.run, self.source
         self.serial += 1
         self.born[number] = self.serial
-        self._take_note(self.crew.started(number, self.serial, now), now)
-        faults, chance = world.setup.faults, world.chance
-        seconds = source.start * math.exp(chance.gauss(0, 0.2))
+        self._take_note(self.supervisor.on_start(number, self.serial, now), now)
+        faults, chance = run.setup.faults, run.chance
+        seconds = source.start_seconds * math.exp(chance.gauss(0, 0.2))
         drawn = chance.random()
-        if world.is_lost(self.name, number, now):
+        if run.is_lost(self.name, number, now):
             self._at(5.0, number, now, "trouble")
         elif drawn < faults.no_start:
-            self._at(source.limits.startup_timeout + 1e-3, number, now, "look")
+            self._at(source.timeouts.startup_timeout + 1e-3, number, now, "look")
         elif drawn < faults.no_start + faults.bad_start:
             self._at(seconds / 2, number, now, "crash")
         else:
             if drawn < faults.no_start + faults.bad_start + faults.slow_start:
                 seconds *= 5
             self._at(seconds, number, now, "ready")
-            self._at(source.limits.startup_timeout + 1e-3, number, now, "look")
+            self._at(source.timeouts.startup_timeout + 1e-3, number, now, "look")
 
     def _begin(self, number: int, begun: Event, now: float) -> None:
         """A job is begun: draw how long it takes and how it ends."""
-        world, setup, chance = self.world, self.world.setup, self.world.chance
+        run, setup, chance = self.run, self.run.setup, self.run.chance
         self._take_note(begun, now)
-        job = self.crew.members[number].job
+        job = self.supervisor.workers[number].job
         assert job is not None
         seconds, tasks = self._work(number, job, now)
-        self.plans[number] = plan = Doing(now, now + seconds, {"event": "done", "result": {"tasks": tasks}})
+        self.plans[number] = plan = PlannedJob(now, now + seconds, {"event": "done", "result": {"tasks": tasks}})
         faults = setup.faults
         hours = seconds / 3600
         drawn = chance.random()
         moment = now + seconds * chance.random()
-        lost = world.lost_at if self.name == setup.accounted and number == world.lost_device[0] else math.inf
-        if any(task in world.poison for task in job.task_ids) or drawn < (limit := hours * faults.crash):
+        lost = run.lost_at if self.name == setup.accounted_lane and number == run.lost_device[0] else math.inf
+        if any(task in run.poison for task in job.task_ids) or drawn < (limit := hours * faults.crash):
             self._at(moment - now, number, now, "crash")
         elif drawn < (limit := limit + hours * faults.hang):
             plan.hung = moment
@@ -365,25 +373,25 @@ class Lane:
 
     def _work(self, number: int, job: Job, now: float) -> tuple[float, dict[str, dict[str, Any]]]:
         """How long a job takes on this device, and what its worker will tell."""
-        world, source, setup = self.world, self.source, self.world.setup
-        slow = world.device_speed(self.name, number) * math.exp(world.chance.gauss(0, setup.noise))
+        run, source, setup = self.run, self.source, self.run.setup
+        slow = run.device_speed(self.name, number) * math.exp(run.chance.gauss(0, setup.job_log_std))
         steps, views = job.params.get("steps", 0), job.params.get("views", 1)
         trained = units = 0.0
         tasks: dict[str, dict[str, Any]] = {}
         for task in job.task_ids:
             size, key = self.sizes[task], (source.name, task)
-            if task in world.misfit:
+            if task in run.misfit:
                 tasks[task] = {"failed": "no prompt smaller than the limit", "steps": 0, "made": 0, "train_seconds": 0.0}
                 continue
             done = 0.0
-            if steps and world.trained.get(key) != steps:
-                done = source.truth.train.seconds(steps * size.train) * world.wrong["train"] * slow
-            made = max(0, views - world.made.get(key, 0)) * size.outputs
+            if steps and run.trained.get(key) != steps:
+                done = source.true_costs.train.seconds(steps * size.train) * run.wrong["train"] * slow
+            made = max(0, views - run.made.get(key, 0)) * size.outputs
             trained += done
             units += made * size.predict
             tasks[task] = {"failed": "", "steps": steps if done else 0, "made": made, "train_seconds": done, "views": views}
-        seconds = trained + source.truth.predict.seconds(units) * world.wrong["predict"] * slow + 0.05
-        late = now + seconds - self.soft
+        seconds = trained + source.true_costs.predict.seconds(units) * run.wrong["predict"] * slow + 0.05
+        late = now + seconds - self.soft_deadline
         if late > 0 and views and units and source.ladder is not None:
             # Workers end their predictions by themselves when they are told to.
             done_part = max(0.0, 1 - late / max(1e-9, seconds - trained))
@@ -394,21 +402,21 @@ class Lane:
             seconds = max(trained, seconds - late)
         return seconds, tasks
 
-    def _keep(self, number: int, plan: Doing, now: float) -> None:
+    def _keep(self, number: int, plan: PlannedJob, now: float) -> None:
         """What a job that is done leaves on disk."""
         assert plan.message is not None
-        world, name = self.world, self.source.name
-        job = self.crew.members[number].job
+        run, name = self.run, self.source.name
+        job = self.supervisor.workers[number].job
         assert job is not None
         for task, told in plan.message["result"]["tasks"].items():
             if told["failed"]:
                 continue
             if job.params.get("steps"):
-                world.trained[name, task] = job.params["steps"]
+                run.trained[name, task] = job.params["steps"]
             if not told.get("unfinished"):
-                world.made[name, task] = told.get("views", 1)
-                world.reached[name][task] = Level(job.params.get("steps", 0), job.params.get("views", 1))
-            if told["made"] and (wrong := self.answers.answered(task)):
+                run.made[name, task] = told.get("views", 1)
+                run.reached[name][task] = Level(job.params.get("steps", 0), job.params.get("views", 1))
+            if told["made"] and (wrong := self.run.submission.check_task(task)):
                 self.outcome.invalid.append(wrong)
 
     def _spend(self, number: int, as_what: str, now: float) -> None:
@@ -420,26 +428,26 @@ class Lane:
         """The source has ended: account for what was in hand, and go on with the next."""
         self.drop(now)
         self.outcome.ends[self.source.name] = now
-        reached = self.world.reached[self.source.name]
+        reached = self.run.reached[self.source.name]
         levels = Counter(str(reached[task]) if task in reached else "nothing" for task in self.sizes)
         self.outcome.levels[self.source.name] = levels
-        self.complete = isinstance(self.supply, Scheduler) and self.supply.complete
+        self.complete = isinstance(self.job_source, Scheduler) and self.job_source.complete
         self._note(now, "source_ended", source=self.source.name, reason=reason)
         self._next_source(now)
 
     def drop(self, now: float) -> None:
         """All workers have gone, with what they had in hand."""
-        for number, member in self.crew.members.items():
-            if member.job and number in self.plans:
+        for number, worker in self.supervisor.workers.items():
+            if worker.job and number in self.plans:
                 self._spend(number, "lost", now)
-            elif not member.ready:
-                self._account(number, "start", member.started, now)
+            elif not worker.ready:
+                self._account(number, "start", worker.started, now)
 
     def _account(self, number: int, what: str, start: float, end: float) -> None:
-        if self.name == self.world.setup.accounted and not self.world.is_lost(self.name, number, start):
-            horizon = self.world.setup.horizon
-            if self.world.is_lost(self.name, number, end):
-                end = self.world.lost_at  # what comes after is the lost device's
+        if self.name == self.run.setup.accounted_lane and not self.run.is_lost(self.name, number, start):
+            horizon = self.run.setup.horizon
+            if self.run.is_lost(self.name, number, end):
+                end = self.run.lost_at  # what comes after is the lost device's
             self.outcome.device_seconds[what] += max(0.0, min(end, horizon) - min(start, horizon))
 
     def _at(self, seconds: float, number: int, now: float, what: str) -> None:
@@ -449,8 +457,8 @@ class Lane:
     def _take_note(self, event: Event, now: float) -> None:
         self.outcome.counts[event.kind] += 1
         if event.kind == "done":
-            self.world.jobs.setdefault(self.source.name, []).append(event)
-        if not self.record:
+            self.run.jobs.setdefault(self.source.name, []).append(event)
+        if not self.run.record:
             return
         level = {"level": [event.params["steps"], event.params["views"]]} if event.params else {}
         name, worker = self.source.name, event.worker
@@ -464,36 +472,36 @@ class Lane:
         self._note(now, "worker_done", source=name, worker=worker, tasks=event.task_ids, seconds=event.seconds)
 
     def _note(self, now: float, kind: str, **fields: Any) -> None:
-        if self.record:
+        if self.run.record:
             self.outcome.events.append({"time": round(now, 3), "event": kind, **fields})
 
 
 _RESTART = 60.0  # seconds from the parent's death until it has been begun again
 
 
-def simulate_run(setup: Setup, seed: int, answers: Answers | None = None, record: bool = False) -> Outcome:
+def simulate_run(setup: SimulationSetup, seed: int, submission: SubmissionCheck | None = None, record: bool = False) -> SimulatedOutcome:
     """One run from start to end.
 
     Args:
-        answers: keeps the submission.
+        submission: is checked after each answer.
         record: keep the timeline.
     """
-    world, outcome = World(setup, random.Random(seed)), Outcome()
-    answers = answers or Answers()
+    run = RunState(setup, random.Random(seed), submission, record)
+    outcome = run.outcome
     deadline = setup.budget - setup.reserve
     now = down = 0.0
-    down_at = world.killed_at
-    model: Lane | None = None
+    down_at = run.killed_at
+    model: SimulatedLane | None = None
     while True:
-        shares = {name: WorkerQuota(0) for name in setup.lanes}
-        for name, workers in setup.divide(list(shares)).items():
-            shares[name].workers = workers
-        lanes = {name: Lane(name, world, share, now, deadline, outcome, answers, record) for name, share in shares.items()}
-        model = lanes.get(setup.accounted)
+        quotas = {name: WorkerQuota(0) for name in setup.lanes}
+        for name, workers in setup.allocate_workers(list(quotas)).items():
+            quotas[name].workers = workers
+        lanes = {name: SimulatedLane(name, run, quota, now, deadline) for name, quota in quotas.items()}
+        model = lanes.get(setup.accounted_lane)
         running = [lane for lane in lanes.values() if not lane.ended]
         while running:
             moment = max(now, min(lane.next_moment for lane in running))
-            if moment >= world.killed_at:
+            if moment >= run.killed_at:
                 break
             now = moment
             for lane in running:
@@ -502,13 +510,13 @@ def simulate_run(setup: Setup, seed: int, answers: Answers | None = None, record
             if any(lane.ended for lane in running):
                 running = [lane for lane in running if not lane.ended]
                 if running:
-                    for name, workers in setup.divide([lane.name for lane in running]).items():
-                        shares[name].workers = workers
+                    for name, workers in setup.allocate_workers([lane.name for lane in running]).items():
+                        quotas[name].workers = workers
                     for lane in running:
                         lane.step(now)
         if not running:
             break
-        now, world.killed_at = world.killed_at, math.inf
+        now, run.killed_at = run.killed_at, math.inf
         for lane in running:
             lane.drop(now)
         outcome.counts["killed"] += 1
@@ -516,22 +524,22 @@ def simulate_run(setup: Setup, seed: int, answers: Answers | None = None, record
         now = min(now + _RESTART, deadline)
     lanes_ended = now
     # A worker that the kernel holds keeps the end waiting, but not for longer than the pipeline waits for a lane.
-    now = min(now + (KILLING if world.held else 0.1), max(now, deadline) + 0.3 * setup.reserve)
-    now += world.chance.uniform(0.02, 0.3) * setup.reserve  # every prediction is read again, and the file written
-    if wrong := answers.final():
+    now = min(now + (KILL_SECONDS if run.unkillable else 0.1), max(now, deadline) + 0.3 * setup.reserve)
+    now += run.chance.uniform(0.02, 0.3) * setup.reserve  # every prediction is read again, and the file written
+    if wrong := run.submission.check_all():
         outcome.invalid.append(wrong)
     outcome.ended, outcome.overrun = now, now > setup.budget
-    _account_idle(outcome, setup, world, down, down_at, lanes_ended, model is not None and model.complete)
+    _account_idle(run, down, down_at, lanes_ended, model is not None and model.complete)
     return outcome
 
 
-def _account_idle(outcome: Outcome, setup: Setup, world: World, down: float, down_at: float, ended: float, complete: bool) -> None:
+def _account_idle(run: RunState, down: float, down_at: float, ended: float, complete: bool) -> None:
     """What the devices did not do anything for."""
-    spent, horizon = outcome.device_seconds, setup.horizon
+    setup, spent, horizon = run.setup, run.outcome.device_seconds, run.setup.horizon
     after = setup.devices * max(0.0, horizon - ended)
     spent["down"] = setup.devices * down
-    overlap = min(down, max(0.0, down_at + down - world.lost_at))
-    spent["dead"] = max(0.0, min(ended, horizon) - world.lost_at - overlap)
+    overlap = min(down, max(0.0, down_at + down - run.lost_at))
+    spent["dead"] = max(0.0, min(ended, horizon) - run.lost_at - overlap)
     spent["nothing left" if complete else "nothing fits"] = after
     rest = setup.devices * horizon - sum(spent.values())
     spent["waiting"] = max(0.0, rest)

@@ -1,73 +1,54 @@
-"""Stages: several ways to do the same jobs, tried one after the other; what one gives up falls to the next.
+"""Fallback: the same jobs by several backends, one after the other; the next backend takes the tasks that the one before gives up.
 
-A stage is a pool with an entry and settings of its own (a fast engine first, a plain one behind it). Only what the last stage cannot do
-is given up. Knows nothing about what a job is.
+A fast engine comes first and a plain one behind it. Only the last backend gives a task up for good. Does not know what a job does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from arc_submit.workers.pool import Launch, here, run_jobs
-from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, PoolError, Timeouts, WorkerQuota
-
-
-@dataclass(frozen=True)
-class Backend:
-    """One way to do the jobs.
-
-    Attributes:
-        name: what people call it.
-        entry, settings, limits: see `run_jobs`.
-    """
-
-    name: str
-    entry: str
-    settings: Callable[[int], dict[str, Any]]
-    limits: Timeouts
+from arc_submit.workers.pool import Backend, ProcessConfig, run_jobs
+from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, PoolError, WorkerQuota
 
 
 def run_with_fallback(
     jobs: Sequence[Job] | JobSource,
-    stages: Sequence[Backend],
-    share: WorkerQuota,
+    backends: Sequence[Backend],
+    processes: ProcessConfig,
+    quota: WorkerQuota,
     deadline: float,
-    log_folder: Path,
-    environment: Callable[[int], dict[str, str]] | None = None,
-    soft: float | None = None,
-    launch: Launch = here,
+    soft_deadline: float | None = None,
 ) -> Iterator[Event]:
-    """`run_jobs` with the first stage, then with the next for what the one before gave up, part by part.
+    """`run_jobs` with the first backend, then with the next one for the tasks that were given up.
 
-    A part that is not at fault is only ever given up with the whole stage (no worker gets ready): it goes on in the next too. For every
-    such part there is one event "handed_on", with the stage's name in its reason.
+    Each such task yields an event "handed_on" with the backend's name in its reason. Where no worker of a backend gets ready, the next
+    backend takes all remaining tasks. Logs lie in the log folder itself with one backend, else in a folder for each backend.
 
     Raises:
-        PoolError: where not one worker of the last stage gets ready.
+        PoolError: where no worker of the last backend gets ready.
     """
-    supply: JobSource = JobQueue(jobs) if isinstance(jobs, Sequence) else jobs
-    for number, stage in enumerate(stages):
-        last = number == len(stages) - 1
-        handed: list[str] = []
-        logs = log_folder if len(stages) == 1 else log_folder / stage.name
+    source: JobSource = JobQueue(jobs) if isinstance(jobs, Sequence) else jobs
+    for backend in backends:
+        last = backend is backends[-1]
+        handed_on: list[str] = []
+        config = processes if len(backends) == 1 else replace(processes, log_folder=processes.log_folder / backend.name)
         try:
-            for event in run_jobs(supply, stage.entry, stage.settings, share, deadline, logs, stage.limits, environment, soft, launch):
+            for event in run_jobs(source, backend, config, quota, deadline, soft_deadline):
                 if event.kind == "deadline":
-                    yield replace(event, task_ids=tuple(dict.fromkeys([*event.task_ids, *handed])))
+                    # Tasks that wait for the next backend are unfinished too; a task may be in both lists.
+                    yield replace(event, task_ids=tuple(dict.fromkeys([*event.task_ids, *handed_on])))
                     return
                 if event.kind == "given_up" and not last:
-                    handed += event.task_ids
-                    yield replace(event, kind="handed_on", reason=f"{stage.name}: {event.reason}")
+                    handed_on += event.task_ids
+                    yield replace(event, kind="handed_on", reason=f"{backend.name}: {event.reason}")
                 else:
                     yield event
         except PoolError as error:
             if last:
                 raise
-            for part in supply.pending():
-                yield Event("handed_on", -1, (part,), f"{stage.name}: {error}")
-        if not handed and not supply.pending():
+            for task_id in source.pending():
+                yield Event("handed_on", -1, (task_id,), f"{backend.name}: {error}")
+        if not handed_on and not source.pending():
             return
-        supply = supply.reopen(handed)
+        source = source.reopen(handed_on)

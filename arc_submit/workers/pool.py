@@ -14,23 +14,55 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from arc_submit.workers.parent_death import PARENT
 from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, PoolError, Supervisor, Timeouts, WorkerQuota
 
-__all__ = ["Event", "Job", "Launch", "PoolError", "Timeouts", "WorkerQuota", "here", "run_jobs"]
+__all__ = ["Backend", "Event", "Job", "Launch", "PoolError", "ProcessConfig", "Timeouts", "WorkerQuota", "launch_locally", "run_jobs"]
 
 # From the Python arguments that make a worker, and the variables to set for it, those of the process to start on this machine: it is the
 # worker, or what passes everything on to one elsewhere.
 Launch = Callable[[Sequence[str], Mapping[str, str]], Sequence[str]]
 
 
-def here(arguments: Sequence[str], environment: Mapping[str, str]) -> Sequence[str]:
-    """The worker on this machine."""
+def launch_locally(arguments: Sequence[str], environment: Mapping[str, str]) -> Sequence[str]:
+    """Run the worker on this machine."""
     return arguments
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of the jobs.
+
+    Attributes:
+        name: for messages, and for its folder of logs where there are several.
+        entry: "package.module:function", see arc_submit.workers.worker.
+        settings: returns the settings of the worker with a number, as JSON values.
+        timeouts: of its workers.
+    """
+
+    name: str
+    entry: str
+    settings: Callable[[int], dict[str, Any]]
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """Where and how worker processes run.
+
+    Attributes:
+        log_folder: receives one log for each worker, with what it prints.
+        environment: returns the environment variables to set for the worker with a number.
+        launch: places the process, see arc_submit.workers.ray_cluster for another place than this machine.
+    """
+
+    log_folder: Path
+    environment: Callable[[int], dict[str, str]] | None = None
+    launch: Launch = launch_locally
 
 
 @dataclass
@@ -44,77 +76,72 @@ class _Process:
 
 def run_jobs(
     jobs: Sequence[Job] | JobSource,
-    entry: str,
-    settings: Callable[[int], dict[str, Any]],
-    share: WorkerQuota,
+    backend: Backend,
+    processes: ProcessConfig,
+    quota: WorkerQuota,
     deadline: float,
-    log_folder: Path,
-    limits: Timeouts | None = None,
-    environment: Callable[[int], dict[str, str]] | None = None,
-    soft: float | None = None,
-    launch: Launch = here,
+    soft_deadline: float | None = None,
 ) -> Iterator[Event]:
-    """Do jobs with a number of workers until all are done or given up, or the deadline has come.
+    """Run jobs in worker processes until each is done or given up, or the deadline has passed.
 
-    Whatever ends this generator, an exception or its being closed included, no worker outlives it.
+    However this generator ends (exhausted, closed, an exception), no worker outlives it.
 
     Args:
-        jobs: in the order in which they are to be begun, or what chooses the next as the work goes (arc_submit.scheduling.scheduler).
-        entry: "package.module:function", see arc_submit.workers.worker.
-        settings: what the worker of a number gets, as JSON values.
-        share: how many workers there may be.
-        deadline: on the monotonic clock; at that moment all workers are killed.
-        log_folder: each worker's output is kept here.
-        environment: variables to set for the worker of a number.
-        soft: on the monotonic clock, before the deadline; told to the workers as "until" with every job, so that they can end by
-            themselves and keep what they have.
-        launch: where the workers are, see arc_submit.workers.ray_cluster for another place.
+        jobs: in the order in which they begin; or a source that chooses the next job during the run (arc_submit.scheduling.scheduler).
+        backend: does the jobs.
+        processes: where and how the workers run.
+        quota: the number of workers, which the caller may change during the run.
+        deadline: on the monotonic clock; all workers are killed then.
+        soft_deadline: on the monotonic clock, before the deadline. Each job carries it to its worker as "until", so that the worker can end
+            by itself and save its results.
 
     Raises:
-        PoolError: where a worker refuses its settings, or not one worker gets ready in `limits.starts` starts.
+        PoolError: where a worker refuses its settings, or no worker gets ready in `timeouts.max_failed_starts` starts.
     """
-    crew = Supervisor(JobQueue(jobs) if isinstance(jobs, Sequence) else jobs, limits or Timeouts(), share, deadline)
-    processes: dict[int, _Process] = {}
-    log_folder.mkdir(parents=True, exist_ok=True)
+    supervisor = Supervisor(JobQueue(jobs) if isinstance(jobs, Sequence) else jobs, backend.timeouts, quota, deadline)
+    workers: dict[int, _Process] = {}
+    processes.log_folder.mkdir(parents=True, exist_ok=True)
     try:
-        while not crew.finished(time.monotonic()):
+        while not supervisor.finished(time.monotonic()):
             now = time.monotonic()
-            if over := crew.overtime(now):
+            if over := supervisor.check_deadline(now):
                 yield over
                 return
-            for number in crew.starts(now):
-                variables = environment(number) if environment else {}
-                processes[number] = _start(number, entry, settings(number), log_folder, variables, launch)
-                yield crew.started(number, processes[number].process.pid, time.monotonic())
-            for number in list(crew.members):
-                if begun := crew.assign(number, time.monotonic()):
-                    _send(processes[number], crew.members[number].job, soft)
+            for number in supervisor.workers_to_start(now):
+                workers[number] = _start(number, backend, processes)
+                yield supervisor.on_start(number, workers[number].process.pid, time.monotonic())
+            for number in list(supervisor.workers):
+                if begun := supervisor.assign(number, time.monotonic()):
+                    _send(workers[number], supervisor.workers[number].job, soft_deadline)
                     yield begun
-            _wait(processes, min(0.2, max(0.0, deadline - now)))
-            for number in list(crew.members):
+            _wait(workers, min(0.2, max(0.0, deadline - now)))
+            for number in list(supervisor.workers):
                 # What a worker said is read before it is judged, and nothing is yielded in between: a caller that took its time
                 # over an event must not make a healthy worker look silent.
-                worker = processes[number]
+                worker = workers[number]
                 code = worker.process.poll()
-                events = [event for message in _read(worker) for event in crew.on_message(number, message, time.monotonic())]
-                reason = crew.trouble(number, code, time.monotonic())
+                events = [event for message in _read(worker) for event in supervisor.on_message(number, message, time.monotonic())]
+                reason = supervisor.find_fault(number, code, time.monotonic())
                 yield from events
                 if not reason:
                     continue
                 _kill(worker)
-                del processes[number]
-                events, hopeless = crew.on_exit(number, reason, time.monotonic())
+                del workers[number]
+                events, fatal = supervisor.on_exit(number, reason, time.monotonic())
                 yield from events
-                if hopeless:
-                    raise PoolError(f"{hopeless}; see {log_folder}")
+                if fatal:
+                    raise PoolError(f"{fatal}; see {processes.log_folder}")
     finally:
-        _end(list(processes.values()), [processes[n] for n, member in crew.members.items() if member.ready and member.job is None])
+        idle = [workers[n] for n, state in supervisor.workers.items() if state.ready and state.job is None]
+        _end(list(workers.values()), idle)
 
 
-def _start(number: int, entry: str, settings: dict[str, Any], log_folder: Path, environment: dict[str, str], launch: Launch) -> _Process:
-    log = (log_folder / f"worker-{number}.log").open("ab")
+def _start(number: int, backend: Backend, config: ProcessConfig) -> _Process:
+    environment = config.environment(number) if config.environment else {}
+    settings = backend.settings(number)
+    log = (config.log_folder / f"worker-{number}.log").open("ab")
     process = subprocess.Popen(
-        [sys.executable, *launch(["-m", "arc_submit.workers.worker", entry], environment)],
+        [sys.executable, *config.launch(["-m", "arc_submit.workers.worker", backend.entry], environment)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
@@ -128,9 +155,9 @@ def _start(number: int, entry: str, settings: dict[str, Any], log_folder: Path, 
     return worker
 
 
-def _send(worker: _Process, job: Job | None, soft: float | None) -> None:
+def _send(worker: _Process, job: Job | None, soft_deadline: float | None) -> None:
     assert job is not None
-    seconds = {} if soft is None else {"seconds": soft - time.monotonic()}
+    seconds = {} if soft_deadline is None else {"seconds": soft_deadline - time.monotonic()}
     _write(worker, {"id": 0, "payload": {job.key: list(job.task_ids), **job.params}, **seconds})
 
 

@@ -60,11 +60,11 @@ class Cluster:
     nodes: tuple[Node, ...]
 
     @property
-    def machine(self) -> tuple[int, float]:
+    def resources(self) -> tuple[int, float]:
         """CPU cores and memory in GB of all nodes together."""
         return int(sum(node.cpus for node in self.nodes)), sum(node.memory_gb for node in self.nodes)
 
-    def check_room(self, wanted: int, cpus: float, gpus: float, option: str) -> None:
+    def check_capacity(self, wanted: int, cpus: float, gpus: float, option: str) -> None:
         """Refuse to want more processes at a time than ever fit.
 
         Args:
@@ -73,12 +73,12 @@ class Cluster:
         Raises:
             ConfigError: saying how many do.
         """
-        if (room := self.room(cpus, gpus)) < wanted:
+        if (capacity := self.capacity(cpus, gpus)) < wanted:
             each = f"{cpus:g} CPUs and {gpus:g} GPUs" if gpus else f"{cpus:g} CPUs"
-            has = f"the Ray cluster ({len(self.nodes)} nodes) has room for {room} of {each} each"
+            has = f"the Ray cluster ({len(self.nodes)} nodes) has room for {capacity} of {each} each"
             raise ConfigError(f"{option} {wanted}: {has}; ask for fewer, or add nodes")
 
-    def room(self, cpus: float, gpus: float) -> int:
+    def capacity(self, cpus: float, gpus: float) -> int:
         """How many processes of so many CPUs and GPUs fit, where nothing else runs."""
         return int(sum(min(node.cpus // cpus, node.gpus // gpus if gpus else node.cpus // cpus) for node in self.nodes))
 

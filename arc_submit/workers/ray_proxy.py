@@ -22,7 +22,7 @@ from typing import IO, Any
 from arc_submit import __version__
 from arc_submit.errors import ArcSubmitError, ConfigError
 from arc_submit.workers.parent_death import die_with_parent
-from arc_submit.workers.remote_process import Host, look
+from arc_submit.workers.remote_process import RemoteProcess, check_node
 
 LEASE_SECONDS = 10.0  # that a process goes on when nobody reads from it: less than the silence after which its work is given to another
 _READ_SECONDS = 1.0
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     run.add_argument("arguments", nargs="+", help="of the node's Python")
     survey = commands.add_parser("survey", help="what nodes there are, and whether they can work for a run")
     survey.set_defaults(command=_survey)
-    survey.add_argument("--question", type=json.loads, required=True, help="arguments of arc_submit.workers.remote_process.look")
+    survey.add_argument("--question", type=json.loads, required=True, help="arguments of arc_submit.workers.remote_process.check_node")
     for command in (run, survey):
         command.add_argument("--address", required=True)
     args = parser.parse_args(arguments)
@@ -88,7 +88,7 @@ def connect(address: str) -> Any:
     return ray
 
 
-class _Actor(Host):
+class _Actor(RemoteProcess):
     """A host that can say on which node it is."""
 
     def where(self) -> str:
@@ -171,7 +171,7 @@ def _survey(args: argparse.Namespace, protocol: IO[bytes]) -> int:
         name, question = node["NodeManagerAddress"], args.question
         answer = f"{question['token']}-{node['NodeID'][:16]}"
         place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        task = ray.remote(look).options(num_cpus=0, max_retries=0, scheduling_strategy=place)
+        task = ray.remote(check_node).options(num_cpus=0, max_retries=0, scheduling_strategy=place)
         asked.append((task.remote(__version__, question["out"], question["token"], answer, question["folders"]), answer))
         told = {"cpus": resources["CPU"], "gpus": resources.get("GPU", 0.0), "memory_gb": resources.get("memory", 0.0) / 2**30}
         nodes.append({"name": name, **told})

@@ -25,7 +25,7 @@ _LOOK_SECONDS = 0.2  # between two looks whether the process has ended
 _CHUNK = 1 << 20
 
 
-class Host:
+class RemoteProcess:
     """One process, in a session of its own, its input and output by bytes.
 
     Args:
@@ -137,7 +137,7 @@ class Host:
         return bool(ready)
 
 
-def look(version: str, out: str, token: str, answer: str, folders: Mapping[str, Mapping[str, int]], patience: float = 5.0) -> str:
+def check_node(version: str, out: str, token: str, answer: str, folders: Mapping[str, Mapping[str, int]], patience: float = 5.0) -> str:
     """What keeps this machine from working for a run, in words with the remedy, or nothing.
 
     Args:

@@ -26,14 +26,14 @@ class Job:
         key: the payload is {key: [parts], **told}.
         failures: how often it has been lost.
         told: what else the worker is told with it.
-        why: the reason for which it was chosen.
+        reason: the reason for which it was chosen.
     """
 
     task_ids: tuple[str, ...]
     key: str = "tasks"
     failures: int = 0
     params: dict[str, Any] = field(default_factory=dict)
-    why: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Timeouts:
 
     startup_timeout: float = 600.0
     heartbeat_timeout: float = 60.0
-    patience: float | None = None
-    least: float = 10.0
+    pause_factor: float | None = None
+    min_heartbeat_timeout: float = 10.0
     max_failures: int = 2
-    starts: int = 3
-    rest: float = 600.0
+    max_failed_starts: int = 3
+    restart_delay: float = 600.0
 
 
 @dataclass
@@ -98,16 +98,16 @@ class PoolError(ArcSubmitError):
 class JobSource(Protocol):
     """Where a crew's jobs come from, and where lost ones go back to."""
 
-    def take(self, workers: int, now: float) -> Job | None:
+    def next_job(self, workers: int, now: float) -> Job | None:
         """The next job to begin, with so many workers there to share the rest; None where there is nothing to begin now."""
 
-    def waiting(self, workers: int, now: float) -> int:
+    def available(self, workers: int, now: float) -> int:
         """How many jobs could be begun now, 0 where `take` would give none."""
 
     def requeue(self, jobs: Sequence[Job], first: bool) -> None:
         """Jobs that were lost: to be begun again before the others, or after them."""
 
-    def note(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """A job is done, or a part given up."""
 
     def pending(self) -> list[str]:
@@ -123,10 +123,10 @@ class JobQueue:
     def __init__(self, jobs: Iterable[Job]):
         self._jobs = deque(jobs)
 
-    def take(self, workers: int, now: float) -> Job | None:
+    def next_job(self, workers: int, now: float) -> Job | None:
         return self._jobs.popleft() if self._jobs else None
 
-    def waiting(self, workers: int, now: float) -> int:
+    def available(self, workers: int, now: float) -> int:
         return len(self._jobs)
 
     def requeue(self, jobs: Sequence[Job], first: bool) -> None:
@@ -135,7 +135,7 @@ class JobQueue:
         else:
             self._jobs.extend(jobs)
 
-    def note(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         pass
 
     def pending(self) -> list[str]:
@@ -159,15 +159,15 @@ class WorkerState:
     number: int
     pid: int
     started: float
-    heard: float
+    last_message: float
     ready: bool = False
     job: Job | None = None
-    begun: float = 0.0
+    job_started: float = 0.0
     beats: int = 0
-    pause: float = 0.0
-    refused: str = ""
-    trouble: str = ""
-    leaves: bool = False
+    longest_pause: float = 0.0
+    refusal: str = ""
+    error: str = ""
+    exiting: bool = False
 
 
 _STEADY = 4  # heartbeats after which a worker's own pauses say how long it may be silent
@@ -183,137 +183,137 @@ class Supervisor:
         deadline: when all is over, on the clock whose `now` is given.
     """
 
-    def __init__(self, supply: JobSource, limits: Timeouts, share: WorkerQuota, deadline: float):
-        self.supply, self.limits, self.share, self.deadline = supply, limits, share, deadline
-        self.members: dict[int, WorkerState] = {}
+    def __init__(self, source: JobSource, timeouts: Timeouts, quota: WorkerQuota, deadline: float):
+        self.source, self.timeouts, self.quota, self.deadline = source, timeouts, quota, deadline
+        self.workers: dict[int, WorkerState] = {}
         self._failed_starts: Counter[int] = Counter()
         self._retired: dict[int, float] = {}  # workers that did not get ready, until when they rest
-        self._rests: Counter[int] = Counter()
+        self._restart_delays: Counter[int] = Counter()
 
     @property
-    def usable(self) -> int:
+    def usable_workers(self) -> int:
         """Workers that there may be and that get ready."""
-        return max(1, self.share.workers - sum(number < self.share.workers for number in self._retired))
+        return max(1, self.quota.workers - sum(number < self.quota.workers for number in self._retired))
 
     def finished(self, now: float) -> bool:
         """Whether nothing is in hand and nothing can be begun."""
-        return not any(member.job for member in self.members.values()) and not self.supply.waiting(self.usable, now)
+        return not any(worker.job for worker in self.workers.values()) and not self.source.available(self.usable_workers, now)
 
-    def overtime(self, now: float) -> Event | None:
+    def check_deadline(self, now: float) -> Event | None:
         """The end of the time, with all that is not done, once it has come."""
-        if now < self.deadline and not self.share.stopped:
+        if now < self.deadline and not self.quota.stopped:
             return None
-        left = [part for member in self.members.values() if member.job for part in member.job.task_ids]
-        return Event("deadline", -1, (*left, *self.supply.pending()), "stopped" if self.share.stopped else "the time is up")
+        left = [part for worker in self.workers.values() if worker.job for part in worker.job.task_ids]
+        return Event("deadline", -1, (*left, *self.source.pending()), "stopped" if self.quota.stopped else "the time is up")
 
-    def starts(self, now: float) -> list[int]:
+    def workers_to_start(self, now: float) -> list[int]:
         """Numbers of the workers to start: as many as there is work for."""
-        absent = [n for n in range(self.share.workers) if n not in self.members and self._retired.get(n, now) <= now]
+        absent = [n for n in range(self.quota.workers) if n not in self.workers and self._retired.get(n, now) <= now]
         if not absent:
             return []
-        wanted = self.supply.waiting(self.usable, now) + sum(member.job is not None for member in self.members.values())
-        return absent[: max(0, wanted - len(self.members))]
+        wanted = self.source.available(self.usable_workers, now) + sum(worker.job is not None for worker in self.workers.values())
+        return absent[: max(0, wanted - len(self.workers))]
 
-    def started(self, number: int, pid: int, now: float) -> Event:
+    def on_start(self, number: int, pid: int, now: float) -> Event:
         """A worker has been started."""
-        self.members[number] = WorkerState(number, pid, now, now)
+        self.workers[number] = WorkerState(number, pid, now, now)
         return Event("started", number, pid=pid)
 
     def assign(self, number: int, now: float) -> Event | None:
         """Give a worker that is ready and idle its next job, where there is one."""
-        member = self.members[number]
-        if not member.ready or member.leaves or member.job is not None or not self.supply.waiting(self.usable, now):
+        worker = self.workers[number]
+        if not worker.ready or worker.exiting or worker.job is not None or not self.source.available(self.usable_workers, now):
             return None
-        job = self.supply.take(self.usable, now)
+        job = self.source.next_job(self.usable_workers, now)
         if job is None:
             return None
-        member.job, member.begun, member.heard = job, now, now
-        member.beats, member.pause = 0, 0.0
-        return Event("begun", number, job.task_ids, job.why, params=job.params)
+        worker.job, worker.job_started, worker.last_message = job, now, now
+        worker.beats, worker.longest_pause = 0, 0.0
+        return Event("begun", number, job.task_ids, job.reason, params=job.params)
 
     def on_message(self, number: int, message: dict[str, Any], now: float) -> list[Event]:
         """Take in what a worker has said, a line of its protocol (arc_submit.workers.worker)."""
-        member = self.members[number]
-        if member.job and member.beats:
-            member.pause = max(member.pause, now - member.heard)
-        member.heard = now
-        member.beats += member.job is not None
+        worker = self.workers[number]
+        if worker.job and worker.beats:
+            worker.longest_pause = max(worker.longest_pause, now - worker.last_message)
+        worker.last_message = now
+        worker.beats += worker.job is not None
         kind = message["event"]
         if kind == "ready":
-            member.ready = True
+            worker.ready = True
             self._retired.pop(number, None)
-            self._rests[number] = 0
-            return [Event("ready", number, pid=member.pid, seconds=now - member.started)]
+            self._restart_delays[number] = 0
+            return [Event("ready", number, pid=worker.pid, seconds=now - worker.started)]
         if kind == "beat" and message.get("progress"):
-            return [Event("progress", number, member.job.task_ids if member.job else (), result=message["progress"])]
+            return [Event("progress", number, worker.job.task_ids if worker.job else (), result=message["progress"])]
         if kind == "refused":
-            member.refused = message["reason"]
+            worker.refusal = message["reason"]
         elif kind == "trouble":
-            member.trouble = message["reason"]
-        elif kind in ("done", "failed") and member.job:
-            job, member.job = member.job, None
+            worker.error = message["reason"]
+        elif kind in ("done", "failed") and worker.job:
+            job, worker.job = worker.job, None
             if kind == "done":
                 # What a worker cannot do by its nature will not be better in a second try.
                 cannot = message["result"].pop("cannot", {})
                 task_ids = tuple(part for part in job.task_ids if part not in cannot)
-                done = Event("done", number, task_ids, result=message["result"], seconds=now - member.begun, params=job.params)
+                done = Event("done", number, task_ids, result=message["result"], seconds=now - worker.job_started, params=job.params)
                 events = [done, *(Event("given_up", number, (part,), reason, params=job.params) for part, reason in cannot.items())]
                 for event in events:
-                    self.supply.note(event)
+                    self.source.on_event(event)
                 return events
-            member.leaves = message["leaves"]
-            return self._again(job, message["reason"], number)
+            worker.exiting = message["leaves"]
+            return self._retry(job, message["reason"], number)
         return []
 
-    def trouble(self, number: int, code: int | None, now: float) -> str:
+    def find_fault(self, number: int, code: int | None, now: float) -> str:
         """Why a worker must go, or nothing; `code` is its exit code, or None where it lives."""
-        member = self.members[number]
+        worker = self.workers[number]
         if code is not None:
             ending = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            return member.refused or member.trouble or ending
-        if not member.ready and now - member.started > self.limits.startup_timeout:
-            return f"not ready after {self.limits.startup_timeout:.0f} s"
-        if member.job and now - member.heard > (allowed := self.allowed_silence(number)):
+            return worker.refusal or worker.error or ending
+        if not worker.ready and now - worker.started > self.timeouts.startup_timeout:
+            return f"not ready after {self.timeouts.startup_timeout:.0f} s"
+        if worker.job and now - worker.last_message > (allowed := self.max_silence(number)):
             return f"silent for {allowed:.0f} s"
         return ""
 
-    def allowed_silence(self, number: int) -> float:
+    def max_silence(self, number: int) -> float:
         """Seconds of silence that a worker is allowed now."""
-        member, limits = self.members[number], self.limits
-        if limits.patience is None or member.beats < _STEADY:
-            return limits.heartbeat_timeout
-        return min(limits.heartbeat_timeout, max(limits.least, limits.patience * member.pause))
+        worker, timeouts = self.workers[number], self.timeouts
+        if timeouts.pause_factor is None or worker.beats < _STEADY:
+            return timeouts.heartbeat_timeout
+        return min(timeouts.heartbeat_timeout, max(timeouts.min_heartbeat_timeout, timeouts.pause_factor * worker.longest_pause))
 
     def on_exit(self, number: int, reason: str, now: float) -> tuple[list[Event], str]:
         """A worker has gone: what follows from it, and why the crew cannot go on at all, where that is so."""
-        member = self.members.pop(number)
-        self._failed_starts[number] = 0 if member.ready else self._failed_starts[number] + 1
-        task_ids, seconds = (member.job.task_ids, now - member.begun) if member.job else ((), 0.0)
-        events = [Event("lost", number, task_ids, reason, pid=member.pid, seconds=seconds)]
-        if member.job:
-            events += self._again(member.job, reason, number)
-        hopeless = member.refused
-        if not hopeless and self._failed_starts[number] >= self.limits.starts:
-            rest = self.limits.rest * 2 ** self._rests[number]
-            self._rests[number] += 1
+        worker = self.workers.pop(number)
+        self._failed_starts[number] = 0 if worker.ready else self._failed_starts[number] + 1
+        task_ids, seconds = (worker.job.task_ids, now - worker.job_started) if worker.job else ((), 0.0)
+        events = [Event("lost", number, task_ids, reason, pid=worker.pid, seconds=seconds)]
+        if worker.job:
+            events += self._retry(worker.job, reason, number)
+        fatal = worker.refusal
+        if not fatal and self._failed_starts[number] >= self.timeouts.max_failed_starts:
+            rest = self.timeouts.restart_delay * 2 ** self._restart_delays[number]
+            self._restart_delays[number] += 1
             self._retired[number] = now + rest
-            why = f"not ready in {self._failed_starts[number]} starts: {reason}; tried again in {rest:.0f} s"
-            events.append(Event("retired", number, (), why))
-        if not hopeless and set(self._retired) >= set(range(self.share.workers)):
-            hopeless = f"no worker got ready in {self.limits.starts} starts: {reason}"
-        if hopeless:
-            self.supply.requeue([member.job for member in self.members.values() if member.job], first=True)
-        return events, hopeless
+            rest_reason = f"not ready in {self._failed_starts[number]} starts: {reason}; tried again in {rest:.0f} s"
+            events.append(Event("retired", number, (), rest_reason))
+        if not fatal and set(self._retired) >= set(range(self.quota.workers)):
+            fatal = f"no worker got ready in {self.timeouts.max_failed_starts} starts: {reason}"
+        if fatal:
+            self.source.requeue([worker.job for worker in self.workers.values() if worker.job], first=True)
+        return events, fatal
 
-    def _again(self, job: Job, reason: str, number: int) -> list[Event]:
+    def _retry(self, job: Job, reason: str, number: int) -> list[Event]:
         """What becomes of a job that was lost or that failed."""
         if len(job.task_ids) > 1:
             # Part by part and without a strike: one of them is to blame and the others are not.
-            self.supply.requeue([replace(job, task_ids=(part,)) for part in job.task_ids], first=True)
-        elif job.failures + 1 < self.limits.max_failures:
-            self.supply.requeue([replace(job, failures=job.failures + 1)], first=False)
+            self.source.requeue([replace(job, task_ids=(part,)) for part in job.task_ids], first=True)
+        elif job.failures + 1 < self.timeouts.max_failures:
+            self.source.requeue([replace(job, failures=job.failures + 1)], first=False)
         else:
             given_up = Event("given_up", number, job.task_ids, reason, params=job.params)
-            self.supply.note(given_up)
+            self.source.on_event(given_up)
             return [given_up]
         return []

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from arc_submit.workers.fallback import Backend, run_with_fallback
-from arc_submit.workers.pool import Event, Job, PoolError, Timeouts, WorkerQuota, run_jobs
+from arc_submit.workers.fallback import run_with_fallback
+from arc_submit.workers.pool import Backend, Event, Job, PoolError, ProcessConfig, Timeouts, WorkerQuota, run_jobs
 
 # A worker's settings say how it behaves; "weak" can do no part whose name begins with "hard", and "choosy" says so of itself.
 ENTRY = textwrap.dedent(
@@ -55,12 +55,11 @@ def start(tmp_path: Path) -> Any:
     path = os.pathsep.join([str(tmp_path), *sys.path])
 
     def run(kinds: list[str], jobs: list[tuple[str, ...]], limits: Timeouts | None = None, soft: float | None = None) -> Iterator[Event]:
-        limits = limits or Timeouts(startup_timeout=20.0, heartbeat_timeout=20.0, max_failures=1, starts=1)
+        limits = limits or Timeouts(startup_timeout=20.0, heartbeat_timeout=20.0, max_failures=1, max_failed_starts=1)
         stages = [Backend(kind, "stage_behaviours:open_worker", lambda _, kind=kind: {"kind": kind}, limits) for kind in kinds]  # type: ignore[misc]
         listed = [Job(task_ids) for task_ids in jobs]
-        return run_with_fallback(
-            listed, stages, WorkerQuota(1), time.monotonic() + 60, tmp_path / "logs", lambda _: {"PYTHONPATH": path}, soft
-        )
+        processes = ProcessConfig(tmp_path / "logs", lambda _: {"PYTHONPATH": path})
+        return run_with_fallback(listed, stages, processes, WorkerQuota(1), time.monotonic() + 60, soft)
 
     return run
 
@@ -94,7 +93,7 @@ def test_what_a_worker_says_it_cannot_do_is_done_by_the_next_without_another_try
 
 
 def test_a_stage_that_never_starts_leaves_everything_to_the_next(start: Any) -> None:
-    events = list(start(["never", "strong"], [("a", "b"), ("c",)], Timeouts(startup_timeout=2.0, starts=1)))
+    events = list(start(["never", "strong"], [("a", "b"), ("c",)], Timeouts(startup_timeout=2.0, max_failed_starts=1)))
     assert by_part(events) == {"a": "strong", "b": "strong", "c": "strong"}
     assert sorted(e.task_ids[0] for e in events if e.kind == "handed_on") == ["a", "b", "c"]
 
@@ -104,7 +103,7 @@ def test_the_last_stage_gives_up_with_its_reason(start: Any) -> None:
     assert [(e.task_ids, "too hard" in e.reason) for e in events if e.kind == "given_up"] == [(("hard-1",), True)]
     assert by_part(events) == {"easy-1": "weak"}
     with pytest.raises(PoolError, match="no worker got ready"):
-        list(start(["never"], [("a",)], Timeouts(startup_timeout=1.0, starts=1)))
+        list(start(["never"], [("a",)], Timeouts(startup_timeout=1.0, max_failed_starts=1)))
 
 
 def test_a_steady_worker_that_stops_is_noticed_by_its_own_pace(start: Any) -> None:
@@ -112,7 +111,9 @@ def test_a_steady_worker_that_stops_is_noticed_by_its_own_pace(start: Any) -> No
     began = time.monotonic()
     events = list(
         start(
-            ["steady", "strong"], [("a",)], Timeouts(startup_timeout=20.0, heartbeat_timeout=50.0, patience=3.0, least=1.0, max_failures=1)
+            ["steady", "strong"],
+            [("a",)],
+            Timeouts(startup_timeout=20.0, heartbeat_timeout=50.0, pause_factor=3.0, min_heartbeat_timeout=1.0, max_failures=1),
         )
     )
     lost = [e for e in events if e.kind == "lost"]
@@ -124,7 +125,9 @@ def test_a_steady_worker_that_stops_is_noticed_by_its_own_pace(start: Any) -> No
 
 def test_slow_work_makes_its_own_limit_longer(start: Any) -> None:
     """A second and more between two beats, and only one second at least: it is not taken for a hang."""
-    events = list(start(["slow"], [("a",)], Timeouts(startup_timeout=20.0, heartbeat_timeout=30.0, patience=5.0, least=1.0)))
+    events = list(
+        start(["slow"], [("a",)], Timeouts(startup_timeout=20.0, heartbeat_timeout=30.0, pause_factor=5.0, min_heartbeat_timeout=1.0))
+    )
     assert by_part(events) == {"a": "slow"}
     assert not [e for e in events if e.kind == "lost"]
     assert [e.result for e in events if e.kind == "progress"]
@@ -143,26 +146,15 @@ def test_the_deadline_names_what_was_handed_on(tmp_path: Path, start: Any) -> No
         for kind in ("weak", "never")
     ]
     path = os.pathsep.join([str(tmp_path), *sys.path])
-    events = list(
-        run_with_fallback(
-            [Job(("hard-1",))], stages, WorkerQuota(1), time.monotonic() + 6, tmp_path / "logs", lambda _: {"PYTHONPATH": path}
-        )
-    )
+    processes = ProcessConfig(tmp_path / "logs", lambda _: {"PYTHONPATH": path})
+    events = list(run_with_fallback([Job(("hard-1",))], stages, processes, WorkerQuota(1), time.monotonic() + 6))
     assert (events[-1].kind, events[-1].task_ids) == ("deadline", ("hard-1",))
 
 
 def test_a_pool_alone_tells_progress(tmp_path: Path) -> None:
     (tmp_path / "stage_behaviours.py").write_text(ENTRY)
     path = os.pathsep.join([str(tmp_path), *sys.path])
-    jobs, deadline = [Job(("a",))], time.monotonic() + 60
-    stream = run_jobs(
-        jobs,
-        "stage_behaviours:open_worker",
-        lambda _: {"kind": "slow"},
-        WorkerQuota(1),
-        deadline,
-        tmp_path,
-        None,
-        lambda _: {"PYTHONPATH": path},
-    )
+    backend = Backend("slow", "stage_behaviours:open_worker", lambda _: {"kind": "slow"})
+    processes = ProcessConfig(tmp_path, lambda _: {"PYTHONPATH": path})
+    stream = run_jobs([Job(("a",))], backend, processes, WorkerQuota(1), time.monotonic() + 60)
     assert {"made": 0} in [e.result for e in stream if e.kind == "progress"]

@@ -15,7 +15,7 @@ from arc_submit import __version__
 from arc_submit.errors import ConfigError
 from arc_submit.workers.parent_death import PARENT
 from arc_submit.workers.ray_cluster import Cluster, Node, find_cluster
-from arc_submit.workers.remote_process import Host, look
+from arc_submit.workers.remote_process import RemoteProcess, check_node
 
 ECHO = """
 import os, sys
@@ -31,7 +31,7 @@ time.sleep(600)
 """
 
 
-def read_all(host: Host) -> tuple[bytes, bytes, int]:
+def read_all(host: RemoteProcess) -> tuple[bytes, bytes, int]:
     output, errors = b"", b""
     while True:
         more, more_errors, code = host.read(5.0)
@@ -50,7 +50,7 @@ def gone(pid: int, seconds: float = 20.0) -> bool:
 
 
 def test_what_a_process_reads_and_writes_and_how_it_ends(tmp_path: Path) -> None:
-    host = Host(lease=60.0)
+    host = RemoteProcess(lease=60.0)
     host.start(["-c", ECHO], {"NAME": "echo"})
     host.write(b"one\n")
     said = b""
@@ -60,16 +60,16 @@ def test_what_a_process_reads_and_writes_and_how_it_ends(tmp_path: Path) -> None
     host.write(b"two\nthree\n")
     host.write(b"")
     assert read_all(host) == (b"echo two\necho three\n", b"end of input\n", 5)
-    killed = Host(lease=60.0)
+    killed = RemoteProcess(lease=60.0)
     killed.start(["-c", "import os, signal; print(os.getcwd(), flush=True); os.kill(os.getpid(), signal.SIGKILL)"], {}, str(tmp_path))
     assert read_all(killed) == (f"{tmp_path}\n".encode(), b"", -9)
     with pytest.raises(OSError, match="no process can be started"):
-        Host(lease=60.0).start(["-c", ""], {}, str(tmp_path / "nowhere"))
+        RemoteProcess(lease=60.0).start(["-c", ""], {}, str(tmp_path / "nowhere"))
 
 
 def test_a_process_from_which_nobody_reads_is_killed_with_all_it_started() -> None:
     """While somebody reads it goes on, far beyond the lease."""
-    host = Host(lease=2.0)
+    host = RemoteProcess(lease=2.0)
     pid = host.start(["-c", PARENT_OF_ONE], {})
     said, until = b"", time.monotonic() + 3.0
     while time.monotonic() < until or not said:
@@ -84,7 +84,7 @@ def test_a_process_from_which_nobody_reads_is_killed_with_all_it_started() -> No
 def test_a_process_dies_with_the_host() -> None:
     """Once it is up; one that is not yet does not begin."""
     script = (
-        "import time; from arc_submit.workers.remote_process import Host; host = Host(600.0);"
+        "import time; from arc_submit.workers.remote_process import RemoteProcess; host = RemoteProcess(600.0);"
         "pid = host.start(['-c', 'import os, time; os.write(1, bytes(1)); time.sleep(600)'], {}); host.read(60.0);"
         "print(pid, flush=True); time.sleep(600)"
     )
@@ -104,7 +104,7 @@ def test_what_keeps_a_machine_from_working_is_said_with_the_remedy(tmp_path: Pat
     folders = {str(model): {"config.json": 2}}
 
     def asked(version: str = __version__) -> str:
-        return look(version, str(out), "token", "token-here", folders, patience=0.0)
+        return check_node(version, str(out), "token", "token-here", folders, patience=0.0)
 
     assert "does not see the run directory" in asked()
     (out / "token").write_text("another run's")
@@ -120,13 +120,19 @@ def test_what_keeps_a_machine_from_working_is_said_with_the_remedy(tmp_path: Pat
 def test_room_on_a_cluster() -> None:
     nodes = Node("a", 4, 2, 64), Node("b", 8, 0, 64)
     cluster = Cluster("a:1", nodes)
-    assert cluster.machine == (12, 128)
-    assert [cluster.room(1, 0), cluster.room(3, 0), cluster.room(1, 1), cluster.room(3, 1), cluster.room(1, 4)] == [12, 3, 2, 1, 0]
-    cluster.check_room(2, 1, 1, "--devices: GPUs")
+    assert cluster.resources == (12, 128)
+    assert [cluster.capacity(1, 0), cluster.capacity(3, 0), cluster.capacity(1, 1), cluster.capacity(3, 1), cluster.capacity(1, 4)] == [
+        12,
+        3,
+        2,
+        1,
+        0,
+    ]
+    cluster.check_capacity(2, 1, 1, "--devices: GPUs")
     with pytest.raises(
         ConfigError, match=r"--devices: GPUs 3: the Ray cluster \(2 nodes\) has room for 2 of 1 CPUs and 1 GPUs each; ask for"
     ):
-        cluster.check_room(3, 1, 1, "--devices: GPUs")
+        cluster.check_capacity(3, 1, 1, "--devices: GPUs")
 
 
 @pytest.mark.parametrize("address", ["local", "ray://head:10001"])
