@@ -133,13 +133,13 @@ def test_no_worker_outlives_a_run_that_is_killed(nodes: Nodes, tmp_path: Path) -
         import time
         from pathlib import Path
         from arc_submit.workers.ray_cluster import Cluster
-        from arc_submit.workers.pool import Job, WorkerQuota, run_jobs
+        from arc_submit.workers.pool import Backend, Job, ProcessConfig, WorkerQuota, run_jobs
         settings = {{"folder": {str(tmp_path / "parts")!r}}}
         variables = {{"PYTHONPATH": {os.pathsep.join([str(tmp_path), PATHS])!r}}}
         launch = Cluster({nodes.address!r}, ()).launch(1, 0)
-        logs = Path({str(tmp_path / "logs")!r})
-        list(run_jobs([Job(("hang-1",))], "behaviours:open_worker", lambda _: settings, WorkerQuota(1), time.monotonic() + 250, logs,
-                      environment=lambda _: variables, launch=launch))
+        backend = Backend("behaviours", "behaviours:open_worker", lambda _: settings)
+        processes = ProcessConfig(Path({str(tmp_path / "logs")!r}), lambda _: variables, launch)
+        list(run_jobs([Job(("hang-1",))], backend, processes, WorkerQuota(1), time.monotonic() + 250))
         """
     )
     parent = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": PATHS})

@@ -95,7 +95,7 @@ def make_source(name: str, run: Path, config: RunConfig, room: AdapterBudget | N
 
         first, *behind = [stage(engine) for engine in engines]
         ladder = make_ladder(0, views, None, most_views)
-        return Source(name, entry, first.settings, environment, limits, config.group, ladder, behind=tuple(behind))
+        return Source(name, entry, first.settings_for, environment, limits, config.group, ladder, behind=tuple(behind))
 
     ttft_views = config.ttft_views or config.views
     if name == "frozen":

@@ -40,13 +40,13 @@ class Backend:
     Attributes:
         name: for messages, and for its folder of logs where there are several.
         entry: "package.module:function", see arc_submit.workers.worker.
-        settings: returns the settings of the worker with a number, as JSON values.
+        settings_for: returns the settings of the worker with a number, as JSON values.
         timeouts: of its workers.
     """
 
     name: str
     entry: str
-    settings: Callable[[int], dict[str, Any]]
+    settings_for: Callable[[int], dict[str, Any]]
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
@@ -56,12 +56,12 @@ class ProcessConfig:
 
     Attributes:
         log_folder: receives one log for each worker, with what it prints.
-        environment: returns the environment variables to set for the worker with a number.
+        environment_for: returns the environment variables to set for the worker with a number.
         launch: places the process, see arc_submit.workers.ray_cluster for another place than this machine.
     """
 
     log_folder: Path
-    environment: Callable[[int], dict[str, str]] | None = None
+    environment_for: Callable[[int], dict[str, str]] | None = None
     launch: Launch = launch_locally
 
 
@@ -137,8 +137,8 @@ def run_jobs(
 
 
 def _start(number: int, backend: Backend, config: ProcessConfig) -> _Process:
-    environment = config.environment(number) if config.environment else {}
-    settings = backend.settings(number)
+    environment = config.environment_for(number) if config.environment_for else {}
+    settings = backend.settings_for(number)
     log = (config.log_folder / f"worker-{number}.log").open("ab")
     process = subprocess.Popen(
         [sys.executable, *config.launch(["-m", "arc_submit.workers.worker", backend.entry], environment)],
