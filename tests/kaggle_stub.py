@@ -1,13 +1,14 @@
-"""A server in Kaggle's place, on this machine: it keeps what the real kaggle client sends and answers as Kaggle does, refusals included.
+"""A local server in place of Kaggle: it records the requests of the real kaggle client and answers as Kaggle does, refusals included.
 
-The client asks http://localhost/api/v1/<service>/<method> through http_proxy, so requests come with absolute addresses. Only what Kaggle is
-known to answer is answered: shapes from kagglesdk 0.1.37, texts of refusals from reports of users.
+The client requests http://localhost/api/v1/<service>/<method> through http_proxy, so requests have absolute addresses. The answers are
+those that are known of Kaggle: their fields from kagglesdk 0.1.37, the texts of refusals from reports of users.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,20 +19,31 @@ from urllib.parse import urlparse
 
 import pytest
 
+ROOT = Path(__file__).parent.parent
 KEY = "dummy-key-0123456789"
 Answer = tuple[int, Any]  # status, and JSON or bytes
 
 
+def copy_kernel(folder: Path, fields: dict[str, Any]) -> Path:
+    """A copy of the project's submission kernel, with some fields of its metadata replaced; returns the folder."""
+    (folder / "notebooks").mkdir(parents=True)
+    for suffix in (".py", ".ipynb"):
+        shutil.copy(ROOT / "notebooks" / f"submission{suffix}", folder / "notebooks")
+    metadata = json.loads((ROOT / "kernel-metadata.json").read_text())
+    (folder / "kernel-metadata.json").write_text(json.dumps({**metadata, **fields}))
+    return folder
+
+
 class Stub:
-    """What was asked and how it is answered.
+    """The requests and their answers.
 
     Attributes:
         calls: every call of an API method, as (method, JSON), in order.
-        files: bytes by name, as uploaded.
-        answers: by method, what to answer in place of what a server that is content answers.
-        outputs: bytes by name, what the kernel left; None answers with an error page.
-        states: states of the kernel's run, one for each time it is asked, the last one for good.
-        dataset_states: the same of a data set; empty until it is made.
+        files: uploaded bytes by name.
+        answers: by method, a function that replaces the answer of success.
+        outputs: the kernel's output files, bytes by name; None answers with an error page.
+        states: of the kernel's run, one for each request; the last one repeats.
+        dataset_states: the same for a data set; empty until it is made.
     """
 
     def __init__(self) -> None:
@@ -103,7 +115,7 @@ class Stub:
 
 @contextmanager
 def serving(stub: Stub, monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Stub]:
-    """The stub at work, and the environment that lets the real client find it and nothing else."""
+    """Serve the stub, in an environment in which the real client reaches only it."""
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *args: Any) -> None:
@@ -111,7 +123,7 @@ def serving(stub: Stub, monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator
 
         def reply(self, status: int, value: Any) -> None:
             data = value if isinstance(value, bytes) else json.dumps(value).encode()
-            with suppress(OSError):  # a client that was given up is no longer there
+            with suppress(OSError):  # a killed client has closed the connection
                 self.send_response(status)
                 self.send_header("Content-Type", "text/html" if isinstance(value, bytes) else "application/json")
                 self.send_header("Content-Length", str(len(data)))
@@ -151,8 +163,14 @@ def serving(stub: Stub, monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator
     for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY", "KAGGLE_API_TOKEN", "VERBOSE", "VERBOSE_OUTPUT"):
         monkeypatch.delenv(name, raising=False)
     proxy = f"http://127.0.0.1:{server.server_address[1]}"
-    given = {"http_proxy": proxy, "https_proxy": proxy, "KAGGLE_API_ENVIRONMENT": "LOCALHOST", "KAGGLE_USERNAME": "me", "KAGGLE_KEY": KEY}
-    for name, value in {**given, "HOME": str(home), "KAGGLE_CONFIG_DIR": str(home / "kaggle"), "TMPDIR": str(home)}.items():
+    variables = {
+        "http_proxy": proxy,
+        "https_proxy": proxy,
+        "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
+        "KAGGLE_USERNAME": "me",
+        "KAGGLE_KEY": KEY,
+    }
+    for name, value in {**variables, "HOME": str(home), "KAGGLE_CONFIG_DIR": str(home / "kaggle"), "TMPDIR": str(home)}.items():
         monkeypatch.setenv(name, value)
     try:
         yield stub

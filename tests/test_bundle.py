@@ -21,7 +21,7 @@ from safetensors.numpy import save, save_file
 from arc_submit.cli import main
 from arc_submit.errors import ConfigError
 from arc_submit.kaggle.bundle import make_bundle, read_bundle
-from arc_submit.kaggle.secret_scan import refusals, safetensors_problem
+from arc_submit.kaggle.secret_scan import safetensors_problem, shipping_problems
 
 ROOT = Path(__file__).parent.parent
 
@@ -90,18 +90,18 @@ def cut(folder: Path) -> None:
 
 
 SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
-    "kaggle.json": (write("kaggle.json", "{}"), "kaggle.json: has the name of a file of credentials; move it away"),
-    "env": (write("prod.env", "A=1"), "prod.env: has the name of a file of credentials"),
-    "hidden": (write(".env", "A=1"), ".env: is hidden, and would be uploaded all the same; delete it"),
+    "kaggle.json": (write("kaggle.json", "{}"), "kaggle.json: has the name of a credentials file; move it away"),
+    "env": (write("prod.env", "A=1"), "prod.env: has the name of a credentials file"),
+    "hidden": (write(".env", "A=1"), ".env: is hidden and would be uploaded too; delete it"),
     "hidden folder": (lambda f: (f / ".cache").mkdir(), ".cache: is hidden"),
     "key": (write("notes.md", 'one\n{"username":"me","key":"' + "0a" * 16 + '"}'), "notes.md: line 2: looks like a Kaggle key"),
-    "token": (write("README.md", "login with hf_" + "aB3" * 11), "README.md: line 1: looks like a Hugging Face token; take it out"),
+    "token": (write("README.md", "login with hf_" + "aB3" * 11), "README.md: line 1: looks like a Hugging Face token; remove it"),
     "private key": (write("a.txt", "-----BEGIN RSA " + "PRIVATE KEY-----\nx"), "a.txt: line 1: looks like a private key"),
-    "bin": (write("training_args.bin", b"x"), "training_args.bin: is or may be a pickle"),
-    "pickle": (write("data.json", pickle.dumps({"a": 1})), "data.json: is or may be a pickle, which runs code when it is loaded"),
+    "bin": (write("training_args.bin", b"x"), "training_args.bin: may be a pickle"),
+    "pickle": (write("data.json", pickle.dumps({"a": 1})), "data.json: may be a pickle, which runs code when it is loaded"),
     "link": (lambda f: (f / "extra.json").symlink_to("/etc/hostname"), "extra.json: is a link to /etc/hostname, outside the folder"),
-    "cut": (cut, "model.safetensors: has 115 B where its header says 120 B; copy it again"),
-    "lfs": (write("model.safetensors", "version https://git-lfs.github.com/spec/v1\n"), "is a Git LFS pointer and not the weights"),
+    "cut": (cut, "model.safetensors: has 115 B, but its header describes 120 B; copy it again"),
+    "lfs": (write("model.safetensors", "version https://git-lfs.github.com/spec/v1\n"), "is a Git LFS pointer, not the weights"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "no .safetensors in it; give the folder that holds the weights"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer.json in it"),
 }
@@ -125,7 +125,7 @@ def test_what_may_not_be_shipped_is_refused_with_its_remedy(
 def test_every_refusal_has_a_line_of_its_own(model: Path, tmp_path: Path) -> None:
     for what in ("kaggle.json", "hidden", "bin", "token"):
         SPOILT[what][0](model)
-    assert len(refusals(model)) == 4
+    assert len(shipping_problems(model)) == 4
 
 
 def test_over_the_limit_is_refused(
@@ -137,8 +137,8 @@ def test_over_the_limit_is_refused(
 
 
 def test_what_the_project_ships_is_not_refused() -> None:
-    assert refusals(ROOT / "models" / "pocket") == []
-    assert refusals(ROOT / "offline_wheels") == []
+    assert shipping_problems(ROOT / "models" / "pocket") == []
+    assert shipping_problems(ROOT / "offline_wheels") == []
 
 
 def test_two_models_of_one_name_are_refused(model: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""The real kaggle client against a server on this machine: what it sends is what the check promised, and its refusals are noticed.
+"""The real kaggle client against a local server: it sends the checked metadata, and every refusal becomes an error.
 
-No network is used. The client is the pinned one, as a process; the server is tests/kaggle_stub.py.
+No network is used. The client is the pinned one, in a child process; the server is tests/kaggle_stub.py.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kaggle_stub import KEY, Stub, serving
+from kaggle_stub import KEY, Stub, copy_kernel, serving
 
 from arc_submit.cli import main
 from arc_submit.kaggle.check import check_kernel
-from arc_submit.kaggle.metadata import FIELDS
-from arc_submit.kaggle.notebook_check import text_as_sent
+from arc_submit.kaggle.kernel_metadata import FIELDS
+from arc_submit.kaggle.notebook_check import client_text
 
-ROOT = Path(__file__).parent.parent
 FAST = ("--every", "0.05s")
 
 
@@ -37,16 +36,11 @@ def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stub]:
 
 @pytest.fixture
 def kernel(tmp_path: Path) -> Path:
-    """A folder that is fit to be pushed: the project's notebook, and every field of the metadata that is read."""
-    folder = tmp_path / "kernel"
-    (folder / "notebooks").mkdir(parents=True)
-    for suffix in (".py", ".ipynb"):
-        shutil.copy(ROOT / "notebooks" / f"submission{suffix}", folder / "notebooks")
-    write(folder, {**json.loads((ROOT / "kernel-metadata.json").read_text()), **MINE})
-    return folder
+    """A folder that is ready to push: the project's notebook, and every field of the metadata."""
+    return copy_kernel(tmp_path / "kernel", FIELDS_OF_THE_USER)
 
 
-MINE = {
+FIELDS_OF_THE_USER = {
     "id": "me/arc-submit-submission",
     "dataset_sources": ["me/arc-submit-bundle"],
     "kernel_sources": ["me/arc-submit-wheels/2"],
@@ -56,23 +50,20 @@ MINE = {
 }
 
 
-def write(folder: Path, value: dict[str, Any]) -> None:
-    (folder / "kernel-metadata.json").write_text(json.dumps(value))
-
-
 def change(folder: Path, **fields: Any) -> None:
-    write(folder, {**json.loads((folder / "kernel-metadata.json").read_text()), **fields})
+    path = folder / "kernel-metadata.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+def printed(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
     captured = capsys.readouterr()
     assert KEY not in captured.out + captured.err, "a credential was printed"
     return captured.out, captured.err
 
 
-def test_a_push_sends_what_the_check_promised(stub: Stub, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_push_sends_the_metadata_and_the_notebook(stub: Stub, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["kaggle", "push", str(kernel), "--session", "11h45m", "--accelerator", "NvidiaTeslaT4", "--json"]) == 0
-    out, _ = said(capsys)
+    out, _ = printed(capsys)
     figures = json.loads(out.splitlines()[-1])
     assert (figures["kernel"], figures["version"]) == ("me/arc-submit-submission", 1)
     (body,) = stub.sent("SaveKernel")
@@ -81,7 +72,7 @@ def test_a_push_sends_what_the_check_promised(stub: Stub, kernel: Path, capsys: 
     assert body == {
         "slug": metadata["id"],
         "newTitle": metadata["title"],
-        "text": text_as_sent(notebook),
+        "text": client_text(notebook),
         "language": "python",
         "kernelType": "notebook",
         "isPrivate": True,
@@ -98,19 +89,20 @@ def test_a_push_sends_what_the_check_promised(stub: Stub, kernel: Path, capsys: 
         "dockerImagePinningType": metadata["docker_image_pinning_type"],
         "sessionTimeoutSeconds": 42300,
     }
-    assert stub.authorization, "the client did send credentials, to this server alone"
+    assert stub.authorization, "the client sends credentials to this server"
 
 
-def test_what_the_check_refuses_never_reaches_kaggle(stub: Stub, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kernel_with_errors_is_not_pushed(stub: Stub, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(kernel, enable_internet=True, machine_shape="NvidiaTeslaP100")
     assert main(["kaggle", "push", str(kernel), "--json"]) == 1
-    out, err = said(capsys)
+    out, err = printed(capsys)
     assert stub.calls == []
     assert "nothing was pushed" in err
     assert err.count("\n") == 1
     figures = json.loads(out.splitlines()[-1])
     assert {finding["place"] for finding in figures["findings"] if finding["severity"] == "error"} == {"enable_internet", "machine_shape"}
-    assert main(["kaggle", "push", str(kernel), "--despite", "enable_internet,machine_shape"]) == 0
+    assert main(["kaggle", "check", str(kernel), "--despite", "enable_internet,machine_shape"]) == 0, "the option's former name"
+    assert main(["kaggle", "push", str(kernel), "--ignore", "enable_internet,machine_shape"]) == 0
     assert stub.sent("SaveKernel")[0]["machineShape"] == "NvidiaTeslaP100"
 
 
@@ -124,7 +116,7 @@ SAVED = {"versionNumber": 3, "url": "https://www.kaggle.com/code/me/x"}
         ((400, {"code": 400, "message": "The kernel source must be less than 1 megabytes in size."}), "less than 1 megabytes"),
         (
             (200, {**SAVED, "invalidDatasetSources": ["me/arc-submit-bundle"]}),
-            "pushed as version 3, but not whole: The following are not valid",
+            "pushed as version 3, but incomplete: The following are not valid",
         ),
         ((200, {**SAVED, "invalidCompetitionSources": ["arc-prize-2026-arc-agi-2"]}), "not valid competition sources"),
         ((200, {**SAVED, "invalidKernelSources": ["me/arc-submit-wheels"]}), "not valid kernel sources"),
@@ -140,36 +132,36 @@ def test_a_refused_push_is_an_error_whatever_the_exit_code(
 ) -> None:
     stub.answers["SaveKernel"] = lambda body: answer
     assert main(["kaggle", "push", str(kernel), "--no-compare"]) == 1
-    _, err = said(capsys)
+    _, err = printed(capsys)
     assert message in err
     assert err.count("\n") == 1
 
 
-def test_what_kaggle_left_out_without_a_word_is_found_in_its_record(
+def test_differences_from_kaggles_record_are_errors(
     stub: Stub, kernel: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client does not print invalidModelSources, and an accelerator that is not to be had is replaced."""
+    """The client does not print invalidModelSources, and Kaggle replaces an unavailable accelerator."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)
 
     def record(body: dict[str, Any]) -> tuple[int, Any]:
         status, value = stub._get_kernel(body)
-        kept = {"modelDataSources": [], "enableInternet": True, "machineShape": "NvidiaTeslaP100"}
-        return status, {**value, "metadata": {**value["metadata"], **kept}}
+        changed = {"modelDataSources": [], "enableInternet": True, "machineShape": "NvidiaTeslaP100"}
+        return status, {**value, "metadata": {**value["metadata"], **changed}}
 
     stub.answers["SaveKernel"] = lambda body: (200, {**SAVED, "invalidModelSources": ["qwen-lm/qwen2.5/transformers/1.5b/1"]})
     stub.answers["GetKernel"] = record
     assert main(["kaggle", "push", str(kernel)]) == 1
-    out, err = said(capsys)
+    out, err = printed(capsys)
     assert "model_sources: Kaggle has not attached qwen-lm/qwen2.5/transformers/1.5b/1" in out
     assert "enable_internet: is on at Kaggle" in out
     assert "machine_shape: Kaggle has NvidiaTeslaP100 and not NvidiaL4" in out
-    assert "version 3 was pushed, but is not what was meant" in err
+    assert "version 3 was pushed, but Kaggle's record differs from the metadata" in err
 
 
 def test_a_run_is_followed_to_its_end(stub: Stub, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stub.states = ["QUEUED", "RUNNING", "RUNNING", "COMPLETE"]
     assert main(["kaggle", "push", str(kernel), "--no-compare", "--wait", "5m", *FAST, "--json"]) == 0
-    out, _ = said(capsys)
+    out, _ = printed(capsys)
     assert [word for line in out.splitlines() for word in ("QUEUED", "RUNNING", "COMPLETE") if f": {word}" in line] == [
         "QUEUED",
         "RUNNING",
@@ -204,7 +196,7 @@ WRONG: dict[str, dict[str, Any]] = {
 
 
 def test_the_check_refuses_whatever_the_client_refuses(stub: Stub, kernel: Path, tmp_path: Path) -> None:
-    """One process of the client is given each wrong folder: for each one it raises on, the check has an error at that place."""
+    """Each wrong folder that the client raises on has an error of the check at that place; one process tries them all."""
     folders = {}
     for number, (name, fields) in enumerate(WRONG.items()):
         folders[name] = shutil.copytree(kernel, tmp_path / f"wrong{number}")
@@ -221,14 +213,14 @@ for name, folder in json.load(sys.stdin).items():
         ends[name] = f"{type(error).__name__}: {error}"
 print(json.dumps(ends))
 """
-    given = json.dumps({name: str(folder) for name, folder in {"right": kernel, **folders}.items()})
-    process = subprocess.run([sys.executable, "-c", script], input=given, capture_output=True, text=True, check=True)
+    folders_json = json.dumps({name: str(folder) for name, folder in {"right": kernel, **folders}.items()})
+    process = subprocess.run([sys.executable, "-c", script], input=folders_json, capture_output=True, text=True, check=True)
     ends = json.loads(process.stdout.splitlines()[-1])
     assert ends.pop("right") == ""
-    assert all(ends.values()), f"the client takes {[name for name, end in ends.items() if not end]}"
+    assert all(ends.values()), f"the client accepts {[name for name, end in ends.items() if not end]}"
     for name, folder in folders.items():
         errors = {finding.place for finding in check_kernel(folder) if finding.severity == "error"}
-        assert name.split()[0] in errors, f"the client says {ends[name]}, and the check {errors}"
+        assert name.split()[0] in errors, f"the client: {ends[name]}; the check: {errors}"
     assert not [finding for finding in check_kernel(kernel) if finding.severity == "error"]
 
 
@@ -248,7 +240,7 @@ def test_the_fields_are_those_that_the_client_reads() -> None:
 def test_a_failed_run_is_an_error_although_the_client_exits_with_0(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
     stub.states = ["ERROR"]
     assert main(["kaggle", "status", "me/arc-submit-submission", "--json"]) == 1
-    out, err = said(capsys)
+    out, err = printed(capsys)
     assert "ERROR: Your notebook tried to allocate more memory" in err
     assert json.loads(out.splitlines()[-1])["state"] == "ERROR"
 
@@ -260,41 +252,41 @@ def test_a_kernel_that_the_client_would_misread_is_refused(
     stub: Stub, capsys: pytest.CaptureFixture[str], kernel_name: str, message: str
 ) -> None:
     assert main(["kaggle", "status", kernel_name]) == 1
-    assert message in said(capsys)[1]
+    assert message in printed(capsys)[1]
     assert stub.calls == []
 
 
-def test_no_answer_in_time_is_an_error(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_denied_status_is_an_error(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
     stub.answers["GetKernelSessionStatus"] = lambda body: (403, {"code": 403, "message": "Permission 'kernels.get' was denied"})
     assert main(["kaggle", "status", "me/arc-submit-submission"]) == 1
-    assert "Permission 'kernels.get' was denied" in said(capsys)[1]
+    assert "Permission 'kernels.get' was denied" in printed(capsys)[1]
 
 
 SUBMISSION = {"0a1b2c3d": [{"attempt_1": [[0]], "attempt_2": [[1]]}]}
 
 
-def test_outputs_are_fetched_and_looked_at(stub: Stub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_outputs_are_downloaded_and_checked(stub: Stub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stub.outputs = {"submission.json": json.dumps(SUBMISSION).encode(), "scores.txt": b"table"}
     stub.log = json.dumps([{"stream_name": "stdout", "time": 1.0, "data": "made\nsubmission.json"}])
     out_folder = tmp_path / "out"
     command = ["kaggle", "output", "me/arc-submit-submission", "--out", str(out_folder)]
     assert main([*command, "--json"]) == 0
-    out, _ = said(capsys)
+    out, _ = printed(capsys)
     figures = json.loads(out.splitlines()[-1])
     assert figures["tasks"] == 1
     assert {Path(name).name for name in figures["files"]} == {"submission.json", "scores.txt", "arc-submit-submission.log"}
     assert "made\nsubmission.json" in out
     assert main(command) == 1
-    assert "not an empty folder" in said(capsys)[1]
+    assert "not an empty folder" in printed(capsys)[1]
 
 
 @pytest.mark.parametrize(
     ("outputs", "message"),
     [
-        ({"submission.json": None}, "not JSON, the download went wrong; it begins '<html>AccessDenied"),
+        ({"submission.json": None}, "not JSON, the download failed; it begins '<html>AccessDenied"),
         ({"submission.json": b'{"0a1b2c3d": [{"attempt_1"'}, "not JSON"),
         ({"submission.json": b'{"0a1b2c3d": [{"attempt_1": [[0]]}]}'}, "not a submission"),
-        ({"scores.txt": b"table"}, "left no submission.json"),
+        ({"scores.txt": b"table"}, "its output holds no submission.json"),
     ],
     ids=["error page", "part of it", "not one", "none"],
 )
@@ -303,7 +295,7 @@ def test_outputs_that_are_not_a_submission_are_an_error(
 ) -> None:
     stub.outputs = outputs
     assert main(["kaggle", "output", "me/arc-submit-submission", "--out", str(tmp_path / "out")]) == 1
-    assert message in said(capsys)[1]
+    assert message in printed(capsys)[1]
 
 
 def test_a_version_is_submitted(stub: Stub, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -319,26 +311,26 @@ def test_a_version_is_submitted(stub: Stub, kernel: Path, capsys: pytest.Capture
             "submissionDescription": "search and the pocket model",
         }
     ]
-    figures = json.loads(said(capsys)[0].splitlines()[-1])
+    figures = json.loads(printed(capsys)[0].splitlines()[-1])
     assert figures["message"] == "Successfully submitted to arc-prize-2026-arc-agi-2"
     assert figures["left_today"] == 0
 
 
-def test_a_submission_that_was_not_taken_is_an_error(stub: Stub, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rejected_submission_is_an_error(stub: Stub, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["kaggle", "submit", str(kernel), "--version", "7", "--message", "m"]
     stub.answers["CreateCodeSubmission"] = lambda body: (200, {"message": "Your Notebook cannot use internet access in this competition."})
     assert main(command) == 1
-    assert "not submitted" in said(capsys)[1]
+    assert "not submitted" in printed(capsys)[1]
     stub.answers["CreateCodeSubmission"] = lambda body: (404, {"code": 404, "message": "Not found"})
     assert main(command) == 1
-    assert "Not found" in said(capsys)[1]
+    assert "Not found" in printed(capsys)[1]
     stub.states = ["RUNNING"]
-    asked = len(stub.sent("CreateCodeSubmission"))
+    requests = len(stub.sent("CreateCodeSubmission"))
     assert main(command) == 1
-    assert "RUNNING: nothing was submitted" in said(capsys)[1]
-    assert len(stub.sent("CreateCodeSubmission")) == asked
+    assert "RUNNING: nothing was submitted" in printed(capsys)[1]
+    assert len(stub.sent("CreateCodeSubmission")) == requests
     del stub.answers["CreateCodeSubmission"]
-    assert main([*command, "--despite-status"]) == 0
+    assert main([*command, "--ignore-status"]) == 0
 
 
 @pytest.fixture
@@ -352,10 +344,10 @@ def dataset(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_data_set_is_made_and_then_renewed(stub: Stub, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_data_set_is_made_and_then_updated(stub: Stub, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["kaggle", "upload", str(dataset), *FAST, "--message", "second", "--json"]
     assert main(command) == 0
-    figures = json.loads(said(capsys)[0].splitlines()[-1])
+    figures = json.loads(printed(capsys)[0].splitlines()[-1])
     assert (figures["new"], figures["ready"]) == (True, True)
     (body,) = stub.sent("CreateDataset")
     assert {"slug": "arc-submit-bundle", "ownerSlug": "me", "licenseName": "apache-2.0", "isPrivate": True}.items() <= body.items()
@@ -363,7 +355,7 @@ def test_a_data_set_is_made_and_then_renewed(stub: Stub, dataset: Path, capsys: 
     assert stub.files["arc_submit-0.1-py3-none-any.whl"] == b"wheel" * 1000
     assert b"config.json" in stub.files["pocket.tar"]
     assert main(command) == 0
-    figures = json.loads(said(capsys)[0].splitlines()[-1])
+    figures = json.loads(printed(capsys)[0].splitlines()[-1])
     assert figures["new"] is False
     (body,) = stub.sent("CreateDatasetVersion")
     assert body["ownerSlug"] == "me"
@@ -374,8 +366,8 @@ def test_a_data_set_is_made_and_then_renewed(stub: Stub, dataset: Path, capsys: 
 def test_a_data_set_that_lost_a_file_is_an_error(stub: Stub, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stub.answers["PUT"] = lambda body: (500 if "pocket" in body["name"] else 200, {})
     assert main(["kaggle", "upload", str(dataset), *FAST]) == 1
-    assert "made, but without pocket" in said(capsys)[1]
-    assert len(stub.sent("CreateDataset")[0]["files"]) == 1, "the client made it all the same"
+    assert "made, but without pocket" in printed(capsys)[1]
+    assert len(stub.sent("CreateDataset")[0]["files"]) == 1, "the client made it nevertheless"
 
 
 @pytest.mark.parametrize(
@@ -384,8 +376,8 @@ def test_a_data_set_that_lost_a_file_is_an_error(stub: Stub, dataset: Path, caps
         ("CreateDataset", (200, {"status": "Error", "error": "The requested title is already in use"}), "already in use"),
         ("CreateDataset", (200, {"status": "Error"}), "not made"),
         ("GetDatasetStatus", (401, {"code": 401, "message": "Unauthorized"}), "Kaggle does not know you"),
-        ("GetDatasetStatus", (500, b"<html>error</html>"), "no answer whether the data set is there"),
-        ("GetDatasetStatus", (200, {"status": "FAILED"}), "Kaggle says failed"),
+        ("GetDatasetStatus", (500, b"<html>error</html>"), "no answer whether the data set exists"),
+        ("GetDatasetStatus", (200, {"status": "FAILED"}), "Kaggle reports failed"),
     ],
 )
 def test_a_data_set_that_was_not_made_is_an_error(
@@ -393,40 +385,38 @@ def test_a_data_set_that_was_not_made_is_an_error(
 ) -> None:
     stub.answers[method] = lambda body: answer
     assert main(["kaggle", "upload", str(dataset), *FAST]) == 1
-    assert message in said(capsys)[1]
+    assert message in printed(capsys)[1]
 
 
-def test_hidden_files_and_names_that_kaggle_mangles_are_never_uploaded(
-    stub: Stub, dataset: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_data_set_with_errors_is_not_uploaded(stub: Stub, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (dataset / ".env").write_text("KAGGLE_KEY=secret")
     (dataset / "torch-2.10.0+cu128.whl").write_bytes(b"x")
     assert main(["kaggle", "upload", str(dataset)]) == 1
-    out, err = said(capsys)
+    out, err = printed(capsys)
     assert stub.calls == []
     assert "nothing was uploaded" in err
-    assert "bundle: .env: is hidden" in out
+    assert "bundle: .env: is hidden, but is uploaded too" in out
     assert "has a + in its name" in out
 
 
 def test_credentials_are_never_printed(
     stub: Stub, kernel: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client's own VERBOSE prints the Authorization header of every request, and a server may repeat what it was sent."""
+    """With VERBOSE the client prints the Authorization header of every request, and a server may repeat a credential."""
     monkeypatch.setenv("VERBOSE", "1")
     stub.answers["SaveKernel"] = lambda body: (200, {"error": f"no such key {KEY}"})
     assert main(["kaggle", "push", str(kernel)]) == 1
-    out, err = said(capsys)
-    assert err.endswith("not pushed: Kernel push error: no such key ***\n"), "and nothing of the request beside it"
+    out, err = printed(capsys)
+    assert err.endswith("not pushed: Kernel push error: no such key ***\n"), "only the error, nothing of the request"
     assert "Basic" not in out + err
 
 
-def test_a_client_that_hangs_is_given_up(stub: Stub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_client_that_hangs_is_killed(stub: Stub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     import threading
 
     release = threading.Event()
     stub.answers["GetKernelSessionStatus"] = lambda body: (200, {"status": "QUEUED"}) if release.wait(60) else (500, {})
-    monkeypatch.setattr("arc_submit.kaggle.status._SECONDS", 3.0)
+    monkeypatch.setattr("arc_submit.kaggle.status._CLIENT_TIMEOUT", 3.0)
     assert main(["kaggle", "status", "me/arc-submit-submission"]) == 1
     release.set()
-    assert "not done after 3 s and given up" in said(capsys)[1]
+    assert "killed after 3 s; its last line:" in printed(capsys)[1]

@@ -19,8 +19,8 @@ from arc_submit.cli import main
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.kaggle.dataset_folder import split_into, stored_names, write_metadata
 from arc_submit.kaggle.dependencies import Distribution, close
+from arc_submit.kaggle.files import sha256_of
 from arc_submit.kaggle.install import WHEELS, InstallError, install
-from arc_submit.kaggle.sizes import sha256_of
 from arc_submit.kaggle.targets import Target, read_lock, read_target, targets_folder
 from arc_submit.kaggle.wheels import make_wheelhouse
 

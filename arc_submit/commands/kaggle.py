@@ -1,4 +1,4 @@
-"""The commands under `arc-submit kaggle`: one line for each, its options and work in a module of its own."""
+"""The registry of the commands under `arc-submit kaggle`; a command's options and work are in its module of arc_submit.kaggle."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ import argparse
 from importlib import import_module
 from typing import Any
 
+# Each module has add_arguments(parser) and main(args), which returns the command's figures.
+COMMANDS = {
+    "lock": "resolve a target's wheels and write them to its lock, each with file name and sha256",
+    "wheels": "make a data set of the locked wheels and verify that they install offline",
+    "bundle": "make a data set of the library, models and adapters",
+    "rehearse": "run a notebook without Kaggle as a competition's re-run does",
+    "check": "check a kernel for what Kaggle refuses or silently does differently",
+    "push": "check a kernel, push it with the kaggle client, and compare Kaggle's record of it",
+    "status": "print the state of a kernel's last run",
+    "output": "download the output of a kernel's last run and check its submission",
+    "submit": "submit a version of a kernel to its competition",
+    "upload": "make a data set of a folder, or a new version of one",
+}
+
 
 def add_commands(subparsers: Any) -> None:
-    """Add every command; its module has add_arguments(parser) and main(args), which returns its figures."""
-    _add(subparsers, "lock", "arc_submit.kaggle.lock", "which wheels a target needs, written down by file and sha256")
-    _add(subparsers, "wheels", "arc_submit.kaggle.wheels", "a data set of exactly the locked wheels, proven to install offline")
-    _add(subparsers, "bundle", "arc_submit.kaggle.bundle", "a data set of the library, models and adapters")
-    _add(subparsers, "rehearse", "arc_submit.kaggle.rehearse", "run a notebook as a competition's re-run does, without Kaggle")
-    _add(subparsers, "check", "arc_submit.kaggle.check", "what Kaggle would refuse of a kernel, or do otherwise in silence")
-    _add(subparsers, "push", "arc_submit.kaggle.push", "check a kernel, push it with the kaggle client, and read what that says")
-    _add(subparsers, "status", "arc_submit.kaggle.status", "how a kernel's last run stands")
-    _add(subparsers, "output", "arc_submit.kaggle.output", "fetch what a kernel's last run left, and look at it")
-    _add(subparsers, "submit", "arc_submit.kaggle.submit", "submit a version of a kernel to its competition")
-    _add(subparsers, "upload", "arc_submit.kaggle.upload", "make a data set of a folder, or a new version of one")
-
-
-def _add(subparsers: Any, name: str, module: str, help: str) -> None:
-    parser: argparse.ArgumentParser = subparsers.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
-    found = import_module(module)
-    found.add_arguments(parser)
-    parser.set_defaults(command=found.main)
+    """Add a parser for every command."""
+    for name, help in COMMANDS.items():
+        parser: argparse.ArgumentParser = subparsers.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+        module = import_module(f"arc_submit.kaggle.{name}")
+        module.add_arguments(parser)
+        parser.add_argument("--json", action="store_true", help="end with one JSON line of figures")
+        parser.set_defaults(command=module.main)

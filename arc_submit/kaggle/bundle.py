@@ -28,10 +28,10 @@ from arc_submit.kaggle.dataset_folder import (
     write_metadata,
     write_text,
 )
+from arc_submit.kaggle.files import format_size, list_files, sha256_of
 from arc_submit.kaggle.install import BUNDLE
 from arc_submit.kaggle.pip import last_error
-from arc_submit.kaggle.secret_scan import files_of, refusals
-from arc_submit.kaggle.sizes import in_words, sha256_of
+from arc_submit.kaggle.secret_scan import shipping_problems
 from arc_submit.kaggle.targets import targets_folder
 
 _SOURCES = ("arc_submit", "pyproject.toml", "README.md", "LICENSE")
@@ -61,12 +61,12 @@ def make_bundle(
     with tempfile.TemporaryDirectory(prefix="arc-submit-bundle-") as scratch:
         sources = _copy_sources(checkout, Path(scratch) / "sources")
         _refuse([*(source for source, _ in chosen), sources, checkout / "offline_wheels"], chosen)
-        sizes = [(str(path), (source / path).stat().st_size) for source, _ in chosen for path in files_of(source)]
+        sizes = [(str(path), (source / path).stat().st_size) for source, _ in chosen for path in list_files(source)]
         total = check_total(out, sizes)
         out.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(out).free
         if total > 0.95 * free:
-            raise DataError(f"{out}: {in_words(total)} are to be copied and {in_words(free)} are free; choose another --out")
+            raise DataError(f"{out}: {format_size(total)} are to be copied and {format_size(free)} are free; choose another --out")
         for path in [*out.glob("arc_submit-*.whl"), out / BUNDLE]:
             path.unlink(missing_ok=True)
         for name in _FOLDERS:
@@ -79,7 +79,7 @@ def make_bundle(
     write_installer(out)
     name = write_metadata(out, title, owner)
     version = wheel.name.split("-")[1]
-    shipped = [path for path in files_of(out) if path.parts[0] in _FOLDERS]
+    shipped = [path for path in list_files(out) if path.parts[0] in _FOLDERS]
     manifest = {
         "version": version,
         "requirements": [f"arc_submit=={version}"],
@@ -95,8 +95,8 @@ def make_bundle(
         "wheel": wheel.name,
         "models": manifest["models"],
         "adapters": manifest["adapters"],
-        "files": len(files_of(out)),
-        "bytes": sum((out / path).stat().st_size for path in files_of(out)),
+        "files": len(list_files(out)),
+        "bytes": sum((out / path).stat().st_size for path in list_files(out)),
     }
 
 
@@ -115,9 +115,9 @@ def _choose(models: Sequence[Path], adapters: Sequence[Path]) -> list[tuple[Path
 
 
 def _refuse(folders: Sequence[Path], chosen: Sequence[tuple[Path, Path]]) -> None:
-    lines = [line for folder in folders for line in refusals(folder)]
+    lines = [line for folder in folders for line in shipping_problems(folder)]
     for folder, place in chosen:
-        names = {path.name for path in files_of(folder)}
+        names = {path.name for path in list_files(folder)}
         weights = any(name.endswith(".safetensors") for name in names)
         needed = {"config.json", "tokenizer.json"} if place.parts[0] == "models" else {"adapter_config.json"}
         if not weights:
@@ -178,7 +178,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--adapters", type=Path, action="append", metavar="FOLDER", help="adapters in PEFT format to ship")
     add("--title", default="arc submit bundle", help="of the data set (default: %(default)s)")
     add("--owner", help="Kaggle user name (default: KAGGLE_USERNAME)")
-    add("--json", action="store_true", help="end with one JSON line of figures")
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
@@ -187,6 +186,6 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     models = args.models or ([] if args.no_model else [targets_folder().parent / "models" / "pocket"])
     figures = make_bundle(args.out, models, args.adapters or (), args.title, args.owner)
     shipped = ", ".join([*(f"models/{name}" for name in figures["models"]), *(f"adapters/{name}" for name in figures["adapters"])])
-    print(f"{args.out}: {figures['wheel']} with {shipped or 'no model'}; {figures['files']} files, {in_words(figures['bytes'])}")
+    print(f"{args.out}: {figures['wheel']} with {shipped or 'no model'}; {figures['files']} files, {format_size(figures['bytes'])}")
     print(f"data set {figures['dataset']}: upload with arc-submit kaggle upload {args.out}")
     return figures

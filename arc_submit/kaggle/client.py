@@ -1,7 +1,7 @@
-"""The real kaggle client as a process of its own: run under a time limit, its text kept to be read.
+"""Runs the real kaggle client as a child process with a time limit, and returns its text.
 
-The client's exit code says little: it is 0 where the server refused a push, left out a source or lost a file. What a text means is read
-by the command that asked. Credentials stay in the client: nothing here reads them, and should the client print one it is masked.
+The client's exit code is not reliable: it is 0 where the server refused a push, left out a source or lost a file. So each command parses
+the text itself. Only the client reads credentials; should it print one, the line is masked. Does not know the meaning of a text.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from dataclasses import dataclass
 
 from arc_submit.errors import ArcSubmitError, ConfigError
 
-_LOUD = ("VERBOSE", "VERBOSE_OUTPUT")  # with them the client prints every request, its Authorization header included
-_SECRETS = ("KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_TOKEN")
+_VERBOSE_VARIABLES = ("VERBOSE", "VERBOSE_OUTPUT")  # with them the client prints every request and its Authorization header
+_SECRET_VARIABLES = ("KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_TOKEN")
 
 
-class RefusedError(ArcSubmitError):
-    """What Kaggle or its client did not do, whatever the exit code was."""
+class KaggleError(ArcSubmitError):
+    """Kaggle or its client did not do what a command asked for, whatever the exit code."""
 
 
 @dataclass(frozen=True)
 class ClientResult:
-    """How a call of the client ended.
+    """The end of a client's process.
 
     Attributes:
-        command: its words, such as "kernels push".
+        command: the client's sub-commands, such as "kernels push".
         code: exit code.
-        text: both streams, line by line, credentials masked.
+        text: standard output and error, with credentials masked.
     """
 
     command: str
@@ -41,36 +41,36 @@ class ClientResult:
 
     @property
     def reason(self) -> str:
-        """What it said of its failure, for one line."""
+        """The reason of a failure, in one line."""
         if "Authentication required" in self.text:
             return "Kaggle does not know you: run `kaggle auth login`, or set KAGGLE_API_TOKEN (docs/kaggle.md)"
         lines = [line.strip() for line in self.text.splitlines() if line.strip()]
         if "Traceback (most recent call last):" in lines:
             lines = lines[-1:]
-        return " ".join(lines)[-600:] or "nothing"
+        return " ".join(lines)[-600:] or "the client printed nothing"
 
-    def refused(self, problem: str = "") -> RefusedError:
-        """The error to raise: what was not done, and what the client said."""
-        return RefusedError(f"kaggle {self.command}: {problem or 'failed'}: {self.reason}")
+    def error(self, problem: str) -> KaggleError:
+        """The exception to raise: what was not done, with the client's reason."""
+        return KaggleError(f"kaggle {self.command}: {problem}: {self.reason}")
 
 
-def call(arguments: Sequence[str], seconds: float, show: bool = False) -> ClientResult:
+def run_client(arguments: Sequence[str], seconds: float, show_progress: bool = False) -> ClientResult:
     """Run `kaggle ARGUMENTS`.
 
     Args:
-        arguments: the client's.
-        seconds: after which it is killed.
-        show: print what it says as it comes; for uploads.
+        arguments: of the client.
+        seconds: time limit, after which it is killed.
+        show_progress: print the lines about an upload as they come.
 
     Raises:
-        ConfigError: where the client is not installed.
-        RefusedError: where the time is over.
+        ConfigError: if the client is not installed.
+        KaggleError: if it is killed at the time limit.
     """
     for package in ("kaggle", "six"):
         if importlib.util.find_spec(package) is None:
-            raise ConfigError(f"{package} is not installed, and pushing needs it: pip install kaggle==2.2.4 six")
-    environment = {name: value for name, value in os.environ.items() if name not in _LOUD}
-    words = " ".join(arguments[:2])
+            raise ConfigError(f"{package} is not installed, and this command needs it: pip install kaggle==2.2.4 six")
+    environment = {name: value for name, value in os.environ.items() if name not in _VERBOSE_VARIABLES}
+    command = " ".join(arguments[:2])
     process = subprocess.Popen(
         [sys.executable, "-m", "kaggle", "-W", *arguments],
         stdin=subprocess.DEVNULL,
@@ -80,36 +80,34 @@ def call(arguments: Sequence[str], seconds: float, show: bool = False) -> Client
         errors="replace",
         env={**environment, "PYTHONUNBUFFERED": "1"},
     )
-    late = threading.Event()
+    timed_out = threading.Event()
 
-    def give_up() -> None:
-        late.set()
+    def kill_late() -> None:
+        timed_out.set()
         process.kill()
 
-    timer = threading.Timer(seconds, give_up)
+    timer = threading.Timer(seconds, kill_late)
     timer.start()
     lines = []
     try:
         assert process.stdout is not None
         for line in process.stdout:
-            lines.append(_masked(line.rstrip("\n")))
-            if show and lines[-1].startswith(("Starting", "Upload", "Skipping", "Request failed")):
+            lines.append(_mask(line.rstrip("\n")))
+            if show_progress and lines[-1].startswith(("Starting", "Upload", "Skipping", "Request failed")):
                 print(lines[-1], flush=True)
         code = process.wait()
     finally:
         timer.cancel()
         process.kill()
         process.wait()
-    if late.is_set():
-        raise RefusedError(
-            f"kaggle {words}: not done after {seconds:.0f} s and given up; it last said: {lines[-1] if lines else 'nothing'}"
-        )
-    return ClientResult(words, code, "\n".join(lines))
+    if timed_out.is_set():
+        raise KaggleError(f"kaggle {command}: killed after {seconds:.0f} s; its last line: {lines[-1] if lines else 'none'}")
+    return ClientResult(command, code, "\n".join(lines))
 
 
-def _masked(line: str) -> str:
-    """A line without the credentials that the environment holds, and without any header or field that carries one."""
-    for name in _SECRETS:
+def _mask(line: str) -> str:
+    """Mask the credentials of the environment, and any header or field that carries one."""
+    for name in _SECRET_VARIABLES:
         secret = os.environ.get(name, "")
         if len(secret) >= 4:
             line = line.replace(secret, "***")

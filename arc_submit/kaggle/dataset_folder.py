@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from arc_submit.errors import ConfigError, DataError
-from arc_submit.kaggle.sizes import in_words
+from arc_submit.kaggle.files import format_size
 
-METADATA = "dataset-metadata.json"
+DATASET_METADATA = "dataset-metadata.json"
 INSTALLER = "arc_submit_install.py"
 TOTAL_LIMIT = 100_000_000_000  # bytes of private data sets that an account has room for, at least
 PART_SIZE = 2_000_000_000  # bytes of one stored file; no limit is documented, and an upload that breaks is repeated by file
@@ -78,7 +78,7 @@ def write_metadata(folder: Path, title: str, owner: str | None) -> str:
     Raises:
         ConfigError: where Kaggle would refuse the title, or make another slug of it.
     """
-    path = folder / METADATA
+    path = folder / DATASET_METADATA
     if path.is_file():
         return str(json.loads(path.read_text(encoding="utf-8")).get("id"))
     if not 6 <= len(title) <= 50 or not re.fullmatch(r"[A-Za-z0-9]+( [A-Za-z0-9]+)*", title):
@@ -106,7 +106,7 @@ def refuse_foreign(folder: Path, known: Iterable[str]) -> None:
     Raises:
         ConfigError: naming the first.
     """
-    foreign = sorted({path.name for path in folder.iterdir()} - {*known, METADATA, INSTALLER}) if folder.is_dir() else []
+    foreign = sorted({path.name for path in folder.iterdir()} - {*known, DATASET_METADATA, INSTALLER}) if folder.is_dir() else []
     if foreign:
         raise ConfigError(f"{folder}: {foreign[0]} is there and was not made by this; give an --out of its own ({len(foreign)} such)")
 
@@ -119,7 +119,7 @@ def check_total(folder: Path, files: Iterable[tuple[str, int]]) -> int:
     """
     total = sum(size for _, size in files)
     if total > TOTAL_LIMIT:
-        raise DataError(f"{folder}: {in_words(total)} are over Kaggle's {in_words(TOTAL_LIMIT)}; leave something out")
+        raise DataError(f"{folder}: {format_size(total)} are over Kaggle's {format_size(TOTAL_LIMIT)}; leave something out")
     return total
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from arc_submit.errors import DataError
+from arc_submit.kaggle.files import format_size, sha256_of
 from arc_submit.kaggle.pip import download
-from arc_submit.kaggle.sizes import in_words, sha256_of
 from arc_submit.kaggle.targets import LockedWheel, Target
 
 _PORTION = 100_000_000  # bytes that are downloaded together; larger files come alone
@@ -35,7 +35,7 @@ def fetch(target: Target, wheels: Sequence[LockedWheel], folder: Path) -> dict[s
             missing.append(wheel)
     wanted, free = sum(wheel.size for wheel in missing), shutil.disk_usage(folder).free
     if wanted > 0.95 * free:
-        raise DataError(f"{folder}: {in_words(wanted)} are to be downloaded and {in_words(free)} are free; choose another --out")
+        raise DataError(f"{folder}: {format_size(wanted)} are to be downloaded and {format_size(free)} are free; choose another --out")
     partial = folder / ".partial"
     try:
         for portion in _portions(missing):

@@ -1,12 +1,14 @@
-"""Findings: what a check says of a file, with the place and the remedy. Knows nothing about what is checked."""
+"""Findings: the problems that a check reports, each with its file, place and remedy. Does not know what is checked."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,14 +17,14 @@ from arc_submit.errors import ConfigError
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be.
+    """A problem in a file.
 
     Attributes:
-        severity: "error": it would be refused, or be done otherwise in silence; "warning": it may be meant.
-        file: the file.
-        place: where in it: a field, a cell, a file of a folder.
-        problem: what is wrong.
-        remedy: what to do.
+        severity: "error" where Kaggle refuses it or silently does something else; "warning" where it may be intended.
+        file: name of the file.
+        place: a field, a cell or a file of a folder; --ignore takes this name.
+        problem: the fault.
+        remedy: how to correct it.
     """
 
     severity: Literal["error", "warning"]
@@ -35,61 +37,57 @@ class Finding:
         return f"{self.severity}: {self.file}: {self.place}: {self.problem}; {self.remedy}"
 
 
-def read_object(path: Path) -> tuple[dict[str, Any], list[Finding]]:
-    """A JSON object, empty where the file holds none, and what is wrong with it as JSON."""
-
-    def wrong(place: str, problem: str, remedy: str) -> Finding:
-        return Finding("error", path.name, place, problem, remedy)
-
+def read_json_object(path: Path) -> tuple[dict[str, Any], list[Finding]]:
+    """Read a JSON object; returns it (empty where the file holds none) and the findings about its JSON."""
+    error = partial(Finding, "error", path.name)
     repeated: list[str] = []
 
     def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        repeated.extend(name for name in dict.fromkeys(names) if names.count(name) > 1)
+        repeated.extend(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         return dict(pairs)
 
     try:
         value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=build)
-    except OSError as error:
-        return {}, [wrong("file", f"cannot be read ({error.strerror})", f"put it into {path.parent}")]
-    except (ValueError, RecursionError) as error:
-        return {}, [wrong("file", f"not JSON ({error})", "correct it there")]
+    except OSError as failure:
+        return {}, [error("file", f"cannot be read ({failure.strerror})", f"put it into {path.parent}")]
+    except (ValueError, RecursionError) as failure:
+        return {}, [error("file", f"not JSON ({failure})", "correct it")]
     if not isinstance(value, dict):
-        return {}, [wrong("file", "not a JSON object", "write fields between { and }")]
-    return value, [wrong(name, "is given twice, and the last one wins", "keep one") for name in repeated]
+        return {}, [error("file", "not a JSON object", "write fields between { and }")]
+    return value, [error(name, "is given twice; only the last value counts", "keep one") for name in repeated]
 
 
-def unknown_fields(file: str, value: Collection[str], known: Collection[str]) -> list[Finding]:
-    """A finding for each field that the client would pass over in silence."""
+def unknown_fields(file: str, names: Collection[str], known: Collection[str]) -> list[Finding]:
+    """A finding for each field name that the client does not know."""
     findings = []
-    for name in value:
+    for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
-            remedy = f"did you mean {close[0]}?" if close else "take it out"
-            findings.append(Finding("error", file, name, "no such field, the client ignores it in silence", remedy))
+            remedy = f"did you mean {close[0]}?" if close else "remove it"
+            findings.append(Finding("error", file, name, "no such field; the client silently ignores it", remedy))
     return findings
 
 
-def add_despite(parser: argparse.ArgumentParser) -> None:
-    """The option for the day on which Kaggle has changed a rule that a check still holds."""
-    parser.add_argument("--despite", default="", metavar="PLACE,PLACE", help="go on although errors were found at these places")
+def add_ignore_option(parser: argparse.ArgumentParser) -> None:
+    """Add --ignore, for a rule that Kaggle has changed and a check still applies."""
+    help = "continue although there are errors at these places"
+    parser.add_argument("--ignore", "--despite", dest="ignore", default="", metavar="PLACE,PLACE", help=help)
 
 
-def refuse_errors(findings: Iterable[Finding], what: str, despite: str = "") -> dict[str, Any]:
-    """Print findings, errors first, and refuse to go on where one is an error; returns their figures.
+def raise_on_errors(findings: Iterable[Finding], consequence: str, ignored: str = "") -> dict[str, Any]:
+    """Print findings, errors first, and raise if one is an error; returns their figures.
 
     Args:
-        what: what is left undone, such as "nothing was pushed".
-        despite: places, separated by commas, whose errors do not count.
+        consequence: how the message of the exception ends, such as "nothing was pushed".
+        ignored: places, separated by commas, whose errors do not count.
 
     Raises:
-        ConfigError: with the figures, where there is an error.
+        ConfigError: with the figures, if there is an error.
     """
     ordered = sorted(findings, key=lambda finding: finding.severity)
     for finding in ordered:
         print(finding)
-    passed = set(despite.split(","))
-    errors = [finding for finding in ordered if finding.severity == "error" and finding.place not in passed]
+    errors = [finding for finding in ordered if finding.severity == "error" and finding.place not in ignored.split(",")]
     figures = {
         "errors": len(errors),
         "warnings": sum(finding.severity == "warning" for finding in ordered),
@@ -97,5 +95,5 @@ def refuse_errors(findings: Iterable[Finding], what: str, despite: str = "") -> 
     }
     if errors:
         places = ", ".join(dict.fromkeys(finding.place for finding in errors))
-        raise ConfigError(f"{len(errors)} error{'s' * (len(errors) > 1)} ({places}): {what}", figures)
+        raise ConfigError(f"{len(errors)} error{'s' * (len(errors) > 1)} ({places}): {consequence}", figures)
     return figures

@@ -17,8 +17,8 @@ from packaging.requirements import Requirement
 from arc_submit.errors import DataError
 from arc_submit.kaggle.dependencies import Distribution, canonical, close
 from arc_submit.kaggle.download import fetch
+from arc_submit.kaggle.files import format_size
 from arc_submit.kaggle.pip import Resolved, resolve
-from arc_submit.kaggle.sizes import in_words
 from arc_submit.kaggle.targets import LeftOut, Lock, LockedWheel, Target, read_target, write_lock
 
 
@@ -96,7 +96,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", required=True, help="name of a file in offline_wheels: kaggle, kaggle-next, cpu")
     parser.add_argument("--targets", type=Path, help="folder of the targets (default: offline_wheels of the checkout)")
     parser.add_argument("--wheels", type=Path, help="folder that keeps the downloaded wheels (default: they are deleted)")
-    parser.add_argument("--json", action="store_true", help="end with one JSON line of figures")
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
@@ -104,9 +103,9 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="arc-submit-wheels-") as scratch:
         lock = make_lock(target, args.wheels or Path(scratch))
     write_lock(lock, target.lock_file)
-    print(f"{target.lock_file}: {len(lock.wheels)} wheels, {in_words(lock.size)}; {len(lock.left_out)} packages are left out")
+    print(f"{target.lock_file}: {len(lock.wheels)} wheels, {format_size(lock.size)}; {len(lock.left_out)} packages are left out")
     for wheel in sorted(lock.wheels, key=lambda wheel: -wheel.size)[:8]:
-        print(f"  {in_words(wheel.size):>9}  {wheel.name} {wheel.version}, for {', '.join(wheel.required_by) or 'the target'}")
+        print(f"  {format_size(wheel.size):>9}  {wheel.name} {wheel.version}, for {', '.join(wheel.required_by) or 'the target'}")
     return {
         "target": target.name,
         "wheels": len(lock.wheels),

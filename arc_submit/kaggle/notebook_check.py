@@ -1,58 +1,54 @@
-"""A notebook as the kaggle client sends it, and what would stop it on Kaggle's machine. Knows nothing about kernel-metadata.json."""
+"""Checks a notebook, as the kaggle client sends it, for what stops it on Kaggle's machine. Does not know kernel-metadata.json."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from arc_submit.errors import ArcSubmitError
-from arc_submit.kaggle.cells import check_cells
+from arc_submit.kaggle.cell_check import check_cells
 from arc_submit.kaggle.findings import Finding
 from arc_submit.kaggle.notebooks import notebook_text
 
-MOST_BYTES = 1_000_000  # Kaggle: "The kernel source must be less than 1 megabytes in size."
+MAX_BYTES = 1_000_000  # Kaggle: "The kernel source must be less than 1 megabytes in size."
 
 
-def text_as_sent(notebook: dict[str, Any]) -> str:
-    """What kaggle 2.2.4 sends of a notebook: outputs emptied, each cell's source in one piece, everything but ASCII escaped."""
+def client_text(notebook: dict[str, Any]) -> str:
+    """The text that kaggle 2.2.4 sends of a notebook: without outputs, each source as one text, non-ASCII characters escaped."""
     cells = []
     for cell in notebook.get("cells", ()):
-        emptied: dict[str, Any] = {"outputs": []} if "outputs" in cell and cell["cell_type"] == "code" else {}
-        joined = {"source": "".join(cell["source"])} if isinstance(cell.get("source"), list) else {}
-        cells.append({**cell, **emptied, **joined})
+        outputs: dict[str, Any] = {"outputs": []} if "outputs" in cell and cell["cell_type"] == "code" else {}
+        source = {"source": "".join(cell["source"])} if isinstance(cell.get("source"), list) else {}
+        cells.append({**cell, **outputs, **source})
     return json.dumps({**notebook, "cells": cells} if "cells" in notebook else notebook)
 
 
 def check_notebook(path: Path, internet: bool) -> tuple[dict[str, Any], list[Finding]]:
-    """Read and check a notebook; returns its value, empty where it is none, and the findings.
+    """Read and check a notebook; returns it (empty where the file is not a notebook) and the findings.
 
     Args:
-        internet: whether the kernel will have it.
+        internet: whether the kernel has internet access.
     """
-    file = path.name
-
-    def wrong(place: str, problem: str, remedy: str) -> Finding:
-        return Finding("error", file, place, problem, remedy)
-
+    error = partial(Finding, "error", path.name, "file")
     if path.suffix != ".ipynb":
-        return {}, [wrong("file", "is no .ipynb, and a notebook kernel takes nothing else", "name the .ipynb that belongs to it")]
+        return {}, [error("is not an .ipynb, which a notebook kernel needs", "name the .ipynb that belongs to it")]
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        return {}, [wrong("file", f"cannot be read ({error.strerror})", "correct code_file, which is relative to kernel-metadata.json")]
-    except (ValueError, RecursionError) as error:
-        return {}, [wrong("file", f"not JSON ({error})", "make it again: make notebooks")]
-    problem = _invalid(value)
-    if problem:
-        return {}, [wrong("file", f"is no valid notebook ({problem})", "make it again: make notebooks")]
-    findings = [*_shape(file, value, internet), *_size(file, value), *_in_step(path)]
-    return value, [*findings, *check_cells(file, value["cells"], internet)]
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as failure:
+        return {}, [error(f"cannot be read ({failure.strerror})", "correct code_file, which is relative to kernel-metadata.json")]
+    except (ValueError, RecursionError) as failure:
+        return {}, [error(f"not JSON ({failure})", "make it again: make notebooks")]
+    if problem := _format_problem(notebook):
+        return {}, [error(f"is not a valid notebook ({problem})", "make it again: make notebooks")]
+    findings = [*_check_structure(path.name, notebook, internet), *_check_size(path.name, notebook), *_check_script(path)]
+    return notebook, [*findings, *check_cells(path.name, notebook["cells"], internet)]
 
 
-def _invalid(value: Any) -> str:
-    """Why a value is no notebook of format 4; empty where it is one."""
+def _format_problem(value: Any) -> str:
+    """Why a value is not a notebook of format 4; empty if it is one."""
     import nbformat
 
     if not isinstance(value, dict) or value.get("nbformat") != 4 or not isinstance(value.get("nbformat_minor"), int):
@@ -64,41 +60,43 @@ def _invalid(value: Any) -> str:
     return ""
 
 
-def _shape(file: str, value: dict[str, Any], internet: bool) -> Iterator[Finding]:
-    """What papermill, which Kaggle runs notebooks with, asks of a notebook as a whole."""
-    kernelspec = value["metadata"].get("kernelspec", {})
+def _check_structure(file: str, notebook: dict[str, Any], internet: bool) -> Iterator[Finding]:
+    """The requirements of papermill, which runs notebooks on Kaggle, and metadata that contradict the kernel's."""
+    metadata, cells = notebook["metadata"], notebook["cells"]
+    kernelspec = metadata.get("kernelspec", {})
     if not kernelspec.get("name"):
         problem = 'has no kernelspec: papermill stops with "No kernel name found"'
         remedy = "give the script a jupytext header with one, or choose a kernel in Jupyter and save"
         yield Finding("error", file, "kernelspec", problem, remedy)
     elif kernelspec["name"] != "python3":
         yield Finding("error", file, "kernelspec", f"is {kernelspec['name']!r}, which Kaggle does not have", 'name it "python3"')
-    own = value["metadata"].get("kaggle", {})
-    if isinstance(own, dict) and own.get("isInternetEnabled") and not internet:
-        problem = "metadata.kaggle, which Kaggle's editor wrote, says that the internet is on"
-        yield Finding("warning", file, "metadata.kaggle", problem, "take metadata.kaggle out; kernel-metadata.json says what is meant")
-    tagged = [n for n, cell in enumerate(value["cells"]) if "parameters" in cell["metadata"].get("tags", ())]
-    if len(tagged) == 1 and value["cells"][tagged[0]]["cell_type"] != "code":
-        problem = 'is tagged "parameters" and is no code, so that its values are not replaced but set behind it'
-        yield Finding("error", file, f"cell {tagged[0]}", problem, "tag the code cell that holds them")
+    editor = metadata.get("kaggle", {})
+    if isinstance(editor, dict) and editor.get("isInternetEnabled") and not internet:
+        problem = "was written by Kaggle's editor and states that the internet is on"
+        yield Finding("warning", file, "metadata.kaggle", problem, "remove it; only kernel-metadata.json counts")
+    tagged = [number for number, cell in enumerate(cells) if "parameters" in cell["metadata"].get("tags", ())]
     if len(tagged) != 1:
-        problem = f'{len(tagged)} cells are tagged "parameters", so that a dry run cannot set them'
+        problem = f'{len(tagged)} cells are tagged "parameters", so a dry run cannot set them'
         yield Finding("warning", file, "parameters", problem, "tag the one cell that holds them")
-    filled = [n for n, cell in enumerate(value["cells"]) if cell.get("outputs") or cell.get("execution_count")]
-    if filled:
+    elif cells[tagged[0]]["cell_type"] != "code":
+        problem = 'is tagged "parameters" but is not code: papermill sets the values after it instead of replacing them'
+        yield Finding("error", file, f"cell {tagged[0]}", problem, "tag the code cell that holds them")
+    executed = [number for number, cell in enumerate(cells) if cell.get("outputs") or cell.get("execution_count")]
+    if executed:
         remedy = "make it again: make notebooks, or clear all outputs and save"
-        yield Finding("warning", file, f"cell {filled[0]}", f"holds outputs of a run ({len(filled)} cells do)", remedy)
+        yield Finding("warning", file, f"cell {executed[0]}", f"holds outputs of a run ({len(executed)} cells do)", remedy)
 
 
-def _size(file: str, value: dict[str, Any]) -> Iterator[Finding]:
-    size = len(text_as_sent(value))
-    if size >= MOST_BYTES:
-        largest = max(range(len(value["cells"])), key=lambda n: len(json.dumps(value["cells"][n].get("source", ""))))
-        problem = f"{size:,} bytes as the client sends it, and Kaggle takes less than {MOST_BYTES:,}"
-        yield Finding("error", file, "size", problem, f"move what is large into a data set; the largest cell is {largest}")
+def _check_size(file: str, notebook: dict[str, Any]) -> Iterator[Finding]:
+    size, cells = len(client_text(notebook)), notebook["cells"]
+    if size >= MAX_BYTES:
+        largest = max(range(len(cells)), key=lambda number: len(json.dumps(cells[number].get("source", ""))))
+        problem = f"the client sends {size:,} bytes, and Kaggle takes less than {MAX_BYTES:,}"
+        yield Finding("error", file, "size", problem, f"move large values into a data set; the largest cell is {largest}")
 
 
-def _in_step(path: Path) -> Iterator[Finding]:
+def _check_script(path: Path) -> Iterator[Finding]:
+    """Compare the notebook with the script beside it, if there is one."""
     script = path.with_suffix(".py")
     if not script.is_file():
         return
@@ -108,4 +106,4 @@ def _in_step(path: Path) -> Iterator[Finding]:
         yield Finding("error", script.name, "file", str(error), "correct the script, then make notebooks")
         return
     if text != path.read_text(encoding="utf-8"):
-        yield Finding("error", path.name, "file", f"is not what {script.name} makes", "make notebooks; the script is the source")
+        yield Finding("error", path.name, "file", f"differs from the one that {script.name} makes", "make notebooks; edit only the script")

@@ -28,9 +28,9 @@ from arc_submit.arc.submission import read_submission
 from arc_submit.durations import format_duration, parse_duration
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 from arc_submit.kaggle.bundle import make_bundle, read_bundle
+from arc_submit.kaggle.files import format_size
 from arc_submit.kaggle.install import BUNDLE, WHEELS
 from arc_submit.kaggle.sandbox import available
-from arc_submit.kaggle.sizes import in_words
 from arc_submit.kaggle.targets import targets_folder
 from arc_submit.kaggle.wheels import read_wheelhouse
 
@@ -345,7 +345,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tasks", type=int, default=240, help="of the test file (default: %(default)s)")
     add("--limit", default="15m", metavar="TIME", help="after which the notebook is killed (default: %(default)s)")
     add("--parameter", action="append", default=[], metavar="NAME=VALUE", help="another parameter of the notebook")
-    add("--json", action="store_true", help="end with one JSON line of figures")
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
@@ -364,11 +363,10 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     print(f"prepared in {figures['seconds_prepared']} s; network {figures['network']}; inputs {figures['inputs']}")
     if figures["said"]:
         print(figures["said"])
-    print(
-        f"notebook: exit code {figures['exit_code']} after {figures['seconds_notebook']} s; working: {in_words(figures['working_bytes'])}"
-    )
+    working = format_size(figures["working_bytes"])
+    print(f"notebook: exit code {figures['exit_code']} after {figures['seconds_notebook']} s; working: {working}")
     if figures["disk"]:
-        most, quota = in_words(figures["disk"]["most"]), in_words(figures["disk"]["quota"])
+        most, quota = format_size(figures["disk"]["most"]), format_size(figures["disk"]["quota"])
         print(f"disk: {most} of {quota} used at most{', filled by the rehearsal at the first answer' if figures['disk']['filled'] else ''}")
     print(f"submission.json for {figures['tasks']} tasks: {figures['submission']}")
     if figures["submission"] != "valid" or figures["exit_code"]:

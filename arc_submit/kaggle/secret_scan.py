@@ -1,17 +1,18 @@
-"""What may be shipped in a data set: no credentials, nothing hidden, no pickles, nothing from outside the folder, weights that are whole.
+"""Finds files that must not be shipped in a data set: credentials, hidden files, pickles, links out of the folder, truncated weights.
 
-Each refusal is one line with its remedy. Knows nothing about Kaggle.
+Each problem is one line with its remedy. Does not know Kaggle.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from arc_submit.kaggle.sizes import in_words
+from arc_submit.kaggle.files import format_size
 
 _CREDENTIAL_NAMES = re.compile(
     r"kaggle\.json|access_token(\.txt)?|credentials(\.\w+)?|id_(rsa|dsa|ecdsa|ed25519)|[^.]*\.(pem|key|p12|pfx)|(stored_)?tokens?|token\.txt|.*\.env",
@@ -28,50 +29,41 @@ _CREDENTIALS = {
     "a Slack token": re.compile(rb"\bxox[abp]-[0-9A-Za-z-]{20,}"),
 }
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill")
-_LFS = b"version https://git-lfs"
-_LARGEST_TEXT = 50_000_000  # bytes of a file that is read for credentials; weights are larger
-_NO_TEXT = (".safetensors", ".whl", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".7z", ".xz")  # weights, and what is compressed
+_LFS_POINTER = b"version https://git-lfs"
+_LARGEST_SCANNED = 50_000_000  # bytes; larger files are weights
+_NOT_SCANNED = (".safetensors", ".whl", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".7z", ".xz")  # weights and compressed files
 
 
-def credentials_in(path: Path) -> list[str]:
-    """What about a file looks like credentials, by its name or its text; one line for each, with its remedy.
-
-    Whatever ships files asks this: a bundle, an upload of any folder, and, for cells of a notebook, `credential_in`.
-    """
-    found = ["has the name of a file of credentials; move it away"] if _CREDENTIAL_NAMES.fullmatch(path.name) else []
-    if path.suffix.lower() not in _NO_TEXT and path.is_file() and path.stat().st_size <= _LARGEST_TEXT:
+def find_credentials(path: Path) -> list[str]:
+    """Problems where a file's name or content looks like credentials. Every command that ships files calls this."""
+    problems = ["has the name of a credentials file; move it away"] if _CREDENTIAL_NAMES.fullmatch(path.name) else []
+    if path.suffix.lower() not in _NOT_SCANNED and path.is_file() and path.stat().st_size <= _LARGEST_SCANNED:
         content = path.read_bytes()
-        for what, place in _search(content):
-            line = content.count(b"\n", 0, place) + 1
-            found.append(f"line {line}: looks like {what}; take it out, and revoke it if it was ever shared")
-    return found
+        for kind, start in _search(content):
+            line = content.count(b"\n", 0, start) + 1
+            problems.append(f"line {line}: looks like {kind}; remove it, and revoke it if it was ever shared")
+    return problems
 
 
-def credential_in(text: str) -> str | None:
-    """What in a text looks like a credential, such as "a Hugging Face token"."""
-    return next((what for what, _ in _search(text.encode("utf-8", "surrogatepass"))), None)
+def credential_kind(text: str) -> str | None:
+    """The kind of the first credential in a text, such as "a Hugging Face token"; None if there is none."""
+    return next((kind for kind, _ in _search(text.encode("utf-8", "surrogatepass"))), None)
 
 
 def _search(content: bytes) -> Iterator[tuple[str, int]]:
-    for what, pattern in _CREDENTIALS.items():
-        found = pattern.search(content)
-        if found:
-            yield what, found.start()
+    for kind, pattern in _CREDENTIALS.items():
+        if match := pattern.search(content):
+            yield kind, match.start()
 
 
-def refusals(folder: Path) -> list[str]:
-    """Why the files of a folder may not be shipped, one line for each; empty where they may."""
-    return [line for path in sorted(folder.rglob("*")) for line in _refuse(folder, path)]
+def shipping_problems(folder: Path) -> list[str]:
+    """All reasons why a folder must not be shipped, one line each."""
+    return [line for path in sorted(folder.rglob("*")) for line in _file_problems(folder, path)]
 
 
-def files_of(folder: Path) -> list[Path]:
-    """The files of a folder, relative to it."""
-    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-
-
-def _refuse(folder: Path, path: Path) -> Iterator[str]:
+def _file_problems(folder: Path, path: Path) -> Iterator[str]:
     if path.name.startswith("."):
-        yield f"{path}: is hidden, and would be uploaded all the same; delete it or move it away"
+        yield f"{path}: is hidden and would be uploaded too; delete it or move it away"
         return
     if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
         yield f"{path}: is a link to {path.resolve()}, outside the folder; copy the file there (cp -L)"
@@ -79,31 +71,31 @@ def _refuse(folder: Path, path: Path) -> Iterator[str]:
     if path.is_dir():
         return
     if not path.is_file():
-        yield f"{path}: is no file; delete it"
+        yield f"{path}: is not a regular file; delete it"
         return
-    yield from (f"{path}: {line}" for line in credentials_in(path))
+    yield from (f"{path}: {line}" for line in find_credentials(path))
     if path.suffix.lower() in _PICKLES or _is_pickle(path):
-        yield f"{path}: is or may be a pickle, which runs code when it is loaded; ship .safetensors alone"
+        yield f"{path}: may be a pickle, which runs code when it is loaded; ship only .safetensors"
     elif path.suffix == ".safetensors":
-        problem = safetensors_problem(path)
-        if problem:
+        if problem := safetensors_problem(path):
             yield f"{path}: {problem}"
     else:
         with path.open("rb") as file:
-            if file.read(len(_LFS)) == _LFS:
-                yield f"{path}: is a Git LFS pointer and not the file; run git lfs pull where it came from"
+            if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                yield f"{path}: is a Git LFS pointer, not the file; run git lfs pull in its repository"
 
 
 def safetensors_problem(path: Path) -> str | None:
-    """What is wrong with a safetensors file, by its header and its size alone: weights that are cut short are found before a run."""
+    """The fault of a safetensors file by its header and size alone, which finds truncated weights without loading them; None if sound."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(64)
-        if start.startswith(_LFS):
-            return "is a Git LFS pointer and not the weights; run git lfs pull where it came from"
+        if start.startswith(_LFS_POINTER):
+            return "is a Git LFS pointer, not the weights; run git lfs pull in their repository"
+        # The format: 8 bytes with the header's length, the header (JSON), the tensors' bytes.
         length = int.from_bytes(start[:8], "little")
         if size < 8 or not 2 <= length <= min(size - 8, 100_000_000):
-            return "is no safetensors file; copy it again"
+            return "is not a safetensors file; copy it again"
         file.seek(8)
         try:
             header = json.loads(file.read(length))
@@ -111,19 +103,14 @@ def safetensors_problem(path: Path) -> str | None:
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             return "has no safetensors header; copy it again"
     if 8 + length + end != size:
-        return f"has {in_words(size)} where its header says {in_words(8 + length + end)}; copy it again"
+        return f"has {format_size(size)}, but its header describes {format_size(8 + length + end)}; copy it again"
     return None
 
 
 def _is_pickle(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(4)
-    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return True
-    if start == b"PK\x03\x04":
-        try:
-            with zipfile.ZipFile(path) as archive:
-                return any(name.endswith(".pkl") for name in archive.namelist())
-        except zipfile.BadZipFile:
-            return False
-    return False
+    if start == b"PK\x03\x04":  # torch.save writes a zip archive with a pickle in it
+        with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+            return any(name.endswith(".pkl") for name in archive.namelist())
+    return re.match(rb"\x80[\x02-\x05]", start) is not None  # the protocol's opcode

@@ -1,4 +1,4 @@
-"""`arc-submit kaggle submit`: submit one version of a kernel to its competition, and believe only Kaggle's own word for it."""
+"""`arc-submit kaggle submit`: submits a version of a kernel to its competition, and succeeds only if Kaggle confirms it."""
 
 from __future__ import annotations
 
@@ -9,60 +9,58 @@ from typing import Any
 
 from arc_submit.errors import ConfigError
 from arc_submit.kaggle import status
-from arc_submit.kaggle.client import ClientResult, RefusedError, call
-from arc_submit.kaggle.findings import read_object
-from arc_submit.kaggle.metadata import METADATA
+from arc_submit.kaggle.client import ClientResult, KaggleError, run_client
+from arc_submit.kaggle.findings import read_json_object
+from arc_submit.kaggle.kernel_metadata import KERNEL_METADATA
 from arc_submit.kaggle.output import SUBMISSION
 
-_SECONDS = 300.0
+_CLIENT_TIMEOUT = 300.0  # seconds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(), help=f"folder that holds {METADATA} (default: this one)")
-    parser.add_argument("--version", type=int, required=True, help="of the kernel, as push printed it")
-    parser.add_argument("--message", required=True, help="what this submission is, for yourself")
-    parser.add_argument("--competition", help="its slug (default: the only one of competition_sources)")
-    parser.add_argument("--file", default=SUBMISSION, help="the kernel's output (default: %(default)s)")
-    parser.add_argument(
-        "--despite-status", action="store_true", help="submit although the kernel's last run is not complete: an earlier version"
-    )
-    parser.add_argument("--json", action="store_true", help="end with one JSON line of figures")
+    add = parser.add_argument
+    add("folder", type=Path, nargs="?", default=Path(), help=f"folder with {KERNEL_METADATA} (default: this one)")
+    add("--version", type=int, required=True, help="of the kernel, as push printed it")
+    add("--message", required=True, help="your description of this submission")
+    add("--competition", help="its slug (default: the only one of competition_sources)")
+    add("--file", default=SUBMISSION, help="the kernel's output (default: %(default)s)")
+    help = "submit an earlier version although the kernel's last run is not complete"
+    add("--ignore-status", "--despite-status", dest="ignore_status", action="store_true", help=help)
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
-    """`arc-submit kaggle submit`; returns its figures."""
-    kernel = status.which_kernel(str(args.folder))
-    competition = args.competition or _competition(args.folder)
+    kernel = status.resolve_kernel(str(args.folder))
+    competition = args.competition or _read_competition(args.folder)
     if args.version < 1:
         raise ConfigError(f"--version {args.version}: push prints the number")
-    if not args.despite_status:
-        now = status.ask(kernel)
-        if now.state != "COMPLETE":
-            raise RefusedError(f"{now}: nothing was submitted; wait for its end, or for another version give --despite-status")
+    if not args.ignore_status:
+        last_run = status.fetch_status(kernel)
+        if last_run.state != "COMPLETE":
+            raise KaggleError(f"{last_run}: nothing was submitted; wait for its end, or give --ignore-status for another version")
     arguments = ["competitions", "submit", competition, "-k", kernel, "-v", str(args.version), "-f", args.file, "-m", args.message]
-    message, left = read_submit(call(arguments, _SECONDS))
+    message, left = _parse_submit(run_client(arguments, _CLIENT_TIMEOUT))
     print(f"{kernel} version {args.version} submitted to {competition}: {message}")
     if left is not None:
         print(f"submissions left today: {left}")
     return {"kernel": kernel, "version": args.version, "competition": competition, "message": message, "left_today": left}
 
 
-def read_submit(said: ClientResult) -> tuple[str, int | None]:
-    """What the text of `kaggle competitions submit` means: Kaggle's own words, and how many submissions are left today.
+def _parse_submit(result: ClientResult) -> tuple[str, int | None]:
+    """Kaggle's confirmation, and the number of submissions left today.
 
     Raises:
-        RefusedError: where it does not say that it has taken the submission.
+        KaggleError: if the text holds no confirmation.
     """
-    taken = re.search(r"^.*Successfully submitted.*$", said.text, re.MULTILINE)
-    if said.code or taken is None:
-        raise said.refused("not submitted")
-    left = re.search(r"^(\d+) submissions remaining today", said.text, re.MULTILINE)
-    return taken[0].strip(), int(left[1]) if left else None
+    confirmation = re.search(r"^.*Successfully submitted.*$", result.text, re.MULTILINE)
+    if result.code or confirmation is None:
+        raise result.error("not submitted")
+    left = re.search(r"^(\d+) submissions remaining today", result.text, re.MULTILINE)
+    return confirmation[0].strip(), int(left[1]) if left else None
 
 
-def _competition(folder: Path) -> str:
-    value, _ = read_object(folder / METADATA)
-    named = value.get("competition_sources")
-    if not isinstance(named, list) or len(named) != 1:
-        raise ConfigError(f"{folder / METADATA}: competition_sources does not name one competition; give --competition")
-    return str(named[0])
+def _read_competition(folder: Path) -> str:
+    metadata, _ = read_json_object(folder / KERNEL_METADATA)
+    competitions = metadata.get("competition_sources")
+    if not isinstance(competitions, list) or len(competitions) != 1:
+        raise ConfigError(f"{folder / KERNEL_METADATA}: competition_sources does not name exactly one competition; give --competition")
+    return str(competitions[0])

@@ -33,9 +33,9 @@ from arc_submit.kaggle.dataset_folder import (
 )
 from arc_submit.kaggle.dependencies import canonical, close, read_wheel
 from arc_submit.kaggle.download import fetch
+from arc_submit.kaggle.files import format_size, sha256_of
 from arc_submit.kaggle.install import WHEELS
 from arc_submit.kaggle.pip import on_linux, resolve_offline
-from arc_submit.kaggle.sizes import in_words, sha256_of
 from arc_submit.kaggle.targets import LeftOut, Lock, Target, read_lock, read_target
 
 
@@ -187,14 +187,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, help="the data set's folder; what is there already and whole is kept")
     add("--title", help="of the data set (default: arc submit wheels TARGET)")
     add("--owner", help="Kaggle user name (default: KAGGLE_USERNAME)")
-    add("--json", action="store_true", help="end with one JSON line of figures")
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
     figures = make_wheelhouse(read_target(args.target, args.targets), args.out, args.title, args.owner)
     print(
-        f"{args.out}: {figures['wheels']} wheels, {in_words(figures['bytes'])}, the largest {in_words(figures['largest'])}; "
-        f"fetched {in_words(figures['bytes_fetched'])} in {figures['seconds_fetch']} s"
+        f"{args.out}: {figures['wheels']} wheels, {format_size(figures['bytes'])}, the largest {format_size(figures['largest'])}; "
+        f"fetched {format_size(figures['bytes_fetched'])} in {figures['seconds_fetch']} s"
     )
     print(f"proof in {figures['seconds_proof']} s: {figures['proof']}")
     print(f"data set {figures['dataset']}: upload with arc-submit kaggle upload {args.out}")

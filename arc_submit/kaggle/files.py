@@ -1,4 +1,4 @@
-"""Sizes of files: in words, and as sha256. Knows nothing about what is in them."""
+"""Files: their names in a folder, their sizes for people and their sha256. Does not know their content."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import hashlib
 from pathlib import Path
 
 
-def in_words(size: float) -> str:
-    """Bytes as a person reads them, in powers of 1000: "1.23 GB"."""
+def list_files(folder: Path) -> list[Path]:
+    """The files below a folder, relative to it."""
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+def format_size(size: float) -> str:
+    """Bytes in powers of 1000: "1.23 GB"."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= factor:
             return f"{size / factor:.2f} {unit}"
@@ -15,7 +20,7 @@ def in_words(size: float) -> str:
 
 
 def sha256_of(*paths: Path) -> str:
-    """sha256 of files, one behind the other, in hexadecimal."""
+    """sha256 of the concatenated files, in hexadecimal."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
