@@ -257,7 +257,7 @@ def _plot_losses(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _plot_learning(args: argparse.Namespace) -> dict[str, Any]:
-    from arc_submit.report.learning import by_tokens, plot_learning, read_learning_curve
+    from arc_submit.report.losses import by_tokens, plot_learning, read_learning_curve
 
     if args.intervals < 1:
         raise ConfigError(f"--intervals {args.intervals}: at least 1 is needed")
@@ -429,11 +429,11 @@ def _data(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(
             f"--smallest {args.smallest}, --largest {largest}: the tasks of {args.dataset} {args.split} have {least} to {most} cells"
         )
-    challenges = challenges.only(kept)
+    challenges = challenges.subset(kept)
     if args.tasks is not None:
         if not 0 < args.tasks <= len(kept):
             raise ConfigError(f"--tasks {args.tasks}: {args.dataset} {args.split} has {len(kept)} of that size")
-        challenges = challenges.only(sorted(random.Random(args.seed).sample(sorted(challenges.tasks), args.tasks)))
+        challenges = challenges.subset(sorted(random.Random(args.seed).sample(sorted(challenges.tasks), args.tasks)))
     paths = write_competition(args.out, challenges, solutions, args.part)
     for path in paths:
         print(path)

@@ -15,7 +15,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from arc_submit.base_model.loading import load_model, load_tokenizer
 from arc_submit.base_model.lora import attach
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.base_model.settings import LoraSettings
-from arc_submit.ensemble.product import ScoredCandidate, distinct, rank_by_product
 from arc_submit.ensemble.voting import vote
 from arc_submit.errors import ArcSubmitError
 from arc_submit.finetune.settings import TTFTSettings
@@ -130,19 +129,25 @@ def compare(
     together = distinct(grid for found in grids.values() for grid in found)
     scores = score_grids(engine, writer, list(planned.values()), together, engine.limit)
     clock.append(time.process_time())
-    scored = rank_by_product([ScoredCandidate(grid, values) for grid, values in zip(together, scores, strict=True)])
+    totals = [math.fsum(values.values()) for values in scores]
+    by_product = [together[i] for i in sorted(range(len(together)), key=lambda i: -totals[i])]
     line: dict[str, Any] = {}
     for kind in CANDIDATES:
         ranked = {
             "votes": [c.grid for c in vote(made[kind])],
             "probability": by_probability(made[kind]),
-            "product": [c.grid for c in scored if any(same_grid(c.grid, grid) for grid in grids[kind])],
+            "product": [g for g in by_product if any(same_grid(g, grid) for grid in grids[kind])],
         }
         for ranking, found in ranked.items():
             right = [same_grid(grid, solution) for grid in found]
             line[f"{kind}_{ranking}"] = [len(right), right.index(True) if any(right) else -1]
     seconds = {name: round(clock[i + 1] - clock[i], 2) for i, name in enumerate(("greedy", "search", "scoring"))}
     return {**line, "seconds": seconds}
+
+
+def distinct(grids: Iterable[Grid]) -> list[Grid]:
+    """Grids without repetition, in the order of their bytes."""
+    return [grid for _, grid in sorted({grid_id(grid): grid for grid in grids}.items())]
 
 
 def by_probability(predictions: Sequence[Prediction]) -> list[Grid]:

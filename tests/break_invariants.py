@@ -43,7 +43,7 @@ BREAKS = [
         "leave out the tasks that were not sampled",
         "arc_submit/run/pipeline.py",
         "submission = Submission(data.challenges, ",
-        "submission = Submission(data.challenges.only(data.chosen), ",
+        "submission = Submission(data.challenges.subset(data.chosen), ",
         "tests/test_pipeline.py -k sample",
     ),
     Break(

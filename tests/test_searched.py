@@ -22,7 +22,6 @@ from arc_submit.base_model.loading import load_tokenizer
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.cli import main
 from arc_submit.ensemble.combination import rank
-from arc_submit.ensemble.product import ScoredCandidate, rank_by_product
 from arc_submit.errors import ConfigError
 from arc_submit.inference.predict import predict_tasks, prediction_path
 from arc_submit.inference.requests import plan_requests
@@ -110,8 +109,8 @@ def test_every_candidate_is_there_once_with_its_score_under_every_view(engine: T
             for p in own:
                 assert (set(p.logprobs), p.view in keys) == (keys, True)
                 assert p.logprob == pytest.approx(math.fsum(p.logprobs.values()) / VIEWS, abs=1e-5)
-            by_product = rank_by_product([ScoredCandidate(p.grid, p.logprobs) for p in own if p.grid is not None])
-            assert [grid_id(c.grid) for c in rank(own)] == [grid_id(c.grid) for c in by_product]
+            by_product = sorted((-math.fsum(p.logprobs.values()), grid_id(p.grid)) for p in own if p.grid is not None)
+            assert [grid_id(a.grid) for a in rank(own)] == [key for _, key in by_product]
             searched, likeliest = searched + len(own), likeliest + len(grids(greedy, test))
     assert searched > likeliest > 0
 

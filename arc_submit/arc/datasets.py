@@ -41,7 +41,7 @@ class Challenges:
     broken: Mapping[str, str] = field(default_factory=dict)
     test_counts: Mapping[str, int] = field(default_factory=dict)
 
-    def only(self, ids: list[str]) -> Challenges:
+    def subset(self, ids: list[str]) -> Challenges:
         """The same, cut down to some ids, in the order given."""
         return Challenges(
             {i: self.tasks[i] for i in ids if i in self.tasks},

@@ -95,6 +95,14 @@ def prediction_from_line(line: str, where: str = "prediction") -> Prediction:
         raise DataError(f"{where}: not a prediction line ({type(error).__name__}: {error})") from None
 
 
+def group_by_output(predictions: Iterable[Prediction]) -> dict[Output, list[Prediction]]:
+    """Predictions by (task, test input), each list in the order given."""
+    groups: dict[Output, list[Prediction]] = {}
+    for prediction in predictions:
+        groups.setdefault((prediction.task, prediction.test), []).append(prediction)
+    return groups
+
+
 def append_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """Append predictions as whole lines, see `append_lines`."""
     append_lines(path, "".join(prediction.to_line() for prediction in predictions))

@@ -1,8 +1,8 @@
-"""Combination: from the answers of several sources to one ranking, whose first two are the attempts.
+"""Combination: from the answers of several sources to one ranking, whose first two answers are the attempts.
 
-There are several ways, all on the same predictions. The default one estimates for each answer how probably it is right (evidence.py): the
-odds of an answer that one source gives are that source's; the odds of one that independent sources give are multiplied up, because they
-seldom meet on a wrong grid. Each choice keeps its reason. Pure functions; knows nothing about solutions.
+Every method works on the same predictions. The default method estimates how probable each answer is (evidence.py). An answer of one source
+has the odds that the source gives it. An answer of two independent sources has higher odds than their sum, because independent sources
+rarely agree on a wrong grid. Formulas and examples: docs/ensemble.md. Pure functions; does not know solutions.
 """
 
 from __future__ import annotations
@@ -13,50 +13,47 @@ from dataclasses import dataclass, field
 
 from arc_submit.arc.best_first import best_first
 from arc_submit.arc.grid import Grid, grid_id
-from arc_submit.arc.prediction import Output, Prediction
+from arc_submit.arc.prediction import Output, Prediction, group_by_output
 from arc_submit.ensemble.evidence import MEETING, SCORED_SOURCES, Trust, estimate_trust, source_odds
-from arc_submit.ensemble.voting import Candidate, vote
+from arc_submit.ensemble.voting import RankedSources, SourceAnswer, vote
 from arc_submit.errors import ConfigError
 
 METHODS = ("probability", "voting", "combination", "concatenation", "precedence")
-JUDGED_METHODS = ("selection", "verification", "product")  # these need a model's word on each candidate
+JUDGED_METHODS = ("selection", "verification", "product")  # these need a model's score of each candidate
 
 
 @dataclass(frozen=True)
 class EnsembleConfig:
-    """How sources are put together.
+    """How the answers of several sources become one ranking.
 
     Attributes:
-        way: "probability": the most probable answers first. "voting": each source's votes are shares of 1, and added. "concatenation": all
-            predictions are one pool, and voted on. "combination": the first answer of each source in turn, then the second of each.
-            "precedence": all answers of the first source, then those of the next. "selection", "verification", "product": by
-            what a model said of the candidates, those it was not asked about behind them.
-        order: sources, the most trusted first; predictions of others are left out. Only "combination" and "precedence" look at the order.
-        weights: by source; 1 where none is given. They multiply the odds in "probability", the votes in "voting" and "concatenation".
+        method: "probability": the most probable answers first. "voting": each source's votes are normalised to shares, which are added.
+            "concatenation": the votes of all predictions in one pool. "combination": the first answer of each source in turn, then the
+            second of each. "precedence": all answers of the first source, then those of the next. "selection", "verification", "product":
+            by a model's scores of the candidates; answers without a score come last.
+        order: sources, the most trusted first; predictions of others are ignored. Only "combination" and "precedence" use the order.
+        weights: by source, 1 by default. They multiply the odds in "probability", the votes in "voting" and "concatenation".
     """
 
-    way: str = "probability"
+    method: str = "probability"
     order: tuple[str, ...] = ("search", "ttft", "frozen")
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.way not in METHODS + JUDGED_METHODS:
-            raise ConfigError(f"--way {self.way}: choose from {', '.join(METHODS + JUDGED_METHODS)}")
+        if self.method not in METHODS + JUDGED_METHODS:
+            raise ConfigError(f"--way {self.method}: choose from {', '.join(METHODS + JUDGED_METHODS)}")
         if not self.order or len(set(self.order)) != len(self.order):
             raise ConfigError(f"--order {','.join(self.order) or 'none'}: name each source once")
         for source, weight in self.weights.items():
             if source not in self.order or not 0 < weight < math.inf:
                 raise ConfigError(f"--weights {source}={weight:g}: a number above 0 for one of {', '.join(self.order)}")
 
-    def weight(self, source: str) -> float:
-        return self.weights.get(source, 1.0)
-
 
 def parse_weights(text: str) -> dict[str, float]:
-    """ "search=1,ttft=2" as numbers by source.
+    """Numbers by source from a text such as "search=1,ttft=2".
 
     Raises:
-        ConfigError: where it is not written so.
+        ConfigError: where the text has another form.
     """
     weights = {}
     for part in text.split(","):
@@ -69,13 +66,13 @@ def parse_weights(text: str) -> dict[str, float]:
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class RankedAnswer:
     """An answer in the ranking of all sources together.
 
     Attributes:
         grid: the answer.
-        probability: that it is right, as estimated; whatever the way, so that ways can be held against each other.
-        backing: what each source that gave it says, such as "ttft 5 of 8 votes (0.31)".
+        probability: the estimated probability that it is right; the same estimate under every method.
+        backing: the evidence of each source that gave it, such as "ttft 5 of 8 votes (0.31)".
     """
 
     grid: Grid
@@ -88,21 +85,24 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
-class Decision:
-    """What was made of the predictions of a run.
+class CombinedRanking:
+    """The ranking of all sources together.
 
     Attributes:
-        choices: for each test input the different answers, best first.
-        trusts: in the models that were voted on.
+        answers: for each test input the distinct answers, best first.
+        trust: in each model.
     """
 
-    choices: dict[Output, list[Choice]]
-    trusts: dict[str, Trust]
+    answers: dict[Output, list[RankedAnswer]]
+    trust: dict[str, Trust]
 
 
 @dataclass(frozen=True, eq=False)
-class _Answer:
-    """One grid with what each source that gave it has to say: votes, share of the source's votes (or of its probability), odds."""
+class _Evidence:
+    """The evidence for one grid, by source; votes, shares and odds are multiplied by the weight of the source.
+
+    A share is the fraction of the source's votes, or of its odds where the source does not vote.
+    """
 
     grid: Grid
     votes: dict[str, float] = field(default_factory=dict)
@@ -113,104 +113,106 @@ class _Answer:
     backing: dict[str, str] = field(default_factory=dict)
 
 
-def rank(predictions: Sequence[Prediction]) -> list[Candidate]:
-    """The distinct answers of one source to one test input, best first; the order of the predictions never matters."""
+def rank(predictions: Sequence[Prediction]) -> list[SourceAnswer]:
+    """The distinct answers of one source to one test input, best first; the order of the predictions does not matter."""
     if not predictions or predictions[0].source not in SCORED_SOURCES:
         return vote(predictions)
     ranked = best_first(predictions, lambda p: p.logprob, lambda p: p.grid)
-    return [Candidate(p.grid, 1, round(p.logprob, 6)) for p in ranked if p.grid is not None]
+    return [SourceAnswer(p.grid, 1, round(p.logprob, 6)) for p in ranked if p.grid is not None]
 
 
-def rank_all(predictions: Iterable[Prediction]) -> dict[str, dict[Output, list[Candidate]]]:
+def rank_all(predictions: Iterable[Prediction]) -> dict[str, dict[Output, list[SourceAnswer]]]:
     """`rank` for every source and every (task, test input) that has predictions."""
-    pools: dict[str, dict[Output, list[Prediction]]] = {}
+    pools: dict[str, list[Prediction]] = {}
     for p in predictions:
-        pools.setdefault(p.source, {}).setdefault((p.task, p.test), []).append(p)
-    return {source: {output: rank(pool) for output, pool in outputs.items()} for source, outputs in pools.items()}
+        pools.setdefault(p.source, []).append(p)
+    return {source: {output: rank(found) for output, found in group_by_output(pool).items()} for source, pool in pools.items()}
 
 
-def decide(
-    ranked: Mapping[str, Mapping[Output, Sequence[Candidate]]],
-    settings: EnsembleConfig,
+def combine_sources(
+    ranked: RankedSources,
+    config: EnsembleConfig,
     judged: Mapping[Output, Mapping[bytes, float]] | None = None,
-    trusts: Mapping[str, Trust] | None = None,
-) -> Decision:
-    """Put the sources' answers into one ranking for every test input.
+    trust: Mapping[str, Trust] | None = None,
+) -> CombinedRanking:
+    """Combine the sources' answers into one ranking for every test input.
 
     Args:
-        ranked: see `rank_all`; all of a run's at once, because the trust in a model is taken from them.
-        judged: for a way that needs it, what a model gives each candidate, the higher the better, by `grid_id`.
-        trusts: in the models; None estimates them.
+        ranked: the answers of the whole run (`rank_all`): the trust in a model is estimated from all of them.
+        judged: for a method of JUDGED_METHODS, a model's score of each candidate by `grid_id`, the higher the better.
+        trust: in each model; estimated by default.
 
     Raises:
-        ConfigError: where the way needs a model's word and there is none.
+        ConfigError: where the method needs a model's scores and `judged` is None.
     """
-    if settings.way in JUDGED_METHODS and judged is None:
-        raise ConfigError(f"--way {settings.way}: needs what a model says of the candidates; see arc-submit ensemble --help")
-    ranked = {source: ranked[source] for source in settings.order if source in ranked}
-    trusts = dict(estimate_trust(ranked) if trusts is None else trusts)
-    choices: dict[Output, list[Choice]] = {}
+    if config.method in JUDGED_METHODS and judged is None:
+        raise ConfigError(f"--way {config.method}: needs a model's scores of the candidates; see arc-submit ensemble --help")
+    ranked = {source: ranked[source] for source in config.order if source in ranked}
+    trust = dict(estimate_trust(ranked) if trust is None else trust)
+    combined: dict[Output, list[RankedAnswer]] = {}
     for output in sorted({output for outputs in ranked.values() for output in outputs}):
-        answers = _gather({s: outputs[output] for s, outputs in ranked.items() if outputs.get(output)}, trusts, settings)
-        said = judged.get(output, {}) if judged is not None else {}
-        first = {key: _RULES[settings.way](settings, answer, said.get(key, -math.inf)) for key, answer in answers.items()}
-        evidence = {key: combined_odds(answer.odds) for key, answer in answers.items()}
-        total = 1 + math.fsum(evidence.values())
-        order = sorted(answers, key=lambda k: (first[k], -evidence[k], -max(answers[k].logprobs.values()), k))
-        choices[output] = [Choice(answers[k].grid, evidence[k] / total, tuple(answers[k].backing.values())) for k in order]
-    return Decision(choices, trusts)
+        answers = _gather({s: outputs[output] for s, outputs in ranked.items() if outputs.get(output)}, trust, config)
+        scores = judged.get(output, {}) if judged is not None else {}
+        first = {key: _RULES[config.method](config, answer, scores.get(key, -math.inf)) for key, answer in answers.items()}
+        odds = {key: combined_odds(answer.odds) for key, answer in answers.items()}
+        # The 1 is the odds of "no answer is right", to which all other odds are relative.
+        total = 1 + math.fsum(odds.values())
+        order = sorted(answers, key=lambda k: (first[k], -odds[k], -max(answers[k].logprobs.values()), k))
+        combined[output] = [RankedAnswer(answers[k].grid, odds[k] / total, tuple(answers[k].backing.values())) for k in order]
+    return CombinedRanking(combined, trust)
 
 
-def combine(predictions: Iterable[Prediction], order: Sequence[str]) -> dict[Output, list[Grid]]:
-    """For every test input the distinct answers of some sources in the default way, best first."""
-    decision = decide(rank_all(predictions), EnsembleConfig(order=tuple(order)))
-    return {output: [choice.grid for choice in choices] for output, choices in decision.choices.items()}
+def combine_predictions(predictions: Iterable[Prediction], order: Sequence[str]) -> dict[Output, list[Grid]]:
+    """For every test input the distinct answers of some sources by the default method, best first."""
+    ranking = combine_sources(rank_all(predictions), EnsembleConfig(order=tuple(order)))
+    return {output: [answer.grid for answer in answers] for output, answers in ranking.answers.items()}
 
 
 def combined_odds(odds: Mapping[str, float]) -> float:
-    """The odds of a grid that several sources give, from the odds that each gives it.
+    """The odds of a grid that several sources give, from the odds that each source gives it.
 
-    The sum, and for independent sources their product on top: that the search and a model meet on a wrong grid is rare. Models are no
-    independent sources, being one base: their odds are added up first.
+    The odds of models are added first: models of one run share their base, so that they are not independent. The search is independent of
+    them; the product of its odds and theirs, over MEETING, is added to the sum.
     """
     scored = math.fsum(v for s, v in odds.items() if s in SCORED_SOURCES)
     voted = math.fsum(v for s, v in odds.items() if s not in SCORED_SOURCES)
     return scored + voted + scored * voted / MEETING
 
 
-def _gather(pools: Mapping[str, Sequence[Candidate]], trusts: Mapping[str, Trust], settings: EnsembleConfig) -> dict[bytes, _Answer]:
-    """The distinct answers of all sources to one test input, by `grid_id`."""
-    answers: dict[bytes, _Answer] = {}
+def _gather(pools: Mapping[str, Sequence[SourceAnswer]], trust: Mapping[str, Trust], config: EnsembleConfig) -> dict[bytes, _Evidence]:
+    """The evidence for each distinct answer to one test input, by `grid_id`."""
+    gathered: dict[bytes, _Evidence] = {}
     for source in sorted(pools):
-        candidates, weight = pools[source], settings.weight(source)
-        odds = source_odds(source, candidates, trusts)
+        answers, weight = pools[source], config.weights.get(source, 1.0)
+        odds = source_odds(source, answers, trust)
         scored = source in SCORED_SOURCES
-        votes, worths = sum(c.votes for c in candidates), math.fsum(odds)
-        counted = not scored and any(c.probability is None for c in candidates)
-        for number, (candidate, worth) in enumerate(zip(candidates, odds, strict=True), 1):
-            answer = answers.setdefault(grid_id(candidate.grid), _Answer(candidate.grid))
-            share = candidate.votes / votes if counted else worth / worths if worths else 1 / len(candidates)
-            answer.votes[source] = weight * candidate.votes
-            answer.shares[source] = weight * share
-            answer.odds[source] = weight * worth
-            answer.ranks[source] = number
-            answer.logprobs[source] = math.log(max(share, 1e-300)) if scored else candidate.mean_logprob
-            said = f"{candidate.votes} of {votes} votes" if counted else f"{number} of {len(candidates)}"
-            answer.backing[source] = f"{source} {said} ({worth / (1 + worths):.2f})"
-    return answers
+        votes, total = sum(a.votes for a in answers), math.fsum(odds)
+        counted = not scored and any(a.probability is None for a in answers)
+        for number, (answer, value) in enumerate(zip(answers, odds, strict=True), 1):
+            evidence = gathered.setdefault(grid_id(answer.grid), _Evidence(answer.grid))
+            share = answer.votes / votes if counted else value / total if total else 1 / len(answers)
+            evidence.votes[source] = weight * answer.votes
+            evidence.shares[source] = weight * share
+            evidence.odds[source] = weight * value
+            evidence.ranks[source] = number
+            # A search's score is no log-probability; the log of the share is on the same scale as a model's.
+            evidence.logprobs[source] = math.log(max(share, 1e-300)) if scored else answer.mean_logprob
+            place = f"{answer.votes} of {votes} votes" if counted else f"{number} of {len(answers)}"
+            evidence.backing[source] = f"{source} {place} ({value / (1 + total):.2f})"
+    return gathered
 
 
-# What an answer is sorted by before its odds, the least first: (settings, answer, what a model said of it).
-_RULES: dict[str, Callable[[EnsembleConfig, _Answer, float], tuple[float, ...]]] = {
-    "probability": lambda settings, answer, said: (),
-    "voting": lambda settings, answer, said: (-math.fsum(answer.shares.values()),),
-    "concatenation": lambda settings, answer, said: (-math.fsum(answer.votes.values()),),
-    "combination": lambda settings, answer, said: min((float(answer.ranks[s]), float(place)) for s, place in _places(settings, answer)),
-    "precedence": lambda settings, answer, said: min((float(place), float(answer.ranks[s])) for s, place in _places(settings, answer)),
-    **dict.fromkeys(JUDGED_METHODS, lambda settings, answer, said: (-said,)),
+# The first sort key of each method, the least first, from (config, evidence, a model's score). Ties are broken by the odds.
+_RULES: dict[str, Callable[[EnsembleConfig, _Evidence, float], tuple[float, ...]]] = {
+    "probability": lambda config, evidence, score: (),
+    "voting": lambda config, evidence, score: (-math.fsum(evidence.shares.values()),),
+    "concatenation": lambda config, evidence, score: (-math.fsum(evidence.votes.values()),),
+    "combination": lambda config, evidence, score: min((float(rank), float(place)) for place, rank in _places(config, evidence)),
+    "precedence": lambda config, evidence, score: min((float(place), float(rank)) for place, rank in _places(config, evidence)),
+    **dict.fromkeys(JUDGED_METHODS, lambda config, evidence, score: (-score,)),
 }
 
 
-def _places(settings: EnsembleConfig, answer: _Answer) -> list[tuple[str, int]]:
-    """The sources that gave an answer, each with its place in the order of trust."""
-    return [(source, place) for place, source in enumerate(settings.order) if source in answer.ranks]
+def _places(config: EnsembleConfig, evidence: _Evidence) -> list[tuple[int, int]]:
+    """For each source that gave the answer: its place in the order of trust, and the answer's rank in it."""
+    return [(place, evidence.ranks[source]) for place, source in enumerate(config.order) if source in evidence.ranks]

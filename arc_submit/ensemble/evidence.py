@@ -1,9 +1,9 @@
-"""What a source's answers are worth: for each, the odds that it is right against that none of the source's answers is.
+"""Evidence: the odds of each of a source's answers, relative to "none of this source's answers is right".
 
-A search's scores are those of a conditional logit, so that their softmax with one more candidate, "none of these", is a probability; its
-score is fitted on training tasks by benchmarks/ensemble.py. A model's answer is worth its share of the votes times the trust in the model,
-which is taken from the run itself: how often does the model's first answer agree with the search where the search is sure? Nothing but
-predictions is needed for that, the idea of Dawid and Skene (1979). Pure functions; knows nothing about solutions.
+The search's scores are those of a conditional logit: their softmax with one more candidate, "none of these", is a probability. A model's
+answer is right with the probability of its share of the votes times the trust in the model. The trust is estimated from the run itself,
+without solutions: how often does the model's first answer agree with the search where the search is sure? This is the idea of Dawid and
+Skene (1979). Formulas and examples: docs/ensemble.md. Pure functions; does not know solutions.
 """
 
 from __future__ import annotations
@@ -14,30 +14,31 @@ from dataclasses import dataclass
 
 from arc_submit.arc.grid import grid_id
 from arc_submit.arc.prediction import Output
-from arc_submit.ensemble.voting import Candidate
+from arc_submit.ensemble.voting import RankedSources, SourceAnswer
 
-SCORED_SOURCES = ("search",)  # their logprob is the score of an answer, and giving it twice makes it no better
+SCORED_SOURCES = ("search",)  # their logprob is a score, not a log-probability, and a repeated answer is not a second vote
 
-# Fitted on training tasks (benchmarks/ensemble.py), where the search's rules and weights were made too: it is less sure of other tasks.
-NONE_SCORE = -1.2  # of "the right answer is none of these"
-MEETING = 0.3  # odds below which two sources that give one grid say no more than each of them
-HARDER = 1.75  # how many nats the log-odds of being right are lower where another source is not sure than where it is
+# Fitted on training tasks by benchmarks/ensemble.py. The search's rules and weights were made on these tasks too, so that its scores are
+# too optimistic for other tasks.
+NONE_SCORE = -1.2  # the score of "none of these"
+MEETING = 0.3  # the odds at which two independent sources agree on a wrong grid; divides the product of their odds
+HARDER = 1.75  # nats that the log-odds of a right answer are lower where another source is not sure than where it is
 
-SURE = 0.8  # the probability from which on the search is taken at its word
-_UNSEEN = 2.0  # votes that nobody gave, for answers nobody gave: a single vote is not certainty
-_PRIOR_TRUST, _PRIOR_VOTES = 0.5, 4.0  # the trust before anything is seen, and how many outputs it counts for
+SURE = 0.8  # from this probability on, the search counts as right when trust is estimated
+_UNSEEN = 2.0  # votes added for answers that no prediction gave: a single vote is not certainty
+_PRIOR_TRUST, _PRIOR_VOTES = 0.5, 4.0  # the trust before any observation, and the number of votes that it counts for
 _MOST_TRUST = 0.95
-_FARTHEST = 50.0  # nats: beyond it nothing is surer
+_LARGEST_LOGIT = 50.0  # nats; keeps exp() finite
 
 
 @dataclass(frozen=True)
 class Trust:
-    """How far a model's votes are believed.
+    """The reliability of a model's votes.
 
     Attributes:
         value: the probability that an answer with all votes is right.
-        agreed: outputs of whose answer the search is sure and where the model's first answer is the same.
-        seen: outputs of whose answer the search is sure and for which the model has answers.
+        agreed: how many of the outputs in `seen` have the same first answer from the model and from the search.
+        seen: number of outputs where the search is sure and the model has answers.
     """
 
     value: float
@@ -46,62 +47,62 @@ class Trust:
 
     @property
     def reason(self) -> str:
-        """Where the value comes from."""
+        """The observations behind the value."""
         return (
             f"trust {self.value:.2f}: its first answer is the search's in {self.agreed} of {self.seen} outputs of which the search is sure"
         )
 
 
-def score_odds(candidates: Sequence[Candidate]) -> list[float]:
-    """Of answers with a score: exp(score) against that of the right answer being none of them."""
-    return [math.exp(max(-_FARTHEST, min(_FARTHEST, c.mean_logprob - NONE_SCORE))) for c in candidates]
+def score_odds(answers: Sequence[SourceAnswer]) -> list[float]:
+    """Odds of scored answers: exp(score) relative to exp(NONE_SCORE)."""
+    return [math.exp(max(-_LARGEST_LOGIT, min(_LARGEST_LOGIT, a.mean_logprob - NONE_SCORE))) for a in answers]
 
 
-def vote_shares(candidates: Sequence[Candidate]) -> list[float]:
-    """Of each answer its share of the votes, a few unseen ones included; where all were scored under many views, their probabilities."""
-    probabilities = [c.probability for c in candidates if c.probability is not None]
-    if len(probabilities) == len(candidates):
+def vote_shares(answers: Sequence[SourceAnswer]) -> list[float]:
+    """Each answer's share of the votes and _UNSEEN more; its probability where all answers were scored under many views."""
+    probabilities = [a.probability for a in answers if a.probability is not None]
+    if len(probabilities) == len(answers):
         total = max(1.0, math.fsum(probabilities))
         return [value / total for value in probabilities]
-    votes = sum(c.votes for c in candidates) + _UNSEEN
-    return [c.votes / votes for c in candidates]
+    votes = sum(a.votes for a in answers) + _UNSEEN
+    return [a.votes / votes for a in answers]
 
 
-def vote_odds(candidates: Sequence[Candidate], trust: float) -> list[float]:
-    """Of answers with votes: each is right with the probability of its share times the trust, none with what is left of 1."""
-    shares = vote_shares(candidates)
+def vote_odds(answers: Sequence[SourceAnswer], trust: float) -> list[float]:
+    """Odds of voted answers: an answer is right with probability share x trust, none is right with the rest of 1."""
+    shares = vote_shares(answers)
     none = 1 - trust * math.fsum(shares)
     return [trust * share / none for share in shares]
 
 
-def source_odds(source: str, candidates: Sequence[Candidate], trusts: Mapping[str, Trust]) -> list[float]:
+def source_odds(source: str, answers: Sequence[SourceAnswer], trust: Mapping[str, Trust]) -> list[float]:
     """The odds of a source's answers to one test input, in their order."""
-    return score_odds(candidates) if source in SCORED_SOURCES else vote_odds(candidates, trusts[source].value)
+    return score_odds(answers) if source in SCORED_SOURCES else vote_odds(answers, trust[source].value)
 
 
-def estimate_trust(ranked: Mapping[str, Mapping[Output, Sequence[Candidate]]]) -> dict[str, Trust]:
+def estimate_trust(ranked: RankedSources) -> dict[str, Trust]:
     """The trust in every model, from all answers of a run, best first.
 
-    The votes of first answers that agree with a sure search are held against the votes that all first answers got there. Tasks of which
-    the search is sure are easy ones: on the others the log-odds of being right are lower by HARDER, so that a weak model is believed
-    next to nothing there and a strong one nearly as much (the model of Rasch, 1960). With few such outputs the trust stays near what is
-    assumed of an unknown model.
+    Numerator: the first answers that agree with a sure search. Denominator: the shares of votes that all first answers got there. Both
+    start from the prior, so that few observations leave the trust near it. The outputs where the search is sure are easy ones: HARDER is
+    subtracted from the log-odds for all others (the model of Rasch, 1960), which leaves a weak model almost no trust and a strong one
+    nearly all.
     """
     sure: dict[Output, bytes] = {}
     for source in SCORED_SOURCES:
-        for output, candidates in ranked.get(source, {}).items():
-            odds = score_odds(candidates)
+        for output, answers in ranked.get(source, {}).items():
+            odds = score_odds(answers)
             if odds and max(odds) / (1 + math.fsum(odds)) >= SURE:
-                sure[output] = grid_id(candidates[odds.index(max(odds))].grid)
-    trusts = {}
+                sure[output] = grid_id(answers[odds.index(max(odds))].grid)
+    trust = {}
     for source in sorted(set(ranked) - set(SCORED_SOURCES)):
         agreed = seen = 0
         shares = []
-        for output, candidates in ranked[source].items():
-            if output in sure and candidates:
+        for output, answers in ranked[source].items():
+            if output in sure and answers:
                 seen += 1
-                agreed += grid_id(candidates[0].grid) == sure[output]
-                shares.append(vote_shares(candidates)[0])
-        believed = min(_MOST_TRUST, (agreed + _PRIOR_TRUST * _PRIOR_VOTES) / (math.fsum(shares) + _PRIOR_VOTES))
-        trusts[source] = Trust(1 / (1 + math.exp(HARDER) * (1 - believed) / believed), agreed, seen)
-    return trusts
+                agreed += grid_id(answers[0].grid) == sure[output]
+                shares.append(vote_shares(answers)[0])
+        easy = min(_MOST_TRUST, (agreed + _PRIOR_TRUST * _PRIOR_VOTES) / (math.fsum(shares) + _PRIOR_VOTES))
+        trust[source] = Trust(1 / (1 + math.exp(HARDER) * (1 - easy) / easy), agreed, seen)
+    return trust

@@ -1,26 +1,24 @@
-"""Judgements: what a model said of candidate answers, as data, and the scores that come of it.
+"""Judgements: a model's answers to questions about candidates, as data, and the scores computed from them.
 
-Three questions can be asked of a candidate under a view of the task: which of two is right (select), is this one right (verify), and how
-probable is it as the answer (product). A judgement is one answer, one line of a file. Knows nothing about how a model is asked
-(judging.py does).
+There are three questions about candidates under a view of the task: which of two is right (select), is this one right (verify), and how
+probable is it as the answer (product). A judgement is one answer, a line of a file. Does not know how a model is queried (judging.py).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from arc_submit.arc.grid import Grid, grid_id, grid_to_lists, make_grid
 from arc_submit.arc.prediction import Output
 from arc_submit.ensemble.bradley_terry import strengths
-from arc_submit.ensemble.product import ScoredCandidate, rank_by_product
 from arc_submit.errors import DataError
 
 Question = Literal["select", "verify", "product"]
-QUESTIONS: dict[str, Question] = {"selection": "select", "verification": "verify", "product": "product"}  # by the way that needs it
+QUESTIONS: dict[str, Question] = {"selection": "select", "verification": "verify", "product": "product"}  # by ensemble method
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +29,12 @@ class Judgement:
         task: task id.
         test: index of the test input.
         question: "select", "verify" or "product".
-        view: key of the view under which the task was shown.
-        grids: the candidates in the task's own frame: two in the order shown for "select", else one.
+        view: key of the view that was applied to the task.
+        grids: the candidates without the view: two in the order shown for "select", else one.
         value: natural log: for "select" the odds of the first against the second, for "verify" the odds of right against wrong, for
             "product" the probability of the candidate as the answer.
         model: the name of the model.
-        weights: what tells its weights, and the prompt that they were asked with, from others under the same name; "" where nobody said.
+        fingerprint: a hash of the model's weights and the prompt; "" where unknown. Its JSON key is "weights".
     """
 
     task: str
@@ -46,18 +44,18 @@ class Judgement:
     grids: tuple[Grid, ...]
     value: float
     model: str
-    weights: str = ""
+    fingerprint: str = ""
 
     @property
     def key(self) -> tuple[int, str, str, tuple[bytes, ...], str, str]:
-        """What makes two judgements of a task the same question to the same model."""
-        return self.test, self.question, self.view, tuple(map(grid_id, self.grids)), self.model, self.weights
+        """Equal for two judgements of a task that answer the same question by the same weights."""
+        return self.test, self.question, self.view, tuple(map(grid_id, self.grids)), self.model, self.fingerprint
 
     def to_line(self) -> str:
         """The JSON line, with its newline."""
         value = {"task": self.task, "test": self.test, "question": self.question, "view": self.view}
         value |= {"grids": [grid_to_lists(grid) for grid in self.grids], "value": round(self.value, 6), "model": self.model}
-        value |= {"weights": self.weights} if self.weights else {}
+        value |= {"weights": self.fingerprint} if self.fingerprint else {}
         return json.dumps(value, separators=(",", ":")) + "\n"
 
 
@@ -65,7 +63,7 @@ def judgement_from_line(line: str, where: str = "judgement") -> Judgement:
     """Read one line.
 
     Raises:
-        DataError: naming `where` where the line is not a judgement.
+        DataError: naming `where`, where the line is not a judgement.
     """
     try:
         value = json.loads(line)
@@ -74,41 +72,41 @@ def judgement_from_line(line: str, where: str = "judgement") -> Judgement:
         sound = question in QUESTIONS.values() and len(grids) == (2 if question == "select" else 1) and math.isfinite(number)
         if not sound or type(test) is not int or test < 0:
             raise DataError(f"{where}: {question!r:.20} of test {test!r:.20} with {len(grids)} grids and value {number} is no judgement")
-        model, weights = str(value["model"]), str(value.get("weights", ""))
-        return Judgement(str(value["task"]), test, question, str(value["view"]), grids, number, model, weights)
+        model, fingerprint = str(value["model"]), str(value.get("weights", ""))
+        return Judgement(str(value["task"]), test, question, str(value["view"]), grids, number, model, fingerprint)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"{where}: not a judgement line ({type(error).__name__}: {error})") from None
 
 
-def heard(judgements: Iterable[Judgement], question: Question) -> dict[Output, list[Judgement]]:
-    """For every test input the answers to one question that count, in an order that is not that of the file.
+def latest_judgements(judgements: Iterable[Judgement], question: Question) -> dict[Output, list[Judgement]]:
+    """For every test input the valid answers to one question, in an order that does not depend on the file's.
 
-    Of the same question asked twice it is the last answer, and of a model's weights those that were asked last about this test
-    input: what a judge said before it was trained on is not its word any more.
+    Of repeated questions the last answer is valid. Of each model only the answers of its latest weights are valid, so that further training
+    of a judge discards its earlier answers.
     """
-    asked: dict[Output, dict[str, list[Judgement]]] = {}
+    by_model: dict[Output, dict[str, list[Judgement]]] = {}
     for judgement in judgements:
         if judgement.question == question:
-            asked.setdefault((judgement.task, judgement.test), {}).setdefault(judgement.model, []).append(judgement)
-    counting = {}
-    for output, models in asked.items():
-        found = {one.key: one for said in models.values() for one in said if one.weights == said[-1].weights}
-        counting[output] = [found[key] for key in sorted(found)]
-    return counting
+            by_model.setdefault((judgement.task, judgement.test), {}).setdefault(judgement.model, []).append(judgement)
+    latest = {}
+    for output, models in by_model.items():
+        found = {j.key: j for answers in models.values() for j in answers if j.fingerprint == answers[-1].fingerprint}
+        latest[output] = [found[key] for key in sorted(found)]
+    return latest
 
 
-def judged_scores(judgements: Iterable[Judgement], question: Question) -> dict[Output, dict[bytes, float]]:
-    """For every test input what the answers to one question make of each candidate, the higher the better, by `grid_id`.
+def judgement_scores(judgements: Iterable[Judgement], question: Question) -> dict[Output, dict[bytes, float]]:
+    """For every test input the score of each candidate by `grid_id`, the higher the better, from the `latest_judgements`.
 
-    "select": Bradley-Terry strengths, a comparison counting as the share of a win that its odds make it; "verify": the mean of the
-    log-odds over the views; "product": the sum of the log-probabilities over the views that all candidates were scored under. What counts
-    is what `heard` says; the order of different questions to the same weights never matters.
+    "select": Bradley-Terry log-strengths, a comparison being the fraction of a win that its odds give. "verify": the mean log-odds over
+    the views. "product": the sum of the log-probabilities over the views under which every candidate was scored (a product of experts, the
+    ARChitects' selection of 2024). The order of the judgements does not matter.
     """
-    scores = {"select": _selected, "verify": _verified, "product": _multiplied}[question]
-    return {output: scores(counting) for output, counting in heard(judgements, question).items()}
+    scores = {"select": _select_scores, "verify": _verify_scores, "product": _product_scores}[question]
+    return {output: scores(latest) for output, latest in latest_judgements(judgements, question).items()}
 
 
-def _selected(judgements: list[Judgement]) -> dict[bytes, float]:
+def _select_scores(judgements: list[Judgement]) -> dict[bytes, float]:
     ids = sorted({grid_id(grid) for judgement in judgements for grid in judgement.grids})
     place = {key: number for number, key in enumerate(ids)}
     won: list[list[list[float]]] = [[[] for _ in ids] for _ in ids]
@@ -120,22 +118,17 @@ def _selected(judgements: list[Judgement]) -> dict[bytes, float]:
     return dict(zip(ids, strengths([[math.fsum(cell) for cell in row] for row in won]), strict=True))
 
 
-def _verified(judgements: list[Judgement]) -> dict[bytes, float]:
+def _verify_scores(judgements: list[Judgement]) -> dict[bytes, float]:
     values: dict[bytes, list[float]] = {}
     for judgement in judgements:
         values.setdefault(grid_id(judgement.grids[0]), []).append(judgement.value)
     return {key: math.fsum(found) / len(found) for key, found in values.items()}
 
 
-def _multiplied(judgements: list[Judgement]) -> dict[bytes, float]:
-    grids = {grid_id(j.grids[0]): j.grids[0] for j in judgements}
-    values: dict[bytes, dict[str, float]] = {}
+def _product_scores(judgements: list[Judgement]) -> dict[bytes, float]:
+    values: dict[bytes, dict[tuple[str, str], float]] = {}
     for judgement in judgements:
-        values.setdefault(grid_id(judgement.grids[0]), {})[f"{judgement.model} {judgement.view}"] = judgement.value
-    common = set.intersection(*(set(found) for found in values.values()))
-    scored = [ScoredCandidate(grids[key], _only(found, common)) for key, found in values.items()]
-    return {grid_id(candidate.grid): candidate.total for candidate in rank_by_product(scored)}
-
-
-def _only(values: Mapping[str, float], views: set[str]) -> dict[str, float]:
-    return {view: value for view, value in values.items() if view in views}
+        values.setdefault(grid_id(judgement.grids[0]), {})[judgement.model, judgement.view] = judgement.value
+    # Sums over different views cannot be compared: a view counts only where it scored every candidate.
+    common = set.intersection(*map(set, values.values()))
+    return {key: math.fsum(found[view] for view in common) for key, found in values.items()}

@@ -1,28 +1,28 @@
 """Voting: the grids that most predictions agree on.
 
-A pure function from predictions to ranked answers; the order in which predictions came never matters. Knows nothing about solutions.
+Pure functions from predictions to ranked answers; the order of the predictions does not matter. Does not know solutions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from arc_submit.arc.grid import Grid, grid_id
-from arc_submit.arc.prediction import Output, Prediction
+from arc_submit.arc.prediction import Output, Prediction, group_by_output
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
-    """One distinct answer to one test input.
+class SourceAnswer:
+    """One distinct answer of a source to one test input.
 
     Attributes:
         grid: the answer.
         votes: how many predictions gave it.
-        mean_logprob: the mean over those predictions of their log-probability.
-        probability: where every prediction was scored under many views, the geometric mean of its probabilities under them (the product
-            over views, to the power of one over their number, so that all candidates' add up to 1 at most); else None.
+        mean_logprob: mean log-probability of those predictions; the score of the answer for a search.
+        probability: the geometric mean of the answer's probabilities under the views, where every prediction was scored under many views;
+            else None. Over all answers to a test input it sums to at most 1.
     """
 
     grid: Grid
@@ -31,29 +31,30 @@ class Candidate:
     probability: float | None = None
 
 
-def vote(predictions: Iterable[Prediction]) -> list[Candidate]:
+RankedSources = Mapping[str, Mapping[Output, Sequence[SourceAnswer]]]
+"""By source and test input: the source's answers, best first."""
+
+
+def vote(predictions: Iterable[Prediction]) -> list[SourceAnswer]:
     """The distinct answers among predictions for one test input, best first.
 
-    Most votes first; ties go to the higher mean log-probability, then to the grid's bytes, so that the ranking is the same for any
-    order of the predictions. Predictions without a grid do not vote.
+    Most votes first; ties go to the higher mean log-probability, then to the smaller bytes of the grid. Predictions without a grid do not
+    vote.
     """
     pools: dict[bytes, list[Prediction]] = {}
     for prediction in predictions:
         if prediction.grid is not None:
             pools.setdefault(grid_id(prediction.grid), []).append(prediction)
-    candidates = []
+    answers = []
     for pool in pools.values():
         grid = pool[0].grid
         assert grid is not None
-        # fsum is exact, so that the mean does not depend on the order either.
+        # fsum is exact, so that the mean does not depend on the order of the predictions.
         mean = math.fsum(p.logprob for p in pool) / len(pool)
-        candidates.append(Candidate(grid, len(pool), mean, math.exp(min(0.0, mean)) if all(p.logprobs for p in pool) else None))
-    return sorted(candidates, key=lambda c: (-c.votes, -c.mean_logprob, grid_id(c.grid)))
+        answers.append(SourceAnswer(grid, len(pool), mean, math.exp(min(0.0, mean)) if all(p.logprobs for p in pool) else None))
+    return sorted(answers, key=lambda a: (-a.votes, -a.mean_logprob, grid_id(a.grid)))
 
 
-def vote_all(predictions: Iterable[Prediction]) -> dict[Output, list[Candidate]]:
+def vote_all(predictions: Iterable[Prediction]) -> dict[Output, list[SourceAnswer]]:
     """`vote` for every (task, test input) that has predictions."""
-    pools: dict[Output, list[Prediction]] = {}
-    for prediction in predictions:
-        pools.setdefault((prediction.task, prediction.test), []).append(prediction)
-    return {output: vote(pool) for output, pool in pools.items()}
+    return {output: vote(pool) for output, pool in group_by_output(predictions).items()}

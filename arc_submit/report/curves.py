@@ -1,33 +1,33 @@
-"""pass_n and vote_2 against the number of predictions: what more predictions for each output would bring, and what fewer would cost.
+"""Prediction curves: pass_n and vote_2 against the number of predictions, so that the gain from more predictions is visible.
 
-pass_n for n of the predictions that there are is exact: the mean over all choices of n, Chen et al., "Evaluating large language models
-trained on code" (2021). vote_2 is the mean over seeded random choices. Takes solutions; knows nothing about how predictions were made.
+pass_n for n of the existing predictions is exact: the mean over all choices of n (Chen et al., "Evaluating large language models trained on
+code", 2021). vote_2 is the mean over seeded random choices. Takes solutions; does not know how predictions are made.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from arc_submit.arc.grid import grid_id
 from arc_submit.arc.pictures import save_picture
-from arc_submit.arc.prediction import Output, Prediction
+from arc_submit.arc.prediction import Output, Prediction, group_by_output
 from arc_submit.arc.task import Solutions
 from arc_submit.ensemble.evidence import SCORED_SOURCES
 
 
 @dataclass(frozen=True)
-class Point:
-    """What n predictions for each output solve, as shares of all outputs; an output with fewer gives all it has.
+class CurvePoint:
+    """Shares of all outputs that n predictions for each output solve; an output with fewer predictions gives all of them.
 
     Attributes:
-        n: predictions.
+        n: number of predictions.
         pass_n: the right answer is among them.
-        vote_2: it is among the two with most votes, mean over the choices.
+        vote_2: the right answer is among the two with most votes, mean over the choices.
         lowest, highest: of vote_2 over the choices.
     """
 
@@ -37,29 +37,26 @@ class Point:
     lowest: float
     highest: float
 
-    def to_json(self) -> dict[str, float]:
-        return asdict(self)
-
 
 def prediction_curves(
     predictions: Sequence[Prediction], solutions: Solutions, task_ids: Sequence[str], choices: int = 20
-) -> dict[str, list[Point]]:
-    """A curve for every source that is voted on; n goes by powers of two to the most predictions that an output has.
+) -> dict[str, list[CurvePoint]]:
+    """A curve for every source that votes; n takes the powers of two up to the largest number of predictions for an output.
 
     Args:
         task_ids: the tasks whose outputs are counted, all with solutions.
-        choices: random choices of n predictions, the same for the same predictions whatever their order.
+        choices: number of random choices of n predictions, the same for the same predictions in any order.
     """
     wanted = set(task_ids)
     outputs = sum(len(solutions.outputs[task_id]) for task_id in task_ids)
-    pools: dict[str, dict[Output, list[Prediction]]] = {}
+    pools: dict[str, list[Prediction]] = {}
     for p in predictions:
         if p.source not in SCORED_SOURCES and p.task in wanted and p.test < len(solutions.outputs[p.task]):
-            pools.setdefault(p.source, {}).setdefault((p.task, p.test), []).append(p)
-    return {source: _curve(pools[source], solutions, outputs, choices) for source in sorted(pools)}
+            pools.setdefault(p.source, []).append(p)
+    return {source: _curve(group_by_output(pool), solutions, outputs, choices) for source, pool in sorted(pools.items())}
 
 
-def _curve(pools: Mapping[Output, Sequence[Prediction]], solutions: Solutions, outputs: int, choices: int) -> list[Point]:
+def _curve(pools: Mapping[Output, Sequence[Prediction]], solutions: Solutions, outputs: int, choices: int) -> list[CurvePoint]:
     most = max(len(pool) for pool in pools.values())
     counts = sorted({2**k for k in range(most.bit_length())} | {most})
     passed = np.zeros(len(counts))
@@ -70,7 +67,7 @@ def _curve(pools: Mapping[Output, Sequence[Prediction]], solutions: Solutions, o
         ids = [None if p.grid is None else grid_id(p.grid) for p in ordered]
         hits = ids.count(right)
         if not hits:
-            continue  # it is in no choice
+            continue  # no choice of predictions solves this output
         place = {key: k for k, key in enumerate(sorted({key for key in ids if key is not None}))}
         kinds = np.array([len(place) if key is None else place[key] for key in ids])
         logprobs = np.array([max(-1e9, p.logprob) for p in ordered])
@@ -83,13 +80,17 @@ def _curve(pools: Mapping[Output, Sequence[Prediction]], solutions: Solutions, o
                 voted[choice, k] += _among_two(kinds[order[:n]], logprobs[order[:n]], place[right], len(place))
     shares = voted / max(1, outputs)
     return [
-        Point(n, float(passed[k] / max(1, outputs)), float(shares[:, k].mean()), float(shares[:, k].min()), float(shares[:, k].max()))
+        CurvePoint(n, float(passed[k] / max(1, outputs)), float(shares[:, k].mean()), float(shares[:, k].min()), float(shares[:, k].max()))
         for k, n in enumerate(counts)
     ]
 
 
 def _among_two(kinds: np.ndarray, logprobs: np.ndarray, right: int, grids: int) -> bool:
-    """Whether one grid is among the two with most votes, ties as in arc_submit.ensemble.voting; kind `grids` is no grid."""
+    """Whether the grid `right` is among the two with most votes, ties broken as in arc_submit.ensemble.voting.
+
+    Args:
+        kinds: the number of each prediction's grid, in the order of the grids' bytes; `grids` for a prediction without a grid.
+    """
     votes = np.bincount(kinds, minlength=grids + 1)[:grids]
     if not votes[right]:
         return False
@@ -99,8 +100,8 @@ def _among_two(kinds: np.ndarray, logprobs: np.ndarray, right: int, grids: int) 
     return int(before.sum()) < 2
 
 
-def plot_curves(path: Path, curves: Mapping[str, Sequence[Point]]) -> Path:
-    """Both figures for every source, vote_2 with the range of its choices; writes a PNG file."""
+def plot_curves(path: Path, curves: Mapping[str, Sequence[CurvePoint]]) -> Path:
+    """A PNG file with both curves of every source, vote_2 with its range over the choices."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, NullLocator
 

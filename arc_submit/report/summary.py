@@ -1,8 +1,8 @@
-"""The score table of a run and the files in its report folder.
+"""The report of a run: its score table, and the files in its report folder.
 
-With solutions: every figure by source, what each way to combine the sources would have solved, and Kaggle's score of the submission in both
-readings. Without: what was answered. Tables come first, then charts and the page that holds everything, then pictures of single tasks:
-whatever there is no time for is left out. Knows nothing about how predictions were made.
+With solutions: every figure by source, the score that each ensemble method would have reached, and Kaggle's score of the submission in both
+readings. Without: counts of answers. The tables are written first, then charts and the HTML page that holds everything, then pictures of
+single tasks, as far as the time allows. Does not know how predictions are made.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from arc_submit.arc.datasets import Challenges, write_json
 from arc_submit.arc.grid import Grid, same_grid
 from arc_submit.arc.metrics import PredictionScores, SubmissionScores, score_predictions, score_submission, submission_text
-from arc_submit.arc.prediction import Output, Prediction
+from arc_submit.arc.prediction import Prediction
 from arc_submit.arc.task import Solutions
 from arc_submit.durations import format_duration
-from arc_submit.ensemble.combination import Decision, EnsembleConfig, decide, rank_all
+from arc_submit.ensemble.combination import CombinedRanking, EnsembleConfig, RankedAnswer, combine_sources, rank_all
 from arc_submit.ensemble.evidence import SCORED_SOURCES
-from arc_submit.ensemble.voting import Candidate
-from arc_submit.report.comparison import Row, compare_ways, comparison_table
-from arc_submit.report.page import Page, Shown, Table, TaskView, render
+from arc_submit.ensemble.voting import RankedSources, SourceAnswer
+from arc_submit.report.comparison import ScoreRow, compare_methods, comparison_table
+from arc_submit.report.html_page import CaptionedGrid, Page, Table, TaskSection, render
 from arc_submit.report.timeline import plot_timeline, read_timeline
 
 COLUMNS = ("pass_n", "vote_2", "accuracy", "correct_pixels", "max_correct_pixels", "correct_size", "any_correct_size", "unanswered")
@@ -33,20 +33,18 @@ COLUMNS = ("pass_n", "vote_2", "accuracy", "correct_pixels", "max_correct_pixels
 _TASKS_ON_PAGE = 40
 _PAIRS_ON_PAGE = 4
 _ANSWERS_ON_PAGE = 5
-_FIRST_PICTURE = 2.0  # seconds that a picture is taken to need before one has been made
-
-Ranked = Mapping[str, Mapping[Output, Sequence[Candidate]]]
+_FIRST_PICTURE_SECONDS = 2.0  # assumed before any picture has been drawn
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a run leaves for people and programs.
+    """The results of a run for people and programs.
 
     Attributes:
-        text: the table.
+        text: the tables.
         figures: the same as JSON.
-        pictures: files, in the order worth looking at.
-        page: the HTML page that holds all of it; None where there was no time for it.
+        pictures: files, the most informative first.
+        page: the HTML page that holds everything; None where time ran out before it.
     """
 
     text: str
@@ -56,137 +54,163 @@ class Report:
 
 
 @dataclass(frozen=True, eq=False)
-class _Run:
-    """What a report is about, put together once."""
+class ReportData:
+    """The contents of a report.
 
-    challenges: Challenges
-    ranked: Ranked
-    decision: Decision
-    settings: EnsembleConfig
-    attempts: Mapping[str, Sequence[Sequence[Grid]]]
-    solutions: Mapping[str, Sequence[Grid]]  # of the tasks that can be scored
-
-    def solved(self, task_id: str, test: int) -> bool:
-        return any(same_grid(grid, self.solutions[task_id][test]) for grid in self.attempts[task_id][test])
-
-    def unsolved(self) -> list[str]:
-        """Tasks with an output that is not solved, or where that is not known all tasks, those nearest to an answer first."""
-        tasks = [
-            task_id
-            for task_id in self.challenges.tasks
-            if task_id not in self.solutions or not all(self.solved(task_id, test) for test in range(len(self.solutions[task_id])))
-        ]
-        return sorted(tasks, key=lambda task_id: (-self._nearness(task_id), task_id))
-
-    def _nearness(self, task_id: str) -> float:
-        """With solutions, whether an unsolved output's answer is among the candidates; without, how unsure the first answers are."""
-        total = 0.0
-        for test in range(len(self.challenges.tasks[task_id].tests)):
-            choices = self.decision.choices.get((task_id, test), [])
-            if task_id not in self.solutions:
-                total -= choices[0].probability if choices else 0.0
-            elif not self.solved(task_id, test):
-                total += any(same_grid(choice.grid, self.solutions[task_id][test]) for choice in choices)
-        return total
-
-
-class _Patience:
-    """The time that pictures may take: one is begun only where the time that is left suffices for another like the one before.
-
-    Args:
-        until: on the monotonic clock.
+    Attributes:
+        challenges: the tasks worked on, which are the ones scored.
+        predictions: of all sources.
+        attempts: the submission's, by task id and test input.
+        solutions: None where unknown.
+        events: the run's timeline.
+        losses: of each fine-tuning step, by task.
+        ensemble: how the attempts were chosen.
     """
 
-    def __init__(self, until: float):
-        self.until, self.last = until, _FIRST_PICTURE
+    challenges: Challenges
+    predictions: Sequence[Prediction]
+    attempts: Mapping[str, Sequence[Sequence[Grid]]]
+    solutions: Solutions | None = None
+    events: Sequence[dict[str, Any]] = ()
+    losses: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
 
-    def enough(self) -> bool:
-        return time.monotonic() + self.last < self.until
+    @cached_property
+    def ranked(self) -> RankedSources:
+        return rank_all(self.predictions)
+
+    @cached_property
+    def ranking(self) -> CombinedRanking:
+        return combine_sources(self.ranked, self.ensemble)
+
+    @cached_property
+    def known(self) -> dict[str, tuple[Grid, ...]]:
+        """The solutions of the tasks that can be scored: those with a solution for every test input."""
+        outputs = self.solutions.outputs if self.solutions else {}
+        return {
+            task_id: outputs[task_id] for task_id, task in self.challenges.tasks.items() if len(outputs.get(task_id, ())) == len(task.tests)
+        }
+
+    @cached_property
+    def unsolved(self) -> list[str]:
+        """Tasks with an unsolved output, or all tasks where that is unknown; those nearest to an answer first."""
+        ids = [
+            task_id
+            for task_id in self.challenges.tasks
+            if task_id not in self.known or not all(self.solved(task_id, test) for test in range(len(self.known[task_id])))
+        ]
+        return sorted(ids, key=lambda task_id: (-self._nearness(task_id), task_id))
+
+    def answers(self, task_id: str, test: int) -> list[RankedAnswer]:
+        return self.ranking.answers.get((task_id, test), [])
+
+    def solved(self, task_id: str, test: int) -> bool:
+        return any(same_grid(grid, self.known[task_id][test]) for grid in self.attempts[task_id][test])
+
+    def missed(self, task_id: str) -> int:
+        """Number of unsolved outputs whose right answer is among the candidates."""
+        return sum(
+            any(same_grid(answer.grid, solution) for answer in self.answers(task_id, test))
+            for test, solution in enumerate(self.known.get(task_id, ()))
+            if not self.solved(task_id, test)
+        )
+
+    def _nearness(self, task_id: str) -> float:
+        """With solutions, the number of missed answers; without, the uncertainty of the first answers."""
+        if task_id in self.known:
+            return self.missed(task_id)
+        first = [self.answers(task_id, test)[:1] for test in range(len(self.challenges.tasks[task_id].tests))]
+        return -sum(answer.probability for answers in first for answer in answers)
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The tables of a report; `sources`, `methods` and `submission` are empty without solutions."""
+
+    sources: dict[str, PredictionScores]
+    methods: list[ScoreRow]
+    submission: SubmissionScores | None
+    notes: list[str]
+    figures: dict[str, Any]
+    text: str
+
+
+class _PictureBudget:
+    """The time for pictures: a picture is begun only where the time left suffices for another like the one before.
+
+    Args:
+        deadline: on the monotonic clock.
+    """
+
+    def __init__(self, deadline: float):
+        self.deadline, self.last_seconds = deadline, _FIRST_PICTURE_SECONDS
+
+    def allows_one(self) -> bool:
+        return time.monotonic() + self.last_seconds < self.deadline
 
     def draw(self, plot: Callable[[], Path]) -> list[Path]:
         """The picture that `plot` makes, or nothing."""
-        if not self.enough():
+        if not self.allows_one():
             return []
         began = time.monotonic()
         path = plot()
-        self.last = time.monotonic() - began
+        self.last_seconds = time.monotonic() - began
         return [path]
 
 
-def make_report(
-    folder: Path,
-    challenges: Challenges,
-    predictions: Sequence[Prediction],
-    attempts: Mapping[str, Sequence[Sequence[Grid]]],
-    solutions: Solutions | None,
-    events: Sequence[dict[str, Any]],
-    pictures: int,
-    until: float = math.inf,
-    losses: Mapping[str, Sequence[float]] | None = None,
-    settings: EnsembleConfig | None = None,
-) -> Report:
+def make_report(folder: Path, data: ReportData, pictures: int, deadline: float = math.inf) -> Report:
     """Write scores.txt, scores.json, index.html and pictures into a folder.
 
     Args:
-        challenges: the tasks worked on, which are the ones scored.
-        attempts: the submission's, by task id and test input.
-        events: the run's timeline.
-        pictures: how many tasks to draw, and how many unsolved ones with their votes.
-        until: on the monotonic clock; nothing but the tables is begun after it, and no picture that would not be ready by then.
-        losses: of each step, by task, where tasks were fine-tuned on.
-        settings: how the attempts were chosen.
+        pictures: how many tasks to draw; half as many unsolved ones are drawn with their votes.
+        deadline: on the monotonic clock; after it nothing but the tables is begun, and no picture that would end after it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    settings = settings or EnsembleConfig()
-    tasks = challenges.tasks
-    known = [task_id for task_id in tasks if solutions and len(solutions.outputs.get(task_id, ())) == len(tasks[task_id].tests)]
-    ranked = rank_all(predictions)
-    of_known = {task_id: solutions.outputs[task_id] for task_id in known} if solutions else {}
-    run = _Run(challenges, ranked, decide(ranked, settings), settings, attempts, of_known)
-    figures: dict[str, Any] = {"tasks": len(tasks), "predictions": len(predictions), "sources": {}}
-    rows: dict[str, PredictionScores] = {}
-    ways: list[Row] = []
-    total: SubmissionScores | None = None
+    scores = _score(data)
+    (folder / "scores.txt").write_text(scores.text + "\n", encoding="utf-8")
+    write_json(folder / "scores.json", scores.figures)
+    budget = _PictureBudget(deadline)
+    charts = _charts(folder, data, budget)
+    page = None
+    if time.monotonic() < deadline:
+        page = folder / "index.html"
+        page.write_text(render(_page(data, scores, charts, deadline)), encoding="utf-8")
+    files = _task_pictures(folder, data, pictures, budget)
+    return Report(scores.text, scores.figures, [*files, *(path for _, path in charts)], page)
+
+
+def _score(data: ReportData) -> _Scores:
+    sources: dict[str, PredictionScores] = {}
+    methods: list[ScoreRow] = []
+    submission = None
+    figures: dict[str, Any] = {"tasks": len(data.challenges.tasks), "predictions": len(data.predictions), "sources": {}}
     lines: list[str] = []
-    if solutions and known:
-        by_source = {source: [p for p in predictions if p.source == source] for source in sorted(ranked)}
-        rows = {source: score_source(pool, ranked[source], solutions, known) for source, pool in by_source.items()}
-        total = score_submission({task_id: attempts[task_id] for task_id in known}, solutions)
-        figures["sources"] = {source: row.to_json() for source, row in rows.items()}
-        figures["submission"] = total.to_json()
-        lines += [source_table(rows), "", submission_text(total)]
-        if len(ranked) > 1:
-            singles, ways = compare_ways(ranked, solutions, known, settings)
-            figures["ways"] = {row.name: row.to_json() for row in ways}
-            lines += ["", comparison_table(singles, ways, settings.way)]
+    if data.known:
+        solutions, ids = Solutions(data.known), list(data.known)
+        for source, outputs in sorted(data.ranked.items()):
+            attempts = {output: [answer.grid for answer in answers[:2]] for output, answers in outputs.items()}
+            sources[source] = score_predictions([p for p in data.predictions if p.source == source], attempts, solutions, ids)
+        submission = score_submission({task_id: data.attempts[task_id] for task_id in ids}, solutions)
+        figures["sources"] = {source: row.to_json() for source, row in sources.items()}
+        figures["submission"] = submission.to_json()
+        lines += [source_table(sources), "", submission_text(submission)]
+        if len(data.ranked) > 1:
+            singles, methods = compare_methods(data.ranked, solutions, ids, data.ensemble)
+            figures["ways"] = {row.name: row.to_json() for row in methods}
+            lines += ["", comparison_table(singles, methods, data.ensemble.method)]
     else:
-        answered = {(p.task, p.test) for p in predictions if p.grid is not None}
-        outputs = sum(len(task.tests) for task in tasks.values())
+        answered = {(p.task, p.test) for p in data.predictions if p.grid is not None}
+        expected = sum(len(task.tests) for task in data.challenges.tasks.values())
         figures["answered_outputs"] = len(answered)
-        lines.append(f"{len(answered)} of {outputs} outputs answered by {len(predictions)} predictions; no solutions to score them with")
-    notes = [f"{source}: {trust.reason}" for source, trust in run.decision.trusts.items()] if len(ranked) > 1 else []
-    refused = sorted({line for event in events for line in event.get("refused", [])})
+        lines.append(
+            f"{len(answered)} of {expected} outputs answered by {len(data.predictions)} predictions; no solutions to score them with"
+        )
+    notes = [f"{source}: {trust.reason}" for source, trust in data.ranking.trust.items()] if len(data.ranked) > 1 else []
+    refused = sorted({line for event in data.events for line in event.get("refused", [])})
     if refused:
         notes.append(f"{len(refused)} tasks or views without a prompt that fits, first: {refused[0]}")
     text = "\n".join([*lines, *(["", *notes] if notes else [])])
-    (folder / "scores.txt").write_text(text + "\n", encoding="utf-8")
-    write_json(folder / "scores.json", figures)
-    patience = _Patience(until)
-    charts = _charts(folder, predictions, solutions, known, events, losses, patience)
-    page = None
-    if time.monotonic() < until:
-        page = folder / "index.html"
-        page.write_text(render(_page(run, rows, ways, total, figures, notes, events, charts, until)), encoding="utf-8")
-    files = _task_pictures(folder, run, pictures, patience)
-    return Report(text, figures, [*files, *(path for _, path in charts)], page)
-
-
-def score_source(
-    predictions: Sequence[Prediction], ranked: Mapping[Output, Sequence[Candidate]], solutions: Solutions, task_ids: Sequence[str]
-) -> PredictionScores:
-    """The figures of one source's predictions, its two attempts those it ranks first."""
-    attempts = {output: [c.grid for c in candidates[:2]] for output, candidates in ranked.items()}
-    return score_predictions(predictions, attempts, solutions, task_ids)
+    return _Scores(sources, methods, submission, notes, figures, text)
 
 
 def source_table(rows: Mapping[str, PredictionScores]) -> str:
@@ -198,75 +222,48 @@ def source_table(rows: Mapping[str, PredictionScores]) -> str:
     return "\n".join(lines)
 
 
-def _charts(
-    folder: Path,
-    predictions: Sequence[Prediction],
-    solutions: Solutions | None,
-    known: Sequence[str],
-    events: Sequence[dict[str, Any]],
-    losses: Mapping[str, Sequence[float]] | None,
-    patience: _Patience,
-) -> list[tuple[str, Path]]:
-    """The charts that there is something for, each with its title."""
-    if not patience.enough():
+def _charts(folder: Path, data: ReportData, budget: _PictureBudget) -> list[tuple[str, Path]]:
+    """The charts for which there is data, each with its title."""
+    if not budget.allows_one():
         return []
     from arc_submit.report.curves import plot_curves, prediction_curves
     from arc_submit.report.losses import plot_losses
 
-    curves = prediction_curves(predictions, solutions, known) if solutions and known else {}
+    curves = prediction_curves(data.predictions, Solutions(data.known), list(data.known))
     wanted: list[tuple[str, Callable[[], Path]]] = []
     if curves:
         wanted.append(("Predictions against votes", lambda: plot_curves(folder / "votes.png", curves)))
-    if losses:
-        wanted.append(("Loss of fine-tuning", lambda: plot_losses(folder / "losses.png", losses)))
-    if any("worker" in event for event in events):
-        wanted.append(("What each worker did when", lambda: plot_timeline(folder / "timeline.png", events)))
-    return [(title, path) for title, plot in wanted for path in patience.draw(plot)]
+    if data.losses:
+        wanted.append(("Loss of fine-tuning", lambda: plot_losses(folder / "losses.png", data.losses)))
+    if any("worker" in event for event in data.events):
+        wanted.append(("What each worker did when", lambda: plot_timeline(folder / "timeline.png", data.events)))
+    return [(title, path) for title, plot in wanted for path in budget.draw(plot)]
 
 
-def _task_pictures(folder: Path, run: _Run, count: int, patience: _Patience) -> list[Path]:
+def _task_pictures(folder: Path, data: ReportData, count: int, budget: _PictureBudget) -> list[Path]:
     """Some tasks with their attempts, solved ones first, and half as many unsolved ones with their votes."""
-    if not count or not patience.enough():
+    if not count or not budget.allows_one():
         return []
     from arc_submit.report.plots import plot_candidates, plot_task
 
-    def task_picture(task_id: str) -> Path:
-        task, outputs = run.challenges.tasks[task_id], run.solutions.get(task_id)
-        return plot_task(folder / f"task-{task_id}.png", task, run.attempts[task_id], outputs)
-
-    def votes_picture(task_id: str) -> Path:
-        return plot_candidates(folder / f"votes-{task_id}.png", run.challenges.tasks[task_id], votes[task_id], run.solutions.get(task_id))
-
-    unsolved = run.unsolved()
-    missed = set(unsolved)
-    votes = {
-        task_id: {source: {o: c for o, c in outputs.items() if o[0] == task_id} for source, outputs in run.ranked.items()}
-        for task_id in unsolved[: count // 2]
-    }
+    tasks = data.challenges.tasks
     files: list[Path] = []
-    for task_id in _spread(sorted(run.challenges.tasks, key=lambda i: (i in missed, i)), count):
-        files += patience.draw(partial(task_picture, task_id))
-    for task_id, rows in votes.items():
-        if any(rows.values()):
-            files += patience.draw(partial(votes_picture, task_id))
+    for task_id in _spread(sorted(tasks, key=lambda i: (i in data.unsolved, i)), count):
+        attempts, outputs = data.attempts[task_id], data.known.get(task_id)
+        files += budget.draw(partial(plot_task, folder / f"task-{task_id}.png", tasks[task_id], attempts, outputs))
+    for task_id in data.unsolved[: count // 2]:
+        votes = {source: {o: a for o, a in outputs.items() if o[0] == task_id} for source, outputs in data.ranked.items()}
+        if any(votes.values()):
+            path = folder / f"votes-{task_id}.png"
+            files += budget.draw(partial(plot_candidates, path, tasks[task_id], votes, data.known.get(task_id)))
     return files
 
 
-def _page(
-    run: _Run,
-    rows: Mapping[str, PredictionScores],
-    ways: Sequence[Row],
-    total: SubmissionScores | None,
-    figures: Mapping[str, Any],
-    notes: Sequence[str],
-    events: Sequence[dict[str, Any]],
-    charts: Sequence[tuple[str, Path]],
-    until: float,
-) -> Page:
-    """Everything the run has to show, on one page."""
-    outputs = sum(len(task.tests) for task in run.challenges.tasks.values())
-    seconds = read_timeline(events).length
-    page = Page("Run report", f"{len(run.challenges.tasks)} tasks, {outputs} test outputs; attempts by way “{run.settings.way}”")
+def _page(data: ReportData, scores: _Scores, charts: Sequence[tuple[str, Path]], deadline: float) -> Page:
+    """Everything in the report, on one page."""
+    tasks, total, method = data.challenges.tasks, scores.submission, data.ensemble.method
+    outputs = sum(len(task.tests) for task in tasks.values())
+    page = Page("Run report", f"{len(tasks)} tasks, {outputs} test outputs; attempts by way “{method}”", notes=scores.notes, figures=charts)
     if total is not None:
         page.cards += [
             (f"{100 * total.per_output:.1f} %", f"{total.solved_outputs} of {total.outputs} outputs solved"),
@@ -274,90 +271,75 @@ def _page(
             (f"{100 * total.first_attempt:.1f} %", "by the first attempt alone"),
         ]
     else:
-        page.cards.append((str(figures["answered_outputs"]), "outputs answered"))
-    page.cards += [(str(figures["predictions"]), "predictions"), (format_duration(seconds), "of work")]
-    if rows:
-        cells = [[s, str(r.outputs), str(r.predictions), *(f"{100 * getattr(r, n):.1f}" for n in COLUMNS)] for s, r in rows.items()]
+        page.cards.append((str(scores.figures["answered_outputs"]), "outputs answered"))
+    seconds = read_timeline(data.events).length
+    page.cards += [(str(len(data.predictions)), "predictions"), (format_duration(seconds), "of work")]
+    if scores.sources:
+        cells = [
+            [s, str(r.outputs), str(r.predictions), *(f"{100 * getattr(r, n):.1f}" for n in COLUMNS)] for s, r in scores.sources.items()
+        ]
         page.tables.append(Table("By source", ["source", "outputs", "predictions", *COLUMNS], cells, note="Per cent of test outputs."))
-    if ways:
+    if scores.methods:
         header = ["way", "top 1", "top 2", "pass_n", "top 2, mean over tasks"]
-        cells = [[w.name, *(_share(n, w.outputs) for n in (w.top_1, w.top_2, w.found)), f"{100 * w.per_task:.1f} %"] for w in ways]
-        used = frozenset(i for i, way in enumerate(ways) if way.name == run.settings.way)
+        cells = [[row.name, *row.shares(), f"{100 * row.per_task:.1f} %"] for row in scores.methods]
+        used = frozenset(i for i, row in enumerate(scores.methods) if row.name == method)
         page.tables.append(Table("By combination", header, cells, used, "Every way on the same predictions; the one in use stands out."))
-    page.notes += notes
-    page.figures += charts
-    unsolved = run.unsolved()
-    kind = "Unsolved tasks" if run.solutions else "Tasks, the least settled first"
-    page.tasks_title = f"{kind}: {len(unsolved)}"
-    page.tasks_note = "Each source's answers with most votes; " + ("those found but not chosen come first." if run.solutions else "")
-    for task_id in unsolved[:_TASKS_ON_PAGE]:
-        if time.monotonic() > until:
+    kind = "Unsolved tasks" if data.known else "Tasks, the least settled first"
+    page.tasks_title = f"{kind}: {len(data.unsolved)}"
+    page.tasks_note = "Each source's answers with most votes; " + ("those found but not chosen come first." if data.known else "")
+    for task_id in data.unsolved[:_TASKS_ON_PAGE]:
+        if time.monotonic() > deadline:
             break
-        page.tasks.append(_task_view(run, task_id))
-    if len(unsolved) > len(page.tasks):
-        page.tasks_note += f" The first {len(page.tasks)} of {len(unsolved)} are shown."
-    header = ["task", "test", "solved", "first attempt", "second attempt"]
+        page.tasks.append(_task_section(data, task_id))
+    if len(data.unsolved) > len(page.tasks):
+        page.tasks_note += f" The first {len(page.tasks)} of {len(data.unsolved)} are shown."
     cells = []
-    for task_id, task in sorted(run.challenges.tasks.items()):
+    for task_id, task in sorted(tasks.items()):
         for test in range(len(task.tests)):
-            reasons = [choice.reason for choice in run.decision.choices.get((task_id, test), [])[:2]]
+            reasons = [answer.reason for answer in data.answers(task_id, test)[:2]]
             reasons += ["fallback"] * (2 - len(reasons))
-            solved = "" if task_id not in run.solutions else "yes" if run.solved(task_id, test) else "no"
+            solved = "" if task_id not in data.known else "yes" if data.solved(task_id, test) else "no"
             cells.append([task_id, str(test), solved, *reasons])
-    texts = frozenset({"first attempt", "second attempt"})
+    header, texts = ["task", "test", "solved", "first attempt", "second attempt"], frozenset({"first attempt", "second attempt"})
     title = "Which source gave each attempt, and how probable each was thought to be"
     page.appendix.append(Table(title, header, cells, texts=texts))
     return page
 
 
-def _task_view(run: _Run, task_id: str) -> TaskView:
-    """A task with its attempts and every source's best answers."""
-    task = run.challenges.tasks[task_id]
-    rows: list[tuple[str, list[Shown]]] = []
+def _task_section(data: ReportData, task_id: str) -> TaskSection:
+    task = data.challenges.tasks[task_id]
+    rows: list[tuple[str, list[CaptionedGrid]]] = []
     for test, grid in enumerate(task.tests):
-        solution = run.solutions[task_id][test] if task_id in run.solutions else None
+        solution = data.known[task_id][test] if task_id in data.known else None
 
-        def judged(answer: Grid, solution: Grid | None = solution) -> bool | None:
+        def right(answer: Grid, solution: Grid | None = solution) -> bool | None:
             return None if solution is None else same_grid(answer, solution)
 
-        choices = run.decision.choices.get((task_id, test), [])
-        shown = [Shown(grid, ["test input"])]
-        for number, attempt in enumerate(run.attempts[task_id][test][:2], 1):
-            reason = next((choice.reason for choice in choices if same_grid(choice.grid, attempt)), "fallback")
-            verdict = {None: "", True: ": right", False: ": wrong"}[judged(attempt)]
-            shown.append(Shown(attempt, [f"attempt {number}{verdict}", reason], judged(attempt)))
+        row = [CaptionedGrid(grid, ["test input"])]
+        for number, attempt in enumerate(data.attempts[task_id][test][:2], 1):
+            reason = next((answer.reason for answer in data.answers(task_id, test) if same_grid(answer.grid, attempt)), "fallback")
+            verdict = {None: "", True: ": right", False: ": wrong"}[right(attempt)]
+            row.append(CaptionedGrid(attempt, [f"attempt {number}{verdict}", reason], right(attempt)))
         if solution is not None:
-            shown.append(Shown(solution, ["solution"], True))
-        rows.append((f"test {test}", shown))
-        for source in sorted(run.ranked):
-            candidates = run.ranked[source].get((task_id, test), ())
-            scored = source in SCORED_SOURCES
-            answers = [
-                Shown(c.grid, [f"score {c.mean_logprob:.2f}" if scored else _votes(c)], judged(c.grid))
-                for c in candidates[:_ANSWERS_ON_PAGE]
-            ]
-            if answers:
-                rows.append((f"test {test}, {source}: {len(candidates)} different answers", answers))
+            row.append(CaptionedGrid(solution, ["solution"], True))
+        rows.append((f"test {test}", row))
+        for source in sorted(data.ranked):
+            answers = data.ranked[source].get((task_id, test), ())
+            row = [CaptionedGrid(a.grid, [_evidence(source, a)], right(a.grid)) for a in answers[:_ANSWERS_ON_PAGE]]
+            if row:
+                rows.append((f"test {test}, {source}: {len(answers)} different answers", row))
     pairs = [(pair.input, pair.output) for pair in task.train[:_PAIRS_ON_PAGE]]
-    found = sum(
-        any(same_grid(choice.grid, solution) for choice in run.decision.choices.get((task_id, test), []))
-        for test, solution in enumerate(run.solutions.get(task_id, ()))
-        if not run.solved(task_id, test)
-    )
-    summary = "the right answer was found and not chosen" if found else ""
-    return TaskView(task_id, summary, pairs, rows)
+    return TaskSection(task_id, "the right answer was found and not chosen" if data.missed(task_id) else "", pairs, rows)
 
 
-def _votes(candidate: Candidate) -> str:
-    return f"{candidate.votes} vote{'' if candidate.votes == 1 else 's'}, log p {candidate.mean_logprob:.1f}"
-
-
-def _share(count: int, outputs: int) -> str:
-    return f"{count} ({100 * count / max(1, outputs):.1f} %)"
+def _evidence(source: str, answer: SourceAnswer) -> str:
+    if source in SCORED_SOURCES:
+        return f"score {answer.mean_logprob:.2f}"
+    return f"{answer.votes} vote{'' if answer.votes == 1 else 's'}, log p {answer.mean_logprob:.1f}"
 
 
 def _spread(ids: list[str], count: int) -> list[str]:
-    """Some of a ranked list: its first half from the top, the rest evenly from below."""
+    """`count` of a ranked list: half of them from its top, the others evenly from the rest."""
     if len(ids) <= count:
         return ids
     top = ids[: count - count // 2]

@@ -1,7 +1,6 @@
-"""The timeline of a run: which worker did which tasks when, and where it waited.
+"""The timeline of a run: which worker worked on which tasks when, and where it waited.
 
-Read from the run's events alone. Time between a run's end and the start that went on with it is cut out. Knows nothing about what the
-jobs were.
+Computed from the run's events alone. The time between the end of a run and its resumption is cut out. Does not know what a job does.
 """
 
 from __future__ import annotations
@@ -13,20 +12,20 @@ from typing import Any
 
 from arc_submit.arc.pictures import save_picture
 
-# Hues that stay apart for the colour-blind (Okabe and Ito, 2008).
+# Colours that colour-blind people can tell apart (Okabe and Ito, 2008).
 COLOURS = {"search": "#0072b2", "frozen": "#56b4e9", "warmup": "#f0e442", "ttft": "#009e73", "finetune": "#009e73"}
 _OTHER, _LOST, _LOADING = "#999999", "#d55e00", "#dddddd"
 
 
 @dataclass(frozen=True)
 class Bar:
-    """What a worker did for a while.
+    """One job of a worker.
 
     Attributes:
-        worker: the row it stands in: a worker of the search, or of the model, whatever source it works for.
-        source: whose work it was.
-        tasks: what the job held.
-        begin, end: seconds since the run's first start, pauses left out.
+        worker: the row of the bar: a worker of the search or of the model, for all sources of the model.
+        source: the source of the job.
+        tasks: ids of the job's tasks.
+        begin, end: seconds since the run's first start, without pauses.
         kind: "done"; "lost" with its worker; "cut" where the run itself ended; "loading" before a worker was ready.
     """
 
@@ -44,8 +43,8 @@ class Timeline:
 
     Attributes:
         bars: in the order of their ends.
-        length: seconds from the first start to the last end, pauses left out.
-        resumed: when the run was gone on with, and how long the pause was, in seconds.
+        length: seconds from the first start to the last end, without pauses.
+        resumed: for each resumption its time and the length of the pause before it, in seconds.
     """
 
     bars: list[Bar]
@@ -53,7 +52,7 @@ class Timeline:
     resumed: list[tuple[float, float]]
 
     def busy(self) -> dict[str, float]:
-        """The share of the run that each worker spent on jobs, what was lost included."""
+        """The share of the run that each worker spent on jobs, lost ones included."""
         workers = sorted({bar.worker for bar in self.bars})
         spent = {worker: sum(b.end - b.begin for b in self.bars if b.worker == worker and b.kind != "loading") for worker in workers}
         return {worker: spent[worker] / self.length if self.length else 0.0 for worker in workers}
@@ -63,14 +62,14 @@ def read_timeline(events: Sequence[Mapping[str, Any]]) -> Timeline:
     """The bars in a run's events."""
     bars: list[Bar] = []
     resumed: list[tuple[float, float]] = []
-    offset = 0.0  # seconds since the epoch that are no time of the run: its start, and all pauses
+    offset = 0.0  # seconds since the epoch at the run's start, plus all pauses
     last = 0.0
     open_jobs: dict[tuple[str, int], tuple[float, tuple[str, ...], str]] = {}
 
     def close(key: tuple[str, int], end: float, kind: str) -> None:
-        begin, tasks, what = open_jobs.pop(key)
+        begin, tasks, job_kind = open_jobs.pop(key)
         row = f"{'search' if key[0] == 'search' else 'model'} {key[1]}"
-        bars.append(Bar(row, key[0], tasks, begin, end, "loading" if what == "loading" else kind))
+        bars.append(Bar(row, key[0], tasks, begin, end, "loading" if job_kind == "loading" else kind))
 
     for number, event in enumerate(events):
         if number == 0:
@@ -79,15 +78,14 @@ def read_timeline(events: Sequence[Mapping[str, Any]]) -> Timeline:
         if kind == "recombined":
             continue
         if kind == "run_resumed":
-            works = _until_next_start(events, number + 1)
-            if not works:  # somebody looked at the run, or changed its submission
+            if not _any_work_before_next_start(events, number + 1):  # a command that only read the run, or changed its submission
                 continue
             for key in list(open_jobs):
                 close(key, last, "cut")
             pause = max(0.0, event["time"] - offset - last)
             offset += pause
             resumed.append((last, pause))
-        now = max(last, event["time"] - offset)  # a clock that was set back makes no negative time
+        now = max(last, event["time"] - offset)  # the clock may have been set back
         last = now
         if not isinstance(event.get("worker"), int):
             continue
@@ -104,8 +102,8 @@ def read_timeline(events: Sequence[Mapping[str, Any]]) -> Timeline:
     return Timeline([bar for bar in bars if bar.end > bar.begin], last, resumed)
 
 
-def _until_next_start(events: Sequence[Mapping[str, Any]], begin: int) -> bool:
-    """Whether any worker does anything before the run is next gone on with."""
+def _any_work_before_next_start(events: Sequence[Mapping[str, Any]], begin: int) -> bool:
+    """Whether any worker has an event before the run is next resumed."""
     for event in events[begin:]:
         if event["event"] == "run_resumed":
             return False
@@ -115,7 +113,7 @@ def _until_next_start(events: Sequence[Mapping[str, Any]], begin: int) -> bool:
 
 
 def plot_timeline(path: Path, events: Sequence[Mapping[str, Any]]) -> Path:
-    """A row for each worker, a bar for each job in the colour of its source; blank is waiting. Writes a PNG file."""
+    """A PNG file with a row for each worker and a bar for each job in the colour of its source; blank is waiting."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -128,7 +126,7 @@ def plot_timeline(path: Path, events: Sequence[Mapping[str, Any]]) -> Path:
         for bar in (bar for bar in timeline.bars if bar.worker == worker):
             colour = _LOADING if bar.kind == "loading" else _LOST if bar.kind == "lost" else COLOURS.get(bar.source, _OTHER)
             width = bar.end - bar.begin
-            # A thin line apart from the next bar, as long as the bar is wide enough to show it.
+            # A thin line between neighbouring bars, where the bar is wide enough to show it.
             edge = 0.6 if width > timeline.length / 300 else 0.0
             hatch = "////" if bar.kind == "cut" else None
             axis.barh(row, width / unit, left=bar.begin / unit, height=0.7, color=colour, edgecolor="white", linewidth=edge, hatch=hatch)

@@ -25,7 +25,7 @@ from arc_submit.arc.task import Task, task_to_json
 from arc_submit.base_model.checks import check_model_folder, files_fingerprint
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.durations import format_duration, parse_duration
-from arc_submit.ensemble.combination import combine
+from arc_submit.ensemble.combination import combine_predictions
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.inference.settings import CANDIDATES, ENGINES, PredictSettings, check_candidates, check_temperature
 from arc_submit.language.prompt_config import resolve_prompt_config
@@ -204,7 +204,7 @@ def infer(config: InferConfig) -> InferResult:
         if challenges:
             submission = Submission(challenges, config.out / "submission.json")
             found = [p for task in tasks for p in read_predictions(config.out / "predictions" / config.source / f"{task}.jsonl")[0]]
-            for (task, test), grids in combine(found, [config.source]).items():
+            for (task, test), grids in combine_predictions(found, [config.source]).items():
                 submission.set(task, test, grids[:2])
             submission.save()
         result.seconds = time.monotonic() - began

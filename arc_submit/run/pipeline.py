@@ -26,11 +26,11 @@ from arc_submit.arc.submission import Submission
 from arc_submit.arc.task import Solutions
 from arc_submit.base_model.checks import check_adapter_folder, check_model_folder
 from arc_submit.durations import format_duration, seconds_left
-from arc_submit.ensemble.combination import decide, rank_all
+from arc_submit.ensemble.combination import combine_sources, rank_all
 from arc_submit.errors import DataError
 from arc_submit.language.prompt_config import resolve_prompt_config
 from arc_submit.report.losses import plot_losses, read_losses
-from arc_submit.report.summary import Report, make_report
+from arc_submit.report.summary import Report, ReportData, make_report
 from arc_submit.run.adapter_budget import AdapterBudget, resolve_adapter_budget
 from arc_submit.run.config import RunConfig
 from arc_submit.run.fingerprint import identity
@@ -99,7 +99,7 @@ def run(config: RunConfig) -> RunResult:
         _answer(directory, data, config, submission)
         _say_start(config, data, directory, deadline)
         _say_room(room, directory)
-        split_tasks(data.challenges.only(data.chosen), config.out / "tasks")
+        split_tasks(data.challenges.subset(data.chosen), config.out / "tasks")
         tasks = {task_id: data.challenges.tasks[task_id] for task_id in data.chosen}
         works = {source: find_work(source, directory, tasks, config, room) for source in _with_warm_up(config)}
         for step in work_in_lanes(works, directory, config, deadline, cluster):
@@ -164,7 +164,7 @@ def finetune(config: RunConfig) -> FinetuneRun:
         deadline = time.monotonic() + directory.started + config.budget - config.reserve - time.time()
         _say_start(config, data, directory, deadline)
         _say_room(room, directory)
-        split_tasks(data.challenges.only(data.chosen), config.out / "tasks")
+        split_tasks(data.challenges.subset(data.chosen), config.out / "tasks")
         tasks = {task_id: data.challenges.tasks[task_id] for task_id in data.chosen}
         works = {name: find_work(name, directory, tasks, config, room) for name in _with_warm_up(config, "finetune")}
         work = works["finetune"]
@@ -264,7 +264,7 @@ def _decide(
             if task_ids is None:  # at the end: before it a source may be in the middle of a line
                 for problem in problems:
                     directory.event("prediction_unreadable", reason=problem)
-    for (task_id, test), choices in decide(rank_all(predictions), config.ensemble).choices.items():
+    for (task_id, test), choices in combine_sources(rank_all(predictions), config.ensemble).answers.items():
         submission.set(task_id, test, [choice.grid for choice in choices[:2]])
     return predictions
 
@@ -292,12 +292,12 @@ def _report(
     directory: RunDirectory, data: Data, config: RunConfig, predictions: list[Prediction], submission: Submission, until: float
 ) -> Report:
     """The report, or one line in its place: the submission is final, and no picture may cost it."""
-    chosen = data.challenges.only(data.chosen)
+    chosen = data.challenges.subset(data.chosen)
     try:
         events = directory.events()
         losses = read_losses(directory.path)
-        report, told = config.out / "report", (data.solutions, events, config.pictures, until, losses, config.ensemble)
-        return make_report(report, chosen, predictions, submission.attempts, *told)
+        contents = ReportData(chosen, predictions, submission.attempts, data.solutions, events, losses, config.ensemble)
+        return make_report(config.out / "report", contents, config.pictures, until)
     except Exception as error:  # noqa: BLE001 - see above
         directory.event("report_failed", reason=f"{type(error).__name__}: {error}")
         return Report(f"no report ({type(error).__name__}: {error}); the submission is complete without it", {}, [])

@@ -12,7 +12,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,18 @@ from arc_submit.arc.prediction import Output, Prediction, append_lines, read_pre
 from arc_submit.arc.submission import ATTEMPTS, Submission
 from arc_submit.arc.task import Solutions, Task
 from arc_submit.base_model.pocket import pocket_folder
-from arc_submit.ensemble.combination import JUDGED_METHODS, METHODS, Decision, EnsembleConfig, decide, parse_weights, rank_all
-from arc_submit.ensemble.judgements import QUESTIONS, Judgement, heard, judged_scores, judgement_from_line
+from arc_submit.ensemble.combination import (
+    JUDGED_METHODS,
+    METHODS,
+    CombinedRanking,
+    EnsembleConfig,
+    combine_sources,
+    parse_weights,
+    rank_all,
+)
+from arc_submit.ensemble.judgements import QUESTIONS, Judgement, judgement_from_line, judgement_scores, latest_judgements
 from arc_submit.errors import ConfigError, DataError
-from arc_submit.report.comparison import Row, compare_ways, comparison_table
+from arc_submit.report.comparison import ScoreRow, compare_methods, comparison_table
 from arc_submit.run.config import SOURCES
 from arc_submit.storage.run_dir import open_run
 
@@ -110,14 +118,14 @@ def read_judgements(run: Path, task_ids: Sequence[str]) -> list[Judgement]:
     return found
 
 
-def ask(run: Path, tasks: Mapping[str, Task], decision: Decision, way: str, settings: JudgeSettings) -> int:
+def ask(run: Path, tasks: Mapping[str, Task], decision: CombinedRanking, way: str, settings: JudgeSettings) -> int:
     """Ask a model what a way needs to know of the most probable answers, and keep it; returns how many questions were asked now.
 
     Raises:
         ConfigError: where the model cannot be asked so.
     """
     from arc_submit.base_model.checks import check_model_folder, files_fingerprint
-    from arc_submit.ensemble.judging import judge
+    from arc_submit.ensemble.judging import Judge
     from arc_submit.language.encoders import make_encoder
     from arc_submit.language.prompt_config import resolve_prompt_config
     from arc_submit.language.prompt_tokenizer import PromptTokenizer
@@ -135,31 +143,20 @@ def ask(run: Path, tasks: Mapping[str, Task], decision: Decision, way: str, sett
 
     engine, tokenizer, _ = load_transformers_engine(settings.model, choose_device(settings.device))
     writer = PromptTokenizer(tokenizer, make_encoder(how.grid_encoder), prompt)
+    base = Judge(engine, writer, settings.model.name, how.max_seq_len, settings.views, settings.seed)
     asked = 0
     files = files_fingerprint(settings.model)
     for task_id, task in tqdm(sorted(tasks.items()), desc=way):
         there = {judgement.key for judgement in read_judgements(run, [task_id])}
         adapter = settings.adapters / task_id if settings.adapters else None
-        weights = _digest(files, files_fingerprint(adapter) if adapter else {}, prompt.name)
+        name = settings.model.name if adapter is None else f"{settings.model.name} with its adapter"
+        fingerprint = _digest(files, files_fingerprint(adapter) if adapter else {}, prompt.name)
+        judge = replace(base, model=name, adapter=adapter, fingerprint=fingerprint)
         for test in range(len(task.tests)):
-            grids = [choice.grid for choice in decision.choices.get((task_id, test), ())[: settings.candidates]]
+            grids = [choice.grid for choice in decision.answers.get((task_id, test), ())[: settings.candidates]]
             if len(grids) < 2:
                 continue
-            told = judge(
-                engine,
-                writer,
-                task,
-                test,
-                grids,
-                settings.views,
-                settings.seed,
-                how.max_seq_len,
-                settings.model.name if adapter is None else f"{settings.model.name} with its adapter",
-                adapter,
-                weights,
-                lambda judgement, there=there: judgement.key in there,  # type: ignore[misc]
-            )
-            lines = [judgement.to_line() for judgement in told]
+            lines = [judgement.to_line() for judgement in judge.ask(task, test, grids, lambda j, there=there: j.key in there)]  # type: ignore[misc]
             append_lines(run / "judgements" / f"{task_id}.jsonl", "".join(lines))
             asked += len(lines)
     return asked
@@ -169,7 +166,7 @@ def _digest(model: Mapping[str, str], adapter: Mapping[str, str], prompt: str) -
     return hashlib.sha256(json.dumps([model, adapter, prompt], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def rewrite(path: Path, tasks: Mapping[str, Task], decision: Decision) -> int:
+def rewrite(path: Path, tasks: Mapping[str, Task], decision: CombinedRanking) -> int:
     """Put a decision's first two answers into a submission file, whose other tasks stay as they are; returns how many outputs changed.
 
     Raises:
@@ -185,7 +182,7 @@ def rewrite(path: Path, tasks: Mapping[str, Task], decision: Decision) -> int:
             raise DataError(f"{path}: does not hold task {task_id} with {count} entries: is it another run's?")
     submission = Submission(Challenges(dict(tasks), {}, counts), path)
     changed = 0
-    for (task_id, test), choices in decision.choices.items():
+    for (task_id, test), choices in decision.answers.items():
         if choices:
             submission.set(task_id, test, [choice.grid for choice in choices[:2]])
             entry = dict(zip(ATTEMPTS, map(grid_to_lists, submission.attempts[task_id][test]), strict=True))
@@ -232,18 +229,18 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         if args.way not in JUDGED_METHODS:
             raise ConfigError(f"--ask goes with --way {', '.join(JUDGED_METHODS)}")
         told = JudgeSettings(args.model, args.adapters, args.prompt, args.views, args.candidates, args.seed, args.device)
-        first = decide(ranked, EnsembleConfig("probability", order, settings.weights))
+        first = combine_sources(ranked, EnsembleConfig("probability", order, settings.weights))
         print(f"{ask(args.run, tasks, first, args.way, told)} questions asked")
     judgements = read_judgements(args.run, sorted(tasks))
-    judged = {way: scores for way in JUDGED_METHODS if (scores := judged_scores(judgements, QUESTIONS[way]))}
-    if settings.way in JUDGED_METHODS and settings.way not in judged:
-        raise ConfigError(f"--way {settings.way}: no model was asked in {args.run} yet; give --ask and --model")
-    if settings.way in judged:
-        counting = Counter(one.model for said in heard(judgements, QUESTIONS[settings.way]).values() for one in said)
-        print(f"heard: {', '.join(f'{model} ({count} answers)' for model, count in sorted(counting.items()))}")
-    decision = decide(ranked, settings, judged.get(settings.way))
-    figures: dict[str, Any] = {"tasks": len(tasks), "predictions": len(predictions), "way": settings.way}
-    for source, trust in decision.trusts.items():
+    judged = {way: scores for way in JUDGED_METHODS if (scores := judgement_scores(judgements, QUESTIONS[way]))}
+    if settings.method in JUDGED_METHODS and settings.method not in judged:
+        raise ConfigError(f"--way {settings.method}: no model was asked in {args.run} yet; give --ask and --model")
+    if settings.method in judged:
+        counting = Counter(one.model for said in latest_judgements(judgements, QUESTIONS[settings.method]).values() for one in said)
+        print(f"judged by: {', '.join(f'{model} ({count} answers)' for model, count in sorted(counting.items()))}")
+    decision = combine_sources(ranked, settings, judged.get(settings.method))
+    figures: dict[str, Any] = {"tasks": len(tasks), "predictions": len(predictions), "way": settings.method}
+    for source, trust in decision.trust.items():
         print(f"{source}: {trust.reason}")
     if args.compare:
         figures |= _compare(tasks, ranked, settings, judged, args.solutions)
@@ -253,8 +250,9 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         # Opened as a run, so that none is writing answers of its own meanwhile.
         with open_run(args.run, there) as directory:
             figures["changed"] = rewrite(path, tasks, decision)
-            directory.event("recombined", way=settings.way, order=list(order), weights=dict(settings.weights), changed=figures["changed"])
-        print(f"{path}: {figures['changed']} outputs of {sum(len(task.tests) for task in tasks.values())} changed by way {settings.way}")
+            fields = {"way": settings.method, "order": list(order), "weights": dict(settings.weights), "changed": figures["changed"]}
+            directory.event("recombined", **fields)
+        print(f"{path}: {figures['changed']} outputs of {sum(len(task.tests) for task in tasks.values())} changed by way {settings.method}")
     figures["seconds"] = round(time.monotonic() - began, 2)
     print(f"{len(predictions)} predictions for {len(tasks)} tasks in {figures['seconds']:.1f} s")
     return figures
@@ -271,23 +269,23 @@ def _compare(
     solutions, where = known_solutions(tasks, path)
     if solutions is None:
         print(where)
-        used = _attempts(decide(ranked, settings, judged.get(settings.way)))
+        used = _attempts(combine_sources(ranked, settings, judged.get(settings.method)))
         differing = {}
         for way in METHODS + tuple(judged):
-            other = _attempts(decide(ranked, EnsembleConfig(way, settings.order, settings.weights), judged.get(way)))
+            other = _attempts(combine_sources(ranked, EnsembleConfig(way, settings.order, settings.weights), judged.get(way)))
             differing[way] = sum(used[output] != other[output] for output in used)
-            print(f"{way:<16}{differing[way]:>6} of {len(used)} outputs with other attempts than {settings.way}")
+            print(f"{way:<16}{differing[way]:>6} of {len(used)} outputs with other attempts than {settings.method}")
         return {"differing": differing}
     known = [task_id for task_id, task in tasks.items() if len(solutions.outputs.get(task_id, ())) == len(task.tests)]
-    sources, ways = compare_ways(ranked, solutions, known, settings, judged)
+    sources, ways = compare_methods(ranked, solutions, known, settings, judged)
     print(f"solutions: {where}")
-    print(comparison_table(sources, ways, settings.way))
+    print(comparison_table(sources, ways, settings.method))
     return {"sources": _rows(sources), "ways": _rows(ways)}
 
 
-def _attempts(decision: Decision) -> dict[Output, set[bytes]]:
-    return {output: {grid_id(choice.grid) for choice in choices[:2]} for output, choices in decision.choices.items()}
+def _attempts(decision: CombinedRanking) -> dict[Output, set[bytes]]:
+    return {output: {grid_id(choice.grid) for choice in choices[:2]} for output, choices in decision.answers.items()}
 
 
-def _rows(rows: Sequence[Row]) -> dict[str, dict[str, float | str]]:
+def _rows(rows: Sequence[ScoreRow]) -> dict[str, dict[str, float | str]]:
     return {row.name: row.to_json() for row in rows}

@@ -1,6 +1,6 @@
-"""The report as one HTML page that needs no other file and no network: tables, charts and tasks as pictures.
+"""One HTML page of tables, charts and pictures of tasks, which needs no other file and no network.
 
-Everything that comes from files is escaped. Knows nothing about how its contents came to be.
+All text is escaped. Does not know how its contents were computed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from arc_submit.arc.grid import Grid
 
-# The colours the ARC-AGI site shows the ten values in.
+# The colours of the ten values on the ARC-AGI site.
 PALETTE = ("#000000", "#0074d9", "#ff4136", "#2ecc40", "#ffdc00", "#aaaaaa", "#f012be", "#ff851b", "#7fdbff", "#870c25")
 
 _STYLE = """
@@ -53,13 +53,13 @@ summary { cursor: pointer; } summary code { font-weight: 600; }
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a line above it.
+    """A table.
 
     Attributes:
-        title: of its section; empty continues the one before.
+        title: of its section; empty continues the section before.
         header: names of the columns.
-        rows: cells as text; the first column is left aligned, and so is every one whose name is in `texts`.
-        used: numbers of the rows to mark.
+        rows: cells as text; the first column is left aligned, and so is every column named in `texts`.
+        used: numbers of the rows to highlight.
         note: a sentence below the title.
     """
 
@@ -72,53 +72,53 @@ class Table:
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """A grid with what stands below it; `right` says whether it is the solution, None where that is not known or no question."""
+class CaptionedGrid:
+    """A grid with lines below it; `right` is whether it equals the solution, None where that is unknown or does not apply."""
 
     grid: Grid
-    words: Sequence[str]
+    captions: Sequence[str]
     right: bool | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class TaskView:
+class TaskSection:
     """One task as pictures.
 
     Attributes:
         id: task id.
         summary: one line beside the id.
         pairs: train pairs.
-        rows: what is shown below them, a title and its grids for each.
+        rows: grids below them, each row with a title.
     """
 
     id: str
     summary: str
     pairs: Sequence[tuple[Grid, Grid]]
-    rows: Sequence[tuple[str, Sequence[Shown]]]
+    rows: Sequence[tuple[str, Sequence[CaptionedGrid]]]
 
 
 @dataclass
 class Page:
-    """What the page holds, from top to bottom.
+    """The contents of the page, from top to bottom.
 
     Attributes:
         title, subtitle: its head.
-        cards: figures that stand out, (value, what it is).
+        cards: figures that stand out, (value, caption).
         tables, notes: tables, and sentences below them.
         figures: PNG files with a title for each.
         tasks: with the title of their section and a sentence.
-        appendix: tables folded away at the end.
+        appendix: folded tables at the end.
     """
 
     title: str
     subtitle: str
     cards: list[tuple[str, str]] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    figures: list[tuple[str, Path]] = field(default_factory=list)
+    notes: Sequence[str] = ()
+    figures: Sequence[tuple[str, Path]] = ()
     tasks_title: str = ""
     tasks_note: str = ""
-    tasks: list[TaskView] = field(default_factory=list)
+    tasks: list[TaskSection] = field(default_factory=list)
     appendix: list[Table] = field(default_factory=list)
 
 
@@ -138,7 +138,7 @@ def render(page: Page) -> str:
 
 
 def svg_grid(grid: Grid, largest: float = 150.0) -> str:
-    """A grid in the usual colours with lines between its cells, as an SVG element of at most so many pixels on its longer side."""
+    """A grid in the usual colours with lines between its cells, as an SVG element of at most `largest` pixels on its longer side."""
     height, width = grid.shape
     cell = min(22.0, largest / max(height, width))
     runs: Mapping[int, list[str]] = {colour: [] for colour in range(len(PALETTE))}
@@ -161,7 +161,7 @@ def _table(table: Table, titled: bool = True) -> str:
     def cell(name: str, value: str, tag: str) -> str:
         return f"<{tag}{' class=text' if name in table.texts else ''}>{escape(value)}</{tag}>"
 
-    names = {name: name.replace("_", "_\u200b") if len(name) > 8 else name for name in table.header}  # a long one may take two lines
+    names = {name: name.replace("_", "_\u200b") if len(name) > 8 else name for name in table.header}  # a long name may be broken there
     head = "".join(cell(name, names[name], "th") for name in table.header)
     rows = "".join(
         f"<tr{' class=used' if number in table.used else ''}>"
@@ -179,15 +179,15 @@ def _image(path: Path, title: str) -> str:
     return f'<img alt="{escape(title)}" src="data:image/png;base64,{data}">'
 
 
-def _task(task: TaskView) -> str:
+def _task(task: TaskSection) -> str:
     pairs = "".join(f"<div class=pair>{svg_grid(a, 110)}<span>&rarr;</span>{svg_grid(b, 110)}</div>" for a, b in task.pairs)
-    rows = "".join(f"<p>{escape(title)}</p><div class=row>{''.join(map(_shown, grids))}</div>" for title, grids in task.rows)
+    rows = "".join(f"<p>{escape(title)}</p><div class=row>{''.join(map(_captioned, grids))}</div>" for title, grids in task.rows)
     return (
         f"<details><summary><code>{escape(task.id)}</code> <span class=soft>{escape(task.summary)}</span></summary>"
         f"<div class=row>{pairs}</div>{rows}</details>"
     )
 
 
-def _shown(shown: Shown) -> str:
-    kind = "" if shown.right is None else " right" if shown.right else " wrong"
-    return f"<div class='grid{kind}'>{svg_grid(shown.grid)}{''.join(f'<span>{escape(words)}</span>' for words in shown.words)}</div>"
+def _captioned(item: CaptionedGrid) -> str:
+    kind = "" if item.right is None else " right" if item.right else " wrong"
+    return f"<div class='grid{kind}'>{svg_grid(item.grid)}{''.join(f'<span>{escape(caption)}</span>' for caption in item.captions)}</div>"

@@ -1,0 +1,36 @@
+"""The answers of every source to one task of a finished run, with votes, as a table and as a picture.
+
+Reads the run directory alone. Does not know solutions, nor how predictions are made.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from arc_submit.arc.datasets import read_task
+from arc_submit.arc.prediction import Output, read_predictions
+from arc_submit.ensemble.combination import rank_all
+from arc_submit.ensemble.voting import SourceAnswer
+from arc_submit.report.plots import SHOWN, plot_candidates
+
+
+def read_votes(run: Path, task_id: str) -> dict[str, dict[Output, list[SourceAnswer]]]:
+    """Every source's distinct answers to a task's test inputs, best first."""
+    return rank_all(p for path in sorted((run / "predictions").glob(f"*/{task_id}.jsonl")) for p in read_predictions(path)[0])
+
+
+def votes_table(run: Path, task_id: str) -> str:
+    """A line for each source and test input: number of answers, votes of each, and the mean log-probability of the best."""
+    lines = [f"{'source':<8}{'test':>5}{'answers':>9}  votes"]
+    for source, outputs in sorted(read_votes(run, task_id).items()):
+        for (_, test), answers in sorted(outputs.items()):
+            votes = " ".join(str(answer.votes) for answer in answers[:SHOWN])
+            best = f"  (mean log p of the first {answers[0].mean_logprob:.2f})" if answers else ""
+            lines.append(f"{source:<8}{test:>5}{len(answers):>9}  {votes or 'none is a grid'}{best}")
+    return "\n".join(lines)
+
+
+def plot_votes(run: Path, task_id: str) -> Path:
+    """The best answers of each source beside the test input, as a PNG file in the run's report folder."""
+    task = read_task(run / "tasks" / f"{task_id}.json")
+    return plot_candidates(run / "report" / f"votes-{task_id}.png", task, read_votes(run, task_id))
