@@ -1,4 +1,4 @@
-"""The budget: how long a run may take, and how much of it is left. Knows nothing about what the time is spent on."""
+"""Durations as text, and the time left until a deadline. Does not know runs."""
 
 from __future__ import annotations
 

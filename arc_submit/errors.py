@@ -1,6 +1,6 @@
-"""The errors a user is meant to read: one line that names the file, the task, the place and the remedy.
+"""Errors for the user: one line with the file, the task, the place and the remedy.
 
-Knows nothing about tasks or models. The command line prints these without a traceback; anything else is a bug and keeps one.
+Does not know tasks or models. The command line prints these errors without a traceback; any other exception is a bug.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from typing import Any
 
 
 class ArcSubmitError(Exception):
-    """What cannot work, said in one line with the remedy.
+    """An error that the user can remedy; its message is one line.
 
     Attributes:
-        figures: what --json prints even so, None where there is nothing to count.
+        figures: the JSON object that --json prints in spite of the error; None for none.
     """
 
     def __init__(self, message: str, figures: dict[str, Any] | None = None):
@@ -21,7 +21,7 @@ class ArcSubmitError(Exception):
 
 
 class DataError(ArcSubmitError):
-    """A file, task or grid that is not what it should be."""
+    """A malformed or missing file, task or grid."""
 
 
 class ConfigError(ArcSubmitError):

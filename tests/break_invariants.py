@@ -50,7 +50,7 @@ BREAKS = [
         "1 always valid",
         "give the same attempt twice",
         "arc_submit/arc/submission.py",
-        "if not any(same_grid(grid, other) for other in kept):",
+        "if not any(same_grid(grid, other) for other in distinct):",
         "if True:",
         "tests/test_submission.py",
     ),

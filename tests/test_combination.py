@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arc_submit.arc.grid import Grid, grid_id, make_grid, same_grid
-from arc_submit.arc.prediction import Output, Prediction
+from arc_submit.arc.prediction import OutputKey, Prediction
 from arc_submit.ensemble.combination import (
     JUDGED_METHODS,
     METHODS,
@@ -66,7 +66,7 @@ def values(choices: list[RankedAnswer]) -> list[int]:
     return [int(choice.grid[0, 0]) for choice in choices]
 
 
-def place(decision: CombinedRanking, grid: Grid, output: Output = ("t", 0)) -> int:
+def place(decision: CombinedRanking, grid: Grid, output: OutputKey = ("t", 0)) -> int:
     return next(i for i, choice in enumerate(decision.answers[output]) if same_grid(choice.grid, grid))
 
 

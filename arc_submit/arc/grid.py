@@ -1,7 +1,6 @@
-"""Grids: the one way a nested list from a file becomes an array, and back.
+"""Grids: conversion and validation between nested lists and arrays.
 
-A grid is an int8 array of shape (height, width), each side 1..30, values 0..9, read-only. This module knows nothing
-about tasks; it only refuses, in one line, what is not a grid.
+A grid is a read-only int8 array of shape (height, width), each side 1..30, values 0..9. Does not know tasks.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ def make_grid(value: Any, where: str = "grid") -> Grid:
     """Check a nested list (or an integer array) and return it as a grid.
 
     Args:
-        value: what a JSON file held: a list of equally long lists of integers 0..9.
-        where: what to call the value in an error, for example "a.json: task 007bbfb7: train[0].input".
+        value: from a JSON file: a list of equally long lists of integers 0..9.
+        where: the place of the value in an error, for example "a.json: task 007bbfb7: train[0].input".
 
     Raises:
         DataError: naming `where`, the row and the column of the first fault.
@@ -55,14 +54,14 @@ def make_grid(value: Any, where: str = "grid") -> Grid:
 
 
 def frozen(array: npt.NDArray[Any]) -> Grid:
-    """Return an array already known to hold a grid as a contiguous, read-only int8 grid."""
+    """A contiguous, read-only int8 copy of an array that is known to hold a grid; nothing is checked."""
     grid = np.array(array, dtype=np.int8, order="C")
     grid.flags.writeable = False
     return grid
 
 
 def grid_to_lists(grid: Grid) -> list[list[int]]:
-    """Nested lists of plain integers, as the JSON files have them."""
+    """Nested lists of Python integers, as in the JSON files."""
     rows: list[list[int]] = grid.tolist()
     return rows
 
@@ -73,11 +72,11 @@ def same_grid(a: Grid | None, b: Grid | None) -> bool:
 
 
 def grid_id(grid: Grid) -> bytes:
-    """A hashable value that two grids share exactly when they are the same grid."""
+    """A hashable value, equal exactly for equal grids."""
     return bytes(grid.shape) + grid.tobytes()
 
 
 def _describe(value: Any) -> str:
-    # reprlib: what a broken file holds can be too deep for repr, or megabytes long.
+    # reprlib: a value from a broken file can be too deep for repr, or megabytes long.
     text = reprlib.repr(value)
     return f"{text[:37]}..." if len(text) > 40 else text

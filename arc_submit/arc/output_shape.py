@@ -1,6 +1,6 @@
-"""How large a task's output can be: a guess from the train pairs alone, with its reason.
+"""The shape of a task's output, estimated from the train pairs, with a reason.
 
-Used to bound the tokens an answer may take and to make a fallback answer. Knows nothing about models.
+Bounds the tokens of an answer and gives fallback answers their size. Does not know models.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from arc_submit.arc.task import Task
 
 
 def expected_output_shape(task: Task, test: Grid) -> tuple[tuple[int, int] | None, str]:
-    """The (height, width) that every train pair agrees on for this test input, or None, with the reason."""
+    """The (height, width) that every train pair implies for this test input, or None, with a reason."""
     pairs = [(pair.input.shape, pair.output.shape) for pair in task.train]
     if all(i == o for i, o in pairs):
         return (test.shape[0], test.shape[1]), "every train output has its input's size"
@@ -29,9 +29,9 @@ def expected_output_shape(task: Task, test: Grid) -> tuple[tuple[int, int] | Non
 
 
 def largest_output_shape(task: Task, test: Grid) -> tuple[tuple[int, int], str]:
-    """A (height, width) that the output should not exceed on either side, with the reason.
+    """A (height, width) that the output should not exceed on either side, with a reason.
 
-    The expected size where the train pairs agree on one; else the larger of every train output and the test input on each side.
+    The expected shape where there is one; else on each side the maximum of all train outputs and the test input.
     """
     shape, reason = expected_output_shape(task, test)
     if shape is not None:

@@ -1,4 +1,4 @@
-"""Writing a figure as a PNG file, at the very path that was asked for. Knows nothing about what is drawn."""
+"""Writes a matplotlib figure as a PNG file. Does not know what the figure shows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def save_picture(figure: Figure, path: Path, dpi: int = 90) -> Path:
-    """Write a PNG file, its folder made where it is missing, and return its path. A name without an ending keeps none.
+    """Write a PNG file at exactly this path, create its folder, and return the path.
 
     Raises:
         ConfigError: where no file can be written there.

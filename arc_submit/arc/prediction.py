@@ -1,7 +1,7 @@
-"""Predictions: one grid for one test input, kept as one JSON line with where it came from.
+"""Predictions: one grid for one test input with its origin, stored as one JSON line.
 
 A source appends whole lines to predictions/<source>/<task>.jsonl with a single write, so that a killed process leaves at most one
-unfinished last line, which the reader drops. Knows nothing about how a grid was found.
+unfinished last line, which the reader skips. Does not know how a grid was found.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from arc_submit.arc.grid import Grid, grid_to_lists, make_grid
 from arc_submit.errors import DataError
 
-Output = tuple[str, int]  # task id and index of the test input
+OutputKey = tuple[str, int]  # task id and index of the test input
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,15 +26,15 @@ class Prediction:
     Attributes:
         task: task id.
         test: index of the test input.
-        grid: the answer with the view undone, or None where what the source gave was not a grid.
+        grid: the answer without the view, or None where the source's answer was not a grid.
         source: search, frozen or ttft.
-        view: key of the view the answer was made under; empty where no view gave one.
-        logprob: natural log of the probability of the whole answer (a search writes its own score), at most 0 for a model.
-        model: name of what made it.
-        seconds: what it took, its share of a batch included.
+        view: key of the view; empty where the answer belongs to none.
+        logprob: natural log of the probability of the whole answer, at most 0; the score of the answer for a search.
+        model: name of the model or of the search's rule.
+        seconds: time for the prediction, its share of a batch included.
         reason: why there is no grid; empty where there is one.
-        logprobs: of an answer that was scored under many views, by the key of the view; `logprob` is then their mean, and the same grid
-            is given once.
+        logprobs: where an answer was scored under many views, its log-probability by the key of the view; `logprob` is their mean, and
+            each grid has one prediction.
     """
 
     task: str
@@ -71,7 +71,7 @@ def prediction_from_line(line: str, where: str = "prediction") -> Prediction:
     """Read one line.
 
     Raises:
-        DataError: naming `where` where the line is not a prediction.
+        DataError: naming `where`, where the line is not a prediction.
     """
     try:
         value = json.loads(line)
@@ -95,9 +95,9 @@ def prediction_from_line(line: str, where: str = "prediction") -> Prediction:
         raise DataError(f"{where}: not a prediction line ({type(error).__name__}: {error})") from None
 
 
-def group_by_output(predictions: Iterable[Prediction]) -> dict[Output, list[Prediction]]:
+def group_by_output(predictions: Iterable[Prediction]) -> dict[OutputKey, list[Prediction]]:
     """Predictions by (task, test input), each list in the order given."""
-    groups: dict[Output, list[Prediction]] = {}
+    groups: dict[OutputKey, list[Prediction]] = {}
     for prediction in predictions:
         groups.setdefault((prediction.task, prediction.test), []).append(prediction)
     return groups
@@ -109,12 +109,12 @@ def append_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
 
 
 def append_lines(path: Path, text: str) -> None:
-    """Append whole lines in a single write and bring them to the disk.
+    """Append whole lines in a single write and flush them to the disk.
 
-    A file whose last line was cut short by a kill is first ended with a newline, so that the broken line stays alone.
+    Where the last line of the file was cut short by a kill, a newline is written first, so that only that line is lost.
 
     Raises:
-        DataError: where the disk does not take them (full, read-only).
+        DataError: where the lines cannot be written (disk full, read-only).
     """
     data = text.encode()
     if not data:
@@ -138,10 +138,10 @@ def append_lines(path: Path, text: str) -> None:
 
 
 def read_predictions(path: Path) -> tuple[list[Prediction], list[str]]:
-    """All predictions of a file (none where there is no file) and a line for each line that could not be read.
+    """All predictions of a file (none where there is no file), and a message for each line that could not be read.
 
     Raises:
-        DataError: where there is something of that name that cannot be read as a file.
+        DataError: where the path exists and cannot be read as a file.
     """
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")

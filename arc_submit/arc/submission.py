@@ -1,19 +1,17 @@
-"""The submission: complete and valid for its test file from the first second to the last.
+"""The submission: complete and valid for its test file at every instant of a run.
 
-It is written at the start with fallbacks and replaced atomically as answers come, so that whatever happens to a run, the file on
-disk can be scored. Knows nothing about where attempts come from.
+It is written at the start with fallback attempts and replaced atomically as answers come, so that a killed run leaves a file that Kaggle
+can score. Does not know where attempts come from.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from arc_submit.arc.datasets import Challenges, write_json
+from arc_submit.arc.datasets import Challenges, read_json, write_json
 from arc_submit.arc.grid import Grid, frozen, grid_to_lists, make_grid, same_grid
 from arc_submit.arc.output_shape import largest_output_shape
 from arc_submit.arc.task import Task
@@ -24,7 +22,7 @@ Attempts = tuple[Grid, Grid]
 
 
 def fallback_attempts(task: Task | None, test: int) -> Attempts:
-    """Two different attempts that need no solver: the test input, and a plain grid of the size the output should have.
+    """Two different attempts without a solver: the test input, and a plain grid of the expected size in the commonest output colour.
 
     A task that could not be read (None) gets two single cells.
     """
@@ -39,15 +37,15 @@ def fallback_attempts(task: Task | None, test: int) -> Attempts:
 
 
 class Submission:
-    """Attempts for every test input of a challenges file, kept complete in memory and on disk.
+    """Attempts for every test input of a challenges file, complete in memory and on disk.
 
     Args:
-        challenges: the test file; its ids and counts fix what must be there.
-        path: where submission.json lies.
-        counts: entries by id in the order wanted (from sample_submission); the challenges file's own order and counts by default.
+        challenges: the test file.
+        path: of submission.json.
+        counts: entries by id, in the order of the submission (from sample_submission); those of the challenges file by default.
 
     Raises:
-        DataError: where `counts` asks for other ids than the challenges file has.
+        DataError: where the ids or counts of `counts` are not those of the challenges file.
     """
 
     def __init__(self, challenges: Challenges, path: Path, counts: Mapping[str, int] | None = None):
@@ -64,15 +62,15 @@ class Submission:
             self.attempts[task_id] = [fallback_attempts(task, test) for test in range(count)]
 
     def set(self, task_id: str, test: int, attempts: list[Grid]) -> None:
-        """Put one or two attempts, best first, before the fallbacks of a test input; the two stay different."""
-        kept: list[Grid] = []
+        """Put one or two attempts, best first, before the present ones of a test input; the first two different grids remain."""
+        distinct: list[Grid] = []
         for grid in [*attempts, *self.attempts[task_id][test]]:
-            if not any(same_grid(grid, other) for other in kept):
-                kept.append(grid)
-        self.attempts[task_id][test] = (kept[0], kept[1])
+            if not any(same_grid(grid, other) for other in distinct):
+                distinct.append(grid)
+        self.attempts[task_id][test] = (distinct[0], distinct[1])
 
     def to_json(self) -> dict[str, list[dict[str, list[list[int]]]]]:
-        """The value Kaggle scores: {id: [{"attempt_1": grid, "attempt_2": grid}, ...]}."""
+        """The JSON value that Kaggle scores: {id: [{"attempt_1": grid, "attempt_2": grid}, ...]}."""
         return {
             task_id: [dict(zip(ATTEMPTS, map(grid_to_lists, pair), strict=True)) for pair in entries]
             for task_id, entries in self.attempts.items()
@@ -84,17 +82,12 @@ class Submission:
 
 
 def read_submission(path: Path, challenges: Challenges) -> dict[str, list[Attempts]]:
-    """Read a submission and hold it against its test file, as strictly as the competition does.
+    """Read a submission and check it against its test file, as strictly as the competition does.
 
     Raises:
-        DataError: naming the first id, entry or attempt that is missing, surplus or no grid.
+        DataError: naming the first id, entry or attempt that is missing, surplus or not a grid.
     """
-    try:
-        value: Any = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error})") from None
+    value, _ = read_json(path)
     if not isinstance(value, dict):
         raise DataError(f"{path}: a submission is a JSON object of task ids")
     missing = [task_id for task_id in challenges.test_counts if task_id not in value]
@@ -105,8 +98,8 @@ def read_submission(path: Path, challenges: Challenges) -> dict[str, list[Attemp
     attempts: dict[str, list[Attempts]] = {}
     for task_id, count in challenges.test_counts.items():
         entries = value[task_id]
-        # How many test inputs a task set aside has is a guess, so sample_submission may have asked for another number of entries.
-        if not isinstance(entries, list) or not entries or (len(entries) != count and task_id not in challenges.broken):
+        # The count of a malformed task is a guess, so that sample_submission may require another number of entries.
+        if not isinstance(entries, list) or not entries or (len(entries) != count and task_id not in challenges.errors):
             found = len(entries) if isinstance(entries, list) else "no list of"
             raise DataError(f"{path}: task {task_id}: {found} entries for {count} test inputs")
         attempts[task_id] = []

@@ -1,8 +1,7 @@
 """Tasks and their solutions, kept apart.
 
-A Task has train pairs and test inputs and NO test outputs: a solver that is given a Task cannot cheat by accident. The
-outputs live in Solutions, which only the metrics take. This module reads and writes one task as the JSON value that Kaggle's
-files hold; it knows nothing about files (arc.datasets does).
+A Task has train pairs and test inputs and NO test outputs, so that a solver cannot use them by accident. The outputs are in Solutions,
+which only metrics and reports take. Converts one task from and to the JSON value in Kaggle's files. Does not know files (arc.datasets).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One task as a solver sees it.
+    """One task without its test outputs.
 
     Attributes:
         id: the key in the challenges file.
@@ -46,11 +45,11 @@ class Task:
 
     @property
     def cells(self) -> int:
-        """Cells of all grids that a solver sees: what a task costs to read goes with it."""
+        """Number of cells of all grids, a measure of the cost of the task."""
         return sum(pair.input.size + pair.output.size for pair in self.train) + sum(test.size for test in self.tests)
 
     def digest(self) -> str:
-        """Hash of the grids in order (16 hex digits), not of the id: equal for two copies of a task under different names."""
+        """Hash of the grids in order (16 hex digits); two copies of a task with different ids are equal."""
         hasher = hashlib.sha256()
         for pair in self.train:
             hasher.update(grid_id(pair.input) + b">" + grid_id(pair.output) + b";")
@@ -69,14 +68,11 @@ class Solutions:
 def task_from_json(task_id: str, value: Any, where: str = "task") -> Task:
     """Build a task from the JSON value of one entry of a challenges file.
 
-    Test outputs, which the training files of the original repository carry inside the task, are not read: see
-    `solution_from_json`.
+    Test outputs, which the original repository's files hold inside the task, are not read: see `solution_from_json`.
 
     Raises:
         DataError: naming `where` and the place of the first fault.
     """
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: a task is an object with train and test, not {type(value).__name__}")
     train = []
     for i, pair in enumerate(_entries(value, "train", where)):
         place = f"{where}: train[{i}]"
@@ -93,13 +89,11 @@ def task_from_json(task_id: str, value: Any, where: str = "task") -> Task:
 
 
 def solution_from_json(value: Any, where: str = "solution") -> tuple[Grid, ...]:
-    """The outputs inside a task's own `test` list (the original repository's layout).
+    """The outputs inside a task's own `test` list (layout of the original repository).
 
     Raises:
         DataError: naming `where` and the place of the first fault.
     """
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: a task is an object with train and test, not {type(value).__name__}")
     outputs = []
     for i, test in enumerate(_entries(value, "test", where)):
         if not isinstance(test, dict) or "output" not in test:
@@ -116,7 +110,9 @@ def task_to_json(task: Task) -> dict[str, Any]:
     }
 
 
-def _entries(value: dict[str, Any], key: str, where: str) -> list[Any]:
+def _entries(value: Any, key: str, where: str) -> list[Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: a task is an object with train and test, not {type(value).__name__}")
     entries = value.get(key)
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{where}: {key} must be a non-empty list")

@@ -109,7 +109,7 @@ def _read_json_file(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
         yield _joined(path.stem, task.train, task.tests, _known_outputs(value, str(path), problems))
         return
     challenges = read_challenges(path)
-    problems += challenges.broken.values()
+    problems += challenges.errors.values()
     beside = solutions_beside(path)
     outputs: dict[str, tuple[Grid, ...]] = {}
     if beside != path and beside.is_file():

@@ -1,9 +1,9 @@
-"""Views: invertible augmentations of a task, named by a short key that rebuilds them.
+"""Views: invertible augmentations of a task, each identified by a short key from which it can be rebuilt.
 
-A view is a geometry (the 8 symmetries of the square), a permutation of the colours and an order of the train pairs. A
-prediction made under a view carries the key, so that anyone can undo it: "r90.f.c3120456789.p201" turns every grid by 90 degrees
-counter-clockwise, mirrors it left to right, maps colour 0 to 3, 1 to 1, 2 to 2, 3 to 0 ..., and shows train pair 2 first,
-then 0, then 1. The idea of carrying the augmentation in the key is da-fr/arc-prize-2024's. Knows nothing about prompts.
+A view is a geometry (the 8 symmetries of the square), a permutation of the colours and an order of the train pairs. A prediction carries
+the key of its view, so that the view can be undone later: "r90.f.c3120456789.p201" turns every grid by 90 degrees counter-clockwise,
+mirrors it left to right, maps colour 0 to 3, 1 to 1, 2 to 2, 3 to 0 ..., and shows train pair 2 first, then 0, then 1. The idea of an
+augmentation in the key is from da-fr/arc-prize-2024. Does not know prompts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class View:
     """One invertible augmentation.
 
     Attributes:
-        quarter_turns: counter-clockwise quarter turns, 0..3, done first.
+        quarter_turns: counter-clockwise quarter turns, 0..3, applied first.
         flip: mirror left to right after the turns.
         colours: a permutation; colour c becomes colours[c].
         order: a permutation of the train pairs; the pair shown at place i is train[order[i]].
@@ -47,12 +47,12 @@ class View:
 
     @property
     def key(self) -> str:
-        """The text that `parse_view` turns back into this view; at most 10 pairs are written as digits, more with dashes."""
+        """The text from which `parse_view` rebuilds this view; an order of more than 10 pairs has dashes between its numbers."""
         order = ("" if len(self.order) <= 10 else "-").join(map(str, self.order))
         return f"r{self.quarter_turns * 90}{'.f' if self.flip else ''}.c{''.join(map(str, self.colours))}.p{order}"
 
     def apply(self, grid: Grid) -> Grid:
-        """The grid as this view shows it."""
+        """The grid under this view."""
         turned = np.rot90(np.array(self.colours, dtype=np.int8)[grid], self.quarter_turns)
         return frozen(turned[:, ::-1] if self.flip else turned)
 
@@ -62,10 +62,10 @@ class View:
         return frozen(np.argsort(np.array(self.colours)).astype(np.int8)[turned])
 
     def apply_task(self, task: Task) -> Task:
-        """The task as this view shows it; the id stays.
+        """The task under this view, with the same id.
 
         Raises:
-            DataError: where the view was made for another number of train pairs.
+            DataError: where the view is for another number of train pairs.
         """
         if len(self.order) != len(task.train):
             raise DataError(f"view {self.key}: orders {len(self.order)} train pairs, task {task.id} has {len(task.train)}")
@@ -77,7 +77,7 @@ def parse_view(key: str) -> View:
     """Rebuild a view from its key.
 
     Raises:
-        DataError: where the key is not one that `View.key` writes.
+        DataError: where the text is not the key of a view.
     """
     match = _KEY.fullmatch(key)
     if match is None:
@@ -91,28 +91,28 @@ def parse_view(key: str) -> View:
 
 
 def identity_view(train_pairs: int) -> View:
-    """The view that changes nothing."""
+    """The view without any change."""
     return View(0, False, IDENTITY_COLOURS, tuple(range(train_pairs)))
 
 
 def random_view(rng: np.random.Generator, train_pairs: int, keep_background: bool = False) -> View:
-    """A view drawn uniformly.
+    """A uniformly random view.
 
     Args:
         keep_background: colour 0 stays 0.
     """
-    return _coloured(rng, int(rng.integers(8)), train_pairs, keep_background)
+    return _draw_view(rng, int(rng.integers(8)), train_pairs, keep_background)
 
 
 def choose_views(train_pairs: int, count: int, seed: int, keep_background: bool = False) -> list[View]:
     """`count` different views, the same for the same arguments; the first is the identity.
 
-    The geometries take turns, so that the first eight hold all of them, and the next eight; colours and order are random. The first n
-    of a longer list are the list of n, so that a run can ask for more views later and keep what it has.
+    The first eight views have all eight geometries, and so have the next eight; colours and order are random. A longer list begins with
+    the shorter one, so that a run can add views later and reuse its predictions.
 
     Args:
-        train_pairs: how many train pairs the task has.
-        count: how many views, at least 1.
+        train_pairs: number of train pairs of the task.
+        count: number of views, at least 1.
         keep_background: colour 0 stays 0.
     """
     views = [identity_view(train_pairs)]
@@ -122,14 +122,14 @@ def choose_views(train_pairs: int, count: int, seed: int, keep_background: bool 
     while len(views) < count:
         if not geometries:
             geometries = list(rng.permutation(8))
-        view = _coloured(rng, int(geometries.pop()), train_pairs, keep_background)
-        if view not in seen:  # 9! colourings make a repeat rare, never endless
+        view = _draw_view(rng, int(geometries.pop()), train_pairs, keep_background)
+        if view not in seen:  # there are at least 9! colourings, so that repeats are rare
             seen.add(view)
             views.append(view)
     return views[:count]
 
 
-def _coloured(rng: np.random.Generator, geometry: int, train_pairs: int, keep_background: bool) -> View:
+def _draw_view(rng: np.random.Generator, geometry: int, train_pairs: int, keep_background: bool) -> View:
     colours = rng.permutation(COLOURS) if not keep_background else np.append(0, 1 + rng.permutation(COLOURS - 1))
     order = rng.permutation(train_pairs)
     return View(geometry % 4, geometry >= 4, tuple(colours.tolist()), tuple(order.tolist()))

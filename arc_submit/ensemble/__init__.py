@@ -1,1 +1,1 @@
-"""From predictions to attempts: pure functions. Knows no model, no file and no solution."""
+"""From the predictions of several sources to two attempts for each test input. Does not know files or solutions."""

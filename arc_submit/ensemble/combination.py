@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from arc_submit.arc.best_first import best_first
 from arc_submit.arc.grid import Grid, grid_id
-from arc_submit.arc.prediction import Output, Prediction, group_by_output
+from arc_submit.arc.prediction import OutputKey, Prediction, group_by_output
 from arc_submit.ensemble.evidence import MEETING, SCORED_SOURCES, Trust, estimate_trust, source_odds
 from arc_submit.ensemble.voting import RankedSources, SourceAnswer, vote
 from arc_submit.errors import ConfigError
@@ -93,7 +93,7 @@ class CombinedRanking:
         trust: in each model.
     """
 
-    answers: dict[Output, list[RankedAnswer]]
+    answers: dict[OutputKey, list[RankedAnswer]]
     trust: dict[str, Trust]
 
 
@@ -121,7 +121,7 @@ def rank(predictions: Sequence[Prediction]) -> list[SourceAnswer]:
     return [SourceAnswer(p.grid, 1, round(p.logprob, 6)) for p in ranked if p.grid is not None]
 
 
-def rank_all(predictions: Iterable[Prediction]) -> dict[str, dict[Output, list[SourceAnswer]]]:
+def rank_all(predictions: Iterable[Prediction]) -> dict[str, dict[OutputKey, list[SourceAnswer]]]:
     """`rank` for every source and every (task, test input) that has predictions."""
     pools: dict[str, list[Prediction]] = {}
     for p in predictions:
@@ -132,7 +132,7 @@ def rank_all(predictions: Iterable[Prediction]) -> dict[str, dict[Output, list[S
 def combine_sources(
     ranked: RankedSources,
     config: EnsembleConfig,
-    judged: Mapping[Output, Mapping[bytes, float]] | None = None,
+    judged: Mapping[OutputKey, Mapping[bytes, float]] | None = None,
     trust: Mapping[str, Trust] | None = None,
 ) -> CombinedRanking:
     """Combine the sources' answers into one ranking for every test input.
@@ -149,7 +149,7 @@ def combine_sources(
         raise ConfigError(f"--way {config.method}: needs a model's scores of the candidates; see arc-submit ensemble --help")
     ranked = {source: ranked[source] for source in config.order if source in ranked}
     trust = dict(estimate_trust(ranked) if trust is None else trust)
-    combined: dict[Output, list[RankedAnswer]] = {}
+    combined: dict[OutputKey, list[RankedAnswer]] = {}
     for output in sorted({output for outputs in ranked.values() for output in outputs}):
         answers = _gather({s: outputs[output] for s, outputs in ranked.items() if outputs.get(output)}, trust, config)
         scores = judged.get(output, {}) if judged is not None else {}
@@ -162,7 +162,7 @@ def combine_sources(
     return CombinedRanking(combined, trust)
 
 
-def combine_predictions(predictions: Iterable[Prediction], order: Sequence[str]) -> dict[Output, list[Grid]]:
+def combine_predictions(predictions: Iterable[Prediction], order: Sequence[str]) -> dict[OutputKey, list[Grid]]:
     """For every test input the distinct answers of some sources by the default method, best first."""
     ranking = combine_sources(rank_all(predictions), EnsembleConfig(order=tuple(order)))
     return {output: [answer.grid for answer in answers] for output, answers in ranking.answers.items()}

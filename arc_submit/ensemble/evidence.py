@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from arc_submit.arc.grid import grid_id
-from arc_submit.arc.prediction import Output
+from arc_submit.arc.prediction import OutputKey
 from arc_submit.ensemble.voting import RankedSources, SourceAnswer
 
 SCORED_SOURCES = ("search",)  # their logprob is a score, not a log-probability, and a repeated answer is not a second vote
@@ -88,7 +88,7 @@ def estimate_trust(ranked: RankedSources) -> dict[str, Trust]:
     subtracted from the log-odds for all others (the model of Rasch, 1960), which leaves a weak model almost no trust and a strong one
     nearly all.
     """
-    sure: dict[Output, bytes] = {}
+    sure: dict[OutputKey, bytes] = {}
     for source in SCORED_SOURCES:
         for output, answers in ranked.get(source, {}).items():
             odds = score_odds(answers)

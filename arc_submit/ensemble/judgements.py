@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from arc_submit.arc.grid import Grid, grid_id, grid_to_lists, make_grid
-from arc_submit.arc.prediction import Output
+from arc_submit.arc.prediction import OutputKey
 from arc_submit.ensemble.bradley_terry import strengths
 from arc_submit.errors import DataError
 
@@ -78,13 +78,13 @@ def judgement_from_line(line: str, where: str = "judgement") -> Judgement:
         raise DataError(f"{where}: not a judgement line ({type(error).__name__}: {error})") from None
 
 
-def latest_judgements(judgements: Iterable[Judgement], question: Question) -> dict[Output, list[Judgement]]:
+def latest_judgements(judgements: Iterable[Judgement], question: Question) -> dict[OutputKey, list[Judgement]]:
     """For every test input the valid answers to one question, in an order that does not depend on the file's.
 
     Of repeated questions the last answer is valid. Of each model only the answers of its latest weights are valid, so that further training
     of a judge discards its earlier answers.
     """
-    by_model: dict[Output, dict[str, list[Judgement]]] = {}
+    by_model: dict[OutputKey, dict[str, list[Judgement]]] = {}
     for judgement in judgements:
         if judgement.question == question:
             by_model.setdefault((judgement.task, judgement.test), {}).setdefault(judgement.model, []).append(judgement)
@@ -95,7 +95,7 @@ def latest_judgements(judgements: Iterable[Judgement], question: Question) -> di
     return latest
 
 
-def judgement_scores(judgements: Iterable[Judgement], question: Question) -> dict[Output, dict[bytes, float]]:
+def judgement_scores(judgements: Iterable[Judgement], question: Question) -> dict[OutputKey, dict[bytes, float]]:
     """For every test input the score of each candidate by `grid_id`, the higher the better, from the `latest_judgements`.
 
     "select": Bradley-Terry log-strengths, a comparison being the fraction of a win that its odds give. "verify": the mean log-odds over

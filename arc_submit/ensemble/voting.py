@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from arc_submit.arc.grid import Grid, grid_id
-from arc_submit.arc.prediction import Output, Prediction, group_by_output
+from arc_submit.arc.prediction import OutputKey, Prediction, group_by_output
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class SourceAnswer:
     probability: float | None = None
 
 
-RankedSources = Mapping[str, Mapping[Output, Sequence[SourceAnswer]]]
+RankedSources = Mapping[str, Mapping[OutputKey, Sequence[SourceAnswer]]]
 """By source and test input: the source's answers, best first."""
 
 
@@ -55,6 +55,6 @@ def vote(predictions: Iterable[Prediction]) -> list[SourceAnswer]:
     return sorted(answers, key=lambda a: (-a.votes, -a.mean_logprob, grid_id(a.grid)))
 
 
-def vote_all(predictions: Iterable[Prediction]) -> dict[Output, list[SourceAnswer]]:
+def vote_all(predictions: Iterable[Prediction]) -> dict[OutputKey, list[SourceAnswer]]:
     """`vote` for every (task, test input) that has predictions."""
     return {output: vote(pool) for output, pool in group_by_output(predictions).items()}

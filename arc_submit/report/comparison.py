@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from arc_submit.arc.grid import Grid, same_grid
-from arc_submit.arc.prediction import Output
+from arc_submit.arc.prediction import OutputKey
 from arc_submit.arc.task import Solutions
 from arc_submit.ensemble.combination import JUDGED_METHODS, METHODS, EnsembleConfig, combine_sources
 from arc_submit.ensemble.voting import RankedSources
@@ -47,7 +47,7 @@ def compare_methods(
     solutions: Solutions,
     task_ids: Sequence[str],
     config: EnsembleConfig,
-    judged: Mapping[str, Mapping[Output, Mapping[bytes, float]]] | None = None,
+    judged: Mapping[str, Mapping[OutputKey, Mapping[bytes, float]]] | None = None,
 ) -> tuple[list[ScoreRow], list[ScoreRow]]:
     """A row for each source, and one for each method with the order and weights of `config`.
 
@@ -69,7 +69,7 @@ def compare_methods(
     return sources, methods
 
 
-def score_answers(name: str, answers: Mapping[Output, Sequence[Grid]], solutions: Solutions, task_ids: Sequence[str]) -> ScoreRow:
+def score_answers(name: str, answers: Mapping[OutputKey, Sequence[Grid]], solutions: Solutions, task_ids: Sequence[str]) -> ScoreRow:
     """Score ranked answers over all outputs of some tasks."""
     top_1 = top_2 = found = outputs = 0
     fractions = []

@@ -15,7 +15,7 @@ import numpy as np
 
 from arc_submit.arc.grid import grid_id
 from arc_submit.arc.pictures import save_picture
-from arc_submit.arc.prediction import Output, Prediction, group_by_output
+from arc_submit.arc.prediction import OutputKey, Prediction, group_by_output
 from arc_submit.arc.task import Solutions
 from arc_submit.ensemble.evidence import SCORED_SOURCES
 
@@ -56,7 +56,7 @@ def prediction_curves(
     return {source: _curve(group_by_output(pool), solutions, outputs, choices) for source, pool in sorted(pools.items())}
 
 
-def _curve(pools: Mapping[Output, Sequence[Prediction]], solutions: Solutions, outputs: int, choices: int) -> list[CurvePoint]:
+def _curve(pools: Mapping[OutputKey, Sequence[Prediction]], solutions: Solutions, outputs: int, choices: int) -> list[CurvePoint]:
     most = max(len(pool) for pool in pools.values())
     counts = sorted({2**k for k in range(most.bit_length())} | {most})
     passed = np.zeros(len(counts))

@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from arc_submit.arc.datasets import read_task
-from arc_submit.arc.prediction import Output, read_predictions
+from arc_submit.arc.prediction import OutputKey, read_predictions
 from arc_submit.ensemble.combination import rank_all
 from arc_submit.ensemble.voting import SourceAnswer
 from arc_submit.report.plots import SHOWN, plot_candidates
 
 
-def read_votes(run: Path, task_id: str) -> dict[str, dict[Output, list[SourceAnswer]]]:
+def read_votes(run: Path, task_id: str) -> dict[str, dict[OutputKey, list[SourceAnswer]]]:
     """Every source's distinct answers to a task's test inputs, best first."""
     return rank_all(p for path in sorted((run / "predictions").glob(f"*/{task_id}.jsonl")) for p in read_predictions(path)[0])
 

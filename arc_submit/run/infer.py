@@ -184,7 +184,7 @@ def infer(config: InferConfig) -> InferResult:
     with open_run(config.out, _identity(config, challenges)) as directory:
         if challenges:
             _check_same_tasks(challenges, config.out / "tasks")
-            for task_id, reason in challenges.broken.items():
+            for task_id, reason in challenges.errors.items():
                 tqdm.write(f"set aside {task_id}: {reason}")
             split_tasks(challenges, config.out / "tasks")
         tasks = sorted(path.stem for path in (config.out / "tasks").glob("*.json"))

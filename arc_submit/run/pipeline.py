@@ -210,7 +210,7 @@ def load_data(config: RunConfig) -> Data:
             say(f"left out of the scores: {problem}")
     ids = sorted(challenges.tasks)
     if not ids:
-        raise DataError(f"{name}: no sound task in it; first fault: {next(iter(challenges.broken.values()), 'it is empty')}")
+        raise DataError(f"{name}: no sound task in it; first fault: {next(iter(challenges.errors.values()), 'it is empty')}")
     if config.task_ids is not None:
         unknown = sorted(set(config.task_ids) - set(ids))
         if unknown:
@@ -309,7 +309,7 @@ def _say_start(config: RunConfig, data: Data, directory: RunDirectory, deadline:
         f"{'going on with' if directory.resumed else 'run'} {directory.path}: {len(data.chosen)} of {len(data.counts)} tasks"
         f" ({outputs} outputs) of {data.name}; sources {', '.join(config.sources)}; {format_duration(seconds_left(deadline))} left"
     )
-    for task_id, reason in data.challenges.broken.items():
+    for task_id, reason in data.challenges.errors.items():
         say(f"set aside {task_id}: {reason}")
 
 

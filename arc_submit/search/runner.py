@@ -171,7 +171,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """`arc-submit search`; returns its figures."""
     challenges = read_challenges(args.challenges)
-    for line in challenges.broken.values():
+    for line in challenges.errors.values():
         print(line)
     started = time.monotonic()
     reports = run_search(challenges, args.out, args.workers, args.seconds_per_task, args.memory_per_task, args.effort)
