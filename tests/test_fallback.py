@@ -33,11 +33,11 @@ ENTRY = textwrap.dedent(
             for part in job["tasks"]:
                 if kind == "weak" and part.startswith("hard"):
                     raise RuntimeError("too hard")
-                steps = 40 if kind in ("steady", "until") else 8 if kind == "slow" else 1
+                steps = 40 if kind in ("steady", "cut_short") else 8 if kind == "slow" else 1
                 for step in range(steps):
-                    if kind == "until" and time.monotonic() >= job["until"]:
+                    if kind == "cut_short" and time.monotonic() >= job["soft_deadline"]:
                         return {"tasks": {part: {"steps": step}}}
-                    time.sleep(1.2 if kind == "slow" else 0.6 if kind in ("steady", "until") else 0.0)
+                    time.sleep(1.2 if kind == "slow" else 0.6 if kind in ("steady", "cut_short") else 0.0)
                     if kind == "steady" and step == 7:
                         time.sleep(60)
                     beat({"made": made})
@@ -134,7 +134,7 @@ def test_slow_work_makes_its_own_limit_longer(start: Any) -> None:
 
 
 def test_the_soft_deadline_reaches_the_workers(start: Any) -> None:
-    events = list(start(["until"], [("a",)], soft=time.monotonic() + 3.0))
+    events = list(start(["cut_short"], [("a",)], soft=time.monotonic() + 3.0))
     (done,) = [e for e in events if e.kind == "done"]
     assert 0 <= done.result["tasks"]["a"]["steps"] < 40
 

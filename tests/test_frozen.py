@@ -271,7 +271,7 @@ def test_what_came_of_a_task_is_counted(run: Path) -> None:
 
 def test_what_the_time_does_not_suffice_for_is_left_unfinished(run: Path, tiny_model: Path) -> None:
     do = open_worker(vars(replace(SETTINGS, run=str(run), model=str(tiny_model), views=2)), lambda *_: None)
-    late = do({"tasks": ["task000"], "until": 0.0})["tasks"]["task000"]
+    late = do({"tasks": ["task000"], "soft_deadline": 0.0})["tasks"]["task000"]
     assert (late["made"], late["unfinished"], late["failed"]) == (0, 2, "")
     in_time = do({"tasks": ["task000"]})["tasks"]["task000"]
     assert (in_time["made"], in_time["unfinished"]) == (2, 0)

@@ -76,7 +76,7 @@ class ScriptedLane(SimulatedLane):
                 return self._at(0.05, number, now, "beat")
             if kind in ("refuse", "raise"):
                 reason = "this task cannot be done" if kind == "refuse" else "ValueError: broken part"
-                plan.message = {"event": "failed", "reason": reason, "leaves": kind == "raise"}
+                plan.message = {"event": "failed", "reason": reason, "exits": kind == "raise"}
                 return self._at(0.1, number, now, "end")
         return self._at(0.1, number, now, "end")
 

@@ -381,7 +381,7 @@ def test_a_warm_up_whose_time_is_up_keeps_what_it_has_learnt(tiny_model: Path, t
     split_tasks(read_challenges(files[0]), tmp_path / "tasks")
     config = make_config(model=tiny_model, out=tmp_path, warm_up_steps=100_000, warm_up_samples=2, lora_rank=2)
     do = worker.open_warm_up(make_source("warmup", tmp_path, config).settings(0), lambda: None)
-    (result,) = do({"tasks": ["all tasks"], "until": time.monotonic() + 1.0})["tasks"].values()
+    (result,) = do({"tasks": ["all tasks"], "soft_deadline": time.monotonic() + 1.0})["tasks"].values()
     assert result["failed"] == ""
     assert 0 < result["steps"] < 100_000
     assert result["notes"][-1] == f"warm-up: its time was up after {result['steps']} of 100000 steps, which stand"
@@ -487,15 +487,15 @@ def test_a_worker_gives_up_at_its_time_and_goes_on_from_its_files(undisturbed: U
     out = undisturbed[1]
     shutil.copytree(out / "tasks", tmp_path / "run" / "tasks")
     do = worker.open_worker(settings(tiny_model, tmp_path / "run"), lambda *_: None)
-    late = do({"tasks": ["task000", "task001"], "until": 0.0})["tasks"]
+    late = do({"tasks": ["task000", "task001"], "soft_deadline": 0.0})["tasks"]
     for task in ("task000", "task001"):
         assert (late[task]["made"], late[task]["failed"], late[task]["unfinished"] > 0) == (0, "", True)
         assert not (tmp_path / "run" / "losses" / f"{task}.jsonl").exists(), "it went on after its time"
     assert not (tmp_path / "run" / "adapters").exists()
-    (done,) = do({"tasks": ["task000"], "until": time.monotonic() + 3600.0})["tasks"].values()
+    (done,) = do({"tasks": ["task000"], "soft_deadline": time.monotonic() + 3600.0})["tasks"].values()
     assert (done["failed"], done["unfinished"], done["made"] > 0) == ("", 0, True)
     shutil.rmtree(tmp_path / "run" / "predictions")
-    (late_again,) = do({"tasks": ["task000"], "until": 0.0})["tasks"].values()
+    (late_again,) = do({"tasks": ["task000"], "soft_deadline": 0.0})["tasks"].values()
     assert (late_again["made"], late_again["failed"], late_again["unfinished"] > 0) == (0, "", True)
 
 

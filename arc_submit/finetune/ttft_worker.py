@@ -51,7 +51,7 @@ class TimeIsUpError(ArcSubmitError):
 def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Load the base, put the adapter in and return the function that does a job: {"tasks": [task ids]} -> what came of each.
 
-    A job may name "steps" and "views" of its own, and "until" when on the monotonic clock predictions may be made.
+    A job may name "steps" and "views" of its own, and "soft_deadline" when on the monotonic clock predictions may be made.
 
     Raises:
         ArcSubmitError: where the model, the adapter or the way to ask cannot work.
@@ -64,7 +64,9 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Call
 
     def do(job: dict[str, Any]) -> dict[str, Any]:
         return {
-            "tasks": _do_tasks(job["tasks"], adapter, engine, writer, settings.for_job(job), prompt_len, from_what, beat, job.get("until"))
+            "tasks": _do_tasks(
+                job["tasks"], adapter, engine, writer, settings.for_job(job), prompt_len, from_what, beat, job.get("soft_deadline")
+            )
         }
 
     return do
@@ -73,7 +75,7 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Call
 def open_warm_up(settings_json: dict[str, Any], beat: Callable[[], None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """The same for the common warm-up: a job names the one thing there is to do, and leaves WARMUP_ADAPTER in the run directory.
 
-    At the job's "until" what has been learnt is kept.
+    At the job's "soft_deadline" what has been learnt is kept.
 
     Raises:
         ArcSubmitError: where the model or the way to ask cannot work.
@@ -91,7 +93,7 @@ def open_warm_up(settings_json: dict[str, Any], beat: Callable[[], None]) -> Cal
 
         def train(ttft: TTFTSettings, max_seq_len: int) -> FinetuneResult:
             note = _note_losses(folder.parent / "losses.jsonl")
-            until = job.get("until")
+            until = job.get("soft_deadline")
             return warm_up(adapter, writer, tasks, ttft, max_seq_len, settings.predict.seed, settings.warm_up_samples, note, beat, until)
 
         result = _within_memory(train, "warmup", settings.ttft, max_seq_len, beat)

@@ -37,7 +37,7 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
     """Load the model and return the function that does a job: {"tasks": [task ids]} -> counts, refusals and failures by task.
 
     A task whose adapter this engine does not serve is named under "cannot", for another engine to try.
-    A job may say how many "views" it is about, and "until" when on the monotonic clock; else the settings hold.
+    A job may say how many "views" it is about, and "soft_deadline" when on the monotonic clock; else the settings hold.
 
     Raises:
         ArcSubmitError: where the model or the way to ask it cannot work.
@@ -65,7 +65,7 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
             beat,
             settings.source,
             adapters=adapters,
-            until=job.get("until"),
+            until=job.get("soft_deadline"),
             tell=beat,
         )["tasks"]
         cannot = {task: told["failed"] for task, told in tasks.items() if told["not_served"]}

@@ -30,7 +30,7 @@ from arc_submit.errors import ConfigError, DataError
 from arc_submit.inference.settings import CANDIDATES, ENGINES, PredictSettings, check_candidates, check_temperature
 from arc_submit.language.prompt_config import resolve_prompt_config
 from arc_submit.storage.run_dir import RunDirectory, open_run
-from arc_submit.workers.devices import seen_device, worker_device, worker_environment
+from arc_submit.workers.devices import visible_device, worker_device, worker_environment
 from arc_submit.workers.fallback import run_with_fallback
 from arc_submit.workers.pool import Backend, Event, Job, Launch, ProcessConfig, Timeouts, WorkerQuota, launch_locally
 from arc_submit.workers.ray_cluster import EXECUTORS, check_executor, find_cluster
@@ -237,7 +237,7 @@ def _stage(engine: str, config: InferConfig) -> Backend:
             max_seq_len=config.max_seq_len,
             slots=config.slots,
             threads=config.threads,
-            device=seen_device(worker_device(config.devices, number)),
+            device=visible_device(worker_device(config.devices, number)),
             engine=engine,
             adapters=str(config.adapters) if config.adapters else None,
             source=config.source,

@@ -22,7 +22,7 @@ from arc_submit.run.adapter_budget import AdapterBudget
 from arc_submit.run.config import RunConfig
 from arc_submit.scheduling.costs import INITIAL_RATES, CostModel, TaskSize, initial_costs
 from arc_submit.scheduling.scheduler import Ladder, make_ladder
-from arc_submit.workers.devices import seen_device, worker_device, worker_environment
+from arc_submit.workers.devices import visible_device, worker_device, worker_environment
 from arc_submit.workers.pool import Backend
 from arc_submit.workers.supervisor import Timeouts
 
@@ -83,7 +83,12 @@ def make_source(name: str, run: Path, config: RunConfig, room: AdapterBudget | N
 
     def predict(number: int, views: int) -> PredictSettings:
         shared = {f.name: getattr(config, f.name) for f in fields(PredictSettings) if hasattr(config, f.name) and f.name != "engine"}
-        told = {"run": str(run), "model": str(config.model), "views": views, "device": seen_device(worker_device(config.devices, number))}
+        told = {
+            "run": str(run),
+            "model": str(config.model),
+            "views": views,
+            "device": visible_device(worker_device(config.devices, number)),
+        }
         return PredictSettings(**{**shared, **told})
 
     def inference(engines: Sequence[str], views: int, most_views: int | None = None, **changes: Any) -> Source:

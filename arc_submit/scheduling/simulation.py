@@ -287,8 +287,8 @@ class SimulatedLane:
         elif what == "look":
             if plan is None or now < plan.hung:
                 supervisor.on_message(number, {"event": "beat"}, now)  # one that works beats all the time; here only when it matters
-        elif what == "trouble":
-            supervisor.on_message(number, {"event": "trouble", "reason": "RuntimeError: CUDA error: device not available"}, now)
+        elif what == "error":
+            supervisor.on_message(number, {"event": "error", "reason": "RuntimeError: CUDA error: device not available"}, now)
             code = 1
         elif what == "crash":
             code = -9
@@ -299,7 +299,7 @@ class SimulatedLane:
             self._spend(number, "lost" if failed else "work", now)
             if not failed:
                 self._keep(number, plan, now)
-            elif plan.message["leaves"]:
+            elif plan.message["exits"]:
                 code = 3
             del self.plans[number]
             events = supervisor.on_message(number, plan.message, now)
@@ -334,7 +334,7 @@ class SimulatedLane:
         seconds = source.start_seconds * math.exp(chance.gauss(0, 0.2))
         drawn = chance.random()
         if run.is_lost(self.name, number, now):
-            self._at(5.0, number, now, "trouble")
+            self._at(5.0, number, now, "error")
         elif drawn < faults.no_start:
             self._at(source.timeouts.startup_timeout + 1e-3, number, now, "look")
         elif drawn < faults.no_start + faults.bad_start:
@@ -364,7 +364,7 @@ class SimulatedLane:
             plan.hung = moment
             self._at(moment - now, number, now, "beat")
         elif drawn < limit + hours * faults.error:
-            plan.ends, plan.message = moment, {"event": "failed", "reason": "RuntimeError: CUDA error", "leaves": True}
+            plan.ends, plan.message = moment, {"event": "failed", "reason": "RuntimeError: CUDA error", "exits": True}
             self._at(moment - now, number, now, "end")
         elif now < lost <= plan.ends:
             self._at(lost - now, number, now, "crash")

@@ -1,6 +1,6 @@
-"""Lanes: streams of work that go on at the same time because they use different things, each in a thread of its own.
+"""Merge generators that run at the same time, each in a thread of its own.
 
-A stream that hangs holds up no other, and none holds up the caller beyond the end of the time. Knows nothing about what a stream does.
+A generator that hangs delays neither the others nor the end. Does not know what a generator yields.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def merge_streams(streams: Sequence[Iterator[T]], until: float, stop: Callable[[], None], patience: float = 10.0) -> Iterator[T]:
-    """What several generators give, in the order in which it comes, until all have ended.
+def merge_streams(streams: Sequence[Iterator[T]], deadline: float, stop: Callable[[], None], stop_timeout: float = 10.0) -> Iterator[T]:
+    """Yield the items of several generators as they come, until all generators have ended.
 
     Args:
-        streams: each is gone through in its own thread, from which alone it is touched.
-        until: on the monotonic clock; a stream that has not ended by then is left behind in its thread, which ends with the process.
-        stop: called when the caller goes away before the end (an interrupt, an error), to let the streams end.
-        patience: seconds that they then have for it.
+        streams: each is consumed in its own thread, and only there.
+        deadline: on the monotonic clock; a generator that has not ended by then is abandoned in its thread, which ends with the process.
+        stop: asks the generators to end; called when this generator is closed or raises before its end.
+        stop_timeout: seconds that the generators then have.
 
     Raises:
-        whatever a stream raises, once, after which the others are stopped.
+        the first exception of a generator, after the others have been stopped.
     """
     ready: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue()
 
@@ -33,18 +33,18 @@ def merge_streams(streams: Sequence[Iterator[T]], until: float, stop: Callable[[
             for item in stream:
                 ready.put(("item", item))
             ready.put(("end", None))
-        except BaseException as error:  # noqa: BLE001 - it is raised where the streams are read
+        except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread
             ready.put(("error", error))
 
-    # Workers die with the thread that started them (PR_SET_PDEATHSIG): each stream keeps its own thread from start to end.
+    # Workers die with the thread that started them (PR_SET_PDEATHSIG): a generator runs in one thread from start to end.
     threads = [threading.Thread(target=follow, args=(stream,), daemon=True) for stream in streams]
     for thread in threads:
         thread.start()
-    running, ended = len(threads), False
+    running, completed = len(threads), False
     try:
         while running:
             try:
-                kind, value = ready.get(timeout=max(0.0, until - time.monotonic()))
+                kind, value = ready.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 break
             if kind == "error":
@@ -54,10 +54,10 @@ def merge_streams(streams: Sequence[Iterator[T]], until: float, stop: Callable[[
                 running -= 1
             else:
                 yield value  # type: ignore[misc]  # an item is a T
-        ended = True
+        completed = True
     finally:
-        if not ended:
+        if not completed:
             stop()
-            patient = time.monotonic() + patience
+            stop_deadline = time.monotonic() + stop_timeout
             for thread in threads:
-                thread.join(max(0.0, patient - time.monotonic()))
+                thread.join(max(0.0, stop_deadline - time.monotonic()))

@@ -1,7 +1,7 @@
-"""Processes bound to the one that started them: the kernel kills them with it, however it ends.
+"""Bind a process to its parent: the kernel kills it when the parent ends, for whatever reason.
 
-`python -m arc_submit.workers.parent_death ARGUMENTS` becomes `python ARGUMENTS`, bound, for a command that does not bind itself. Knows nothing
-about what the command does.
+`python -m arc_submit.workers.parent_death ARGUMENTS` becomes `python ARGUMENTS`, bound, for a command that does not bind itself. Does not
+know what the command does.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import os
 import signal
 import sys
 
-PARENT = "ARC_SUBMIT_PARENT"  # the parent's process id, in the environment of its children
+PARENT = "ARC_SUBMIT_PARENT"  # environment variable of children: the parent's process id
 _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> bool:
-    """Bind the calling process to the thread that started it (Linux); False where its parent has gone already.
+    """Bind the calling process to the thread that started it (Linux only); returns False where the parent has already ended.
 
-    The parent is the process that PARENT names. The binding outlasts an exec.
+    PARENT names the parent process. The binding survives an exec.
     """
     if sys.platform != "linux":
         return True
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    return os.getppid() == int(os.environ[PARENT])  # else it died before the line above
+    return os.getppid() == int(os.environ[PARENT])  # otherwise the parent ended before prctl took effect
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The pool: workers, each a process in its own session, watched, killed when silent, restarted, and their jobs given out again.
+"""The pool: worker processes, each in its own session, started, watched, killed and restarted.
 
-What to do when is decided by arc_submit.workers.supervisor; here are the processes, their pipes and the clock. Knows nothing about what a job is.
+arc_submit.workers.supervisor decides what to do and when; this module has the processes, their pipes and the clock. Does not know what a
+job does.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -23,9 +24,13 @@ from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, PoolE
 
 __all__ = ["Backend", "Event", "Job", "Launch", "PoolError", "ProcessConfig", "Timeouts", "WorkerQuota", "launch_locally", "run_jobs"]
 
-# From the Python arguments that make a worker, and the variables to set for it, those of the process to start on this machine: it is the
-# worker, or what passes everything on to one elsewhere.
+# (Python arguments of a worker, its environment variables) -> Python arguments of the process to start on this machine, which is the worker
+# itself or a proxy of a worker on another machine.
 Launch = Callable[[Sequence[str], Mapping[str, str]], Sequence[str]]
+
+_POLL_SECONDS = 0.2  # the longest wait for messages
+_EXIT_SECONDS = 2.0  # for idle workers to end by themselves
+_KILL_SECONDS = 5.0  # for killed workers to be gone
 
 
 def launch_locally(arguments: Sequence[str], environment: Mapping[str, str]) -> Sequence[str]:
@@ -38,9 +43,9 @@ class Backend:
     """One implementation of the jobs.
 
     Attributes:
-        name: for messages, and for its folder of logs where there are several.
+        name: for messages, and for the folder of its logs where there are several backends.
         entry: "package.module:function", see arc_submit.workers.worker.
-        settings_for: returns the settings of the worker with a number, as JSON values.
+        settings_for: returns the settings of the worker with this id, as JSON values.
         timeouts: of its workers.
     """
 
@@ -55,9 +60,9 @@ class ProcessConfig:
     """Where and how worker processes run.
 
     Attributes:
-        log_folder: receives one log for each worker, with what it prints.
-        environment_for: returns the environment variables to set for the worker with a number.
-        launch: places the process, see arc_submit.workers.ray_cluster for another place than this machine.
+        log_folder: receives one log for each worker, with what its libraries print.
+        environment_for: returns the environment variables to set for the worker with this id.
+        launch: where the process runs: on this machine, or on a cluster (arc_submit.workers.ray_cluster).
     """
 
     log_folder: Path
@@ -67,7 +72,7 @@ class ProcessConfig:
 
 @dataclass
 class _Process:
-    """A worker's process, its log, and what it has said of a line that is not whole yet."""
+    """A worker's process, its log, and the beginning of a message that is not yet complete."""
 
     process: subprocess.Popen[bytes]
     log: IO[bytes]
@@ -77,69 +82,69 @@ class _Process:
 def run_jobs(
     jobs: Sequence[Job] | JobSource,
     backend: Backend,
-    processes: ProcessConfig,
+    config: ProcessConfig,
     quota: WorkerQuota,
     deadline: float,
     soft_deadline: float | None = None,
 ) -> Iterator[Event]:
     """Run jobs in worker processes until each is done or given up, or the deadline has passed.
 
-    However this generator ends (exhausted, closed, an exception), no worker outlives it.
+    However this generator ends (exhausted, closed, by an exception), no worker outlives it.
 
     Args:
         jobs: in the order in which they begin; or a source that chooses the next job during the run (arc_submit.scheduling.scheduler).
         backend: does the jobs.
-        processes: where and how the workers run.
-        quota: the number of workers, which the caller may change during the run.
+        config: where and how the workers run.
+        quota: number of workers; the caller may change it during the run.
         deadline: on the monotonic clock; all workers are killed then.
-        soft_deadline: on the monotonic clock, before the deadline. Each job carries it to its worker as "until", so that the worker can end
-            by itself and save its results.
+        soft_deadline: on the monotonic clock, before the deadline; at that time a worker should end its job by itself and save its results.
 
     Raises:
         PoolError: where a worker refuses its settings, or no worker gets ready in `timeouts.max_failed_starts` starts.
     """
     supervisor = Supervisor(JobQueue(jobs) if isinstance(jobs, Sequence) else jobs, backend.timeouts, quota, deadline)
-    workers: dict[int, _Process] = {}
-    processes.log_folder.mkdir(parents=True, exist_ok=True)
+    processes: dict[int, _Process] = {}
+    config.log_folder.mkdir(parents=True, exist_ok=True)
     try:
         while not supervisor.finished(time.monotonic()):
             now = time.monotonic()
-            if over := supervisor.check_deadline(now):
-                yield over
+            if end := supervisor.check_deadline(now):
+                yield end
                 return
-            for number in supervisor.workers_to_start(now):
-                workers[number] = _start(number, backend, processes)
-                yield supervisor.on_start(number, workers[number].process.pid, time.monotonic())
-            for number in list(supervisor.workers):
-                if begun := supervisor.assign(number, time.monotonic()):
-                    _send(workers[number], supervisor.workers[number].job, soft_deadline)
+            for worker_id in supervisor.workers_to_start(now):
+                processes[worker_id] = _start(worker_id, backend, config)
+                yield supervisor.on_start(worker_id, processes[worker_id].process.pid, time.monotonic())
+            for worker_id, worker in supervisor.workers.items():
+                if begun := supervisor.assign(worker_id, time.monotonic()):
+                    assert worker.job is not None
+                    _send_job(processes[worker_id], worker.job, soft_deadline)
                     yield begun
-            _wait(workers, min(0.2, max(0.0, deadline - now)))
-            for number in list(supervisor.workers):
-                # What a worker said is read before it is judged, and nothing is yielded in between: a caller that took its time
-                # over an event must not make a healthy worker look silent.
-                worker = workers[number]
-                code = worker.process.poll()
-                events = [event for message in _read(worker) for event in supervisor.on_message(number, message, time.monotonic())]
-                reason = supervisor.find_fault(number, code, time.monotonic())
+            _wait_for_messages(processes.values(), min(_POLL_SECONDS, max(0.0, deadline - now)))
+            for worker_id in list(supervisor.workers):
+                # All messages are read before the check for silence, and nothing is yielded in between: a caller that spends long on an
+                # event must not make a healthy worker look silent.
+                process = processes[worker_id]
+                exit_code = process.process.poll()
+                events = [event for message in _read(process) for event in supervisor.on_message(worker_id, message, time.monotonic())]
+                reason = supervisor.find_fault(worker_id, exit_code, time.monotonic())
                 yield from events
                 if not reason:
                     continue
-                _kill(worker)
-                del workers[number]
-                events, fatal = supervisor.on_exit(number, reason, time.monotonic())
+                _kill(process)
+                del processes[worker_id]
+                events, fatal = supervisor.on_exit(worker_id, reason, time.monotonic())
                 yield from events
                 if fatal:
-                    raise PoolError(f"{fatal}; see {processes.log_folder}")
+                    raise PoolError(f"{fatal}; see {config.log_folder}")
     finally:
-        idle = [workers[n] for n, state in supervisor.workers.items() if state.ready and state.job is None]
-        _end(list(workers.values()), idle)
+        idle = [processes[worker_id] for worker_id, worker in supervisor.workers.items() if worker.ready and worker.job is None]
+        _end(list(processes.values()), idle)
 
 
-def _start(number: int, backend: Backend, config: ProcessConfig) -> _Process:
-    environment = config.environment_for(number) if config.environment_for else {}
-    settings = backend.settings_for(number)
-    log = (config.log_folder / f"worker-{number}.log").open("ab")
+def _start(worker_id: int, backend: Backend, config: ProcessConfig) -> _Process:
+    environment = config.environment_for(worker_id) if config.environment_for else {}
+    settings = backend.settings_for(worker_id)
+    log = (config.log_folder / f"worker-{worker_id}.log").open("ab")
     process = subprocess.Popen(
         [sys.executable, *config.launch(["-m", "arc_submit.workers.worker", backend.entry], environment)],
         stdin=subprocess.PIPE,
@@ -155,31 +160,30 @@ def _start(number: int, backend: Backend, config: ProcessConfig) -> _Process:
     return worker
 
 
-def _send(worker: _Process, job: Job | None, soft_deadline: float | None) -> None:
-    assert job is not None
+def _send_job(worker: _Process, job: Job, soft_deadline: float | None) -> None:
+    # The soft deadline travels as seconds that remain: a worker on another machine has another monotonic clock.
     seconds = {} if soft_deadline is None else {"seconds": soft_deadline - time.monotonic()}
-    _write(worker, {"id": 0, "payload": {job.key: list(job.task_ids), **job.params}, **seconds})
+    _write(worker, {"payload": {"tasks": list(job.task_ids), **job.params}, **seconds})
 
 
 def _write(worker: _Process, value: dict[str, Any]) -> None:
     assert worker.process.stdin is not None
-    # A worker that died is noticed by its exit, with the job still in its name.
+    # A worker that has died is noticed by its exit code, and its job is still assigned to it then.
     with contextlib.suppress(BrokenPipeError):
         worker.process.stdin.write(json.dumps(value).encode() + b"\n")
         worker.process.stdin.flush()
 
 
-def _wait(workers: dict[int, _Process], seconds: float) -> None:
-    """Wait until a worker says something, or for some seconds."""
+def _wait_for_messages(workers: Iterable[_Process], seconds: float) -> None:
+    """Wait until a worker sends something, for at most these seconds."""
     with selectors.DefaultSelector() as selector:
-        for worker in workers.values():
+        for worker in workers:
             selector.register(worker.process.stdout, selectors.EVENT_READ)  # type: ignore[arg-type]
-        if workers:
-            selector.select(timeout=seconds)
+        selector.select(timeout=seconds)
 
 
 def _read(worker: _Process) -> list[dict[str, Any]]:
-    """Everything that a worker has said by now."""
+    """Return all messages that a worker has completed."""
     assert worker.process.stdout is not None
     with contextlib.suppress(BlockingIOError):
         while data := os.read(worker.process.stdout.fileno(), 1 << 20):
@@ -188,14 +192,14 @@ def _read(worker: _Process) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line]
 
 
-def _kill(worker: _Process, patience: float = 5.0) -> None:
-    """End a worker and whatever it started.
+def _kill(worker: _Process, timeout: float = _KILL_SECONDS) -> None:
+    """Kill a worker and every process that it started.
 
-    A process that the kernel holds (a driver, a network mount) cannot be waited for; the deadline must not wait with it.
+    The wait has a timeout: the kernel may hold a process (a driver, a network mount), and the deadline must not slip with it.
     """
     _signal(worker)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        worker.process.wait(timeout=patience)
+        worker.process.wait(timeout=timeout)
     for stream in (worker.process.stdin, worker.process.stdout, worker.log):
         if stream:
             with contextlib.suppress(BrokenPipeError):
@@ -208,17 +212,17 @@ def _signal(worker: _Process) -> None:
 
 
 def _end(workers: list[_Process], idle: list[_Process]) -> None:
-    """Let idle workers go by closing their input, then kill what is left; all together have the time that one would have."""
+    """End all workers: idle ones by closing their input, the others by a signal. The timeouts are for all together."""
     for worker in workers:
         if worker not in idle:
             _signal(worker)
         elif worker.process.stdin:
             with contextlib.suppress(BrokenPipeError):
                 worker.process.stdin.close()
-    patience = time.monotonic() + 2.0
+    exit_deadline = time.monotonic() + _EXIT_SECONDS
     for worker in idle:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.process.wait(timeout=max(0.0, patience - time.monotonic()))
-    patience = time.monotonic() + 5.0
+            worker.process.wait(timeout=max(0.0, exit_deadline - time.monotonic()))
+    kill_deadline = time.monotonic() + _KILL_SECONDS
     for worker in workers:
-        _kill(worker, max(0.0, patience - time.monotonic()))
+        _kill(worker, max(0.0, kill_deadline - time.monotonic()))

@@ -1,10 +1,10 @@
 """A process on another machine, as if it ran here: the end of it that is here, and all that this project says to Ray.
 
-`python -m arc_submit.workers.ray_proxy run --address HOST:PORT -- ARGUMENTS` has `python ARGUMENTS` started by a Ray actor on some node with
-room for it (arc_submit.workers.remote_process), passes on lines of input and output, and ends as it ended. A pool or a sweep watches and kills
-this process as it would the other one itself: when it goes, however it goes, its Ray job ends, and the actor and the process with it. There
-is one for each, because nothing in Ray is then waited for without a limit: whatever hangs is killed from outside. A node that is lost is a
-process that ended, with the node in its reason. Never starts a cluster. Knows nothing about what is run.
+`python -m arc_submit.workers.ray_proxy run --address HOST:PORT -- ARGUMENTS` has `python ARGUMENTS` started by a Ray actor on some node
+with room for it (arc_submit.workers.remote_process), passes on lines of input and output, and ends as it ended. A pool or a sweep watches
+and kills this process as it would the other one itself: when it goes, however it goes, its Ray job ends, and the actor and the process with
+it. There is one for each, because nothing in Ray is then waited for without a limit: whatever hangs is killed from outside. A node that is
+lost is a process that ended, with the node in its reason. Never starts a cluster. Knows nothing about what is run.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
     try:
         code: int = args.command(args, protocol)
     except ArcSubmitError as error:
-        _say(protocol, event="trouble", reason=str(error))
+        _say(protocol, event="error", reason=str(error))
         print(f"remote: {error}", file=sys.stderr, flush=True)
         return 1
     if code < 0:

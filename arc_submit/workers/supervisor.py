@@ -1,10 +1,10 @@
-"""The crew: what a pool decides about its workers, as a state machine that is told the time and touches no process.
+"""The supervisor: all decisions about a pool's workers, as a state machine that receives the time and touches no process.
 
-Which worker to start, which job to give to whom, when one has been silent for too long, what becomes of a lost job, and when it is over:
-every such decision is made here. arc_submit.workers.pool feeds it what real processes say, arc_submit.scheduling.simulation what made-up
-ones would say on a clock of their own. Every wait has a limit: for a worker's start, for its silence, and for the whole. A job lost with
-its worker is split into its parts, so that the one that brought the worker down is found and the others get done; a part that does so
-`max_failures` times is given up with its reason. Knows nothing about what a job is.
+It decides which worker starts, which worker gets which job, when a silent worker counts as hung, whether a lost job runs again, and when
+the pool ends. arc_submit.workers.pool feeds it messages of real processes, arc_submit.scheduling.simulation messages of simulated ones on a
+simulated clock. Every wait has a limit: a worker's start, its silence, and the pool as a whole. A job that is lost with its worker is split
+into its tasks: this isolates the task that brings workers down, and the other tasks are done. A task that fails `max_failures` times is
+given up with its reason. Does not know what a job does.
 """
 
 from __future__ import annotations
@@ -22,15 +22,13 @@ class Job:
     """Work for one worker at a time.
 
     Attributes:
-        parts: names of what the job is made of; a lost job is given out again part by part.
-        key: the payload is {key: [parts], **told}.
-        failures: how often it has been lost.
-        told: what else the worker is told with it.
-        reason: the reason for which it was chosen.
+        task_ids: the tasks; a lost job is retried task by task.
+        failures: number of times that the job was lost or failed.
+        params: further entries of the payload, which is {"tasks": task_ids, **params}.
+        reason: why the job was chosen, for the timeline.
     """
 
     task_ids: tuple[str, ...]
-    key: str = "tasks"
     failures: int = 0
     params: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
@@ -38,17 +36,18 @@ class Job:
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long what may take, in seconds.
+    """Limits of waiting, in seconds, and of retries.
 
     Attributes:
-        start: from a worker's start to its "ready", the model's loading included; a beat does not prolong it.
-        silence: between two heartbeats while a job is in hand, and from a job's beginning to its first.
-        patience: where given, a worker that has beaten steadily may be silent for so many times its own longest pause in the job, at
-            least `least` and at most `silence`: a stuck one is then noticed in seconds, and slow work only makes its own limit longer.
-        least: see `patience`.
-        max_failures: how often a part may be lost or fail before it is given up.
-        starts: how often a worker may fail to get ready, in a row, before it rests.
-        rest: how long it rests before it is tried once more; twice as long each time after that.
+        startup_timeout: from a worker's start to its "ready", which includes loading the model; heartbeats do not extend it.
+        heartbeat_timeout: between two heartbeats during a job, and from the job's start to its first heartbeat.
+        pause_factor: where set, a worker that has sent a few heartbeats in its job may be silent for this multiple of its own longest
+            pause, within `min_heartbeat_timeout` and `heartbeat_timeout`. A hang is then noticed in seconds, and slow work extends its own
+            limit.
+        min_heartbeat_timeout: see `pause_factor`.
+        max_failures: number of losses or failures after which a task is given up.
+        max_failed_starts: number of failed starts in a row after which a worker is retired for a while.
+        restart_delay: until a retired worker starts again; doubles with each further retirement.
     """
 
     startup_timeout: float = 600.0
@@ -62,11 +61,11 @@ class Timeouts:
 
 @dataclass
 class WorkerQuota:
-    """What a pool may use of a machine; whoever divides the machine among pools may change it while they run.
+    """The part of a machine that a pool may use. Its owner may change it while the pool runs.
 
     Attributes:
-        workers: processes at a time. More are started at once; with fewer, those that are there end their work first.
-        stopped: ends the pool as its deadline does.
+        workers: number of processes. A larger value starts workers at once; a smaller one ends none, it only prevents new starts.
+        stopped: ends the pool, as its deadline does.
     """
 
     workers: int
@@ -75,10 +74,19 @@ class WorkerQuota:
 
 @dataclass(frozen=True)
 class Event:
-    """What happened: a job begun or done, a part given up, a worker started, ready, lost or put to rest ("retired"), or the end of time.
+    """One entry of a pool's timeline.
 
-    "progress" carries in `result` what a worker told with a heartbeat; "handed_on" is a part that the next stage will try
-    (arc_submit.workers.fallback). `told` is what the worker was told with the job, `seconds` how long one took that is done or lost.
+    Attributes:
+        kind: "started", "ready", "lost" and "retired" (start again later) concern a worker; "begun", "progress" and "done" a job;
+            "given_up" and "handed_on" (to the next backend, see arc_submit.workers.fallback) a task; "deadline" the pool, with all
+            unfinished tasks.
+        worker: its id, or -1.
+        task_ids: tasks of the job.
+        reason: of the choice of a job, of a loss, of a failure.
+        result: of a done job, as its worker returned it; or the progress that came with a heartbeat.
+        pid: of the worker's process.
+        seconds: from the job's start to its end or loss; for "ready", from the worker's start.
+        params: of the job.
     """
 
     kind: Literal["started", "ready", "begun", "progress", "done", "lost", "retired", "given_up", "handed_on", "deadline"]
@@ -92,33 +100,33 @@ class Event:
 
 
 class PoolError(ArcSubmitError):
-    """No worker can be got ready."""
+    """No worker can get ready."""
 
 
 class JobSource(Protocol):
-    """Where a crew's jobs come from, and where lost ones go back to."""
+    """Chooses the jobs of a pool, and takes lost jobs back."""
 
     def next_job(self, workers: int, now: float) -> Job | None:
-        """The next job to begin, with so many workers there to share the rest; None where there is nothing to begin now."""
+        """Remove and return the next job; None where no job can begin now. `workers` is the number of usable workers."""
 
     def available(self, workers: int, now: float) -> int:
-        """How many jobs could be begun now, 0 where `take` would give none."""
+        """Return the number of jobs that can begin now; 0 where `next_job` would return None."""
 
     def requeue(self, jobs: Sequence[Job], first: bool) -> None:
-        """Jobs that were lost: to be begun again before the others, or after them."""
+        """Take lost jobs back, to begin before or after all others."""
 
     def on_event(self, event: Event) -> None:
-        """A job is done, or a part given up."""
+        """Receive a "done" or "given_up" event."""
 
     def pending(self) -> list[str]:
-        """All that waits, the next first."""
+        """Return all tasks that have not begun, in order."""
 
     def reopen(self, task_ids: Sequence[str]) -> JobSource:
-        """A supply of these parts alone, each in a job of its own and without a strike, and of what waits."""
+        """Return a source of these tasks, one task per job and without failures, followed by all pending jobs."""
 
 
 class JobQueue:
-    """Jobs in the order in which they are given."""
+    """A job source with a fixed order."""
 
     def __init__(self, jobs: Iterable[Job]):
         self._jobs = deque(jobs)
@@ -139,181 +147,199 @@ class JobQueue:
         pass
 
     def pending(self) -> list[str]:
-        return [part for job in self._jobs for part in job.task_ids]
+        return [task_id for job in self._jobs for task_id in job.task_ids]
 
     def reopen(self, task_ids: Sequence[str]) -> JobQueue:
-        return JobQueue([*(Job((part,)) for part in task_ids), *self._jobs])
+        return JobQueue([*(Job((task_id,)) for task_id in task_ids), *self._jobs])
 
 
 @dataclass
 class WorkerState:
-    """A worker as the crew knows it.
+    """One worker.
 
     Attributes:
-        started, heard, begun: when it was started, last said something, began the job in hand.
-        beats: in the job in hand; `pause` is the longest time between two of them.
-        refused, trouble: why it will go.
-        leaves: it ends by itself after a failed job, and gets none until it is replaced.
+        started: time of its start.
+        last_message: time of its last message, or of its job's start if that is later.
+        job: in progress.
+        job_started: time of that job's start.
+        heartbeats: number of messages during that job.
+        longest_pause: seconds between two of these messages.
+        refusal: why no worker with these settings can get ready.
+        error: why this worker did not get ready.
+        exiting: it ends by itself after a failed job, and gets no other job before it is replaced.
     """
 
-    number: int
     pid: int
     started: float
     last_message: float
     ready: bool = False
     job: Job | None = None
     job_started: float = 0.0
-    beats: int = 0
+    heartbeats: int = 0
     longest_pause: float = 0.0
     refusal: str = ""
     error: str = ""
     exiting: bool = False
 
 
-_STEADY = 4  # heartbeats after which a worker's own pauses say how long it may be silent
+_MIN_HEARTBEATS = 4  # of a job, before its longest pause is a sound basis for a timeout
 
 
 class Supervisor:
-    """The workers of a pool and what they have in hand.
+    """The workers of a pool and their jobs.
+
+    All times are on one clock, which `now` reads.
 
     Args:
-        supply: the jobs.
-        limits: how long what may take.
-        share: how many workers there may be.
-        deadline: when all is over, on the clock whose `now` is given.
+        source: chooses the jobs.
+        timeouts: limits of waiting.
+        quota: number of workers, may change during the run.
+        deadline: end of the pool.
     """
 
     def __init__(self, source: JobSource, timeouts: Timeouts, quota: WorkerQuota, deadline: float):
         self.source, self.timeouts, self.quota, self.deadline = source, timeouts, quota, deadline
         self.workers: dict[int, WorkerState] = {}
         self._failed_starts: Counter[int] = Counter()
-        self._retired: dict[int, float] = {}  # workers that did not get ready, until when they rest
-        self._restart_delays: Counter[int] = Counter()
+        self._retired_until: dict[int, float] = {}  # an entry stays through the next start attempt, until the worker is ready
+        self._retirements: Counter[int] = Counter()
 
     @property
     def usable_workers(self) -> int:
-        """Workers that there may be and that get ready."""
-        return max(1, self.quota.workers - sum(number < self.quota.workers for number in self._retired))
+        """Workers within the quota, except those that do not get ready; at least 1."""
+        return max(1, self.quota.workers - sum(worker_id < self.quota.workers for worker_id in self._retired_until))
 
     def finished(self, now: float) -> bool:
-        """Whether nothing is in hand and nothing can be begun."""
+        """Return whether no job is in progress and none can begin."""
         return not any(worker.job for worker in self.workers.values()) and not self.source.available(self.usable_workers, now)
 
     def check_deadline(self, now: float) -> Event | None:
-        """The end of the time, with all that is not done, once it has come."""
+        """Return the "deadline" event with all unfinished tasks, once the pool must end."""
         if now < self.deadline and not self.quota.stopped:
             return None
-        left = [part for worker in self.workers.values() if worker.job for part in worker.job.task_ids]
-        return Event("deadline", -1, (*left, *self.source.pending()), "stopped" if self.quota.stopped else "the time is up")
+        in_progress = [task_id for worker in self.workers.values() if worker.job for task_id in worker.job.task_ids]
+        return Event("deadline", -1, (*in_progress, *self.source.pending()), "stopped" if self.quota.stopped else "the time is up")
 
     def workers_to_start(self, now: float) -> list[int]:
-        """Numbers of the workers to start: as many as there is work for."""
-        absent = [n for n in range(self.quota.workers) if n not in self.workers and self._retired.get(n, now) <= now]
+        """Return the ids of workers to start: within the quota, and not more than there are jobs."""
+        absent = [i for i in range(self.quota.workers) if i not in self.workers and self._retired_until.get(i, now) <= now]
         if not absent:
             return []
-        wanted = self.source.available(self.usable_workers, now) + sum(worker.job is not None for worker in self.workers.values())
-        return absent[: max(0, wanted - len(self.workers))]
+        jobs = self.source.available(self.usable_workers, now) + sum(worker.job is not None for worker in self.workers.values())
+        return absent[: max(0, jobs - len(self.workers))]
 
-    def on_start(self, number: int, pid: int, now: float) -> Event:
-        """A worker has been started."""
-        self.workers[number] = WorkerState(number, pid, now, now)
-        return Event("started", number, pid=pid)
+    def on_start(self, worker_id: int, pid: int, now: float) -> Event:
+        """Record that a worker's process has started."""
+        self.workers[worker_id] = WorkerState(pid, now, now)
+        return Event("started", worker_id, pid=pid)
 
-    def assign(self, number: int, now: float) -> Event | None:
-        """Give a worker that is ready and idle its next job, where there is one."""
-        worker = self.workers[number]
+    def assign(self, worker_id: int, now: float) -> Event | None:
+        """Assign the next job to a worker; None where the worker is not free or no job can begin."""
+        worker = self.workers[worker_id]
         if not worker.ready or worker.exiting or worker.job is not None or not self.source.available(self.usable_workers, now):
             return None
         job = self.source.next_job(self.usable_workers, now)
         if job is None:
             return None
         worker.job, worker.job_started, worker.last_message = job, now, now
-        worker.beats, worker.longest_pause = 0, 0.0
-        return Event("begun", number, job.task_ids, job.reason, params=job.params)
+        worker.heartbeats, worker.longest_pause = 0, 0.0
+        return Event("begun", worker_id, job.task_ids, job.reason, params=job.params)
 
-    def on_message(self, number: int, message: dict[str, Any], now: float) -> list[Event]:
-        """Take in what a worker has said, a line of its protocol (arc_submit.workers.worker)."""
-        worker = self.workers[number]
-        if worker.job and worker.beats:
+    def on_message(self, worker_id: int, message: dict[str, Any], now: float) -> list[Event]:
+        """Process a worker's message, one line of the protocol of arc_submit.workers.worker."""
+        worker = self.workers[worker_id]
+        if worker.job and worker.heartbeats:  # the wait for the first one includes start-up work and is no measure of the pace
             worker.longest_pause = max(worker.longest_pause, now - worker.last_message)
         worker.last_message = now
-        worker.beats += worker.job is not None
+        worker.heartbeats += worker.job is not None
         kind = message["event"]
         if kind == "ready":
             worker.ready = True
-            self._retired.pop(number, None)
-            self._restart_delays[number] = 0
-            return [Event("ready", number, pid=worker.pid, seconds=now - worker.started)]
+            self._retired_until.pop(worker_id, None)
+            self._retirements[worker_id] = 0
+            return [Event("ready", worker_id, pid=worker.pid, seconds=now - worker.started)]
         if kind == "beat" and message.get("progress"):
-            return [Event("progress", number, worker.job.task_ids if worker.job else (), result=message["progress"])]
+            return [Event("progress", worker_id, worker.job.task_ids if worker.job else (), result=message["progress"])]
         if kind == "refused":
             worker.refusal = message["reason"]
-        elif kind == "trouble":
+        elif kind == "error":
             worker.error = message["reason"]
         elif kind in ("done", "failed") and worker.job:
             job, worker.job = worker.job, None
             if kind == "done":
-                # What a worker cannot do by its nature will not be better in a second try.
+                # A task that this backend does not support fails again in every retry: it is given up at the first attempt.
                 cannot = message["result"].pop("cannot", {})
-                task_ids = tuple(part for part in job.task_ids if part not in cannot)
-                done = Event("done", number, task_ids, result=message["result"], seconds=now - worker.job_started, params=job.params)
-                events = [done, *(Event("given_up", number, (part,), reason, params=job.params) for part, reason in cannot.items())]
+                task_ids = tuple(task_id for task_id in job.task_ids if task_id not in cannot)
+                done = Event("done", worker_id, task_ids, result=message["result"], seconds=now - worker.job_started, params=job.params)
+                events = [
+                    done,
+                    *(Event("given_up", worker_id, (task_id,), reason, params=job.params) for task_id, reason in cannot.items()),
+                ]
                 for event in events:
                     self.source.on_event(event)
                 return events
-            worker.exiting = message["leaves"]
-            return self._retry(job, message["reason"], number)
+            worker.exiting = message["exits"]
+            return self._retry(job, message["reason"], worker_id)
         return []
 
-    def find_fault(self, number: int, code: int | None, now: float) -> str:
-        """Why a worker must go, or nothing; `code` is its exit code, or None where it lives."""
-        worker = self.workers[number]
-        if code is not None:
-            ending = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    def find_fault(self, worker_id: int, exit_code: int | None, now: float) -> str:
+        """Return why a worker must be killed or replaced, else "".
+
+        Args:
+            exit_code: of its process, None while it runs.
+        """
+        worker = self.workers[worker_id]
+        if exit_code is not None:
+            ending = f"killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
             return worker.refusal or worker.error or ending
         if not worker.ready and now - worker.started > self.timeouts.startup_timeout:
             return f"not ready after {self.timeouts.startup_timeout:.0f} s"
-        if worker.job and now - worker.last_message > (allowed := self.max_silence(number)):
-            return f"silent for {allowed:.0f} s"
+        if worker.job and now - worker.last_message > (limit := self.max_silence(worker_id)):
+            return f"silent for {limit:.0f} s"
         return ""
 
-    def max_silence(self, number: int) -> float:
-        """Seconds of silence that a worker is allowed now."""
-        worker, timeouts = self.workers[number], self.timeouts
-        if timeouts.pause_factor is None or worker.beats < _STEADY:
+    def max_silence(self, worker_id: int) -> float:
+        """Return the seconds of silence after which a worker counts as hung."""
+        worker, timeouts = self.workers[worker_id], self.timeouts
+        if timeouts.pause_factor is None or worker.heartbeats < _MIN_HEARTBEATS:
             return timeouts.heartbeat_timeout
         return min(timeouts.heartbeat_timeout, max(timeouts.min_heartbeat_timeout, timeouts.pause_factor * worker.longest_pause))
 
-    def on_exit(self, number: int, reason: str, now: float) -> tuple[list[Event], str]:
-        """A worker has gone: what follows from it, and why the crew cannot go on at all, where that is so."""
-        worker = self.workers.pop(number)
-        self._failed_starts[number] = 0 if worker.ready else self._failed_starts[number] + 1
+    def on_exit(self, worker_id: int, reason: str, now: float) -> tuple[list[Event], str]:
+        """Record that a worker has ended.
+
+        Returns:
+            the events, and why the whole pool cannot continue, else "".
+        """
+        worker = self.workers.pop(worker_id)
+        self._failed_starts[worker_id] = 0 if worker.ready else self._failed_starts[worker_id] + 1
         task_ids, seconds = (worker.job.task_ids, now - worker.job_started) if worker.job else ((), 0.0)
-        events = [Event("lost", number, task_ids, reason, pid=worker.pid, seconds=seconds)]
+        events = [Event("lost", worker_id, task_ids, reason, pid=worker.pid, seconds=seconds)]
         if worker.job:
-            events += self._retry(worker.job, reason, number)
+            events += self._retry(worker.job, reason, worker_id)
         fatal = worker.refusal
-        if not fatal and self._failed_starts[number] >= self.timeouts.max_failed_starts:
-            rest = self.timeouts.restart_delay * 2 ** self._restart_delays[number]
-            self._restart_delays[number] += 1
-            self._retired[number] = now + rest
-            rest_reason = f"not ready in {self._failed_starts[number]} starts: {reason}; tried again in {rest:.0f} s"
-            events.append(Event("retired", number, (), rest_reason))
-        if not fatal and set(self._retired) >= set(range(self.quota.workers)):
+        if not fatal and self._failed_starts[worker_id] >= self.timeouts.max_failed_starts:
+            # A busy GPU may be free again later: the worker is not lost for the rest of the run.
+            delay = self.timeouts.restart_delay * 2 ** self._retirements[worker_id]
+            self._retirements[worker_id] += 1
+            self._retired_until[worker_id] = now + delay
+            explanation = f"not ready in {self._failed_starts[worker_id]} starts: {reason}; tried again in {delay:.0f} s"
+            events.append(Event("retired", worker_id, (), explanation))
+        if not fatal and set(self._retired_until) >= set(range(self.quota.workers)):
             fatal = f"no worker got ready in {self.timeouts.max_failed_starts} starts: {reason}"
         if fatal:
-            self.source.requeue([worker.job for worker in self.workers.values() if worker.job], first=True)
+            self.source.requeue([other.job for other in self.workers.values() if other.job], first=True)
         return events, fatal
 
-    def _retry(self, job: Job, reason: str, number: int) -> list[Event]:
-        """What becomes of a job that was lost or that failed."""
+    def _retry(self, job: Job, reason: str, worker_id: int) -> list[Event]:
+        """Requeue a job that was lost or failed, or give it up."""
         if len(job.task_ids) > 1:
-            # Part by part and without a strike: one of them is to blame and the others are not.
-            self.source.requeue([replace(job, task_ids=(part,)) for part in job.task_ids], first=True)
+            # One task is at fault and the others are not: each gets a job of its own, which does not count as a failure.
+            self.source.requeue([replace(job, task_ids=(task_id,)) for task_id in job.task_ids], first=True)
         elif job.failures + 1 < self.timeouts.max_failures:
             self.source.requeue([replace(job, failures=job.failures + 1)], first=False)
         else:
-            given_up = Event("given_up", number, job.task_ids, reason, params=job.params)
+            given_up = Event("given_up", worker_id, job.task_ids, reason, params=job.params)
             self.source.on_event(given_up)
             return [given_up]
         return []
