@@ -206,12 +206,12 @@ def test_every_presets_adapters_find_room_on_kaggle(
 
 
 def test_the_scheduler_counts_training_once_more_where_adapters_are_not_kept() -> None:
-    from test_scheduler import costs, sizes
+    from test_scheduler import exact_costs, make_sizes
 
     ladder = make_ladder(8, 4, None, 16)
     reached = {"t0": Level(8, 4)}
     kept, gone = (
-        Scheduler(sizes([1.0]), ladder, costs(), 1000.0, reached, SchedulerOptions(adapters_kept=keeps)).choose(1, 0.0)
+        Scheduler(make_sizes([1.0]), ladder, exact_costs(), 1000.0, reached, SchedulerOptions(adapters_kept=keeps)).choose(1, 0.0)
         for keeps in (True, False)
     )
     assert kept is not None

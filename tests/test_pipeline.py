@@ -464,7 +464,7 @@ def test_time_left_over_buys_the_same_whenever_it_comes(tiny_model: Path, tmp_pa
     assert levels[:2] == [[3, 1], [3, 1]], "both tasks get the plan before one gets more"
     assert sorted(levels[2:]) == [[6, 2], [6, 2], [6, 3], [6, 3]]  # type: ignore[type-var]
     assert all("fit at 3 steps" in str(event["reason"]) for event in begun[:2])
-    assert all("least settled" in str(event["reason"]) for event in begun[2:])
+    assert all("most uncertain" in str(event["reason"]) for event in begun[2:])
     done = [event for event in timeline(tmp_path / "straight") if event["event"] == "worker_done"]
     assert all(isinstance(event["seconds"], float) and event["seconds"] > 0 for event in done)
     assert len(done) == 6

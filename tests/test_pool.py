@@ -1,4 +1,4 @@
-"""The pool and its workers, with real processes that hang, die, fail and refuse."""
+"""The pool with real worker processes that hang, die, fail and refuse."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from arc_submit.workers.pool import Backend, ProcessConfig, run_jobs
 from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, PoolError, Supervisor, Timeouts, WorkerQuota
 
-# What a worker does with each part: the part's name says how it behaves, and the folder remembers what was tried.
+# A task's name determines how the worker behaves; the folder records each attempt.
 ENTRY = textwrap.dedent(
     """
     import os, signal, sys, time
@@ -32,7 +32,7 @@ ENTRY = textwrap.dedent(
             time.sleep(60)
         if settings.get("bad_worker"):
             try:
-                (folder / "good").touch(exist_ok=False)  # atomic: of two that start together, one is the good one
+                (folder / "good").touch(exist_ok=False)  # atomic: exactly one of two workers succeeds
             except FileExistsError:
                 raise RuntimeError("CUDA error: device is busy")
         if settings.get("dies_at_start"):
@@ -41,24 +41,24 @@ ENTRY = textwrap.dedent(
 
         broken = []
 
-        def do(job):
-            for part in job["tasks"]:
-                with (folder / part).open("a") as file:
+        def do_job(job):
+            for task_id in job["tasks"]:
+                with (folder / task_id).open("a") as file:
                     file.write(f"{os.getpid()}\\n")
-                tries = len((folder / part).read_text().splitlines())
-                kind = part.split("-")[0]
-                if kind == "hang" or (kind == "hangonce" and tries == 1):
+                attempts = len((folder / task_id).read_text().splitlines())
+                kind = task_id.split("-")[0]
+                if kind == "hang" or (kind == "hangonce" and attempts == 1):
                     time.sleep(60)
-                if kind == "die" or (kind == "dieonce" and tries == 1):
+                if kind == "die" or (kind == "dieonce" and attempts == 1):
                     os.kill(os.getpid(), signal.SIGKILL)
                 if kind == "poison":
-                    broken.append(part)
+                    broken.append(task_id)
                 if broken:
                     raise RuntimeError("CUDA error: device-side assert triggered")
                 if kind == "refuse":
                     raise ConfigError("this task cannot be done")
                 if kind == "raise":
-                    raise ValueError("broken part")
+                    raise ValueError("broken task")
                 if kind == "orphan":
                     if os.fork() == 0:
                         time.sleep(60)
@@ -69,8 +69,8 @@ ENTRY = textwrap.dedent(
                         time.sleep(0.25)
                         beat()
                 beat()
-            return {"pid": os.getpid(), "parts": job["tasks"]}
-        return do
+            return {"pid": os.getpid()}
+        return do_job
     """
 )
 FAST = Timeouts(startup_timeout=20.0, heartbeat_timeout=1.5, max_failures=2, max_failed_starts=2)
@@ -78,7 +78,7 @@ FAST = Timeouts(startup_timeout=20.0, heartbeat_timeout=1.5, max_failures=2, max
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Any:
-    """A function that runs jobs with the behaviours above and returns the events."""
+    """Returns a function that runs jobs with the behaviours above and yields the events."""
     (tmp_path / "behaviours.py").write_text(ENTRY)
     (tmp_path / "jobs").mkdir()
 
@@ -86,112 +86,112 @@ def pool(tmp_path: Path) -> Any:
         jobs: list[tuple[str, ...]],
         seconds: float = 60.0,
         workers: int | WorkerQuota = 2,
-        limits: Timeouts = FAST,
-        supply: JobSource | None = None,
+        timeouts: Timeouts = FAST,
+        source: JobSource | None = None,
         **settings: Any,
     ) -> Iterator[Event]:
-        backend = Backend("behaviours", "behaviours:open_worker", lambda _: {"folder": str(tmp_path / "jobs"), **settings}, limits)
-        processes = ProcessConfig(tmp_path / "logs", lambda _: {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])})
+        backend = Backend("behaviours", "behaviours:open_worker", lambda _: {"folder": str(tmp_path / "jobs"), **settings}, timeouts)
+        config = ProcessConfig(tmp_path / "logs", lambda _: {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])})
         quota = workers if isinstance(workers, WorkerQuota) else WorkerQuota(workers)
-        return run_jobs(supply or [Job(task_ids) for task_ids in jobs], backend, processes, quota, time.monotonic() + seconds)
+        return run_jobs(source or [Job(task_ids) for task_ids in jobs], backend, config, quota, time.monotonic() + seconds)
 
     return start
 
 
-def tries(tmp_path: Path, part: str) -> int:
-    return len((tmp_path / "jobs" / part).read_text().splitlines())
+def attempts(tmp_path: Path, task_id: str) -> int:
+    return len((tmp_path / "jobs" / task_id).read_text().splitlines())
 
 
 def done(events: list[Event]) -> list[str]:
-    return sorted(part for e in events if e.kind == "done" for part in e.task_ids)
+    return sorted(task_id for e in events if e.kind == "done" for task_id in e.task_ids)
 
 
-def nobody_left(events: list[Event]) -> bool:
+def no_process_left(events: list[Event]) -> bool:
     return not any(psutil.pid_exists(e.pid) and psutil.Process(e.pid).status() != psutil.STATUS_ZOMBIE for e in events if e.pid)
 
 
-def test_all_jobs_are_done_once_by_workers_that_load_once(pool: Any, tmp_path: Path) -> None:
+def test_each_job_is_done_once_by_workers_that_load_once(pool: Any, tmp_path: Path) -> None:
     events = list(pool([(f"ok-{i}",) for i in range(12)]))
     assert done(events) == sorted(f"ok-{i}" for i in range(12))
-    assert all(tries(tmp_path, f"ok-{i}") == 1 for i in range(12))
+    assert all(attempts(tmp_path, f"ok-{i}") == 1 for i in range(12))
     pids = {e.result["pid"] for e in events if e.kind == "done"}
     assert len(pids) <= 2
-    assert nobody_left(events)
+    assert no_process_left(events)
     assert "a library prints" in "".join(p.read_text() for p in (tmp_path / "logs").iterdir())
 
 
 @pytest.mark.parametrize("kind", ["hangonce", "dieonce"])
-def test_a_job_lost_once_is_done_in_the_end_and_the_others_are_untouched(pool: Any, tmp_path: Path, kind: str) -> None:
+def test_a_job_that_is_lost_once_is_retried_and_the_others_are_untouched(pool: Any, tmp_path: Path, kind: str) -> None:
     events = list(pool([("ok-1",), (f"{kind}-1",), ("ok-2",), ("ok-3",)]))
     assert done(events) == sorted(["ok-1", "ok-2", "ok-3", f"{kind}-1"])
-    assert tries(tmp_path, f"{kind}-1") == 2
-    assert all(tries(tmp_path, f"ok-{i}") == 1 for i in (1, 2, 3))
+    assert attempts(tmp_path, f"{kind}-1") == 2
+    assert all(attempts(tmp_path, f"ok-{i}") == 1 for i in (1, 2, 3))
     lost = [e for e in events if e.kind == "lost"]
     assert [e.task_ids for e in lost] == [(f"{kind}-1",)]
     assert ("silent" if kind == "hangonce" else "signal 9") in lost[0].reason
 
 
-@pytest.mark.parametrize(("kind", "reason"), [("hang", "silent"), ("die", "signal 9"), ("raise", "ValueError: broken part")])
-def test_a_part_that_always_fails_is_given_up_alone(pool: Any, tmp_path: Path, kind: str, reason: str) -> None:
-    """It shares its job with three sound parts, which get done."""
+@pytest.mark.parametrize(("kind", "reason"), [("hang", "silent"), ("die", "signal 9"), ("raise", "ValueError: broken task")])
+def test_a_task_that_always_fails_is_given_up_alone(pool: Any, tmp_path: Path, kind: str, reason: str) -> None:
+    """It shares its job with three sound tasks, which are done."""
     events = list(pool([("ok-1", f"{kind}-1", "ok-2", "ok-3")]))
     assert done(events) == ["ok-1", "ok-2", "ok-3"]
     given_up = [e for e in events if e.kind == "given_up"]
     assert [e.task_ids for e in given_up] == [(f"{kind}-1",)]
     assert reason in given_up[0].reason
-    assert tries(tmp_path, f"{kind}-1") == 3  # once in the group, then its two strikes
-    assert nobody_left(events)
+    assert attempts(tmp_path, f"{kind}-1") == 3  # once with the others, then twice alone
+    assert no_process_left(events)
 
 
-def test_a_worker_that_a_job_broke_is_replaced_before_the_next_job(pool: Any, tmp_path: Path) -> None:
-    """After a CUDA error every call in the process fails: the sound tasks behind it must not be given up with it."""
+def test_a_worker_broken_by_a_job_is_replaced_before_the_next_job(pool: Any, tmp_path: Path) -> None:
+    """After a CUDA error every call in the process fails: the sound tasks after it must not fail with it."""
     events = list(pool([("poison-1",), *((f"ok-{i}",) for i in range(8))], workers=1))
     assert done(events) == sorted(f"ok-{i}" for i in range(8))
     assert [e.task_ids for e in events if e.kind == "given_up"] == [("poison-1",)]
-    assert all(tries(tmp_path, f"ok-{i}") == 1 for i in range(8))
+    assert all(attempts(tmp_path, f"ok-{i}") == 1 for i in range(8))
 
 
-def test_a_task_of_its_own_fault_does_not_cost_the_worker(pool: Any) -> None:
+def test_a_task_that_is_refused_does_not_end_its_worker(pool: Any) -> None:
     events = list(pool([("refuse-1",), ("ok-1",)], workers=1))
     assert done(events) == ["ok-1"]
     assert [e.reason for e in events if e.kind == "given_up"] == ["this task cannot be done"]
     assert not [e for e in events if e.kind == "lost"]
 
 
-def test_a_worker_that_cannot_start_leaves_the_others_alone(pool: Any) -> None:
-    jobs = [(f"slow-{i}",) for i in range(12)]  # enough work for the other to fail to start twice, on a busy machine too
+def test_a_worker_that_cannot_start_does_not_affect_the_others(pool: Any) -> None:
+    jobs = [(f"slow-{i}",) for i in range(12)]  # enough work that the other worker fails to start twice meanwhile, on a busy machine too
     events = list(pool(jobs, bad_worker=True))
-    assert done(events) == sorted(part for (part,) in jobs)
+    assert done(events) == sorted(task_id for (task_id,) in jobs)
     retired = [e for e in events if e.kind == "retired"]
     assert len(retired) == 1
     assert "CUDA error: device is busy" in retired[0].reason
 
 
-def test_a_worker_that_cannot_start_is_tried_again_after_a_rest() -> None:
-    """A GPU that was busy for a while must not be lost for the rest of the hours; the clock is the test's."""
-    limits = Timeouts(max_failed_starts=2, restart_delay=100.0)
-    supervisor = Supervisor(JobQueue([Job((f"ok-{i}",)) for i in range(9)]), limits, WorkerQuota(2), 10_000.0)
+def test_a_retired_worker_starts_again_after_a_delay() -> None:
+    """A GPU that is busy for a while must not be lost for the rest of the run. The clock is the test's."""
+    timeouts = Timeouts(max_failed_starts=2, restart_delay=100.0)
+    supervisor = Supervisor(JobQueue([Job((f"ok-{i}",)) for i in range(9)]), timeouts, WorkerQuota(2), 10_000.0)
     assert supervisor.workers_to_start(0.0) == [0, 1]
     supervisor.on_start(0, 1, 0.0)
     supervisor.on_message(0, {"event": "ready"}, 1.0)
-    moments, now = [], 0.0
+    starts, now = [], 0.0
     while now < 1000:
         if 1 in supervisor.workers_to_start(now):
-            moments.append(now)
+            starts.append(now)
             supervisor.on_start(1, 2, now)
             events, fatal = supervisor.on_exit(1, "CUDA error", now)
             assert not fatal
-            assert (events[-1].kind == "retired") == (len(moments) > 1)
-            assert supervisor.usable_workers == (1 if len(moments) > 1 else 2)
+            assert (events[-1].kind == "retired") == (len(starts) > 1)
+            assert supervisor.usable_workers == (1 if len(starts) > 1 else 2)
         now += 10.0
-    assert moments == [0.0, 10.0, 110.0, 310.0, 710.0]
+    assert starts == [0.0, 10.0, 110.0, 310.0, 710.0]
     assert 1 in supervisor.workers_to_start(1600.0)
     supervisor.on_start(1, 3, 1600.0)
     supervisor.on_message(1, {"event": "ready"}, 1601.0)
     assert supervisor.usable_workers == 2
 
 
-def test_what_a_worker_cannot_do_by_its_nature_is_given_up_at_once() -> None:
+def test_an_unsupported_task_is_given_up_without_a_retry() -> None:
     supervisor = Supervisor(JobQueue([Job(("a", "b"), params={"views": 2})]), Timeouts(), WorkerQuota(1), 100.0)
     supervisor.on_start(0, 1, 0.0)
     supervisor.on_message(0, {"event": "ready"}, 1.0)
@@ -206,40 +206,40 @@ def test_what_a_worker_cannot_do_by_its_nature_is_given_up_at_once() -> None:
     assert supervisor.finished(5.0)
 
 
-def test_a_caller_that_takes_its_time_does_not_make_workers_look_silent(pool: Any) -> None:
+def test_a_slow_caller_does_not_make_workers_look_silent(pool: Any) -> None:
     events = []
     for event in pool([(f"slow-{i}",) for i in range(4)]):
         events.append(event)
         if event.kind in ("begun", "done"):
-            time.sleep(2.2)  # longer than the silence allowed
+            time.sleep(2.2)  # longer than the heartbeat timeout
     assert done(events) == sorted(f"slow-{i}" for i in range(4))
     assert not [e for e in events if e.kind in ("lost", "given_up")]
 
 
-def test_a_heartbeat_keeps_a_slow_worker_alive(pool: Any, tmp_path: Path) -> None:
+def test_heartbeats_keep_a_slow_worker_alive(pool: Any, tmp_path: Path) -> None:
     events = list(pool([("slow-1",)]))
     assert done(events) == ["slow-1"]
-    assert tries(tmp_path, "slow-1") == 1
+    assert attempts(tmp_path, "slow-1") == 1
 
 
-def test_nothing_outlasts_the_deadline(pool: Any) -> None:
+def test_no_worker_outlasts_the_deadline(pool: Any) -> None:
     began = time.monotonic()
-    events = list(pool([("hang-1",), ("ok-1",), ("hang-2",), ("ok-2",), ("hang-3",)], seconds=3.0, limits=Timeouts(heartbeat_timeout=60)))
+    events = list(pool([("hang-1",), ("ok-1",), ("hang-2",), ("ok-2",), ("hang-3",)], seconds=3.0, timeouts=Timeouts(heartbeat_timeout=60)))
     assert time.monotonic() - began < 5.5
     assert events[-1].kind == "deadline"
     assert sorted([*events[-1].task_ids, *done(events)]) == ["hang-1", "hang-2", "hang-3", "ok-1", "ok-2"]
-    assert nobody_left(events)
+    assert no_process_left(events)
 
 
 def test_a_child_of_a_worker_dies_with_it(pool: Any, tmp_path: Path) -> None:
     events = []
-    stream = pool([("orphan-1",)], limits=Timeouts(heartbeat_timeout=60))
+    stream = pool([("orphan-1",)], timeouts=Timeouts(heartbeat_timeout=60))
     for event in stream:
         events.append(event)
         if event.kind == "ready":
             break
     deadline = time.monotonic() + 10
-    # The pool gives the job out at its next turn, which needs the generator to go on: it runs in the background here.
+    # The pool assigns the job when the generator continues, which it does in the background here.
     import threading
 
     thread = threading.Thread(target=lambda: events.extend(stream), daemon=True)
@@ -254,61 +254,61 @@ def test_a_child_of_a_worker_dies_with_it(pool: Any, tmp_path: Path) -> None:
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
 
 
-def test_a_share_that_grows_gets_more_workers_and_one_that_is_stopped_none(pool: Any) -> None:
-    share = WorkerQuota(1)
-    stream = pool([(f"slow-{i}",) for i in range(4)] + [("hang-1",), ("hang-2",)], workers=share, limits=Timeouts(heartbeat_timeout=60))
+def test_a_growing_quota_gets_more_workers_and_a_stopped_one_ends_the_pool(pool: Any) -> None:
+    quota = WorkerQuota(1)
+    stream = pool([(f"slow-{i}",) for i in range(4)] + [("hang-1",), ("hang-2",)], workers=quota, timeouts=Timeouts(heartbeat_timeout=60))
     events = []
     for event in stream:
         events.append(event)
         if event.kind == "done":
-            share.workers = 2
+            quota.workers = 2
         if event.kind == "begun" and event.task_ids == ("hang-2",):
-            share.stopped = True
+            quota.stopped = True
     assert done(events) == [f"slow-{i}" for i in range(4)]
     assert [e.worker for e in events if e.kind == "started"] == [0, 1]
-    assert [e.kind for e in events].index("done") < [e.worker for e in events].index(1), "the second worker came before its time"
+    assert [e.kind for e in events].index("done") < [e.worker for e in events].index(1), "the second worker started too early"
     assert (events[-1].kind, sorted(events[-1].task_ids), events[-1].reason) == ("deadline", ["hang-1", "hang-2"], "stopped")
-    assert nobody_left(events)
+    assert no_process_left(events)
 
 
 class LastFirst(JobQueue):
-    """The last of those that wait, each time, and told why."""
+    """Chooses the last pending job, with a reason."""
 
     def next_job(self, workers: int, now: float) -> Job | None:
         job = self._jobs.pop()
         return Job(job.task_ids, params={"views": len(self._jobs)}, reason="it is the last")
 
 
-def test_jobs_are_begun_as_their_supply_gives_them(pool: Any) -> None:
-    supply = LastFirst(Job((f"ok-{i}",)) for i in range(5))
-    begun = [e for e in pool([], workers=1, supply=supply) if e.kind == "begun"]
+def test_a_job_source_determines_the_order(pool: Any) -> None:
+    source = LastFirst(Job((f"ok-{i}",)) for i in range(5))
+    begun = [e for e in pool([], workers=1, source=source) if e.kind == "begun"]
     assert [e.task_ids[0] for e in begun] == [f"ok-{i}" for i in (4, 3, 2, 1, 0)]
     assert [(e.params, e.reason) for e in begun] == [({"views": i}, "it is the last") for i in (4, 3, 2, 1, 0)]
 
 
 def test_closing_the_generator_ends_the_workers(pool: Any) -> None:
-    stream = pool([("hang-1",), ("hang-2",)], limits=Timeouts(heartbeat_timeout=60))
+    stream = pool([("hang-1",), ("hang-2",)], timeouts=Timeouts(heartbeat_timeout=60))
     events = [next(stream) for _ in range(2)]
     stream.close()
     assert all(e.kind == "started" for e in events)
-    assert nobody_left(events)
+    assert no_process_left(events)
 
 
-def test_a_worker_that_refuses_its_settings_says_why(pool: Any) -> None:
+def test_settings_that_a_worker_refuses_end_the_pool_with_the_reason(pool: Any) -> None:
     with pytest.raises(PoolError, match="no model there; give --model"):
         list(pool([("ok-1",)], refuse=True))
 
 
-@pytest.mark.parametrize("trouble", ["never_ready", "dies_at_start"])
-def test_a_worker_that_never_gets_ready_ends_the_pool_with_its_reason(pool: Any, trouble: str) -> None:
+@pytest.mark.parametrize("behaviour", ["never_ready", "dies_at_start"])
+def test_a_worker_that_never_gets_ready_ends_the_pool_with_the_reason(pool: Any, behaviour: str) -> None:
     began = time.monotonic()
     with pytest.raises(PoolError, match=r"no worker got ready in 2 starts: (not ready after 2 s|killed by signal 9)"):
-        list(pool([("ok-1",)], workers=1, limits=Timeouts(startup_timeout=2.0, max_failed_starts=2), **{trouble: True}))
+        list(pool([("ok-1",)], workers=1, timeouts=Timeouts(startup_timeout=2.0, max_failed_starts=2), **{behaviour: True}))
     assert time.monotonic() - began < 15
 
 
 def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
-    """The parent of a hanging worker is killed outright: nothing of it is left."""
+    """A hanging worker ends when its parent is killed."""
     (tmp_path / "behaviours.py").write_text(ENTRY)
     (tmp_path / "jobs").mkdir()
     script = textwrap.dedent(
@@ -332,7 +332,7 @@ def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
         time.sleep(0.05)
     parent.kill()
     parent.wait()
-    gone = time.monotonic() + 5
+    deadline = time.monotonic() + 5
     while psutil.pid_exists(worker) and psutil.Process(worker).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < gone, "the worker outlived its parent"
+        assert time.monotonic() < deadline, "the worker outlived its parent"
         time.sleep(0.05)

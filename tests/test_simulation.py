@@ -1,4 +1,4 @@
-"""Simulated runs: the same decisions as with real processes, in time, with a valid submission, whatever goes wrong."""
+"""Simulated runs: the decisions of real ones, in time and with a valid submission, whatever goes wrong."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,9 +38,9 @@ from arc_submit.workers.pool import Backend, ProcessConfig, run_jobs
 from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, Timeouts, WorkerQuota
 
 JOBS = [("ok-1", "die-1", "ok-2"), ("hangonce-1",), ("refuse-1",), ("raise-1",), ("dieonce-1",), ("ok-3",)]
-# Long enough for a busy machine; hanging costs it once.
-LIMITS = Timeouts(startup_timeout=60.0, heartbeat_timeout=6.0, max_failures=2, max_failed_starts=2)
-QUIET = Faults(**dict.fromkeys(vars(Faults()), 0.0))
+# Long enough for a busy machine; one task waits for it.
+TIMEOUTS = Timeouts(startup_timeout=60.0, heartbeat_timeout=6.0, max_failures=2, max_failed_starts=2)
+NO_FAULTS = Faults(**dict.fromkeys(vars(Faults()), 0.0))
 
 
 def rig(devices: int = 2, tasks: int = 30, hours: float = 2.0, faults: float = 5.0, seed: int = 0, **changes: Any) -> SimulationSetup:
@@ -49,58 +50,58 @@ def rig(devices: int = 2, tasks: int = 30, hours: float = 2.0, faults: float = 5
 
 
 class ScriptedLane(SimulatedLane):
-    """A lane whose workers behave as the parts' names say, as those of test_pool do."""
+    """A lane whose workers behave as the tasks' names say, like those of test_pool."""
 
     def _make_job_source(self, now: float) -> JobSource:
-        self.tries: dict[str, int] = {}
+        self.attempts: Counter[str] = Counter()
         self.run.reached.setdefault(self.source.name, {})
         return JobQueue(Job(task_ids) for task_ids in JOBS)
 
-    def _start(self, number: int, now: float) -> None:
-        self.serial += 1
-        self.born[number] = self.serial
-        self._take_note(self.supervisor.on_start(number, self.serial, now), now)
-        self._at(1.0, number, now, "ready")
+    def _start(self, worker_id: int, now: float) -> None:
+        self._serial += 1
+        self.processes[worker_id] = self._serial
+        self._on_event(self.supervisor.on_start(worker_id, self._serial, now), now)
+        self._set_timer(1.0, worker_id, now, "ready")
 
-    def _begin(self, number: int, begun: Event, now: float) -> None:
-        self._take_note(begun, now)
-        self.plans[number] = plan = PlannedJob(now, now + 0.1, {"event": "done", "result": {"tasks": {}}})
-        for part in begun.task_ids:
-            self.tries[part] = self.tries.get(part, 0) + 1
-            kind = part.split("-")[0]
-            first = self.tries[part] == 1
+    def _begin(self, worker_id: int, begun: Event, now: float) -> None:
+        self._on_event(begun, now)
+        self.jobs[worker_id] = planned = PlannedJob(now, now + 0.1, {"event": "done", "result": {"tasks": {}}})
+        for task_id in begun.task_ids:
+            self.attempts[task_id] += 1
+            kind = task_id.split("-")[0]
+            first = self.attempts[task_id] == 1
             if kind == "die" or (kind == "dieonce" and first):
-                return self._at(0.1, number, now, "crash")
+                return self._set_timer(0.1, worker_id, now, "crash")
             if kind == "hangonce" and first:
-                plan.hung = now + 0.05
-                return self._at(0.05, number, now, "beat")
+                planned.hung = now + 0.05
+                return self._set_timer(0.05, worker_id, now, "beat")
             if kind in ("refuse", "raise"):
-                reason = "this task cannot be done" if kind == "refuse" else "ValueError: broken part"
-                plan.message = {"event": "failed", "reason": reason, "exits": kind == "raise"}
-                return self._at(0.1, number, now, "end")
-        return self._at(0.1, number, now, "end")
+                reason = "this task cannot be done" if kind == "refuse" else "ValueError: broken task"
+                planned.message = {"event": "failed", "reason": reason, "exits": kind == "raise"}
+                return self._set_timer(0.1, worker_id, now, "end")
+        return self._set_timer(0.1, worker_id, now, "end")
 
-    def _take_note(self, event: Event, now: float) -> None:
-        super()._take_note(event, now)
+    def _on_event(self, event: Event, now: float) -> None:
+        super()._on_event(event, now)
         self.outcome.events.append({"event": event})
 
 
 def test_the_simulation_decides_as_the_pool_does(tmp_path: Path) -> None:
-    """One worker, and parts that hang, die, are refused and raise: the same events in the same order, for the same reasons."""
+    """One worker, and tasks that hang, die, are refused and raise: the same events in the same order, for the same reasons."""
     (tmp_path / "behaviours.py").write_text(ENTRY)
-    (tmp_path / "parts").mkdir()
-    backend = Backend("scripted", "behaviours:open_worker", lambda _: {"folder": str(tmp_path / "parts")}, LIMITS)
-    processes = ProcessConfig(tmp_path / "logs", lambda _: {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])})
-    real = run_jobs([Job(task_ids) for task_ids in JOBS], backend, processes, WorkerQuota(1), time.monotonic() + 240)
-    really = [(event.kind, event.task_ids, event.reason) for event in real]
-    source = SimulatedSource("scripted", None, lambda: initial_costs("T4", 1e9), initial_costs("T4", 1e9), timeouts=LIMITS)
-    setup = SimulationSetup({}, {"model": [source]}, lambda running: {"model": 1}, 1, 1000.0, 10.0, faults=QUIET)
+    (tmp_path / "jobs").mkdir()
+    backend = Backend("scripted", "behaviours:open_worker", lambda _: {"folder": str(tmp_path / "jobs")}, TIMEOUTS)
+    config = ProcessConfig(tmp_path / "logs", lambda _: {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])})
+    jobs = [Job(task_ids) for task_ids in JOBS]
+    real = [(e.kind, e.task_ids, e.reason) for e in run_jobs(jobs, backend, config, WorkerQuota(1), time.monotonic() + 240)]
+    source = SimulatedSource("scripted", None, lambda: initial_costs("T4", 1e9), initial_costs("T4", 1e9), timeouts=TIMEOUTS)
+    setup = SimulationSetup({}, {"model": [source]}, lambda running: {"model": 1}, 1, 1000.0, 10.0, faults=NO_FAULTS)
     lane = ScriptedLane("model", RunState(setup, random.Random(0)), WorkerQuota(1), 0.0, 990.0)
     while not lane.ended:
-        lane.step(lane.next_moment)
-    simulated = [(one["event"].kind, one["event"].task_ids, one["event"].reason) for one in lane.outcome.events]
-    assert simulated == really
-    assert {kind for kind, _, _ in really} == {"started", "ready", "begun", "done", "lost", "given_up"}
+        lane.step(lane.next_time)
+    simulated = [(entry["event"].kind, entry["event"].task_ids, entry["event"].reason) for entry in lane.outcome.events]
+    assert simulated == real
+    assert {kind for kind, _, _ in real} == {"started", "ready", "begun", "done", "lost", "given_up"}
 
 
 @given(seed=st.integers(0, 10_000), devices=st.integers(1, 5), tasks=st.integers(1, 30), hours=st.floats(0.05, 14), faults=st.floats(0, 40))
@@ -110,7 +111,7 @@ def test_whatever_goes_wrong_a_run_is_in_time_and_its_submission_valid(
 ) -> None:
     setup = rig(devices, tasks, hours, faults)
     answers = SimulatedSubmission(list(setup.sizes), tmp_path_factory.mktemp("answers"))
-    answers.begin(seed * 500)  # written and read back
+    answers.begin(seed * 500)  # this seed writes the submission and reads it back
     outcome = simulate_run(setup, seed * 500, answers)
     assert not outcome.overrun
     assert not outcome.invalid
@@ -126,11 +127,11 @@ def test_the_same_seed_gives_the_same_run_and_another_one_another() -> None:
     assert runs[0].events != runs[2].events
 
 
-def test_where_time_suffices_faults_and_workers_change_no_level() -> None:
-    """All that no fault of its own keeps from it comes as far as was planned."""
+def test_where_the_time_suffices_faults_and_workers_change_no_level() -> None:
+    """Each task without a fault of its own reaches the plan."""
     plan = {"ttft_max_steps": 100, "ttft_max_views": 32}
     assert simulate_run(rig(2, 30, 3.0, 0.0, **plan), 1).levels["ttft"] == {"100 steps and 32 views": 30}
-    faults = replace(QUIET, hang=1.0, crash=1.0, error=1.0, killed=1.0, slow_start=0.3)
+    faults = replace(NO_FAULTS, hang=1.0, crash=1.0, error=1.0, killed=1.0, slow_start=0.3)
     runs = [simulate_run(replace(rig(4, 30, 2.0, 0.0, **plan), faults=faults), seed) for seed in range(12)]
     assert sum(run.counts["lost"] for run in runs) > 20
     assert sum(run.counts["killed"] for run in runs) >= 2
@@ -139,8 +140,8 @@ def test_where_time_suffices_faults_and_workers_change_no_level() -> None:
     assert given_up < 15
 
 
-def test_a_lost_gpu_is_given_up_and_the_others_do_the_work() -> None:
-    setup = replace(rig(4, 60, 6.0, 0.0), faults=replace(QUIET, lost_gpu=1.0))
+def test_a_lost_gpu_is_retired_and_the_others_do_the_work() -> None:
+    setup = replace(rig(4, 60, 6.0, 0.0), faults=replace(NO_FAULTS, lost_gpu=1.0))
     outcome = simulate_run(setup, 5)
     assert outcome.counts["retired"] >= 1
     assert outcome.device_seconds["dead"] > 0
@@ -149,7 +150,7 @@ def test_a_lost_gpu_is_given_up_and_the_others_do_the_work() -> None:
 
 
 def test_devices_are_busy_to_the_end_and_a_resident_worker_buys_levels() -> None:
-    """The method's own times: a process for each task pays 54 s twice a task."""
+    """A new process for each task costs 54 s twice a task."""
     config = make_config("t4x2-qwen2.5-1.5b", model=Path("simulated"), sources=("frozen", "ttft"))
     figures = {}
     for fixed in (0.1, 54.0):
@@ -167,8 +168,8 @@ def test_devices_are_busy_to_the_end_and_a_resident_worker_buys_levels() -> None
 
 def test_the_command_prints_its_figures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     picture = tmp_path / "run.png"
-    words = ["simulate", "--runs", "5", "--tasks", "20", "--budget", "1h", "--rig", "4xL4", "--plot", str(picture), "--json"]
-    assert main(words) == 0
+    args = ["simulate", "--runs", "5", "--tasks", "20", "--budget", "1h", "--rig", "4xL4", "--plot", str(picture), "--json"]
+    assert main(args) == 0
     lines = capsys.readouterr().out.splitlines()
     figures = json.loads(lines[-1])
     assert {"runs", "overruns", "invalid", "busy_median", "levels", "device_time"} <= set(figures)
@@ -190,8 +191,8 @@ def write_run(folder: Path, outcome: SimulatedOutcome, config: RunConfig, challe
     (folder / "config.json").write_text(json.dumps(identity))
 
 
-def test_a_run_is_foretold_from_another_of_the_same_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Both were made by one world, in which everything takes 2.5 times what would be guessed; the forecast is of the second."""
+def test_a_run_is_predicted_from_another_one_on_the_same_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both are simulated at 2.5 times the initial costs; the forecast is for the second."""
     from arc_submit.arc.task import task_from_json
     from arc_submit.run.sources import guess_costs, make_source, size
 
@@ -204,28 +205,32 @@ def test_a_run_is_foretold_from_another_of_the_same_machine(tmp_path: Path, caps
         lanes: dict[str, list[SimulatedSource]] = {}
         for lane, sources in names.items():
             for source in (make_source(one, tmp_path, config) for one in sources):
-                truth = guess_costs(config)[0]
-                true = CostModel(*(LinearCost(line.fixed + 0.3, 2.5 * line.rate) for line in (truth.train, truth.predict)))
+                costs = guess_costs(config)[0]
+                true_costs = CostModel(*(LinearCost(cost.fixed + 0.3, 2.5 * cost.rate) for cost in (costs.train, costs.predict)))
                 lanes.setdefault(lane, []).append(
-                    SimulatedSource(source.name, source.ladder, lambda: guess_costs(config)[0], true, source.group, 5.0, source.limits)
+                    SimulatedSource(
+                        source.name, source.ladder, lambda: guess_costs(config)[0], true_costs, source.group, 5.0, source.limits
+                    )
                 )
         sizes = {task_id: size("ttft", task, 1024, 2048) for task_id, task in tasks.items()}
 
         def workers(running: Sequence[str]) -> dict[str, int]:
             return dict.fromkeys(running, 2 // len(running))
 
-        setup = SimulationSetup(sizes, lanes, workers, 1, 3600.0, 100.0, cost_log_std=0.0, speed_log_std=0.0, job_log_std=0.1, faults=QUIET)
+        setup = SimulationSetup(
+            sizes, lanes, workers, 1, 3600.0, 100.0, cost_log_std=0.0, speed_log_std=0.0, job_log_std=0.1, faults=NO_FAULTS
+        )
         outcomes[name] = simulate_run(setup, 7, record=True)
         write_run(tmp_path / name, outcomes[name], config, challenges)
         (tmp_path / f"{name}.json").write_text(json.dumps(challenges))
-    words = ["simulate", "--like", str(tmp_path / "calibration"), "--against", str(tmp_path / "target"), "--runs", "20", "--budget", "1h"]
-    assert main([*words, "--challenges", str(tmp_path / "target.json"), "--workers", "2", "--json"]) == 0
+    args = ["simulate", "--like", str(tmp_path / "calibration"), "--against", str(tmp_path / "target"), "--runs", "20", "--budget", "1h"]
+    assert main([*args, "--challenges", str(tmp_path / "target.json"), "--workers", "2", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert figures["tasks"] == 30
     really = ends_of(tmp_path / "target")
     for source in ("frozen", "ttft"):
-        told = figures["ends"][source]
-        assert told["really"] == pytest.approx(really[source], abs=0.1)
-        assert math.isclose(told["ratio"], 1.0, rel_tol=0.15), figures
+        forecast = figures["ends"][source]
+        assert forecast["really"] == pytest.approx(really[source], abs=0.1)
+        assert math.isclose(forecast["ratio"], 1.0, rel_tol=0.15), figures
     assert main(["simulate", "--like", str(tmp_path)]) == 1
     assert "not the configuration of a run" in capsys.readouterr().err

@@ -1,8 +1,8 @@
-"""The simulation: whole runs on a clock of their own, with made-up workers and the run's real decisions.
+"""The simulation: whole runs on a simulated clock, with simulated workers and the real decisions of a run.
 
-The crew decides about workers, the scheduler about work, the submission is a real one: they are the very objects of a run, told another
-time. Made here are the workers' speeds, noise and faults: slow starts, hangs, crashes, jobs that fail, tasks that always do, a GPU that is
-lost, a parent that is killed. A lane is stepped as arc_submit.workers.pool steps its processes. Knows nothing about models.
+The supervisor decides about workers, the scheduler about jobs, and the submission is a real one: they are the objects of a run, with
+another clock. Simulated are the speeds of workers, the noise and the faults: slow starts, hangs, crashes, failing jobs, tasks that always
+fail, a lost GPU, a killed parent. A lane takes the same steps as arc_submit.workers.pool. Does not know models.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from arc_submit.scheduling.costs import CostModel, TaskSize, learn_from_job
 from arc_submit.scheduling.scheduler import (
@@ -27,7 +27,8 @@ from arc_submit.scheduling.scheduler import (
 )
 from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, Supervisor, Timeouts, WorkerQuota
 
-KILL_SECONDS = 5.0  # seconds that workers which the kernel holds keep the end waiting, see arc_submit.workers.pool
+KILL_SECONDS = 5.0  # that the end waits for workers which the kernel does not release, see arc_submit.workers.pool
+_RESTART_SECONDS = 60.0  # from the parent's death to its restart
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,13 @@ class Faults:
     """What goes wrong, and how often.
 
     Attributes:
-        hang, crash, error: of a worker at work, for each hour of a device: it falls silent, dies, or its job fails and it leaves.
-        poison: of all tasks, those that bring their worker down every time.
-        misfit: of all tasks, those that no prompt fits, and that end at once.
-        slow_start, no_start, bad_start: of a worker's starts: five times as slow, never ready, dead before it is ready.
-        lost_gpu, killed: of all runs, those in which a GPU is lost for good, or the parent is killed and begun again, each at any time.
-        unkillable: of all runs, those in whose end the kernel does not let go of a worker.
+        hang, crash, error: per hour of a busy worker: it falls silent, its process dies, or its job fails and it exits.
+        poison: fraction of tasks that crash their worker every time.
+        misfit: fraction of tasks for which no prompt fits; they fail at once.
+        slow_start, no_start, bad_start: fraction of worker starts that take five times as long, never end, or crash.
+        lost_gpu: fraction of runs that lose a GPU for good, at any time.
+        killed: fraction of runs whose parent is killed and restarted, at any time.
+        unkillable: fraction of runs at whose end the kernel does not release a worker.
     """
 
     hang: float = 0.02
@@ -56,7 +58,7 @@ class Faults:
     unkillable: float = 0.05
 
     def scaled(self, factor: float) -> Faults:
-        """All of it so many times as often."""
+        """Return the faults with all frequencies multiplied."""
         return Faults(**{name: min(0.9, value * factor) for name, value in vars(self).items()})
 
 
@@ -66,13 +68,13 @@ class SimulatedSource:
 
     Attributes:
         name: as in a run.
-        ladder: of its levels; None for one that has none (the search): its jobs are begun smaller tasks first.
-        initial_costs: makes what its work is taken to cost.
-        true_costs: what it really costs, before the speed of a device and a job's own noise.
-        tasks_per_job: tasks in one job.
-        start_seconds: seconds from a worker's start to its being ready.
+        ladder: of levels; None for a source without levels (the search), whose jobs begin in the order of their size.
+        initial_costs: returns the estimates before any job has been measured.
+        true_costs: the actual costs, before the speed of a device and the noise of a job.
+        tasks_per_job: see SchedulerOptions.
+        start_seconds: from a worker's start to its being ready.
         timeouts: of its workers.
-        sizes: of the tasks as this source sees them; None takes the run's.
+        sizes: of the tasks for this source; None for those of the run.
     """
 
     name: str
@@ -87,18 +89,19 @@ class SimulatedSource:
 
 @dataclass(frozen=True)
 class SimulationSetup:
-    """What a simulated run works on, with what, for how long.
+    """Tasks, sources, machine and time of a simulated run.
 
     Attributes:
         sizes: of the tasks.
-        lanes: sources in the order in which they work, by lane.
-        allocate_workers: workers of each lane, from those that are still running.
-        devices: workers of the lane whose use is accounted_lane.
-        accounted_lane: that lane.
-        budget, reserve: seconds of the whole, and of these, those kept for the end.
-        cost_log_std: standard deviation of the logarithm of what the guess of a run's costs is wrong by.
-        speed_log_std: the same of devices' speeds.
-        job_log_std: the same of jobs.
+        lanes: sources by lane, in their order.
+        allocate_workers: returns the workers of each running lane.
+        devices: number of workers of the accounted lane.
+        budget: seconds of the run.
+        reserve: seconds of these for the end.
+        accounted_lane: the lane whose device time is recorded.
+        cost_log_std: standard deviation of the logarithm of the factor between initial and true costs, drawn for each run.
+        speed_log_std: the same between devices.
+        job_log_std: the same between jobs.
         faults: what goes wrong.
     """
 
@@ -116,25 +119,25 @@ class SimulationSetup:
 
     @property
     def horizon(self) -> float:
-        """Until when the use of devices is accounted_lane: all but the last fiftieth of the budget."""
+        """End of the recording of device time: a fiftieth of the budget before its end."""
         return 0.98 * self.budget
 
 
 @dataclass
 class SimulatedOutcome:
-    """What came of a simulated run.
+    """The outcome of a simulated run.
 
     Attributes:
         ended: seconds until the submission was final.
         overrun: whether that was later than the budget.
-        invalid: what was found wrong with the submission, at any moment.
-        device_seconds: of the accounted_lane devices, up to SimulationSetup.horizon, by what they did: work, lost (work that was lost with its worker),
-            hung, start; and by why they did nothing: dead (a lost GPU), down (the parent was dead), waiting (for the others at the end
-            of a source, or for their retries), nothing fits (in what was left of the time), nothing left (all levels reached).
-        levels: tasks by source and level at the end.
+        invalid: errors found in the submission at any time.
+        device_seconds: of the accounted devices up to SimulationSetup.horizon. In use: work, lost (work lost with its worker), hung, start.
+            Idle: dead (a lost GPU), down (the parent was dead), waiting (for other workers at the end of a source, or for a retry), nothing
+            fits (into the remaining time), nothing left (all tasks are at the highest level).
+        levels: number of tasks by source and level at the end.
         ends: seconds until each source ended.
-        counts: faults, and what the crew did about them, by kind.
-        events: the timeline as events.jsonl holds it, where it was asked for.
+        counts: events by kind, faults included.
+        events: the timeline in the form of events.jsonl, if recorded.
     """
 
     ended: float = 0.0
@@ -148,91 +151,111 @@ class SimulatedOutcome:
 
 
 class SubmissionCheck:
-    """Told of every answer, and asked what is wrong with the submission; see arc_submit.run.simulate for the real one."""
+    """Receives every answer and checks the submission; arc_submit.run.simulate has the real one."""
 
-    def check_task(self, task: str) -> str:
-        """A task's answers changed: put them in; what is wrong with its entries then, or nothing."""
+    def check_task(self, task_id: str) -> str:
+        """Update the entries of a task with a new answer; returns their error, else ""."""
         return ""
 
     def check_all(self) -> str:
-        """What is wrong with the whole at the end, or nothing."""
+        """Return the error of the final submission, else ""."""
         return ""
 
 
 class RunState:
-    """What holds in one run, whoever knows of it: speeds, tasks that fail, what lies on disk."""
+    """The state of one run outside its lanes: speeds, failing tasks, results on disk, and the outcome so far."""
 
-    def __init__(self, setup: SimulationSetup, chance: random.Random, submission: SubmissionCheck | None = None, record: bool = False):
+    def __init__(self, setup: SimulationSetup, rng: random.Random, submission: SubmissionCheck | None = None, record: bool = False):
         faults = setup.faults
-        self.setup, self.chance = setup, chance
+        self.setup, self.rng = setup, rng
         self.submission, self.record = submission or SubmissionCheck(), record
         self.outcome = SimulatedOutcome()
-        self.wrong = {name: math.exp(chance.gauss(0, setup.cost_log_std)) for name in ("train", "predict")}
-        self.speed: dict[tuple[str, int], float] = {}
-        tasks = list(setup.sizes)
-        self.poison = {task for task in tasks if chance.random() < faults.poison}
-        self.misfit = {task for task in tasks if chance.random() < faults.misfit}
-        self.doubt = {task: chance.random() for task in tasks}
-        self.lost_device, self.lost_at = (chance.randrange(setup.devices), chance.uniform(0, setup.budget)), math.inf
-        if chance.random() < faults.lost_gpu and setup.devices > 1:
-            self.lost_at = self.lost_device[1]
-        self.killed_at = chance.uniform(0, setup.budget) if chance.random() < faults.killed else math.inf
-        self.unkillable = chance.random() < faults.unkillable
-        self.trained: dict[tuple[str, str], int] = {}  # steps of the adapter that is there
-        self.made: dict[tuple[str, str], int] = {}  # views predicted so far
-        self.reached: dict[str, dict[str, Level]] = {}
-        self.jobs: dict[str, list[Event]] = {}  # those done, by source, as a timeline holds them
+        self.cost_factor = {name: math.exp(rng.gauss(0, setup.cost_log_std)) for name in ("train", "predict")}
+        self._slowness: dict[tuple[str, int], float] = {}
+        task_ids = list(setup.sizes)
+        self.poison = {task_id for task_id in task_ids if rng.random() < faults.poison}
+        self.misfit = {task_id for task_id in task_ids if rng.random() < faults.misfit}
+        self.uncertainty = {task_id: rng.random() for task_id in task_ids}
+        # Drawn in every run, so that the other draws of a seed do not depend on this fault.
+        self.lost_device, lost_at = rng.randrange(setup.devices), rng.uniform(0, setup.budget)
+        self.lost_at = lost_at if rng.random() < faults.lost_gpu and setup.devices > 1 else math.inf
+        self.killed_at = rng.uniform(0, setup.budget) if rng.random() < faults.killed else math.inf
+        self.unkillable = rng.random() < faults.unkillable
+        self.trained: dict[tuple[str, str], int] = {}  # steps of the adapter on disk, by source and task
+        self.predicted: dict[tuple[str, str], int] = {}  # views on disk, by source and task
+        self.reached: dict[str, dict[str, Level]] = {}  # by source and task
+        self.done: dict[str, list[Event]] = {}  # done jobs by source, as the timeline of a real run holds them
 
-    def device_speed(self, lane: str, number: int) -> float:
-        """How slow a device is against the others."""
-        key = (lane, number)
-        if key not in self.speed:
-            self.speed[key] = math.exp(self.chance.gauss(0, self.setup.speed_log_std))
-        return self.speed[key]
+    def slowness(self, lane: str, worker_id: int) -> float:
+        """Return the factor of a device on the seconds of its jobs."""
+        key = (lane, worker_id)
+        if key not in self._slowness:
+            self._slowness[key] = math.exp(self.rng.gauss(0, self.setup.speed_log_std))
+        return self._slowness[key]
 
-    def is_lost(self, lane: str, number: int, now: float) -> bool:
-        return lane == self.setup.accounted_lane and number == self.lost_device[0] and now >= self.lost_at
+    def is_lost(self, lane: str, worker_id: int, now: float) -> bool:
+        """Return whether the device of a worker has been lost."""
+        return lane == self.setup.accounted_lane and worker_id == self.lost_device and now >= self.lost_at
 
 
 @dataclass
 class PlannedJob:
-    """What a worker that has begun a job is going to do: how long it trains and predicts, and how it ends."""
+    """The course of a job that a worker has begun, drawn at its beginning.
+
+    Attributes:
+        begun, ends: times.
+        message: the worker's last message about the job.
+        hung: time from which the worker is silent.
+    """
 
     begun: float
     ends: float
-    message: dict[str, Any] | None
+    message: dict[str, Any]
     hung: float = math.inf
 
 
+Action = Literal["ready", "beat", "check", "error", "crash", "end"]
+
+
+class _Timer(NamedTuple):
+    """Something that happens to a worker at a time. The serial number makes the order total."""
+
+    time: float
+    serial: int
+    worker_id: int
+    process: int  # a timer of a worker that has been replaced since is void
+    action: Action
+
+
 class SimulatedLane:
-    """One lane: its sources one after the other, each with a supervisor, stepped like a pool of processes."""
+    """A lane: its sources one after the other, each with a supervisor, in the steps of a pool of processes."""
 
     def __init__(self, name: str, run: RunState, quota: WorkerQuota, started: float, deadline: float):
         self.name, self.run, self.quota, self.deadline = name, run, quota, deadline
         self.outcome = run.outcome
         self.sources = list(run.setup.lanes[name])
-        self.place = -1
+        self.source_index = -1
         self.ended = self.complete = False
-        self.moments: list[tuple[float, int, int, int, str]] = []
-        self.serial = 0
+        self._timers: list[_Timer] = []  # a heap
+        self._serial = 0
         self._next_source(started)
 
     def _next_source(self, now: float) -> None:
-        self.place += 1
-        if self.place == len(self.sources):
+        self.source_index += 1
+        if self.source_index == len(self.sources):
             self.ended = True
             return
-        self.source = self.sources[self.place]
+        self.source = self.sources[self.source_index]
         self.sizes = self.source.sizes or self.run.setup.sizes
-        behind = {source.name: self._estimate(source) for source in self.sources[self.place + 1 :]}
-        self.source_deadline, reason = choose_deadline(now, self.deadline, self._estimate(self.source), behind)
-        self._note(now, "source_begun", source=self.source.name, seconds=self.source_deadline - now, reason=reason)
+        later = {source.name: self._estimate(source) for source in self.sources[self.source_index + 1 :]}
+        self.source_deadline, reason = choose_deadline(now, self.deadline, self._estimate(self.source), later)
+        self._record(now, "source_begun", source=self.source.name, seconds=self.source_deadline - now, reason=reason)
         self.soft_deadline = choose_soft_deadline(now, self.source_deadline)
         self.job_source = self._make_job_source(now)
         self.supervisor = Supervisor(self.job_source, self.source.timeouts, self.quota, self.source_deadline)
-        self.born: dict[int, int] = {}
-        self.plans: dict[int, PlannedJob] = {}
-        self.moments.clear()
+        self.processes: dict[int, int] = {}  # the serial number of each worker's process
+        self.jobs: dict[int, PlannedJob] = {}  # in progress, by worker
+        self._timers.clear()
         self.step(now)
 
     def _estimate(self, source: SimulatedSource) -> float:
@@ -242,274 +265,270 @@ class SimulatedLane:
         source, run = self.source, self.run
         reached = run.reached.setdefault(source.name, {})
         if source.ladder is None:
-            todo = sorted((task for task in self.sizes if task not in reached), key=lambda task: (self.sizes[task].predict, task))
-            return JobQueue(Job((task,)) for task in todo)
+            todo = sorted((task_id for task_id in self.sizes if task_id not in reached), key=lambda i: (self.sizes[i].predict, i))
+            return JobQueue(Job((task_id,)) for task_id in todo)
         costs = source.initial_costs()
-        for event in run.jobs.get(source.name, []):
+        for event in run.done.get(source.name, []):
             learn_from_job(costs, event.result["tasks"], event.seconds, self.sizes)
-        doubt = run.doubt.__getitem__
-        return Scheduler(self.sizes, source.ladder, costs, self.soft_deadline, reached, SchedulerOptions(doubt, source.tasks_per_job))
+        options = SchedulerOptions(run.uncertainty.__getitem__, source.tasks_per_job)
+        return Scheduler(self.sizes, source.ladder, costs, self.soft_deadline, reached, options)
 
     @property
-    def next_moment(self) -> float:
-        return min(self.moments[0][0], self.source_deadline) if self.moments else self.source_deadline
+    def next_time(self) -> float:
+        """The time at which `step` must run next."""
+        return min(self._timers[0].time, self.source_deadline) if self._timers else self.source_deadline
 
     def step(self, now: float) -> None:
-        """Do what arc_submit.workers.pool does in one turn, with the workers that have something to say now."""
-        while self.moments and self.moments[0][0] <= now:
-            _, _, number, born, what = heapq.heappop(self.moments)
-            if self.born.get(number) == born and number in self.supervisor.workers:
-                self._turn(number, what, now)
+        """Take one turn of arc_submit.workers.pool, with the workers that have something to report now."""
+        while self._timers and self._timers[0].time <= now:
+            timer = heapq.heappop(self._timers)
+            if self.processes.get(timer.worker_id) == timer.process and timer.worker_id in self.supervisor.workers:
+                self._apply(timer.worker_id, timer.action, now)
                 if self.ended:
                     return
         if self.supervisor.finished(now):
             return self._finish(now, "")
-        if over := self.supervisor.check_deadline(now):
-            return self._finish(now, over.reason)
-        for number in self.supervisor.workers_to_start(now):
-            self._start(number, now)
-        for number in list(self.supervisor.workers):
-            if begun := self.supervisor.assign(number, now):
-                self._begin(number, begun, now)
+        if end := self.supervisor.check_deadline(now):
+            return self._finish(now, end.reason)
+        for worker_id in self.supervisor.workers_to_start(now):
+            self._start(worker_id, now)
+        for worker_id in list(self.supervisor.workers):
+            if begun := self.supervisor.assign(worker_id, now):
+                self._begin(worker_id, begun, now)
         if self.supervisor.finished(now):
             self._finish(now, "")
 
-    def _turn(self, number: int, what: str, now: float) -> None:
-        supervisor, plan = self.supervisor, self.plans.get(number)
-        code: int | None = None
+    def _apply(self, worker_id: int, action: Action, now: float) -> None:
+        supervisor, job = self.supervisor, self.jobs.get(worker_id)
+        exit_code: int | None = None
         events: list[Event] = []
-        if what == "ready":
-            events = supervisor.on_message(number, {"event": "ready"}, now)
-            self._account(number, "start", supervisor.workers[number].started, now)
-        elif what == "beat":
-            supervisor.on_message(number, {"event": "beat"}, now)
-            self._at(supervisor.max_silence(number) + 1e-3, number, now, "look")
-        elif what == "look":
-            if plan is None or now < plan.hung:
-                supervisor.on_message(number, {"event": "beat"}, now)  # one that works beats all the time; here only when it matters
-        elif what == "error":
-            supervisor.on_message(number, {"event": "error", "reason": "RuntimeError: CUDA error: device not available"}, now)
-            code = 1
-        elif what == "crash":
-            code = -9
-        elif what == "end":
-            assert plan is not None
-            assert plan.message is not None
-            failed = plan.message["event"] == "failed"
-            self._spend(number, "lost" if failed else "work", now)
+        if action == "ready":
+            events = supervisor.on_message(worker_id, {"event": "ready"}, now)
+            self._account(worker_id, "start", supervisor.workers[worker_id].started, now)
+        elif action == "beat":  # the last one before a hang; the check follows when the supervisor must have noticed
+            supervisor.on_message(worker_id, {"event": "beat"}, now)
+            self._set_timer(supervisor.max_silence(worker_id) + 1e-3, worker_id, now, "check")
+        elif action == "check":
+            # A real worker beats all the time. Here it beats only when the supervisor looks, which gives the same decisions.
+            if job is None or now < job.hung:
+                supervisor.on_message(worker_id, {"event": "beat"}, now)
+        elif action == "error":
+            supervisor.on_message(worker_id, {"event": "error", "reason": "RuntimeError: CUDA error: device not available"}, now)
+            exit_code = 1
+        elif action == "crash":
+            exit_code = -9
+        elif action == "end":
+            assert job is not None
+            failed = job.message["event"] == "failed"
+            self._account_job(worker_id, "lost" if failed else "work", now)
             if not failed:
-                self._keep(number, plan, now)
-            elif plan.message["exits"]:
-                code = 3
-            del self.plans[number]
-            events = supervisor.on_message(number, plan.message, now)
-        reason = supervisor.find_fault(number, code, now)
+                self._save_results(worker_id, job)
+            elif job.message["exits"]:
+                exit_code = 3
+            del self.jobs[worker_id]
+            events = supervisor.on_message(worker_id, job.message, now)
+        reason = supervisor.find_fault(worker_id, exit_code, now)
         for event in events:
-            self._take_note(event, now)
+            self._on_event(event, now)
         if reason:
-            self._lost(number, reason, now)
+            self._lose(worker_id, reason, now)
 
-    def _lost(self, number: int, reason: str, now: float) -> None:
-        supervisor, worker = self.supervisor, self.supervisor.workers[number]
-        plan = self.plans.get(number)
-        if plan is not None:
-            self._spend(number, "lost", now)
+    def _lose(self, worker_id: int, reason: str, now: float) -> None:
+        worker = self.supervisor.workers[worker_id]
+        if worker_id in self.jobs:
+            self._account_job(worker_id, "lost", now)
         elif not worker.ready:
-            self._account(number, "start", worker.started, now)
-        self.plans.pop(number, None)
-        events, fatal = supervisor.on_exit(number, reason, now)
+            self._account(worker_id, "start", worker.started, now)
+        self.jobs.pop(worker_id, None)
+        events, fatal = self.supervisor.on_exit(worker_id, reason, now)
         for event in events:
-            self._take_note(event, now)
+            self._on_event(event, now)
         if fatal:
             self.outcome.counts["source_hopeless"] += 1
             self._finish(now, fatal)
 
-    def _start(self, number: int, now: float) -> None:
-        """Start a worker, and draw what comes of it."""
+    def _start(self, worker_id: int, now: float) -> None:
+        """Start a worker, and draw how its start goes."""
         run, source = self.run, self.source
-        self.serial += 1
-        self.born[number] = self.serial
-        self._take_note(self.supervisor.on_start(number, self.serial, now), now)
-        faults, chance = run.setup.faults, run.chance
-        seconds = source.start_seconds * math.exp(chance.gauss(0, 0.2))
-        drawn = chance.random()
-        if run.is_lost(self.name, number, now):
-            self._at(5.0, number, now, "error")
+        self._serial += 1
+        self.processes[worker_id] = self._serial
+        self._on_event(self.supervisor.on_start(worker_id, self._serial, now), now)
+        faults, rng = run.setup.faults, run.rng
+        seconds = source.start_seconds * math.exp(rng.gauss(0, 0.2))
+        drawn = rng.random()
+        if run.is_lost(self.name, worker_id, now):
+            self._set_timer(5.0, worker_id, now, "error")
         elif drawn < faults.no_start:
-            self._at(source.timeouts.startup_timeout + 1e-3, number, now, "look")
+            self._set_timer(source.timeouts.startup_timeout + 1e-3, worker_id, now, "check")
         elif drawn < faults.no_start + faults.bad_start:
-            self._at(seconds / 2, number, now, "crash")
+            self._set_timer(seconds / 2, worker_id, now, "crash")
         else:
             if drawn < faults.no_start + faults.bad_start + faults.slow_start:
                 seconds *= 5
-            self._at(seconds, number, now, "ready")
-            self._at(source.timeouts.startup_timeout + 1e-3, number, now, "look")
+            self._set_timer(seconds, worker_id, now, "ready")
+            self._set_timer(source.timeouts.startup_timeout + 1e-3, worker_id, now, "check")
 
-    def _begin(self, number: int, begun: Event, now: float) -> None:
-        """A job is begun: draw how long it takes and how it ends."""
-        run, setup, chance = self.run, self.run.setup, self.run.chance
-        self._take_note(begun, now)
-        job = self.supervisor.workers[number].job
+    def _begin(self, worker_id: int, begun: Event, now: float) -> None:
+        """Begin a job: draw how long it takes and how it ends."""
+        run, setup, rng = self.run, self.run.setup, self.run.rng
+        self._on_event(begun, now)
+        job = self.supervisor.workers[worker_id].job
         assert job is not None
-        seconds, tasks = self._work(number, job, now)
-        self.plans[number] = plan = PlannedJob(now, now + seconds, {"event": "done", "result": {"tasks": tasks}})
+        seconds, results = self._draw_job(worker_id, job, now)
+        self.jobs[worker_id] = planned = PlannedJob(now, now + seconds, {"event": "done", "result": {"tasks": results}})
         faults = setup.faults
         hours = seconds / 3600
-        drawn = chance.random()
-        moment = now + seconds * chance.random()
-        lost = run.lost_at if self.name == setup.accounted_lane and number == run.lost_device[0] else math.inf
-        if any(task in run.poison for task in job.task_ids) or drawn < (limit := hours * faults.crash):
-            self._at(moment - now, number, now, "crash")
+        drawn = rng.random()
+        fault_time = now + seconds * rng.random()
+        lost_at = run.lost_at if self.name == setup.accounted_lane and worker_id == run.lost_device else math.inf
+        if any(task_id in run.poison for task_id in job.task_ids) or drawn < (limit := hours * faults.crash):
+            self._set_timer(fault_time - now, worker_id, now, "crash")
         elif drawn < (limit := limit + hours * faults.hang):
-            plan.hung = moment
-            self._at(moment - now, number, now, "beat")
+            planned.hung = fault_time
+            self._set_timer(fault_time - now, worker_id, now, "beat")
         elif drawn < limit + hours * faults.error:
-            plan.ends, plan.message = moment, {"event": "failed", "reason": "RuntimeError: CUDA error", "exits": True}
-            self._at(moment - now, number, now, "end")
-        elif now < lost <= plan.ends:
-            self._at(lost - now, number, now, "crash")
+            planned.ends, planned.message = fault_time, {"event": "failed", "reason": "RuntimeError: CUDA error", "exits": True}
+            self._set_timer(fault_time - now, worker_id, now, "end")
+        elif now < lost_at <= planned.ends:
+            self._set_timer(lost_at - now, worker_id, now, "crash")
         else:
-            self._at(seconds, number, now, "end")
+            self._set_timer(seconds, worker_id, now, "end")
 
-    def _work(self, number: int, job: Job, now: float) -> tuple[float, dict[str, dict[str, Any]]]:
-        """How long a job takes on this device, and what its worker will tell."""
+    def _draw_job(self, worker_id: int, job: Job, now: float) -> tuple[float, dict[str, dict[str, Any]]]:
+        """Return how long a job takes on this device, and the results by task that its worker will report."""
         run, source, setup = self.run, self.source, self.run.setup
-        slow = run.device_speed(self.name, number) * math.exp(run.chance.gauss(0, setup.job_log_std))
+        slowness = run.slowness(self.name, worker_id) * math.exp(run.rng.gauss(0, setup.job_log_std))
         steps, views = job.params.get("steps", 0), job.params.get("views", 1)
-        trained = units = 0.0
-        tasks: dict[str, dict[str, Any]] = {}
-        for task in job.task_ids:
-            size, key = self.sizes[task], (source.name, task)
-            if task in run.misfit:
-                tasks[task] = {"failed": "no prompt smaller than the limit", "steps": 0, "made": 0, "train_seconds": 0.0}
+        train_seconds = units = 0.0
+        results: dict[str, dict[str, Any]] = {}
+        for task_id in job.task_ids:
+            size, key = self.sizes[task_id], (source.name, task_id)
+            if task_id in run.misfit:
+                results[task_id] = {"failed": "no prompt smaller than the limit", "steps": 0, "made": 0, "train_seconds": 0.0}
                 continue
-            done = 0.0
+            trained = 0.0
             if steps and run.trained.get(key) != steps:
-                done = source.true_costs.train.seconds(steps * size.train) * run.wrong["train"] * slow
-            made = max(0, views - run.made.get(key, 0)) * size.outputs
-            trained += done
+                trained = source.true_costs.train.seconds(steps * size.train) * run.cost_factor["train"] * slowness
+            made = max(0, views - run.predicted.get(key, 0)) * size.outputs
+            train_seconds += trained
             units += made * size.predict
-            tasks[task] = {"failed": "", "steps": steps if done else 0, "made": made, "train_seconds": done, "views": views}
-        seconds = trained + source.true_costs.predict.seconds(units) * run.wrong["predict"] * slow + 0.05
+            results[task_id] = {"failed": "", "steps": steps if trained else 0, "made": made, "train_seconds": trained, "views": views}
+        seconds = train_seconds + source.true_costs.predict.seconds(units) * run.cost_factor["predict"] * slowness + 0.05
         late = now + seconds - self.soft_deadline
         if late > 0 and views and units and source.ladder is not None:
-            # Workers end their predictions by themselves when they are told to.
-            done_part = max(0.0, 1 - late / max(1e-9, seconds - trained))
-            for told in tasks.values():
-                whole = told["made"]
-                told["made"] = int(whole * done_part)
-                told["unfinished"] = whole - told["made"]
-            seconds = max(trained, seconds - late)
-        return seconds, tasks
+            # At the soft deadline a worker ends its predictions by itself and reports those that are done.
+            done_part = max(0.0, 1 - late / max(1e-9, seconds - train_seconds))
+            for result in results.values():
+                planned = result["made"]
+                result["made"] = int(planned * done_part)
+                result["unfinished"] = planned - result["made"]
+            seconds = max(train_seconds, seconds - late)
+        return seconds, results
 
-    def _keep(self, number: int, plan: PlannedJob, now: float) -> None:
-        """What a job that is done leaves on disk."""
-        assert plan.message is not None
+    def _save_results(self, worker_id: int, planned: PlannedJob) -> None:
+        """Record what a done job has left on disk."""
         run, name = self.run, self.source.name
-        job = self.supervisor.workers[number].job
+        job = self.supervisor.workers[worker_id].job
         assert job is not None
-        for task, told in plan.message["result"]["tasks"].items():
-            if told["failed"]:
+        for task_id, result in planned.message["result"]["tasks"].items():
+            if result["failed"]:
                 continue
             if job.params.get("steps"):
-                run.trained[name, task] = job.params["steps"]
-            if not told.get("unfinished"):
-                run.made[name, task] = told.get("views", 1)
-                run.reached[name][task] = Level(job.params.get("steps", 0), job.params.get("views", 1))
-            if told["made"] and (wrong := self.run.submission.check_task(task)):
-                self.outcome.invalid.append(wrong)
-
-    def _spend(self, number: int, as_what: str, now: float) -> None:
-        plan = self.plans[number]
-        self._account(number, as_what, plan.begun, min(now, plan.hung))
-        self._account(number, "hung", min(now, plan.hung), now)
+                run.trained[name, task_id] = job.params["steps"]
+            if not result.get("unfinished"):
+                run.predicted[name, task_id] = result.get("views", 1)
+                run.reached[name][task_id] = Level(job.params.get("steps", 0), job.params.get("views", 1))
+            if result["made"] and (error := run.submission.check_task(task_id)):
+                self.outcome.invalid.append(error)
 
     def _finish(self, now: float, reason: str) -> None:
-        """The source has ended: account for what was in hand, and go on with the next."""
-        self.drop(now)
+        """End the source, and begin the next one."""
+        self.drop_workers(now)
         self.outcome.ends[self.source.name] = now
         reached = self.run.reached[self.source.name]
-        levels = Counter(str(reached[task]) if task in reached else "nothing" for task in self.sizes)
-        self.outcome.levels[self.source.name] = levels
+        self.outcome.levels[self.source.name] = Counter(str(reached.get(task_id, "nothing")) for task_id in self.sizes)
         self.complete = isinstance(self.job_source, Scheduler) and self.job_source.complete
-        self._note(now, "source_ended", source=self.source.name, reason=reason)
+        self._record(now, "source_ended", source=self.source.name, reason=reason)
         self._next_source(now)
 
-    def drop(self, now: float) -> None:
-        """All workers have gone, with what they had in hand."""
-        for number, worker in self.supervisor.workers.items():
-            if worker.job and number in self.plans:
-                self._spend(number, "lost", now)
+    def drop_workers(self, now: float) -> None:
+        """Account for all workers, which end here with their jobs."""
+        for worker_id, worker in self.supervisor.workers.items():
+            if worker.job and worker_id in self.jobs:
+                self._account_job(worker_id, "lost", now)
             elif not worker.ready:
-                self._account(number, "start", worker.started, now)
+                self._account(worker_id, "start", worker.started, now)
 
-    def _account(self, number: int, what: str, start: float, end: float) -> None:
-        if self.name == self.run.setup.accounted_lane and not self.run.is_lost(self.name, number, start):
+    def _account_job(self, worker_id: int, use: str, now: float) -> None:
+        job = self.jobs[worker_id]
+        self._account(worker_id, use, job.begun, min(now, job.hung))
+        self._account(worker_id, "hung", min(now, job.hung), now)
+
+    def _account(self, worker_id: int, use: str, start: float, end: float) -> None:
+        if self.name == self.run.setup.accounted_lane and not self.run.is_lost(self.name, worker_id, start):
             horizon = self.run.setup.horizon
-            if self.run.is_lost(self.name, number, end):
-                end = self.run.lost_at  # what comes after is the lost device's
-            self.outcome.device_seconds[what] += max(0.0, min(end, horizon) - min(start, horizon))
+            if self.run.is_lost(self.name, worker_id, end):
+                end = self.run.lost_at  # the time after it counts as "dead"
+            self.outcome.device_seconds[use] += max(0.0, min(end, horizon) - min(start, horizon))
 
-    def _at(self, seconds: float, number: int, now: float, what: str) -> None:
-        self.serial += 1
-        heapq.heappush(self.moments, (now + seconds, self.serial, number, self.born[number], what))
+    def _set_timer(self, seconds: float, worker_id: int, now: float, action: Action) -> None:
+        self._serial += 1
+        heapq.heappush(self._timers, _Timer(now + seconds, self._serial, worker_id, self.processes[worker_id], action))
 
-    def _take_note(self, event: Event, now: float) -> None:
+    def _on_event(self, event: Event, now: float) -> None:
         self.outcome.counts[event.kind] += 1
         if event.kind == "done":
-            self.run.jobs.setdefault(self.source.name, []).append(event)
+            self.run.done.setdefault(self.source.name, []).append(event)
         if not self.run.record:
             return
         level = {"level": [event.params["steps"], event.params["views"]]} if event.params else {}
         name, worker = self.source.name, event.worker
         if event.kind != "done":
             level = level if event.kind == "begun" else {}
-            self._note(now, f"worker_{event.kind}", source=name, worker=worker, tasks=event.task_ids, reason=event.reason, **level)
+            self._record(now, f"worker_{event.kind}", source=name, worker=worker, tasks=event.task_ids, reason=event.reason, **level)
             return
-        for task, result in event.result["tasks"].items():
+        for task_id, result in event.result["tasks"].items():
             kind = "task_failed" if result["failed"] else "task_cut" if result.get("unfinished") else "task_done"
-            self._note(now, kind, source=name, worker=worker, task=task, **level, **result)
-        self._note(now, "worker_done", source=name, worker=worker, tasks=event.task_ids, seconds=event.seconds)
+            self._record(now, kind, source=name, worker=worker, task=task_id, **level, **result)
+        self._record(now, "worker_done", source=name, worker=worker, tasks=event.task_ids, seconds=event.seconds)
 
-    def _note(self, now: float, kind: str, **fields: Any) -> None:
+    def _record(self, now: float, kind: str, **fields: Any) -> None:
         if self.run.record:
             self.outcome.events.append({"time": round(now, 3), "event": kind, **fields})
 
 
-_RESTART = 60.0  # seconds from the parent's death until it has been begun again
-
-
 def simulate_run(setup: SimulationSetup, seed: int, submission: SubmissionCheck | None = None, record: bool = False) -> SimulatedOutcome:
-    """One run from start to end.
+    """Simulate one run from start to end.
 
     Args:
-        submission: is checked after each answer.
-        record: keep the timeline.
+        submission: receives every answer.
+        record: whether to record the timeline.
     """
     run = RunState(setup, random.Random(seed), submission, record)
     outcome = run.outcome
     deadline = setup.budget - setup.reserve
     now = down = 0.0
     down_at = run.killed_at
-    model: SimulatedLane | None = None
-    while True:
+    accounted: SimulatedLane | None = None
+    while True:  # once, and once more after the parent has been killed
         quotas = {name: WorkerQuota(0) for name in setup.lanes}
         for name, workers in setup.allocate_workers(list(quotas)).items():
             quotas[name].workers = workers
         lanes = {name: SimulatedLane(name, run, quota, now, deadline) for name, quota in quotas.items()}
-        model = lanes.get(setup.accounted_lane)
+        accounted = lanes.get(setup.accounted_lane)
         running = [lane for lane in lanes.values() if not lane.ended]
         while running:
-            moment = max(now, min(lane.next_moment for lane in running))
-            if moment >= run.killed_at:
+            next_time = max(now, min(lane.next_time for lane in running))
+            if next_time >= run.killed_at:
                 break
-            now = moment
+            now = next_time
             for lane in running:
-                if lane.next_moment <= now:
+                if lane.next_time <= now:
                     lane.step(now)
             if any(lane.ended for lane in running):
                 running = [lane for lane in running if not lane.ended]
                 if running:
+                    # The workers of a lane that has ended go to the others.
                     for name, workers in setup.allocate_workers([lane.name for lane in running]).items():
                         quotas[name].workers = workers
                     for lane in running:
@@ -518,28 +537,26 @@ def simulate_run(setup: SimulationSetup, seed: int, submission: SubmissionCheck 
             break
         now, run.killed_at = run.killed_at, math.inf
         for lane in running:
-            lane.drop(now)
+            lane.drop_workers(now)
         outcome.counts["killed"] += 1
-        down += max(0.0, min(setup.horizon, now + _RESTART) - min(setup.horizon, now))
-        now = min(now + _RESTART, deadline)
+        down += max(0.0, min(setup.horizon, now + _RESTART_SECONDS) - min(setup.horizon, now))
+        now = min(now + _RESTART_SECONDS, deadline)
     lanes_ended = now
-    # A worker that the kernel holds keeps the end waiting, but not for longer than the pipeline waits for a lane.
+    # A worker that the kernel does not release delays the end, up to the limit that the pipeline sets for lanes.
     now = min(now + (KILL_SECONDS if run.unkillable else 0.1), max(now, deadline) + 0.3 * setup.reserve)
-    now += run.chance.uniform(0.02, 0.3) * setup.reserve  # every prediction is read again, and the file written
-    if wrong := run.submission.check_all():
-        outcome.invalid.append(wrong)
+    now += run.rng.uniform(0.02, 0.3) * setup.reserve  # reading all predictions and writing the submission
+    if error := run.submission.check_all():
+        outcome.invalid.append(error)
     outcome.ended, outcome.overrun = now, now > setup.budget
-    _account_idle(run, down, down_at, lanes_ended, model is not None and model.complete)
+    _account_idle(run, down, down_at, lanes_ended, accounted is not None and accounted.complete)
     return outcome
 
 
-def _account_idle(run: RunState, down: float, down_at: float, ended: float, complete: bool) -> None:
-    """What the devices did not do anything for."""
-    setup, spent, horizon = run.setup, run.outcome.device_seconds, run.setup.horizon
-    after = setup.devices * max(0.0, horizon - ended)
-    spent["down"] = setup.devices * down
-    overlap = min(down, max(0.0, down_at + down - run.lost_at))
-    spent["dead"] = max(0.0, min(ended, horizon) - run.lost_at - overlap)
-    spent["nothing left" if complete else "nothing fits"] = after
-    rest = setup.devices * horizon - sum(spent.values())
-    spent["waiting"] = max(0.0, rest)
+def _account_idle(run: RunState, down: float, down_at: float, lanes_ended: float, complete: bool) -> None:
+    """Attribute the device time that no worker used."""
+    setup, seconds, horizon = run.setup, run.outcome.device_seconds, run.setup.horizon
+    seconds["down"] = setup.devices * down
+    down_after_loss = min(down, max(0.0, down_at + down - run.lost_at))  # counts as "down", not as "dead"
+    seconds["dead"] = max(0.0, min(lanes_ended, horizon) - run.lost_at - down_after_loss)
+    seconds["nothing left" if complete else "nothing fits"] = setup.devices * max(0.0, horizon - lanes_ended)
+    seconds["waiting"] = max(0.0, setup.devices * horizon - sum(seconds.values()))

@@ -1,7 +1,7 @@
-"""A Ray cluster as a run or a sweep sees it: the nodes there are, whether they can work for it, and how a process is started on one.
+"""The Ray cluster of a run or a sweep: its nodes, whether they can work for it, and how a process starts on one.
 
-Asked once, at the start; Ray itself is only ever loaded in processes of their own (arc_submit.workers.ray_proxy). Knows nothing about what
-is run.
+The nodes are checked once, at the start. Ray itself is loaded only in separate processes (arc_submit.workers.ray_proxy). Does not know what
+the processes do.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from arc_submit.errors import ConfigError
 from arc_submit.workers.parent_death import PARENT
 from arc_submit.workers.pool import Launch
 
-_SURVEY_SECONDS = 90.0  # a cluster that is there answers in two; Ray itself waits for minutes for one that is not
+_SURVEY_SECONDS = 90.0  # a running cluster answers in seconds; Ray itself waits minutes for one that is down
 EXECUTORS = ("local", "ray")
 
 
 def check_executor(executor: str, address: str | None) -> None:
-    """Refuse what is no place for workers.
+    """Check the options that say where workers run.
 
     Raises:
         ConfigError: naming the option.
@@ -39,7 +39,7 @@ def check_executor(executor: str, address: str | None) -> None:
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of a cluster: its address, and what of it Ray may give away."""
+    """A machine of a cluster: its address, and the resources that Ray may allocate on it."""
 
     name: str
     cpus: float
@@ -49,11 +49,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that has been asked.
+    """A cluster whose nodes have been checked.
 
     Attributes:
-        address: as Ray is told it.
-        nodes: those that have CPUs to give.
+        address: for ray.init.
+        nodes: those with CPUs to allocate.
     """
 
     address: str
@@ -64,82 +64,81 @@ class Cluster:
         """CPU cores and memory in GB of all nodes together."""
         return int(sum(node.cpus for node in self.nodes)), sum(node.memory_gb for node in self.nodes)
 
-    def check_capacity(self, wanted: int, cpus: float, gpus: float, option: str) -> None:
-        """Refuse to want more processes at a time than ever fit.
+    def check_capacity(self, processes: int, cpus: float, gpus: float, option: str) -> None:
+        """Check that a number of processes, each with these CPUs and GPUs, can run at the same time.
 
         Args:
-            option: that says how many, for the message.
+            option: that sets the number, for the message.
 
         Raises:
-            ConfigError: saying how many do.
+            ConfigError: with the number that can.
         """
-        if (capacity := self.capacity(cpus, gpus)) < wanted:
+        if (capacity := self.capacity(cpus, gpus)) < processes:
             each = f"{cpus:g} CPUs and {gpus:g} GPUs" if gpus else f"{cpus:g} CPUs"
-            has = f"the Ray cluster ({len(self.nodes)} nodes) has room for {capacity} of {each} each"
-            raise ConfigError(f"{option} {wanted}: {has}; ask for fewer, or add nodes")
+            room = f"the Ray cluster ({len(self.nodes)} nodes) has room for {capacity} of {each} each"
+            raise ConfigError(f"{option} {processes}: {room}; ask for fewer, or add nodes")
 
     def capacity(self, cpus: float, gpus: float) -> int:
-        """How many processes of so many CPUs and GPUs fit, where nothing else runs."""
+        """Return how many processes, each with these CPUs and GPUs, fit on an otherwise idle cluster."""
         return int(sum(min(node.cpus // cpus, node.gpus // gpus if gpus else node.cpus // cpus) for node in self.nodes))
 
     def launch(self, cpus: float, gpus: float, folder: Path | None = None) -> Launch:
-        """What starts a process of so many CPUs and GPUs on some node; in a folder, which must then be there on every node."""
+        """Return a launcher of processes with these CPUs and GPUs on any node, in a folder that must exist on every node."""
         where = [] if folder is None else ["--folder", str(folder)]
-        fixed = ["-m", "arc_submit.workers.ray_proxy", "run", "--address", self.address, "--cpus", str(cpus), "--gpus", str(gpus), *where]
+        proxy = ["-m", "arc_submit.workers.ray_proxy", "run", "--address", self.address, "--cpus", str(cpus), "--gpus", str(gpus), *where]
 
         def launch(arguments: Sequence[str], environment: Mapping[str, str]) -> Sequence[str]:
-            # Which GPUs a process sees is for Ray to say, which gives them out; it sees no other.
-            told = {name: value for name, value in environment.items() if name != "CUDA_VISIBLE_DEVICES"}
-            variables = [word for name, value in told.items() for word in ("--variable", f"{name}={value}")]
-            return [*fixed, *variables, "--", *arguments]
+            # Ray allocates the GPUs and sets CUDA_VISIBLE_DEVICES itself.
+            variables = [f"{name}={value}" for name, value in environment.items() if name != "CUDA_VISIBLE_DEVICES"]
+            return [*proxy, *(word for variable in variables for word in ("--variable", variable)), "--", *arguments]
 
         return launch
 
 
 def find_cluster(address: str | None, out: Path, folders: Iterable[Path] = ()) -> Cluster:
-    """The cluster at an address, all of whose nodes see the run directory and the same files in some folders.
+    """Return the cluster at an address, after a check that all its nodes see the run directory and the same files in some folders.
 
     Args:
         address: HOST:PORT; None takes RAY_ADDRESS, else the cluster that this machine has joined.
-        out: the run directory, or where it will be.
-        folders: what the work reads beside it.
+        out: the run directory; it need not exist yet.
+        folders: further folders that the workers read.
 
     Raises:
-        ConfigError: where there is none, or a node of it cannot work for the run, with the remedy.
+        ConfigError: where there is no cluster or one of its nodes cannot work for the run, with the remedy.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "auto"
     if address == "local" or "://" in address:
         raise ConfigError(f"--ray-address {address}: write HOST:PORT of a cluster that this machine has joined with `ray start`")
     token = f".cluster-{secrets.token_hex(8)}"
     sizes = {str(folder): {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()} for folder in folders}
-    question: dict[str, Any] = {"out": str(out), "token": token, "folders": sizes}
-    made = not out.exists()
+    checks: dict[str, Any] = {"out": str(out), "token": token, "folders": sizes}
+    created = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / token).write_text(token, encoding="ascii")
     except OSError as error:
         raise ConfigError(f"{out}: cannot be used as a run directory ({error.strerror}); give another --out") from None
     try:
-        told = _ask(address, question)
+        nodes = _survey(address, checks)
     finally:
         for path in out.glob(f"{token}*"):
             path.unlink(missing_ok=True)
-        if made:  # whoever has more to check before a run begins is not to leave an empty directory
+        if created:  # later checks may still refuse the run, which then leaves no empty directory
             with contextlib.suppress(OSError):
                 out.rmdir()
-    faults = [(node["name"], node.pop("fault")) for node in told]
-    faulty = [f"node {name} of the Ray cluster {fault}" for name, fault in faults if fault]
-    if faulty:
-        raise ConfigError(f"--executor ray: {faulty[0]}" + (f" (and {len(faulty) - 1} nodes more)" if faulty[1:] else ""))
-    if not told:
-        raise ConfigError(f"--executor ray: no node of the cluster at {address} has CPUs to give; start nodes with --num-cpus")
-    return Cluster(address, tuple(Node(**node) for node in told))
+    faults = [f"node {node['name']} of the Ray cluster {fault}" for node in nodes if (fault := node.pop("fault"))]
+    if faults:
+        raise ConfigError(f"--executor ray: {faults[0]}" + (f" (and {len(faults) - 1} nodes more)" if faults[1:] else ""))
+    if not nodes:
+        raise ConfigError(f"--executor ray: no node of the cluster at {address} has CPUs to allocate; start nodes with --num-cpus")
+    return Cluster(address, tuple(Node(**node) for node in nodes))
 
 
-def _ask(address: str, question: dict[str, Any]) -> list[dict[str, Any]]:
-    command = ["-m", "arc_submit.workers.ray_proxy", "survey", "--address", address, "--question", json.dumps(question)]
+def _survey(address: str, checks: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the fields of `Node` and a "fault" for each node, from a process that loads Ray."""
+    command = ["-m", "arc_submit.workers.ray_proxy", "survey", "--address", address, "--checks", json.dumps(checks)]
     try:
-        answer = subprocess.run(
+        process = subprocess.run(
             [sys.executable, *command],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -151,11 +150,11 @@ def _ask(address: str, question: dict[str, Any]) -> list[dict[str, Any]]:
         late = f"has not answered in {_SURVEY_SECONDS:.0f} s: is it up, and has this machine joined it?"
         raise ConfigError(f"--executor ray: the cluster at {address} {late} See `ray status`") from None
     try:
-        told = json.loads(answer.stdout.splitlines()[-1])
+        answer = json.loads(process.stdout.splitlines()[-1])
     except (ValueError, IndexError):
-        last = (answer.stderr.decode(errors="replace").strip().splitlines() or ["no word"])[-1]
-        raise ConfigError(f"--executor ray: the cluster at {address} cannot be asked ({last}); see `ray status`") from None
-    if "nodes" not in told:
-        raise ConfigError(told["reason"])
-    nodes: list[dict[str, Any]] = told["nodes"]
+        last = (process.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+        raise ConfigError(f"--executor ray: the cluster at {address} gives no valid answer ({last}); see `ray status`") from None
+    if "nodes" not in answer:
+        raise ConfigError(answer["reason"])
+    nodes: list[dict[str, Any]] = answer["nodes"]
     return nodes

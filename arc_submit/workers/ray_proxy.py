@@ -1,10 +1,10 @@
-"""A process on another machine, as if it ran here: the end of it that is here, and all that this project says to Ray.
+"""The local proxy of a process on another machine, and the only module that loads Ray.
 
-`python -m arc_submit.workers.ray_proxy run --address HOST:PORT -- ARGUMENTS` has `python ARGUMENTS` started by a Ray actor on some node
-with room for it (arc_submit.workers.remote_process), passes on lines of input and output, and ends as it ended. A pool or a sweep watches
-and kills this process as it would the other one itself: when it goes, however it goes, its Ray job ends, and the actor and the process with
-it. There is one for each, because nothing in Ray is then waited for without a limit: whatever hangs is killed from outside. A node that is
-lost is a process that ended, with the node in its reason. Never starts a cluster. Knows nothing about what is run.
+`python -m arc_submit.workers.ray_proxy run --address HOST:PORT -- ARGUMENTS` lets a Ray actor start `python ARGUMENTS` on some node with
+free resources (arc_submit.workers.remote_process), forwards lines of input and output, and exits with its exit code or signal. A pool or a
+sweep watches and kills this proxy as it would the process itself: when the proxy ends, for whatever reason, its Ray job ends, and with it
+the actor and the process. Each process has its own proxy, so that no caller waits for Ray without a limit: a proxy that hangs is killed. A
+lost node looks like a process that ended, with the node in its reason. Never starts a cluster. Does not know what the processes do.
 """
 
 from __future__ import annotations
@@ -24,51 +24,52 @@ from arc_submit.errors import ArcSubmitError, ConfigError
 from arc_submit.workers.parent_death import die_with_parent
 from arc_submit.workers.remote_process import RemoteProcess, check_node
 
-LEASE_SECONDS = 10.0  # that a process goes on when nobody reads from it: less than the silence after which its work is given to another
+LEASE_SECONDS = 10.0  # that a process survives without a reader: shorter than the silence after which its work starts elsewhere
 _READ_SECONDS = 1.0
-_LOOK_SECONDS = 60.0
-_PLACE_TRIES = 20  # with the pauses between them more than Ray takes to give up a node that does not answer
+_CHECK_SECONDS = 60.0  # for all nodes to answer the survey
+_START_ATTEMPTS = 20  # with the pauses between them longer than Ray needs to notice a dead node
 _PAUSE_SECONDS = 3.0
 
 
 def main(arguments: list[str]) -> int:
-    """`run` or `survey`; returns the exit code."""
+    """Execute `run` or `survey`; returns the exit code."""
     if not die_with_parent():
         return 1
     parser = argparse.ArgumentParser(prog="python -m arc_submit.workers.ray_proxy")
     commands = parser.add_subparsers(required=True)
-    run = commands.add_parser("run", help="a process on some node")
+    run = commands.add_parser("run", help="run a process on some node")
     run.set_defaults(command=_run)
     run.add_argument("--cpus", type=float, default=1.0)
     run.add_argument("--gpus", type=float, default=0.0)
     run.add_argument("--variable", action="append", default=[], metavar="NAME=VALUE", help="of its environment")
-    run.add_argument("--folder", help="to start it in")
+    run.add_argument("--folder", help="working directory")
     run.add_argument("arguments", nargs="+", help="of the node's Python")
-    survey = commands.add_parser("survey", help="what nodes there are, and whether they can work for a run")
+    survey = commands.add_parser("survey", help="list the nodes, and whether they can work for a run")
     survey.set_defaults(command=_survey)
-    survey.add_argument("--question", type=json.loads, required=True, help="arguments of arc_submit.workers.remote_process.check_node")
+    survey.add_argument("--checks", type=json.loads, required=True, help="arguments of arc_submit.workers.remote_process.check_node")
     for command in (run, survey):
         command.add_argument("--address", required=True)
     args = parser.parse_args(arguments)
-    # Whatever libraries print must not get among what the process says.
+    # Prints of libraries must not mix with the output of the process.
     protocol = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     try:
-        code: int = args.command(args, protocol)
+        exit_code: int = args.command(args, protocol)
     except ArcSubmitError as error:
-        _say(protocol, event="error", reason=str(error))
+        _send(protocol, event="error", reason=str(error))
         print(f"remote: {error}", file=sys.stderr, flush=True)
         return 1
-    if code < 0:
-        if -code != signal.SIGKILL:
-            signal.signal(-code, signal.SIG_DFL)
+    if exit_code < 0:
+        # The process died of a signal: the proxy dies of the same one, so that its parent sees the same ending.
+        if -exit_code != signal.SIGKILL:
+            signal.signal(-exit_code, signal.SIG_DFL)
         sys.stderr.flush()
-        os.kill(os.getpid(), -code)
-    return code
+        os.kill(os.getpid(), -exit_code)
+    return exit_code
 
 
 def connect(address: str) -> Any:
-    """Join a cluster that is there, and return the module ray.
+    """Join an existing cluster; returns the module ray.
 
     Raises:
         ConfigError: where Ray is not installed, or there is no such cluster.
@@ -82,16 +83,16 @@ def connect(address: str) -> Any:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         where = "of this machine" if address == "auto" else f"at {address}"
         raise ConfigError(
-            f"--executor ray: no Ray cluster {where} can be joined ({_told(error)}); "
+            f"--executor ray: no Ray cluster {where} can be joined ({_summary(error)}); "
             "join this machine to one with `ray start`, or name it with --ray-address HOST:PORT"
         ) from None
     return ray
 
 
 class _Actor(RemoteProcess):
-    """A host that can say on which node it is."""
+    """A remote process that reports its node."""
 
-    def where(self) -> str:
+    def node(self) -> str:
         import ray
 
         return f"node {ray.util.get_node_ip_address()} ({ray.get_runtime_context().get_node_id()[:8]})"
@@ -99,18 +100,18 @@ class _Actor(RemoteProcess):
 
 def _run(args: argparse.Namespace, protocol: IO[bytes]) -> int:
     ray = connect(args.address)
-    actor, where = _place(ray, args)
+    actor, node = _start(ray, args)
     try:
-        threading.Thread(target=_pass_input, args=(ray, actor), daemon=True).start()
-        return _pass_output(ray, actor, protocol)
+        threading.Thread(target=_forward_input, args=(ray, actor), daemon=True).start()
+        return _forward_output(ray, actor, protocol)
     except ray.exceptions.RayError as error:
-        raise ArcSubmitError(f"lost with {where} of the Ray cluster ({_told(error)})") from None
+        raise ArcSubmitError(f"lost with {node} of the Ray cluster ({_summary(error)})") from None
 
 
-def _place(ray: Any, args: argparse.Namespace) -> tuple[Any, str]:
+def _start(ray: Any, args: argparse.Namespace) -> tuple[Any, str]:
     """Start the process on some node; returns its actor and the node's name.
 
-    Waits for as long as there is no room: whoever started this process knows how long it may wait.
+    Waits without a limit while no node has free resources: the parent limits the start of this proxy.
 
     Raises:
         ArcSubmitError: where no node can start it.
@@ -121,76 +122,77 @@ def _place(ray: Any, args: argparse.Namespace) -> tuple[Any, str]:
     while True:
         actor = ray.remote(_Actor).options(**options).remote(LEASE_SECONDS)
         try:
-            where = ray.get(actor.where.remote())
+            node = ray.get(actor.node.remote())
             pid = ray.get(actor.start.remote(args.arguments, variables, args.folder))
         except ray.exceptions.RayError as error:
             failures += 1
-            # A node that has just been lost is still given work, until Ray has noticed; what else goes wrong will not be better.
-            if failures == _PLACE_TRIES or not isinstance(error, ray.exceptions.RayActorError):
-                raise ArcSubmitError(f"no node of the Ray cluster can start it ({_told(error)})") from None
-            print(f"remote: not started, tried again ({_told(error)})", file=sys.stderr, flush=True)
+            # Ray still places actors on a node that has just died, until it notices; any other error would repeat itself.
+            if failures == _START_ATTEMPTS or not isinstance(error, ray.exceptions.RayActorError):
+                raise ArcSubmitError(f"no node of the Ray cluster can start it ({_summary(error)})") from None
+            print(f"remote: not started, tried again ({_summary(error)})", file=sys.stderr, flush=True)
             time.sleep(_PAUSE_SECONDS)
         else:
-            print(f"remote: process {pid} on {where}", file=sys.stderr, flush=True)
-            return actor, where
+            print(f"remote: process {pid} on {node}", file=sys.stderr, flush=True)
+            return actor, node
 
 
-def _pass_input(ray: Any, actor: Any) -> None:
+def _forward_input(ray: Any, actor: Any) -> None:
     try:
         while line := sys.stdin.buffer.readline():
             ray.get(actor.write.remote(line))
         ray.get(actor.write.remote(b""))
     except ray.exceptions.RayError as error:
-        print(f"remote: input not passed on ({_told(error)})", file=sys.stderr, flush=True)  # reading from it will tell why
+        print(f"remote: input not forwarded ({_summary(error)})", file=sys.stderr, flush=True)  # the next read reports the reason
 
 
-def _pass_output(ray: Any, actor: Any, protocol: IO[bytes]) -> int:
-    """Pass on what the process says until it has ended, its output by whole lines; returns its exit code."""
+def _forward_output(ray: Any, actor: Any, protocol: IO[bytes]) -> int:
+    """Forward the output of the process, by whole lines, until it has ended; returns its exit code."""
     rest = b""
     while True:
-        output, errors, code = ray.get(actor.read.remote(_READ_SECONDS), timeout=3 * LEASE_SECONDS)
+        output, errors, exit_code = ray.get(actor.read.remote(_READ_SECONDS), timeout=3 * LEASE_SECONDS)
         sys.stderr.buffer.write(errors)
         sys.stderr.buffer.flush()
-        whole, newline, rest = (rest + output).rpartition(b"\n")
-        _write(protocol, whole + newline)
-        if code is not None:
+        lines, newline, rest = (rest + output).rpartition(b"\n")
+        _write(protocol, lines + newline)
+        if exit_code is not None:
             _write(protocol, rest)
-            return int(code)
+            return int(exit_code)
 
 
 def _survey(args: argparse.Namespace, protocol: IO[bytes]) -> int:
-    """One line of JSON: every node that has CPUs, with what keeps it from working for a run."""
+    """Print one line of JSON: every node with CPUs, and why it cannot work for a run."""
     ray = connect(args.address)
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    asked, nodes = [], []
+    checks, pending, nodes = args.checks, [], []
     for node in ray.nodes():
         resources = node["Resources"]
         if not node["Alive"] or not resources.get("CPU"):
             continue
-        name, question = node["NodeManagerAddress"], args.question
-        answer = f"{question['token']}-{node['NodeID'][:16]}"
-        place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        task = ray.remote(check_node).options(num_cpus=0, max_retries=0, scheduling_strategy=place)
-        asked.append((task.remote(__version__, question["out"], question["token"], answer, question["folders"]), answer))
-        told = {"cpus": resources["CPU"], "gpus": resources.get("GPU", 0.0), "memory_gb": resources.get("memory", 0.0) / 2**30}
-        nodes.append({"name": name, **told})
-    done, _ = ray.wait([reference for reference, _ in asked], num_returns=len(asked), timeout=_LOOK_SECONDS) if asked else ([], [])
-    for node, (reference, answer) in zip(nodes, asked, strict=True):
+        reply = f"{checks['token']}-{node['NodeID'][:16]}"
+        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        task = ray.remote(check_node).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy)
+        pending.append((task.remote(__version__, checks["out"], checks["token"], reply, checks["folders"]), reply))
+        capacity = {"cpus": resources["CPU"], "gpus": resources.get("GPU", 0.0), "memory_gb": resources.get("memory", 0.0) / 2**30}
+        nodes.append({"name": node["NodeManagerAddress"], **capacity})
+    references = [reference for reference, _ in pending]
+    done, _ = ray.wait(references, num_returns=len(references), timeout=_CHECK_SECONDS) if references else ([], [])
+    for node, (reference, reply) in zip(nodes, pending, strict=True):
         if reference not in done:
-            node["fault"] = f"has not answered in {_LOOK_SECONDS:.0f} s: look after it, or take it out of the cluster"
+            node["fault"] = f"has not answered in {_CHECK_SECONDS:.0f} s: repair it, or take it out of the cluster"
             continue
         try:
             node["fault"] = ray.get(reference)
         except ray.exceptions.RayError as error:
-            node["fault"] = f"cannot be asked ({_told(error)}): install arc_submit on it, as on this machine"
-        if not node["fault"] and not (Path(args.question["out"]) / answer).is_file():
-            node["fault"] = f"has a {args.question['out']} of its own: put it on storage that all nodes mount at the same path"
-    _say(protocol, nodes=nodes)
+            node["fault"] = f"cannot run a check ({_summary(error)}): install arc_submit on it, as on this machine"
+        # The node has written its reply: a file that is not visible here lies in another directory of the same name.
+        if not node["fault"] and not (Path(checks["out"]) / reply).is_file():
+            node["fault"] = f"has a {checks['out']} of its own: put it on storage that all nodes mount at the same path"
+    _send(protocol, nodes=nodes)
     return 0
 
 
-def _say(protocol: IO[bytes], **message: Any) -> None:
+def _send(protocol: IO[bytes], **message: Any) -> None:
     _write(protocol, json.dumps(message, separators=(",", ":")).encode() + b"\n")
 
 
@@ -199,17 +201,17 @@ def _write(protocol: IO[bytes], data: bytes) -> None:
         data = data[protocol.write(data) :]
 
 
-def _told(error: Exception) -> str:
-    """What Ray says of an error, in a few words: what a call raised stands in the last line, after where it happened."""
+def _summary(error: Exception) -> str:
+    """Return Ray's message in a few words: the last line of a traceback, else the first line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     line = lines[-1] if "Traceback" in str(error) else lines[0]
     return line[:200].rstrip(".")
 
 
 if __name__ == "__main__":
-    # What is sent to a node must be of a module that it can import, which this one is not by the name of __main__.
+    # Ray sends functions to the nodes by module name: they must come from this module, not from __main__.
     from arc_submit.workers.ray_proxy import main as main_of_module
 
     exit_code = main_of_module(sys.argv[1:])
     sys.stderr.flush()
-    os._exit(exit_code)  # Ray's own way out waits for much
+    os._exit(exit_code)  # Ray's own shutdown takes long

@@ -1,8 +1,8 @@
-"""A host: on one machine of a cluster, a process that somebody on another machine reads from, writes to and ends.
+"""A child process that a client on another machine reads from, writes to and ends.
 
-What it protects from: a network that is cut and a peer that is gone. The process lives only as long as somebody keeps reading, so that the
-same work can be begun elsewhere and the same file never has two writers for long. Made to be the inside of a Ray actor
-(arc_submit.workers.ray_proxy) and to be tried without one. Knows nothing about Ray, or about what the process does.
+It protects from a cut network and a dead client: the process lives only while the client keeps reading. The same work can then begin
+elsewhere, and a file never has two writers for long. It runs inside a Ray actor (arc_submit.workers.ray_proxy) and is testable without Ray.
+Does not know Ray, nor what the process does.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from pathlib import Path
 from arc_submit import __version__
 from arc_submit.workers.parent_death import PARENT
 
-_LOOK_SECONDS = 0.2  # between two looks whether the process has ended
-_CHUNK = 1 << 20
+_POLL_SECONDS = 0.2  # between two checks whether the process has ended
+_CHUNK = 1 << 20  # bytes of one read
 
 
 class RemoteProcess:
-    """One process, in a session of its own, its input and output by bytes.
+    """One process in its own session, with its input and output as bytes.
 
     Args:
-        lease: seconds without anybody reading after which the process is killed.
+        lease: seconds without a `read` after which the process is killed.
     """
 
     def __init__(self, lease: float):
@@ -37,52 +37,53 @@ class RemoteProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._changed = threading.Condition()
         self._output, self._errors = bytearray(), bytearray()
-        self._code: int | None = None
-        self._problem = ""
-        self._read_at = time.monotonic()
+        self._exit_code: int | None = None
+        self._start_error = ""
+        self._last_read = time.monotonic()
 
     def start(self, arguments: Sequence[str], environment: Mapping[str, str], folder: str | None = None) -> int:
-        """Start `python ARGUMENTS` with variables of its own, in a folder; returns its process id.
+        """Start `python ARGUMENTS` in a folder, with additional environment variables; returns its process id.
 
         Raises:
-            OSError: where it cannot be started.
+            OSError: where it cannot start.
         """
-        self._read_at = time.monotonic()
-        # A process bound to its parent dies with the thread that started it: this one stays with it to its end.
-        threading.Thread(target=self._stay_with, args=(list(arguments), dict(environment), folder), daemon=True).start()
+        self._last_read = time.monotonic()
+        # The process dies with the thread that starts it: this thread lives as long as the process.
+        threading.Thread(target=self._supervise, args=(list(arguments), dict(environment), folder), daemon=True).start()
         with self._changed:
-            self._changed.wait_for(lambda: self._process is not None or self._problem)
+            self._changed.wait_for(lambda: self._process is not None or self._start_error)
         if self._process is None:
-            raise OSError(self._problem)
+            raise OSError(self._start_error)
         return self._process.pid
 
     def write(self, data: bytes) -> None:
-        """Write to the process's input; nothing at all closes it."""
+        """Write to the process's input; empty data closes it."""
         assert self._process is not None
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError, ValueError):  # one that has died is noticed by its exit code
+        with contextlib.suppress(BrokenPipeError, ValueError):  # the exit code reports a process that has died
             if data:
                 self._process.stdin.write(data)
                 self._process.stdin.flush()
             else:
                 self._process.stdin.close()
 
-    def read(self, patience: float) -> tuple[bytes, bytes, int | None]:
-        """What it has written to its output and to its errors since the last time, and its exit code once it has ended and all is read.
+    def read(self, timeout: float) -> tuple[bytes, bytes, int | None]:
+        """Return new bytes of standard output and standard error, and the exit code once the process has ended and all is read.
 
         Args:
-            patience: seconds to wait for any of it.
+            timeout: seconds to wait for any of them.
         """
         with self._changed:
-            self._read_at = time.monotonic()
-            self._changed.wait_for(lambda: self._output or self._errors or self._code is not None, patience)
-            self._read_at = time.monotonic()
+            self._last_read = time.monotonic()
+            self._changed.wait_for(lambda: self._output or self._errors or self._exit_code is not None, timeout)
+            self._last_read = time.monotonic()
             output, errors = bytes(self._output), bytes(self._errors)
             self._output.clear()
             self._errors.clear()
-            return output, errors, self._code
+            return output, errors, self._exit_code
 
-    def _stay_with(self, arguments: list[str], environment: dict[str, str], folder: str | None) -> None:
+    def _supervise(self, arguments: list[str], environment: dict[str, str], folder: str | None) -> None:
+        """Start the process, collect its output, and kill its session once it has ended or the lease has expired."""
         try:
             process = subprocess.Popen(
                 [sys.executable, "-m", "arc_submit.workers.parent_death", *arguments],
@@ -95,7 +96,7 @@ class RemoteProcess:
             )
         except OSError as error:
             with self._changed:
-                self._problem = f"no process can be started ({error})"
+                self._start_error = f"no process can be started ({error})"
                 self._changed.notify_all()
             return
         with self._changed:
@@ -104,28 +105,28 @@ class RemoteProcess:
         assert process.stdout is not None
         assert process.stderr is not None
         with selectors.DefaultSelector() as selector:
-            for stream, into in ((process.stdout, self._output), (process.stderr, self._errors)):
+            for stream, target in ((process.stdout, self._output), (process.stderr, self._errors)):
                 os.set_blocking(stream.fileno(), False)
-                selector.register(stream, selectors.EVENT_READ, into)
+                selector.register(stream, selectors.EVENT_READ, target)
             while process.poll() is None:
-                if time.monotonic() - self._read_at > self._lease:
+                if time.monotonic() - self._last_read > self._lease:
                     break
                 if selector.get_map():
-                    self._take(selector, _LOOK_SECONDS)
+                    self._collect(selector, _POLL_SECONDS)
                 else:
-                    time.sleep(_LOOK_SECONDS)  # it has closed both and has not ended yet
+                    time.sleep(_POLL_SECONDS)  # the process has closed both streams and still runs
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # the process, or what it has left behind
-            code = process.wait()
-            while self._take(selector, 0.0):
+                os.killpg(process.pid, signal.SIGKILL)  # the process itself, or children that it left running
+            exit_code = process.wait()
+            while self._collect(selector, 0.0):
                 pass
         with self._changed:
-            self._code = code
+            self._exit_code = exit_code
             self._changed.notify_all()
 
-    def _take(self, selector: selectors.BaseSelector, patience: float) -> bool:
-        """Take in what there is by now, or what comes first; False where nothing comes in so many seconds."""
-        ready = selector.select(patience)
+    def _collect(self, selector: selectors.BaseSelector, timeout: float) -> bool:
+        """Read what the process has written, waiting for it if necessary; returns whether there was anything to read."""
+        ready = selector.select(timeout)
         for key, _ in ready:
             data = os.read(key.fd, _CHUNK)
             if not data:
@@ -137,36 +138,36 @@ class RemoteProcess:
         return bool(ready)
 
 
-def check_node(version: str, out: str, token: str, answer: str, folders: Mapping[str, Mapping[str, int]], patience: float = 5.0) -> str:
-    """What keeps this machine from working for a run, in words with the remedy, or nothing.
+def check_node(version: str, out: str, token: str, reply: str, folders: Mapping[str, Mapping[str, int]], timeout: float = 5.0) -> str:
+    """Return why this machine cannot work for a run, with the remedy, else "".
 
     Args:
-        version: of the asking machine's arc_submit.
-        out: the run directory, in which a file named by `token` holds it, and one named by `answer` is written to hold it too.
-        folders: sizes of files by name by folder, as the asking machine sees them.
-        patience: seconds that a shared file system may take to show a new file.
+        version: of arc_submit on the run's machine.
+        out: the run directory. It holds a file named `token` with that text; this function writes the same text to a file named `reply`.
+        folders: sizes of files in bytes, by name, by folder, as the run's machine sees them.
+        timeout: seconds that a shared file system may need to show a new file.
     """
     if version != __version__:
         return f"has arc_submit {__version__}, and this machine {version}: install the same on all nodes"
-    until = time.monotonic() + patience
-    while not (seen := _holds(Path(out) / token, token)) and time.monotonic() < until:
+    deadline = time.monotonic() + timeout
+    while not (visible := _contains(Path(out) / token, token)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    if not seen:
+    if not visible:
         return f"does not see the run directory {out}: put it on storage that all nodes mount at the same path"
     try:
-        (Path(out) / answer).write_text(token, encoding="ascii")
+        (Path(out) / reply).write_text(token, encoding="ascii")
     except OSError as error:
-        return f"cannot write to the run directory {out} ({error.strerror}): give the user of its Ray leave to"
+        return f"cannot write to the run directory {out} ({error.strerror}): give the user that runs Ray write permission"
     for folder, sizes in folders.items():
         for name, size in sizes.items():
             path = Path(folder) / name
             if not path.is_file() or path.stat().st_size != size:
-                return f"does not have {path} as this machine has it: put {folder} on storage that all nodes mount at the same path"
+                return f"does not have the same {path} as this machine: put {folder} on storage that all nodes mount at the same path"
     return ""
 
 
-def _holds(path: Path, token: str) -> bool:
+def _contains(path: Path, text: str) -> bool:
     try:
-        return path.read_text(encoding="ascii") == token
+        return path.read_text(encoding="ascii") == text
     except (OSError, UnicodeDecodeError):
         return False
