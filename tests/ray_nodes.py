@@ -1,7 +1,7 @@
-"""A Ray cluster of two nodes on this machine, for as long as its input is open.
+"""A Ray cluster of two nodes on this machine, which lives until its input ends.
 
-Prints its address and the beginning of the second node's id, then does what it is told, a line each: "kill" ends the second node as a
-machine ends that loses its power, "mend" brings another one in its place. Prints the id again when it is done.
+Prints the cluster's address and the first digits of the second node's id. Then each input line is a command: "kill" ends the second node as
+a power failure would, "mend" starts another one in its place. Prints the id again after each command.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import sys
 import tempfile
 from typing import Any
 
-# Paths of sockets may have 107 characters: the tests' own folders are too long for Ray's.
+# A socket's path may have 107 characters, which Ray's paths inside a test's own folder would exceed.
 FOLDER = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
 os.environ |= {"RAY_TMPDIR": FOLDER, "RAY_USAGE_STATS_ENABLED": "0"}
-# Ray takes a node's word for its GPU and only counts it.
+# The GPU need not exist: Ray only counts it.
 SHARED = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False, "include_log_monitor": False}
 
 
@@ -42,12 +42,12 @@ def main() -> None:
 
 
 def kill(cluster: Any, node: Any) -> None:
-    """Every process of a node at once, and what their ends bring with them."""
+    """Kill all processes of a node at once, with their children."""
     import psutil
 
     known = [info.process.pid for infos in node.all_processes.values() for info in infos]
-    there = [psutil.Process(pid) for pid in known if psutil.pid_exists(pid)]
-    for process in [*there, *(child for parent in there for child in parent.children(recursive=True))]:
+    processes = [psutil.Process(pid) for pid in known if psutil.pid_exists(pid)]
+    for process in [*processes, *(child for parent in processes for child in parent.children(recursive=True))]:
         try:
             process.send_signal(signal.SIGKILL)
         except psutil.NoSuchProcess:

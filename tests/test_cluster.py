@@ -1,4 +1,4 @@
-"""Workers on a real Ray cluster of two nodes on this machine: the same results as here, a node that goes away, a run that is killed."""
+"""Workers on a real Ray cluster of two nodes on this machine: equal results, a lost node, a killed run."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ PATHS = os.pathsep.join(path for path in sys.path if path)
 
 @dataclass
 class Nodes:
-    """Two nodes, and the beginning of the second one's id; see ray_nodes.py."""
+    """Two nodes, with the first digits of the second one's id; see ray_nodes.py."""
 
     address: str
     second: str
     process: subprocess.Popen[str]
 
-    def tell(self, word: str) -> None:
+    def command(self, word: str) -> None:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{word}\n")
@@ -74,7 +74,7 @@ def nodes() -> Iterator[Nodes]:
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Two tasks, named as from the folder that they lie in: on another node that is another folder."""
+    """Two tasks, with paths relative to the working directory, which is another one on another node."""
     monkeypatch.chdir(tmp_path)
     paths = Path("challenges.json"), Path("solutions.json")
     for path, value in zip(paths, make_challenges(3, side=3), strict=True):
@@ -95,13 +95,13 @@ def config(files: tuple[Path, Path], out: str, nodes: Nodes | None = None, **cha
 
 
 def predictions(out: Path) -> dict[str, list[str]]:
-    """Every file of predictions, each line without the seconds it took."""
+    """Return the lines of every file of predictions, without the seconds."""
     lines = {path.name: path.read_text().splitlines() for path in sorted((out / "predictions").glob("*/*"))}
     return {name: sorted(re.sub(r'"seconds": ?[0-9.e-]+', "", line) for line in found) for name, found in lines.items()}
 
 
-def assert_the_same(out: Path, other: Path) -> None:
-    """Two run directories: the same files, and the same in them but for times."""
+def assert_same_results(out: Path, other: Path) -> None:
+    """Compare two run directories: the same files, with the same content except for times."""
     assert {path.relative_to(out) for path in out.rglob("*")} == {path.relative_to(other) for path in other.rglob("*")}
     assert predictions(out) == predictions(other)
     for name in ("submission.json", "config.json", "report/scores.json"):
@@ -113,10 +113,10 @@ def timeline(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")] if path.exists() else []
 
 
-def wait_for_work_on(node: str, out: Path, source: str, patience: float = 120.0) -> int:
-    """The number of the worker on a node, once it has begun a job."""
-    until = time.monotonic() + patience
-    while time.monotonic() < until:
+def wait_for_work_on(node: str, out: Path, source: str, timeout: float = 120.0) -> int:
+    """Return the id of the worker on a node, once it has begun a job."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
         for path in (out / "logs" / source).glob("worker-*.log"):
             number = int(path.stem.removeprefix("worker-"))
             if f"({node})" in path.read_text() and any(e["event"] == "worker_begun" and e["worker"] == number for e in timeline(out)):
@@ -127,56 +127,58 @@ def wait_for_work_on(node: str, out: Path, source: str, patience: float = 120.0)
 
 def test_no_worker_outlives_a_run_that_is_killed(nodes: Nodes, tmp_path: Path) -> None:
     (tmp_path / "behaviours.py").write_text(ENTRY)
-    (tmp_path / "parts").mkdir()
+    (tmp_path / "jobs").mkdir()
     script = textwrap.dedent(
         f"""
         import time
         from pathlib import Path
         from arc_submit.workers.ray_cluster import Cluster
         from arc_submit.workers.pool import Backend, Job, ProcessConfig, WorkerQuota, run_jobs
-        settings = {{"folder": {str(tmp_path / "parts")!r}}}
+        settings = {{"folder": {str(tmp_path / "jobs")!r}}}
         variables = {{"PYTHONPATH": {os.pathsep.join([str(tmp_path), PATHS])!r}}}
         launch = Cluster({nodes.address!r}, ()).launch(1, 0)
         backend = Backend("behaviours", "behaviours:open_worker", lambda _: settings)
-        processes = ProcessConfig(Path({str(tmp_path / "logs")!r}), lambda _: variables, launch)
-        list(run_jobs([Job(("hang-1",))], backend, processes, WorkerQuota(1), time.monotonic() + 250))
+        config = ProcessConfig(Path({str(tmp_path / "logs")!r}), lambda _: variables, launch)
+        list(run_jobs([Job(("hang-1",))], backend, config, WorkerQuota(1), time.monotonic() + 250))
         """
     )
     parent = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": PATHS})
-    hanging = tmp_path / "parts" / "hang-1"
-    until = time.monotonic() + 120
+    hanging = tmp_path / "jobs" / "hang-1"
+    deadline = time.monotonic() + 120
     while not (hanging.exists() and hanging.read_text().endswith("\n")):
-        assert time.monotonic() < until, (tmp_path / "logs" / "worker-0.log").read_text()
+        assert time.monotonic() < deadline, (tmp_path / "logs" / "worker-0.log").read_text()
         time.sleep(0.05)
     parent.kill()
     parent.wait()
     assert gone(int(hanging.read_text()), 60.0)
 
 
-def test_a_lost_node_costs_nothing_and_the_results_are_those_of_one_machine(nodes: Nodes, files: tuple[Path, Path], tmp_path: Path) -> None:
-    """Both nodes work; the second one loses its power in the middle of a task."""
-    struck: list[int] = []
+def test_a_lost_node_costs_no_task_and_the_results_are_those_of_one_machine(nodes: Nodes, files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Both nodes work; the second one is killed during a task."""
+    killed: list[int] = []
 
-    def strike() -> None:
-        struck.append(wait_for_work_on(nodes.second, tmp_path / "cluster", "search"))
-        nodes.tell("kill")
+    def kill() -> None:
+        killed.append(wait_for_work_on(nodes.second, tmp_path / "cluster", "search"))
+        nodes.command("kill")
 
-    watching = threading.Thread(target=strike, daemon=True)
-    watching.start()
+    watcher = threading.Thread(target=kill, daemon=True)
+    watcher.start()
     result = run(config(files, "cluster", nodes))
-    watching.join(timeout=10)
+    watcher.join(timeout=10)
     lost = [event for event in timeline(tmp_path / "cluster") if event["event"] == "worker_lost"]
-    assert [(event["worker"], len(event["tasks"])) for event in lost] == [(struck[0], 1)]
+    assert [(event["worker"], len(event["tasks"])) for event in lost] == [(killed[0], 1)]
     assert f"({nodes.second}) of the Ray cluster" in lost[0]["reason"]
     assert not result.failed
     assert not result.unfinished
     run(config(files, "here"))
-    assert_the_same(tmp_path / "cluster", tmp_path / "here")
+    assert_same_results(tmp_path / "cluster", tmp_path / "here")
 
 
 @pytest.mark.campaign
-def test_all_sources_on_two_nodes_are_as_on_one_machine(nodes: Nodes, files: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:
-    nodes.tell("mend")
+def test_all_sources_give_on_two_nodes_the_results_of_one_machine(
+    nodes: Nodes, files: tuple[Path, Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    nodes.command("mend")
     fixed: dict[str, Any] = {"sources": ("search", "ttft", "frozen"), "model": tiny_model, "views": 3, "slots": 4, "group": 1}
     fixed |= {"ttft_steps": 4, "ttft_views": 2, "lora_rank": 2, "pictures": 1}
     with pytest.raises(ConfigError, match=r"--workers 3: the Ray cluster \(2 nodes\) has room for 2 of 1 CPUs each; ask for fewer"):
@@ -186,7 +188,7 @@ def test_all_sources_on_two_nodes_are_as_on_one_machine(nodes: Nodes, files: tup
     assert not result.failed
     assert not result.unfinished
     run(config(files, "here", **fixed))
-    assert_the_same(tmp_path / "cluster", tmp_path / "here")
+    assert_same_results(tmp_path / "cluster", tmp_path / "here")
     adapters = sorted(path.relative_to(tmp_path / "here") for path in (tmp_path / "here" / "adapters").rglob("*.safetensors"))
     assert len(adapters) == 2
     assert all((tmp_path / "here" / path).read_bytes() == (tmp_path / "cluster" / path).read_bytes() for path in adapters)
@@ -195,13 +197,13 @@ def test_all_sources_on_two_nodes_are_as_on_one_machine(nodes: Nodes, files: tup
 
 
 @pytest.mark.campaign
-def test_a_worker_is_shown_the_gpu_that_it_has_been_given(nodes: Nodes, tiny_model: Path, tmp_path: Path) -> None:
-    """And is told of it as the first there is, whatever the number of the worker."""
-    nodes.tell("mend")
+def test_a_worker_sees_the_gpu_that_ray_allocates(nodes: Nodes, tiny_model: Path, tmp_path: Path) -> None:
+    """It is the first visible GPU, whatever the worker's id."""
+    nodes.command("mend")
     cluster = find_cluster(nodes.address, tmp_path / "out")
     assert [cluster.capacity(1, 1), cluster.capacity(1, 2)] == [2, 0]
     show = ["-c", "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))"]
-    variables = worker_environment(1, "cuda:1")  # the number that the GPU would have on this machine
+    variables = worker_environment(1, "cuda:1")  # the GPU's index on this machine
     environment = {**os.environ, "PYTHONPATH": PATHS, PARENT: str(os.getpid())}
     shown = [
         subprocess.run(
@@ -218,20 +220,20 @@ def test_a_worker_is_shown_the_gpu_that_it_has_been_given(nodes: Nodes, tiny_mod
 
 
 @pytest.mark.campaign
-def test_a_sweep_goes_on_when_a_node_is_lost(nodes: Nodes, files: tuple[Path, Path], tmp_path: Path) -> None:
-    """Two runs, a node each; the second node loses its power in the middle of its run."""
-    nodes.tell("mend")
+def test_a_sweep_continues_when_a_node_is_lost(nodes: Nodes, files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Two runs, one per node; the second node is killed during its run."""
+    nodes.command("mend")
     out = tmp_path / "sweep"
 
-    def strike() -> None:
+    def kill() -> None:
         while True:
             for log in out.glob("*.log"):
                 if f"({nodes.second})" in log.read_text() and list((out / log.stem).glob("predictions/search/*")):
-                    nodes.tell("kill")
+                    nodes.command("kill")
                     return
             time.sleep(0.02)
 
-    threading.Thread(target=strike, daemon=True).start()
+    threading.Thread(target=kill, daemon=True).start()
     given = ["--challenges", str(files[0]), "--solutions", str(files[1]), "--sources", "search", "--search-effort", "quick"]
     fixed = ["--workers", "1", "--pictures", "0", "--budget", "10m"]
     place = ["--executor", "ray", "--ray-address", nodes.address]

@@ -1,1 +1,1 @@
-"""Worker processes: pool, supervisor, protocol, fallback; on this machine or on a Ray cluster. Knows no model."""
+"""Worker processes: pool, supervisor, protocol, fallback; on this machine or on a Ray cluster. Does not know models."""
