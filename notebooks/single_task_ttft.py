@@ -31,12 +31,11 @@ else:
 # %%
 from IPython.display import Image, display
 
-from arc_submit.durations import parse_duration
 from arc_submit.kaggle.inputs import find_model, run_folder
 from arc_submit.report.votes import plot_votes, votes_table
-from arc_submit.run.config import make_config
 from arc_submit.run.kaggle_paths import KAGGLE
 from arc_submit.run.pipeline import run
+from arc_submit.run.presets import make_config
 
 # %% tags=["parameters"]
 preset = "cpu-pocket"
@@ -69,7 +68,7 @@ config = make_config(
     views=views,
     ttft_views=views,
     pictures=1,
-    budget=parse_duration(budget),
+    budget=budget,
 )
 result = run(config)
 

@@ -31,11 +31,10 @@ else:
 # %%
 from IPython.display import Image, display
 
-from arc_submit.durations import parse_duration
 from arc_submit.kaggle.inputs import find_model, keep, run_folder
-from arc_submit.run.config import make_config
 from arc_submit.run.kaggle_paths import KAGGLE
 from arc_submit.run.pipeline import run
+from arc_submit.run.presets import make_config
 
 # %% tags=["parameters"]
 preset = "cpu-pocket"
@@ -57,8 +56,8 @@ config = make_config(
     out=out or run_folder(KAGGLE, "submission"),
     tasks=tasks,
     seed=seed,
-    budget=parse_duration(budget),
-    rerun_budget=parse_duration(rerun_budget),
+    budget=budget,
+    rerun_budget=rerun_budget,
     model=find_model(KAGGLE, model),
     grid_encoder=grid_encoder,
     prompt=prompt,

@@ -42,8 +42,8 @@ BREAKS = [
         "1 always valid",
         "leave out the tasks that were not sampled",
         "arc_submit/run/pipeline.py",
-        "submission = Submission(data.challenges, ",
-        "submission = Submission(data.challenges.subset(data.chosen), ",
+        "submission = Submission(resolved.data.challenges, resolved.submission, resolved.data.counts)",
+        "submission = Submission(resolved.data.challenges.subset(resolved.data.chosen), resolved.submission)",
         "tests/test_pipeline.py -k sample",
     ),
     Break(
@@ -241,9 +241,9 @@ BREAKS = [
     Break(
         "7 refused at once",
         "start workers before looking at the model",
-        "arc_submit/run/pipeline.py",
-        "resolve_prompt_config(config.model, config.grid_encoder, config.prompt, config.max_seq_len)",
-        "pass",
+        "arc_submit/run/resolve.py",
+        "    prompt = _check_model(config) if uses_model(config.sources) else None\n",
+        "    prompt = None\n",
         "tests/test_pipeline.py -k before_any_work",
     ),
     Break(
@@ -449,17 +449,17 @@ BREAKS = [
     Break(
         "answers within minutes",
         "fine-tune before the frozen model answers",
-        "arc_submit/run/sources.py",
-        '("frozen", "warmup", "finetune", "ttft")',
-        '("warmup", "finetune", "ttft", "frozen")',
+        "arc_submit/run/source_table.py",
+        '    "frozen": SourceEntry(resolve_frozen, uses_model=True),\n    "ttft": SourceEntry(resolve_ttft, uses_model=True),\n',
+        '    "ttft": SourceEntry(resolve_ttft, uses_model=True),\n    "frozen": SourceEntry(resolve_frozen, uses_model=True),\n',
         "tests/test_sources.py -k first",
     ),
     Break(
         "a machine is divided",
         "give both lanes all workers",
-        "arc_submit/run/sources.py",
-        "else config.workers // 2\n",
-        "else config.workers\n",
+        "arc_submit/run/host.py",
+        "else host.workers // 2\n",
+        "else host.workers\n",
         "tests/test_sources.py",
     ),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +33,28 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     export(model, make_pocket_tokenizer(), PromptConfig("CompactGridEncoder()", "output-from-turns-v0", 1024), folder)
     return folder
+
+
+def source_named(name: str, config: Any, disk: Any = None) -> Any:
+    """A source of a run as its table resolves it; "finetune" is fine-tuning alone."""
+    from arc_submit.run.adapter_budget import AdapterBudget
+    from arc_submit.run.source_table import SOURCE_TABLE
+    from arc_submit.run.source_ttft import resolve_finetune
+    from arc_submit.storage.run_dir import RunPaths
+
+    resolve = {
+        **{one: entry.resolve for one, entry in SOURCE_TABLE.items()},
+        "warmup": SOURCE_TABLE["ttft"].resolve,
+        "finetune": resolve_finetune,
+    }
+    found = resolve[name](config, RunPaths(config.out), disk or AdapterBudget(None, True, ""))
+    return next(source for source in found if source.name == name)
+
+
+def worker_settings(name: str, config: Any, disk: Any = None) -> dict[str, Any]:
+    """What the first worker of a source gets."""
+    settings: dict[str, Any] = source_named(name, config, disk).backends[0].settings_for(0)
+    return settings
 
 
 def make_challenges(count: int, seed: int = 0, side: int = 4) -> tuple[dict[str, object], dict[str, object]]:

@@ -41,8 +41,8 @@ def open_worker(settings: dict[str, Any], beat: Callable[..., None]) -> Callable
     never_start: an engine that hangs before it is ready. full_disk: an engine whose process, once it is warm, may let no file grow
     beyond a few hundred bytes. raise_at: the steps (of a process) that raise, each once in a run. pace: seconds a step takes.
     """
-    from arc_submit.run.infer import load as opening
-    from arc_submit.run.infer import predict as frozen
+    from arc_submit.inference import load as opening
+    from arc_submit.inference import predict as frozen
 
     faults = json.loads(os.environ[SETTINGS])
     if faults.get("never_start") == settings["engine"]:
@@ -88,29 +88,26 @@ def _fill_disk() -> None:
 
 
 def infer_here(config: dict[str, Any]) -> None:
-    """What the process that is harmed does: `infer`, with the figures as a last line."""
-    from arc_submit.run.infer import InferConfig, infer
+    """What the process that is harmed does: `infer` with this module's worker, with the figures as a last line."""
+    from arc_submit.run import resolve_single, source_frozen
+    from arc_submit.run.pipeline import infer
+    from arc_submit.run.presets import make_infer_config
     from arc_submit.workers.pool import Timeouts
 
-    paths = {name: Path(config[name]) for name in ("out", "challenges", "model", "adapters")}
-    result = infer(
-        InferConfig(
-            **paths,
-            engine=config["engine"],
-            views=VIEWS,
-            slots=4,
-            group=4,
-            budget=_PATIENCE,
-            max_failures=config["strikes"],
-            limits={
-                name: Timeouts(
-                    startup_timeout=start, heartbeat_timeout=20.0, pause_factor=5.0, min_heartbeat_timeout=2.0, max_failed_starts=1
-                )
-                for name, start in config["start"].items()
-            },
-            entry="faults:open_worker",
+    def timeouts(model: Path, engine: str, device: str) -> Timeouts:
+        return Timeouts(
+            startup_timeout=config["start"][engine],
+            heartbeat_timeout=20.0,
+            pause_factor=5.0,
+            min_heartbeat_timeout=2.0,
+            max_failed_starts=1,
+            max_failures=config["max_failures"],
         )
-    )
+
+    source_frozen.PREDICT_WORKER = "faults:open_worker"
+    resolve_single.engine_timeouts = timeouts
+    paths = {name: Path(config[name]) for name in ("out", "challenges", "model", "adapters")}
+    result = infer(make_infer_config(**paths, engine=config["engine"], views=VIEWS, max_concurrent=4, tasks_per_job=4, budget=_PATIENCE))
     print(json.dumps({**result.to_json(), "reasons": result.failed, "left": result.unfinished}))
 
 
@@ -181,7 +178,7 @@ class Harm:
         material: folder with challenges.json and adapters/.
         model: the base model's folder.
         out: the run directory.
-        strikes: see arc_submit.run.infer.
+        max_failures: see arc_submit.workers.supervisor.Timeouts.
         start: seconds that the first engine may take to get ready.
         faults: what the worker is to do to itself, see `open_worker`.
     """
@@ -191,7 +188,7 @@ class Harm:
         material: Path,
         model: Path,
         out: Path,
-        strikes: int = 3,
+        max_failures: int = 3,
         start: float = 200.0,
         engine: str = "auto",
         **faults: Any,
@@ -207,7 +204,7 @@ class Harm:
             "model": str(model),
             "adapters": str(material / "adapters"),
             "engine": engine,
-            "strikes": strikes,
+            "max_failures": max_failures,
             "start": {"vllm": start, "transformers": 200.0},
         }
         environment = os.environ | {
@@ -349,11 +346,11 @@ def one_round(kind: str, material: Path, model: Path, out: Path, rng: random.Ran
     """What is done to one run directory, and the figures of what came of it."""
     rounds = []
     if kind in ("stop", "kill"):
-        harm = Harm(material, model, out, strikes=50, pace=0.03)
+        harm = Harm(material, model, out, max_failures=50, pace=0.03)
         while harm.round.faults < 12 and (pid := harm.wait(rng.randrange(5))):
             harm.send(pid, signal.SIGSTOP if kind == "stop" else signal.SIGKILL)
     elif kind == "step":
-        harm = Harm(material, model, out, strikes=50, pace=0.01, raise_at=sorted(rng.sample(range(4, 40), 10)))
+        harm = Harm(material, model, out, max_failures=50, pace=0.01, raise_at=sorted(rng.sample(range(4, 40), 10)))
     elif kind == "parent":
         for _ in range(4):
             harm = Harm(material, model, out, pace=0.03)

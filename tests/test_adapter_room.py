@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import worker_settings
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_ttft_source import adapters, answers, events, options
@@ -25,9 +26,9 @@ from arc_submit.errors import ConfigError
 from arc_submit.finetune.adapter_cache import adapters_of, bytes_of, make_room, mark_used
 from arc_submit.finetune.ttft_worker import open_worker
 from arc_submit.run.adapter_budget import resolve_adapter_budget
-from arc_submit.run.config import PRESETS, RunConfig, make_config
+from arc_submit.run.config import RunConfig
 from arc_submit.run.pipeline import finetune, run
-from arc_submit.run.sources import make_source
+from arc_submit.run.presets import PRESETS, make_config
 from arc_submit.scheduling.scheduler import Level, Scheduler, SchedulerOptions, make_ladder
 
 CPU = torch.device("cpu")
@@ -135,7 +136,7 @@ def test_a_run_with_room_for_few_adapters_makes_the_predictions_of_one_with_room
     assert (room.bound, room.keeps) == (None, True)
     assert "all are kept" in room.reason
     shutil.copytree(tmp_path / "few" / "tasks", tmp_path / "all" / "tasks")
-    do = open_worker(make_source("ttft", tmp_path / "all", config, room).settings(0), lambda: None)
+    do = open_worker(worker_settings("ttft", replace(config, out=tmp_path / "all"), room), lambda: None)
     for task_id in few.done:
         do({"tasks": [task_id]})
     assert answers(tmp_path / "few") == answers(tmp_path / "all")

@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_challenges
+from conftest import make_challenges, source_named
 from test_pool import ENTRY
 from test_remote_process import gone
 
 from arc_submit.cli import main
 from arc_submit.errors import ConfigError
-from arc_submit.run.config import RunConfig, make_config
+from arc_submit.run.config import RunConfig
+from arc_submit.run.host import Host
 from arc_submit.run.pipeline import run
-from arc_submit.run.sources import make_source, needs
+from arc_submit.run.presets import make_config
 from arc_submit.workers.devices import worker_environment
 from arc_submit.workers.parent_death import PARENT
 from arc_submit.workers.ray_cluster import find_cluster
@@ -179,7 +180,13 @@ def test_all_sources_give_on_two_nodes_the_results_of_one_machine(
     nodes: Nodes, files: tuple[Path, Path], tiny_model: Path, tmp_path: Path
 ) -> None:
     nodes.command("mend")
-    fixed: dict[str, Any] = {"sources": ("search", "ttft", "frozen"), "model": tiny_model, "views": 3, "slots": 4, "group": 1}
+    fixed: dict[str, Any] = {
+        "sources": ("search", "ttft", "frozen"),
+        "model": tiny_model,
+        "views": 3,
+        "max_concurrent": 4,
+        "tasks_per_job": 1,
+    }
     fixed |= {"ttft_steps": 4, "ttft_views": 2, "lora_rank": 2, "pictures": 1}
     with pytest.raises(ConfigError, match=r"--workers 3: the Ray cluster \(2 nodes\) has room for 2 of 1 CPUs each; ask for fewer"):
         run(config(files, "cluster", nodes, **{**fixed, "workers": 3}))
@@ -214,9 +221,10 @@ def test_a_worker_sees_the_gpu_that_ray_allocates(nodes: Nodes, tiny_model: Path
     assert [one.stdout for one in shown] == ["0\n", f"{os.environ.get('CUDA_VISIBLE_DEVICES')}\n"]
     given = make_config(model=tiny_model, out=tmp_path / "out", devices=("cuda:0", "cuda:1"), executor="ray")
     for name in ("frozen", "ttft"):
-        source = make_source(name, tmp_path / "out", given)
-        assert [json.dumps(source.settings(number)).count('"device": "cuda:0"') for number in (0, 1)] == [1, 1]
-    assert (needs("model", given), needs("search", given)) == ((1, 1), (1, 0))
+        backend = source_named(name, given).backends[0]
+        assert [json.dumps(backend.settings_for(number)).count('"device": "cuda:0"') for number in (0, 1)] == [1, 1]
+    host = Host(given.devices, given.workers, given.threads, given.search_memory)
+    assert (host.worker_resources("model"), host.worker_resources("search")) == ((1, 1), (1, 0))
 
 
 @pytest.mark.campaign

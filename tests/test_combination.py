@@ -30,7 +30,8 @@ from arc_submit.ensemble.combination import (
 )
 from arc_submit.ensemble.evidence import NONE_SCORE, Trust, estimate_trust, score_odds, vote_odds
 from arc_submit.errors import ConfigError
-from arc_submit.run.config import make_config
+from arc_submit.run.presets import make_config
+from arc_submit.run.resolve import ensemble_config
 
 A, B, C, D, E = (make_grid([[cell]]) for cell in range(5))
 GRIDS = [A, B, C, D, E, None]
@@ -228,7 +229,7 @@ def test_a_models_word_ranks_what_it_was_asked_about() -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        ({"method": "guessing"}, "--way guessing: choose from probability, voting"),
+        ({"method": "guessing"}, "--method guessing: choose from probability, voting"),
         ({"order": ()}, "--order none"),
         ({"order": ("search", "search")}, "--order search,search"),
         ({"weights": {"search": -1.0}}, "--weights search=-1"),
@@ -242,11 +243,11 @@ def test_settings_that_cannot_be_are_refused(spoil: dict[str, Any], message: str
 
 
 def test_a_run_is_told_the_same(tmp_path: Path) -> None:
-    config = make_config(out=tmp_path, way="voting", weights={"search": 2.0}, sources=("ttft", "search"))
-    assert config.ensemble == EnsembleConfig("voting", ("ttft", "search"), {"search": 2.0})
-    assert make_config(out=tmp_path, sources=("search",)).ensemble.weights == {}, "the preset's weights of sources that do not run"
+    config = make_config(out=tmp_path, method="voting", weights={"search": 2.0}, sources=("ttft", "search"))
+    assert ensemble_config(config) == EnsembleConfig("voting", ("ttft", "search"), {"search": 2.0})
+    assert ensemble_config(make_config(out=tmp_path, sources=("search",))).weights == {}, "the preset's weights of sources that do not run"
     for spoil, message in (
-        ({"way": "selection"}, "--way selection: choose from"),
+        ({"method": "selection"}, "--method selection: choose from"),
         ({"weights": {"other": 1.0}}, "--weights other=1"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -25,14 +25,14 @@ def only_the_broken_ones_are_named(round: Round) -> None:
 def test_killed_stopped_and_broken_engines_cost_nothing_that_was_finished(tiny_model: Path, material: Path, tmp_path: Path) -> None:
     """The run is killed outright, and then again its worker is stopped, killed and broken, and it ends whole all the same."""
     out = tmp_path / "run"
-    first = Harm(material, tiny_model, out, strikes=5, engine="transformers", pace=0.08)
+    first = Harm(material, tiny_model, out, max_failures=5, engine="transformers", pace=0.08)
     pid = first.wait(1)
     assert pid is not None, "the run ended before it could be harmed"
     first.send(pid, signal.SIGKILL)
     assert first.wait(1) is not None
     first.kill_parent()
     assert first.round.sound, first.round
-    second = Harm(material, tiny_model, out, strikes=5, pace=0.04, raise_at=[4])
+    second = Harm(material, tiny_model, out, max_failures=5, pace=0.04, raise_at=[4])
     second.seen = first.seen
     pid = second.wait(1)
     assert pid is not None, "the run ended before it could be harmed"
@@ -48,7 +48,7 @@ def test_killed_stopped_and_broken_engines_cost_nothing_that_was_finished(tiny_m
 def test_what_one_engine_cannot_do_the_next_one_does(
     tiny_model: Path, material: Path, tmp_path: Path, fault: dict[str, float | str]
 ) -> None:
-    harm = Harm(material, tiny_model, tmp_path / "run", strikes=1, **fault)  # type: ignore[arg-type]
+    harm = Harm(material, tiny_model, tmp_path / "run", max_failures=1, **fault)  # type: ignore[arg-type]
     round = harm.finish()
     assert round.sound, round
     only_the_broken_ones_are_named(round)

@@ -14,7 +14,8 @@ from arc_submit.arc.prediction import read_predictions
 from arc_submit.base_model.checks import files_fingerprint
 from arc_submit.cli import main
 from arc_submit.errors import ConfigError
-from arc_submit.run.infer import InferConfig, infer
+from arc_submit.run.pipeline import infer
+from arc_submit.run.presets import make_infer_config
 
 
 def figures(capsys: pytest.CaptureFixture[str], out: Path, model: Path, *more: str | Path) -> dict[str, float]:
@@ -41,7 +42,7 @@ def test_it_predicts_scores_and_goes_on(
     again = figures(capsys, out, tiny_model)
     assert (again["made"], again["held"]) == (4, 14)
     with pytest.raises(ConfigError, match="holds another run"):
-        infer(InferConfig(out, model=tiny_model, views=3))
+        infer(make_infer_config(out=out, model=tiny_model, views=3))
 
 
 def test_one_task_that_fails_is_no_failure_of_all(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,12 +63,12 @@ def test_predictions_of_different_kinds_are_not_mixed(
 ) -> None:
     out = tmp_path / "run"
     with pytest.raises(ConfigError, match="holds no tasks"):
-        infer(InferConfig(out, model=tiny_model))
+        infer(make_infer_config(out=out, model=tiny_model))
     if "adapters" in changes:
         changes = {"adapters": tmp_path / "others"}
         changes["adapters"].mkdir()
     with pytest.raises(ConfigError, match="holds another run"):
-        infer(InferConfig(out, challenges=files[0], model=tiny_model, **changes))
+        infer(make_infer_config(out=out, challenges=files[0], model=tiny_model, **changes))
 
 
 def test_the_directory_of_a_run_is_gone_on_with_by_its_own_model(tiny_model: Path, tmp_path: Path) -> None:
@@ -75,14 +76,14 @@ def test_the_directory_of_a_run_is_gone_on_with_by_its_own_model(tiny_model: Pat
     out.mkdir()
     (out / "config.json").write_text(json.dumps({"model": "another", "views": 5}))
     with pytest.raises(ConfigError, match="model was 'another'"):
-        infer(InferConfig(out, model=tiny_model))
+        infer(make_infer_config(out=out, model=tiny_model))
     (out / "config.json").write_text(json.dumps({"model": tiny_model.name, "views": 5}))
     with pytest.raises(ConfigError, match="holds no tasks"):
-        infer(InferConfig(out, model=tiny_model))
+        infer(make_infer_config(out=out, model=tiny_model))
     files = {**files_fingerprint(tiny_model), "model.safetensors": "of the same name, trained anew"}
     (out / "config.json").write_text(json.dumps({"model": tiny_model.name, "model_files": files}))
     with pytest.raises(ConfigError, match=r"model_files differ: model\.safetensors"):
-        infer(InferConfig(out, model=tiny_model))
+        infer(make_infer_config(out=out, model=tiny_model))
 
 
 def test_another_challenges_file_is_refused(tiny_model: Path, files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -91,12 +92,12 @@ def test_another_challenges_file_is_refused(tiny_model: Path, files: tuple[Path,
     small = {"budget": 240.0, "views": 1, "engine": "transformers"}
     other, _ = make_challenges(1, seed=5)
     (tmp_path / "other.json").write_text(json.dumps(other))
-    infer(InferConfig(out, challenges=tmp_path / "other.json", model=tiny_model, **small))  # type: ignore[arg-type]
+    infer(make_infer_config(out=out, challenges=tmp_path / "other.json", model=tiny_model, **small))
     with pytest.raises(ConfigError, match="holds another run"):
-        infer(InferConfig(out, challenges=files[0], model=tiny_model, **small))  # type: ignore[arg-type]
+        infer(make_infer_config(out=out, challenges=files[0], model=tiny_model, **small))
     (out / "config.json").write_text(json.dumps({"model": tiny_model.name}))
     with pytest.raises(ConfigError, match="is not the task task000 of --challenges"):
-        infer(InferConfig(out, challenges=files[0], model=tiny_model, **small))  # type: ignore[arg-type]
+        infer(make_infer_config(out=out, challenges=files[0], model=tiny_model, **small))
 
 
 def test_a_task_file_that_cannot_be_read_fails_alone(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,13 +112,13 @@ def test_a_task_file_that_cannot_be_read_fails_alone(tiny_model: Path, tmp_path:
 
 def test_a_folder_of_adapters_that_is_not_there_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such folder; give the one"):
-        infer(InferConfig(tmp_path / "run", model=tiny_model, adapters=tmp_path / "nowhere"))
+        infer(make_infer_config(out=tmp_path / "run", model=tiny_model, adapters=tmp_path / "nowhere"))
     assert not (tmp_path / "run").exists()
 
 
 def test_without_tasks_it_says_what_to_give(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no tasks; give --challenges"):
-        infer(InferConfig(tmp_path / "nothing", model=tiny_model))
+        infer(make_infer_config(out=tmp_path / "nothing", model=tiny_model))
 
 
 @pytest.mark.parametrize(
@@ -125,8 +126,8 @@ def test_without_tasks_it_says_what_to_give(tiny_model: Path, tmp_path: Path) ->
     [
         ({"engine": "llama"}, "--engine llama"),
         ({"views": 0}, "--views 0"),
-        ({"slots": 1}, "--slots 1"),
-        ({"group": 300}, "--group 300"),
+        ({"slots": 1}, "--max-concurrent 1"),
+        ({"group": 300}, "--tasks-per-job 300"),
         ({"seed": -1}, "--seed -1"),
         ({"candidates": "all"}, "--candidates all: choose from views, dfs"),
         ({"candidates": "dfs", "engine": "vllm"}, "take --engine transformers"),
@@ -137,4 +138,4 @@ def test_without_tasks_it_says_what_to_give(tiny_model: Path, tmp_path: Path) ->
 )
 def test_what_cannot_work_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        InferConfig(tmp_path, **changes)  # type: ignore[arg-type]
+        make_infer_config(out=tmp_path, **changes)

@@ -91,7 +91,7 @@ def test_every_notebook_installs_what_is_attached_before_it_imports_anything() -
 
 def test_the_7b_notebooks_parameters_make_its_configuration(tiny_model: Path) -> None:
     """What cannot be run here is at least built: the notebook's own defaults, with a model in place of the attached one."""
-    from arc_submit.run.config import make_config
+    from arc_submit.run.presets import make_config
 
     notebook = json.loads((ROOT / "notebooks" / "hybrid_7b.ipynb").read_text())
     tagged = next("".join(c["source"]) for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))

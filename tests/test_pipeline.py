@@ -21,15 +21,17 @@ from arc_submit.arc.datasets import read_challenges
 from arc_submit.arc.prediction import read_predictions
 from arc_submit.arc.submission import Submission, read_submission
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
-from arc_submit.run.config import RunConfig, make_config
-from arc_submit.run.pipeline import RunResult, load_data, run
+from arc_submit.run.config import RunConfig
+from arc_submit.run.data import load_data
+from arc_submit.run.pipeline import RunResult, run
+from arc_submit.run.presets import make_config
 
 VIEWS = 3
 
 
 def config(files: tuple[Path, Path], model: Path, out: Path, **changes: object) -> RunConfig:
     base: dict[str, object] = {"challenges": files[0], "solutions": files[1], "model": model, "out": out, "views": VIEWS}
-    base |= {"slots": 4, "group": 2, "pictures": 1, "sources": ("frozen",), "workers": 1, "budget": 300.0}
+    base |= {"max_concurrent": 4, "tasks_per_job": 2, "pictures": 1, "sources": ("frozen",), "workers": 1, "budget": 300.0}
     return make_config("cpu-pocket", **{**base, **changes})
 
 
@@ -38,9 +40,9 @@ def command(files: tuple[Path, Path], model: Path, out: Path, *more: str) -> lis
     fixed = [
         "--views",
         str(VIEWS),
-        "--slots",
+        "--max-concurrent",
         "4",
-        "--group",
+        "--tasks-per-job",
         "2",
         "--workers",
         "2",
@@ -96,7 +98,7 @@ def test_a_disk_that_is_full_at_the_end_costs_neither_the_run_nor_the_file(
     assert result.done
     assert result.submission.read_bytes() == saved[0]
     read_submission(result.submission, read_challenges(files[0]))
-    assert "it stays as it was when an answer last found room, complete and valid" in capsys.readouterr().out
+    assert "the file stays as it was last written, complete and valid" in capsys.readouterr().out
     assert "submission_not_replaced" in (tmp_path / "out" / "events.jsonl").read_text()
 
 
@@ -156,7 +158,7 @@ def test_two_workers_in_any_order_give_the_same(
     undisturbed: tuple[tuple[Path, Path], Path, RunResult], tiny_model: Path, tmp_path: Path
 ) -> None:
     files, out, _ = undisturbed
-    run(config(files, tiny_model, tmp_path / "two", workers=2, group=1, slots=4))
+    run(config(files, tiny_model, tmp_path / "two", workers=2, tasks_per_job=1, max_concurrent=4))
     assert answers(tmp_path / "two") == answers(out)
     assert (tmp_path / "two" / "submission.json").read_bytes() == (out / "submission.json").read_bytes()
 
@@ -215,7 +217,7 @@ def test_a_worker_that_is_killed_or_frozen_costs_nothing(
     files, out, _ = undisturbed
     target = tmp_path / "out"
     process = subprocess.Popen(
-        command(files, tiny_model, target, "--silence", "3"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(files, tiny_model, target, "--heartbeat-timeout", "3"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     parent = psutil.Process(process.pid)
     for blow in (signal.SIGKILL, signal.SIGSTOP):
@@ -250,7 +252,7 @@ def test_the_budget_ends_a_run_and_a_new_one_goes_on(
     read_submission(short.submission, read_challenges(files[0]))
     spent = run(config(files, tiny_model, tmp_path / "out", budget=7.0, margin=6.0))
     assert spent.unfinished == short.unfinished, "a resumed run has no budget of its own"
-    whole = run(config(files, tiny_model, tmp_path / "out", budget=300.0, new_budget=True))
+    whole = run(config(files, tiny_model, tmp_path / "out", budget=300.0, reset_budget=True))
     assert not whole.unfinished
     assert answers(tmp_path / "out") == answers(out)
 
@@ -294,7 +296,7 @@ def test_a_model_whose_weights_are_cut_short_leaves_a_valid_submission(files: tu
     ("change", "error", "message"),
     [
         (lambda c, m: c.write_text("{}"), DataError, "at least one task"),
-        (lambda c, m: c.write_text('{"a": {"train": [], "test": []}}'), DataError, "no sound task"),
+        (lambda c, m: c.write_text('{"a": {"train": [], "test": []}}'), DataError, "no valid task"),
         (lambda c, m: c.write_text("not json"), DataError, "not JSON"),
         (lambda c, m: c.unlink(), DataError, "cannot be read"),
         (lambda c, m: (m / "config.json").unlink(), ConfigError, "config.json is missing"),

@@ -89,7 +89,7 @@ def test_a_submission_is_rewritten_and_nothing_else_in_it(run: Path, files: tupl
         (["--weights", "search=0"], "a number above 0"),
         (["--order", "search,other"], "no source other"),
         (["--way", "selection"], "give --ask and --model"),
-        (["--ask"], "--ask goes with --way"),
+        (["--ask"], "--ask goes with --method"),
         (["--submission", "nowhere.json"], "nowhere.json: no submission"),
         (["--way", "verification", "--ask", "--prompt", "select-output-from-turns-v0"], "asks another question"),
     ],

@@ -46,7 +46,7 @@ def test_a_directory_remembers_when_its_budget_began(tmp_path: Path) -> None:
     with open_run(tmp_path / "run", {"a": 1}) as second:
         assert second.resumed
         assert second.started == pytest.approx(first.started, abs=0.01)
-    with open_run(tmp_path / "run", {"a": 1}, new_budget=True) as third:
+    with open_run(tmp_path / "run", {"a": 1}, reset_budget=True) as third:
         assert third.started > first.started
     with open_run(tmp_path / "run", {"a": 1}) as fourth:
         assert fourth.started == pytest.approx(third.started, abs=0.01)
@@ -61,7 +61,7 @@ def test_a_timeline_cut_at_any_byte_goes_on(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         with open_run(tmp_path / "run", {}) as directory:
             directory.event("two", task="b")
-            kinds = [event["event"] for event in directory.events()]
+            kinds = [event["event"] for event in directory.read_events()]
         assert kinds[-1] == "two"
         assert set(kinds) <= {"run_started", "run_resumed", "one", "two"}
 

@@ -70,9 +70,9 @@ def test_solutions_reach_only_metrics_and_reports() -> None:
                 "report/curves.py",
                 "report/summary.py",
                 "report/plots.py",
-                "run/pipeline.py",
+                "run/data.py",
                 "run/recombine.py",
-                "cli.py",
+                "commands/score.py",
             }, f"{where} sees solutions"
 
 

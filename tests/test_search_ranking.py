@@ -16,7 +16,6 @@ from arc_submit.ensemble.combination import rank as rank_source
 from arc_submit.search.answers import Answer
 from arc_submit.search.answers import rank as rank_solver
 from arc_submit.search.ranking import WEIGHTS, Ranking, implausibilities, outputs_of, rank
-from arc_submit.search.runner import best_attempts
 
 GRIDS = [frozen(np.full((1, 2), [k, 3])) for k in (2, 1, 5, 4)]
 PAIRS = tuple(Pair(frozen(np.full((1, 2), [k, 7])), frozen(np.full((1, 2), [k, 3]))) for k in (6, 8))
@@ -35,7 +34,7 @@ def test_equal_scores_are_broken_by_the_grid_in_every_ranking():
     for seed in range(10):
         random.Random(seed).shuffle(made)
         random.Random(seed).shuffle(answers)
-        for ranked in (best_attempts(made, 1)[0], rank_source(made), rank_solver(answers, 1)[0], rank(answers, TASK)[0]):
+        for ranked in (rank_source(made), rank_solver(answers, 1)[0], rank(answers, TASK)[0]):
             assert [item.grid.tolist() for item in ranked] == expected
     assert best_first([None], lambda _: 0.0, lambda _: None) == []
 

@@ -31,7 +31,7 @@ from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import resolve_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.run.config import make_config
+from arc_submit.run.presets import make_config
 
 VIEWS = 3
 HOW = resolve_prompt_config(pocket_folder(), None, None, None)

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_challenges
+from conftest import make_challenges, source_named
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pool import ENTRY
 
 from arc_submit.cli import main
-from arc_submit.run.config import RunConfig, make_config
-from arc_submit.run.simulate import SimulatedSubmission, ends_of, figures_of, rig_setup, simulate_runs, text_of
+from arc_submit.run.config import RunConfig
+from arc_submit.run.presets import make_config
+from arc_submit.run.simulate import Rig, SimulatedSubmission, ends_of, figures_of, rig_setup, simulate_runs, text_of
 from arc_submit.scheduling.costs import CostModel, LinearCost, initial_costs
 from arc_submit.scheduling.simulation import (
     Faults,
@@ -46,7 +47,7 @@ NO_FAULTS = Faults(**dict.fromkeys(vars(Faults()), 0.0))
 def rig(devices: int = 2, tasks: int = 30, hours: float = 2.0, faults: float = 5.0, seed: int = 0, **changes: Any) -> SimulationSetup:
     given = {"model": Path("simulated"), "budget": hours * 3600, "seed": seed, "sources": ("frozen", "ttft"), **changes}
     config = make_config("t4x2-qwen2.5-1.5b", **given)
-    return rig_setup(config, (devices, "T4"), 1.5e9, tasks, 0.1, 40.0, faults)
+    return rig_setup(config, Rig(devices, "T4", 1.5e9, faults=faults), tasks)
 
 
 class ScriptedLane(SimulatedLane):
@@ -154,7 +155,7 @@ def test_devices_are_busy_to_the_end_and_a_resident_worker_buys_levels() -> None
     config = make_config("t4x2-qwen2.5-1.5b", model=Path("simulated"), sources=("frozen", "ttft"))
     figures = {}
     for fixed in (0.1, 54.0):
-        setup = rig_setup(config, (2, "T4"), 1.5e9, 400, fixed, 40.0, 1.0)
+        setup = rig_setup(config, Rig(2, "T4", 1.5e9, overhead=fixed), 400)
         figures[fixed] = figures_of(setup, simulate_runs(setup, 6, 0))
         assert figures[fixed]["busy_median"] > 0.95
         assert figures[fixed]["overruns"] == figures[fixed]["invalid"] == 0
@@ -194,7 +195,8 @@ def write_run(folder: Path, outcome: SimulatedOutcome, config: RunConfig, challe
 def test_a_run_is_predicted_from_another_one_on_the_same_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Both are simulated at 2.5 times the initial costs; the forecast is for the second."""
     from arc_submit.arc.task import task_from_json
-    from arc_submit.run.sources import guess_costs, make_source, size
+    from arc_submit.run.host import estimate_costs
+    from arc_submit.run.source import task_size
 
     config = make_config("cpu-pocket", sources=("search", "frozen", "ttft"), workers=2, budget=3600.0)
     names = {"search": ["search"], "model": ["frozen", "ttft"]}
@@ -204,15 +206,21 @@ def test_a_run_is_predicted_from_another_one_on_the_same_machine(tmp_path: Path,
         tasks = {task_id: task_from_json(task_id, task) for task_id, task in challenges.items()}
         lanes: dict[str, list[SimulatedSource]] = {}
         for lane, sources in names.items():
-            for source in (make_source(one, tmp_path, config) for one in sources):
-                costs = guess_costs(config)[0]
+            for source in (source_named(one, config) for one in sources):
+                costs = estimate_costs(config.model, config.devices)[0]
                 true_costs = CostModel(*(LinearCost(cost.fixed + 0.3, 2.5 * cost.rate) for cost in (costs.train, costs.predict)))
                 lanes.setdefault(lane, []).append(
                     SimulatedSource(
-                        source.name, source.ladder, lambda: guess_costs(config)[0], true_costs, source.group, 5.0, source.limits
+                        source.name,
+                        source.ladder,
+                        lambda: estimate_costs(config.model, config.devices)[0],
+                        true_costs,
+                        source.tasks_per_job,
+                        5.0,
+                        source.backends[0].timeouts,
                     )
                 )
-        sizes = {task_id: size("ttft", task, 1024, 2048) for task_id, task in tasks.items()}
+        sizes = {task_id: task_size(task, True, 1024, 2048) for task_id, task in tasks.items()}
 
         def workers(running: Sequence[str]) -> dict[str, int]:
             return dict.fromkeys(running, 2 // len(running))

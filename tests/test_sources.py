@@ -8,14 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import source_named, worker_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
 from arc_submit.arc.grid import frozen
 from arc_submit.arc.task import Pair, Task
 from arc_submit.inference.settings import PredictSettings
-from arc_submit.run.config import PRESETS, SOURCES, RunConfig, make_config
-from arc_submit.run.sources import device_kind, divide, guess_costs, lanes, make_source, size
+from arc_submit.run.config import SOURCES
+from arc_submit.run.host import Host, allocate_workers, device_kind, estimate_costs
+from arc_submit.run.presets import PRESETS, make_config
+from arc_submit.run.source import task_size
+from arc_submit.run.source_table import SOURCE_TABLE
 from arc_submit.scheduling.costs import INITIAL_RATES
 from arc_submit.scheduling.scheduler import Level
 from arc_submit.workers.merge_streams import merge_streams
@@ -31,8 +35,8 @@ from arc_submit.workers.merge_streams import merge_streams
 def test_no_core_is_given_twice_and_none_is_left_idle(
     workers: int, cores: int, memory: float, running: tuple[str, ...], gpus: bool
 ) -> None:
-    config = RunConfig(workers=workers, devices=("cuda:0", "cuda:1") if gpus else ("cpu",), search_memory=1.0)
-    given_to, reason = divide(config, running, cores, memory)
+    host = Host(("cuda:0", "cuda:1") if gpus else ("cpu",), workers, 1, search_memory=1.0)
+    given_to, reason = allocate_workers(host, running, cores, memory)
     assert set(given_to) == set(running)
     assert all(number >= 1 for number in given_to.values())
     assert reason
@@ -48,34 +52,33 @@ def test_no_core_is_given_twice_and_none_is_left_idle(
 
 
 def test_what_one_lane_leaves_over_goes_to_the_other() -> None:
-    config = RunConfig(workers=4)
-    assert divide(config, ("search", "model"), 4, 64.0)[0] == {"search": 2, "model": 2}
-    assert divide(config, ("model",), 4, 64.0)[0] == {"model": 4}
-    assert divide(config, ("search",), 4, 64.0)[0] == {"search": 4}
+    host = Host(("cpu",), 4, 1, 4.0)
+    assert allocate_workers(host, ("search", "model"), 4, 64.0)[0] == {"search": 2, "model": 2}
+    assert allocate_workers(host, ("model",), 4, 64.0)[0] == {"model": 4}
+    assert allocate_workers(host, ("search",), 4, 64.0)[0] == {"search": 4}
 
 
 def test_the_frozen_model_comes_first_whatever_is_trusted_most() -> None:
-    assert lanes(("ttft", "search", "frozen")) == {"search": ["search"], "model": ["frozen", "ttft"]}
-    assert lanes(("ttft",)) == {"model": ["ttft"]}
+    assert list(SOURCE_TABLE) == ["search", "frozen", "ttft"]
     assert SOURCES == ("search", "ttft", "frozen")
 
 
 def test_every_gpu_has_its_worker_which_sees_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = make_config("t4x2-qwen2.5-0.5b", model=tmp_path)
+    config = make_config("t4x2-qwen2.5-0.5b", model=tmp_path, out=tmp_path)
     for visible, names in ((None, ["0", "1"]), ("4,GPU-7a", ["4", "GPU-7a"]), ("4", ["4", ""]), ("", ["", ""])):
         if visible is None:
             monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         else:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         for name in ("frozen", "ttft"):
-            source = make_source(name, tmp_path, config)
-            told = [source.settings(number) for number in range(3)]
+            source = source_named(name, config)
+            told = [source.backends[0].settings_for(number) for number in range(3)]
             assert {value["device"] if name == "frozen" else value["predict"]["device"] for value in told} == {"cuda:0"}
             assert [source.environment(number)["CUDA_VISIBLE_DEVICES"] for number in range(3)] == [*names, names[0]]
-    assert "CUDA_VISIBLE_DEVICES" not in make_source("frozen", tmp_path, make_config("cpu-pocket", model=tmp_path)).environment(0)
+    assert "CUDA_VISIBLE_DEVICES" not in source_named("frozen", make_config("cpu-pocket", model=tmp_path)).environment(0)
     assert told[0]["predict"]["views"] == 96
     assert told[0]["lora"]["rank"] == 128
-    assert PredictSettings(**make_source("frozen", tmp_path, config).settings(0)).views == 16
+    assert PredictSettings(**worker_settings("frozen", config)).views == 16
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
@@ -91,20 +94,20 @@ def test_every_preset_is_a_sound_configuration(preset: str, tmp_path: Path) -> N
 def test_configuration_needs_no_torch() -> None:
     import subprocess
 
-    code = "import sys, arc_submit.run.config, arc_submit.run.sources; print(sorted(sys.modules))"
+    code = "import sys, arc_submit.run.config, arc_submit.run.resolve; print(sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert not any(f"'{name}'" in modules for name in ("torch", "transformers", "peft", "numba"))
 
 
 def test_what_fits_no_prompt_costs_nothing_and_what_is_cut_to_fit_no_more_than_the_limit() -> None:
     task = square_task([(10, 10), (20, 20)], test=(15, 15))
-    whole = size("ttft", task, 10_000, 10_000)
+    whole = task_size(task, True, 10_000, 10_000)
     assert (whole.train, whole.predict, whole.outputs) == (1.275, 1.275, 1)
-    assert size("ttft", task, 1100, 1000).train == 1.1
-    assert size("frozen", task, 150, 1000).predict == 1.0
-    assert size("ttft", task, 1050, 1000).train < 0.01, "no sample holds two of its pairs: it ends at once"
-    assert size("frozen", task, 10_000, 450).predict < 0.01, "no prompt holds its smallest pair and its test input"
-    assert size("ttft", square_task([(3, 3)], test=(3, 3)), 1000, 1000).train < 0.01, "its only pair has no other beside it"
+    assert task_size(task, True, 1100, 1000).train == 1.1
+    assert task_size(task, False, 150, 1000).predict == 1.0
+    assert task_size(task, True, 1050, 1000).train < 0.01, "no sample holds two of its pairs: it ends at once"
+    assert task_size(task, False, 10_000, 450).predict < 0.01, "no prompt holds its smallest pair and its test input"
+    assert task_size(square_task([(3, 3)], test=(3, 3)), True, 1000, 1000).train < 0.01, "its only pair has no other beside it"
 
 
 def square_task(pairs: list[tuple[int, int]], test: tuple[int, int]) -> Task:
@@ -122,22 +125,22 @@ def test_costs_are_guessed_by_the_device_and_the_models_size(tmp_path: Path) -> 
     for count in (1000, 4000):
         (tmp_path / f"m{count}").mkdir()
         (tmp_path / f"m{count}" / "model.safetensors").write_bytes(bytes(count))
-    small, large = (guess_costs(RunConfig(model=tmp_path / f"m{count}"))[0] for count in (1000, 4000))
+    small, large = (estimate_costs(tmp_path / f"m{count}", ("cpu",))[0] for count in (1000, 4000))
     assert large.train.rate == pytest.approx(4 * small.train.rate) == pytest.approx(INITIAL_RATES["cpu"][0] * 2000 / 1e9)
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
 def test_left_over_hours_buy_something_on_gpus_and_nothing_in_the_demonstration(preset: str, tmp_path: Path) -> None:
     config = make_config(preset, model=tmp_path)
-    ladder = make_source("ttft", tmp_path, config).ladder
+    ladder = source_named("ttft", config).ladder
     assert ladder is not None
     assert ladder.levels[ladder.plan] == Level(config.ttft.steps, config.ttft_views or config.views)
     above = ladder.levels[ladder.plan + 1 :]
     assert (above == ()) == (preset == "cpu-pocket")
-    alone = make_source("finetune", tmp_path, config).ladder
+    alone = source_named("finetune", config).ladder
     assert alone is not None
     assert alone.levels == (Level(config.ttft.steps, 0),)
-    assert make_source("search", tmp_path, config).ladder is None
+    assert source_named("search", config).ladder is None
 
 
 def test_run_together_of_nothing_ends() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from conftest import make_challenges
+from conftest import make_challenges, worker_settings
 from peft import PeftModel
 from safetensors.torch import load_file
 
@@ -32,9 +31,8 @@ from arc_submit.finetune import joint_warmup as warmup
 from arc_submit.finetune import ttft_worker as worker
 from arc_submit.finetune.settings import FinetuneSettings, TTFTSettings
 from arc_submit.finetune.trainer import FinetuneError, FinetuneResult
-from arc_submit.run.config import make_config
 from arc_submit.run.pipeline import RunResult, run
-from arc_submit.run.sources import make_source
+from arc_submit.run.presets import make_config
 
 CPU = torch.device("cpu")
 STEPS = 40
@@ -43,7 +41,7 @@ Undisturbed = tuple[tuple[Path, Path], Path, RunResult]
 
 
 def options(files: tuple[Path, Path], model: Path, out: Path) -> dict[str, object]:
-    fixed = {"lora_rank": 4, "ttft_steps": STEPS, "ttft_learning_rate": 1e-3, "ttft_views": 2, "slots": 4, "pictures": 1}
+    fixed = {"lora_rank": 4, "ttft_steps": STEPS, "ttft_learning_rate": 1e-3, "ttft_views": 2, "max_concurrent": 4, "pictures": 1}
     return {"challenges": files[0], "solutions": files[1], "model": model, "out": out, "sources": ("ttft",), "workers": 1, **fixed}
 
 
@@ -147,7 +145,7 @@ def test_a_worker_killed_and_one_frozen_in_the_middle_of_a_task(undisturbed: Und
     files, out, _ = undisturbed
     target = tmp_path / "out"
     process = subprocess.Popen(
-        command(files, tiny_model, target, workers=2, silence="4s"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(files, tiny_model, target, workers=2, heartbeat_timeout="4s"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     wait_for(lambda: len(in_training(target)) == 2, process)
     victims = in_training(target)
@@ -207,7 +205,13 @@ def test_all_three_sources_answer_and_stay_in_their_order(undisturbed: Undisturb
 
 def test_a_common_warm_up_comes_first_and_every_task_goes_on_from_it(undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path) -> None:
     files, _, _ = undisturbed
-    given = {**options(files, tiny_model, tmp_path / "out"), "ttft_steps": 1, "ttft_learning_rate": 1e-6, "warm_up_steps": 3, "workers": 2}
+    given = {
+        **options(files, tiny_model, tmp_path / "out"),
+        "ttft_steps": 1,
+        "ttft_learning_rate": 1e-6,
+        "joint_warmup_steps": 3,
+        "workers": 2,
+    }
     result = run(make_config(**given, budget=300.0))
     assert (len(result.done), result.failed, result.unfinished) == (TASKS, {}, [])
     begun = [event["source"] for event in events(tmp_path / "out", "worker_begun")]
@@ -228,7 +232,7 @@ def test_a_warm_up_that_fails_costs_no_task_its_fine_tuning(undisturbed: Undistu
     files, out, _ = undisturbed
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "warmup").write_text("in the way")
-    given = {**options(files, tiny_model, tmp_path / "out"), "warm_up_steps": 2, "task_ids": ("task000", "task001")}
+    given = {**options(files, tiny_model, tmp_path / "out"), "joint_warmup_steps": 2, "task_ids": ("task000", "task001")}
     result = run(make_config(**given, budget=600.0))
     assert (result.done, result.unfinished) == (["task000", "task001"], [])
     assert set(result.failed) <= {"warmup all tasks"}
@@ -245,23 +249,6 @@ def learnt(out: Path) -> dict[str, torch.Tensor]:
         tensors = load_file(out / "adapters" / task_id / "adapter_model.safetensors")
         found[task_id] = torch.cat([tensor.flatten() for name, tensor in sorted(tensors.items()) if "lora_B" in name])
     return found
-
-
-def test_jobs_of_several_tasks_leave_what_jobs_of_one_leave(undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path) -> None:
-    files, out, _ = undisturbed
-    result = run(make_config(**options(files, tiny_model, tmp_path / "out"), ttft_group=3, budget=300.0))
-    assert (len(result.done), result.failed, result.unfinished) == (TASKS, {}, [])
-    assert sorted(len(event["tasks"]) for event in events(tmp_path / "out", "worker_begun")) == [2, 3]
-    together = {event["task"]: event["notes"] for event in events(tmp_path / "out", "task_done") if event["notes"]}
-    assert len(together) >= 2
-    assert all(re.fullmatch("in one batch with [12] others", note) for (note,) in together.values())
-    alone = learnt(out)
-    for task_id, values in learnt(tmp_path / "out").items():
-        assert (values - alone[task_id]).norm() < 0.05 * alone[task_id].norm()
-        assert steps_done(tmp_path / "out", task_id) == list(range(1, STEPS + 1))
-    assert {task_id: {key[:2] for key in made} for task_id, made in answers(tmp_path / "out").items()} == {
-        task_id: {key[:2] for key in made} for task_id, made in answers(out).items()
-    }
 
 
 def started_worker(tiny_model: Path, tmp_path: Path, files: tuple[Path, Path]) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -316,8 +303,8 @@ def test_what_cannot_be_done_together_is_done_one_by_one(
 
 
 def settings(tiny_model: Path, run_path: Path, **ttft: object) -> dict[str, Any]:
-    config = make_config(model=tiny_model, out=run_path, ttft_steps=3, ttft_views=1, lora_rank=2, slots=2, **ttft)
-    return make_source("ttft", run_path, config).settings(0)
+    config = make_config(model=tiny_model, out=run_path, ttft_steps=3, ttft_views=1, lora_rank=2, max_concurrent=2, **ttft)
+    return worker_settings("ttft", config)
 
 
 def test_settings_survive_the_way_to_the_worker(tiny_model: Path, tmp_path: Path) -> None:
@@ -379,8 +366,8 @@ def test_out_of_memory_lowers_the_demands_and_says_so(
 def test_a_warm_up_whose_time_is_up_keeps_what_it_has_learnt(tiny_model: Path, tmp_path: Path, files: tuple[Path, Path]) -> None:
     """One that was given too many steps must not end as one that was never made."""
     split_tasks(read_challenges(files[0]), tmp_path / "tasks")
-    config = make_config(model=tiny_model, out=tmp_path, warm_up_steps=100_000, warm_up_samples=2, lora_rank=2)
-    do = worker.open_warm_up(make_source("warmup", tmp_path, config).settings(0), lambda: None)
+    config = make_config(model=tiny_model, out=tmp_path, joint_warmup_steps=100_000, joint_warmup_samples=2, lora_rank=2)
+    do = worker.open_warm_up(worker_settings("warmup", config), lambda: None)
     (result,) = do({"tasks": ["all tasks"], "soft_deadline": time.monotonic() + 1.0})["tasks"].values()
     assert result["failed"] == ""
     assert 0 < result["steps"] < 100_000
@@ -402,8 +389,10 @@ def test_a_step_of_the_warm_up_has_as_many_samples_as_asked(
         return real(writer, task, *more)
 
     monkeypatch.setattr(warmup, "draw_sample", note)
-    config = make_config(model=tiny_model, out=tmp_path, warm_up_steps=6, warm_up_samples=samples, ttft_batch_size=batch, lora_rank=2)
-    do = worker.open_warm_up(make_source("warmup", tmp_path, config).settings(0), lambda: None)
+    config = make_config(
+        model=tiny_model, out=tmp_path, joint_warmup_steps=6, joint_warmup_samples=samples, ttft_batch_size=batch, lora_rank=2
+    )
+    do = worker.open_warm_up(worker_settings("warmup", config), lambda: None)
     (result,) = do({"tasks": ["all tasks"]})["tasks"].values()
     assert (result["steps"], len(drawn)) == (6, 6 * expected)
     assert len(set(drawn)) > 1, "they are of different tasks"
@@ -422,8 +411,8 @@ def test_a_warm_up_out_of_memory_lowers_its_demands_too(
         return real(adapter, writer, tasks, ttft, *more)
 
     monkeypatch.setattr(worker, "warm_up", scarce)
-    config = make_config(model=tiny_model, out=tmp_path, warm_up_steps=1, lora_rank=2)
-    do = worker.open_warm_up(make_source("warmup", tmp_path, config).settings(0), lambda: None)
+    config = make_config(model=tiny_model, out=tmp_path, joint_warmup_steps=1, lora_rank=2)
+    do = worker.open_warm_up(worker_settings("warmup", config), lambda: None)
     (result,) = do({"tasks": ["all tasks"]})["tasks"].values()
     assert (result["failed"], result["steps"]) == ("", 1)
     assert "gradient checkpointing" in result["notes"][0]
@@ -445,8 +434,8 @@ def test_a_loss_on_outputs_that_cannot_be_told_apart_is_refused_before_the_first
     monkeypatch.setattr(worker, "PromptTokenizer", partial(worker.PromptTokenizer, reuse=False))
     config = make_config(model=tiny_model, out=tmp_path, ttft_loss_on="outputs")
     with pytest.raises(ConfigError, match=r"loss_on outputs.*choose answer or all"):
-        worker.open_worker(make_source("ttft", tmp_path, config).settings(0), lambda *_: None)
-    worker.open_worker(make_source("ttft", tmp_path, make_config(model=tiny_model, ttft_loss_on="answer")).settings(0), lambda *_: None)
+        worker.open_worker(worker_settings("ttft", config), lambda *_: None)
+    worker.open_worker(worker_settings("ttft", make_config(model=tiny_model, out=tmp_path, ttft_loss_on="answer")), lambda *_: None)
 
 
 def test_a_task_with_one_train_pair_fails_alone_before_it_costs_anything(tiny_model: Path, tmp_path: Path) -> None:
@@ -471,7 +460,7 @@ def test_vllm_answers_with_the_same_adapters_as_the_worker_that_made_them(
     shutil.rmtree(tmp_path / "out" / "adapters" / "task003")
     lines = [line for line in (out / "events.jsonl").read_text().splitlines() if '"task_done"' not in line]
     (tmp_path / "out" / "events.jsonl").write_text("\n".join(lines) + "\n")
-    result = run(make_config(**options(files, tiny_model, tmp_path / "out"), ttft_engine="vllm", budget=900.0, new_budget=True))
+    result = run(make_config(**options(files, tiny_model, tmp_path / "out"), ttft_engine="vllm", budget=900.0, reset_budget=True))
     assert not result.failed
     assert len(result.done) == TASKS
     assert adapters(tmp_path / "out") == adapters(out)
@@ -502,17 +491,15 @@ def test_a_worker_gives_up_at_its_time_and_goes_on_from_its_files(undisturbed: U
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ttft_steps": 0}, "TTFT steps 0"),
-        ({"lora_rank": 0}, "LoRA rank 0"),
+        ({"ttft_steps": 0}, "--ttft-steps 0"),
+        ({"lora_rank": 0}, "--lora-rank 0"),
         ({"ttft_views": 0}, "--ttft-views 0"),
-        ({"ttft_group": 0}, "--ttft-group 0"),
-        ({"ttft_group": 257}, "at most 256"),
-        ({"ttft_max_seq_len": 3}, "no task fits"),
+        ({"ttft_max_seq_len": 3}, "--ttft-max-seq-len 3: at least 16"),
         ({"devices": ("cpu", "cuda:0")}, "--devices cpu,cuda:0"),
         ({"preset": "l4x4-qwen3-4b"}, "give --model"),
         ({"ttft_in_4_bits": True}, "--ttft-in-4-bits needs GPUs"),
-        ({"base_adapter": "x", "warm_up_steps": 3}, "not with --base-adapter"),
-        ({"warm_up_samples": 0}, "--warm-up-samples 0: 1 or more"),
+        ({"base_adapter": "x", "joint_warmup_steps": 3}, "leave it out, or --base-adapter"),
+        ({"joint_warmup_samples": 0}, "--joint-warmup-samples 0: at least 1 is needed"),
         ({"ttft_magic": 1}, "no such setting: ttft_magic"),
     ],
 )

@@ -6,45 +6,54 @@ import math
 from dataclasses import dataclass
 
 from arc_submit.errors import ConfigError
+from arc_submit.options import Identity, check_options, option
 
 INITS = ("default", "gaussian", "pissa", "olora")
+_COMMANDS = ("run", "finetune", "train")
+_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """One adapter's make.
+    """The shape of one adapter.
 
-    Attributes:
-        rank: of the two factors.
-        alpha: the product is scaled by alpha / rank.
-        targets: last parts of the names of the linear layers to adapt.
-        rslora: scale by alpha / sqrt(rank) instead, so that a larger rank does not learn more slowly.
-        dora: learn every row's length apart from its direction. No engine but transformers can serve it.
-        init: "default" and "gaussian" begin at the base model, with a random first factor; "pissa" takes both factors from the weight's
-            largest singular values, "olora" from its QR decomposition. These two are kept as a difference to where they began, so
-            that the base stays as it is, and are saved with twice the rank.
+    "pissa" and "olora" are kept as a difference to their first values, so that the base stays unchanged; they are saved with twice
+    the rank.
     """
 
-    rank: int = 16
-    alpha: float = 32.0
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    rslora: bool = False
-    dora: bool = False
-    init: str = "default"
+    rank: int = option(16, help="rank of the two factors", identity=Identity.SAME, minimum=1, commands=_COMMANDS)
+    alpha: float = option(32.0, help="the product is scaled by alpha / rank", identity=Identity.SAME, above=0, commands=_COMMANDS)
+    targets: tuple[str, ...] = option(
+        _LAYERS, help="last parts of the names of the linear layers to adapt", identity=Identity.SAME, commands=_COMMANDS
+    )
+    rslora: bool = option(
+        False,
+        help="scale by alpha / sqrt(rank), so that a larger rank does not learn more slowly",
+        identity=Identity.SAME,
+        commands=_COMMANDS,
+    )
+    dora: bool = option(
+        False,
+        help="learn the length of each row apart from its direction; only the transformers engine serves it",
+        identity=Identity.SAME,
+        commands=_COMMANDS,
+    )
+    init: str = option(
+        "default",
+        help="first values: default and gaussian start at the base; pissa takes the largest singular values, olora a QR decomposition",
+        identity=Identity.SAME,
+        choices=INITS,
+        commands=_COMMANDS,
+    )
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ConfigError(f"LoRA rank {self.rank}: at least 1 is needed")
-        if not 0 < self.alpha < math.inf:
-            raise ConfigError(f"LoRA alpha {self.alpha}: a number above 0 is needed")
+        check_options(self, "lora_")
         if not self.targets or len(set(self.targets)) != len(self.targets):
-            raise ConfigError(f"LoRA targets {', '.join(self.targets) or 'none'}: name each linear layer once")
+            raise ConfigError(f"--lora-targets {','.join(self.targets) or 'none'}: name each linear layer once")
         if set(self.targets) & {"lm_head", "embed_tokens"}:
-            raise ConfigError("LoRA targets lm_head and embed_tokens cannot be served by vllm; name layers inside the blocks")
-        if self.init not in INITS:
-            raise ConfigError(f"LoRA init {self.init}: choose from {', '.join(INITS)}")
+            raise ConfigError("--lora-targets: vllm cannot serve lm_head and embed_tokens; name layers inside the blocks")
         if self.dora and self.init in ("pissa", "olora"):
-            raise ConfigError(f"LoRA init {self.init} with DoRA: the difference to its beginning is no DoRA adapter; choose one of the two")
+            raise ConfigError(f"--lora-init {self.init} with --lora-dora: a difference to first values is no DoRA adapter; choose one")
 
     @property
     def scaling(self) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from importlib import import_module
-from typing import Any
+
+from arc_submit.options import add_json
 
 # Each module has add_arguments(parser) and main(args), which returns the command's figures.
 COMMANDS = {
@@ -21,11 +22,12 @@ COMMANDS = {
 }
 
 
-def add_commands(subparsers: Any) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add a parser for every command."""
-    for name, help in COMMANDS.items():
-        parser: argparse.ArgumentParser = subparsers.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for name, purpose in COMMANDS.items():
+        command = commands.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
         module = import_module(f"arc_submit.kaggle.{name}")
-        module.add_arguments(parser)
-        parser.add_argument("--json", action="store_true", help="end with one JSON line of figures")
-        parser.set_defaults(command=module.main)
+        module.add_arguments(command)
+        add_json(command)
+        command.set_defaults(command=module.main)

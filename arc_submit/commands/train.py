@@ -9,6 +9,7 @@ from typing import Any
 
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ConfigError
+from arc_submit.options import add_json, add_options
 from arc_submit.train.config import MEASURED, TrainConfig, TrainSettings
 from arc_submit.train.mixture import parse_part, read_mixture
 
@@ -48,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="train nothing: measure how fast it would be by samples in a pass and their length, and how many fit, into --out",
     )
-    add("--json", action="store_true", help="end with one JSON line of figures")
+    add_options(parser.add_argument_group("training options"), TrainSettings, "train")
+    add_options(parser.add_argument_group("lora options"), LoraSettings, "train", "lora_")
+    add_json(parser)
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class EnsembleConfig:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS + JUDGED_METHODS:
-            raise ConfigError(f"--way {self.method}: choose from {', '.join(METHODS + JUDGED_METHODS)}")
+            raise ConfigError(f"--method {self.method}: choose from {', '.join(METHODS + JUDGED_METHODS)}")
         if not self.order or len(set(self.order)) != len(self.order):
             raise ConfigError(f"--order {','.join(self.order) or 'none'}: name each source once")
         for source, weight in self.weights.items():
@@ -146,7 +146,7 @@ def combine_sources(
         ConfigError: where the method needs a model's scores and `judged` is None.
     """
     if config.method in JUDGED_METHODS and judged is None:
-        raise ConfigError(f"--way {config.method}: needs a model's scores of the candidates; see arc-submit ensemble --help")
+        raise ConfigError(f"--method {config.method}: needs a model's scores of the candidates; see arc-submit ensemble --help")
     ranked = {source: ranked[source] for source in config.order if source in ranked}
     trust = dict(estimate_trust(ranked) if trust is None else trust)
     combined: dict[OutputKey, list[RankedAnswer]] = {}

@@ -7,60 +7,57 @@ from pathlib import Path
 from typing import Any
 
 from arc_submit.base_model.settings import LoraSettings
-from arc_submit.errors import ConfigError
 from arc_submit.inference.settings import PredictSettings
+from arc_submit.options import Identity, check_options, option
 
 SCHEDULES = ("linear", "constant", "cosine")
 LOSSES = ("answer", "outputs", "all")
+_COMMANDS = ("run", "finetune")
 WARMUP_ADAPTER = Path("warmup") / "adapter"  # where in the run directory the common warm-up leaves its adapter
 
 
 @dataclass(frozen=True)
 class TTFTSettings:
-    """How one task is fine-tuned.
+    """How one task is fine-tuned."""
 
-    Attributes:
-        steps: optimizer steps.
-        batch_size: samples in one forward pass.
-        accumulation: forward and backward passes before each step.
-        learning_rate: the peak.
-        schedule: "linear" falls to 0 in a straight line, "cosine" along half a wave, "constant" stays.
-        warmup_ratio: part of the steps in which the rate rises from 0 first.
-        max_grad_norm: longer gradients are shortened to it; 0 leaves them.
-        weight_decay: AdamW's.
-        loss_on: which tokens are learnt: those of the answer; of all outputs but the first shown, which can only be guessed; or all.
-        gradient_checkpointing: compute each layer again in the backward pass: a third more time for much less memory.
-        keep_background: views keep colour 0.
-        fast_cpu: bfloat16 products on a CPU that has them.
-    """
-
-    steps: int = 100
-    batch_size: int = 1
-    accumulation: int = 1
-    learning_rate: float = 1e-4
-    schedule: str = "linear"
-    warmup_ratio: float = 0.0
-    max_grad_norm: float = 1.0
-    weight_decay: float = 0.0
-    loss_on: str = "answer"
-    gradient_checkpointing: bool = False
-    keep_background: bool = False
-    fast_cpu: bool = False
+    steps: int = option(100, help="optimizer steps", identity=Identity.SAME, minimum=1, commands=_COMMANDS)
+    batch_size: int = option(1, help="samples in one forward pass", identity=Identity.SAME, minimum=1, commands=_COMMANDS)
+    accumulation: int = option(1, help="forward and backward passes of a step", identity=Identity.SAME, minimum=1, commands=_COMMANDS)
+    learning_rate: float = option(1e-4, help="peak learning rate", identity=Identity.SAME, above=0, below=1, commands=_COMMANDS)
+    schedule: str = option(
+        "linear",
+        help="learning rate over the steps: linear and cosine fall to 0, constant stays",
+        identity=Identity.SAME,
+        choices=SCHEDULES,
+        commands=_COMMANDS,
+    )
+    warmup_ratio: float = option(
+        0.0,
+        help="share of the steps in which the learning rate rises from 0",
+        identity=Identity.SAME,
+        minimum=0,
+        below=1,
+        commands=_COMMANDS,
+    )
+    max_grad_norm: float = option(
+        1.0, help="longer gradients are clipped to this norm; 0 clips none", identity=Identity.SAME, minimum=0, commands=_COMMANDS
+    )
+    weight_decay: float = option(0.0, help="weight decay of AdamW", identity=Identity.SAME, minimum=0, commands=_COMMANDS)
+    loss_on: str = option(
+        "answer",
+        help="tokens in the loss: the answer; all outputs but the first shown, which can only be guessed; or all tokens",
+        identity=Identity.SAME,
+        choices=LOSSES,
+        commands=_COMMANDS,
+    )
+    gradient_checkpointing: bool = option(
+        False, help="compute each layer again in the backward pass: slower, much less memory", identity=Identity.SAME, commands=_COMMANDS
+    )
+    keep_background: bool = option(False, help="views of training samples keep colour 0", identity=Identity.SAME, commands=_COMMANDS)
+    fast_cpu: bool = option(False, help="bfloat16 products on a CPU that has them", identity=Identity.SAME, commands=_COMMANDS)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"TTFT {name} {getattr(self, name)}: at least 1 is needed")
-        if not 0 < self.learning_rate < 1:
-            raise ConfigError(f"TTFT learning_rate {self.learning_rate}: a number between 0 and 1 is needed, such as 1e-4")
-        if self.schedule not in SCHEDULES:
-            raise ConfigError(f"TTFT schedule {self.schedule}: choose from {', '.join(SCHEDULES)}")
-        if self.loss_on not in LOSSES:
-            raise ConfigError(f"TTFT loss_on {self.loss_on}: choose from {', '.join(LOSSES)}")
-        if not 0 <= self.warmup_ratio < 1:
-            raise ConfigError(f"TTFT warmup_ratio {self.warmup_ratio}: 0 or more, below 1")
-        if self.max_grad_norm < 0 or self.weight_decay < 0:
-            raise ConfigError("TTFT max_grad_norm and weight_decay: 0 or more")
+        check_options(self, "ttft_")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from arc_submit.errors import ConfigError
 from arc_submit.kaggle.cell_check import imports_library, source_of
 from arc_submit.kaggle.findings import Finding, add_ignore_option, raise_on_errors
 from arc_submit.kaggle.kernel_metadata import ACCELERATORS, KERNEL_METADATA, SOURCES, check_metadata, read_switch, requested_machine
-from arc_submit.run.config import PRESETS
+from arc_submit.run.presets import PRESETS
 
 SESSION = "11h55m"  # Kaggle ends a session after 12 hours, and a limit must be lower
 _ENDING = 600.0  # seconds between a run's own end and the session's

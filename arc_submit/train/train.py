@@ -36,6 +36,7 @@ from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import SHORTEST, PromptConfig, read_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
+from arc_submit.options import Identity, options_of
 from arc_submit.train.checkpoints import alone_in, checkpoint_folders, load_optimizers, read_state, save_checkpoint
 from arc_submit.train.config import TrainConfig, TrainSettings
 from arc_submit.train.data import held_out_samples, prepare_data
@@ -58,8 +59,8 @@ from arc_submit.train.step import (
 )
 from arc_submit.train.train_log import Log, check_logging
 
-# What may be told anew when a run goes on: none of it changes what an undisturbed run would have come to, but for steps and minutes.
-_FREE = {"steps", "minutes", "tokens_per_pass", "save_every", "save_minutes", "keep", "log_every", "eval_every", "eval_samples", "loaders"}
+# Options that may change when a training goes on.
+_FREE = {name for name, definition in options_of(TrainSettings) if definition.identity is Identity.FREE}
 
 
 @dataclass

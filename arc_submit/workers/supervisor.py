@@ -48,6 +48,7 @@ class Timeouts:
         max_failures: number of losses or failures after which a task is given up.
         max_failed_starts: number of failed starts in a row after which a worker is retired for a while.
         restart_delay: until a retired worker starts again; doubles with each further retirement.
+        job_timeout: for one job; None sets no limit.
     """
 
     startup_timeout: float = 600.0
@@ -57,6 +58,7 @@ class Timeouts:
     max_failures: int = 2
     max_failed_starts: int = 3
     restart_delay: float = 600.0
+    job_timeout: float | None = None
 
 
 @dataclass
@@ -182,6 +184,7 @@ class WorkerState:
     exiting: bool = False
 
 
+OVER_JOB_TIMEOUT = "over the time limit"  # begins the reason for which a worker is killed at Timeouts.job_timeout
 _MIN_HEARTBEATS = 4  # of a job, before its longest pause is a sound basis for a timeout
 
 
@@ -296,6 +299,9 @@ class Supervisor:
             return f"not ready after {self.timeouts.startup_timeout:.0f} s"
         if worker.job and now - worker.last_message > (limit := self.max_silence(worker_id)):
             return f"silent for {limit:.0f} s"
+        longest = self.timeouts.job_timeout
+        if worker.job and longest is not None and now - worker.job_started > longest:
+            return f"{OVER_JOB_TIMEOUT} of {longest:g} s"
         return ""
 
     def max_silence(self, worker_id: int) -> float:
@@ -316,7 +322,7 @@ class Supervisor:
         task_ids, seconds = (worker.job.task_ids, now - worker.job_started) if worker.job else ((), 0.0)
         events = [Event("lost", worker_id, task_ids, reason, pid=worker.pid, seconds=seconds)]
         if worker.job:
-            events += self._retry(worker.job, reason, worker_id)
+            events += [replace(event, seconds=seconds) for event in self._retry(worker.job, reason, worker_id)]
         fatal = worker.refusal
         if not fatal and self._failed_starts[worker_id] >= self.timeouts.max_failed_starts:
             # A busy GPU may be free again later: the worker is not lost for the rest of the run.

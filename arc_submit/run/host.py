@@ -1,0 +1,102 @@
+"""The host of a run: its devices and cores, how lanes share them, and the initial estimate of costs on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from arc_submit.run.source import CPU_LANE, MODEL_LANE
+from arc_submit.scheduling.costs import INITIAL_RATES, CostModel, initial_costs
+from arc_submit.workers.pool import Launch, launch_locally
+from arc_submit.workers.ray_cluster import Cluster
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where the workers of a run are.
+
+    Attributes:
+        devices: ("cpu",), or GPUs.
+        workers: worker processes on a CPU.
+        threads: CPU threads of a worker that runs a model.
+        search_memory: GB that a worker of the search may take.
+        cluster: the Ray cluster that does the work; None: this machine.
+        workers_per_gpu: workers that run a model on each GPU.
+    """
+
+    devices: tuple[str, ...]
+    workers: int
+    threads: int
+    search_memory: float
+    cluster: Cluster | None = None
+    workers_per_gpu: int = 1
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.devices == ("cpu",)
+
+    @property
+    def resources(self) -> tuple[int, float]:
+        """CPU cores, and memory in GB."""
+        return self.cluster.resources if self.cluster else local_resources()
+
+    def worker_resources(self, lane: str) -> tuple[int, int]:
+        """CPUs and GPUs that a worker of a lane takes."""
+        return (1, 0) if lane == CPU_LANE else (self.threads, 0 if self.on_cpu else 1)
+
+    def launch(self, lane: str) -> Launch:
+        """Starts the processes of a lane's workers."""
+        return self.cluster.launch(*self.worker_resources(lane)) if self.cluster else launch_locally
+
+
+def allocate_workers(host: Host, running: Sequence[str], cores: int, memory_gb: float) -> tuple[dict[str, int], str]:
+    """How many workers each running lane may have, and why.
+
+    Args:
+        running: lanes; called again when one has ended, so that the others get its share.
+        cores: of the machine.
+        memory_gb: of the machine.
+    """
+    most_searches = max(1, int(memory_gb / 2 / host.search_memory))
+    if not host.on_cpu:
+        models = len(host.devices) * host.workers_per_gpu if MODEL_LANE in running else 0
+        searches = max(1, min(cores - models, most_searches)) if CPU_LANE in running else 0
+        reason = f"the model has {models} GPU workers, the search {searches} of the {cores} cores that they and {memory_gb:.0f} GB leave"
+    elif len(running) == 2 and host.workers == 1:
+        models = searches = 1
+        reason = "one worker is allowed: the search and the model have one each and take turns on its core"
+    else:
+        # In a run of hours the search ends first and leaves its half to the model.
+        searches = host.workers if MODEL_LANE not in running else host.workers // 2
+        searches = min(searches, most_searches) if CPU_LANE in running else 0
+        models = host.workers - searches if MODEL_LANE in running else 0
+        shares = {MODEL_LANE: models, CPU_LANE: searches}
+        reason = f"of {host.workers} CPU workers {' and '.join(f'the {lane} has {shares[lane]}' for lane in running)}"
+    workers = {MODEL_LANE: models, CPU_LANE: searches}
+    return {lane: workers[lane] for lane in running}, reason
+
+
+def estimate_costs(model: Path, devices: Sequence[str]) -> tuple[CostModel, str]:
+    """The costs of work before anything has been measured, and why."""
+    parameters = sum(path.stat().st_size for path in model.glob("*.safetensors")) / 2  # nearly every file has two bytes each
+    kind, reason = device_kind(devices)
+    return initial_costs(kind, parameters), f"{parameters / 1e9:.3g} billion parameters on {reason}"
+
+
+def device_kind(devices: Sequence[str], names: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, str]:
+    """One of costs.INITIAL_RATES for the devices of a run, and why; the slowest GPU where the driver has no known name."""
+    if tuple(devices) == ("cpu",):
+        return "cpu", "a CPU"
+    driver = " ".join(path.read_text(encoding="utf-8", errors="replace") for path in sorted(names.glob("*/information")))
+    for kind in INITIAL_RATES:
+        if kind in driver:
+            return kind, f"{kind} (the driver's name for it)"
+    return "T4", "an unknown GPU, taken for a T4"
+
+
+def local_resources() -> tuple[int, float]:
+    """CPU cores that this process may use, and the machine's memory in GB."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

@@ -1,0 +1,201 @@
+"""Presets by hardware and model, and how a preset and changes become a RunConfig."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from arc_submit.base_model.settings import LoraSettings
+from arc_submit.errors import ConfigError
+from arc_submit.finetune.settings import TTFTSettings
+from arc_submit.options import add_options, option_names, with_current_names
+from arc_submit.run.config import RunConfig
+from arc_submit.run.source_table import check_sources
+
+_NESTED: dict[str, type] = {"lora": LoraSettings, "ttft": TTFTSettings}
+
+# The GPU presets take the hyperparameters with which others have won places (arc24 with Qwen2.5, NVARC with Qwen3-4B); they have not been
+# run here. Where memory does not suffice, fine-tuning lowers its demands task by task and says so. What is left of the hours buys up to
+# eight times the steps and 32 times the views.
+_T4X2 = {"devices": ("cuda:0", "cuda:1"), "engine": "vllm", "max_concurrent": 32, "heartbeat_timeout": 180.0}
+_L4X4 = {"devices": ("cuda:0", "cuda:1", "cuda:2", "cuda:3"), "engine": "vllm", "max_concurrent": 64, "heartbeat_timeout": 180.0}
+_ARC24 = {"lora_rank": 128, "lora_alpha": 64.0, "lora_rslora": True, "lora_targets": ("q_proj", "k_proj", "v_proj", "o_proj")}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Two cores and no GPU: one worker a core is faster than two threads for so small a model. What is planned fits minutes; each doubling
+    # of the steps, up to 400, solved more (docs/results.md): --ttft-max-steps 400 --ttft-max-views 32 spend hours so.
+    "cpu-pocket": {
+        "workers": 2,
+        "threads": 1,
+        "views": 8,
+        "max_concurrent": 16,
+        "ttft_max_seq_len": 1024,
+        "lora_rank": 32,
+        "lora_alpha": 32.0,
+        "ttft_steps": 50,
+        "ttft_schedule": "constant",
+        "ttft_learning_rate": 1e-3,
+        # Outputs that are shown are learnt too, for hardly any cost: worth half of the steps again (docs/results.md).
+        "ttft_loss_on": "outputs",
+        "ttft_views": 4,
+        # Far weaker than the search: it fills in where the search has no two answers.
+        "method": "precedence",
+    },
+    "t4x2-qwen2.5-0.5b": {
+        **_T4X2,
+        **_ARC24,
+        "max_seq_len": 5120,
+        "ttft_steps": 300,
+        "ttft_learning_rate": 8e-5,
+        "views": 16,
+        "ttft_views": 96,
+        "ttft_max_steps": 2400,
+        "ttft_max_views": 3072,
+    },
+    # 5120 tokens ran out of memory on a T4. 100 steps and 32 views took 3.8 minutes a task with a new process for each.
+    "t4x2-qwen2.5-1.5b": {
+        **_T4X2,
+        **_ARC24,
+        "max_seq_len": 3584,
+        "ttft_steps": 100,
+        "ttft_learning_rate": 1e-5,
+        "views": 8,
+        "ttft_views": 32,
+        "ttft_max_steps": 800,
+        "ttft_max_views": 1024,
+    },
+    "l4x4-qwen2.5-1.5b": {
+        **_L4X4,
+        **_ARC24,
+        "max_seq_len": 5120,
+        "ttft_steps": 200,
+        "ttft_learning_rate": 1e-5,
+        "views": 16,
+        "ttft_views": 64,
+        "ttft_max_steps": 1600,
+        "ttft_max_views": 2048,
+    },
+    "l4x4-qwen3-4b": {
+        **_L4X4,
+        "lora_rank": 256,
+        "lora_alpha": 32.0,
+        "lora_rslora": True,
+        "max_seq_len": 5120,
+        "ttft_steps": 128,
+        "ttft_learning_rate": 5e-5,
+        "ttft_schedule": "cosine",
+        "ttft_warmup_ratio": 0.1,
+        "ttft_gradient_checkpointing": True,
+        "views": 8,
+        "ttft_views": 16,
+        "ttft_max_steps": 1024,
+        "ttft_max_views": 512,
+    },
+    # 15 GB of weights leave room to train on 896 tokens, which half of the tasks fit; the frozen model answers the others.
+    "hybrid-7b": {
+        **_L4X4,
+        **_ARC24,
+        "max_seq_len": 5120,
+        "ttft_max_seq_len": 896,
+        "ttft_steps": 100,
+        "ttft_learning_rate": 1e-5,
+        "views": 16,
+        "ttft_views": 32,
+        "ttft_max_steps": 800,
+        "ttft_max_views": 1024,
+    },
+}
+
+
+def make_config(preset: str = "cpu-pocket", rerun_budget: float | str | None = None, **changes: Any) -> RunConfig:
+    """A preset with changes, by the names of RunConfig's fields or by their earlier names.
+
+    A change that is None is no change. A text becomes the type of its field: "10m", "cuda:0,cuda:1", "3". The fields of `lora` and `ttft`
+    have the names "lora_rank", "ttft_steps". In a competition's re-run (KAGGLE_IS_COMPETITION_RERUN is set) `tasks` and `task_ids` are
+    ignored, because the sample is for commit runs, and `rerun_budget` replaces `budget`.
+
+    Raises:
+        ConfigError: where the preset or a name is not known, or the values cannot work together.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"--preset {preset}: choose from {', '.join(PRESETS)}")
+    if preset != "cpu-pocket" and changes.get("model") is None:
+        raise ConfigError(f"--preset {preset}: give --model the folder of the base model, its arc_submit.json included")
+    if os.environ.get("KAGGLE_IS_COMPETITION_RERUN"):
+        changes |= {"tasks": None, "task_ids": None, "budget": rerun_budget or changes.get("budget")}
+    return build_config({**PRESETS[preset], **current_names(changes)})
+
+
+def current_names(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes that are not None by the current names of their fields, texts read as the types of these.
+
+    Raises:
+        ConfigError: where a name is not known, a field is given twice, or a text is no value of its type.
+    """
+    current = with_current_names(RunConfig, changes)
+    known = option_names(RunConfig)
+    for group, kind in _NESTED.items():
+        inner = {name: value for name, value in changes.items() if name not in known}
+        current |= with_current_names(kind, inner, f"{group}_")
+    known |= {f"{group}_{name}" for group, kind in _NESTED.items() for name in option_names(kind)} | set(_NESTED)
+    if unknown := sorted(name for name, value in changes.items() if name not in known and value is not None):
+        raise ConfigError(f"no such setting: {', '.join(unknown)}")
+    return current | {group: changes[group] for group in _NESTED if changes.get(group) is not None}
+
+
+def build_config(values: Mapping[str, Any]) -> RunConfig:
+    """RunConfig's defaults with values by current names.
+
+    Raises:
+        ConfigError: where the values cannot work together.
+    """
+    own = option_names(RunConfig)
+    flat = {name: value for name, value in values.items() if name in own}
+    for group, kind in _NESTED.items():
+        inner = {
+            name: values[f"{group}_{name}"] for name in option_names(kind) if f"{group}_{name}" in values and f"{group}_{name}" not in own
+        }
+        flat[group] = replace(values.get(group, kind()), **inner)
+    config = RunConfig(**flat)
+    check_sources(config.sources)
+    return config
+
+
+INFER_DEFAULTS: dict[str, Any] = {"engine": "auto", "workers": 1, "tasks_per_job": 8}
+SEARCH_DEFAULTS: dict[str, Any] = {"workers": max(1, os.cpu_count() or 1), "search_seconds": 600.0}
+_NO_BUDGET = 1e8  # seconds: the search command is bound by task, not as a whole
+
+
+def make_infer_config(**changes: Any) -> RunConfig:
+    """The configuration of inference alone: of the source ttft where `adapters` are given, else of frozen.
+
+    Raises:
+        ConfigError: as make_config.
+    """
+    changes["sources"] = ("ttft",) if changes.get("adapters") else ("frozen",)
+    return build_config({**INFER_DEFAULTS, **current_names(changes)})
+
+
+def make_search_config(**changes: Any) -> RunConfig:
+    """The configuration of the search command.
+
+    Raises:
+        ConfigError: as make_config.
+    """
+    return build_config({"budget": _NO_BUDGET, **SEARCH_DEFAULTS, **current_names({**changes, "sources": ("search",)})})
+
+
+def add_run_options(parser: argparse.ArgumentParser, command: str, defaults: Mapping[str, Any] | None = None) -> None:
+    """Add every option of RunConfig, and of its adapters and fine-tuning, that a sub-command takes."""
+    add_options(parser, RunConfig, command, defaults=defaults)
+    for group, kind in _NESTED.items():
+        add_options(parser.add_argument_group(f"{group} options"), kind, command, f"{group}_")
+
+
+def option_values(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of RunConfig that a command line gives, by name."""
+    known = option_names(RunConfig) | {f"{group}_{name}" for group, kind in _NESTED.items() for name in option_names(kind)}
+    return {name: value for name, value in vars(args).items() if name in known and value is not None}

@@ -1,0 +1,166 @@
+"""Resolving: everything that a configuration means for one run, decided in one place before any work.
+
+Nothing below this module gets the whole configuration. What cannot work is refused here by name: a missing model, a prompt that the model
+cannot take, adapters without disk, a cluster that does not answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from arc_submit.base_model.checks import check_adapter_folder, check_model_folder
+from arc_submit.ensemble.combination import EnsembleConfig
+from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
+from arc_submit.run.adapter_budget import AdapterBudget, resolve_adapter_budget
+from arc_submit.run.config import RunConfig
+from arc_submit.run.data import RunData, load_data
+from arc_submit.run.fingerprint import run_fingerprint
+from arc_submit.run.host import Host, estimate_costs
+from arc_submit.run.kaggle_paths import KAGGLE_WORKING
+from arc_submit.run.source import CPU_LANE, MODEL_LANE, Source
+from arc_submit.run.source_table import SOURCE_TABLE, check_sources, uses_model
+from arc_submit.run.source_ttft import resolve_finetune, ttft_ladder
+from arc_submit.scheduling.costs import CostModel
+from arc_submit.storage.run_dir import RunPaths
+from arc_submit.workers.ray_cluster import find_cluster
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """One run, ready to begin.
+
+    Attributes:
+        paths: of the run directory.
+        fingerprint: what makes two runs the same.
+        sources: what works, in the order in which those of one lane work.
+        answering: names of the sources that answer, the most trusted first.
+        host: where the workers are.
+        costs: initial estimate of what work costs; each source corrects a copy of its own.
+        prompt_len: largest number of tokens of a prompt with its answer.
+        train_len: largest number of tokens of a training sample.
+        budget: seconds of the whole; `reserve` of them are kept for the report.
+        reset_budget: count the budget of a resumed run from now.
+        adapter_budget: disk for adapters, None where none are made.
+        ensemble: how the sources' answers are combined.
+        submission: path of submission.json.
+        pictures: tasks to draw in the report.
+        done_event: name of the event that notes a finished task. Commands whose work is not the run's own have another one.
+    """
+
+    paths: RunPaths
+    data: RunData
+    fingerprint: dict[str, Any]
+    sources: tuple[Source, ...]
+    answering: tuple[str, ...]
+    host: Host
+    costs: CostModel
+    prompt_len: int
+    train_len: int
+    budget: float
+    reserve: float
+    reset_budget: bool
+    adapter_budget: AdapterBudget | None
+    ensemble: EnsembleConfig
+    submission: Path
+    pictures: int
+    done_event: str = "task"
+
+
+def resolve_run(config: RunConfig, predict: bool = True) -> ResolvedRun:
+    """Resolve a run.
+
+    Args:
+        predict: False: fine-tune alone, for a later run of the source ttft.
+
+    Raises:
+        ArcSubmitError: where it cannot work.
+    """
+    check_sources(config.sources)
+    data = load_data(config)
+    prompt = _check_model(config) if uses_model(config.sources) else None
+    config, host = resolve_host(config)
+    adapter_budget = _adapter_budget(config, len(data.chosen), predict)
+    # Without a fine-tuning source there are no adapters, and nothing asks for their budget.
+    disk = adapter_budget or AdapterBudget(None, True, "")
+    paths = RunPaths(config.out)
+    if predict:
+        names = [name for name in SOURCE_TABLE if name in config.sources]
+        sources = [source for name in names for source in SOURCE_TABLE[name].resolve(config, paths, disk)]
+    else:
+        sources = resolve_finetune(config, paths, disk)
+    prompt_len = prompt.max_seq_len if prompt else 0
+    return ResolvedRun(
+        paths=paths,
+        data=data,
+        fingerprint=run_fingerprint(config, data),
+        sources=tuple(sources),
+        answering=config.sources,
+        host=host,
+        costs=estimate_costs(config.model, config.devices)[0],
+        prompt_len=prompt_len,
+        train_len=config.ttft_max_seq_len or prompt_len,
+        budget=config.budget,
+        reserve=config.reserve,
+        reset_budget=config.reset_budget,
+        adapter_budget=adapter_budget,
+        ensemble=ensemble_config(config),
+        submission=submission_path(config),
+        pictures=config.pictures,
+    )
+
+
+def ensemble_config(config: RunConfig) -> EnsembleConfig:
+    """How a run combines its sources; weights of sources that do not run are left out."""
+    weights = {source: weight for source, weight in config.weights.items() if source in config.sources}
+    return EnsembleConfig(config.method, config.sources, weights)
+
+
+def submission_path(config: RunConfig) -> Path:
+    """submission.json in the run directory, or, on Kaggle, where the competition looks for it."""
+    return (KAGGLE_WORKING if KAGGLE_WORKING.is_dir() else config.out) / "submission.json"
+
+
+def resolve_host(config: RunConfig) -> tuple[RunConfig, Host]:
+    """The host, and the configuration with paths that its workers can use.
+
+    Raises:
+        ConfigError: where the cluster cannot do the work.
+    """
+    host = Host(config.devices, config.workers, config.threads, config.search_memory)
+    if config.executor == "local":
+        return config, host
+    # A worker on another node has another current folder.
+    base_adapter, adapters = ((None if folder is None else folder.absolute()) for folder in (config.base_adapter, config.adapters))
+    config = replace(config, out=config.out.absolute(), model=config.model.absolute(), base_adapter=base_adapter, adapters=adapters)
+    needs_model = uses_model(config.sources)
+    folders = [folder for folder in (config.model, base_adapter, adapters) if folder and needs_model]
+    cluster = find_cluster(config.ray_address, config.out, folders)
+    host = replace(host, cluster=cluster)
+    lanes = (needs_model) + ("search" in config.sources)
+    if host.on_cpu:
+        lane = MODEL_LANE if needs_model else CPU_LANE
+        cluster.check_capacity(max(config.workers, lanes), *host.worker_resources(lane), "--workers")
+    elif needs_model:
+        cluster.check_capacity(len(config.devices), *host.worker_resources(MODEL_LANE), "--devices: GPUs")
+    return config, host
+
+
+def _check_model(config: RunConfig) -> PromptConfig:
+    """The prompt configuration of the model, once its files and those of the adapter are known to be usable."""
+    check_model_folder(config.model)
+    prompt = resolve_prompt_config(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
+    if "ttft" in config.sources:
+        resolve_prompt_config(config.model, config.grid_encoder, config.prompt, config.ttft_max_seq_len or config.max_seq_len)
+        if config.base_adapter is not None:
+            check_adapter_folder(config.base_adapter)
+    return prompt
+
+
+def _adapter_budget(config: RunConfig, tasks: int, predict: bool) -> AdapterBudget | None:
+    """The disk for adapters, where a run makes any."""
+    if "ttft" not in config.sources:
+        return None
+    all_at_once = not predict or config.ttft_engine == "vllm"
+    return resolve_adapter_budget(config, tasks, len({level.steps for level in ttft_ladder(config).levels}), all_at_once)

@@ -1,0 +1,236 @@
+"""Resolving of the commands that run one source: `infer` and `search`, with the rules of their directories.
+
+Both work in a directory of their own, or in one that another command has begun. Their events have other names than a run's, so that a
+run does not take their work for its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from arc_submit.arc.datasets import Challenges, read_challenges, read_task
+from arc_submit.arc.prediction import read_predictions
+from arc_submit.arc.task import Task, task_to_json
+from arc_submit.base_model.checks import check_model_folder
+from arc_submit.ensemble.combination import EnsembleConfig, rank_all
+from arc_submit.errors import ConfigError, DataError
+from arc_submit.language.prompt_config import resolve_prompt_config
+from arc_submit.run.adapter_budget import AdapterBudget
+from arc_submit.run.config import RunConfig
+from arc_submit.run.data import RunData
+from arc_submit.run.fingerprint import infer_fingerprint, search_fingerprint
+from arc_submit.run.host import estimate_costs
+from arc_submit.run.orchestrator import Step
+from arc_submit.run.resolve import ResolvedRun, resolve_host
+from arc_submit.run.source import Source
+from arc_submit.run.source_frozen import engines_of, predict_settings, prediction_source
+from arc_submit.run.source_search import resolve_search
+from arc_submit.storage.run_dir import RunPaths
+from arc_submit.storage.task_result import TaskResult
+from arc_submit.workers.supervisor import OVER_JOB_TIMEOUT, Timeouts
+
+_DISK_RATE = 50e6  # bytes a second at which the slowest disk reads a model
+_PROMPT_RATE = 100e6  # bytes of weights for each second in which the slowest device reads a full prompt
+_NO_ADAPTERS = AdapterBudget(None, True, "")
+
+
+def resolve_infer(config: RunConfig) -> ResolvedRun:
+    """Resolve inference alone.
+
+    Raises:
+        ArcSubmitError: where it cannot work.
+    """
+    check_model_folder(config.model)
+    if config.adapters is not None and not config.adapters.is_dir():
+        raise ConfigError(f"--adapters {config.adapters}: no such folder; give the one that holds an adapter for each task")
+    prompt_len = resolve_prompt_config(config.model, config.grid_encoder, config.prompt, config.max_seq_len).max_seq_len
+    challenges = read_challenges(config.challenges) if config.challenges else None
+    fingerprint = infer_fingerprint(config, challenges.tasks if challenges else None)
+    config, host = resolve_host(config)
+    if not host.on_cpu:
+        host = replace(host, workers_per_gpu=max(1, config.workers // len(config.devices)))
+    paths = RunPaths(config.out)
+    data = _own_tasks(paths, challenges)
+    return ResolvedRun(
+        paths=paths,
+        data=data,
+        fingerprint=fingerprint,
+        sources=(_infer_source(config, paths),),
+        answering=config.sources,
+        host=host,
+        costs=estimate_costs(config.model, config.devices)[0],
+        prompt_len=prompt_len,
+        train_len=prompt_len,
+        budget=config.budget,
+        reserve=0.0,
+        reset_budget=False,
+        adapter_budget=None,
+        ensemble=EnsembleConfig(order=config.sources),
+        submission=paths.submission,
+        pictures=0,
+        done_event="infer",
+    )
+
+
+def _infer_source(config: RunConfig, paths: RunPaths) -> Source:
+    name = config.sources[0]
+    settings = replace(
+        predict_settings(config, paths, config.views),
+        adapters=str(config.adapters) if config.adapters else None,
+        source=name,
+        candidates=config.candidates,
+        threshold=config.threshold,
+        temperature=config.temperature,
+    )
+    engines = engines_of("auto", config.candidates) if config.engine == "auto" else (config.engine,)
+    source = prediction_source(name, config, settings, engines)
+    timeouts = [engine_timeouts(config.model, engine, settings.device) for engine in engines]
+    backends = tuple(replace(backend, timeouts=one) for backend, one in zip(source.backends, timeouts, strict=True))
+    # All tasks are given out in their order: nothing is scheduled, because there is one level.
+    return replace(source, backends=backends, ladder=None)
+
+
+def engine_timeouts(model: Path, engine: str, device: str) -> Timeouts:
+    """How long what may take, by the size of the model and the engine.
+
+    The start is bound by the disk, and vllm compiles on a GPU. The first heartbeat in a job may need a full prompt to be read; after that
+    a worker beats at every step, and many times its own longest pause is a hang, however long the whole job takes.
+    """
+    weights = sum(path.stat().st_size for path in model.glob("*.safetensors"))
+    compiling = 480.0 if engine == "vllm" and device != "cpu" else 0.0
+    return Timeouts(
+        startup_timeout=120.0 + compiling + weights / _DISK_RATE,
+        heartbeat_timeout=60.0 + weights / _PROMPT_RATE,
+        pause_factor=20.0,
+        # On a GPU a kernel may be compiled at its first use, in the middle of the work.
+        min_heartbeat_timeout=10.0 if device == "cpu" else 30.0,
+    )
+
+
+def resolve_search_alone(config: RunConfig) -> ResolvedRun:
+    """Resolve the search command.
+
+    Raises:
+        ArcSubmitError: where it cannot work.
+    """
+    if config.challenges is None:
+        raise ConfigError("search needs --challenges")
+    challenges = read_challenges(config.challenges)
+    config, host = resolve_host(config)
+    paths = RunPaths(config.out)
+    source = resolve_search(config, paths, _NO_ADAPTERS)[0]
+    # A task is tried once in a call: its answers stay, and the report says how it ended.
+    backend = replace(source.backends[0], timeouts=replace(source.backends[0].timeouts, max_failures=1))
+    return ResolvedRun(
+        paths=paths,
+        data=RunData(str(config.challenges), challenges, dict(challenges.test_counts), sorted(challenges.tasks), None),
+        fingerprint=search_fingerprint(config),
+        sources=(replace(source, backends=(backend,)),),
+        answering=("search",),
+        host=host,
+        costs=estimate_costs(config.model, ("cpu",))[0],
+        prompt_len=0,
+        train_len=0,
+        budget=config.budget,
+        reserve=0.0,
+        reset_budget=False,
+        adapter_budget=None,
+        ensemble=EnsembleConfig("precedence", ("search",)),
+        submission=paths.submission,
+        pictures=0,
+        done_event="search",
+    )
+
+
+def _own_tasks(paths: RunPaths, challenges: Challenges | None) -> RunData:
+    """The tasks of a challenges file, or of the directory, whose files may be unreadable: their worker says why."""
+    ids = sorted({*paths.task_ids(), *(challenges.tasks if challenges else ())})
+    if challenges is None:
+        tasks = {task_id: task for task_id in ids if (task := read_or_none(paths.task(task_id))) is not None}
+        challenges = Challenges(tasks, {}, {task_id: len(task.tests) for task_id, task in tasks.items()})
+    return RunData(str(paths.root), challenges, dict(challenges.test_counts), ids, None)
+
+
+def check_same_tasks(challenges: Challenges, paths: RunPaths) -> None:
+    """Refuse a challenges file with another task than the directory has under its id, whichever command began it.
+
+    Raises:
+        ConfigError: naming the first such task.
+    """
+    for task_id, task in challenges.tasks.items():
+        existing = read_or_none(paths.task(task_id))  # one that cannot be read is written again
+        if existing is not None and task_to_json(existing) != task_to_json(task):
+            raise ConfigError(
+                f"{paths.task(task_id)}: is not the task {task_id} of --challenges; give the file that the directory was begun with, "
+                "or another --out"
+            )
+
+
+def read_or_none(path: Path) -> Task | None:
+    """A task file, or None where it does not exist or cannot be read."""
+    try:
+        return read_task(path)
+    except DataError:
+        return None
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """How the search of one task ended.
+
+    Attributes:
+        task: task id.
+        ending: "done"; "time" or "memory" where a limit stopped it, "died" where its process ended otherwise.
+        seconds: wall-clock seconds.
+        cpu_seconds: CPU seconds.
+        answers: different answers in its file.
+        effort: name of the effort.
+    """
+
+    task: str
+    ending: str
+    seconds: float
+    cpu_seconds: float
+    answers: int
+    effort: str
+
+
+def finished_searches(paths: RunPaths, task_ids: Sequence[str], effort: str, seconds: float | None) -> dict[str, SearchReport]:
+    """Reports of earlier calls with the same effort; without tasks whose process died, or that more time is now allowed for."""
+    reports = {}
+    for task_id in task_ids:
+        try:
+            report = SearchReport(**json.loads(paths.search_report(task_id).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            continue
+        again = report.ending == "died" or (report.ending == "time" and (seconds is None or report.seconds < seconds))
+        if report.effort == effort and not again:
+            reports[task_id] = report
+    return reports
+
+
+def search_report(step: Step, paths: RunPaths, effort: str) -> list[SearchReport]:
+    """The reports of the tasks that a step has ended."""
+    event = step.event
+    if event is None or event.kind not in ("done", "given_up"):
+        return []
+    reports = []
+    for task_id in event.task_ids:
+        answers = _count_answers(paths, task_id)
+        if event.kind == "given_up":
+            ending = "time" if event.reason.startswith(OVER_JOB_TIMEOUT) else "died"
+            cpu_seconds = step.progress.reports.get(task_id, {}).get("cpu_seconds", 0.0)  # at its last heartbeat
+            reports.append(SearchReport(task_id, ending, round(event.seconds, 3), round(cpu_seconds, 3), answers, effort))
+        else:
+            result = TaskResult.from_json(event.result["tasks"][task_id])
+            ending = "memory" if result.failed.startswith("memory") else "died" if result.failed else "done"
+            reports.append(SearchReport(task_id, ending, result.seconds, result.cpu_seconds or 0.0, answers, effort))
+    return reports
+
+
+def _count_answers(paths: RunPaths, task_id: str) -> int:
+    predictions = read_predictions(paths.predictions("search", task_id))[0]
+    return sum(map(len, rank_all(predictions).get("search", {}).values()))

@@ -1,0 +1,93 @@
+"""Source: what the orchestrator needs to run one source of predictions, and the size of a task for it.
+
+Sources of different lanes work side by side, because they use different hardware: the search on CPU cores, the model on its devices.
+Sources of one lane work one after the other. Does not know how a source makes predictions; a worker loads that itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from arc_submit.arc.task import Task
+from arc_submit.run.config import RunConfig
+from arc_submit.scheduling.costs import TaskSize
+from arc_submit.scheduling.scheduler import Ladder
+from arc_submit.workers.devices import worker_device, worker_environment
+from arc_submit.workers.pool import Backend
+from arc_submit.workers.supervisor import Timeouts
+
+CPU_LANE, MODEL_LANE = "search", "model"
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a source is run.
+
+    Attributes:
+        name: as in the predictions.
+        lane: CPU_LANE or MODEL_LANE.
+        backends: ways to do its jobs; each takes what the one before gives up.
+        environment: variables for the process of the worker with a number.
+        tasks_per_job: tasks in one job.
+        ladder: levels that its tasks can reach, for the scheduler; None: one level, smaller tasks first.
+        adapters_kept: the newest adapter of each task stays on disk, so that further views need no fine-tuning.
+        trains: its work includes fine-tuning.
+        for_all_tasks: it does one job for all tasks together.
+    """
+
+    name: str
+    lane: str
+    backends: tuple[Backend, ...]
+    environment: Callable[[int], dict[str, str]]
+    tasks_per_job: int = 1
+    ladder: Ladder | None = None
+    adapters_kept: bool = True
+    trains: bool = False
+    for_all_tasks: bool = False
+
+
+def make_backend(name: str, entry: str, settings: Any, timeouts: Timeouts) -> Backend:
+    """A backend all of whose workers get the same settings.
+
+    Args:
+        entry: "package.module:function" that a worker loads, see arc_submit.workers.worker.
+        settings: a dataclass, sent as JSON.
+    """
+    value: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    return Backend(name, entry, lambda _: value, timeouts)
+
+
+def model_environment(config: RunConfig) -> Callable[[int], dict[str, str]]:
+    """The environment of a worker that runs the model: its threads, and its own GPU alone."""
+    return lambda number: worker_environment(config.threads, worker_device(config.devices, number))
+
+
+def model_timeouts(config: RunConfig) -> Timeouts:
+    return Timeouts(startup_timeout=config.startup_timeout, heartbeat_timeout=config.heartbeat_timeout)
+
+
+def task_cost(task: Task) -> float:
+    """The relative cost of a task in any source: its cells, and a constant."""
+    return 50.0 + sum(p.input.size + p.output.size for p in task.train) + sum(t.size for t in task.tests)
+
+
+def task_size(task: Task, trains: bool, train_len: int, prompt_len: int) -> TaskSize:
+    """The size of a task for the scheduler.
+
+    Args:
+        trains: the source fine-tunes.
+        train_len: largest number of tokens of a training sample.
+        prompt_len: largest number of tokens of a prompt with its answer.
+    """
+    cells = task_cost(task)
+    # A cell takes at least one token, and so does the end of a row. Where even the smallest sample (one pair shown, one asked) or the
+    # smallest prompt has more cells than tokens are allowed, no prompt fits and the task ends at once.
+    pairs = sorted(pair.input.size + len(pair.input) + pair.output.size + len(pair.output) for pair in task.train)
+    sample_fits = not trains or (len(pairs) > 1 and pairs[0] + pairs[1] <= train_len)
+    prompt_fits = pairs[0] + min(test.size + len(test) for test in task.tests) <= prompt_len
+    if not (sample_fits and prompt_fits):
+        return TaskSize(1e-3, 1e-3, len(task.tests))
+    return TaskSize(min(cells, train_len) / 1000, min(cells, prompt_len) / 1000, len(task.tests))

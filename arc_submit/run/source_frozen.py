@@ -1,0 +1,65 @@
+"""The source "frozen": the base model as it is, under several views of each task."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+
+from arc_submit.inference.settings import PredictSettings
+from arc_submit.run.adapter_budget import AdapterBudget
+from arc_submit.run.config import RunConfig
+from arc_submit.run.source import MODEL_LANE, Source, make_backend, model_environment, model_timeouts
+from arc_submit.scheduling.scheduler import make_ladder
+from arc_submit.storage.run_dir import RunPaths
+from arc_submit.workers.devices import visible_device
+
+PREDICT_WORKER = "arc_submit.inference.predict:open_worker"
+
+
+def resolve_frozen(config: RunConfig, paths: RunPaths, _: AdapterBudget) -> list[Source]:
+    """Predictions with the base model."""
+    settings = replace(
+        predict_settings(config, paths, config.views),
+        candidates=config.candidates,
+        threshold=config.threshold,
+        temperature=config.temperature,
+    )
+    return [prediction_source("frozen", config, settings, engines_of(config.engine, config.candidates))]
+
+
+def predict_settings(config: RunConfig, paths: RunPaths, views: int) -> PredictSettings:
+    """Settings that all predictions of a run share. A worker sees its device as the only one, so that all workers get the same."""
+    return PredictSettings(
+        run=str(paths.root),
+        model=str(config.model),
+        views=views,
+        seed=config.seed,
+        keep_background=config.keep_background,
+        grid_encoder=config.grid_encoder,
+        prompt=config.prompt,
+        max_seq_len=config.max_seq_len,
+        slots=config.max_concurrent,
+        threads=config.threads,
+        device=visible_device(config.devices[0]),
+    )
+
+
+def engines_of(engine: str, candidates: str = "views") -> tuple[str, ...]:
+    """Engines in the order in which they are tried."""
+    if engine == "auto":
+        usable = importlib.util.find_spec("vllm") is not None and candidates != "dfs"
+        engine = "vllm" if usable else "transformers"
+    return ("vllm", "transformers") if engine == "vllm" else (engine,)
+
+
+def prediction_source(
+    name: str,
+    config: RunConfig,
+    settings: PredictSettings,
+    engines: tuple[str, ...],
+    max_views: int | None = None,
+) -> Source:
+    """A source that predicts, with the base or with adapters that exist."""
+    backends = tuple(make_backend(engine, PREDICT_WORKER, replace(settings, engine=engine), model_timeouts(config)) for engine in engines)
+    ladder = make_ladder(0, settings.views, None, max_views)
+    return Source(name, MODEL_LANE, backends, model_environment(config), config.tasks_per_job, ladder)

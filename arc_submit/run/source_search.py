@@ -1,0 +1,23 @@
+"""The source "search": the program search on CPU cores."""
+
+from __future__ import annotations
+
+from arc_submit.run.adapter_budget import AdapterBudget
+from arc_submit.run.config import RunConfig
+from arc_submit.run.source import CPU_LANE, Source, make_backend
+from arc_submit.search.settings import SearchSettings
+from arc_submit.storage.run_dir import RunPaths
+from arc_submit.workers.devices import worker_environment
+from arc_submit.workers.supervisor import Timeouts
+
+SEARCH_WORKER = "arc_submit.search.search_worker:open_worker"
+
+
+def resolve_search(config: RunConfig, paths: RunPaths, _: AdapterBudget) -> list[Source]:
+    """The search of each task, one task in a job."""
+    settings = SearchSettings(run=str(paths.root), effort=config.search_effort, memory_gb=config.search_memory)
+    # A worker beats only when it has new answers, so it may be silent for longer than one that decodes.
+    heartbeat_timeout = max(config.heartbeat_timeout, 300.0, config.search_seconds or 0.0)
+    timeouts = Timeouts(startup_timeout=config.startup_timeout, heartbeat_timeout=heartbeat_timeout, job_timeout=config.search_seconds)
+    backend = make_backend("search", SEARCH_WORKER, settings, timeouts)
+    return [Source("search", CPU_LANE, (backend,), lambda _: worker_environment(1, "cpu"))]

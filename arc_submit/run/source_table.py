@@ -1,0 +1,51 @@
+"""The table of sources: a new source is one module and one entry here (docs/architecture.md, "How to add a source")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from arc_submit.errors import ConfigError
+from arc_submit.run.adapter_budget import AdapterBudget
+from arc_submit.run.config import RunConfig
+from arc_submit.run.source import Source
+from arc_submit.run.source_frozen import resolve_frozen
+from arc_submit.run.source_search import resolve_search
+from arc_submit.run.source_ttft import resolve_ttft
+from arc_submit.storage.run_dir import RunPaths
+
+
+@dataclass(frozen=True)
+class SourceEntry:
+    """One source of predictions.
+
+    Attributes:
+        resolve: makes what the orchestrator runs for it: the source itself, and before it what prepares it.
+        uses_model: it needs the base model.
+    """
+
+    resolve: Callable[[RunConfig, RunPaths, AdapterBudget], list[Source]]
+    uses_model: bool
+
+
+# In this order sources of one lane work: the frozen model answers all tasks within minutes, before fine-tuning takes the hours.
+SOURCE_TABLE: dict[str, SourceEntry] = {
+    "search": SourceEntry(resolve_search, uses_model=False),
+    "frozen": SourceEntry(resolve_frozen, uses_model=True),
+    "ttft": SourceEntry(resolve_ttft, uses_model=True),
+}
+
+
+def check_sources(names: Sequence[str]) -> None:
+    """Refuse a source that is not in the table.
+
+    Raises:
+        ConfigError: with the names that there are.
+    """
+    if any(name not in SOURCE_TABLE for name in names):
+        raise ConfigError(f"--sources {','.join(names)}: choose from {', '.join(SOURCE_TABLE)}, each once")
+
+
+def uses_model(names: Sequence[str]) -> bool:
+    """Whether one of these sources needs the base model."""
+    return any(SOURCE_TABLE[name].uses_model for name in names)

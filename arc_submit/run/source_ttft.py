@@ -1,0 +1,82 @@
+"""The source "ttft": an adapter for each task, fine-tuned on its own train pairs, and predictions with it.
+
+With transformers one worker fine-tunes and predicts. With vllm the source "finetune" makes all adapters first. The source "warmup" trains
+the joint warm-up, from which the fine-tuning of each task starts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from arc_submit.finetune.settings import FinetuneSettings
+from arc_submit.run.adapter_budget import AdapterBudget
+from arc_submit.run.config import RunConfig
+from arc_submit.run.source import MODEL_LANE, Source, make_backend, model_environment, model_timeouts
+from arc_submit.run.source_frozen import engines_of, predict_settings, prediction_source
+from arc_submit.scheduling.scheduler import Ladder, make_ladder
+from arc_submit.storage.run_dir import RunPaths
+
+_WORKER = "arc_submit.finetune.ttft_worker"
+
+
+def resolve_ttft(config: RunConfig, paths: RunPaths, budget: AdapterBudget) -> list[Source]:
+    """Fine-tuning and prediction, in one source or in two."""
+    views = config.ttft_views or config.views
+    if config.ttft_engine == "vllm":
+        settings = replace(predict_settings(config, paths, views), adapters=str(paths.adapters), source="ttft")
+        return [
+            *resolve_finetune(config, paths, budget),
+            prediction_source("ttft", config, settings, engines_of("vllm"), config.ttft_max_views),
+        ]
+    worker = _source("ttft", "open_worker", config, _finetune_settings(config, paths, budget, views), ttft_ladder(config))
+    return [*_joint_warmup(config, paths, budget), replace(worker, adapters_kept=budget.keeps)]
+
+
+def resolve_finetune(config: RunConfig, paths: RunPaths, budget: AdapterBudget) -> list[Source]:
+    """Fine-tuning alone."""
+    settings = _finetune_settings(config, paths, budget, views=0)
+    return [*_joint_warmup(config, paths, budget), _source("finetune", "open_worker", config, settings, make_ladder(config.ttft.steps, 0))]
+
+
+def ttft_ladder(config: RunConfig) -> Ladder:
+    """The levels of fine-tuning with prediction."""
+    return make_ladder(config.ttft.steps, config.ttft_views or config.views, config.ttft_max_steps, config.ttft_max_views)
+
+
+def _joint_warmup(config: RunConfig, paths: RunPaths, budget: AdapterBudget) -> list[Source]:
+    if not config.joint_warmup_steps:
+        return []
+    settings = _finetune_settings(config, paths, budget, views=0)
+    own = replace(settings, ttft=replace(config.ttft, steps=config.joint_warmup_steps), base_adapter=_folder(config))
+    return [_source("warmup", "open_warm_up", config, own, None)]
+
+
+def _finetune_settings(config: RunConfig, paths: RunPaths, budget: AdapterBudget, views: int) -> FinetuneSettings:
+    predict = replace(predict_settings(config, paths, views), candidates=config.ttft_candidates, threshold=config.ttft_threshold)
+    return FinetuneSettings(
+        predict,
+        config.lora,
+        config.ttft,
+        config.ttft_max_seq_len,
+        str(paths.joint_warmup) if config.joint_warmup_steps else _folder(config),
+        config.ttft_in_4_bits,
+        config.joint_warmup_samples,
+        budget.bound,
+    )
+
+
+def _folder(config: RunConfig) -> str | None:
+    return None if config.base_adapter is None else str(config.base_adapter)
+
+
+def _source(name: str, entry: str, config: RunConfig, settings: FinetuneSettings, ladder: Ladder | None) -> Source:
+    backend = make_backend(name, f"{_WORKER}:{entry}", settings, model_timeouts(config))
+    return Source(
+        name,
+        MODEL_LANE,
+        (backend,),
+        model_environment(config),
+        ladder=ladder,
+        trains=name != "warmup",
+        for_all_tasks=name == "warmup",
+    )

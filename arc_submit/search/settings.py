@@ -1,0 +1,20 @@
+"""What a worker of the search gets, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Settings of a worker, sent to it as JSON.
+
+    Attributes:
+        run: the run directory.
+        effort: one of task_search.EFFORTS.
+        memory_gb: memory that the worker may take beyond what it holds when it is ready.
+    """
+
+    run: str
+    effort: str
+    memory_gb: float
