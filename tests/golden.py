@@ -1,9 +1,10 @@
-"""Golden runs: small runs of every command, recorded as hashes, against which a changed package is held later.
+"""Golden runs: small runs of every command, recorded as hashes, to compare a changed package with.
 
-For a refactoring in which nothing may change that a user can see: files, JSON keys, exit codes, options, and how a run that was cut off
-goes on. The package is only ever started as `python -m arc_submit.cli` with PYTHONPATH at a checkout, so that one script works for the
-code before and after, however its modules move. Time decides nothing: the budgets are so large that every task gets the plan, and the
-search counts its work. What cannot be the same twice (times, process ids, free disk) is written as "~", so that its key still counts.
+They are for a change that a user must not see: predictions, adapters, weights, submissions, fingerprints, JSON keys, exit codes, options
+and outcomes of tasks stay equal, and a run that was killed goes on. New files, options and keys of files are allowed; the wording of
+messages and reasons is not compared. The package is only started as `python -m arc_submit.cli` with PYTHONPATH at a checkout, so that one
+script serves the code before and after, however its modules move. Time decides nothing: the budgets are so large that every task gets
+the plan, and the search counts its work. Values that differ by nature (times, process ids, free disk) are recorded as "~".
 
     python tests/golden.py record FILE [--source CHECKOUT] [--only NAME,NAME] [--keep DIR]    # four minutes of one core
     python tests/golden.py compare FILE [--source CHECKOUT] [--only NAME,NAME] [--keep DIR]   # exit code 1 where anything differs
@@ -39,6 +40,8 @@ READABLE = 1500  # characters of JSON up to which a value is kept as it is, so t
 PATIENCE = 3600.0  # seconds for a command that takes half a minute
 UNSTEADY = {"time", "seconds", "train_seconds", "cpu_seconds", "tokens_per_second", "waited", "recoveries", "pid", "worker"}
 FREE_DISK = re.compile(r"[\d.]+ [MG]B are 80% of the free disk")
+OUTCOMES = {f"{kind}_{end}" for kind in ("task", "infer", "point") for end in ("done", "failed", "cut")}
+OUTCOMES |= {"submission_final", "run_ended", "recombined"}
 NAMES_ONLY = {".png", ".html", ".lock"}  # pictures and pages hold times
 
 # Small tasks of the training split, one of them with two test inputs, that the search is done with soon; the seed was chosen for that.
@@ -92,7 +95,7 @@ class Lab:
         return process, log
 
     def call(self, command: str, name: str = "") -> Aspects:
-        """Run a command to its end: its exit code and the figures in its last line, and of one that is refused what it says."""
+        """Run a command to its end: its exit code and the figures in its last line, and how many lines a refusal has."""
         process, log = self.start(command)
         try:
             code = process.wait(timeout=PATIENCE)
@@ -102,7 +105,7 @@ class Lab:
         told: Aspects = {f"exit {name}".strip(): code}
         told[f"json {name}".strip()] = plain(json.loads(lines[-1]), self.folder) if lines[-1].startswith("{") else None
         if code == 1:
-            told[f"error {name}".strip()] = plain(log.with_suffix(".err").read_text(errors="replace").strip().split("\n")[-1], self.folder)
+            told[f"lines of error {name}".strip()] = len(log.with_suffix(".err").read_text(errors="replace").strip().split("\n"))
         return told
 
     def copy(self, old: str, new: str) -> None:
@@ -178,17 +181,13 @@ def contents(folder: Path, base: Path) -> Aspects:
 
 
 def timeline(folder: Path, base: Path) -> Aspects:
-    """events.jsonl by source: lanes work side by side, so that the order is only told within one."""
+    """The outcomes in events.jsonl, by source: of each task and of the whole. Which worker did a task, and when, is left to chance."""
     found: dict[str, list[Any]] = {}
-    if not (folder / "events.jsonl").exists():
-        return {}
-    divided = False
-    for event in plain(lines_of(folder / "events.jsonl"), base):
-        if event["event"] == "machine_divided" and divided:
-            event |= {"workers": "~", "reason": "~"}  # once a lane has ended: which one is first is chance
-        divided = event["event"] == "machine_divided" or (divided and event["event"] not in ("run_started", "run_resumed"))
-        found.setdefault(f"events {event.get('source', '')}".strip(), []).append(event)
-    return found
+    for event in plain(lines_of(folder / "events.jsonl"), base) if (folder / "events.jsonl").exists() else ():
+        if event["event"] in OUTCOMES and not event["event"].startswith("worker"):
+            value = {name: inner for name, inner in event.items() if name not in ("reason", "pid", "worker")}
+            found.setdefault(f"events {event.get('source', '')}".strip(), []).append(value)
+    return {name: sorted(events, key=lambda event: json.dumps(event, sort_keys=True)) for name, events in found.items()}
 
 
 def everything(lab: Lab, out: str, copy_of: str = "") -> Aspects:
@@ -358,7 +357,7 @@ def case_simulate(lab: Lab) -> Aspects:
 
 
 def case_refused(lab: Lab) -> Aspects:
-    """What is refused before any work, and in which words."""
+    """What is refused before any work, in one line."""
     commands = {
         "views": f"{RUN} --sources search,frozen,ttft {FEW} --out run".replace("--views 2", "--views 3", 1),
         "finetune": f"finetune {SHARED} --challenges mixed.json --out run",
@@ -446,12 +445,11 @@ def differences(before: Aspects, now: Aspects) -> Iterator[str]:
     """A line for each aspect that is not what it was, with both values."""
     for name in sorted({*before, *now}):
         was, is_now = before.get(name, "not there"), now.get(name, "not there")
-        if was == is_now:
-            continue
-        if name.startswith("flags ") and isinstance(was, list) and isinstance(is_now, list):
-            was, is_now = [flag for flag in was if flag not in is_now], []
-            if was:
-                yield f"{name}: no longer in its help: {', '.join(was)}"
+        if was in (is_now, "not there"):
+            continue  # a package may leave more than before
+        if (name.startswith("flags ") or name.endswith("files")) and isinstance(was, list) and isinstance(is_now, list):
+            if gone := [one for one in was if one not in is_now]:
+                yield f"{name}: no longer there: {', '.join(gone)}"
         elif isinstance(was, list) and isinstance(is_now, list):
             gone, come = ([one for one in some if one not in others] for some, others in ((was, is_now), (is_now, was)))
             yield f"{name}: {cut(gone)} -> {cut(come)}" if gone or come else f"{name}: the same entries in another order or number"
