@@ -32,7 +32,7 @@ else:
 from IPython.display import Image, display
 
 from arc_submit.arc.datasets import find_competition
-from arc_submit.kaggle.inputs import find_model, keep, run_folder
+from arc_submit.kaggle.inputs import find_model, run_folder, save_results
 from arc_submit.run.kaggle_paths import KAGGLE, KAGGLE_INPUT
 from arc_submit.run.pipeline import run
 from arc_submit.run.presets import make_config
@@ -85,7 +85,7 @@ print(result.report.text)
 print(f"{len(result.done)} tasks done, {len(result.failed)} failures, {len(result.unfinished)} tasks unfinished")
 for place, reason in result.failed.items():
     print(f"{place}: {reason}")
-print(f"{len(keep(KAGGLE, config.out))} files kept")
+print(f"{len(save_results(KAGGLE, config.out))} files copied to the output")
 
 # %%
 for picture in result.report.pictures:

@@ -31,7 +31,7 @@ else:
 # %%
 from IPython.display import Image, display
 
-from arc_submit.kaggle.inputs import find_model, keep, run_folder
+from arc_submit.kaggle.inputs import find_model, run_folder, save_results
 from arc_submit.run.kaggle_paths import KAGGLE
 from arc_submit.run.pipeline import run
 from arc_submit.run.presets import make_config
@@ -73,7 +73,7 @@ result = run(config)
 # %%
 print(result.report.text)
 print(result.submission)
-print(f"{len(keep(KAGGLE, config.out))} files kept")
+print(f"{len(save_results(KAGGLE, config.out))} files copied to the output")
 
 # %%
 for picture in result.report.pictures:

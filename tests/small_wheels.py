@@ -1,4 +1,4 @@
-"""Small wheels made on the spot, a folder of them as the only index that pip sees, and a target that asks for them."""
+"""Makes small wheels, a folder of them as pip's only index, and a target that requires them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 
 
 def write_wheel(
-    folder: Path, name: str, version: str, requires: tuple[str, ...] = (), tag: str = "py3-none-any", content: bytes = b"", old: str = ""
+    folder: Path, name: str, version: str, requires: tuple[str, ...] = (), tag: str = "py3-none-any", content: bytes = b"", code: str = ""
 ) -> Path:
-    """A wheel with one module that holds its version; `content` makes it larger."""
+    """Make a wheel with one module that holds its version; `content` makes it larger, `code` is appended to the module."""
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n" + "".join(f"Requires-Dist: {text}\n" for text in requires)
     metadata += "".join(f"Provides-Extra: {extra}\n" for extra in re.findall(r'extra == "(\w+)"', " ".join(requires)))
     files = {
-        f"{module}.py": f"version = {version!r}\n{old}".encode(),
+        f"{module}.py": f"version = {version!r}\n{code}".encode(),
         f"{module}_data.txt": content,
         f"{info}/METADATA": metadata.encode(),
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n".encode(),
@@ -32,14 +32,14 @@ def write_wheel(
 
 
 def only_index(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """From now on pip finds packages in this folder alone."""
+    """Let pip find packages only in this folder."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
 
 
 def write_target(folder: Path, requirements: str, image: dict[str, str], python: str = "3.12.12", stand_in: tuple[str, ...] = ()) -> Path:
-    """Files of a target `small`; returns the folder that read_target takes."""
+    """Write the files of a target `small`; returns the folder for read_target."""
     targets = folder / "offline_wheels"
     targets.mkdir(parents=True, exist_ok=True)
     (targets / "small.txt").write_text(requirements)

@@ -1,4 +1,4 @@
-"""The bundle: the library as a wheel with its models, and what it refuses to ship."""
+"""The bundle: the library as a wheel with its models, and the files that it refuses to ship."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def adapters(tmp_path: Path) -> Path:
     return folder.parent
 
 
-def test_a_bundle_installs_and_holds_what_was_chosen(model: Path, adapters: Path, tmp_path: Path) -> None:
+def test_a_bundle_holds_the_library_and_the_chosen_folders(model: Path, adapters: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["kaggle", "bundle", "--out", str(out), "--model", str(model), "--adapters", str(adapters), "--owner", "me"]) == 0
     manifest = read_bundle(out)
@@ -58,9 +58,10 @@ def test_a_bundle_installs_and_holds_what_was_chosen(model: Path, adapters: Path
     wheel = next(out.glob("*.whl"))
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "arc_submit").rglob("*.py")}
+    library = ROOT / "arc_submit"
+    sources = {str(path.relative_to(ROOT)) for path in (*library.rglob("*.py"), library / "py.typed")}
     assert {name for name in names if ".dist-info/" not in name} == sources
-    # The wheel alone, outside the checkout, is the library.
+    # The wheel alone provides the library, outside the checkout.
     code = "import sys; sys.path.insert(0, sys.argv[1]); import arc_submit.cli as c; print(c.__file__); c.main(['--help'])"
     process = subprocess.run(
         [sys.executable, "-c", code, str(wheel)], capture_output=True, text=True, cwd=tmp_path, env={"PATH": os.defpath}
@@ -68,7 +69,7 @@ def test_a_bundle_installs_and_holds_what_was_chosen(model: Path, adapters: Path
     assert str(wheel) in process.stdout, process.stderr
 
 
-def test_a_bundle_is_made_afresh(model: Path, tmp_path: Path) -> None:
+def test_a_bundle_replaces_an_older_one(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     make_bundle(out, [model])
     (out / "models" / "left-over").mkdir()
@@ -76,7 +77,7 @@ def test_a_bundle_is_made_afresh(model: Path, tmp_path: Path) -> None:
     assert not (out / "models").exists()
     assert read_bundle(out)["models"] == []
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match=r"notes.txt is there and was not made by this"):
+    with pytest.raises(ConfigError, match=r"notes.txt was not made by this command"):
         make_bundle(out, [])
 
 
@@ -84,12 +85,12 @@ def write(name: str, content: bytes | str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode()) and None
 
 
-def cut(folder: Path) -> None:
+def truncate(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-5])
 
 
-SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "kaggle.json": (write("kaggle.json", "{}"), "kaggle.json: has the name of a credentials file; move it away"),
     "env": (write("prod.env", "A=1"), "prod.env: has the name of a credentials file"),
     "hidden": (write(".env", "A=1"), ".env: is hidden and would be uploaded too; delete it"),
@@ -100,35 +101,33 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "bin": (write("training_args.bin", b"x"), "training_args.bin: may be a pickle"),
     "pickle": (write("data.json", pickle.dumps({"a": 1})), "data.json: may be a pickle, which runs code when it is loaded"),
     "link": (lambda f: (f / "extra.json").symlink_to("/etc/hostname"), "extra.json: is a link to /etc/hostname, outside the folder"),
-    "cut": (cut, "model.safetensors: has 115 B, but its header describes 120 B; copy it again"),
+    "truncated": (truncate, "model.safetensors: has 115 B, but its header describes 120 B; copy it again"),
     "lfs": (write("model.safetensors", "version https://git-lfs.github.com/spec/v1\n"), "is a Git LFS pointer, not the weights"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "no .safetensors in it; give the folder that holds the weights"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer.json in it"),
 }
 
 
-@pytest.mark.parametrize("what", SPOILT)
-def test_what_may_not_be_shipped_is_refused_with_its_remedy(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
-) -> None:
-    spoil, message = SPOILT[what]
-    spoil(model)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_folder_with_a_fault_is_refused(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: str) -> None:
+    inject, message = FAULTS[fault]
+    inject(model)
     out = tmp_path / "out"
     assert main(["kaggle", "bundle", "--out", str(out), "--model", str(model)]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert message in lines[0]
-    assert "nothing was bundled: 1 refusal" in lines[-1]
+    assert "nothing was bundled: 1 problem" in lines[-1]
     assert len(lines) == 2
     assert not out.exists()
 
 
-def test_every_refusal_has_a_line_of_its_own(model: Path, tmp_path: Path) -> None:
-    for what in ("kaggle.json", "hidden", "bin", "token"):
-        SPOILT[what][0](model)
+def test_every_problem_has_a_line_of_its_own(model: Path, tmp_path: Path) -> None:
+    for fault in ("kaggle.json", "hidden", "bin", "token"):
+        FAULTS[fault][0](model)
     assert len(shipping_problems(model)) == 4
 
 
-def test_over_the_limit_is_refused(
+def test_a_bundle_over_the_limit_is_refused(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("arc_submit.kaggle.dataset_folder.TOTAL_LIMIT", 100)
@@ -136,21 +135,21 @@ def test_over_the_limit_is_refused(
     assert "are over Kaggle's 100 B; leave something out" in capsys.readouterr().err
 
 
-def test_what_the_project_ships_is_not_refused() -> None:
+def test_the_projects_own_folders_are_not_refused() -> None:
     assert shipping_problems(ROOT / "models" / "pocket") == []
     assert shipping_problems(ROOT / "offline_wheels") == []
 
 
 def test_two_models_of_one_name_are_refused(model: Path, tmp_path: Path) -> None:
     other = shutil.copytree(model, tmp_path / "elsewhere" / model.name)
-    with pytest.raises(ConfigError, match="another of the models is called small-model too; rename one"):
+    with pytest.raises(ConfigError, match="another folder of --model has the name small-model; rename one"):
         make_bundle(tmp_path / "out", [model, other])
 
 
 @given(data=st.data())
-def test_safetensors_cut_anywhere_are_found(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_safetensors_truncated_anywhere_are_found(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     whole = save({"a": np.arange(data.draw(st.integers(1, 9)), dtype=np.int8), "b": np.zeros((2, 2), np.float32)})
-    path = tmp_path_factory.mktemp("cut") / "w.safetensors"
+    path = tmp_path_factory.mktemp("truncated") / "w.safetensors"
     path.write_bytes(whole)
     assert safetensors_problem(path) is None
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])

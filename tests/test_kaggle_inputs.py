@@ -1,4 +1,4 @@
-"""Inputs on Kaggle, found by their files in both layouts of its mounts, and a place to write that is not /kaggle/working."""
+"""Kaggle's inputs, found by their files in both layouts of its mounts, and the folders that a notebook writes to."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arc_submit.errors import DataError
-from arc_submit.kaggle.inputs import find_adapters, find_model, keep, run_folder
+from arc_submit.kaggle.inputs import find_adapters, find_model, run_folder, save_results
 
 OLD, NEW = "arc-submit-bundle", "datasets/me/arc-submit-bundle"
 
 
-def put_model(folder: Path) -> Path:
+def make_model(folder: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"weights")
     return folder
 
 
-def put_adapter(folder: Path) -> Path:
+def make_adapter(folder: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text("{}")
     return folder
@@ -31,7 +31,7 @@ def put_adapter(folder: Path) -> Path:
 
 @pytest.mark.parametrize("place", [f"{OLD}/models/small", f"{NEW}/models/small", "models/qwen-lm/qwen2.5/transformers/1.5b/1", "small"])
 def test_the_only_model_is_found_wherever_it_is_mounted(tmp_path: Path, place: str) -> None:
-    folder = put_model(tmp_path / "input" / place)
+    folder = make_model(tmp_path / "input" / place)
     (tmp_path / "input" / "arc-prize-2026-arc-agi-2").mkdir()
     assert find_model(tmp_path) == folder
     assert find_model(tmp_path, folder.name) == folder
@@ -39,51 +39,51 @@ def test_the_only_model_is_found_wherever_it_is_mounted(tmp_path: Path, place: s
     assert find_model(tmp_path, folder) == folder
 
 
-def test_a_model_that_is_missing_or_not_alone_is_named_in_one_line(tmp_path: Path) -> None:
+def test_a_missing_or_ambiguous_model_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "input").mkdir()
-    with pytest.raises(DataError, match=r"no model .*there is nothing; attach it"):
+    with pytest.raises(DataError, match=r"no model .*found nothing; attach it"):
         find_model(tmp_path)
-    small, large = (put_model(tmp_path / "input" / NEW / name) for name in ("pocket", "qwen"))
-    put_adapter(tmp_path / "input" / NEW / "adapter")
-    with pytest.raises(DataError, match=r"2 folders could be meant, .*pocket, .*qwen; name one"):
+    small, large = (make_model(tmp_path / "input" / NEW / name) for name in ("pocket", "qwen"))
+    make_adapter(tmp_path / "input" / NEW / "adapter")
+    with pytest.raises(DataError, match=r"2 folders match, .*pocket, .*qwen; name one"):
         find_model(tmp_path)
     assert find_model(tmp_path, "qwen") == large
     assert find_model(tmp_path, "pocket") == small
-    with pytest.raises(DataError, match=r"of the name llama; there is .*pocket"):
+    with pytest.raises(DataError, match=r"with the name llama; found .*pocket"):
         find_model(tmp_path, "llama")
-    with pytest.raises(DataError, match="of the name wen"):
-        find_model(tmp_path, "wen")  # a part of a name is not a name
+    with pytest.raises(DataError, match="with the name wen"):
+        find_model(tmp_path, "wen")  # a part of a name does not match
 
 
-def test_off_kaggle_a_model_is_a_folder_or_the_projects_own(tmp_path: Path) -> None:
+def test_off_kaggle_the_default_model_is_the_projects(tmp_path: Path) -> None:
     assert find_model(tmp_path) is None
-    with pytest.raises(DataError, match=r"model qwen: no such folder, and no .*input to look for it in"):
+    with pytest.raises(DataError, match=r"model qwen: no such folder, and no .*input to search for it"):
         find_model(tmp_path, "qwen")
 
 
-def test_adapters_are_found_one_by_one_or_as_a_folder_of_them(tmp_path: Path) -> None:
+def test_a_single_adapter_or_a_folder_of_adapters_is_found(tmp_path: Path) -> None:
     root = tmp_path / "input" / NEW / "mine"
-    single = put_adapter(root / "007bbfb7")
-    put_adapter(root / "00d62c1b")
+    single = make_adapter(root / "007bbfb7")
+    make_adapter(root / "00d62c1b")
     assert find_adapters(tmp_path, None) is None
     assert find_adapters(tmp_path, "mine") == root
     assert find_adapters(tmp_path, "007bbfb7") == single
     assert find_adapters(tmp_path, single) == single
-    with pytest.raises(DataError, match=r"no adapter .* of the name yours"):
+    with pytest.raises(DataError, match=r"no adapter .* with the name yours"):
         find_adapters(tmp_path, "yours")
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.sampled_from(["a", "b", "models", "transformers", "1"]), min_size=1, max_size=7))
-def test_depth_does_not_hide_a_model(tmp_path_factory: pytest.TempPathFactory, parts: list[str]) -> None:
+def test_a_model_is_found_at_any_depth(tmp_path_factory: pytest.TempPathFactory, parts: list[str]) -> None:
     root = tmp_path_factory.mktemp("kaggle")
-    folder = put_model(root.joinpath("input", *parts))
+    folder = make_model(root.joinpath("input", *parts))
     assert find_model(root) == folder
 
 
-def test_a_run_lies_in_the_scratch_folder_and_only_what_is_small_is_kept(tmp_path: Path) -> None:
+def test_a_run_lies_in_the_scratch_folder_and_only_small_results_are_copied(tmp_path: Path) -> None:
     assert run_folder(tmp_path, "submission") == Path("runs/submission")
-    assert keep(tmp_path, tmp_path / "run") == []
+    assert save_results(tmp_path, tmp_path / "run") == []
     (tmp_path / "working").mkdir()
     run = run_folder(tmp_path, "submission")
     assert run == tmp_path / "temp" / "submission"
@@ -97,12 +97,12 @@ def test_a_run_lies_in_the_scratch_folder_and_only_what_is_small_is_kept(tmp_pat
         (run / name).write_bytes(b"x" * size)
     with (run / "report" / "huge.png").open("wb") as file:
         file.truncate(30_000_000)
-    kept = [str(path.relative_to(tmp_path / "working")) for path in keep(tmp_path, run)]
-    assert sorted(kept) == ["submission/events.jsonl", "submission/logs/ttft/0.log", "submission/report/scores.txt"]
-    assert all((tmp_path / "working" / name).is_file() for name in kept)
+    copied = [str(path.relative_to(tmp_path / "working")) for path in save_results(tmp_path, run)]
+    assert sorted(copied) == ["submission/events.jsonl", "submission/logs/ttft/0.log", "submission/report/scores.txt"]
+    assert all((tmp_path / "working" / name).is_file() for name in copied)
 
 
-def test_a_disk_without_room_for_copies_costs_the_copies_alone(
+def test_a_result_that_cannot_be_copied_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("working", "temp/run/report"):
@@ -118,6 +118,6 @@ def test_a_disk_without_room_for_copies_costs_the_copies_alone(
         copy(source, target)
 
     monkeypatch.setattr("arc_submit.kaggle.inputs.shutil.copyfile", full)
-    assert keep(tmp_path, tmp_path / "temp" / "run") == [tmp_path / "working" / "run" / "events.jsonl"]
-    assert "scores.txt: not kept (No space left on device)" in capsys.readouterr().out
+    assert save_results(tmp_path, tmp_path / "temp" / "run") == [tmp_path / "working" / "run" / "events.jsonl"]
+    assert "scores.txt: not copied (No space left on device)" in capsys.readouterr().out
     assert not (tmp_path / "working" / "run" / "report" / "scores.txt").exists()

@@ -1,4 +1,4 @@
-"""Notebooks are made from their scripts, thin, runnable by papermill, and the kernel's metadata names one of them."""
+"""Notebooks are made from their scripts, hold no logic and run with papermill; the kernel's metadata names one of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_there_are_notebooks() -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
-def test_a_notebook_is_in_step_and_as_kaggle_wants_it(script: Path) -> None:
+def test_a_notebook_is_up_to_date_and_valid_on_kaggle(script: Path) -> None:
     path = script.with_suffix(".ipynb")
     assert path.read_text() == notebook_text(script), "run make notebooks"
     assert path.stat().st_size < 1_000_000
@@ -39,13 +39,13 @@ def test_a_notebook_is_in_step_and_as_kaggle_wants_it(script: Path) -> None:
     assert not any(line.startswith(("def ", "class ")) for line in lines), "logic belongs into the library"
 
 
-def test_a_script_edit_is_never_overwritten_by_a_newer_notebook(tmp_path: Path) -> None:
+def test_a_newer_notebook_never_overwrites_a_script(tmp_path: Path) -> None:
     script, notebook = tmp_path / "n.py", tmp_path / "n.ipynb"
     script.write_text(SCRIPTS[0].read_text())
     assert main([str(script)]) == 0
     before = notebook.read_text()
     script.write_text(script.read_text() + "\n# %%\nprint('edited')\n")
-    notebook.write_text(before)  # newer than the script, and stale
+    notebook.write_text(before)  # newer than the script, and outdated
     assert main(["--check", str(script)]) == 1
     assert "edited" in script.read_text()
     assert main([str(script)]) == 0
@@ -79,7 +79,7 @@ from pathlib import Path
 """
 
 
-def test_every_notebook_installs_what_is_attached_before_it_imports_anything() -> None:
+def test_every_notebook_installs_the_attached_data_sets_first() -> None:
     cells = []
     for script in SCRIPTS:
         first = next(cell for cell in json.loads(script.with_suffix(".ipynb").read_text())["cells"] if cell["cell_type"] == "code")
@@ -90,7 +90,7 @@ def test_every_notebook_installs_what_is_attached_before_it_imports_anything() -
 
 
 def test_the_7b_notebooks_parameters_make_its_configuration(tiny_model: Path) -> None:
-    """What cannot be run here is at least built: the notebook's own defaults, with a model in place of the attached one."""
+    """A configuration from the notebook's defaults, with another model; the notebook itself needs GPUs."""
     from arc_submit.run.presets import make_config
 
     notebook = json.loads((ROOT / "notebooks" / "hybrid_7b.ipynb").read_text())
@@ -105,18 +105,18 @@ def test_the_7b_notebooks_parameters_make_its_configuration(tiny_model: Path) ->
 
 @dataclass
 class Kaggle:
-    """A folder laid out as Kaggle mounts things, and notebooks executed in it by papermill."""
+    """A folder with Kaggle's layout, in which papermill executes notebooks."""
 
     root: Path
     environment: dict[str, str]
 
     def execute(self, name: str, **parameters: object) -> str:
-        """The text that a notebook prints, its cells' pictures as the word PICTURE; a notebook that fails fails the test."""
+        """Execute a notebook; returns its text output, with the word PICTURE for each picture."""
         executed = self.root / f"executed-{name}.ipynb"
-        given = [argument for key, value in parameters.items() for argument in ("-p", key, str(value))]
+        options = [argument for key, value in parameters.items() for argument in ("-p", key, str(value))]
         working = self.root / "working"
         process = subprocess.run(
-            [sys.executable, "-m", "papermill", "--no-progress-bar", str(ROOT / "notebooks" / f"{name}.ipynb"), str(executed), *given],
+            [sys.executable, "-m", "papermill", "--no-progress-bar", str(ROOT / "notebooks" / f"{name}.ipynb"), str(executed), *options],
             capture_output=True,
             text=True,
             cwd=working if working.is_dir() else self.root,
@@ -134,7 +134,7 @@ def off_kaggle(tmp_path: Path) -> Kaggle:
 
 @pytest.fixture
 def on_kaggle(tmp_path: Path, files: tuple[Path, Path], tiny_model: Path) -> Kaggle:
-    """The newer of the two layouts: the competition with two parts of three tasks, a bundle with a model and an installer."""
+    """The newer of the two layouts: a competition with two splits of three tasks, a bundle with a model and an installer."""
     root = tmp_path / "kaggle"
     competition, bundle = (
         root / "input" / "competitions" / "arc-prize-2026-arc-agi-2",
@@ -156,14 +156,14 @@ def tree(folder: Path) -> list[tuple[str, int, int]]:
 
 
 @pytest.mark.timeout(900)
-def test_a_competitions_re_run_makes_a_whole_submission(on_kaggle: Kaggle) -> None:
-    """As the competition runs it: all tasks and not the sample, the inputs found and left as they are, little in /kaggle/working."""
-    # A model of others says nothing of how it is asked: the notebook's parameters do.
+def test_a_re_run_of_a_competition_makes_a_complete_submission(on_kaggle: Kaggle) -> None:
+    """All tasks are solved and not the sample, the inputs do not change, and /kaggle/working holds little."""
+    # A foreign model has no prompt configuration; the notebook's parameters replace it.
     next((on_kaggle.root / "input").rglob("arc_submit.json")).unlink()
-    how = {"grid_encoder": "CompactGridEncoder()", "prompt": "output-from-turns-v0", "max_seq_len": 1024}
+    prompt = {"grid_encoder": "CompactGridEncoder()", "prompt": "output-from-turns-v0", "max_seq_len": 1024}
     before = tree(on_kaggle.root / "input")
     on_kaggle.environment["KAGGLE_IS_COMPETITION_RERUN"] = "1"
-    text = on_kaggle.execute("submission", tasks=1, budget="6s", rerun_budget="13m", **how)
+    text = on_kaggle.execute("submission", tasks=1, budget="6s", rerun_budget="13m", **prompt)
     assert "the attached wheels are installed" in text
     assert ": 3 of 3 tasks (4 outputs) of" in text
     submission = json.loads((on_kaggle.root / "working" / "submission.json").read_text())
@@ -185,8 +185,8 @@ def test_a_commit_run_evaluates_a_sample_with_scores(on_kaggle: Kaggle) -> None:
 
 
 def test_a_task_is_debugged_from_its_pictures_to_its_votes(off_kaggle: Kaggle, files: tuple[Path, Path], tiny_model: Path) -> None:
-    given = {"task": "task001", "challenges": files[0], "solutions": files[1], "model": tiny_model}
-    text = off_kaggle.execute("debug_task", **given, out="run", sources="search,frozen", views=2, budget="13m")
+    parameters = {"task": "task001", "challenges": files[0], "solutions": files[1], "model": tiny_model}
+    text = off_kaggle.execute("debug_task", **parameters, out="run", sources="search,frozen", views=2, budget="13m")
     assert text.count("PICTURE") == 2
     assert "no wheels attached" in text
     lines = text.splitlines()
@@ -209,15 +209,15 @@ def test_a_frozen_model_answers_from_a_notebook(on_kaggle: Kaggle, files: tuple[
 
 
 def test_the_7b_notebook_runs_with_a_small_model(off_kaggle: Kaggle, files: tuple[Path, Path], tiny_model: Path) -> None:
-    given = {"preset": "cpu-pocket", "challenges": files[0], "solutions": files[1], "model": tiny_model, "sources": "ttft"}
-    text = off_kaggle.execute("hybrid_7b", **given, out="run", tasks=1, steps=2, fine_tuned_tokens=512, budget="13m")
+    parameters = {"preset": "cpu-pocket", "challenges": files[0], "solutions": files[1], "model": tiny_model, "sources": "ttft"}
+    text = off_kaggle.execute("hybrid_7b", **parameters, out="run", tasks=1, steps=2, fine_tuned_tokens=512, budget="13m")
     assert "1 tasks fine-tuned on samples of at most 512 tokens" in text
     assert "outputs solved" in text
 
 
 def test_papermill_studies_a_single_task(off_kaggle: Kaggle, files: tuple[Path, Path], tiny_model: Path) -> None:
-    given = {"task": "task001", "challenges": files[0], "solutions": files[1], "model": tiny_model}
-    text = off_kaggle.execute("single_task_ttft", **given, out="run", steps=3, views=1, budget="13m")
+    parameters = {"task": "task001", "challenges": files[0], "solutions": files[1], "model": tiny_model}
+    text = off_kaggle.execute("single_task_ttft", **parameters, out="run", steps=3, views=1, budget="13m")
     assert text.count("PICTURE") == 3
     assert "ttft" in text
     assert "votes" in text

@@ -1,1 +1,1 @@
-"""What Kaggle asks for, checked and done from the competitor's own machine. Knows nothing about models or how tasks are solved."""
+"""Packages, checks, pushes and rehearses a Kaggle kernel from the user's machine. Does not know models or how tasks are solved."""

@@ -10,9 +10,9 @@ from typing import Any
 
 from arc_submit.durations import format_duration, parse_duration
 from arc_submit.errors import ConfigError
-from arc_submit.kaggle.cell_check import imports_library, source_of
 from arc_submit.kaggle.findings import Finding, add_ignore_option, raise_on_errors
 from arc_submit.kaggle.kernel_metadata import ACCELERATORS, KERNEL_METADATA, SOURCES, check_metadata, read_switch, requested_machine
+from arc_submit.kaggle.notebook_check import check_notebook, imports_library, source_of
 from arc_submit.run.presets import PRESETS
 
 SESSION = "11h55m"  # Kaggle ends a session after 12 hours, and a limit must be lower
@@ -41,8 +41,6 @@ def check_kernel(folder: Path, accelerator: str | None = None, session: str = SE
         accelerator: replaces machine_shape.
         session: time limit of the session, as --session takes it.
     """
-    from arc_submit.kaggle.notebook_check import check_notebook  # jupytext and nbformat are slow to import
-
     metadata, findings = check_metadata(folder, accelerator)
     if not metadata:
         return findings

@@ -1,7 +1,7 @@
-"""A folder that becomes a Kaggle data set: names that survive an upload, its metadata, and nothing in it that was not put there.
+"""A folder that becomes a Kaggle data set: its metadata and manifest, stored file names that survive an upload, and no foreign files.
 
-Kaggle strips `+` from file names, so a wheel named torch-2.13.0+cpu is stored under another name, which the manifest undoes; a file over
-the part size is stored in parts. Knows nothing about what the files are.
+Kaggle strips `+` from file names, so a wheel named torch-2.13.0+cpu is stored under another name; a file over the part size is stored in
+parts. The manifest maps stored names to wheels. Does not know the purpose of the files.
 """
 
 from __future__ import annotations
@@ -16,30 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from arc_submit.errors import ConfigError, DataError
-from arc_submit.kaggle.files import format_size
+from arc_submit.kaggle.files import format_json, format_size
 
 DATASET_METADATA = "dataset-metadata.json"
 INSTALLER = "arc_submit_install.py"
-TOTAL_LIMIT = 100_000_000_000  # bytes of private data sets that an account has room for, at least
-PART_SIZE = 2_000_000_000  # bytes of one stored file; no limit is documented, and an upload that breaks is repeated by file
-
-
-def read_manifest(path: Path, missing: str) -> dict[str, Any]:
-    """The manifest of a finished data set's folder.
-
-    Raises:
-        DataError: where there is none; it says what is `missing`.
-    """
-    try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise DataError(f"{path.parent}: {missing}") from None
-    return value
+TOTAL_LIMIT = 100_000_000_000  # bytes of private data sets that an account may hold, at least
+PART_SIZE = 2_000_000_000  # bytes of one stored file; no limit is documented, but an interrupted upload starts again with the file
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A wheel of a data set: the name pip wants, the names it is stored under in order, bytes and sha256 of the whole."""
+    """A wheel of a data set: its own name, its stored names in order, bytes and sha256 of the whole."""
 
     file: str
     stored: tuple[str, ...]
@@ -48,13 +35,13 @@ class StoredFile:
 
 
 def stored_names(file: str, size: int, part_size: int = PART_SIZE) -> tuple[str, ...]:
-    """The names under which a file is stored: without a plus, and in parts where it is large."""
+    """The names under which a file is stored: without a plus, and in parts if it is large."""
     safe = file.replace("+", "_plus_")
     parts = -(-size // part_size)
     return (safe,) if parts <= 1 else tuple(f"{safe}.part{number:03d}" for number in range(parts))
 
 
-def split_into(source: Path, folder: Path, names: tuple[str, ...], part_size: int = PART_SIZE) -> None:
+def split_file(source: Path, folder: Path, names: tuple[str, ...], part_size: int = PART_SIZE) -> None:
     """Move a file to its stored names."""
     if len(names) == 1:
         source.replace(folder / names[0])
@@ -70,61 +57,68 @@ def split_into(source: Path, folder: Path, names: tuple[str, ...], part_size: in
 
 
 def write_metadata(folder: Path, title: str, owner: str | None) -> str:
-    """Write dataset-metadata.json unless there is one; returns the data set's id.
+    """Write dataset-metadata.json unless it exists; returns the data set's id.
 
     Args:
+        folder: of the data set.
+        title: of the data set.
         owner: Kaggle user name; None takes KAGGLE_USERNAME, else "your-name", which an upload refuses.
 
     Raises:
-        ConfigError: where Kaggle would refuse the title, or make another slug of it.
+        ConfigError: if Kaggle would refuse the title, or make another slug of it.
     """
     path = folder / DATASET_METADATA
     if path.is_file():
         return str(json.loads(path.read_text(encoding="utf-8")).get("id"))
     if not 6 <= len(title) <= 50 or not re.fullmatch(r"[A-Za-z0-9]+( [A-Za-z0-9]+)*", title):
-        raise ConfigError(f"--title {title!r}: 6 to 50 letters and digits with single spaces are what Kaggle makes a clear slug of")
+        raise ConfigError(f"--title {title!r}: write 6 to 50 letters and digits with single spaces, for a predictable slug")
     name = f"{owner or os.environ.get('KAGGLE_USERNAME') or 'your-name'}/{title.lower().replace(' ', '-')}"
-    write_text(path, json.dumps({"title": title, "id": name, "licenses": [{"name": "other"}]}, indent=2) + "\n")
+    _write_whole(path, json.dumps({"title": title, "id": name, "licenses": [{"name": "other"}]}, indent=2) + "\n")
     return name
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is whole or not there."""
+def write_manifest(path: Path, manifest: dict[str, Any], table: str) -> None:
+    """Finish a data set's folder: write the install script that notebooks run, then the manifest, with a line for each entry of `table`."""
+    shutil.copyfile(Path(__file__).with_name("install.py"), path.with_name(INSTALLER))
+    _write_whole(path, format_json(manifest, table))
+
+
+def read_manifest(path: Path, problem: str) -> dict[str, Any]:
+    """The manifest of a finished data set's folder.
+
+    Raises:
+        DataError: with `problem`, if there is none.
+    """
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(f"{path.parent}: {problem}") from None
+    return value
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file atomically: it is complete or does not exist."""
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 
-def write_installer(folder: Path) -> None:
-    """Put the script that a notebook's first cell starts into a data set."""
-    shutil.copyfile(Path(__file__).with_name("install.py"), folder / INSTALLER)
-
-
-def refuse_foreign(folder: Path, known: Iterable[str]) -> None:
-    """Refuse a folder that holds something else: it would be uploaded too.
+def refuse_foreign_files(folder: Path, known: Iterable[str]) -> None:
+    """Refuse a folder that holds other files, which would be uploaded too.
 
     Raises:
         ConfigError: naming the first.
     """
     foreign = sorted({path.name for path in folder.iterdir()} - {*known, DATASET_METADATA, INSTALLER}) if folder.is_dir() else []
     if foreign:
-        raise ConfigError(f"{folder}: {foreign[0]} is there and was not made by this; give an --out of its own ({len(foreign)} such)")
+        raise ConfigError(f"{folder}: {foreign[0]} was not made by this command ({len(foreign)} such); give --out a folder of its own")
 
 
-def check_total(folder: Path, files: Iterable[tuple[str, int]]) -> int:
-    """Bytes of a data set's files.
+def check_total_size(folder: Path, size: int) -> None:
+    """Compare a data set's bytes with the limit of an account.
 
     Raises:
-        DataError: where they are over what an account has room for.
+        DataError: if they are over it.
     """
-    total = sum(size for _, size in files)
-    if total > TOTAL_LIMIT:
-        raise DataError(f"{folder}: {format_size(total)} are over Kaggle's {format_size(TOTAL_LIMIT)}; leave something out")
-    return total
-
-
-def as_rows(value: dict[str, Any], rows: str) -> str:
-    """JSON with one line for each entry of the list `rows`."""
-    head = "".join(f" {json.dumps(key)}: {json.dumps(entry)},\n" for key, entry in value.items() if key != rows)
-    lines = ",\n".join(f"  {json.dumps(entry)}" for entry in value[rows])
-    return "{\n" + head + f" {json.dumps(rows)}: [\n{lines}\n ]\n}}\n"
+    if size > TOTAL_LIMIT:
+        raise DataError(f"{folder}: {format_size(size)} are over Kaggle's {format_size(TOTAL_LIMIT)}; leave something out")

@@ -1,7 +1,7 @@
-"""Whether a set of packages is whole: everything that one of them requires is in it, in a version that serves.
+"""Checks that a set of packages is complete: it holds everything that its packages require, in a version that they accept.
 
-pip judges markers such as `python_version > "3.11"` by the Python that it runs on, even where it is told to look for wheels of another.
-Here they are judged by the target's: wheels resolved without this lacked `six` on the image, and had a setuptools that vllm refuses.
+pip evaluates markers such as `python_version > "3.11"` for the Python that it runs on, even with --python-version. Here they are evaluated
+for the target's Python.
 """
 
 from __future__ import annotations
@@ -20,19 +20,24 @@ from arc_submit.errors import DataError
 
 @dataclass(frozen=True)
 class Distribution:
-    """A package in one version, with its requirements as its metadata write them."""
+    """A version of a package, with the requirements of its metadata."""
 
     name: str
     version: str
     requires: tuple[str, ...] = ()
 
+    @property
+    def canonical(self) -> str:
+        """The name in the form by which packages are compared."""
+        return canonical_name(self.name)
+
 
 @dataclass(frozen=True)
 class Closure:
-    """What a set comes to.
+    """The packages that some requirements need, directly or through others.
 
     Attributes:
-        required_by: canonical name of each package that is needed, with the names of those that require it.
+        required_by: for the canonical name of each needed package, the names of the packages that require it.
         problems: a line for each requirement that the set does not meet.
     """
 
@@ -40,8 +45,8 @@ class Closure:
     problems: tuple[str, ...]
 
 
-def canonical(name: str) -> str:
-    """A package's name as all its spellings are compared: "Foo.Bar_baz" is "foo-bar-baz"."""
+def canonical_name(name: str) -> str:
+    """One form for all spellings of a package's name: "Foo.Bar_baz" is "foo-bar-baz"."""
     return str(canonicalize_name(name))
 
 
@@ -49,63 +54,63 @@ def read_wheel(path: Path) -> Distribution:
     """Name, version and requirements of a wheel file.
 
     Raises:
-        DataError: where it is not a wheel.
+        DataError: if it is not a wheel.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith(".dist-info/METADATA")]
-            message = message_from_string(archive.read(names[0]).decode("utf-8"))
+            metadata = message_from_string(archive.read(names[0]).decode("utf-8"))
     except (OSError, zipfile.BadZipFile, IndexError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a wheel ({type(error).__name__}: {error}); delete it and fetch it again") from None
-    return Distribution(str(message["Name"]), str(message["Version"]), tuple(map(str, message.get_all("Requires-Dist", []))))
+        raise DataError(f"{path}: not a wheel ({type(error).__name__}: {error}); delete it and download it again") from None
+    return Distribution(str(metadata["Name"]), str(metadata["Version"]), tuple(map(str, metadata.get_all("Requires-Dist", []))))
 
 
-def close(
+def find_closure(
     requirements: Iterable[str], packages: Iterable[Distribution], image: Mapping[str, str], environment: Mapping[str, str]
 ) -> Closure:
     """Follow requirements through a set of packages.
 
     Args:
-        requirements: what is asked for.
+        requirements: where to begin.
         packages: the set.
-        image: packages that are there already, with their versions; what they require is theirs.
-        environment: what markers see (Target.marker_environment).
+        image: versions of packages that are installed already, by name; their own requirements are not followed.
+        environment: values for markers (Target.marker_environment).
     """
-    have = {canonical(package.name): package for package in packages}
-    there = {canonical(name): version for name, version in image.items()}
+    by_name = {package.canonical: package for package in packages}
+    installed = {canonical_name(name): version for name, version in image.items()}
     required_by: dict[str, set[str]] = {}
     problems: list[str] = []
     seen: set[tuple[str, str]] = set()
-    waiting: list[tuple[str, str]] = []  # (name of a package, one of its extras or "")
+    pending: list[tuple[str, str]] = []  # (name of a package, one of its extras or "")
 
-    def need(text: str, by: str, extra: str = "") -> None:
+    def follow(text: str, requirer: str, extra: str = "") -> None:
+        who = requirer or "the target"
         try:
             requirement = Requirement(text)
         except InvalidRequirement as error:
-            problems.append(f"{by or 'the target'} requires {text!r}, which is no requirement ({error})")
+            problems.append(f"{who} requires {text!r}, which is not a requirement ({error})")
             return
         if requirement.marker and not requirement.marker.evaluate({**environment, "extra": extra}):
             return
-        name = canonical(requirement.name)
-        version = there.get(name) or (have[name].version if name in have else None)
-        asker = by or "the target"
+        name = canonical_name(requirement.name)
+        version = installed.get(name) or (by_name[name].version if name in by_name else None)
         if version is None:
-            problems.append(f"{asker} requires {requirement}, which is missing")
+            problems.append(f"{who} requires {requirement}, which is missing")
             return
         if not requirement.specifier.contains(version, prereleases=True):
-            problems.append(f"{asker} requires {requirement}, and {name} is {version}")
-        if name in there:
+            problems.append(f"{who} requires {requirement}, and {name} is {version}")
+        if name in installed:
             return
-        required_by.setdefault(name, set()).update({by} - {""})
-        for wanted in ("", *requirement.extras):
-            if (name, wanted) not in seen:
-                seen.add((name, wanted))
-                waiting.append((name, wanted))
+        required_by.setdefault(name, set()).update({requirer} - {""})
+        for key in [(name, extra) for extra in ("", *requirement.extras)]:
+            if key not in seen:
+                seen.add(key)
+                pending.append(key)
 
     for text in requirements:
-        need(text, "")
-    while waiting:
-        name, extra = waiting.pop()
-        for text in have[canonical(name)].requires:
-            need(text, have[canonical(name)].name, extra)
-    return Closure({name: tuple(sorted(by)) for name, by in sorted(required_by.items())}, tuple(problems))
+        follow(text, "")
+    while pending:
+        name, extra = pending.pop()
+        for text in by_name[name].requires:
+            follow(text, by_name[name].name, extra)
+    return Closure({name: tuple(sorted(names)) for name, names in sorted(required_by.items())}, tuple(problems))

@@ -1,7 +1,7 @@
-"""Notebooks made from their scripts, one way only.
+"""Makes notebooks from their scripts, never the other way.
 
-notebooks/NAME.py (jupytext percent) is the source and NAME.ipynb is made from it. jupytext's own --sync lets the newer file win, so that
-a stale notebook can overwrite an edit in silence, and gives every cell a new random id; here the script always wins and ids count up.
+notebooks/NAME.py (jupytext percent) is the source of NAME.ipynb. With jupytext's own --sync the newer file wins, so that an outdated
+notebook can silently overwrite an edit, and every cell gets a new random id; here the script always wins, and ids are numbered.
 
     python -m arc_submit.kaggle.notebooks [--check] notebooks/*.py
 """
@@ -19,10 +19,10 @@ from arc_submit.errors import ArcSubmitError, DataError
 
 
 def notebook_text(script: Path) -> str:
-    """The .ipynb that belongs to a script: no outputs, a kernelspec, exactly one cell tagged `parameters`.
+    """The .ipynb of a script: no outputs, a kernelspec, exactly one cell tagged `parameters`.
 
     Raises:
-        DataError: where the script has no jupytext header with a kernelspec, or not one parameters cell.
+        DataError: if the script has no jupytext header with a kernelspec, or not exactly one parameters cell.
     """
     try:
         notebook = jupytext.read(script, fmt="py:percent")
@@ -45,23 +45,23 @@ def notebook_text(script: Path) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m arc_submit.kaggle.notebooks", description="Make notebooks from their scripts.")
     parser.add_argument("scripts", nargs="+", type=Path)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where a notebook is not in step")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a notebook differs from its script")
     args = parser.parse_args(arguments)
-    behind = []
+    outdated = []
     for script in args.scripts:
-        target = script.with_suffix(".ipynb")
+        notebook = script.with_suffix(".ipynb")
         try:
             text = notebook_text(script)
         except ArcSubmitError as error:
             print(error, file=sys.stderr)
             return 1
-        if not target.exists() or target.read_text(encoding="utf-8") != text:
-            behind.append(target)
+        if not notebook.exists() or notebook.read_text(encoding="utf-8") != text:
+            outdated.append(notebook)
             if not args.check:
-                target.write_text(text, encoding="utf-8")
-                print(f"{target}: made from {script.name}")
-    if args.check and behind:
-        print(f"not in step with their scripts: {', '.join(map(str, behind))}; run make notebooks", file=sys.stderr)
+                notebook.write_text(text, encoding="utf-8")
+                print(f"{notebook}: made from {script.name}")
+    if args.check and outdated:
+        print(f"these notebooks differ from their scripts: {', '.join(map(str, outdated))}; run make notebooks", file=sys.stderr)
         return 1
     return 0
 

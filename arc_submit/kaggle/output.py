@@ -48,11 +48,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _count_tasks(path: Path) -> int:
-    """The number of tasks in a downloaded submission.
-
-    Raises:
-        KaggleError: if the file is not a submission: an error page, a truncated file.
-    """
+    """The number of tasks in a downloaded submission; raises KaggleError if the file is an error page or truncated."""
     text = path.read_text(encoding="utf-8", errors="replace")
     try:
         tasks = json.loads(text)

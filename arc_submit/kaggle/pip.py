@@ -1,23 +1,25 @@
-"""pip as a command, asked to act for another machine: resolve, download exactly what a lock names, prove that a set installs offline.
+"""Runs pip for another machine: resolves requirements, downloads the wheels of a lock, and verifies that a set installs offline.
 
-Where packages come from is what pip is configured to; nothing here names an index. Knows nothing about Kaggle.
+The user's pip configuration determines where packages come from; no index is named here. Does not know Kaggle.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
+import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.kaggle.dependencies import Distribution
+from arc_submit.kaggle.files import require_space, sha256_of
+from arc_submit.kaggle.install import last_error, run_pip
 from arc_submit.kaggle.targets import LockedWheel, Target
 
-# pip judges markers by the Python it runs on; told the target's version where it asks for its own, it judges them by that.
+# pip evaluates markers for the Python that it runs on; this makes it see the target's version as its own.
 _AS_TARGET = (
     "import platform, runpy, sys\n"
     "version = sys.argv.pop(1)\n"
@@ -27,103 +29,105 @@ _AS_TARGET = (
 )
 
 
+_BATCH_BYTES = 100_000_000  # a larger file is a batch of its own
+_BATCH_FILES = 50
+
+
 @dataclass(frozen=True)
-class Resolved:
-    """A package that pip would install: what it is, its file, and the sha256 that the index gives for it."""
+class ResolvedPackage:
+    """A package that pip would install, with the wheel's file name and the sha256 of the index."""
 
     distribution: Distribution
     file: str
     sha256: str
 
 
-def resolve(target: Target, requirements: Iterable[str]) -> list[Resolved]:
-    """What pip's resolver takes for a target, as if nothing were installed there yet.
+def resolve(target: Target, requirements: Iterable[str], folders: Sequence[Path] = ()) -> list[ResolvedPackage]:
+    """The packages that pip would install on a target where nothing is installed yet.
+
+    Args:
+        target: the image to resolve for.
+        requirements: what to install.
+        folders: of wheels that alone are considered, without an index or the user's pip configuration; none considers the index.
 
     Raises:
-        ConfigError: on another system than Linux on x86-64, whose own name markers would see.
-        DataError: where pip finds no answer.
+        ConfigError: on another system than Linux on x86-64.
+        DataError: if pip finds no solution.
     """
-    if not on_linux():
-        raise ConfigError("a lock is made on Linux on x86-64: pip judges markers such as sys_platform by the machine it runs on")
-    return _report(target, [*requirements], [])
-
-
-def on_linux() -> bool:
-    """Whether this machine is what every target is: Linux on x86-64."""
-    return sys.platform == "linux" and os.uname().machine == "x86_64"
-
-
-def resolve_offline(target: Target, requirements: Iterable[str], folders: Sequence[Path]) -> list[Resolved]:
-    """The same from the wheels in some folders alone, with no index and no configuration.
-
-    Raises:
-        DataError: where they do not suffice.
-    """
-    find = [part for folder in folders for part in ("--find-links", str(folder))]
-    return _report(target, [*requirements], ["--no-index", *find], offline=True)
-
-
-def download(target: Target, wheels: Iterable[LockedWheel], folder: Path) -> None:
-    """Download exactly these wheels; pip compares each with its sha256.
-
-    Raises:
-        DataError: where one is not to be had, or is another file than the lock's.
-    """
-    lines = "".join(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n" for wheel in wheels)
-    asked = folder / "asked.txt"
-    folder.mkdir(parents=True, exist_ok=True)
-    asked.write_text(lines, encoding="utf-8")
-    options = ["--no-deps", "--require-hashes", "--no-cache-dir", "--progress-bar", "off", "--dest", str(folder), "-r", str(asked)]
-    try:
-        _run(target, ["download", *_for(target), *options])
-    finally:
-        asked.unlink(missing_ok=True)
-
-
-def _report(target: Target, requirements: list[str], options: list[str], offline: bool = False) -> list[Resolved]:
-    # --target: pip asks for it with another platform. Nothing is written there in a dry run.
-    given = ["install", "--dry-run", "--ignore-installed", "--no-cache-dir", "--quiet", "--report", "-", "--target", "nowhere"]
-    output = _run(target, [*given, *_for(target), *options, *requirements], offline)
+    if not is_linux_x86_64():
+        raise ConfigError("a lock is made on Linux on x86-64: pip evaluates markers such as sys_platform for the machine it runs on")
+    # pip requires --target with another platform; a dry run writes nothing there.
+    options = ["--dry-run", "--ignore-installed", "--no-cache-dir", "--quiet", "--report", "-", "--target", "nowhere"]
+    if folders:
+        options += ["--no-index", *(part for folder in folders for part in ("--find-links", str(folder)))]
+    output = _run(target, "install", [*options, *requirements], offline=bool(folders))
     resolved = []
     for entry in json.loads(output[output.index("{") :])["install"]:
         metadata, source = entry["metadata"], entry["download_info"]
         distribution = Distribution(metadata["name"], metadata["version"], tuple(metadata.get("requires_dist", ())))
-        sha256 = source["archive_info"].get("hashes", {}).get("sha256", "")
-        resolved.append(Resolved(distribution, _file_name(source["url"]), sha256))
+        file = source["url"].split("#")[0].rsplit("/", 1)[1].replace("%2B", "+").replace("%2b", "+")
+        resolved.append(ResolvedPackage(distribution, file, source["archive_info"].get("hashes", {}).get("sha256", "")))
     return sorted(resolved, key=lambda package: package.distribution.name.lower())
 
 
-def _for(target: Target) -> list[str]:
-    platforms = [part for tag in target.platforms() for part in ("--platform", tag)]
-    return ["--only-binary=:all:", "--python-version", target.python_minor, "--implementation", "cp", *platforms]
+def is_linux_x86_64() -> bool:
+    """Whether this machine has the system of every target."""
+    return sys.platform == "linux" and os.uname().machine == "x86_64"
 
 
-def _run(target: Target, arguments: list[str], offline: bool = False) -> str:
-    """Standard output of a pip command.
+def download_wheels(target: Target, wheels: Sequence[LockedWheel], folder: Path) -> dict[str, Path]:
+    """Download every wheel that a folder does not hold yet with the lock's sha256; returns the paths by file name.
+
+    An interrupted download loses one batch at most.
 
     Raises:
-        DataError: with pip's own last error.
+        DataError: if the disk has no room, or a wheel is not available as the lock names it.
     """
-    # A notebook's kernel sets FORCE_COLOR, with which pip colours even the report that is to be read here.
-    kept = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "CLICOLOR_FORCE")}
-    environment = {**kept, "NO_COLOR": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONWARNINGS": "ignore"}
-    if offline:
-        environment = {name: value for name, value in environment.items() if not name.startswith("PIP_")}
-        environment["PIP_CONFIG_FILE"] = os.devnull
-    process = subprocess.run(
-        [sys.executable, "-c", _AS_TARGET, target.python, *arguments], capture_output=True, text=True, env=environment, check=False
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = []
+    for wheel in wheels:
+        path = folder / wheel.file
+        if path.is_file() and sha256_of(path) != wheel.sha256:
+            print(f"{path}: differs from the lock; it is downloaded again")
+            path.unlink()
+        if not path.is_file():
+            missing.append(wheel)
+    require_space(folder, sum(wheel.size for wheel in missing))
+    partial = folder / ".partial"
+    options = ["--no-deps", "--require-hashes", "--no-cache-dir", "--progress-bar", "off", "--dest", str(partial)]
+    try:
+        for batch in _batches(missing):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            requirements = partial / "requirements.txt"
+            lines = (f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n" for wheel in batch)
+            requirements.write_text("".join(lines), encoding="utf-8")
+            _run(target, "download", [*options, "-r", str(requirements)])
+            for wheel in batch:
+                if not (partial / wheel.file).is_file():
+                    raise DataError(f"{wheel.file}: pip downloaded another file of {wheel.name} {wheel.version}; make the lock again")
+                (partial / wheel.file).replace(folder / wheel.file)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return {wheel.file: folder / wheel.file for wheel in wheels}
+
+
+def _batches(wheels: Sequence[LockedWheel]) -> Iterator[list[LockedWheel]]:
+    batch: list[LockedWheel] = []
+    for wheel in wheels:
+        if batch and (sum(other.size for other in batch) + wheel.size > _BATCH_BYTES or len(batch) >= _BATCH_FILES):
+            yield batch
+            batch = []
+        batch.append(wheel)
+    if batch:
+        yield batch
+
+
+def _run(target: Target, command: str, arguments: Sequence[str], offline: bool = False) -> str:
+    """Standard output of a pip command that acts for a target; DataError holds pip's last error."""
+    platforms = [part for tag in target.platforms() for part in ("--platform", tag)]
+    options = ["--only-binary=:all:", "--python-version", target.python_minor, "--implementation", "cp", *platforms]
+    process = run_pip([sys.executable, "-c", _AS_TARGET, target.python, command, *options, *arguments], offline)
     if process.returncode:
-        raise DataError(f"target {target.name}: pip {arguments[0]}: {last_error(process.stderr)}")
+        raise DataError(f"target {target.name}: pip {command}: {last_error(process.stderr)}")
     return process.stdout
-
-
-def last_error(text: str) -> str:
-    """What pip says is wrong: its last line that begins with ERROR, else its last line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR:")]
-    return (errors or lines or ["it failed without a word"])[-1].removeprefix("ERROR:").strip()
-
-
-def _file_name(address: str) -> str:
-    return address.split("#")[0].rsplit("/", 1)[1].replace("%2B", "+").replace("%2b", "+")

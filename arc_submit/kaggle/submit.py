@@ -46,11 +46,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _parse_submit(result: ClientResult) -> tuple[str, int | None]:
-    """Kaggle's confirmation, and the number of submissions left today.
-
-    Raises:
-        KaggleError: if the text holds no confirmation.
-    """
+    """Kaggle's confirmation, and the number of submissions left today; raises KaggleError if there is no confirmation."""
     confirmation = re.search(r"^.*Successfully submitted.*$", result.text, re.MULTILINE)
     if result.code or confirmation is None:
         raise result.error("not submitted")

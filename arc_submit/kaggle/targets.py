@@ -1,8 +1,8 @@
-"""Targets: the images that wheels are gathered for, each a file offline_wheels/NAME.toml with a lock NAME.lock.json beside it.
+"""Targets: the images that wheels are collected for, each a file offline_wheels/NAME.toml with a lock NAME.lock.json beside it.
 
-A target says which Python and which glibc an image has, what is asked for, and which packages it is known to have already. A lock names
-every wheel by file, size and sha256, with what requires it, and every package that is left out with the reason; it holds no address, so
-that pip's own configuration says where the files come from. Knows nothing about pip.
+A target holds an image's Python and glibc versions, the requirements, and the packages that the image is known to have. A lock lists every
+wheel by file name, size and sha256, with the packages that require it, and every excluded package with the reason. It holds no address:
+pip's own configuration determines where files come from. Does not know pip.
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ from pathlib import Path
 from typing import Any
 
 from arc_submit.errors import ConfigError, DataError
+from arc_submit.kaggle.files import format_json
 
-_ALIASES = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+_PLATFORM_ALIASES = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}  # former names of manylinux_2_MINOR
 
 
 def targets_folder() -> Path:
-    """Where the targets lie in a checkout of the project."""
+    """The folder of the targets in a checkout of the project."""
     return Path(__file__).resolve().parents[2] / "offline_wheels"
 
 
 @dataclass(frozen=True)
 class Target:
-    """An image that wheels are gathered for.
+    """An image that wheels are collected for.
 
     Attributes:
         name: of its files.
-        folder: where they lie.
+        folder: that holds them.
         python: version of Python, such as "3.12.12".
-        glibc: the newest glibc that a wheel may ask for, such as "2.35".
-        requirements: what is asked for, each pinned.
-        image: packages that the image has, with their versions; they are left out.
-        stand_in: packages that a rehearsal has in place of an image's.
+        glibc: the newest glibc that a wheel may require, such as "2.35".
+        requirements: pinned requirements.
+        image: packages that the image has, with their versions; they are excluded from the wheels.
+        stand_in: packages that a rehearsal installs in place of an image's.
     """
 
     name: str
@@ -55,20 +56,16 @@ class Target:
         return self.folder / f"{self.name}.lock.json"
 
     def platforms(self) -> list[str]:
-        """Every platform tag that the image can take, the newest first.
-
-        pip matches a tag exactly: manylinux_2_28 alone does not find a wheel that is tagged manylinux2014.
-        """
-        newest = int(self.glibc.split(".")[1])
+        """Every platform tag that the image supports, the newest first; pip matches tags exactly and does not infer older ones."""
         tags = []
-        for minor in range(newest, 4, -1):
+        for minor in range(int(self.glibc.split(".")[1]), 4, -1):
             tags.append(f"manylinux_2_{minor}_x86_64")
-            if minor in _ALIASES:
-                tags.append(f"{_ALIASES[minor]}_x86_64")
+            if minor in _PLATFORM_ALIASES:
+                tags.append(f"{_PLATFORM_ALIASES[minor]}_x86_64")
         return [*tags, "linux_x86_64"]
 
     def marker_environment(self) -> dict[str, str]:
-        """What environment markers such as `python_version > "3.11"` see on the image."""
+        """The values on the image of the variables in markers such as `python_version > "3.11"`."""
         return {
             "implementation_name": "cpython",
             "implementation_version": self.python,
@@ -85,39 +82,27 @@ class Target:
 
 
 def read_target(name: str, folder: Path | None = None) -> Target:
-    """Read NAME.toml; paths in it begin at the folder that holds `offline_wheels`.
+    """Read NAME.toml; paths in it are relative to the parent of its folder, which is offline_wheels of the checkout by default.
 
     Raises:
-        ConfigError: where there is no such target.
-        DataError: where it is not one.
+        ConfigError: if there is no such target.
+        DataError: if the file is not a target, or its requirements cannot be read.
     """
     folder = folder or targets_folder()
     path = folder / f"{name}.toml"
     if not path.is_file():
-        known = sorted(found.stem for found in folder.glob("*.toml"))
-        raise ConfigError(f"--target {name}: not in {folder}; choose from {', '.join(known) or 'none (run this in a checkout)'}")
+        known = ", ".join(sorted(other.stem for other in folder.glob("*.toml"))) or "none (run this in a checkout)"
+        raise ConfigError(f"--target {name}: not in {folder}; choose from {known}")
     try:
         value = tomllib.loads(path.read_text(encoding="utf-8"))
-        requirements = read_requirements(folder.parent / value["requirements"])
-        return Target(
-            name,
-            folder,
-            value["python"],
-            value["glibc"],
-            requirements,
-            {str(package): str(version) for package, version in value["image"].items()},
-            tuple(value.get("stand_in", ())),
-        )
+        requirements = _read_requirements(folder.parent / value["requirements"])
+        image = {str(package): str(version) for package, version in value["image"].items()}
+        return Target(name, folder, value["python"], value["glibc"], requirements, image, tuple(value.get("stand_in", ())))
     except (tomllib.TOMLDecodeError, KeyError, AttributeError, TypeError) as error:
         raise DataError(f"{path}: not a target ({type(error).__name__}: {error}); compare it with the others there") from None
 
 
-def read_requirements(path: Path) -> tuple[str, ...]:
-    """The requirements of a file, without comments.
-
-    Raises:
-        DataError: where it cannot be read.
-    """
+def _read_requirements(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -131,9 +116,9 @@ class LockedWheel:
     """One wheel of a lock.
 
     Attributes:
-        file: its name as the index gives it.
+        file: its name in the index.
         size: bytes.
-        required_by: names of the packages that ask for it; empty where the target itself does.
+        required_by: names of the packages that require it; empty if only the target itself does.
     """
 
     name: str
@@ -145,8 +130,8 @@ class LockedWheel:
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """A package that the image has, why, and in what version."""
+class ImagePackage:
+    """A package that the image provides, and why a lock excludes it."""
 
     name: str
     version: str
@@ -155,39 +140,46 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Lock:
-    """What a target's wheelhouse holds and leaves out."""
+    """The wheels of a target and the packages of its image."""
 
     target: str
     python: str
     requirements: tuple[str, ...]
     wheels: tuple[LockedWheel, ...]
-    left_out: tuple[LeftOut, ...]
+    image: tuple[ImagePackage, ...]
 
     @property
     def size(self) -> int:
         """Bytes of all wheels."""
         return sum(wheel.size for wheel in self.wheels)
 
+    @property
+    def image_versions(self) -> dict[str, str]:
+        """The versions of the image's packages, by name."""
+        return {package.name: package.version for package in self.image}
+
 
 def write_lock(lock: Lock, path: Path) -> None:
-    """Write a lock with a line for each wheel, so that a diff of two locks can be read."""
-    lines = ["{", f' "target": {json.dumps(lock.target)},', f' "python": {json.dumps(lock.python)},']
-    lines.append(f' "requirements": {json.dumps(lock.requirements)},')
-    for key, entries in (("wheels", lock.wheels), ("left_out", lock.left_out)):
-        rows = ",\n".join(f"  {json.dumps(asdict(entry))}" for entry in entries)
-        lines.append(f' "{key}": [\n{rows}\n ]' + ("," if key == "wheels" else ""))
-    path.write_text("\n".join([*lines, "}"]) + "\n", encoding="utf-8")
+    value = {
+        "target": lock.target,
+        "python": lock.python,
+        "requirements": lock.requirements,
+        "wheels": [asdict(wheel) for wheel in lock.wheels],
+        "left_out": [asdict(package) for package in lock.image],
+    }
+    path.write_text(format_json(value, "wheels", "left_out"), encoding="utf-8")
 
 
 def read_lock(target: Target) -> Lock:
     """Read a target's lock.
 
     Raises:
-        DataError: where there is none, it is not one, or it was made for another Python or other requirements than the target's.
+        DataError: if it is missing or invalid, or was made for another Python or other requirements than the target's.
     """
     path = target.lock_file
+    command = f"arc-submit kaggle lock --target {target.name}"
     if not path.is_file():
-        raise DataError(f"{path}: there is no lock yet; make it with arc-submit kaggle lock --target {target.name}")
+        raise DataError(f"{path}: no such lock; make it with {command}")
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         lock = Lock(
@@ -195,10 +187,10 @@ def read_lock(target: Target) -> Lock:
             value["python"],
             tuple(value["requirements"]),
             tuple(LockedWheel(**{**entry, "required_by": tuple(entry["required_by"])}) for entry in value["wheels"]),
-            tuple(LeftOut(**entry) for entry in value["left_out"]),
+            tuple(ImagePackage(**entry) for entry in value["left_out"]),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a lock ({type(error).__name__}: {error}); make it again with arc-submit kaggle lock") from None
+        raise DataError(f"{path}: not a lock ({type(error).__name__}: {error}); make it again with {command}") from None
     if (lock.python, lock.requirements) != (target.python, target.requirements):
-        raise DataError(f"{path}: made for other requirements than {target.name}.toml's; arc-submit kaggle lock --target {target.name}")
+        raise DataError(f"{path}: made for other requirements than {target.name}.toml's; make it again with {command}")
     return lock

@@ -34,23 +34,19 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     raise_on_errors(findings, "nothing was uploaded", args.ignore)
     dataset = str(metadata["id"])
     names = uploaded_names(args.folder)
-    exists = fetch_state(dataset) is not None
+    exists = _fetch_state(dataset) is not None
     archives = ", folders as archives" if any((args.folder / name).is_dir() for name in names) else ""
     print(f"{dataset}: {'a new version' if exists else 'new'}, {len(names)} files{archives}", flush=True)
     arguments = ["datasets", *(["version", "-m", args.message] if exists else ["create"]), "-p", str(args.folder), "-r", "tar"]
     url = _parse_upload(run_client(arguments, parse_duration(args.limit), show_progress=True), names)
     print(f"{dataset}: all {len(names)} have arrived, {url}", flush=True)
-    seconds = wait_until_ready(dataset, parse_duration(args.wait), parse_duration(args.every))
+    seconds = _wait_until_ready(dataset, parse_duration(args.wait), parse_duration(args.every))
     print(f"{dataset}: ready after {format_duration(seconds)}; attach it as {dataset!r} in dataset_sources")
     return {"dataset": dataset, "new": not exists, "files": names, "url": url, "ready": True}
 
 
-def fetch_state(dataset: str) -> str | None:
-    """The state of a data set, such as "ready"; None if it does not exist.
-
-    Raises:
-        KaggleError: if Kaggle does not answer: no credentials, no connection.
-    """
+def _fetch_state(dataset: str) -> str | None:
+    """The state of a data set, such as "ready"; None if it does not exist. Raises KaggleError if Kaggle does not answer."""
     result = run_client(["datasets", "status", dataset], _CLIENT_TIMEOUT)
     # Kaggle answers 403 for a data set that does not exist, as for one that the user must not see.
     if result.code and re.search(r"\b(403|404)\b|not found|permission", result.text, re.IGNORECASE) and "Authentication" not in result.text:
@@ -61,11 +57,7 @@ def fetch_state(dataset: str) -> str | None:
 
 
 def _parse_upload(result: ClientResult, names: list[str]) -> str:
-    """The data set's address, from the text of `kaggle datasets create` or `version`.
-
-    Raises:
-        KaggleError: if it was not made, or lacks one of the names.
-    """
+    """The data set's address, from the client's text; raises KaggleError if it was not made, or lacks one of the names."""
     created = re.search(r"is being created\. Please check progress at (\S*)", result.text)
     lost = re.findall(r"^(?:Upload unsuccessful|Skipping(?: folder)?): ([^;\n]+)", result.text, re.MULTILINE)
     arrived = set(re.findall(r"^Upload successful: (.+) \(\d[^)]*\)$", result.text, re.MULTILINE))
@@ -77,20 +69,11 @@ def _parse_upload(result: ClientResult, names: list[str]) -> str:
     return created[1]
 
 
-def wait_until_ready(dataset: str, seconds: float, every: float) -> float:
-    """Wait until notebooks can use a data set; returns the seconds that it took.
-
-    Args:
-        dataset: owner/slug.
-        seconds: time limit.
-        every: seconds between two requests.
-
-    Raises:
-        KaggleError: if it failed, or is not ready in time.
-    """
+def _wait_until_ready(dataset: str, seconds: float, every: float) -> float:
+    """Wait until notebooks can use a data set; returns the seconds that it took, and raises KaggleError if it failed or takes too long."""
     start = time.monotonic()
     while True:
-        state = fetch_state(dataset)
+        state = _fetch_state(dataset)
         if state == "ready":
             return time.monotonic() - start
         if state in ("failed", "deleted"):
