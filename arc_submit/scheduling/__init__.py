@@ -1,1 +1,1 @@
-"""What work costs, which work comes next, and whole runs simulated on a clock of their own. Does not know models."""
+"""Costs of work, the choice of the next job, and whole runs on a simulated clock. Does not know models."""
