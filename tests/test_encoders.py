@@ -1,4 +1,4 @@
-"""Grid encoders: every composition comes back; what is not exactly one grid is refused; no text makes a grid that is not in it."""
+"""Grid encoders: every composition is decoded to its grid; a text without exactly one grid is refused; a decoded grid is in its text."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_grid_and_back(spec: str, grid: Grid) -> None:
 
 
 @pytest.mark.parametrize("spec", GRID_SPECS)
-def test_text_around_a_grid_does_no_harm(spec: str) -> None:
+def test_text_around_a_grid_is_ignored(spec: str) -> None:
     encoder, rng = make_encoder(spec), np.random.default_rng(0)
     for _ in range(5):
         grid = random_grid(rng)
@@ -115,14 +115,14 @@ def test_the_layouts_of_the_documentation() -> None:
         ("GridWithSeparationEncoder()", "0|1|"),
     ],
 )
-def test_what_is_not_exactly_one_grid_is_refused(spec: str, text: str) -> None:
+def test_a_text_without_exactly_one_grid_is_refused(spec: str, text: str) -> None:
     with pytest.raises(NotAGridError) as caught:
         make_encoder(spec).decode(text)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("spec", GRID_SPECS)
-def test_damaged_and_cut_texts_never_make_a_grid_that_is_not_there(spec: str) -> None:
+def test_damaged_texts_give_no_grid_that_is_not_in_them(spec: str) -> None:
     encoder, rng = make_encoder(spec), np.random.default_rng(1)
     letters = "0123456789abcdefghijABCxyz `|,\n\n\r\x0c\u0663\u2028\uac00\uac1e\uac0a"
     refused = 0
@@ -170,7 +170,7 @@ def test_a_framed_grid_cut_at_any_place_is_no_grid(spec: str) -> None:
             encoder.decode(text[:end])
 
 
-def test_long_garbage_is_read_in_no_time() -> None:
+def test_long_garbage_is_decoded_within_a_second() -> None:
     for spec in GRID_SPECS:
         for text in ("1" * 60_000, "1 " * 20_000, "```grid\n" * 4_000, "A1" * 20_000, "1 012\n" * 1_500, "\n" * 30_000, "`" * 30_000):
             start = time.process_time()
@@ -246,7 +246,7 @@ def test_long_garbage_is_read_in_no_time() -> None:
         "MinimalGridEncoder(\n",
     ],
 )
-def test_a_specification_that_is_none_is_refused(spec: str) -> None:
+def test_an_invalid_specification_is_refused(spec: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make_encoder(spec)
     assert "\n" not in str(caught.value)
@@ -264,6 +264,6 @@ def test_any_specification_is_refused_or_works(parts: list[str]) -> None:
     assert same_grid(encoder.decode(encoder.encode(GRID)), GRID)
 
 
-def test_one_specification_is_one_encoder() -> None:
+def test_equal_specifications_give_the_same_encoder() -> None:
     assert make_encoder("MinimalGridEncoder()") is make_encoder("MinimalGridEncoder()")
     assert make_encoder(" RowNumberEncoder( MinimalGridEncoder( ) ) ").encode(GRID) == "1 012\n2 345"

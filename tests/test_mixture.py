@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import grids
-from test_tokens import QWEN, _bpe
+from test_prompt_tokenizer import QWEN, _bpe
 from trainings import PROMPT, grid, numbered_tasks, proposals
 
 from arc_submit.arc.grid import Grid, frozen, grid_id

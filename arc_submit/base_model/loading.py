@@ -1,6 +1,6 @@
-"""Loading a base model and its tokenizer from a folder, with a reason for every choice.
+"""Loading a base model and its tokenizer from a folder.
 
-Nothing is ever fetched, run or unpickled: local folders, safetensors, no remote code. Knows nothing about prompts or tasks.
+Nothing is downloaded, executed or unpickled: local folders, safetensors, no remote code. Does not know prompts or tasks.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def choose_dtype(device: torch.device) -> tuple[torch.dtype, str]:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer as its tokenizer.json has it.
+    """The tokenizer in a folder's tokenizer.json.
 
-    AutoTokenizer would pick a class by model type, whose own rules can drop tokens of a small vocabulary.
+    AutoTokenizer picks a class by model type, whose own rules can drop tokens of a small vocabulary.
 
     Raises:
-        ConfigError: where it cannot be read or does not say which token ends an answer.
+        ConfigError: where it cannot be read or has no end token.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -47,10 +47,10 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name.
+    """The device with a name.
 
     Raises:
-        ConfigError: where there is no such device here.
+        ConfigError: where this machine has no such device.
     """
     try:
         device = torch.device(name)
@@ -69,7 +69,7 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype, attention
     """The causal language model, in evaluation mode on its device.
 
     Args:
-        attention: a name that transformers knows or that was registered with it.
+        attention: name of an attention implementation that is registered with transformers.
 
     Raises:
         ConfigError: where the folder or its weights cannot be read.
@@ -80,7 +80,7 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype, attention
 
     check_model_folder(folder)
     logging.disable_progress_bar()
-    # Straight to a GPU: a host has less memory than a large model's copies for each of its GPUs' workers would take.
+    # Straight to the GPU: with a worker for each GPU, the host's memory does not hold a copy of a large model for each of them.
     placed = {"device_map": {"": device}} if device.type == "cuda" else {}
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -92,10 +92,10 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype, attention
 
 
 def load_model_in_4_bits(folder: Path, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
-    """A model whose linear layers are kept in 4 bits (NF4, arXiv 2305.14314): a base to put adapters into where 16 bits do not fit.
+    """A model with its linear layers in 4 bits (NF4, arXiv 2305.14314), as a base for adapters where 16 bits do not fit.
 
     Args:
-        dtype: of products and of everything that is no linear layer.
+        dtype: of products and of all parameters outside linear layers.
 
     Raises:
         ConfigError: on a CPU, or where bitsandbytes is not installed.

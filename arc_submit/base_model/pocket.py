@@ -1,7 +1,7 @@
-"""The pocket model's make: its tokenizer and its shape.
+"""The pocket model's tokenizer and architecture.
 
-The pocket model is a small Qwen2 that ships with the project, so that everything runs with no download. Its vocabulary is one token
-for each character of the compact grid form, of the one with columns, and a few marks. Knows nothing about how it is trained
+The pocket model is a small Qwen2 that ships with the project, so that everything runs without a download. Its vocabulary has one token for
+each character of the compact grid form and of the form with columns, and a few marks. Does not know its training
 (arc_submit.train.new_pocket does).
 """
 
@@ -29,12 +29,12 @@ CHAT_TEMPLATE = (
 
 
 def pocket_folder() -> Path:
-    """Where the pocket model lies in a checkout of the project."""
+    """The pocket model's folder in a checkout of the project."""
     return Path(__file__).resolve().parents[2] / "models" / "pocket"
 
 
 def make_pocket_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer with one token for each character of the compact grid form, with columns or without."""
+    """A tokenizer with one token for each character of the compact grid form, with and without columns."""
     from tokenizers import Regex, Tokenizer
     from tokenizers.decoders import Fuse
     from tokenizers.models import WordLevel
@@ -60,12 +60,12 @@ def make_pocket_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def pocket_config(hidden: int = 192, layers: int = 6, max_seq_len: int = 4096) -> Qwen2Config:
-    """The shape of the pocket model: heads of 64 that share keys and values, an MLP of 8/3 the width, embeddings tied.
+    """The pocket model's architecture: heads of size 64 that share keys and values, an MLP of 8/3 the width, tied embeddings.
 
     Args:
         hidden: width, a multiple of 64.
         layers: number of layers.
-        max_seq_len: longest sequence the engines will allow.
+        max_seq_len: context length.
     """
     from transformers import Qwen2Config
 
@@ -74,11 +74,11 @@ def pocket_config(hidden: int = 192, layers: int = 6, max_seq_len: int = 4096) -
     return Qwen2Config(
         vocab_size=-(-len(VOCABULARY) // 16) * 16,
         hidden_size=hidden,
-        # Whole SIMD vectors in every row: an answer is then the same in whichever slot it is written.
+        # Rows of whole SIMD vectors: a completion then has the same bits in every slot of the engine.
         intermediate_size=-(-hidden * 8 // 3 // 64) * 64,
         num_hidden_layers=layers,
         num_attention_heads=hidden // 64,
-        num_key_value_heads=1,  # generation on a CPU is bound by reading the keys and values: one head reads a third
+        num_key_value_heads=1,  # decoding on a CPU is bound by reading keys and values; three heads would read three times as much
         max_position_embeddings=max_seq_len,
         tie_word_embeddings=True,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},

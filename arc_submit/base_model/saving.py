@@ -1,4 +1,4 @@
-"""Models written to a folder as transformers and vllm load them; an adapter merged into its base. Knows nothing about training."""
+"""Writing a model's folder for transformers and vllm, and merging an adapter into its base. Does not know training."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from arc_submit.language.prompt_config import CONFIG_FILE, PromptConfig
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
-def save_model(model: Any, tokenizer: Any, how: PromptConfig, folder: Path, dtype: torch.dtype) -> None:
-    """Write weights in a dtype (safetensors), the tokenizer and arc_submit.json; the model itself stays as it is."""
+def save_model(model: Any, tokenizer: Any, config: PromptConfig, folder: Path, dtype: torch.dtype) -> None:
+    """Write weights in a dtype (safetensors), the tokenizer and arc_submit.json; the model itself is not changed."""
     folder.mkdir(parents=True, exist_ok=True)
     _save_weights(model, folder, dtype)
     tokenizer.save_pretrained(folder)
-    how.save(folder)
+    config.save(folder)
 
 
 def _save_weights(model: Any, folder: Path, dtype: torch.dtype) -> None:
@@ -30,11 +30,11 @@ def _save_weights(model: Any, folder: Path, dtype: torch.dtype) -> None:
     seen: set[int] = set()
     for name, tensor in model.state_dict().items():
         if tensor.data_ptr() in seen:
-            continue  # tied weights are kept once
+            continue  # tied weights are written once
         seen.add(tensor.data_ptr())
         written[name] = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype)
     model.save_pretrained(folder, state_dict=written)
-    # transformers notes the dtype that the model has in memory; vllm goes by the note.
+    # transformers writes the dtype of the model in memory; vllm reads the dtype of the files from this field.
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["dtype"] = str(dtype).removeprefix("torch.")
@@ -42,16 +42,16 @@ def _save_weights(model: Any, folder: Path, dtype: torch.dtype) -> None:
 
 
 def own_dtype(folder: Path) -> torch.dtype:
-    """The dtype that a model's configuration says its files are in; float32 where it says none.
+    """The dtype of a model's files according to its config.json; float32 without an entry.
 
     Raises:
-        DataError: where it names what is no dtype.
+        DataError: where the entry is not a dtype.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     named = config.get("dtype") or config.get("torch_dtype") or "float32"
     dtype = getattr(torch, str(named), None)
     if not isinstance(dtype, torch.dtype):
-        raise DataError(f"{folder / 'config.json'}: dtype {named} is none that torch has")
+        raise DataError(f"{folder / 'config.json'}: torch has no dtype {named}")
     return dtype
 
 
@@ -59,16 +59,16 @@ def own_dtype(folder: Path) -> torch.dtype:
 def merge_adapter(model_folder: Path, adapter_folder: Path, out: Path, dtype: str | None = None) -> int:
     """Add an adapter's low-rank products to its base's weights and write the result, loadable by transformers and vllm.
 
-    Each layer's sum is made in float32 and rounded once. The tokenizer's files, and what else of the base's folder a model is read
-    from, are copied as they are, but no description; arc_submit.json is the adapter's own where it has one.
+    Each layer's sum is computed in float32 and rounded once. The other files that loading reads, such as the tokenizer's, are copied from
+    the base; arc_submit.json is the adapter's where it has one.
 
     Args:
-        dtype: name of the result's; None keeps the base's.
+        dtype: name of the result's dtype; None takes the base's.
 
-    Returns how many layers were changed.
+    Returns the number of changed layers.
 
     Raises:
-        ConfigError: where the adapter is not one for this base, or the result's folder holds something already.
+        ConfigError: where the adapter does not belong to this base, or the result's folder is not empty.
     """
     from safetensors.torch import load_file
 
@@ -78,34 +78,34 @@ def merge_adapter(model_folder: Path, adapter_folder: Path, out: Path, dtype: st
     check_adapter_folder(adapter_folder)
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out}: not empty; give a new folder")
-    own = own_dtype(model_folder)
-    made: torch.dtype = getattr(torch, dtype) if dtype else own
-    # A base in 16 bits is held as it lies, so that a large one takes no more memory than it must.
-    model = load_model(model_folder, torch.device("cpu"), torch.promote_types(own, made), "sdpa")
+    base_dtype = own_dtype(model_folder)
+    out_dtype: torch.dtype = getattr(torch, dtype) if dtype else base_dtype
+    # A base in 16 bits is loaded in 16 bits, because a large one in float32 may exceed the memory.
+    model = load_model(model_folder, torch.device("cpu"), torch.promote_types(base_dtype, out_dtype), "sdpa")
     _, scales = check_adapter(adapter_folder, model)
     tensors = load_file(adapter_folder / WEIGHTS)
     layers = dict(model.named_modules())
-    table = model.get_input_embeddings().weight
-    if shared := [name for name in scales if layers[name].weight is table]:
+    embeddings = model.get_input_embeddings().weight
+    if tied := [name for name in scales if layers[name].weight is embeddings]:
         raise ConfigError(
-            f"{adapter_folder}: it changes {shared[0]}, whose weights are the embeddings' too in {model_folder}: merged, both would "
+            f"{adapter_folder}: it changes {tied[0]}, whose weights are the embeddings' too in {model_folder}: merged, both would "
             "change; serve the adapter as it is, or train one without that target"
         )
     for name, scale in scales.items():
         down, up = (tensors[f"{PREFIX}{name}.lora_{part}.weight"].float() for part in "AB")
         weight = layers[name].weight
         merged = weight.float().addmm_(up, down, alpha=scale)
-        lengths = tensors.get(f"{PREFIX}{name}.lora_magnitude_vector")
-        if lengths is not None:
-            merged *= (lengths.float() / merged.norm(dim=1))[:, None]
+        magnitudes = tensors.get(f"{PREFIX}{name}.lora_magnitude_vector")
+        if magnitudes is not None:
+            merged *= (magnitudes.float() / merged.norm(dim=1))[:, None]
         weight.copy_(merged)
     out.mkdir(parents=True, exist_ok=True)
     for path in sorted(model_folder.iterdir()):
-        # The base's description and its training's log would say of the merged model what is not true of it.
-        read = path.suffix in READ_FROM or path.name.startswith("LICENSE")
-        if path.is_file() and read and not path.name.endswith(_WEIGHTS):
+        # Not the base's README and training log, which would be wrong for the merged model.
+        copied = path.suffix in READ_FROM or path.name.startswith("LICENSE")
+        if path.is_file() and copied and not path.name.endswith(_WEIGHTS):
             shutil.copyfile(path, out / path.name)
-    _save_weights(model, out, made)
+    _save_weights(model, out, out_dtype)
     if (adapter_folder / CONFIG_FILE).is_file():
         shutil.copyfile(adapter_folder / CONFIG_FILE, out / CONFIG_FILE)
     return len(scales)

@@ -15,10 +15,10 @@ _LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """The shape of one adapter.
+    """The configuration of a LoRA adapter.
 
-    "pissa" and "olora" are kept as a difference to their first values, so that the base stays unchanged; they are saved with twice
-    the rank.
+    Sources: rslora arXiv 2312.03732, dora arXiv 2402.09353, init "pissa" arXiv 2404.02948, init "olora" arXiv 2406.01775. The last two are
+    applied as a difference to their first values, so that the base is unchanged, and are saved with twice the rank.
     """
 
     rank: int = option(16, help="rank of the two factors", identity=Identity.SAME, minimum=1, commands=_COMMANDS)
@@ -57,5 +57,5 @@ class LoraSettings:
 
     @property
     def scaling(self) -> float:
-        """Factor of the product of the two factors."""
+        """The scale of the product of the two factors."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)

@@ -1,1 +1,1 @@
-"""How a task becomes tokens and comes back: grid encoders, prompts, token reuse, fitting. Knows tokenizers, no model."""
+"""Tasks as token sequences and back: grid encoders, prompts, token reuse, truncation. Knows tokenizers; does not know models."""

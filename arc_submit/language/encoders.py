@@ -1,15 +1,15 @@
 """Grid encoders: a grid as text and back, composed from a safe specification string.
 
-A specification such as `GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))` is parsed, never evaluated, into one flat
-encoder: a base that writes a row of cells, steps that change each row's text, and a frame around the rows. Reading back is
-strict about what is a grid (the text found must be exactly what the encoder writes for it) and tolerant of what surrounds it.
-Knows nothing about prompts or tokens. The names and layouts of the steps are those of arc24 (3rd, ARC Prize 2024).
+A specification such as `GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))` is parsed, never evaluated, into one flat encoder: a base
+that writes a row of cells, steps that change each row's text, and a frame around the rows. Decoding is strict about the grid (its text must
+equal the encoder's text for it) and tolerant of the text around it. Does not know prompts or tokens. The names and layouts of the steps are
+those of arc24 (3rd, ARC Prize 2024).
 
     MinimalGridEncoder()             012          rows of digits
     GridWithSeparationEncoder("|")   0|1|2        a character between cells
-    CompactGridEncoder()             BCA012B345   height and width as letters, each row begins with its letter, no newline
+    CompactGridEncoder()             BCA012B345   height and width as letters, each row after its letter, no newline
     ColumnGridEncoder()              BCA가객갺B갃갠갽  the same with one character for each colour in each column (`column_cell`)
-    RowNumberEncoder(e)              1 012        each row begins with its number
+    RowNumberEncoder(e)              1 012        each row after its number
     RepeatNumberEncoder(e, 3)        000111222    each character n times
     ReplaceNumberEncoder(e, "ab..")  abc          digits replaced by ten symbols
     GridCodeBlockEncoder(e)          ```grid ... ```
@@ -34,10 +34,10 @@ _FIRST_SYLLABLE, _FINALS = 0xAC00, 28
 
 
 def column_cell(column: int, colour: int) -> str:
-    """The character of a colour in a column: a Hangul syllable whose lead and vowel stand for the column, its final for the colour.
+    """The character of a colour in a column: a Hangul syllable whose lead and vowel encode the column, and whose final encodes the colour.
 
-    A model that reads rows cell by cell has to count to know which column it is in; here every cell says it (a grid is two-dimensional to
-    attention only if its positions are: ViTARC, arXiv 2410.06405), for no more tokens.
+    A model that reads a row of digits must count cells to know their columns. Here every cell's token carries its column, at no more tokens
+    (the importance of two-dimensional positions: ViTARC, arXiv 2410.06405).
     """
     return chr(_FIRST_SYLLABLE + _FINALS * column + colour)
 
@@ -62,7 +62,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class _Step:
-    """One reversible change of a row's text; `decode` may accept too much, since the result is encoded again and compared."""
+    """One reversible change of a row's text, (text, row index) -> text.
+
+    `decode` may accept invalid text: every decoded row is encoded again and compared.
+    """
 
     encode: Callable[[str, int], str]
     decode: Callable[[str, int], str]
@@ -70,7 +73,11 @@ class _Step:
 
 @dataclass(frozen=True)
 class _Frame:
-    """What stands around the rows; `find` yields (rows' text, height and width announced or None) for each candidate."""
+    """The text around the rows.
+
+    Attributes:
+        find: a text -> (the rows' text, the announced height and width or None) for each possible grid in it.
+    """
 
     header: Callable[[Grid], str]
     footer: str
@@ -79,18 +86,18 @@ class _Frame:
 
 @dataclass(frozen=True)
 class GridEncoder:
-    """One composed encoder; make it with `make_encoder`.
+    """A composed encoder, made by `make_encoder`.
 
     Attributes:
-        spec: the specification it was made from.
-        numbered: whether a row's text depends on its place in the grid.
-        columned: whether a cell's text depends on its column.
-        separator: what stands between two rows: a newline, or nothing.
+        spec: its specification.
+        row_dependent: whether a row's text depends on its index.
+        column_dependent: whether a cell's text depends on its column.
+        separator: between two rows: a newline, or nothing.
     """
 
     spec: str
-    numbered: bool
-    columned: bool
+    row_dependent: bool
+    column_dependent: bool
     separator: str
     _steps: tuple[_Step, ...]
     _frame: _Frame | None
@@ -101,16 +108,16 @@ class GridEncoder:
         return Layout(self.header(grid), rows, self.separator, self.footer)
 
     def header(self, grid: Grid) -> str:
-        """What stands before the rows."""
+        """The text before the rows."""
         return self._frame.header(grid) if self._frame else ""
 
     @property
     def footer(self) -> str:
-        """What stands after the rows."""
+        """The text after the rows."""
         return self._frame.footer if self._frame else ""
 
     def encode(self, grid: Grid) -> str:
-        """The grid's text; never begins or ends with white space."""
+        """The grid's text, without white space at its beginning or end."""
         return self.layout(grid).text
 
     def row_text(self, cells: Sequence[int], index: int) -> str:
@@ -121,15 +128,15 @@ class GridEncoder:
         return text
 
     def row_cells(self, text: str, index: int) -> list[int] | None:
-        """The cells of a row as this encoder writes it at that place, or None where the text is no such row."""
+        """The cells of a row with an index, or None where the text is not exactly what this encoder writes for them."""
         cells = self._decode_row(text, index)
         return cells if cells is not None and self.row_text(cells, index) == text else None
 
     def decode(self, text: str) -> Grid:
-        """The one grid that a text holds.
+        """The one grid in a text.
 
         Raises:
-            NotAGridError: where it holds none, several that differ, or one that the encoder would not write so.
+            NotAGridError: where there is none, or several that differ, or its text differs from the encoder's.
         """
         found: dict[str, Grid] = {}
         reasons = []
@@ -166,34 +173,59 @@ class GridEncoder:
         return [int(c) for c in text] if ok else None
 
     def _find_rows(self, text: str) -> list[tuple[str, None]]:
-        """Without a frame: every longest run of lines that are rows."""
+        """For encoders without a frame: every longest run of lines that are rows."""
         runs: list[list[str]] = [[]]
         longest = len(self.row_text([0] * MAX_SIDE, COLOURS))
         for line in text.strip().split("\n"):
-            # A row at a wrong place (its number says so) joins the run and spoils it: the rows before it alone are not the grid.
-            places = dict.fromkeys((len(runs[-1]), 0, *(range(2 * MAX_SIDE) if self.numbered else ())))
-            place = next((i for i in places if len(line) <= longest and self._is_row(line, i)), None)
-            if place is None or (place == 0 and runs[-1]):
+            # A row with a wrong number joins the run and makes it invalid. Otherwise the rows before it would pass as a grid.
+            indices = dict.fromkeys((len(runs[-1]), 0, *(range(2 * MAX_SIDE) if self.row_dependent else ())))
+            index = next((i for i in indices if len(line) <= longest and self.row_cells(line, i) is not None), None)
+            if index is None or (index == 0 and runs[-1]):
                 runs.append([])
-            if place is not None:
+            if index is not None:
                 runs[-1].append(line)
         return [(self.separator.join(run), None) for run in runs if run]
 
-    def _is_row(self, line: str, place: int) -> bool:
-        return self.row_cells(line, place) is not None
 
-
+@lru_cache(maxsize=64)
 def make_encoder(spec: str) -> GridEncoder:
     """Build an encoder from its specification; the same object for the same text.
 
     Raises:
-        ConfigError: naming the part that is not known or does not fit.
+        ConfigError: naming the part that is unknown or does not fit.
     """
-    return _make_encoder(spec)
+    (base, arguments), *wrappers = reversed(_parse(spec))
+    steps: list[_Step] = []
+    frame: _Frame | None = None
+    if base == "GridWithSeparationEncoder":
+        steps.append(_separation(spec, *arguments))
+    elif base in _LETTERED:
+        if wrappers:
+            raise ConfigError(f"grid encoder {spec!r}: {base} has its own shape and row marks and cannot be wrapped")
+        if base == "ColumnGridEncoder":
+            steps.append(_Step(_to_syllables, _from_syllables))
+        steps.append(_Step(lambda row, i: LETTERS[i] + row, lambda text, i: text[1:]))
+        frame = _LETTERED[base]
+    elif base != "MinimalGridEncoder":
+        raise ConfigError(f"grid encoder {spec!r}: {base} is not one to begin with; known: {', '.join(_NAMES)}")
+    for name, arguments in wrappers:
+        if name in _STEPS and frame is not None:
+            raise ConfigError(f"grid encoder {spec!r}: {name} changes rows and belongs inside the encoder that writes the fence")
+        if name in _STEPS:
+            steps.append(_STEPS[name](spec, *arguments))
+        elif name in _FRAMES and frame is not None:
+            raise ConfigError(f"grid encoder {spec!r}: GridShapeEncoder and GridCodeBlockEncoder both write the fence; keep one")
+        elif name in _FRAMES:
+            frame = _FRAMES[name]
+        else:
+            raise ConfigError(f"grid encoder {spec!r}: {name} is not known; known: {', '.join(_NAMES)}")
+    row_dependent = base in _LETTERED or "RowNumberEncoder" in dict(wrappers)
+    separator = "" if base in _LETTERED else "\n"
+    return GridEncoder(spec, row_dependent, base == "ColumnGridEncoder", separator, tuple(steps), frame)
 
 
-@lru_cache(maxsize=64)
-def _make_encoder(spec: str) -> GridEncoder:
+def _parse(spec: str) -> list[tuple[str, list[str | int]]]:
+    """The names in a specification, the outermost first, each with its plain arguments."""
     try:
         node: ast.expr = ast.parse(spec.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -202,54 +234,17 @@ def _make_encoder(spec: str) -> GridEncoder:
     while True:
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.keywords:
             raise ConfigError(f"grid encoder {spec!r}: each part must be a name with its arguments in brackets")
+        name = node.func.id
         inner = [argument for argument in node.args if isinstance(argument, ast.Call)]
         constants = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str | int)]
         if len(inner) + len(constants) != len(node.args) or len(inner) > 1 or (inner and node.args[0] is not inner[0]):
-            raise ConfigError(f"grid encoder {spec!r}: {node.func.id} takes one encoder first, then plain strings or numbers")
-        chain.append((node.func.id, constants))
+            raise ConfigError(f"grid encoder {spec!r}: {name} takes one encoder first, then plain strings or numbers")
+        if name in _NAMES and len(constants) > (name in _WITH_ARGUMENT):
+            raise ConfigError(f"grid encoder {spec!r}: {name} cannot take {len(constants)} plain arguments")
+        chain.append((name, constants))
         if not inner:
-            break
+            return chain
         node = inner[0]
-    base, base_arguments = chain[-1]
-    steps: list[_Step] = []
-    frame: _Frame | None = None
-    separator = "\n"
-    if base == "MinimalGridEncoder":
-        _arguments(spec, base, base_arguments, 0)
-    elif base == "GridWithSeparationEncoder":
-        steps.append(_separation(spec, *_arguments(spec, base, base_arguments or ["|"], 1)))
-    elif base in _MARKED and len(chain) == 1:
-        _arguments(spec, base, base_arguments, 0)
-        if base == "ColumnGridEncoder":
-            steps.append(_Step(_to_syllables, _from_syllables))
-        steps.append(_Step(lambda row, i: LETTERS[i] + row, lambda text, i: text[1:]))
-        frame, separator = _MARKED[base], ""
-    elif base in _MARKED:
-        raise ConfigError(f"grid encoder {spec!r}: {base} has its own shape and row marks and cannot be wrapped")
-    else:
-        known = ", ".join((*_BASES, *_STEPS, *_FRAMES))
-        raise ConfigError(f"grid encoder {spec!r}: {base} is not one to begin with; known: {known}")
-    numbered = base in _MARKED
-    for name, arguments in reversed(chain[:-1]):
-        if name in _STEPS and frame is not None:
-            raise ConfigError(f"grid encoder {spec!r}: {name} changes rows and belongs inside the encoder that writes the fence")
-        if name in _STEPS:
-            steps.append(_STEPS[name](spec, *_arguments(spec, name, arguments, 0 if name == "RowNumberEncoder" else None)))
-            numbered |= name == "RowNumberEncoder"
-        elif name in _FRAMES and frame is None:
-            _arguments(spec, name, arguments, 0)
-            frame = _FRAMES[name]
-        elif name in _FRAMES:
-            raise ConfigError(f"grid encoder {spec!r}: GridShapeEncoder and GridCodeBlockEncoder both write the fence; keep one")
-        else:
-            raise ConfigError(f"grid encoder {spec!r}: {name} is not known; known: {', '.join((*_BASES, *_STEPS, *_FRAMES))}")
-    return GridEncoder(spec, numbered, base == "ColumnGridEncoder", separator, tuple(steps), frame)
-
-
-def _arguments(spec: str, name: str, arguments: list[str | int], count: int | None) -> list[str | int]:
-    if len(arguments) > 1 or (count is not None and len(arguments) != count):
-        raise ConfigError(f"grid encoder {spec!r}: {name} cannot take {len(arguments)} plain arguments")
-    return arguments
 
 
 def _separation(spec: str, mark: str | int = "|") -> _Step:
@@ -272,8 +267,8 @@ def _replace(spec: str, symbols: str | int = DEFAULT_SYMBOLS) -> _Step:
     ok = isinstance(symbols, str) and len(symbols) == len(set(symbols)) == COLOURS
     if not ok or any(not c.isprintable() or c in _DIGITS + " `" for c in str(symbols)):
         raise ConfigError(f"grid encoder {spec!r}: ReplaceNumberEncoder needs ten different printable symbols, no digit, space or backtick")
-    there, back = str.maketrans(_DIGITS, str(symbols)), str.maketrans(str(symbols), _DIGITS)
-    return _Step(lambda row, i: row.translate(there), lambda text, i: text.translate(back))
+    encode, decode = str.maketrans(_DIGITS, str(symbols)), str.maketrans(str(symbols), _DIGITS)
+    return _Step(lambda row, i: row.translate(encode), lambda text, i: text.translate(decode))
 
 
 def _find_block(text: str) -> list[tuple[str, tuple[int, int] | None]]:
@@ -293,8 +288,8 @@ def _from_syllables(text: str, index: int) -> str:
     return "".join(str((ord(c) - _FIRST_SYLLABLE) % _FINALS) for c in text)
 
 
-def _marked(cell: str) -> _Frame:
-    """Height and width as letters before rows that begin with a letter; cell is a regular expression for what a cell may be."""
+def _lettered(cell: str) -> _Frame:
+    """The frame of rows that begin with a letter: height and width as letters; `cell` is a regular expression's class for one cell."""
     pattern = re.compile(rf"(?<![A-Za-z{cell}])([A-Za-d])([A-Za-d])((?:[A-Za-d][{cell}]{{1,30}}){{1,30}})(?![A-Za-z{cell}])")
 
     def find(text: str) -> list[tuple[str, tuple[int, int] | None]]:
@@ -304,8 +299,7 @@ def _marked(cell: str) -> _Frame:
 
 
 _SYLLABLES = f"{column_cell(0, 0)}-{column_cell(MAX_SIDE - 1, COLOURS - 1)}"
-_MARKED = {"CompactGridEncoder": _marked("0-9"), "ColumnGridEncoder": _marked(_SYLLABLES)}
-_BASES = ("MinimalGridEncoder", "GridWithSeparationEncoder", *_MARKED)
+_LETTERED = {"CompactGridEncoder": _lettered("0-9"), "ColumnGridEncoder": _lettered(_SYLLABLES)}
 _STEPS: dict[str, Callable[..., _Step]] = {
     "RowNumberEncoder": _row_number,
     "RepeatNumberEncoder": _repeat,
@@ -315,3 +309,5 @@ _FRAMES = {
     "GridCodeBlockEncoder": _Frame(lambda grid: "```grid\n", "\n```", _find_block),
     "GridShapeEncoder": _Frame(lambda grid: f"```grid shape: {grid.shape[0]}x{grid.shape[1]}\n", "\n```", _find_shape_block),
 }
+_NAMES = ("MinimalGridEncoder", "GridWithSeparationEncoder", *_LETTERED, *_STEPS, *_FRAMES)
+_WITH_ARGUMENT = ("GridWithSeparationEncoder", "RepeatNumberEncoder", "ReplaceNumberEncoder")

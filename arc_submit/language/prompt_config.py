@@ -1,7 +1,7 @@
-"""How a model wants to be asked: the grid encoder, the prompt version and the length it was trained with.
+"""The prompt configuration of a model: the grid encoder, the prompt version and the length that it was trained with.
 
-A model says so in an arc_submit.json beside its weights, and a run may say otherwise. What cannot work is refused here from the files
-alone, before a worker has loaded anything. Knows nothing about weights.
+A model's arc_submit.json, beside its weights, holds the configuration, and a run's options may override it. An impossible configuration is
+refused here, from the files alone, before a worker loads anything. Does not know weights.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompts import prompt_version
 
 CONFIG_FILE = "arc_submit.json"
-SHORTEST = 16  # tokens: less holds no pair and no answer
+SHORTEST = 16  # tokens: fewer hold no pair and no answer
 
 
 @dataclass(frozen=True)
 class PromptConfig:
-    """How a model is asked.
+    """How tasks are written for a model.
 
     Attributes:
         grid_encoder: specification of the grid encoder.
         prompt: name of the prompt version.
-        max_seq_len: the longest prompt with its answer, in tokens.
+        max_seq_len: tokens of the longest prompt with its answer.
     """
 
     grid_encoder: str
@@ -39,35 +39,35 @@ class PromptConfig:
 
 
 def read_prompt_config(folder: Path) -> PromptConfig | None:
-    """What the model's folder says, or None where it says nothing.
+    """The configuration in a model's folder, or None where there is no file.
 
     Raises:
-        DataError: where the file is there and does not hold what it should.
+        DataError: where the file does not hold a configuration.
     """
     path = folder / CONFIG_FILE
     if not path.exists():
         return None
     try:
         value: Any = json.loads(path.read_text(encoding="utf-8"))
-        asked = PromptConfig(str(value["grid_encoder"]), str(value["prompt"]), int(value["max_seq_len"]))
+        config = PromptConfig(str(value["grid_encoder"]), str(value["prompt"]), int(value["max_seq_len"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: grid_encoder, prompt and max_seq_len are expected ({type(error).__name__}: {error})") from None
-    if asked.max_seq_len < SHORTEST:
-        raise DataError(f"{path}: max_seq_len {asked.max_seq_len} fits no task")
-    return asked
+    if config.max_seq_len < SHORTEST:
+        raise DataError(f"{path}: max_seq_len {config.max_seq_len} fits no task")
+    return config
 
 
 def resolve_prompt_config(folder: Path, grid_encoder: str | None, prompt: str | None, max_seq_len: int | None) -> PromptConfig:
-    """How to ask a model for outputs: what is given first, then what its files say.
+    """The configuration for prompts of kind "output": the arguments first, then the model's arc_submit.json.
 
     Raises:
-        ConfigError: where neither says, or what is said cannot work with this model.
-        DataError: where the model's files are not what they should be.
+        ConfigError: where a value is missing in both, or cannot work with this model.
+        DataError: where the model's files are malformed.
     """
-    stated = read_prompt_config(folder)
-    grid_encoder = grid_encoder or (stated.grid_encoder if stated else None)
-    prompt = prompt or (stated.prompt if stated else None)
-    max_seq_len = max_seq_len or (stated.max_seq_len if stated else None)
+    own = read_prompt_config(folder)
+    grid_encoder = grid_encoder or (own.grid_encoder if own else None)
+    prompt = prompt or (own.prompt if own else None)
+    max_seq_len = max_seq_len or (own.max_seq_len if own else None)
     if grid_encoder is None or prompt is None or max_seq_len is None:
         raise ConfigError(f"model {folder} has no {CONFIG_FILE}: give --grid-encoder, --prompt and --max-seq-len")
     make_encoder(grid_encoder)

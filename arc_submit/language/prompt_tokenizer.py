@@ -1,10 +1,10 @@
-"""Turns to token ids, without tokenizing the same row twice.
+"""Chat turns to token ids, without tokenizing the same row twice.
 
 Rendering a chat and tokenizing its text costs more than a small model's forward pass. Here the chat template is rendered once for each
-number of turns with marks where the grids go, the words between are tokenized once, and a row's tokens are put together from the
-tokens of its cells (or, where cells merge, kept from the last time it was seen). That the result equals tokenizing the whole text is
-tried on random tasks when a writer is made; where it does not hold for some tokenizer, the whole text is tokenized and `reason` says
-so. Knows nothing about tasks' files or models.
+shape of a chat, with marks in the place of the grids. The literal text between marks is tokenized once, and a row's tokens are composed
+from the tokens of its cells (or, where cells merge into one token, cached by the row's content). A trial on random tasks shows, when a
+PromptTokenizer is made, whether the result equals the tokens of the whole text. Where it does not, the whole text is tokenized, and
+`reason` explains it. Does not know task files or models.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ import numpy as np
 from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, frozen
 from arc_submit.arc.task import Pair
 from arc_submit.errors import ConfigError
-from arc_submit.language.encoders import GridEncoder
-from arc_submit.language.prompts import Part, PromptVersion, Turn
+from arc_submit.language.encoders import GridEncoder, make_encoder
+from arc_submit.language.prompt_config import PromptConfig
+from arc_submit.language.prompts import CANDIDATES_OF, Part, PromptVersion, Turn, prompt_version
 
-_FIRST_MARK = 0xE000  # private use characters: no template or encoder writes them
+_FIRST_MARK = 0xE000  # grids are marked by private use characters, which no template or encoder writes
 _MARK = re.compile("([\ue000-\uf8ff])")
 _CACHED_ROWS = 200_000
 
 
 @dataclass(frozen=True)
 class _RowPattern:
-    """How a row's tokens are made of its cells': prefix + columns[0][cell 0] + columns[1][cell 1] + ... + suffix."""
+    """A row's tokens as a function of its cells: prefix + columns[0][cell 0] + columns[1][cell 1] + ... + suffix."""
 
     prefix: list[int]
     columns: list[list[list[int]]]
@@ -43,21 +44,21 @@ class _RowPattern:
 
 
 class PromptTokenizer:
-    """Writes one prompt version with one grid encoder for one tokenizer.
+    """Tokenizes one prompt version with one grid encoder for one tokenizer.
 
     Args:
         tokenizer: a transformers tokenizer with a chat template.
-        encoder: how grids are written.
-        prompt: what is said around them.
-        reuse: False tokenizes the whole text each time (the known practice, kept for measuring against).
+        encoder: of the grids.
+        prompt: the words around the grids.
+        reuse: False always tokenizes the whole text (the usual practice, for comparisons).
 
     Attributes:
         reuse: whether tokens are reused.
-        reason: why, or why not.
+        reason: of `reuse`.
         end_id: the token that ends an answer.
 
     Raises:
-        ConfigError: where the tokenizer has no chat template or end mark, or cannot write the prompt.
+        ConfigError: where the tokenizer has no chat template or end token, or cannot write the prompt.
     """
 
     def __init__(self, tokenizer: Any, encoder: GridEncoder, prompt: PromptVersion, reuse: bool = True):
@@ -75,31 +76,36 @@ class PromptTokenizer:
         self._rows: dict[tuple[bytes, int, bool], list[int]] = {}
         self._patterns: dict[tuple[int, bool], _RowPattern | None] = {}
         self._check_vocabulary()
-        self.reuse, self.reason = (True, "") if reuse else (False, "asked not to reuse tokens")
+        self.reuse, self.reason = (True, "") if reuse else (False, "reuse is off")
         if reuse:
             self.reuse, self.reason = self._try_reuse()
-        # A template that does not end an answer with the tokenizer's end mark is to be known before hours are spent.
-        self.sample_ids(self._probe_turns(np.random.default_rng(0)), frozen(np.zeros((1, 1))))
+        # Raises here, before hours are spent, where a template does not end an answer with the tokenizer's end token.
+        self.sample_ids(self._random_turns(np.random.default_rng(0)), frozen(np.zeros((1, 1))))
+
+    @classmethod
+    def from_config(cls, tokenizer: Any, config: PromptConfig) -> PromptTokenizer:
+        """The one for a model's prompt configuration."""
+        return cls(tokenizer, make_encoder(config.grid_encoder), prompt_version(config.prompt))
 
     def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
-        """Token ids of the chat with the mark that asks for an answer at its end."""
+        """Token ids of the chat, with the template's beginning of an answer at its end."""
         return self._tokens(self._template(turns, True), _grids(turns))
 
     def sample_ids(self, turns: Sequence[Turn], answer: Part) -> tuple[list[int], int]:
-        """Token ids of the chat with its answer and end mark, and the place where the answer begins.
+        """Token ids of the chat with its answer and end token, and the position at which the answer begins.
 
-        The prompt's tokens come first, exactly as inference gives them; the answer's follow.
+        The prompt's tokens are exactly those of `prompt_ids`, so that training and inference see the same prompt.
 
         Raises:
-            ConfigError: where the chat template does not write the answer after the prompt and the end mark after the answer.
+            ConfigError: where the chat template does not write the answer after the prompt and the end token after the answer.
         """
         prompt = self.prompt_ids(turns)
-        whole = [*turns, Turn("assistant", (answer,))]
-        asked, told = self._template(turns, True), self._template(whole, False)
-        if not told.startswith(asked):
+        chat = [*turns, Turn("assistant", (answer,))]
+        prompt_template, chat_template = self._template(turns, True), self._template(chat, False)
+        if not chat_template.startswith(prompt_template):
             raise ConfigError(f"the chat template of {self.tokenizer.name_or_path} does not write an answer right after its prompt")
-        ids = prompt + self._tokens(told[len(asked) :], _grids(whole))
-        # Some templates write a newline after the end mark; the model is to stop at the mark.
+        ids = prompt + self._tokens(chat_template[len(prompt_template) :], _grids(chat))
+        # Some templates write a newline after the end token; the model must learn to stop at the end token.
         while ids and ids[-1] != self.end_id:
             ids.pop()
         if len(ids) <= len(prompt):
@@ -107,28 +113,31 @@ class PromptTokenizer:
         return ids, len(prompt)
 
     def grid_spans(self, turns: Sequence[Turn]) -> list[tuple[int, int]]:
-        """Where the grids of the chat lie in `prompt_ids`: first place and the place behind the last row, in order.
+        """The positions of the chat's grids in `prompt_ids`: the first one and the one behind the last row, in order.
 
-        What an encoder writes above a grid counts where its tokens can be told from the words before.
+        A grid's header belongs to its span where its tokens are separate from the words before.
 
         Raises:
-            ConfigError: where this tokenizer merges rows with what stands around them.
+            ConfigError: where this tokenizer merges rows with the text around them.
         """
         if not self.reuse:
-            raise ConfigError(f"{self.tokenizer.name_or_path} does not keep grids apart ({self.reason}): it cannot be told where they lie")
+            raise ConfigError(
+                f"{self.tokenizer.name_or_path} merges grids with the text around them ({self.reason}): their positions are unknown"
+            )
         spans: list[tuple[int, int]] = []
         self._tokens(self._template(turns, True), _grids(turns), spans)
         return spans
 
     def answer_ids(self, grid: Grid) -> list[int]:
-        """Token ids of an answer as it follows a prompt for outputs, end mark included."""
+        """Token ids of an answer as it follows a prompt of kind "output", end token included."""
         ids, start = self.sample_ids(self.prompt.turns([], grid), grid)
         return ids[start:]
 
     def answer_length(self, shape: tuple[int, int]) -> int:
-        """How many tokens an answer with a grid of that shape takes, end mark included.
+        """The number of tokens of an answer with a grid of a shape, end token included.
 
-        Exact for tokenizers that write every cell alike; for those that merge runs of digits, the most that a few busy grids take.
+        Exact for tokenizers that write every cell alike. For those that merge runs of digits it is the most that a blank and two random
+        grids take.
         """
         if shape not in self._lengths:
             rng = np.random.default_rng(0)
@@ -137,7 +146,7 @@ class PromptTokenizer:
         return self._lengths[shape]
 
     def decode(self, ids: Sequence[int]) -> Grid:
-        """The grid in an answer's tokens; the end mark may be there or not.
+        """The grid in an answer's tokens, with or without the end token.
 
         Raises:
             NotAGridError: where there is not exactly one.
@@ -150,28 +159,34 @@ class PromptTokenizer:
         return self._filled(self._template(turns, generation), _grids(turns))
 
     def _filled(self, template: str, grids: Sequence[Grid]) -> str:
-        """A rendered template, or its end, with the grids in place of their marks."""
+        """A rendered template, or a part of it, with the grids in the place of their marks."""
         pieces = _MARK.split(template)
         return "".join(self.encoder.encode(grids[ord(p) - _FIRST_MARK]) if i % 2 else p for i, p in enumerate(pieces))
 
     def _tokens(self, template: str, grids: Sequence[Grid], spans: list[tuple[int, int]] | None = None) -> list[int]:
-        """Tokens of a rendered template, or of its end, put together from kept ones where that is right; spans takes the rows' places."""
+        """Tokens of a rendered template, or of its end, composed from cached ones where `reuse` holds.
+
+        Args:
+            template: text with marks; `grids` holds the marked grids.
+            spans: receives the first position and the position behind the end of every grid.
+        """
         if not self.reuse:
             return self._tokenize(self._filled(template, grids))
         ids: list[int] = []
         literal = ""
-        newlines, numbered = self.encoder.separator == "\n", self.encoder.numbered
+        newlines, numbered = self.encoder.separator == "\n", self.encoder.row_dependent
+        # Pieces alternate: literal text, mark, literal text, ... The text between two grids' rows (the one's footer, the words, the other's
+        # header) is tokenized as one literal: a tokenizer may merge across the inner borders, and the trial decides about the outer ones.
         for i, piece in enumerate(_MARK.split(template)):
             if i % 2 == 0:
                 literal += piece
                 continue
             grid = grids[ord(piece) - _FIRST_MARK]
-            # Only rows are cut out of the text: the words on both sides of them are tokenized as one piece, as they must be.
-            before, words = len(ids), self._literal(literal) if spans is not None else []
+            start, words = len(ids), self._literal(literal) if spans is not None else []
             ids += self._literal(literal + self.encoder.header(grid))
             height, width = grid.shape
             cells = grid.tobytes()
-            first = before + len(words) if ids[before : before + len(words)] == words else len(ids)
+            first = start + len(words) if ids[start : start + len(words)] == words else len(ids)
             for row in range(height):
                 ids += self._row(cells[row * width : (row + 1) * width], row if numbered else 0, newlines and row < height - 1)
             if spans is not None:
@@ -179,19 +194,25 @@ class PromptTokenizer:
             literal = self.encoder.footer
         return ids + self._literal(literal)
 
-    def _row(self, cells: bytes, place: int, newline: bool) -> list[int]:
-        """Tokens of a row; its cells are the bytes 0..9."""
-        if (place, newline) not in self._patterns:
-            self._patterns[place, newline] = self._find_pattern(place, newline)
-        pattern = self._patterns[place, newline]
+    def _row(self, cells: bytes, index: int, newline: bool) -> list[int]:
+        """Tokens of a row.
+
+        Args:
+            cells: a byte 0..9 for each cell.
+            index: of the row; 0 for encoders whose rows do not depend on it.
+            newline: whether a newline follows.
+        """
+        if (index, newline) not in self._patterns:
+            self._patterns[index, newline] = self._find_pattern(index, newline)
+        pattern = self._patterns[index, newline]
         if pattern:
-            return pattern.tokens(cells)  # under random views few rows come again: keeping them costs more than it saves
-        ids = self._rows.get((cells, place, newline))
+            return pattern.tokens(cells)  # not cached: random views rarely repeat a row, so caching costs more than it saves
+        ids = self._rows.get((cells, index, newline))
         if ids is None:
-            ids = self._tokenize_row(cells, place, newline)
+            ids = self._tokenize_row(cells, index, newline)
             if len(self._rows) >= _CACHED_ROWS:
                 self._rows.clear()
-            self._rows[cells, place, newline] = ids
+            self._rows[cells, index, newline] = ids
         return ids
 
     def _literal(self, text: str) -> list[int]:
@@ -207,7 +228,8 @@ class PromptTokenizer:
         return self._tokenize(self.encoder.row_text(cells, index) + ("\n" if newline else ""))
 
     def _find_pattern(self, index: int, newline: bool) -> _RowPattern | None:
-        """Learn from short rows how cells become tokens, and try it on random rows."""
+        """The pattern of rows with an index, found on short rows and tried on random ones; None where there is none."""
+        # Rows of one cell: the tokens that are equal for all colours at the beginning and at the end are prefix and suffix.
         ones = [self._tokenize_row([c], index, newline) for c in range(COLOURS)]
         start = next((i for i, column in enumerate(zip(*ones, strict=False)) if len(set(column)) > 1), None)
         if start is None or len({len(ids) for ids in ones}) > 1:
@@ -215,8 +237,10 @@ class PromptTokenizer:
         end = next(i for i, column in enumerate(zip(*(ids[::-1] for ids in ones), strict=False)) if len(set(column)) > 1)
         stop = len(ones[0]) - end
         columns = [[ids[start:stop] for ids in ones]]
+        # A further column's tokens are those that one more cell adds. All columns but the first are alike, unless the encoder writes a cell
+        # differently in every column; the first may lack a separator.
         before = stop
-        for column in range(1, MAX_SIDE if self.encoder.columned else 2):
+        for column in range(1, MAX_SIDE if self.encoder.column_dependent else 2):
             rows = [self._tokenize_row([0] * column + [c], index, newline) for c in range(COLOURS)]
             columns.append([ids[before : len(ids) - end] for ids in rows])
             before = len(rows[0]) - end
@@ -225,7 +249,7 @@ class PromptTokenizer:
         if any(not ids for column in columns for ids in column):
             return None
         rng = np.random.default_rng(index)
-        # Every two colours begin a row, and in so many random cells every two meet further on: a merge of any two would show.
+        # Every two colours begin a row, and among so many random cells every two meet further on: a merge of any two would show.
         rows = [
             [a, b, *rng.integers(0, COLOURS, (a + b * COLOURS) % (MAX_SIDE - 1)).tolist()] for a in range(COLOURS) for b in range(COLOURS)
         ]
@@ -233,7 +257,7 @@ class PromptTokenizer:
         return pattern if all(pattern.tokens(row) == self._tokenize_row(row, index, newline) for row in rows) else None
 
     def _template(self, turns: Sequence[Turn], generation: bool) -> str:
-        """The chat rendered with a mark for each grid; kept by the words and roles, which repeat from task to task."""
+        """The chat rendered with a mark for each grid; cached by words and roles, which repeat from task to task."""
         key = (generation, *((turn.role, *(part if isinstance(part, str) else None for part in turn.parts)) for turn in turns))
         if key not in self._templates:
             mark = _FIRST_MARK
@@ -251,10 +275,10 @@ class PromptTokenizer:
         return self._templates[key]
 
     def _render(self, messages: list[dict[str, str]], generation: bool) -> str:
-        from jinja2 import TemplateError  # with transformers, which renders with it
+        from jinja2 import TemplateError  # a dependency of transformers, which renders with it
 
         try:
-            # enable_thinking is for templates that know it (Qwen3); the others never look.
+            # Templates that know enable_thinking (Qwen3) then write no thoughts; others ignore it.
             text: str = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=generation, enable_thinking=False
             )
@@ -264,7 +288,7 @@ class PromptTokenizer:
             ) from None
         return text
 
-    def _probe_turns(self, rng: np.random.Generator, colour: int | None = None) -> list[Turn]:
+    def _random_turns(self, rng: np.random.Generator, colour: int | None = None) -> list[Turn]:
         """A random question, with grids of random colours or of one."""
 
         def grid() -> Grid:
@@ -272,14 +296,11 @@ class PromptTokenizer:
             return frozen(rng.integers(low, high, rng.integers(1, MAX_SIDE + 1, 2)))
 
         pairs = [Pair(grid(), grid()) for _ in range(int(rng.integers(1, 5)))]
-        candidates = {"select": 2, "verify": 1}.get(self.prompt.kind, 0)
         test = None if self.prompt.kind == "inputs" else grid()
-        return self.prompt.turns(pairs, test, [grid() for _ in range(candidates)])
+        return self.prompt.turns(pairs, test, [grid() for _ in range(CANDIDATES_OF[self.prompt.kind])])
 
     def _check_vocabulary(self) -> None:
-        turns = self._probe_turns(np.random.default_rng(0))
-        text = self.text(turns)
-        ids = self._tokenize(text)
+        ids = self._tokenize(self.text(self._random_turns(np.random.default_rng(0))))
         unknown = self.tokenizer.unk_token_id
         if not ids or (unknown is not None and unknown in ids):
             raise ConfigError(
@@ -290,9 +311,9 @@ class PromptTokenizer:
     def _try_reuse(self) -> tuple[bool, str]:
         self.reuse = True
         rng = np.random.default_rng(1)
-        # Grids of one colour too: what stands before and after the rows then meets every colour.
+        # Also grids of a single colour, so that every colour meets the text before and after the rows.
         for colour in (None, None, None, None, *range(COLOURS)):
-            turns = self._probe_turns(rng, colour)
+            turns = self._random_turns(rng, colour)
             if self.prompt_ids(turns) != self._tokenize(self.text(turns)):
                 return False, "rows tokenized alone differ from rows tokenized in the text, so the whole text is tokenized each time"
         return True, "rows tokenized alone equal rows tokenized in the text"

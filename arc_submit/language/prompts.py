@@ -1,8 +1,8 @@
-"""Prompts: what is said to a model about a task, as chat turns whose parts are texts and grids.
+"""Prompt versions: a task as the turns of a chat, whose parts are texts and grids.
 
-Each version has a name that a model's files can state, and a kind: which question it asks (the output; a further input; which of two
-outputs; whether an output is right). Turns hold the grids themselves, so that any grid encoder and any model's own chat
-template can render them. Knows nothing about tokens.
+Each version has a name, which a model's arc_submit.json holds, and a kind: the question (the output; one more input; which of two outputs
+is right; whether an output is right). Turns hold the grids themselves, so that any grid encoder and any model's own chat template can
+render them. Does not know tokens.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ Part = str | Grid
 Kind = Literal["output", "inputs", "select", "verify"]
 SELECT_ANSWERS = ("1", "2")
 VERIFY_ANSWERS = ("yes", "no")
+CANDIDATES_OF: dict[Kind, int] = {"output": 0, "inputs": 0, "select": 2, "verify": 1}  # candidate outputs in a question
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +34,14 @@ class Turn:
 
 @dataclass(frozen=True)
 class PromptVersion:
-    """One way to ask.
+    """One wording of one kind of question. Its words never change: a model is trained on them; a change is a new version.
 
     Attributes:
-        name: what configuration and model files call it.
-        kind: the question; it fixes what `build` needs and what the answer is.
+        name: in configurations and model files.
+        kind: the question; it determines the arguments of `build` and the form of the answer.
         build: (pairs, test input or None, candidate outputs) -> turns, the last of them the user's.
-        answers: where the answer is a word, the two there are: "the first" and "the second", or "it is right" and "it is not".
+        answers: the two possible answers where they are words: for "select" the first and the second candidate, for "verify" right and
+            wrong.
     """
 
     name: str
@@ -51,21 +53,21 @@ class PromptVersion:
         """The chat up to the answer.
 
         Args:
-            pairs: the train pairs shown (for the kind "inputs" only their inputs are).
-            test: the test input; none for the kind "inputs".
-            candidates: two outputs for "select", one for "verify", else none.
+            pairs: the train pairs; the kind "inputs" shows only their inputs.
+            test: the test input; None for the kind "inputs".
+            candidates: two outputs for "select", one for "verify", otherwise none.
 
         Raises:
             ConfigError: where the arguments do not fit the kind.
         """
-        needed = {"output": 0, "inputs": 0, "select": 2, "verify": 1}[self.kind]
+        needed = CANDIDATES_OF[self.kind]
         if len(candidates) != needed or (test is None) != (self.kind == "inputs"):
             raise ConfigError(f"prompt {self.name} takes {needed} candidates and {'no' if self.kind == 'inputs' else 'a'} test input")
         return self.build(pairs, test, candidates)
 
 
 def prompt_version(name: str) -> PromptVersion:
-    """The version of that name.
+    """The version with a name.
 
     Raises:
         ConfigError: where there is none.
@@ -88,7 +90,7 @@ def _output_v0(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Gr
 
 
 def _output_v1(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
-    """The shortest wording: where max_seq_len is dear, words are cells that do not fit."""
+    """The shortest wording, for a small max_seq_len, in which words take the place of cells."""
     parts: list[Part] = []
     for pair in pairs:
         parts += ["Input:\n", pair.input, "\nOutput:\n", pair.output, "\n\n"]
@@ -97,7 +99,7 @@ def _output_v1(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Gr
 
 
 def _output_from_turns(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
-    """No words at all: each train pair is a turn of the user and the answer to it. What the pocket model reads."""
+    """No words: each train pair is a turn of the user and the assistant's answer. The pocket model's version."""
     turns: list[Turn] = []
     for pair in pairs:
         turns += [Turn("user", (pair.input,)), Turn("assistant", (pair.output,))]
@@ -113,7 +115,7 @@ def _inputs_v0(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Gr
 
 
 def _inputs_from_turns(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
-    """No words: the inputs stand one behind the other in one turn, and the answer is one more."""
+    """No words: the inputs follow each other in one turn, and the answer is one more."""
     return [Turn("user", tuple(pair.input for pair in pairs))]
 
 
@@ -139,13 +141,16 @@ def _verify_v0(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Gr
 
 
 def _candidates_from_turns(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
-    """No words: the proposals stand behind the test input in the last turn. For a model whose vocabulary holds nothing but grids."""
+    """No words: the candidates follow the test input in the last turn. For a model whose vocabulary holds nothing but grids."""
     turns = _output_from_turns(pairs, test, ())
     return [*turns[:-1], Turn("user", (*turns[-1].parts, *candidates))]
 
 
 def _candidates_as_answers(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
-    """No words: each proposal stands where the model's own answer would, an empty turn asks on. It is read as what the model foretells."""
+    """No words: each candidate is a turn of the assistant, followed by an empty turn of the user.
+
+    The model reads a candidate in the position in which it predicts its own answer.
+    """
     turns = _output_from_turns(pairs, test, ())
     for candidate in candidates:
         turns += [Turn("assistant", (candidate,)), Turn("user", ())]

@@ -1,7 +1,7 @@
-"""Fitting: which train pairs of a task are shown, so that the prompt with its answer stays within max_seq_len.
+"""Truncation of prompts: the choice of train pairs with which a prompt and its answer stay within max_seq_len.
 
-Train pairs are taken in a random order and kept while they fit. A task of which not even one pair fits is named, so that a run can
-say so at once and leave it to the sources that can take it. Knows nothing about models beyond their token limit.
+Train pairs are taken in random order as long as they fit. A task of which no single pair fits raises an error that names it, so that a run
+can report it at once and leave it to other sources. Does not know models beyond their token limit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from arc_submit.language.prompt_tokenizer import PromptTokenizer
 
 
 class PromptTooLongError(ArcSubmitError):
-    """A task whose prompt with a single train pair is over the limit."""
+    """A task whose prompt exceeds the limit even with a single train pair."""
 
 
 @dataclass(frozen=True)
@@ -28,86 +28,79 @@ class FittedPrompt:
 
     Attributes:
         ids: token ids of the prompt.
-        kept: indices of the train pairs shown, in the task's order.
-        answer_tokens: how many tokens the answer may take; with the prompt it stays within max_seq_len.
-        reason: how the answer's bound was found.
+        train_indices: the train pairs in the prompt, in the task's order.
+        answer_tokens: limit of the answer's tokens; with the prompt they stay within max_seq_len.
+        reason: of the limit.
     """
 
     ids: list[int]
-    kept: tuple[int, ...]
+    train_indices: tuple[int, ...]
     answer_tokens: int
     reason: str
 
 
-def fit_prompt(writer: PromptTokenizer, task: Task, test: int, max_seq_len: int, rng: np.random.Generator) -> FittedPrompt:
+def fit_prompt(tokenizer: PromptTokenizer, task: Task, test: int, max_seq_len: int, rng: np.random.Generator) -> FittedPrompt:
     """The prompt for one test input with as many randomly chosen train pairs as fit.
 
-    The answer is unknown, so room is kept for the largest grid that the train pairs make likely.
+    The answer is unknown, so space is reserved for the largest grid that the train pairs suggest.
 
     Args:
-        task: the task as the model shall see it (a view is applied beforehand).
+        task: with its view applied.
         test: index of the test input.
         max_seq_len: tokens of the prompt and its answer together.
-        rng: decides which pairs go first; the same state, the same prompt.
+        rng: decides the order of the pairs; the same state gives the same prompt.
 
     Raises:
-        PromptTooLongError: naming the task where not even one train pair fits.
+        PromptTooLongError: naming the task where no single train pair fits.
     """
     grid = task.tests[test]
     shape, reason = largest_output_shape(task, grid)
-    answer_tokens = writer.answer_length(shape)
-    kept = _fitting_pairs(writer, task, grid, max_seq_len - answer_tokens, rng)
-    if not kept:
+    answer_tokens = tokenizer.answer_length(shape)
+    chosen = _fitting_pairs(tokenizer, task, grid, max_seq_len - answer_tokens, rng)
+    if not chosen:
         raise PromptTooLongError(f"no prompt smaller than {max_seq_len} tokens for task {task.id}")
-    ids = writer.prompt_ids(writer.prompt.turns([task.train[i] for i in kept], grid))
-    return FittedPrompt(ids, tuple(kept), answer_tokens, reason)
+    ids = tokenizer.prompt_ids(tokenizer.prompt.turns([task.train[i] for i in chosen], grid))
+    return FittedPrompt(ids, tuple(chosen), answer_tokens, reason)
 
 
 def fit_sample(
-    writer: PromptTokenizer, task: Task, target: int, max_seq_len: int, rng: np.random.Generator
+    tokenizer: PromptTokenizer, task: Task, target: int, max_seq_len: int, rng: np.random.Generator
 ) -> tuple[list[int], int, tuple[int, ...]]:
-    """A training sample made of a task's own train pairs: one is the question with its answer, the others are shown.
+    """A training sample from a task's own train pairs: one is the question with its answer, the others are its train pairs.
 
     Args:
-        target: index of the train pair to ask about.
+        target: index of the train pair that is the question.
 
     Returns:
-        Token ids with the answer and its end mark, the place where the answer begins, and the indices of the pairs shown.
+        Token ids with the answer and its end token, the position at which the answer begins, and the indices of the other pairs.
 
     Raises:
-        PromptTooLongError: naming the task where the question with its answer fits with no other pair beside it.
+        PromptTooLongError: naming the task where the question with its answer fits with no single other pair.
     """
     if len(task.train) == 1:
         raise PromptTooLongError(f"no sample for task {task.id}: its only train pair leaves no other to show beside it")
     question = task.train[target]
     others = Task(task.id, task.train[:target] + task.train[target + 1 :], (question.input,))
-    answer_tokens = len(writer.sample_ids(writer.prompt.turns([], question.input), question.output)[0])
-    answer_tokens -= len(writer.prompt_ids(writer.prompt.turns([], question.input)))
-    kept = _fitting_pairs(writer, others, question.input, max_seq_len - answer_tokens, rng)
-    if not kept:
+    no_pairs = tokenizer.prompt.turns([], question.input)
+    answer_tokens = len(tokenizer.sample_ids(no_pairs, question.output)[0]) - len(tokenizer.prompt_ids(no_pairs))
+    chosen = _fitting_pairs(tokenizer, others, question.input, max_seq_len - answer_tokens, rng)
+    if not chosen:
         raise PromptTooLongError(f"no sample smaller than {max_seq_len} tokens for train pair {target} of task {task.id}")
-    ids, start = writer.sample_ids(writer.prompt.turns([others.train[i] for i in kept], question.input), question.output)
-    return ids, start, tuple(i if i < target else i + 1 for i in kept)
+    ids, start = tokenizer.sample_ids(tokenizer.prompt.turns([others.train[i] for i in chosen], question.input), question.output)
+    return ids, start, tuple(i if i < target else i + 1 for i in chosen)
 
 
-def smallest_prompt(writer: PromptTokenizer, task: Task, test: int) -> int:
-    """Tokens of the prompt with the one train pair that makes it shortest, its answer included."""
-    shape, _ = largest_output_shape(task, task.tests[test])
-    lengths = [len(writer.prompt_ids(writer.prompt.turns([pair], task.tests[test]))) for pair in task.train]
-    return min(lengths) + writer.answer_length(shape)
-
-
-def _fitting_pairs(writer: PromptTokenizer, task: Task, test: Grid, limit: int, rng: np.random.Generator) -> Sequence[int]:
-    """Indices, ascending, of train pairs that fit together with the test input in `limit` tokens."""
+def _fitting_pairs(tokenizer: PromptTokenizer, task: Task, test: Grid, limit: int, rng: np.random.Generator) -> Sequence[int]:
+    """Indices, ascending, of train pairs that fit in `limit` tokens together with the test input."""
     order = rng.permutation(len(task.train)).tolist()
 
-    def length(chosen: list[int]) -> int:
-        return len(writer.prompt_ids(writer.prompt.turns([task.train[i] for i in sorted(chosen)], test)))
+    def length(indices: list[int]) -> int:
+        return len(tokenizer.prompt_ids(tokenizer.prompt.turns([task.train[i] for i in sorted(indices)], test)))
 
     if order and length(order) <= limit:
         return sorted(order)
-    kept: list[int] = []
+    chosen: list[int] = []
     for i in order:
-        if length([*kept, i]) <= limit:
-            kept.append(i)
-    return sorted(kept)
+        if length([*chosen, i]) <= limit:
+            chosen.append(i)
+    return sorted(chosen)

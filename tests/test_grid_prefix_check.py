@@ -1,4 +1,4 @@
-"""The guard: it ends no answer that could still be read, and ends those that cannot at their first wrong row."""
+"""GridPrefixCheck: no readable answer is ended; an unreadable one is ended at its first wrong row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPECS = [
 
 
 class Letters:
-    """A tokenizer with one token for every character, where the pocket model's has none for a line's end."""
+    """A tokenizer with one token for every character; the pocket model's has none for a newline."""
 
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]
@@ -36,20 +36,20 @@ def grids() -> st.SearchStrategy[np.ndarray]:
 
 
 def first_stop(spec: str, text: str, step: int = 1) -> int | None:
-    """How many characters an engine that looks every so many would write."""
-    guard, ids = GridPrefixCheck(Letters(), make_encoder(spec)), Letters().encode(text)
-    return next((end for end in range(step, len(ids) + 1, step) if guard(ids[:end])), None)
+    """The number of characters at which an engine stops that checks every `step` characters."""
+    check, ids = GridPrefixCheck(Letters(), make_encoder(spec)), Letters().encode(text)
+    return next((end for end in range(step, len(ids) + 1, step) if check(ids[:end])), None)
 
 
 @pytest.mark.parametrize("spec", SPECS)
 @given(grids(), st.integers(1, 9))
-def test_no_answer_that_can_be_read_is_ended(spec: str, grid: np.ndarray, step: int) -> None:
+def test_no_readable_answer_is_ended(spec: str, grid: np.ndarray, step: int) -> None:
     assert first_stop(spec, make_encoder(spec).encode(grid), step) is None
 
 
 @given(st.text("ABCDabcd0123456789", max_size=60))
-def test_what_is_ended_could_not_be_read(text: str) -> None:
-    """For the compact form, whatever comes: what stands after the stop is part of the same text and cannot mend it."""
+def test_an_ended_answer_is_unreadable(text: str) -> None:
+    """In the compact form no continuation after the stop makes the text readable."""
     end = first_stop(SPECS[0], text)
     if end is not None:
         with pytest.raises(NotAGridError):
@@ -77,14 +77,14 @@ def test_the_first_wrong_row_ends_it(spec: str, text: str, end: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["The output is:\n012\n0123\n", "no grid here", "```python\n012\n0123\n```\n"])
-def test_an_answer_of_another_kind_is_left_alone(text: str) -> None:
+def test_an_answer_of_an_unknown_form_is_not_ended(text: str) -> None:
     assert first_stop("MinimalGridEncoder()", text) is None
     assert first_stop("GridCodeBlockEncoder(MinimalGridEncoder())", text) is None
 
 
-def test_it_reads_the_pocket_models_tokens() -> None:
+def test_it_decodes_the_pocket_models_tokens() -> None:
     tokenizer, encoder = make_pocket_tokenizer(), make_encoder("CompactGridEncoder()")
     ids = tokenizer.encode("CCA012B01", add_special_tokens=False)
-    guard = GridPrefixCheck(tokenizer, encoder)
-    assert not any(guard(ids[:end]) for end in range(1, len(ids) + 1))
-    assert guard([*ids, VOCABULARY.index("C")])
+    check = GridPrefixCheck(tokenizer, encoder)
+    assert not any(check(ids[:end]) for end in range(1, len(ids) + 1))
+    assert check([*ids, VOCABULARY.index("C")])

@@ -1,4 +1,4 @@
-"""Tokens: kept tokens put together are those of the whole text, or the writer knows that they are not and says why."""
+"""PromptTokenizer: composed tokens equal those of the whole text, or the whole text is tokenized and the reason is given."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BPE_SPECS = [spec for spec in GRID_SPECS if spec not in MARKED]
 
 @lru_cache(maxsize=1)
 def _corpus() -> list[str]:
-    """The words of every prompt and grids in every form, again and again, so that merges across cells are learnt where they can be."""
+    """The words of every prompt and grids in every form, repeated, so that a BPE learns every possible merge across cells."""
     rng = np.random.default_rng(0)
     words = [part for version in PROMPTS.values() for turn in _question(version, rng) for part in turn.parts if isinstance(part, str)]
     forms = [make_encoder(spec).encode(random_grid(rng, 12)) for spec in GRID_SPECS for _ in range(20)]
@@ -47,7 +47,7 @@ def _question(version: PromptVersion, rng: np.random.Generator, pairs: int = 2, 
 
 @lru_cache(maxsize=8)
 def _bpe(pattern: str, kind: str = "plain") -> Any:
-    """A byte-level BPE tokenizer with a ChatML template; other kinds spoil something in it."""
+    """A byte-level BPE tokenizer with a ChatML template; other kinds change one part of it."""
     tokenizer = Tokenizer(models.BPE())
     bytes_level = pre_tokenizers.ByteLevel(add_prefix_space=kind == "prefix space", use_regex=False)
     split = pre_tokenizers.Split(Regex(pattern), "isolated")
@@ -68,196 +68,196 @@ def _bpe(pattern: str, kind: str = "plain") -> Any:
     return fast
 
 
-def _whole(writer: PromptTokenizer, turns: list[Turn], generation: bool = True) -> list[int]:
-    ids: list[int] = writer.tokenizer.encode(writer.text(turns, generation), add_special_tokens=False)
+def _whole(tokenizer: PromptTokenizer, turns: list[Turn], generation: bool = True) -> list[int]:
+    ids: list[int] = tokenizer.tokenizer.encode(tokenizer.text(turns, generation), add_special_tokens=False)
     return ids
 
 
-def _check(writer: PromptTokenizer, count: int, seed: int = 5) -> None:
-    """Prompts and samples of random tasks are the tokens of their whole text, and the answer is read back."""
+def _check(tokenizer: PromptTokenizer, count: int, seed: int = 5) -> None:
+    """Prompts and samples of random tasks are the tokens of their whole text, and the answer is decoded."""
     rng = np.random.default_rng(seed)
     for i in range(count):
-        turns = _question(writer.prompt, rng, pairs=1 + i % 3, max_side=(3, 12, 30)[i % 3])
+        turns = _question(tokenizer.prompt, rng, pairs=1 + i % 3, max_side=(3, 12, 30)[i % 3])
         answer = random_grid(rng)
-        prompt = writer.prompt_ids(turns)
-        assert prompt == _whole(writer, turns)
-        ids, start = writer.sample_ids(turns, answer)
-        whole = _whole(writer, [*turns, Turn("assistant", (answer,))], generation=False)
+        prompt = tokenizer.prompt_ids(turns)
+        assert prompt == _whole(tokenizer, turns)
+        ids, start = tokenizer.sample_ids(turns, answer)
+        whole = _whole(tokenizer, [*turns, Turn("assistant", (answer,))], generation=False)
         assert ids == whole[: len(ids)]
         assert ids[:start] == prompt
-        assert ids[-1] == writer.end_id
-        assert writer.end_id not in ids[start:-1]
-        assert same_grid(writer.decode(ids[start:]), answer)
-        assert same_grid(writer.decode(ids[start:-1]), answer)
+        assert ids[-1] == tokenizer.end_id
+        assert tokenizer.end_id not in ids[start:-1]
+        assert same_grid(tokenizer.decode(ids[start:]), answer)
+        assert same_grid(tokenizer.decode(ids[start:-1]), answer)
 
 
 @pytest.mark.parametrize("spec", MARKED)
 def test_the_pocket_tokenizer(spec: str) -> None:
-    writer = PromptTokenizer(make_pocket_tokenizer(), make_encoder(spec), prompt_version("output-from-turns-v0"))
-    assert writer.reuse, writer.reason
-    _check(writer, 40)
+    tokenizer = PromptTokenizer(make_pocket_tokenizer(), make_encoder(spec), prompt_version("output-from-turns-v0"))
+    assert tokenizer.reuse, tokenizer.reason
+    _check(tokenizer, 40)
     # One token for each character of every grid, a start, and two marks around each output.
     task = small_tasks()[0]
     pair = task.train[0]
-    ids, start = writer.sample_ids(writer.prompt.turns([pair], task.tests[0]), pair.output)
-    lengths = [len(writer.encoder.encode(grid)) for grid in (pair.input, pair.output, task.tests[0], pair.output)]
+    ids, start = tokenizer.sample_ids(tokenizer.prompt.turns([pair], task.tests[0]), pair.output)
+    lengths = [len(tokenizer.encoder.encode(grid)) for grid in (pair.input, pair.output, task.tests[0], pair.output)]
     assert len(ids) == 1 + sum(lengths) + 2 * 2
     assert start == len(ids) - lengths[3] - 1
-    assert ids.count(writer.end_id) == 2
+    assert ids.count(tokenizer.end_id) == 2
 
 
 @pytest.mark.parametrize("version", PROMPTS)
 @pytest.mark.parametrize("pattern", [QWEN, LLAMA], ids=["qwen", "llama"])
 def test_every_prompt_with_byte_level_tokenizers(pattern: str, version: str) -> None:
-    writer = PromptTokenizer(_bpe(pattern), make_encoder("GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))"), PROMPTS[version])
-    assert writer.reuse, writer.reason
-    _check(writer, 6)
+    tokenizer = PromptTokenizer(_bpe(pattern), make_encoder("GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))"), PROMPTS[version])
+    assert tokenizer.reuse, tokenizer.reason
+    _check(tokenizer, 6)
 
 
 @pytest.mark.parametrize("spec", BPE_SPECS)
 @pytest.mark.parametrize("pattern", [QWEN, LLAMA], ids=["qwen", "llama"])
 def test_every_encoder_with_byte_level_tokenizers(pattern: str, spec: str) -> None:
-    writer = PromptTokenizer(_bpe(pattern), make_encoder(spec), prompt_version("output-from-examples-v1"))
-    # Only symbols that are punctuation can grow together with what stands beside the rows.
-    assert writer.reuse or "!@#" in spec, writer.reason
-    _check(writer, 3)
+    tokenizer = PromptTokenizer(_bpe(pattern), make_encoder(spec), prompt_version("output-from-examples-v1"))
+    # Only symbols that are punctuation can merge with the text beside the rows.
+    assert tokenizer.reuse or "!@#" in spec, tokenizer.reason
+    _check(tokenizer, 3)
 
 
 @pytest.mark.parametrize("spec", MARKED)
 def test_forms_without_line_ends_with_a_byte_level_tokenizer(spec: str) -> None:
-    writer = PromptTokenizer(_bpe(QWEN), make_encoder(spec), prompt_version("output-from-examples-v0"))
-    _check(writer, 6)
+    tokenizer = PromptTokenizer(_bpe(QWEN), make_encoder(spec), prompt_version("output-from-examples-v0"))
+    _check(tokenizer, 6)
 
 
-def test_cells_that_merge_are_learnt_row_by_row() -> None:
-    """Llama's pattern makes tokens of up to three cells: no pattern of single cells holds, and the tokens are right all the same."""
-    writer = PromptTokenizer(_bpe(LLAMA), make_encoder("MinimalGridEncoder()"), prompt_version("output-from-examples-v0"))
-    assert writer.reuse
-    assert writer.answer_length((1, 30)) < 31
-    _check(writer, 12)
+def test_cells_that_merge_are_tokenized_row_by_row() -> None:
+    """Llama's pattern makes tokens of up to three cells: no pattern of single cells holds, and the tokens are still right."""
+    tokenizer = PromptTokenizer(_bpe(LLAMA), make_encoder("MinimalGridEncoder()"), prompt_version("output-from-examples-v0"))
+    assert tokenizer.reuse
+    assert tokenizer.answer_length((1, 30)) < 31
+    _check(tokenizer, 12)
 
 
 @pytest.mark.parametrize("kind", ["prefix space", "strip", "prepend"])
-def test_a_tokenizer_that_changes_the_beginning_or_end_of_a_text_is_found_out(kind: str) -> None:
-    writer = PromptTokenizer(_bpe(QWEN, kind), make_encoder("MinimalGridEncoder()"), prompt_version("output-from-examples-v0"))
-    assert not writer.reuse
-    assert "differ" in writer.reason
+def test_a_tokenizer_that_changes_the_beginning_or_end_of_a_text_is_detected(kind: str) -> None:
+    tokenizer = PromptTokenizer(_bpe(QWEN, kind), make_encoder("MinimalGridEncoder()"), prompt_version("output-from-examples-v0"))
+    assert not tokenizer.reuse
+    assert "differ" in tokenizer.reason
     rng = np.random.default_rng(0)
     for _ in range(5):
-        turns = _question(writer.prompt, rng)
-        assert writer.prompt_ids(turns) == _whole(writer, turns)
+        turns = _question(tokenizer.prompt, rng)
+        assert tokenizer.prompt_ids(turns) == _whole(tokenizer, turns)
 
 
-def test_a_metaspace_tokenizer_is_found_out_and_still_right() -> None:
-    writer = PromptTokenizer(
+def test_a_metaspace_tokenizer_is_detected_and_still_right() -> None:
+    tokenizer = PromptTokenizer(
         _bpe(QWEN, "metaspace"), make_encoder("GridCodeBlockEncoder(MinimalGridEncoder())"), PROMPTS["output-from-examples-v0"]
     )
-    assert not writer.reuse
-    assert "differ" in writer.reason
+    assert not tokenizer.reuse
+    assert "differ" in tokenizer.reason
     rng = np.random.default_rng(0)
     for _ in range(5):
-        turns, answer = _question(writer.prompt, rng), random_grid(rng)
-        assert writer.prompt_ids(turns) == _whole(writer, turns)
-        ids, start = writer.sample_ids(turns, answer)
-        assert ids[:start] == writer.prompt_ids(turns)
-        assert same_grid(writer.decode(ids[start:]), answer)
+        turns, answer = _question(tokenizer.prompt, rng), random_grid(rng)
+        assert tokenizer.prompt_ids(turns) == _whole(tokenizer, turns)
+        ids, start = tokenizer.sample_ids(turns, answer)
+        assert ids[:start] == tokenizer.prompt_ids(turns)
+        assert same_grid(tokenizer.decode(ids[start:]), answer)
 
 
-def test_a_merge_of_one_colour_with_the_words_after_it_is_found_out() -> None:
+def test_a_merge_of_one_colour_with_the_words_after_it_is_detected() -> None:
     """Punctuation before a newline belongs to one piece in Qwen's pattern; only one of the ten symbols has merged with it."""
-    tokenizer = Tokenizer(models.BPE())
+    base = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(QWEN), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    tokenizer.decoder = decoders.ByteLevel()
+    base.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    base.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=262,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         special_tokens=["<|im_start|>", "<|im_end|>"],
         show_progress=False,
     )
-    tokenizer.train_from_iterator([")\n\n"] * 100, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
+    base.train_from_iterator([")\n\n"] * 100, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=base, eos_token="<|im_end|>")
     fast.chat_template = CHATML
     encoder = make_encoder("ReplaceNumberEncoder(MinimalGridEncoder(), '!@#$%^&*()')")
-    writer = PromptTokenizer(fast, encoder, prompt_version("output-from-examples-v0"))
-    assert not writer.reuse
-    _check(writer, 12)
+    tokenizer = PromptTokenizer(fast, encoder, prompt_version("output-from-examples-v0"))
+    assert not tokenizer.reuse
+    _check(tokenizer, 12)
 
 
-def test_one_pair_of_colours_that_merges_is_found_out() -> None:
+def test_one_pair_of_colours_that_merges_is_detected() -> None:
     """Letters for colours, and a vocabulary in which a single pair of them is one token: the pattern of single cells must not be used."""
-    tokenizer = Tokenizer(models.BPE())
+    base = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(QWEN), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    base.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     trainer = trainers.BpeTrainer(
         vocab_size=259,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         special_tokens=["<|im_start|>", "<|im_end|>"],
         show_progress=False,
     )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(["hd"] * 100, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
+    base.decoder = decoders.ByteLevel()
+    base.train_from_iterator(["hd"] * 100, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=base, eos_token="<|im_end|>")
     fast.chat_template = CHATML
     assert len(fast.encode("hd")) == 1
-    writer = PromptTokenizer(fast, make_encoder("ReplaceNumberEncoder(MinimalGridEncoder())"), prompt_version("output-from-examples-v0"))
-    assert writer.reuse
-    _check(writer, 12)
+    tokenizer = PromptTokenizer(fast, make_encoder("ReplaceNumberEncoder(MinimalGridEncoder())"), prompt_version("output-from-examples-v0"))
+    assert tokenizer.reuse
+    _check(tokenizer, 12)
 
 
 def test_without_reuse_the_tokens_are_the_same() -> None:
     encoder, version = make_encoder("GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))"), prompt_version("output-from-examples-v0")
-    writers = [PromptTokenizer(_bpe(QWEN), encoder, version, reuse=reuse) for reuse in (True, False)]
-    assert [writer.reuse for writer in writers] == [True, False]
-    assert writers[1].reason == "asked not to reuse tokens"
+    tokenizers = [PromptTokenizer(_bpe(QWEN), encoder, version, reuse=reuse) for reuse in (True, False)]
+    assert [tokenizer.reuse for tokenizer in tokenizers] == [True, False]
+    assert tokenizers[1].reason == "reuse is off"
     rng = np.random.default_rng(0)
     for _ in range(5):
         turns, answer = _question(version, rng), random_grid(rng)
-        assert writers[0].sample_ids(turns, answer) == writers[1].sample_ids(turns, answer)
-    _check(writers[1], 3)
+        assert tokenizers[0].sample_ids(turns, answer) == tokenizers[1].sample_ids(turns, answer)
+    _check(tokenizers[1], 3)
 
 
 def test_answers_in_words() -> None:
     for name, words in (("select-output-from-examples-v0", "2"), ("verify-output-from-examples-v0", "yes")):
-        writer = PromptTokenizer(_bpe(QWEN), make_encoder("MinimalGridEncoder()"), prompt_version(name))
-        ids, start = writer.sample_ids(_question(writer.prompt, np.random.default_rng(0)), words)
-        assert writer.tokenizer.decode(ids[start:]) == words + "<|im_end|>"
+        tokenizer = PromptTokenizer(_bpe(QWEN), make_encoder("MinimalGridEncoder()"), prompt_version(name))
+        ids, start = tokenizer.sample_ids(_question(tokenizer.prompt, np.random.default_rng(0)), words)
+        assert tokenizer.tokenizer.decode(ids[start:]) == words + "<|im_end|>"
         with pytest.raises(NotAGridError):
-            writer.decode(writer.tokenizer.encode("yes", add_special_tokens=False))
+            tokenizer.decode(tokenizer.tokenizer.encode("yes", add_special_tokens=False))
 
 
 @pytest.mark.parametrize("spec", ["MinimalGridEncoder()", "GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))"])
-def test_the_length_of_an_answer_is_known_from_its_shape(spec: str) -> None:
-    writer = PromptTokenizer(_bpe(QWEN), make_encoder(spec), prompt_version("output-from-examples-v0"))
+def test_the_length_of_an_answer_follows_from_its_shape(spec: str) -> None:
+    tokenizer = PromptTokenizer(_bpe(QWEN), make_encoder(spec), prompt_version("output-from-examples-v0"))
     rng = np.random.default_rng(0)
     for _ in range(20):
         grid: Grid = random_grid(rng)
-        ids, start = writer.sample_ids(writer.prompt.turns([Pair(grid, grid)], grid), grid)
-        assert len(ids) - start == writer.answer_length((grid.shape[0], grid.shape[1]))
+        ids, start = tokenizer.sample_ids(tokenizer.prompt.turns([Pair(grid, grid)], grid), grid)
+        assert len(ids) - start == tokenizer.answer_length((grid.shape[0], grid.shape[1]))
 
 
-def _spoilt(**changes: Any) -> Any:
+def _broken(**changes: Any) -> Any:
     tokenizer = make_pocket_tokenizer()
     for name, value in changes.items():
         setattr(tokenizer, name, value)
     return tokenizer
 
 
-def test_a_tokenizer_that_cannot_work_is_refused_at_once() -> None:
+def test_an_unusable_tokenizer_is_refused() -> None:
     encoder, version = make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0")
     with pytest.raises(ConfigError, match="has no chat template"):
-        PromptTokenizer(_spoilt(chat_template=None), encoder, version)
+        PromptTokenizer(_broken(chat_template=None), encoder, version)
     with pytest.raises(ConfigError, match="has no end mark"):
-        PromptTokenizer(_spoilt(eos_token=None), encoder, version)
+        PromptTokenizer(_broken(eos_token=None), encoder, version)
     with pytest.raises(ConfigError, match="cannot write prompt output-from-turns-v0 with MinimalGridEncoder"):
         PromptTokenizer(make_pocket_tokenizer(), make_encoder("MinimalGridEncoder()"), version)
     with pytest.raises(ConfigError, match="cannot write prompt output-from-examples-v0"):
         PromptTokenizer(make_pocket_tokenizer(), encoder, prompt_version("output-from-examples-v0"))
     with pytest.raises(ConfigError, match=r"refuses prompt output-from-turns-v0 \(no such role\)"):
-        PromptTokenizer(_spoilt(chat_template="{{ raise_exception('no such role') }}"), encoder, version)
+        PromptTokenizer(_broken(chat_template="{{ raise_exception('no such role') }}"), encoder, version)
 
 
-def test_a_template_that_cannot_teach_an_answer_is_refused() -> None:
+def test_a_template_without_an_answer_to_learn_is_refused() -> None:
     encoder, version = make_encoder("MinimalGridEncoder()"), prompt_version("output-from-examples-v1")
     no_end = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
     elsewhere = "{% for m in messages %}{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}Think: {% endif %}"
@@ -269,14 +269,14 @@ def test_a_template_that_cannot_teach_an_answer_is_refused() -> None:
                 PromptTokenizer(tokenizer, encoder, version, reuse=reuse)
 
 
-def test_a_cell_is_one_token_that_names_its_column() -> None:
-    """Under the column form no token stands in two columns, and a cell's row and colour change nothing of how its column is told."""
-    writer = PromptTokenizer(make_pocket_tokenizer(), make_encoder("ColumnGridEncoder()"), prompt_version("output-from-turns-v0"))
+def test_a_cell_is_one_token_that_encodes_its_column() -> None:
+    """Under the column form no token occurs in two columns, whatever the cell's row and colour."""
+    tokenizer = PromptTokenizer(make_pocket_tokenizer(), make_encoder("ColumnGridEncoder()"), prompt_version("output-from-turns-v0"))
     columns: dict[int, int] = {}
     rng = np.random.default_rng(0)
     for grid in (frozen(np.arange(10)[:, None].repeat(30, axis=1)), *(random_grid(rng) for _ in range(20))):
         height, width = grid.shape
-        ids = writer.answer_ids(grid)
+        ids = tokenizer.answer_ids(grid)
         assert len(ids) == 2 + height * (width + 1) + 1
         for row in range(height):
             for column, token in enumerate(ids[2 + row * (width + 1) + 1 : 2 + (row + 1) * (width + 1)]):
