@@ -48,7 +48,8 @@ from arc_submit.base_model.settings import LoraSettings
 from arc_submit.ensemble.voting import vote_all
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.finetune.trainer import finetune_task
-from arc_submit.inference.requests import plan_requests, read_answer
+from arc_submit.inference.requests import make_prediction, plan_requests
+from arc_submit.inference.settings import RequestSettings
 from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
@@ -334,9 +335,9 @@ def loss_by_task(engine: TransformersEngine, writer: PromptTokenizer, questions:
 
 def answers(engine: TransformersEngine, writer: PromptTokenizer, task: Task, args: argparse.Namespace) -> list[Any]:
     """The likeliest answers to a task's tests, as prediction lines."""
-    planned = {one.request.id: one for one in plan_requests(writer, task, args.views, args.draw, args.max_seq_len)[0]}
+    planned = {one.request.id: one for one in plan_requests(writer, task, RequestSettings(args.views, args.draw, args.max_seq_len))[0]}
     done = engine.generate([one.request for one in planned.values()])
-    return [json.loads(read_answer(writer, planned[one.id], one, "a").to_line()) for one in done]
+    return [json.loads(make_prediction(writer, planned[one.id], one, "a").to_line()) for one in done]
 
 
 Bounds = tuple[float, float, float]

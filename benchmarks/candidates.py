@@ -1,11 +1,11 @@
-"""Candidates and their ranking on the same tasks: greedy views or a search above a threshold; votes, probabilities, or the product.
+"""Candidates and their rankings on the same tasks: greedy views or a search above a threshold; votes, probabilities, or the product.
 
     python benchmarks/candidates.py --out runs/candidates [--tasks 28] [--draw 2] [--largest 500] [--steps 100] [--threshold 0.1] [--json]
 
-Each task is fine-tuned first (`--steps 0` asks the base as it is), its adapter kept and served from its file. Then it is asked under the
-same views in both ways, and every candidate of either is scored under all views. Found is how many outputs are among the candidates
-at all; top 1 and top 2 how many are the first or one of the first two. A JSON line is kept for each output, so that a run that was cut goes
-on, and only totals are printed. A pocket model that has seen the training split says nothing of new tasks there: measure on evaluation.
+Each task is fine-tuned first (`--steps 0` uses the base model), and its adapter is saved and served from its file. Both kinds of candidates
+are then generated under the same views, and every candidate is scored under all views. "found" counts the outputs that are among the
+candidates; "top 1" and "top 2" those that are the first, or one of the first two. A JSON line is written for each output, so that an
+interrupted run continues; only totals are printed. Measure on the evaluation split: the pocket model is trained on the training split.
 """
 
 from __future__ import annotations
@@ -36,13 +36,12 @@ from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.finetune.ttft_worker import finetune_and_save, with_same_weights
 from arc_submit.inference.dfs import SearchLimits, search_completions
 from arc_submit.inference.engine import Completion
-from arc_submit.inference.requests import ViewRequest, plan_requests, read_answer
+from arc_submit.inference.requests import ViewRequest, make_prediction, plan_requests
 from arc_submit.inference.scoring import score_grids
+from arc_submit.inference.settings import RequestSettings
 from arc_submit.inference.transformers_engine import TransformersEngine
-from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import resolve_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
-from arc_submit.language.prompts import prompt_version
 
 CANDIDATES = ("greedy", "search")
 RANKINGS = ("votes", "probability", "product")
@@ -50,7 +49,7 @@ RANKINGS = ("votes", "probability", "product")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of adapters and lines; the same command goes on from it")
+    parser.add_argument("--out", type=Path, required=True, help="folder of adapters and lines; the same command continues from it")
     parser.add_argument("--model", type=Path, default=pocket_folder())
     parser.add_argument("--split", choices=("training", "evaluation"), default="evaluation")
     parser.add_argument("--tasks", type=int, default=28)
@@ -80,62 +79,62 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def measure(args: argparse.Namespace, path: Path, tasks: dict[str, Task], outputs: dict[str, Any]) -> None:
-    """Append a line for every output of the tasks that have none yet."""
-    how = resolve_prompt_config(args.model, None, None, None)
+    """Append a line for every output of the tasks without lines."""
+    config = resolve_prompt_config(args.model, None, None, None)
     model = load_model(args.model, torch.device("cpu"), torch.float32, "sdpa")
-    writer = PromptTokenizer(load_tokenizer(args.model), make_encoder(how.grid_encoder), prompt_version(how.prompt))
-    engine = TransformersEngine(with_same_weights(model), writer.end_id, args.views)
+    tokenizer = PromptTokenizer.from_config(load_tokenizer(args.model), config)
+    engine = TransformersEngine(with_same_weights(model), tokenizer.end_id, args.views)
     adapter = attach(model, LoraSettings(rank=args.rank, alpha=args.rank), args.seed)
     ttft = TTFTSettings(steps=max(1, args.steps), learning_rate=args.learning_rate, schedule="constant")
-    there = {line["task"] for line in read(path)}
+    existing = {line["task"] for line in read(path)}
     for number, (name, task) in enumerate(tasks.items()):
-        if name in there:
+        if name in existing:
             continue
         folder = args.out / "adapters" / name if args.steps else None
         losses = args.out / "losses" / f"{name}.jsonl"
-        began = time.process_time()
+        started = time.process_time()
         try:
             if folder and not (folder / CONFIG).exists():
-                finetune_and_save(adapter, writer, task, ttft, how.max_seq_len, args.seed, folder, losses, lambda: None)
+                finetune_and_save(adapter, tokenizer, task, ttft, config.max_seq_len, args.seed, folder, losses, lambda: None)
         except ArcSubmitError as error:
             print(f"{name}: {error}", flush=True)
             continue
-        trained = time.process_time() - began
-        asked, _ = plan_requests(writer, task, args.views, args.seed, how.max_seq_len, adapter=folder)
+        trained = time.process_time() - started
+        view_requests, _ = plan_requests(tokenizer, task, RequestSettings(args.views, args.seed, config.max_seq_len), folder)
         lines = []
         for test, solution in enumerate(outputs[name]):
-            planned = {one.request.id: one for one in asked if one.test == test}
-            lines.append({"task": name, "test": test, **compare(engine, writer, planned, solution, args)})
+            planned = {one.request.id: one for one in view_requests if one.test == test}
+            lines.append({"task": name, "test": test, **compare(engine, tokenizer, planned, solution, args)})
         with path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps({**line, "trained": round(trained / len(lines), 2)}) + "\n" for line in lines)
         print(f"{number + 1} of {len(tasks)} tasks", flush=True)
 
 
 def compare(
-    engine: TransformersEngine, writer: PromptTokenizer, planned: dict[str, ViewRequest], solution: Grid, args: argparse.Namespace
+    engine: TransformersEngine, tokenizer: PromptTokenizer, planned: dict[str, ViewRequest], solution: Grid, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """For every way the number of candidates and the rank of the right one (from 0, or -1), and CPU seconds."""
-    asked = [one.request for one in planned.values()]
+    """For every kind and ranking the number of candidates and the rank of the right one (from 0, or -1); and CPU seconds."""
+    requests = [one.request for one in planned.values()]
 
     def predictions(completions: Sequence[Completion]) -> list[Prediction]:
-        return [read_answer(writer, planned[c.id], c, "pocket") for c in completions]
+        return [make_prediction(tokenizer, planned[c.id], c, "pocket") for c in completions]
 
     clock = [time.process_time()]
-    made = {"greedy": predictions(list(engine.generate(asked)))}
+    by_kind = {"greedy": predictions(list(engine.generate(requests)))}
     clock.append(time.process_time())
-    made["search"] = predictions(list(search_completions(engine, asked, SearchLimits(args.threshold, args.most_steps))))
+    by_kind["search"] = predictions(list(search_completions(engine, requests, SearchLimits(args.threshold, args.most_steps))))
     clock.append(time.process_time())
-    grids = {kind: distinct(p.grid for p in found if p.grid is not None) for kind, found in made.items()}
+    grids = {kind: distinct(p.grid for p in found if p.grid is not None) for kind, found in by_kind.items()}
     together = distinct(grid for found in grids.values() for grid in found)
-    scores = score_grids(engine, writer, list(planned.values()), together, engine.limit)
+    scores = score_grids(engine, tokenizer, list(planned.values()), together)
     clock.append(time.process_time())
     totals = [math.fsum(values.values()) for values in scores]
     by_product = [together[i] for i in sorted(range(len(together)), key=lambda i: -totals[i])]
     line: dict[str, Any] = {}
     for kind in CANDIDATES:
         ranked = {
-            "votes": [c.grid for c in vote(made[kind])],
-            "probability": by_probability(made[kind]),
+            "votes": [c.grid for c in vote(by_kind[kind])],
+            "probability": by_probability(by_kind[kind]),
             "product": [g for g in by_product if any(same_grid(g, grid) for grid in grids[kind])],
         }
         for ranking, found in ranked.items():
@@ -151,7 +150,7 @@ def distinct(grids: Iterable[Grid]) -> list[Grid]:
 
 
 def by_probability(predictions: Sequence[Prediction]) -> list[Grid]:
-    """Grids by the sum of the probabilities with which they were made, one for each view."""
+    """Grids in the order of the summed probabilities of their predictions, one for each view."""
     sums: dict[bytes, float] = {}
     grids = {grid_id(p.grid): p.grid for p in predictions if p.grid is not None}
     for p in predictions:
@@ -161,7 +160,7 @@ def by_probability(predictions: Sequence[Prediction]) -> list[Grid]:
 
 
 def report(args: argparse.Namespace, lines: list[dict[str, Any]]) -> None:
-    """The table of all ways."""
+    """Print the table of all kinds and rankings."""
     print(
         f"{len(lines)} outputs of {len({line['task'] for line in lines})} {args.split} tasks of at most {args.largest} cells drawn by seed"
         f" {args.draw}, {args.steps} steps, {args.views} views, threshold {args.threshold:g}"

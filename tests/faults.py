@@ -41,16 +41,15 @@ def open_worker(settings: dict[str, Any], beat: Callable[..., None]) -> Callable
     never_start: an engine that hangs before it is ready. full_disk: an engine whose process, once it is warm, may let no file grow
     beyond a few hundred bytes. raise_at: the steps (of a process) that raise, each once in a run. pace: seconds a step takes.
     """
-    from arc_submit.inference import load as opening
-    from arc_submit.inference import predict as frozen
+    from arc_submit.inference import load, predict
 
     faults = json.loads(os.environ[SETTINGS])
     if faults.get("never_start") == settings["engine"]:
         time.sleep(3600)
-    open_engine = opening.open_engine
+    load_engine = load.load_engine
 
     def open_slowly(*args: Any) -> Any:
-        engine, tokenizer, reason = open_engine(*args)
+        engine, tokenizer, reason = load_engine(*args)
         steps = 0
 
         def on(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,8 +73,8 @@ def open_worker(settings: dict[str, Any], beat: Callable[..., None]) -> Callable
             engine.step = on(engine.step)
         return engine, tokenizer, reason
 
-    opening.open_engine = open_slowly
-    return frozen.open_worker(settings, beat)
+    load.load_engine = open_slowly
+    return predict.open_worker(settings, beat)
 
 
 def _fill_disk() -> None:

@@ -16,6 +16,7 @@ from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.cli import main
 from arc_submit.ensemble.judgements import judgement_from_line
 from arc_submit.inference.requests import plan_requests
+from arc_submit.inference.settings import RequestSettings
 from arc_submit.inference.transformers_engine import load_transformers_engine
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import resolve_prompt_config
@@ -44,7 +45,7 @@ def test_wrong_predictions_train_a_judge_whose_word_counts(tmp_path: Path, capsy
     engine, tokenizer, _ = load_transformers_engine(pocket, torch.device("cpu"), 6)
     how = resolve_prompt_config(pocket, None, None, None)
     writer = PromptTokenizer(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
-    planned = {one.request.id: one for one in plan_requests(writer, tasks[0], 6, 0, 2048)[0]}
+    planned = {one.request.id: one for one in plan_requests(writer, tasks[0], RequestSettings(6, 0, 2048))[0]}
     likeliest = {
         (planned[done.id].test, planned[done.id].view.key): done.logprob for done in engine.generate([p.request for p in planned.values()])
     }

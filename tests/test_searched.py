@@ -23,19 +23,19 @@ from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.cli import main
 from arc_submit.ensemble.combination import rank
 from arc_submit.errors import ConfigError
-from arc_submit.inference.predict import predict_tasks, prediction_path
+from arc_submit.inference.predict import Predictor, predict_tasks
 from arc_submit.inference.requests import plan_requests
-from arc_submit.inference.settings import PredictSettings
+from arc_submit.inference.settings import PredictSettings, RequestSettings
 from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import resolve_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
 from arc_submit.run.presets import make_config
+from arc_submit.storage.run_dir import RunPaths
 
 VIEWS = 3
-HOW = resolve_prompt_config(pocket_folder(), None, None, None)
-WRITER = PromptTokenizer(load_tokenizer(pocket_folder()), make_encoder(HOW.grid_encoder), prompt_version(HOW.prompt))
+TOKENIZER = PromptTokenizer.from_config(load_tokenizer(pocket_folder()), resolve_prompt_config(pocket_folder(), None, None, None))
 SETTINGS = PredictSettings(
     "", "pocket", VIEWS, 0, False, None, None, None, VIEWS, 1, "cpu", "transformers", candidates="dfs", threshold=0.01
 )
@@ -73,15 +73,14 @@ def predict(
     run: Path,
     *tasks: str,
     beat: Callable[[], None] = lambda: None,
-    until: float | None = None,
-    writer: PromptTokenizer = WRITER,
+    deadline: float | None = None,
+    tokenizer: PromptTokenizer = TOKENIZER,
     **changes: Any,
 ) -> dict[str, dict[str, Any]]:
-    """What `predict_tasks` tells of some tasks."""
-    told: dict[str, dict[str, Any]] = predict_tasks(
-        run, list(tasks), engine, writer, replace(SETTINGS, **changes), 1024, beat, "frozen", until=until
-    )["tasks"]
-    return told
+    """The results of `predict_tasks` with changed settings, as JSON."""
+    settings = replace(SETTINGS, run=str(run), **changes)
+    results = predict_tasks(Predictor(engine, tokenizer, settings, 1024), tasks, lambda *_: beat(), deadline)
+    return {task_id: result.to_json() for task_id, result in results.items()}
 
 
 def grids(predictions: list[Prediction], test: int) -> set[bytes]:
@@ -96,12 +95,12 @@ def test_every_candidate_is_there_once_with_its_score_under_every_view(engine: T
     searched, likeliest = 0, 0
     for task_id in tasks:
         task = read_task(run / "tasks" / f"{task_id}.json")
-        predictions, problems = read_predictions(prediction_path(run, task_id))
+        predictions, problems = read_predictions(RunPaths(run).predictions("frozen", task_id))
         assert not problems
         counts = [told[task_id][name] for name in ("made", "held", "answered", "unfinished")]
         assert counts == [len(predictions), 0, len(task.tests) * VIEWS, 0]
-        keys = {one.view.key for one in plan_requests(WRITER, task, VIEWS, 0, 1024)[0]}
-        greedy, _ = read_predictions(prediction_path(run.parent / "greedy", task_id))
+        keys = {one.view.key for one in plan_requests(TOKENIZER, task, RequestSettings(VIEWS, 0, 1024))[0]}
+        greedy, _ = read_predictions(RunPaths(run.parent / "greedy").predictions("frozen", task_id))
         for test in range(len(task.tests)):
             own = [p for p in predictions if p.test == test and p.grid is not None]
             assert len(grids(own, test)) == len(own), "a candidate twice"
@@ -117,7 +116,7 @@ def test_every_candidate_is_there_once_with_its_score_under_every_view(engine: T
 
 def test_what_is_there_is_not_searched_again(engine: TransformersEngine, run: Path) -> None:
     first = predict(engine, run, "task001")["task001"]
-    path = prediction_path(run, "task001")
+    path = RunPaths(run).predictions("frozen", "task001")
     before = path.read_text()
     again = predict(engine, run, "task001")["task001"]
     assert (again["made"], again["held"], again["answered"]) == (0, first["made"], 2 * VIEWS)
@@ -139,8 +138,8 @@ def test_the_end_of_the_time_keeps_what_has_been_found_and_begins_nothing(engine
         steps += 1
 
     whole = predict(engine, run, "task000", beat=count)["task000"]
-    prediction_path(run, "task000").unlink()
-    until, all_steps, real = time.monotonic() + 3600.0, steps, time.monotonic
+    RunPaths(run).predictions("frozen", "task000").unlink()
+    deadline, all_steps, real = time.monotonic() + 3600.0, steps, time.monotonic
 
     def predict_until(last: int, *tasks: str) -> dict[str, dict[str, Any]]:
         """From the step of that number on it is too late."""
@@ -151,11 +150,11 @@ def test_the_end_of_the_time_keeps_what_has_been_found_and_begins_nothing(engine
             nonlocal steps
             steps += 1
             if steps == last:
-                clock.append(until)
+                clock.append(deadline)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("time.monotonic", lambda: clock[0] if clock else real())
-            return predict(engine, run, *tasks, beat=run_late, until=until)
+            return predict(engine, run, *tasks, beat=run_late, deadline=deadline)
 
     predict_until(2, "task000")
     assert steps == 2 < all_steps, "searched on after the time"
@@ -163,7 +162,7 @@ def test_the_end_of_the_time_keeps_what_has_been_found_and_begins_nothing(engine
     assert 0 < told["task000"]["made"] <= whole["made"]
     assert (told["task000"]["unfinished"], told["task002"]["made"], told["task002"]["unfinished"]) == (0, 0, VIEWS)
     assert predict(engine, run, "task000", "task002")["task002"]["made"] > 0
-    nothing = predict(engine, run, "task003", until=0.0)["task003"]
+    nothing = predict(engine, run, "task003", deadline=0.0)["task003"]
     assert (nothing["made"], nothing["unfinished"], nothing["failed"]) == (0, 2 * VIEWS, "")
 
 
@@ -177,13 +176,13 @@ def test_votes_and_scores_are_not_mixed(engine: TransformersEngine, run: Path) -
 
 def test_a_test_input_without_any_grid_is_named_and_not_asked_again(tiny_model: Path, run: Path) -> None:
     engine = load_transformers_engine(tiny_model, torch.device("cpu"), VIEWS)[0]
-    writer = PromptTokenizer(load_tokenizer(tiny_model), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
-    first = predict(engine, run, "task000", writer=writer, threshold=1.0)["task000"]
-    (only,), _ = read_predictions(prediction_path(run, "task000"))
+    tokenizer = PromptTokenizer(load_tokenizer(tiny_model), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
+    first = predict(engine, run, "task000", tokenizer=tokenizer, threshold=1.0)["task000"]
+    (only,), _ = read_predictions(RunPaths(run).predictions("frozen", "task000"))
     assert only.grid is None
     assert "none could be scored" in only.reason
     assert (first["made"], first["unfinished"]) == (1, 0)
-    assert predict(engine, run, "task000", writer=writer, threshold=1.0)["task000"]["made"] == 0
+    assert predict(engine, run, "task000", tokenizer=tokenizer, threshold=1.0)["task000"]["made"] == 0
 
 
 def test_it_is_one_option_of_inference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,11 +18,11 @@ import torch
 from arc_submit.errors import ConfigError
 from arc_submit.inference.engine import Completion, Request
 from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
-from arc_submit.inference.vllm_compat import prepare_process, rank_slot
-from arc_submit.inference.vllm_engine import choose_memory
+from arc_submit.inference.vllm_compat import prepare_process, supported_rank
+from arc_submit.inference.vllm_engine import plan_memory
 
 SWAPS = 100
-# Two engines that sum in different orders may part where the best two tokens are this close, in log-probability.
+# Two engines that sum in different orders may choose differently between two tokens whose log-probabilities are this close.
 TIE = 1e-4
 
 
@@ -92,28 +92,28 @@ def make_requests(adapters: Sequence[Path], count: int, seed: int) -> list[Reque
 
 
 @pytest.fixture(scope="module")
-def asked(adapters: list[Path]) -> list[Request]:
+def main_requests(adapters: list[Path]) -> list[Request]:
     return make_requests(adapters[:3], 16, 1)
 
 
 @pytest.fixture(scope="module")
 def swaps(adapters: list[Path]) -> list[Request]:
-    """One prompt, asked of every adapter; what differs is the adapter alone."""
+    """One prompt with every adapter; only the adapter differs."""
     prompt = np.random.default_rng(2).integers(5, 45, 60).tolist()
     order = np.random.default_rng(3).permutation(len(adapters))
     return [Request(f"swap{i}", prompt, 12, adapters[i]) for i in order]
 
 
 @pytest.fixture(scope="module")
-def told(
+def results(
     tiny_model: Path,
     adapters: list[Path],
     broken: dict[str, Path],
-    asked: list[Request],
+    main_requests: list[Request],
     swaps: list[Request],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
-    """What came of everything that the child was asked, see tests/vllm_child.py."""
+    """The output of the child process for all requests, see tests/vllm_child.py."""
     folder = tmp_path_factory.mktemp("child")
 
     def plain(request: Request) -> dict[str, Any]:
@@ -123,18 +123,18 @@ def told(
     value = {
         "model": str(tiny_model),
         "adapters": [str(path) for path in adapters],
-        "requests": [plain(request) for request in asked],
+        "requests": [plain(request) for request in main_requests],
         "swaps": [plain(request) for request in swaps],
         "broken": {name: str(path) for name, path in broken.items()},
-        "scores": [score_question(request) for request in asked[:4]],
+        "scores": [score_question(request) for request in main_requests[:4]],
     }
-    (folder / "asked.json").write_text(json.dumps(value))
+    (folder / "input.json").write_text(json.dumps(value))
     script = Path(__file__).with_name("vllm_child.py")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     run = subprocess.run([sys.executable, script, folder], capture_output=True, text=True, timeout=280, env=environment)
     assert run.returncode == 0, run.stderr[-3000:]
-    result: dict[str, Any] = json.loads((folder / "told.json").read_text())
-    return result
+    output: dict[str, Any] = json.loads((folder / "output.json").read_text())
+    return output
 
 
 def score_question(request: Request) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def score_question(request: Request) -> dict[str, Any]:
 
 
 def same(engine: TransformersEngine, request: Request, own: Completion, theirs: list[int]) -> bool:
-    """Whether both engines gave the same tokens, but for a choice between two that are as good as equally likely."""
+    """Whether both engines gave the same tokens, apart from a choice between two of practically equal probability."""
     if theirs == own.tokens:
         return True
     part = next((i for i, (a, b) in enumerate(zip(theirs, own.tokens, strict=False)) if a != b), None)
@@ -156,55 +156,55 @@ def same(engine: TransformersEngine, request: Request, own: Completion, theirs: 
 
 
 def test_both_engines_give_the_same_tokens_with_and_without_adapters(
-    engine: TransformersEngine, asked: list[Request], told: dict[str, Any]
+    engine: TransformersEngine, main_requests: list[Request], results: dict[str, Any]
 ) -> None:
-    own = {completion.id: completion for completion in engine.generate(asked)}
-    theirs = {completion["id"]: completion for completion in told["main"]}
+    own = {completion.id: completion for completion in engine.generate(main_requests)}
+    theirs = {completion["id"]: completion for completion in results["main"]}
     assert sorted(theirs) == sorted(own)
-    assert len({tuple(c.tokens) for c in own.values()}) > 12, "answers that hardly differ would prove little"
-    for request in asked:
+    assert len({tuple(c.tokens) for c in own.values()}) > 12, "completions that hardly differ would prove little"
+    for request in main_requests:
         answer = theirs[request.id]
         assert same(engine, request, own[request.id], answer["tokens"]), request.id
         if answer["tokens"] == own[request.id].tokens:
             assert answer["logprob"] == pytest.approx(own[request.id].logprob, abs=2e-3)
             assert answer["finished"] == own[request.id].finished
         assert answer["seconds"] > 0
-    assert sum(theirs[r.id]["tokens"] == own[r.id].tokens for r in asked) >= len(asked) - 1
-    assert told["steps"] >= max(len(c["tokens"]) for c in told["main"])
+    assert sum(theirs[r.id]["tokens"] == own[r.id].tokens for r in main_requests) >= len(main_requests) - 1
+    assert results["steps"] >= max(len(c["tokens"]) for c in results["main"])
 
 
-def test_an_adapter_changes_the_answer(engine: TransformersEngine, asked: list[Request]) -> None:
-    """Else the test above would hold for engines that leave adapters out."""
-    with_adapter = [request for request in asked if request.adapter]
+def test_an_adapter_changes_the_answer(engine: TransformersEngine, main_requests: list[Request]) -> None:
+    """Otherwise the test above would hold for engines that ignore adapters."""
+    with_adapter = [request for request in main_requests if request.adapter]
     bare = {c.id: c.tokens for c in engine.generate([Request(r.id, r.prompt, r.max_new_tokens) for r in with_adapter])}
     full = {c.id: c.tokens for c in engine.generate(with_adapter)}
     assert sum(bare[i] != full[i] for i in bare) > len(bare) // 2
 
 
-def test_a_hundred_adapters_leave_nothing_behind(engine: TransformersEngine, swaps: list[Request], told: dict[str, Any]) -> None:
+def test_a_hundred_adapters_leave_nothing_behind(engine: TransformersEngine, swaps: list[Request], results: dict[str, Any]) -> None:
     own = {completion.id: completion for completion in engine.generate(swaps)}
-    theirs = {completion["id"]: completion["tokens"] for completion in told["swaps"]}
-    assert len({tuple(tokens) for tokens in theirs.values()}) > SWAPS // 2, "adapters that say the same would prove nothing"
+    theirs = {completion["id"]: completion["tokens"] for completion in results["swaps"]}
+    assert len({tuple(tokens) for tokens in theirs.values()}) > SWAPS // 2, "equal completions of all adapters would prove nothing"
     for request in swaps:
         assert same(engine, request, own[request.id], theirs[request.id]), request.id
-    by_id = {completion["id"]: completion["tokens"] for completion in told["main"]}
-    assert {c["id"]: c["tokens"] for c in told["again"]} == {c["id"]: by_id[c["id"]] for c in told["again"]}
-    assert len(told["again"]) == 6
-    growth = told["sizes"][-1] - told["sizes"][1]
+    by_id = {completion["id"]: completion["tokens"] for completion in results["main"]}
+    assert {c["id"]: c["tokens"] for c in results["again"]} == {c["id"]: by_id[c["id"]] for c in results["again"]}
+    assert len(results["again"]) == 6
+    growth = results["sizes"][-1] - results["sizes"][1]
     assert growth < 24e6, f"{growth / 1e6:.0f} MB more after {SWAPS - 20} adapters"
-    assert told["held"] is None or told["held"] <= 8
+    assert results["held"] is None or results["held"] <= 8
 
 
-def test_completions_come_as_they_end(told: dict[str, Any]) -> None:
-    assert told["first_ended"] == ["short"]
-    assert told["unfinished_after_break"] == 0, "a caller that goes away leaves requests running"
+def test_completions_are_yielded_as_they_end(results: dict[str, Any]) -> None:
+    assert results["first_ended"] == ["short"]
+    assert results["unfinished_after_break"] == 0, "a dropped iterator leaves requests running"
 
 
-def test_the_end_of_the_time_keeps_what_has_ended(told: dict[str, Any]) -> None:
-    assert "short" in [completion["id"] for completion in told["until"]]
-    assert len(told["until"]) < 41
-    assert told["late"] < 1.0
-    assert told["unfinished_after_until"] == 0
+def test_completions_before_the_deadline_are_yielded(results: dict[str, Any]) -> None:
+    assert "short" in [completion["id"] for completion in results["deadline"]]
+    assert len(results["deadline"]) < 41
+    assert results["late"] < 1.0
+    assert results["unfinished_after_deadline"] == 0
 
 
 @pytest.mark.parametrize(
@@ -223,65 +223,65 @@ def test_the_end_of_the_time_keeps_what_has_ended(told: dict[str, Any]) -> None:
     ],
 )
 def test_an_adapter_that_cannot_be_served_is_named_before_anything_runs(
-    broken: dict[str, Path], told: dict[str, Any], kind: str, message: str
+    broken: dict[str, Path], results: dict[str, Any], kind: str, message: str
 ) -> None:
-    assert str(broken[kind]) in told["refusals"][kind]
-    assert message in told["refusals"][kind]
+    assert str(broken[kind]) in results["refusals"][kind]
+    assert message in results["refusals"][kind]
 
 
-def test_a_request_over_the_limit_is_refused_before_anything_runs(told: dict[str, Any]) -> None:
-    assert "request bad: 1020 prompt tokens and 10 to generate, the model takes 1 to 1024 in all" in told["over"]
-    assert "request bad: 0 prompt tokens" in told["empty"]
+def test_a_request_over_the_limit_is_refused_before_anything_runs(results: dict[str, Any]) -> None:
+    assert "request bad: 1020 prompt tokens and 10 to generate, the model takes 1 to 1024 in all" in results["over"]
+    assert "request bad: 0 prompt tokens" in results["empty"]
 
 
-def test_an_adapter_that_breaks_later_fails_its_own_requests_alone(told: dict[str, Any]) -> None:
-    ended = {completion["id"]: completion for completion in told["vanished"]}
+def test_an_adapter_that_breaks_later_fails_its_own_requests_alone(results: dict[str, Any]) -> None:
+    ended = {completion["id"]: completion for completion in results["vanished"]}
     assert sorted(ended) == ["gone0", "gone1", *(f"held{i}" for i in range(6))]
     assert all(ended[f"held{i}"]["finished"] in ("stop", "length") for i in range(6))
     assert all(ended[f"gone{i}"]["finished"] == "failed" and "vanishing" in ended[f"gone{i}"]["reason"] for i in range(2))
 
 
-def test_an_error_in_a_step_is_told_and_leaves_an_empty_engine(told: dict[str, Any]) -> None:
-    assert "illegal memory access" in told["step_error"]
-    assert told["unfinished_after_error"] == 0
-    assert "not one token" in told["stuck"]
-    by_id = {completion["id"]: completion["tokens"] for completion in told["main"]}
-    assert {c["id"]: c["tokens"] for c in told["last"]} == {c["id"]: by_id[c["id"]] for c in told["last"]}
+def test_an_error_in_a_step_is_raised_and_leaves_an_empty_engine(results: dict[str, Any]) -> None:
+    assert "illegal memory access" in results["step_error"]
+    assert results["unfinished_after_error"] == 0
+    assert "not one token" in results["stuck"]
+    by_id = {completion["id"]: completion["tokens"] for completion in results["main"]}
+    assert {c["id"]: c["tokens"] for c in results["last"]} == {c["id"]: by_id[c["id"]] for c in results["last"]}
 
 
-def test_drawn_answers_follow_their_seed(told: dict[str, Any]) -> None:
-    drawn = {completion["id"]: completion["tokens"] for completion in told["drawn"]}
-    assert all(drawn[f"{seed}-0"] == drawn[f"{seed}-1"] for seed in range(6))
-    assert len({tuple(tokens) for tokens in drawn.values()}) > 3
+def test_sampling_follows_the_seed(results: dict[str, Any]) -> None:
+    sampled = {completion["id"]: completion["tokens"] for completion in results["sampled"]}
+    assert all(sampled[f"{seed}-0"] == sampled[f"{seed}-1"] for seed in range(6))
+    assert len({tuple(tokens) for tokens in sampled.values()}) > 3
 
 
-def test_a_hopeless_answer_ends_early(told: dict[str, Any]) -> None:
-    (answer,) = told["hopeless"]
-    assert answer["finished"] in ("hopeless", "stop")
+def test_a_dead_end_ends_early(results: dict[str, Any]) -> None:
+    (answer,) = results["dead_end"]
+    assert answer["finished"] in ("dead_end", "stop")
     assert len(answer["tokens"]) < 40
 
 
-def test_both_engines_score_alike(engine: TransformersEngine, asked: list[Request], told: dict[str, Any]) -> None:
-    for request, theirs in zip(asked, told["scores"], strict=False):
+def test_both_engines_score_alike(engine: TransformersEngine, main_requests: list[Request], results: dict[str, Any]) -> None:
+    for request, theirs in zip(main_requests, results["scores"], strict=False):
         question = score_question(request)
         own = engine.score(question["prompt"], question["continuations"], request.adapter)
         assert theirs == pytest.approx(own, abs=5e-3)
 
 
-def test_alphas_by_module_are_read_or_refused(engine: TransformersEngine, asked: list[Request], told: dict[str, Any]) -> None:
-    """A vllm that would leave them out must not answer."""
-    assert "does not read its alpha_pattern" in told["patterned_old"]
-    (answer,) = told["patterned"]
-    request = Request("patterned", asked[0].prompt, 12, Path(told["patterned_path"]))
+def test_alphas_by_module_are_read_or_refused(engine: TransformersEngine, main_requests: list[Request], results: dict[str, Any]) -> None:
+    """A vllm that ignores them must not serve the adapter."""
+    assert "does not read its alpha_pattern" in results["patterned_old"]
+    (answer,) = results["patterned"]
+    request = Request("patterned", main_requests[0].prompt, 12, Path(results["patterned_path"]))
     (own,) = engine.generate([request])
     assert same(engine, request, own, answer["tokens"])
-    assert "takes no no_such_argument" in told["unknown_argument"]
+    assert "takes no no_such_argument" in results["unknown_argument"]
 
 
-def test_ranks_go_to_the_next_slot() -> None:
-    assert [rank_slot(rank) for rank in (1, 2, 8, 9, 64, 65, 512)] == [1, 8, 8, 16, 64, 128, 512]
+def test_a_rank_is_rounded_up_to_a_supported_one() -> None:
+    assert [supported_rank(rank) for rank in (1, 2, 8, 9, 64, 65, 512)] == [1, 8, 8, 16, 64, 128, 512]
     with pytest.raises(ConfigError, match="up to 512"):
-        rank_slot(513)
+        supported_rank(513)
 
 
 def test_a_gpu_that_vllm_would_not_take_is_refused() -> None:
@@ -289,11 +289,11 @@ def test_a_gpu_that_vllm_would_not_take_is_refused() -> None:
         prepare_process(torch.device("cuda:1"), 1)
 
 
-def test_memory_is_kept_for_what_runs_together() -> None:
+def test_memory_is_planned_for_the_requests_that_run_together() -> None:
     gb = 2**30
-    t4 = choose_memory(int(14.2 * gb), int(3.1 * gb), 28 * 1024, 6144, None, 240, 8)
+    t4 = plan_memory(int(14.2 * gb) - int(3.1 * gb), 28 * 1024, 6144, None, 240, 8)
     assert (t4.slots, t4.adapters) == (64, 8)
-    large = choose_memory(int(14.2 * gb), int(8.0 * gb), 144 * 1024, 6144, None, 240, 64)
+    large = plan_memory(int(14.2 * gb) - int(8.0 * gb), 144 * 1024, 6144, None, 240, 64)
     assert (large.slots, large.adapters) == (7, 2)
     assert "7 of 6144 tokens fit" in large.reason
-    assert choose_memory(gb, gb, 144 * 1024, 6144, None, 1, 8).slots == 2
+    assert plan_memory(0, 144 * 1024, 6144, None, 1, 8).slots == 2

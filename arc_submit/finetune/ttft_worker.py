@@ -32,9 +32,10 @@ from arc_submit.finetune.grouped import plan_groups
 from arc_submit.finetune.joint_warmup import warm_up
 from arc_submit.finetune.settings import WARMUP_ADAPTER, FinetuneSettings, TTFTSettings
 from arc_submit.finetune.trainer import FinetuneError, FinetuneResult, check_loss, check_task, finetune_task, finetune_tasks
-from arc_submit.inference.predict import predict_tasks
+from arc_submit.inference.predict import Predictor, predict_tasks
 from arc_submit.inference.requests import plan_requests
-from arc_submit.inference.transformers_engine import ATTENTION, TransformersEngine
+from arc_submit.inference.slot_cache import ATTENTION
+from arc_submit.inference.transformers_engine import TransformersEngine
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import SHORTEST, resolve_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
@@ -169,7 +170,7 @@ def _do_tasks(
         started = time.monotonic()
         try:
             tasks[task_id] = read_task(run / "tasks" / f"{task_id}.json")
-            asked, refused = plan_requests(writer, tasks[task_id], predict.views, predict.seed, prompt_len, predict.keep_background)
+            asked, refused = plan_requests(writer, tasks[task_id], predict.for_requests(prompt_len))
             if predict.views and not asked:
                 raise PromptTooLongError(refused[0])  # before hours go into an adapter that nothing can be asked with
             folder = adapter_folder(settings.root, task_id)
@@ -218,7 +219,6 @@ def _predict(
     result["notes"] = [*(from_what if trained else []), *result["notes"]]
     if settings.predict.views:
         beat()
-        run = Path(settings.predict.run)
         folder = adapter_folder(settings.root, task_id)
 
         def beat_and_mark() -> None:
@@ -226,8 +226,9 @@ def _predict(
             beat()
 
         in_use = beat if settings.bound is None else beat_and_mark
-        predicted = predict_tasks(run, [task_id], engine, writer, settings.predict, prompt_len, in_use, SOURCE, folder, until=until)
-        made = predicted["tasks"][task_id]
+        predict = replace(settings.predict, source=SOURCE, adapters=str(folder.parent))
+        predictor = Predictor(engine, writer, predict, prompt_len)
+        made = predict_tasks(predictor, [task_id], lambda *_: in_use(), until)[task_id].to_json()
         seconds = round(result["seconds"] + made["seconds"], 3)
         result = {**result, **made, "tokens": result["tokens"], "seconds": seconds}
     return result

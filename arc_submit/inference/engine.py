@@ -1,7 +1,7 @@
-"""The Engine protocol: what every source asks of whatever runs a model.
+"""The Engine protocol: generation and scoring of token sequences by a language model.
 
-Requests and completions are token ids, so that an engine knows nothing about grids, prompts or tasks. The transformers engine
-(arc_submit.inference.transformers_engine) is one, the vllm engine (arc_submit.inference.vllm_engine) another.
+Requests and completions hold token ids. Does not know grids, prompts or tasks. The implementations are
+arc_submit.inference.transformers_engine and arc_submit.inference.vllm_engine.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from arc_submit.errors import ConfigError
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt to be continued.
+    """One prompt to continue.
 
     Attributes:
-        id: comes back with the completion; different for every request of a call.
+        id: the completion's id; unique within a call.
         prompt: token ids, at least one.
-        max_new_tokens: where generation stops if the end mark has not come.
-        adapter: folder of a LoRA adapter in PEFT format that the base answers with; None is the base as it is. A folder's content is
-            taken as it is when the call begins, so another adapter needs another folder.
-        temperature: 0 takes the likeliest token; above it tokens are drawn from the probabilities raised to 1 / temperature.
-        seed: of the drawing: the same request gives the same answer from the same engine.
-        hopeless: whether no tokens after these can make a usable answer; it ends there then. Called with all tokens so far.
+        max_new_tokens: limit of generated tokens, end token included.
+        adapter: folder of a LoRA adapter in PEFT format; None uses the base model. An engine may cache a folder's content, so changed
+            weights need another folder.
+        temperature: 0 takes the most probable token; otherwise tokens are sampled from softmax(logprobs / temperature).
+        seed: of the sampling. One engine gives the same completion for the same request.
+        dead_end: called with all tokens generated so far; True ends the generation, because no continuation can be a usable answer.
     """
 
     id: str
@@ -35,51 +35,57 @@ class Request:
     adapter: Path | None = None
     temperature: float = 0.0
     seed: int = 0
-    hopeless: Callable[[Sequence[int]], bool] | None = field(default=None, compare=False)
+    dead_end: Callable[[Sequence[int]], bool] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What came of a request.
+    """The outcome of a request.
 
     Attributes:
         id: the request's.
-        tokens: generated ids, the end mark included where it came.
-        logprob: sum of the natural logs of the tokens' probabilities under the model, temperature 1.
-        finished: "stop" at the end mark, "length" at max_new_tokens, "hopeless" where the request's check said so, "failed" where its
-            adapter turned out to be broken.
-        seconds: from its prefill to its end; time shared with the rest of the batch is counted in full.
+        tokens: generated ids, with the end token where there is one.
+        logprob: sum of the natural logs of the tokens' probabilities under the model at temperature 1.
+        finished: "stop" at the end token, "length" at max_new_tokens, "dead_end" where the request's check returned True, "failed" where
+            its adapter cannot be loaded.
+        seconds: wall clock from the request's prefill to its end; time shared with other requests counts in full.
         reason: of a failure.
     """
 
     id: str
     tokens: list[int]
     logprob: float
-    finished: Literal["stop", "length", "hopeless", "failed"]
+    finished: Literal["stop", "length", "dead_end", "failed"]
     seconds: float
     reason: str = ""
 
 
 class NotServedError(ConfigError):
-    """A sound adapter that this engine does not serve and another one may."""
+    """A valid adapter that this engine does not serve and another engine may serve."""
 
 
 class Engine(Protocol):
-    """What runs a model."""
+    """A loaded model.
+
+    Attributes:
+        name: as in the command line's --engine.
+        context_length: limit of prompt and generated tokens together.
+    """
 
     name: str
+    context_length: int
 
     def generate(
-        self, requests: Sequence[Request], on_step: Callable[[], None] | None = None, until: float | None = None
+        self, requests: Sequence[Request], on_step: Callable[[], None] | None = None, deadline: float | None = None
     ) -> Iterator[Completion]:
-        """Completions, each given as soon as it ends, in no fixed order.
+        """Yield each completion as soon as it ends, in no fixed order.
 
         Args:
-            on_step: called after every forward pass, so that a caller can show that the engine is alive.
-            until: on the monotonic clock; what has not ended by then is given up and gives no completion.
+            on_step: called after every forward pass, so that a caller can report that the engine is alive.
+            deadline: on the monotonic clock; requests that are unfinished then are dropped without a completion.
 
         Raises:
-            ConfigError: where a request is over the model's limit or its adapter cannot be served; nothing has been generated then.
+            ConfigError: where a request exceeds the context length or its adapter cannot be served; before any token is generated.
         """
         ...
 
@@ -88,24 +94,30 @@ class Engine(Protocol):
         ...
 
     def check_adapter(self, folder: Path) -> None:
-        """Refuse at once an adapter that this engine cannot serve.
+        """Refuse an adapter that this engine cannot serve, without loading its weights into the engine.
 
         Raises:
             NotServedError: where another engine may serve it.
-            ConfigError: naming it and what is wrong.
+            ConfigError: naming the adapter and its fault.
         """
         ...
 
 
-def check_requests(requests: Sequence[Request], limit: int) -> None:
-    """Refuse requests that an engine with a limit of so many tokens cannot do.
+def group_by_adapter(engine: Engine, requests: Sequence[Request]) -> dict[Path | None, list[Request]]:
+    """The requests by adapter, adapters in the order of their first request, after a check of each request and each adapter.
 
     Raises:
-        ConfigError: naming the first such request.
+        ConfigError: naming the first request that exceeds the engine's context length, or the first adapter that it cannot serve.
     """
+    groups: dict[Path | None, list[Request]] = {}
     for request in requests:
-        if not 0 < len(request.prompt) < len(request.prompt) + request.max_new_tokens <= limit:
+        if not 0 < len(request.prompt) < len(request.prompt) + request.max_new_tokens <= engine.context_length:
             raise ConfigError(
                 f"request {request.id}: {len(request.prompt)} prompt tokens and {request.max_new_tokens} to generate, "
-                f"the model takes 1 to {limit} in all; lower max_seq_len"
+                f"the model takes 1 to {engine.context_length} in all; lower max_seq_len"
             )
+        groups.setdefault(request.adapter, []).append(request)
+    for folder in groups:
+        if folder is not None:
+            engine.check_adapter(folder)
+    return groups

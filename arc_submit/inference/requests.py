@@ -1,4 +1,4 @@
-"""The prompts of a task under its views, and the predictions in their completions. Knows no engine."""
+"""The requests of a task under its views, and the predictions in their completions. Does not know engines."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from arc_submit.arc.prediction import Prediction
 from arc_submit.arc.task import Task
 from arc_submit.arc.views import View, choose_views
 from arc_submit.inference.engine import Completion, Request
+from arc_submit.inference.settings import RequestSettings
 from arc_submit.language.encoders import NotAGridError
 from arc_submit.language.grid_prefix_check import GridPrefixCheck
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
@@ -20,7 +21,7 @@ from arc_submit.language.truncation import PromptTooLongError, fit_prompt
 
 @dataclass(frozen=True)
 class ViewRequest:
-    """A request with what it takes to read its answer."""
+    """A request for one test input of a task under one view."""
 
     request: Request
     task: str
@@ -29,51 +30,50 @@ class ViewRequest:
 
 
 def plan_requests(
-    writer: PromptTokenizer,
-    task: Task,
-    views: int,
-    seed: int,
-    max_seq_len: int,
-    keep_background: bool = False,
-    adapter: Path | None = None,
-    temperature: float = 0.0,
+    tokenizer: PromptTokenizer, task: Task, settings: RequestSettings, adapter: Path | None = None
 ) -> tuple[list[ViewRequest], list[str]]:
-    """One request for each test input and view of a task, and a line for each that no prompt fits.
+    """A request for each test input and view of a task, and a line for each that no prompt fits.
 
-    The same task, seed and number of views give the same requests whatever else is in the run.
+    The requests are a function of the arguments alone, whatever other tasks are in the run; the first views are the same for any number
+    of views.
 
     Args:
-        adapter: the folder of the adapter to answer with, None for the base as it is.
-        temperature: of the drawing of answers, each by its own seed; 0 takes the likeliest.
+        adapter: folder of the adapter to use; None uses the base model.
     """
-    identity = zlib.crc32(task.id.encode())
+    task_seed = zlib.crc32(task.id.encode())
     planned, refused = [], []
-    for number, view in enumerate(choose_views(len(task.train), views, seed * 1_000_003 + identity, keep_background)):
+    views = choose_views(len(task.train), settings.views, settings.seed * 1_000_003 + task_seed, settings.keep_background)
+    for number, view in enumerate(views):
         seen = view.apply_task(task)
         for test in range(len(task.tests)):
-            rng = np.random.default_rng([seed, identity, number, test])
+            rng = np.random.default_rng([settings.seed, task_seed, number, test])
             try:
-                prompt = fit_prompt(writer, seen, test, max_seq_len, rng)
+                prompt = fit_prompt(tokenizer, seen, test, settings.max_seq_len, rng)
             except PromptTooLongError as error:
                 refused.append(str(error))
                 continue
-            guard = GridPrefixCheck(writer.tokenizer, writer.encoder)
-            drawn = int(rng.integers(2**31))
-            request = Request(f"{task.id}/{test}/{view.key}", prompt.ids, prompt.answer_tokens, adapter, temperature, drawn, guard)
+            dead_end = GridPrefixCheck(tokenizer.tokenizer, tokenizer.encoder)
+            # The seed is drawn at temperature 0 too: prompts and seeds then do not depend on the temperature.
+            sampling_seed = int(rng.integers(2**31))
+            request_id = f"{task.id}/{test}/{view.key}"
+            request = Request(request_id, prompt.ids, prompt.answer_tokens, adapter, settings.temperature, sampling_seed, dead_end)
             planned.append(ViewRequest(request, task.id, test, view))
     return planned, refused
 
 
-def read_answer(writer: PromptTokenizer, asked: ViewRequest, completion: Completion, model: str, source: str = "frozen") -> Prediction:
-    """The prediction in a completion, with its view undone; one that ran out of tokens or holds no grid says so."""
+def make_prediction(
+    tokenizer: PromptTokenizer, view_request: ViewRequest, completion: Completion, model: str, source: str = "frozen"
+) -> Prediction:
+    """The prediction in a completion, in the task's own frame. Without a complete grid its grid is None, with a reason."""
     grid, reason = None, ""
     if completion.finished == "length":
         reason = f"no end after {len(completion.tokens)} tokens"
-    elif completion.finished == "hopeless":
+    elif completion.finished == "dead_end":
         reason = f"no grid can come of its first {len(completion.tokens)} tokens"
     else:
         try:
-            grid = asked.view.undo(writer.decode(completion.tokens))
+            grid = view_request.view.undo(tokenizer.decode(completion.tokens))
         except NotAGridError as error:
             reason = str(error)
-    return Prediction(asked.task, asked.test, grid, source, asked.view.key, completion.logprob, model, completion.seconds, reason)
+    task, test, view = view_request.task, view_request.test, view_request.view.key
+    return Prediction(task, test, grid, source, view, completion.logprob, model, completion.seconds, reason)

@@ -1,4 +1,4 @@
-"""Scoring of candidate grids under the views of a task: what each view's prompt makes of each grid. Knows nothing about ranking."""
+"""Scoring of candidate grids: the log-probability of each grid under each view of its task. Does not know rankings."""
 
 from __future__ import annotations
 
@@ -12,31 +12,29 @@ from arc_submit.language.prompt_tokenizer import PromptTokenizer
 
 def score_grids(
     engine: Engine,
-    writer: PromptTokenizer,
-    planned: Sequence[ViewRequest],
+    tokenizer: PromptTokenizer,
+    view_requests: Sequence[ViewRequest],
     grids: Sequence[Grid],
-    limit: int,
     on_view: Callable[[], None] | None = None,
 ) -> list[dict[str, float]]:
-    """For every grid its log-probability under every view, by the view's key; the views' adapters answer.
+    """For every grid its log-probability under every view, by the view's key, with the adapter of the view's request.
 
-    A view's prompt is read once for all grids. Where a grid does not fit behind some view's prompt that view is left out for all
-    grids, so that their sums stay comparable.
+    A view's prompt is read once for all grids. A view is left out for all grids where a grid with its prompt exceeds the engine's
+    context length, so that sums over views stay comparable.
 
     Args:
-        planned: one request for each view of one test input.
+        view_requests: one for each view of one test input.
         grids: candidates in the task's own frame.
-        limit: tokens that the engine takes in all.
         on_view: called after every view.
     """
     scores: list[dict[str, float]] = [{} for _ in grids]
-    for asked in planned if grids else ():
-        answers = [writer.answer_ids(asked.view.apply(grid)) for grid in grids]
-        if len(asked.request.prompt) + max(map(len, answers)) > limit:
+    for view_request in view_requests if grids else ():
+        request, view = view_request.request, view_request.view
+        answers = [tokenizer.answer_ids(view.apply(grid)) for grid in grids]
+        if len(request.prompt) + max(map(len, answers)) > engine.context_length:
             continue
-        values = engine.score(asked.request.prompt, answers, asked.request.adapter)
-        for score, value in zip(scores, values, strict=True):
-            score[asked.view.key] = value
+        for score, value in zip(scores, engine.score(request.prompt, answers, request.adapter), strict=True):
+            score[view.key] = value
         if on_view:
             on_view()
     return scores

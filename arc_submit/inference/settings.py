@@ -1,4 +1,4 @@
-"""What is told to whoever runs a model, as data that no torch is needed for. Knows nothing about what is done with it."""
+"""The settings of a worker that makes predictions, as data that needs no torch. Does not know engines."""
 
 from __future__ import annotations
 
@@ -12,26 +12,45 @@ CANDIDATES = ("views", "dfs")
 
 
 @dataclass(frozen=True)
+class RequestSettings:
+    """How the requests of a task are made.
+
+    Attributes:
+        views: requests for each test input.
+        seed: of views, of the choice of train pairs and of sampling.
+        max_seq_len: tokens of a prompt with its answer.
+        keep_background: views keep colour 0.
+        temperature: 0 takes the most probable answer; otherwise answers are sampled, each with a seed of its own.
+    """
+
+    views: int
+    seed: int
+    max_seq_len: int
+    keep_background: bool = False
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True)
 class PredictSettings:
-    """How a worker makes predictions with a model, sent to it as JSON.
+    """How a worker makes predictions with a model; it receives them as JSON.
 
     Attributes:
         run: the run directory.
         model: the model's folder.
-        views: predictions for each test input.
+        views: views of each test input.
         seed: of views and of the choice of train pairs.
         keep_background: views keep colour 0.
-        grid_encoder, prompt, max_seq_len: how to ask; None takes what the model's arc_submit.json says.
-        slots: answers written together.
+        grid_encoder, prompt, max_seq_len: the prompt configuration; None takes the value in the model's arc_submit.json.
+        slots: completions generated side by side.
         threads: CPU threads of the worker.
         device: "cpu", "cuda:0", ...
         engine: "transformers" or "vllm".
-        adapters: a folder with one adapter for each task, named by the task's id, to answer with; None answers with the base.
-        source: under whose name the predictions are kept.
-        candidates: "views" asks for the likeliest answer under each view; "dfs" for every answer whose probability under a view is above
-            the threshold, and scores each of them under all views. Only the transformers engine can do that.
+        adapters: a folder with an adapter for each task, named by the task's id; None uses the base model.
+        source: the source's name in the predictions.
+        candidates: "views" generates one answer under each view; "dfs" searches every answer whose probability under a view exceeds the
+            threshold, and scores each of them under all views. Only the transformers engine supports "dfs".
         threshold: see `candidates`.
-        temperature: 0 takes the likeliest answer; at 1 answers are drawn as the model's probabilities have them.
+        temperature: 0 takes the most probable answer; 1 samples from the model's probabilities.
     """
 
     run: str
@@ -58,9 +77,13 @@ class PredictSettings:
         check_candidates(self.candidates, self.threshold, self.engine)
         check_temperature(self.temperature, self.candidates)
 
+    def for_requests(self, max_seq_len: int) -> RequestSettings:
+        """The part that the requests depend on, with the resolved max_seq_len."""
+        return RequestSettings(self.views, self.seed, max_seq_len, self.keep_background, self.temperature)
+
 
 def check_temperature(temperature: float, candidates: str) -> None:
-    """Refuse a temperature that is none, or that the way to candidates makes no use of.
+    """Refuse a temperature that is invalid or that the kind of candidates does not use.
 
     Raises:
         ConfigError: with the remedy.
@@ -71,18 +94,18 @@ def check_temperature(temperature: float, candidates: str) -> None:
         raise ConfigError(f"--temperature {temperature:g}: dfs searches its candidates and draws none; take --candidates views")
 
 
-def check_candidates(candidates: str, threshold: float, engine: str, options: str = "--") -> None:
-    """Refuse a way to candidates that there is not, or that the engine does not know.
+def check_candidates(candidates: str, threshold: float, engine: str, prefix: str = "--") -> None:
+    """Refuse an unknown kind of candidates, or one that the engine does not support.
 
     Args:
-        options: how the names of the command line's options begin.
+        prefix: of the command-line options in the messages.
 
     Raises:
         ConfigError: with the remedy.
     """
     if candidates not in CANDIDATES:
-        raise ConfigError(f"{options}candidates {candidates}: choose from {', '.join(CANDIDATES)}")
+        raise ConfigError(f"{prefix}candidates {candidates}: choose from {', '.join(CANDIDATES)}")
     if not 0 < threshold <= 1:
-        raise ConfigError(f"{options}threshold {threshold}: a probability above 0 is needed, such as 0.1")
+        raise ConfigError(f"{prefix}threshold {threshold}: a probability above 0 is needed, such as 0.1")
     if candidates == "dfs" and engine == "vllm":
-        raise ConfigError(f"{options}candidates dfs: vllm's cache cannot be cut back; take {options}engine transformers with it")
+        raise ConfigError(f"{prefix}candidates dfs: vllm's cache cannot be cut back; take {prefix}engine transformers with it")

@@ -1,8 +1,7 @@
-"""Where vllm's versions differ (0.17 to 0.33), in one place and by feature: what a field, a function or a variable shows by being there.
+"""The differences between vllm's versions 0.17 to 0.33, detected by feature.
 
-Read in the sources of 0.17.1, 0.19.1 and 0.32.0. The parts that the engine rests on are alike in all of them: LLMEngine.from_engine_args,
-add_request, step, abort_request, add_lora; LoRARequest(name, id, path); SamplingParams. What is not alike is below. Knows
-nothing about requests.
+Compared in the sources of 0.17.1, 0.19.1 and 0.32.0. The engine's other calls are alike in all of them: LLMEngine.from_engine_args,
+add_request, step, abort_request, add_lora; LoRARequest(name, id, path); SamplingParams. Does not know requests.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ from arc_submit.base_model.adapter_files import AdapterConfig
 from arc_submit.errors import ConfigError
 from arc_submit.inference.engine import NotServedError
 
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of all versions
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the ranks that every version makes LoRA slots for
 
 
 def prepare_process(device: torch.device, cache_gb: int) -> None:
-    """Set what vllm reads from the environment; to be called before anything imports it.
+    """Set the environment variables that vllm reads; to be called before the first import of vllm.
 
-    The engine lives in this process (no child that could outlive a kill and keep the GPU), asks no hub, reports nothing, and writes its
-    log to standard error, which the pool keeps in the worker's file.
+    The engine runs in this process (no child process can outlive a kill and hold the GPU), contacts no hub, sends no statistics, and logs
+    to standard error, which the pool writes to the worker's file.
 
     Args:
-        cache_gb: memory for keys and values on a CPU; on a GPU the engine's own settings say it.
+        cache_gb: memory for keys and values on a CPU; on a GPU the engine's own arguments set it.
 
     Raises:
-        ConfigError: where vllm is here already and has read other values, or would take another GPU than is meant.
+        ConfigError: where vllm has been imported with other values, or would take another GPU than `device`.
     """
     if device.index:
         raise ConfigError(
@@ -41,7 +40,7 @@ def prepare_process(device: torch.device, cache_gb: int) -> None:
             " as a run does with its workers, and name cuda:0"
         )
     if "vllm" in sys.modules and os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") != "0":
-        raise ConfigError("vllm was imported before its engine was asked for; start a fresh process")
+        raise ConfigError("vllm was imported before its engine was started; start a fresh process")
     os.environ |= {
         "HF_HUB_OFFLINE": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -49,12 +48,12 @@ def prepare_process(device: torch.device, cache_gb: int) -> None:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_DO_NOT_TRACK": "1",
         "VLLM_LOGGING_STREAM": "ext://sys.stderr",
-        # Its sampler is compiled at the first use, which takes a compiler and minutes; greedy answers have no need of it.
+        # FlashInfer's sampler is compiled at its first use, which needs a compiler and minutes; greedy decoding does not need it.
         "VLLM_USE_FLASHINFER_SAMPLER": "0",
     }
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO")
     if device.type == "cpu":
-        # Else vllm binds threads to cores by itself, whatever OMP_NUM_THREADS says and whoever else runs there.
+        # By default vllm binds threads to cores, regardless of OMP_NUM_THREADS and of other processes on those cores.
         os.environ |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": str(cache_gb)}
 
 
@@ -62,7 +61,7 @@ def make_core(**arguments: Any) -> Any:
     """An LLMEngine in this process.
 
     Raises:
-        ConfigError: where vllm is not installed, or does not know an argument that nothing can replace.
+        ConfigError: where vllm is not installed, or does not know one of the arguments.
     """
     try:
         from vllm import EngineArgs
@@ -71,7 +70,7 @@ def make_core(**arguments: Any) -> Any:
         raise ConfigError(f"--engine vllm: vllm cannot be imported here ({error}); install it, or take --engine transformers") from None
     known = {field.name for field in dataclasses.fields(EngineArgs)}
     if "swap_space" in known:
-        arguments["swap_space"] = 0  # GB of pinned host memory that older versions keep for a GPU: too much of a 31 GiB host
+        arguments["swap_space"] = 0  # GB of pinned host memory that older versions take for each GPU: too much of a 31 GiB host
     missing = sorted(set(arguments) - known)
     if missing:
         raise ConfigError(f"--engine vllm: this version takes no {', '.join(missing)}; use 0.17 to 0.33")
@@ -79,24 +78,17 @@ def make_core(**arguments: Any) -> Any:
 
 
 def token_prompt(ids: Sequence[int]) -> dict[str, Any]:
-    """A prompt as what vllm's own renderer makes of token ids; the raw form without a type is to be taken away."""
+    """A prompt in the form that vllm's renderer gives token ids; the form without a type is deprecated."""
     return {"type": "token", "prompt_token_ids": list(ids)}
 
 
-def stop_core(core: Any) -> None:
-    """Let the engine go; a process that shall give its GPU memory back for sure must end all the same."""
-    shutdown = getattr(core.engine_core, "shutdown", None)
-    if shutdown:
-        shutdown()
-
-
 def check_served(folder: Path, config: AdapterConfig) -> None:
-    """Refuse an adapter that this vllm would load and serve wrong without a word.
+    """Refuse an adapter that this vllm would load without an error and serve wrongly.
 
-    Older versions do not read ranks and alphas by module: they scale every layer alike.
+    Older versions ignore ranks and alphas by module: they scale every layer alike.
 
     Raises:
-        NotServedError: naming what it cannot do.
+        NotServedError: naming the unsupported field.
     """
     from vllm.lora.peft_helper import PEFTHelper
 
@@ -106,13 +98,13 @@ def check_served(folder: Path, config: AdapterConfig) -> None:
             raise NotServedError(f"adapter {folder}: this vllm does not read its {name}; train it without, or take --engine transformers")
 
 
-def rank_slot(rank: int) -> int:
-    """The smallest rank that vllm makes slots for and that holds this one.
+def supported_rank(rank: int) -> int:
+    """The smallest of RANKS that an adapter of a rank fits in.
 
     Raises:
-        ConfigError: where it is over the largest.
+        ConfigError: where the rank exceeds the largest.
     """
-    for slot in RANKS:
-        if rank <= slot:
-            return slot
+    for supported in RANKS:
+        if rank <= supported:
+            return supported
     raise ConfigError(f"an adapter of rank {rank}: vllm serves up to {RANKS[-1]}; train it with less, or take --engine transformers")

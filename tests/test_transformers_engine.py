@@ -32,8 +32,8 @@ def by_id(completions: list[Completion]) -> dict[str, tuple[list[int], float, st
     return {c.id: (c.tokens, c.logprob, c.finished) for c in completions}
 
 
-def test_the_answer_is_the_one_that_plain_greedy_decoding_gives(engine: TransformersEngine, tiny_model: Path) -> None:
-    """Against a loop without any cache: the whole sequence is read again for every token."""
+def test_a_completion_equals_plain_greedy_decoding(engine: TransformersEngine, tiny_model: Path) -> None:
+    """Against a loop without any cache: it reads the whole sequence again for every token."""
     plain = load_model(tiny_model, CPU, torch.float32, "eager")
     for request, completion in zip(
         sorted(requests(6), key=lambda r: r.id), sorted(engine.generate(requests(6)), key=lambda c: c.id), strict=True
@@ -50,7 +50,7 @@ def test_the_answer_is_the_one_that_plain_greedy_decoding_gives(engine: Transfor
         assert completion.finished == ("stop" if expected[-1] == engine.end_id else "length")
 
 
-def test_an_answer_does_not_depend_on_what_runs_beside_it(engine: TransformersEngine, tiny_model: Path) -> None:
+def test_a_completion_does_not_depend_on_the_requests_beside_it(engine: TransformersEngine, tiny_model: Path) -> None:
     """Bit for bit: tokens and log-probabilities, alone, in another order, and after other requests."""
     all_requests = requests(14, seed=3)
     together = by_id(list(engine.generate(all_requests)))
@@ -59,37 +59,37 @@ def test_an_answer_does_not_depend_on_what_runs_beside_it(engine: TransformersEn
     for request in all_requests[:6]:
         alone |= by_id(list(engine.generate([request])))
     assert alone == {key: together[key] for key in alone}
-    assert len({tuple(tokens) for tokens, _, _ in together.values()}) > 7, "a model that says the same to all would prove nothing"
+    assert len({tuple(tokens) for tokens, _, _ in together.values()}) > 7, "equal completions would prove nothing"
 
 
-def test_score_is_the_sum_that_generation_reports(engine: TransformersEngine) -> None:
-    asked = requests(5, seed=4)
-    made = {c.id: c for c in engine.generate(asked)}
-    for request in asked:
-        completion = made[request.id]
+def test_score_equals_the_logprob_of_generation(engine: TransformersEngine) -> None:
+    batch = requests(5, seed=4)
+    completions = {c.id: c for c in engine.generate(batch)}
+    for request in batch:
+        completion = completions[request.id]
         longer = [*completion.tokens, 7, 8, 9]
         scores = engine.score(request.prompt, [completion.tokens, longer, completion.tokens])
         assert scores[0] == pytest.approx(completion.logprob, abs=1e-3)
-        assert scores[2] == pytest.approx(scores[0], abs=1e-4), "the shared prompt was spoilt by the continuation before"
+        assert scores[2] == pytest.approx(scores[0], abs=1e-4), "the previous continuation changed the shared prompt"
         assert scores[1] < scores[0]
 
 
-def test_every_request_ends_once_and_beats(engine: TransformersEngine) -> None:
-    beats = 0
+def test_every_request_ends_once_and_every_step_is_reported(engine: TransformersEngine) -> None:
+    steps = 0
 
-    def beat() -> None:
-        nonlocal beats
-        beats += 1
+    def on_step() -> None:
+        nonlocal steps
+        steps += 1
 
-    asked = requests(9, seed=5)
-    ended = [c.id for c in engine.generate(asked, beat)]
-    assert sorted(ended) == sorted(r.id for r in asked)
-    assert beats >= len(asked)
+    batch = requests(9, seed=5)
+    ended = [c.id for c in engine.generate(batch, on_step)]
+    assert sorted(ended) == sorted(r.id for r in batch)
+    assert steps >= len(batch)
 
 
-def test_completions_come_before_the_last_request_is_begun(engine: TransformersEngine) -> None:
-    asked = [Request("short", [5, 6], 2), *(Request(f"long{i}", [5] * 50, 60) for i in range(8))]
-    assert next(iter(engine.generate(asked))).id == "short"
+def test_completions_are_yielded_before_the_last_request_starts(engine: TransformersEngine) -> None:
+    batch = [Request("short", [5, 6], 2), *(Request(f"long{i}", [5] * 50, 60) for i in range(8))]
+    assert next(iter(engine.generate(batch))).id == "short"
 
 
 def test_no_request_gives_no_completion(engine: TransformersEngine) -> None:
@@ -120,8 +120,8 @@ def test_the_dtype_has_a_reason() -> None:
     assert "CPU" in reason
 
 
-def test_continuations_are_scored_alike_in_any_company(engine: TransformersEngine) -> None:
-    """More than the slots hold, of very different lengths: each has the score that it has alone."""
+def test_a_score_does_not_depend_on_the_other_continuations(engine: TransformersEngine) -> None:
+    """More continuations than slots, of very different lengths: each has the score that it has alone."""
     rng = np.random.default_rng(8)
     prompt = rng.integers(5, 45, 90).tolist()
     continuations = [rng.integers(5, 45, length).tolist() for length in (1, 40, 3, 17, 2, 1, 29, 8, 40)]
@@ -133,34 +133,34 @@ def test_continuations_are_scored_alike_in_any_company(engine: TransformersEngin
             engine.score(prompt, wrong)
 
 
-def test_the_end_of_the_time_ends_it(engine: TransformersEngine) -> None:
-    assert list(engine.generate(requests(5), until=0.0)) == []
-    began: list[float] = []
-    asked = [Request("short", [5, 6], 2), *(Request(f"long{i}", [5] * 50, 1500) for i in range(1000))]
-    until = time.monotonic() + 1.0
-    ended = [c.id for c in engine.generate(asked, lambda: began.append(time.monotonic()), until)]
+def test_generation_stops_at_the_deadline(engine: TransformersEngine) -> None:
+    assert list(engine.generate(requests(5), deadline=0.0)) == []
+    steps: list[float] = []
+    batch = [Request("short", [5, 6], 2), *(Request(f"long{i}", [5] * 50, 1500) for i in range(1000))]
+    deadline = time.monotonic() + 1.0
+    ended = [c.id for c in engine.generate(batch, lambda: steps.append(time.monotonic()), deadline)]
     assert "short" in ended
-    assert len(ended) < len(asked)
-    assert began[-1] - until < 1.0
+    assert len(ended) < len(batch)
+    assert steps[-1] - deadline < 1.0
 
 
-def test_drawn_answers_follow_seed_and_temperature(engine: TransformersEngine) -> None:
-    def drawn(temperature: float, seed: int) -> dict[str, tuple[list[int], float, str]]:
+def test_sampling_follows_seed_and_temperature(engine: TransformersEngine) -> None:
+    def sample(temperature: float, seed: int) -> dict[str, tuple[list[int], float, str]]:
         return by_id(list(engine.generate([Request(r.id, r.prompt, 30, None, temperature, seed) for r in requests(6, seed=9)])))
 
-    assert drawn(1.0, 1) == drawn(1.0, 1)
-    assert drawn(1.0, 1) != drawn(1.0, 2)
-    cold = {key: tokens for key, (tokens, _, _) in drawn(0.01, 1).items()}
-    greedy = {key: tokens for key, (tokens, _, _) in drawn(0.0, 1).items()}
+    assert sample(1.0, 1) == sample(1.0, 1)
+    assert sample(1.0, 1) != sample(1.0, 2)
+    cold = {key: tokens for key, (tokens, _, _) in sample(0.01, 1).items()}
+    greedy = {key: tokens for key, (tokens, _, _) in sample(0.0, 1).items()}
     assert sum(cold[key] == greedy[key] for key in cold) >= 5
     for request in requests(6, seed=9):
-        tokens, logprob, _ = drawn(1.0, 1)[request.id]
+        tokens, logprob, _ = sample(1.0, 1)[request.id]
         assert engine.score(request.prompt, [tokens])[0] == pytest.approx(logprob, abs=1e-2)
 
 
-def test_a_hopeless_answer_gives_its_slot_to_the_next(engine: TransformersEngine) -> None:
-    asked = [Request(str(i), [5] * 50, 1500, hopeless=lambda tokens: len(tokens) == 3) for i in range(6)]
-    ended = list(engine.generate(asked))
-    assert [len(c.tokens) for c in ended if c.finished == "hopeless"] == [3] * sum(c.finished == "hopeless" for c in ended)
+def test_a_dead_end_frees_its_slot(engine: TransformersEngine) -> None:
+    batch = [Request(str(i), [5] * 50, 1500, dead_end=lambda tokens: len(tokens) == 3) for i in range(6)]
+    ended = list(engine.generate(batch))
+    assert [len(c.tokens) for c in ended if c.finished == "dead_end"] == [3] * sum(c.finished == "dead_end" for c in ended)
     assert len(ended) == 6
-    assert any(c.finished == "hopeless" for c in ended)
+    assert any(c.finished == "dead_end" for c in ended)

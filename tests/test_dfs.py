@@ -17,6 +17,7 @@ from arc_submit.inference.dfs import SearchLimits, search_completions
 from arc_submit.inference.engine import Request
 from arc_submit.inference.requests import plan_requests
 from arc_submit.inference.scoring import score_grids
+from arc_submit.inference.settings import RequestSettings
 from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
@@ -56,7 +57,7 @@ def make_requests(count: int, longest: int) -> list[Request]:
     return [Request(str(i), rng.integers(5, 45, rng.integers(2, 60)).tolist(), longest) for i in range(count)]
 
 
-def test_it_finds_what_a_plain_search_finds(engine: TransformersEngine) -> None:
+def test_it_finds_the_completions_of_a_plain_search(engine: TransformersEngine) -> None:
     requests, threshold = make_requests(7, 6), 2e-3
     found: dict[str, dict[tuple[int, ...], float]] = {request.id: {} for request in requests}
     for completion in search_completions(engine, requests, SearchLimits(threshold, keep_greedy=False)):
@@ -70,10 +71,10 @@ def test_it_finds_what_a_plain_search_finds(engine: TransformersEngine) -> None:
             assert found[request.id][tokens] == pytest.approx(value, abs=1e-3)
             assert value >= math.log(threshold)
         number += len(expected)
-    assert number > 10, "so few completions would prove little"
+    assert number > 10, "too few completions prove little"
 
 
-def test_the_greedy_completion_is_there_however_unlikely(engine: TransformersEngine) -> None:
+def test_the_greedy_completion_is_found_however_improbable(engine: TransformersEngine) -> None:
     requests = make_requests(5, 200)
     greedy = {c.id: c.tokens for c in engine.generate(requests) if c.finished == "stop"}
     found = {c.id: c.tokens for c in search_completions(engine, requests, SearchLimits(1.0))}
@@ -81,43 +82,46 @@ def test_the_greedy_completion_is_there_however_unlikely(engine: TransformersEng
     assert greedy, "no greedy answer ends: nothing was compared"
 
 
-def test_a_search_ends_at_its_steps(engine: TransformersEngine) -> None:
+def test_a_search_stops_at_max_steps(engine: TransformersEngine) -> None:
     steps = 0
 
     def count() -> None:
         nonlocal steps
         steps += 1
 
-    list(search_completions(engine, make_requests(1, 100), SearchLimits(1e-9, most_steps=25), count))
+    list(search_completions(engine, make_requests(1, 100), SearchLimits(1e-9, max_steps=25), count))
     assert steps == 26  # and the prompt
 
 
-def test_what_cannot_work_is_refused(engine: TransformersEngine) -> None:
+def test_invalid_requests_and_limits_are_refused(engine: TransformersEngine) -> None:
     with pytest.raises(ConfigError, match="threshold"):
         SearchLimits(0.0)
     with pytest.raises(ConfigError, match="request bad"):
         next(search_completions(engine, [Request("bad", [5] * 2040, 20)]))
 
 
-def test_a_grid_is_scored_as_the_view_that_made_it_scored_it(engine: TransformersEngine) -> None:
-    """An answer that generation gave under a view has, as a grid of the task, that very log-probability under the view."""
-    writer = PromptTokenizer(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
+def test_a_grids_score_equals_the_logprob_of_its_answer_under_each_view(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compared with the log-probabilities of plain forward passes, token by token."""
+    tokenizer = PromptTokenizer(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
     rng = np.random.default_rng(0)
     grids = [frozen(rng.integers(0, 10, (2, 3))) for _ in range(4)]
     task = Task("t", (Pair(grids[0], grids[1]),), (grids[2],))
-    planned, _ = plan_requests(writer, task, 4, 0, 1024)
+    view_requests, _ = plan_requests(tokenizer, task, RequestSettings(4, 0, 1024))
     candidates = [grids[1], grids[3]]
-    scores = score_grids(engine, writer, planned, candidates, engine.limit)
-    assert all(set(score) == {asked.view.key for asked in planned} for score in scores)
-    for asked in planned:
-        answers = [writer.answer_ids(asked.view.apply(grid)) for grid in candidates]
-        assert all(same_grid(asked.view.undo(writer.decode(a)), g) for a, g in zip(answers, candidates, strict=True))
+    scores = score_grids(engine, tokenizer, view_requests, candidates)
+    assert all(set(score) == {one.view.key for one in view_requests} for score in scores)
+    for one in view_requests:
+        answers = [tokenizer.answer_ids(one.view.apply(grid)) for grid in candidates]
+        assert all(same_grid(one.view.undo(tokenizer.decode(a)), g) for a, g in zip(answers, candidates, strict=True))
         for grid_scores, answer in zip(scores, answers, strict=True):
-            ids, expected = list(asked.request.prompt), 0.0
+            ids, expected = list(one.request.prompt), 0.0
             for token in answer:
                 with torch.inference_mode():
                     expected += float(engine.model(input_ids=torch.tensor([ids])).logits[0, -1].float().log_softmax(-1)[token])
                 ids.append(token)
-            assert grid_scores[asked.view.key] == pytest.approx(expected, abs=5e-3)
-    assert score_grids(engine, writer, planned, candidates, 20) == [{}, {}]
-    assert score_grids(engine, writer, planned, [], engine.limit) == []
+            assert grid_scores[one.view.key] == pytest.approx(expected, abs=5e-3)
+    assert score_grids(engine, tokenizer, view_requests, []) == []
+    monkeypatch.setattr(engine, "context_length", 20)
+    assert score_grids(engine, tokenizer, view_requests, candidates) == [{}, {}]
