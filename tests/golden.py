@@ -26,9 +26,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -451,8 +453,7 @@ def differences(before: Aspects, now: Aspects) -> Iterator[str]:
             if gone := [one for one in was if one not in is_now]:
                 yield f"{name}: no longer there: {', '.join(gone)}"
         elif isinstance(was, list) and isinstance(is_now, list):
-            gone, come = ([one for one in some if one not in others] for some, others in ((was, is_now), (is_now, was)))
-            yield f"{name}: {cut(gone)} -> {cut(come)}" if gone or come else f"{name}: the same entries in another order or number"
+            yield from (f"{name}: {line}" for line in changed_entries(was, is_now))
         elif isinstance(was, dict) and isinstance(is_now, dict):
             named = ({f"{name} / {key}": inner for key, inner in value.items()} for value in (was, is_now))
             yield from differences(*named)
@@ -460,9 +461,32 @@ def differences(before: Aspects, now: Aspects) -> Iterator[str]:
             yield f"{name}: {cut(was)} -> {cut(is_now)}"
 
 
+def changed_entries(before: list[Any], now: list[Any]) -> Iterator[str]:
+    """What has changed from one list to another: fields of entries about the same thing, entries that are gone, and new ones."""
+    changes: Counter[str] = Counter()
+    matcher = SequenceMatcher(None, list(map(about, before)), list(map(about, now)), autojunk=False)
+    for kind, i, i_end, j, j_end in matcher.get_opcodes():
+        if kind != "equal":
+            changes.update(f"gone: {cut(one)}" for one in before[i:i_end])
+            changes.update(f"new: {cut(one)}" for one in now[j:j_end])
+            continue
+        for was, is_now in zip(before[i:i_end], now[j:j_end], strict=True):
+            for key in sorted({*was, *is_now}) if was != is_now else ():
+                old, new = was.get(key, "not there"), is_now.get(key, "not there")
+                changes.update([f"{was.get('event', 'entry')} / {key}: {cut(old)} -> {cut(new)}"] if old != new else [])
+    for line, count in changes.items():
+        yield line if count == 1 else f"{line} ({count} times)"
+
+
+def about(entry: Any) -> str:
+    """What an entry of a list is about: an event by its kind and tasks, anything else by itself."""
+    named = isinstance(entry, dict) and "event" in entry
+    return json.dumps([entry.get(key) for key in ("event", "task", "tasks")] if named else entry, sort_keys=True)
+
+
 def cut(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) <= 600 else f"{text[:600]} ..."
+    return text if len(text) <= 300 else f"{text[:300]} ..."
 
 
 def say_differences(name: str, found: Sequence[str], seconds: float) -> None:
@@ -522,42 +546,56 @@ INTERRUPTED = {
 }
 
 
-def finished_files(folder: Path) -> dict[str, int]:
-    """What is whole and must not be made again, and when each was written."""
-    patterns = ("adapters/[!.]*/adapter_model.safetensors", "search/[!.]*.json", "checkpoints/step-*/state.json")
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for pattern in patterns for path in folder.glob(pattern)}
+def finished(folder: Path) -> set[str]:
+    """What is whole in a folder and must not be made again: files with the time of each, and lines with the seconds that stand in them."""
+    found = set()
+    for pattern in ("adapters/[!.]*/adapter_model.safetensors", "search/[!.]*.json", "checkpoints/step-*/state.json"):
+        found |= {f"{path.relative_to(folder)} of {path.stat().st_mtime_ns}" for path in folder.glob(pattern)}
+    saved = max((int(path.name.removeprefix("step-")) for path in folder.glob("checkpoints/step-*")), default=0)
+    for path in (*folder.glob("predictions/*/*.jsonl"), *folder.glob("log.jsonl")):
+        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+            with suppress(ValueError):  # cut short
+                if json.loads(line).get("step", 0) <= saved:  # later steps of a training are done again
+                    found.add(f"{path.relative_to(folder)}: {line}")
+    return found
 
 
 def go_on(lab: Lab, name: str, before: Path, after: Path) -> tuple[list[str], str]:
     """Begin a command with one package, kill it, go on with another: what differs from an undisturbed end, and what was killed when."""
     one = INTERRUPTED[name]
-    undisturbed, out = f"undisturbed/{one.like or name}", f"killed/{name}"
+    out = one.like or name
+    folder, undisturbed = lab.folder / out, lab.folder / f"{out}-undisturbed"
     lab.source = before
-    if not (lab.folder / undisturbed).exists():
-        told = lab.call(f"{one.command} --out {undisturbed}")
+    if not undisturbed.exists():
+        told = lab.call(f"{one.command} --out {out}")
         assert told["exit"] == 0, f"{one.command}: an undisturbed run ended with {told}"
+        folder.rename(undisturbed)  # both are made under one name, which a training notes
     process, _ = lab.start(f"{one.command} --out {out}")
     patience = time.monotonic() + PATIENCE
     try:
-        while process.poll() is None and not one.reached(lab.folder / out):
+        while process.poll() is None and not one.reached(folder):
             assert time.monotonic() < patience, f"{name}: the moment to kill it did not come"
             time.sleep(0.01)
     finally:
         end(process, lab.folder)
     if process.returncode != -signal.SIGKILL:
+        folder.rename(lab.folder / f"{name}-ended")
         return [f"it ended by itself with exit code {process.returncode}, before it could be killed"], ""
-    finished, lines = finished_files(lab.folder / out), sum(1 for _ in (lab.folder / out).glob("predictions/*/*.jsonl"))
+    kept = finished(folder)
     lab.source = after
     told = lab.call(f"{one.command} --out {out}")
     found = [f"exit code {told['exit']}: {told.get('error', '')}"] if told["exit"] else []
-    again = finished_files(lab.folder / out)
-    found += [f"{path}: was finished and has been made again, or is gone" for path, made in finished.items() if again.get(path) != made]
-    ends = [contents(lab.folder / path, lab.folder / path) for path in (undisturbed, out)]
-    names = [{"files": [str(path) for path in files_of(lab.folder / path)]} for path in (undisturbed, out)]
-    # A training notes where it is; the two are in two places.
-    ends = [json.loads(json.dumps(some).replace(out, undisturbed)) for some in ends]
-    found += differences({**names[0], **ends[0]}, {**names[1], **ends[1]})
-    return found, f"killed with {len(finished)} finished files and {lines} files of predictions"
+    found += [f"finished before the kill, and gone or made again: {thing}" for thing in sorted(kept - finished(folder))]
+    ends = [{"files": list(map(str, files_of(path))), **contents(path, lab.folder)} for path in (undisturbed, folder)]
+    found += differences(*(without_hidden(some) for some in ends))
+    folder.rename(lab.folder / f"{name}-killed")
+    return found, f"killed with {len(kept)} predictions, adapters, reports and checkpoints there"
+
+
+def without_hidden(found: Aspects) -> Aspects:
+    """Without files whose names begin with a dot: a kill in the middle of writing one leaves it."""
+    files = [name for name in found["files"] if "/." not in f"/{name}"]
+    return {**{name: value for name, value in found.items() if "/." not in f"/{name}"}, "files": files}
 
 
 def resume(lab: Lab, names: Sequence[str], before: Path, after: Path) -> int:
