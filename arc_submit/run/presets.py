@@ -26,7 +26,8 @@ _ARC24 = {"lora_rank": 128, "lora_alpha": 64.0, "lora_rslora": True, "lora_targe
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Two cores and no GPU: one worker a core is faster than two threads for so small a model. What is planned fits minutes; each doubling
-    # of the steps, up to 400, solved more (docs/results.md): --ttft-max-steps 400 --ttft-max-views 32 spend hours so.
+    # of the steps, up to 400, solved more (docs/experiments/2026-11-20-ttft-steps.md): --ttft-max-steps 400 --ttft-max-views 32 spend
+    # hours so.
     "cpu-pocket": {
         "workers": 2,
         "threads": 1,
@@ -38,7 +39,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ttft_steps": 50,
         "ttft_schedule": "constant",
         "ttft_learning_rate": 1e-3,
-        # Outputs that are shown are learnt too, for hardly any cost: worth half of the steps again (docs/results.md).
+        # Outputs that are shown are learnt too, for hardly any cost: worth half of the steps again
+        # (docs/experiments/2026-11-28-loss-on-outputs.md).
         "ttft_loss_on": "outputs",
         "ttft_views": 4,
         # Far weaker than the search: it fills in where the search has no two answers.
