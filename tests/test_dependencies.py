@@ -21,7 +21,7 @@ EXTRAS_OF = {
     "base_model": {"models"},
     "inference": {"models", "vllm"},
     "finetune": {"models"},
-    "train": {"models", "train", "tracking", "report"},
+    "train": {"models", "tracking", "report"},
     "report": {"report"},
     "kaggle": {"kaggle"},
     "workers": {"ray"},
