@@ -108,9 +108,7 @@ def read_challenges(path: Path) -> Challenges:
     Raises:
         DataError: where the file as a whole is not a challenges file. A fault inside one task goes to `errors`.
     """
-    value, repeated = read_json(path)
-    if not isinstance(value, dict) or not value:
-        raise DataError(f"{path}: a challenges file is a JSON object with at least one task")
+    value, repeated = _read_tasks(path, "challenges file")
     if set(value) >= {"train", "test"} and isinstance(value["train"], list):
         value, repeated = {path.stem: value}, {path.stem} if repeated else set()
     tasks, errors, counts = {}, {}, {}
@@ -140,9 +138,7 @@ def read_solutions(path: Path) -> tuple[Solutions, list[str]]:
     Raises:
         DataError: where the file as a whole is not a solutions file.
     """
-    value, repeated = read_json(path)
-    if not isinstance(value, dict) or not value:
-        raise DataError(f"{path}: a solutions file is a JSON object with at least one task")
+    value, repeated = _read_tasks(path, "solutions file")
     outputs, problems = {}, []
     for task_id, grids in value.items():
         where = f"{path.name}: task {_short(task_id)}"
@@ -163,9 +159,7 @@ def read_sample_submission(path: Path) -> dict[str, int]:
     Raises:
         DataError: where an entry is not a non-empty list.
     """
-    value, _ = read_json(path)
-    if not isinstance(value, dict) or not value:
-        raise DataError(f"{path}: a sample submission is a JSON object with at least one task")
+    value, _ = _read_tasks(path, "sample submission")
     for task_id, entries in value.items():
         if not isinstance(entries, list) or not entries:
             raise DataError(f"{path}: task {_short(task_id)}: a non-empty list of attempts is expected")
@@ -243,12 +237,10 @@ def write_competition(folder: Path, challenges: Challenges, solutions: Solutions
 
 def split_tasks(challenges: Challenges, folder: Path) -> list[Path]:
     """Write each task to a challenges file of its own, <folder>/<id>.json."""
-    paths = []
-    for task_id, task in challenges.tasks.items():
-        path = folder / f"{task_id}.json"
-        write_challenges(path, {task_id: task})
-        paths.append(path)
-    return paths
+    paths = {task_id: folder / f"{task_id}.json" for task_id in challenges.tasks}
+    for task_id, path in paths.items():
+        write_challenges(path, {task_id: challenges.tasks[task_id]})
+    return list(paths.values())
 
 
 def read_task(path: Path) -> Task:
@@ -309,6 +301,14 @@ def read_json(path: Path) -> tuple[Any, set[str]]:
     outer = {key for fault, keys in faults if fault is value for key in keys}
     inner = {id(fault) for fault, _ in faults if fault is not value}
     return value, outer | {key for key, entry in value.items() if _holds(entry, inner)}
+
+
+def _read_tasks(path: Path, kind: str) -> tuple[dict[str, Any], set[str]]:
+    """`read_json` of a file that must hold an object with at least one task."""
+    value, repeated = read_json(path)
+    if not isinstance(value, dict) or not value:
+        raise DataError(f"{path}: a {kind} is a JSON object with at least one task")
+    return value, repeated
 
 
 def _holds(value: Any, wanted: set[int]) -> bool:

@@ -126,7 +126,8 @@ def render(page: Page) -> str:
     """The page as HTML."""
     cards = "".join(f"<div class=card><b>{escape(value)}</b><span>{escape(name)}</span></div>" for value, name in page.cards)
     notes = "".join(f"<p>{escape(note)}</p>" for note in page.notes)
-    figures = "".join(f"<h2>{escape(title)}</h2><figure>{_image(path, title)}</figure>" for title, path in page.figures)
+    images = [(escape(title), base64.b64encode(path.read_bytes()).decode("ascii")) for title, path in page.figures]
+    figures = "".join(f'<h2>{t}</h2><figure><img alt="{t}" src="data:image/png;base64,{data}"></figure>' for t, data in images)
     tasks = f"<h2>{escape(page.tasks_title)}</h2><p>{escape(page.tasks_note)}</p>{''.join(map(_task, page.tasks))}" if page.tasks else ""
     folded = "".join(f"<details><summary>{escape(table.title)}</summary>{_table(table, titled=False)}</details>" for table in page.appendix)
     return (
@@ -172,11 +173,6 @@ def _table(table: Table, titled: bool = True) -> str:
     title = f"<h2>{escape(table.title)}</h2>" if titled and table.title else ""
     note = f"<p>{escape(table.note)}</p>" if table.note else ""
     return f"{title}{note}<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-
-
-def _image(path: Path, title: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<img alt="{escape(title)}" src="data:image/png;base64,{data}">'
 
 
 def _task(task: TaskSection) -> str:

@@ -5,8 +5,9 @@ Computed from the run's events alone. The time between the end of a run and its 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,54 +63,42 @@ def read_timeline(events: Sequence[Mapping[str, Any]]) -> Timeline:
     """The bars in a run's events."""
     bars: list[Bar] = []
     resumed: list[tuple[float, float]] = []
-    offset = 0.0  # seconds since the epoch at the run's start, plus all pauses
-    last = 0.0
-    open_jobs: dict[tuple[str, int], tuple[float, tuple[str, ...], str]] = {}
+    offset = events[0]["time"] if events else 0.0  # seconds since the epoch at the run's start, plus all pauses
+    now = 0.0
+    open_jobs: dict[tuple[str, int], Bar] = {}  # by source and worker
 
-    def close(key: tuple[str, int], end: float, kind: str) -> None:
-        begin, tasks, job_kind = open_jobs.pop(key)
-        row = f"{'search' if key[0] == 'search' else 'model'} {key[1]}"
-        bars.append(Bar(row, key[0], tasks, begin, end, "loading" if job_kind == "loading" else kind))
+    def close(key: tuple[str, int], kind: str) -> None:
+        bar = open_jobs.pop(key)
+        bars.append(replace(bar, end=now, kind=bar.kind or kind))
 
     for number, event in enumerate(events):
-        if number == 0:
-            offset = event["time"]
         kind = event["event"]
         if kind == "recombined":
             continue
         if kind == "run_resumed":
-            if not _any_work_before_next_start(events, number + 1):  # a command that only read the run, or changed its submission
+            this_start = itertools.takewhile(lambda later: later["event"] != "run_resumed", events[number + 1 :])
+            if not any("worker" in later for later in this_start):  # a command that only read the run, or changed its submission
                 continue
             for key in list(open_jobs):
-                close(key, last, "cut")
-            pause = max(0.0, event["time"] - offset - last)
+                close(key, "cut")
+            pause = max(0.0, event["time"] - offset - now)
             offset += pause
-            resumed.append((last, pause))
-        now = max(last, event["time"] - offset)  # the clock may have been set back
-        last = now
+            resumed.append((now, pause))
+        now = max(now, event["time"] - offset)  # the clock may have been set back
         if not isinstance(event.get("worker"), int):
             continue
         key = str(event.get("source", "")), event["worker"]
-        tasks = tuple(map(str, event.get("tasks", ())))
         if kind in ("worker_started", "worker_begun"):
             if key in open_jobs:
-                close(key, now, "lost")
-            open_jobs[key] = now, tasks, "loading" if kind == "worker_started" else "job"
+                close(key, "lost")
+            row = f"{'search' if key[0] == 'search' else 'model'} {key[1]}"
+            tasks = tuple(map(str, event.get("tasks", ())))
+            open_jobs[key] = Bar(row, key[0], tasks, now, now, "loading" if kind == "worker_started" else "")
         elif key in open_jobs and kind in ("worker_ready", "task_done", "task_failed", "worker_lost", "worker_retired"):
-            close(key, now, "lost" if kind in ("worker_lost", "worker_retired") else "done")
+            close(key, "lost" if kind in ("worker_lost", "worker_retired") else "done")
     for key in list(open_jobs):
-        close(key, last, "cut")
-    return Timeline([bar for bar in bars if bar.end > bar.begin], last, resumed)
-
-
-def _any_work_before_next_start(events: Sequence[Mapping[str, Any]], begin: int) -> bool:
-    """Whether any worker has an event before the run is next resumed."""
-    for event in events[begin:]:
-        if event["event"] == "run_resumed":
-            return False
-        if "worker" in event:
-            return True
-    return False
+        close(key, "cut")
+    return Timeline([bar for bar in bars if bar.end > bar.begin], now, resumed)
 
 
 def plot_timeline(path: Path, events: Sequence[Mapping[str, Any]]) -> Path:
