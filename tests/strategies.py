@@ -1,4 +1,4 @@
-"""Random grids, tasks and files for the tests: hypothesis strategies, and seeded makers where thousands are needed."""
+"""Random grids, tasks and files for the tests: hypothesis strategies, and seeded functions where thousands are needed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def grids(draw: st.DrawFn, max_side: int = 30) -> Grid:
 
 @st.composite
 def views(draw: st.DrawFn, max_pairs: int = 14) -> View:
-    """Views of tasks with one train pair and more, above ten too."""
+    """Views of tasks with any number of train pairs up to `max_pairs`, above ten too."""
     pairs = draw(st.integers(1, max_pairs))
     colours, order = draw(st.permutations(IDENTITY_COLOURS)), draw(st.permutations(range(pairs)))
     return View(draw(st.integers(0, 3)), draw(st.booleans()), tuple(colours), tuple(order))
@@ -78,23 +78,19 @@ def training() -> tuple[dict[str, Task], Solutions]:
 @lru_cache(maxsize=1)
 def small_tasks() -> tuple[Task, ...]:
     """Four training tasks of few cells, one of them with two test inputs."""
-
-    def size(task: Task) -> int:
-        return sum(pair.input.size + pair.output.size for pair in task.train) + sum(test.size for test in task.tests)
-
-    tasks = sorted(training()[0].values(), key=size)
+    tasks = sorted(training()[0].values(), key=lambda task: task.cells)
     return (*[task for task in tasks if len(task.tests) == 1][:3], next(task for task in tasks if len(task.tests) == 2))
 
 
 def challenges_value(tasks: tuple[Task, ...]) -> dict[str, Any]:
-    """What a challenges file of these tasks holds."""
+    """The JSON value of a challenges file with these tasks."""
     return {task.id: task_to_json(task) for task in tasks}
 
 
 def write(path: Path, value: Any) -> Path:
-    """Write a file, of bytes or text as they are and of any other value as JSON, and say where it is."""
+    """Write a file and return its path; bytes and text are written directly, any other value as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = value if isinstance(value, str | bytes) else json.dumps(value)
-    path.unlink(missing_ok=True)  # some file systems bring a file to the disk when it is written over: thousands of times are minutes
+    path.unlink(missing_ok=True)  # some file systems flush a file that is overwritten; thousands of flushes take minutes
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return path

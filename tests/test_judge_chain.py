@@ -1,4 +1,4 @@
-"""From wrong predictions to a judge and its word in the ensemble: every link of docs/training.md's chain, by its command, on few tasks."""
+"""From wrong predictions to a trained judge in the ensemble: every command of the chain in docs/training.md, on few tasks."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ PROMPTS = {"verification": "verify-output-from-turns-v1", "selection": "select-o
 
 
 def command(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
-    """What a command prints."""
+    """The output of a command."""
     assert main([*map(str, words)]) == 0
     return capsys.readouterr().out
 
 
-def test_wrong_predictions_train_a_judge_whose_word_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_predictions_train_a_judge_that_the_ensemble_uses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tasks, outputs = small_tasks(), training()[1].outputs
     data = write(tmp_path / "a_challenges.json", challenges_value(tasks))
     known = write(tmp_path / "a_solutions.json", {task.id: [grid_to_lists(grid) for grid in outputs[task.id]] for task in tasks})
@@ -40,8 +40,8 @@ def test_wrong_predictions_train_a_judge_whose_word_counts(tmp_path: Path, capsy
     wrong, pocket = tmp_path / "wrong", pocket_folder()
     infer = ["infer", "--challenges", data, "--out", wrong, "--model", pocket, "--engine", "transformers"]
     command(capsys, *infer, "--temperature", "1", "--views", "6", "--budget", "4m")
-    made = [p for path in sorted((wrong / "predictions" / "frozen").iterdir()) for p in read_predictions(path)[0]]
-    assert len(made) == 5 * 6
+    drawn = [p for path in sorted((wrong / "predictions" / "frozen").iterdir()) for p in read_predictions(path)[0]]
+    assert len(drawn) == 5 * 6
     engine, tokenizer, _ = load_transformers_engine(pocket, torch.device("cpu"), 6)
     how = resolve_prompt_config(pocket, None, None, None)
     writer = PromptTokenizer(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
@@ -49,11 +49,13 @@ def test_wrong_predictions_train_a_judge_whose_word_counts(tmp_path: Path, capsy
     likeliest = {
         (planned[done.id].test, planned[done.id].view.key): done.logprob for done in engine.generate([p.request for p in planned.values()])
     }
-    assert any(p.grid is not None and p.logprob < likeliest[p.test, p.view] - 1 for p in made if p.task == tasks[0].id), "nothing was drawn"
-    learnt = list(with_wrong_predictions(read_training_tasks(str(data), []), wrong / "predictions" / "frozen", []))
-    questions = sum(len(task.wrong) for task in learnt)
-    assert questions > 4, "too few different mistakes to learn from"
-    assert all(not same_grid(grid, task.pairs[pair].output) for task in learnt for pair, grid in task.wrong)
+    assert any(p.grid is not None and p.logprob < likeliest[p.test, p.view] - 1 for p in drawn if p.task == tasks[0].id), (
+        "no prediction was sampled"
+    )
+    with_wrong = list(with_wrong_predictions(read_training_tasks(str(data), []), wrong / "predictions" / "frozen", []))
+    questions = sum(len(task.wrong) for task in with_wrong)
+    assert questions > 4, "too few different mistakes for a training"
+    assert all(not same_grid(grid, task.pairs[pair].output) for task in with_wrong for pair, grid in task.wrong)
 
     judge = tmp_path / "judge"
     parts = [f"{data},{prompt},1,wrong={wrong / 'predictions' / 'frozen'}" for prompt in PROMPTS.values()]
@@ -62,22 +64,36 @@ def test_wrong_predictions_train_a_judge_whose_word_counts(tmp_path: Path, capsy
     printed = command(capsys, *train)
     assert f"{questions} wrong" in printed
     assert "eval_right" in printed
-    trained = (judge / "model").rename(tmp_path / "trained")  # its folder's name is how it is told from the other
+    trained = (judge / "model").rename(tmp_path / "trained")  # the folder's name is the name of the model in its judgements
 
-    for way, model in (("verification", pocket), ("verification", trained), ("selection", trained), ("selection", trained)):
-        ask = ["ensemble", wrong, "--way", way, "--ask", "--prompt", PROMPTS[way], "--views", "1", "--candidates", "3", "--model", model]
+    for method, model in (("verification", pocket), ("verification", trained), ("selection", trained), ("selection", trained)):
+        ask = [
+            "ensemble",
+            wrong,
+            "--way",
+            method,
+            "--ask",
+            "--prompt",
+            PROMPTS[method],
+            "--views",
+            "1",
+            "--candidates",
+            "3",
+            "--model",
+            model,
+        ]
         printed = command(capsys, *ask, "--json")
-    assert printed.startswith("0 questions asked"), "nothing is asked twice"
+    assert printed.startswith("0 questions asked"), "questions are not repeated"
     assert "changed" in json.loads(printed.splitlines()[-1])
     judged = [judgement_from_line(line) for path in (wrong / "judgements").iterdir() for line in path.read_text().splitlines()]
-    said = {
+    values = {
         name: {(j.task, *j.key[:4]): j.value for j in judged if j.model == name and len(j.grids) == 1} for name in ("pocket", "trained")
     }
-    assert said["pocket"].keys() == said["trained"].keys()
-    assert said["pocket"]
-    assert all(abs(value - said["trained"][key]) > 1e-3 for key, value in said["pocket"].items()), "it was the base that was asked"
+    assert values["pocket"].keys() == values["trained"].keys()
+    assert values["pocket"]
+    assert all(abs(value - values["trained"][key]) > 1e-3 for key, value in values["pocket"].items()), "the base model answered"
     pairs = {(j.task, j.test, *map(grid_id, j.grids)) for j in judged if j.question == "select"}
     assert pairs
-    assert all((task, test, second, first) in pairs for task, test, first, second in pairs), "two are shown in both orders"
+    assert all((task, test, second, first) in pairs for task, test, first, second in pairs), "each pair is shown in both orders"
     printed = command(capsys, "ensemble", wrong, "--compare", "--solutions", known, "--json")
     assert {"selection", "verification"} <= set(json.loads(printed.splitlines()[-1])["ways"])

@@ -1,4 +1,4 @@
-"""Judging: comparisons become a ranking, a real model's word is taken as the engine scores it, and nothing is asked twice."""
+"""Judging: comparisons become a ranking, judgements are the engine's scores, and no question is repeated."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def order(scores: dict[bytes, float]) -> list[bytes]:
 
 
 @given(st.lists(st.integers(-30, 30), min_size=2, max_size=7, unique=True))
-def test_a_known_order_is_recovered(tenths: list[int]) -> None:
-    """Comparisons as often won as strengths say: the order is the true one, and differences come near the true ones."""
+def test_known_strengths_are_recovered(tenths: list[int]) -> None:
+    """Wins in proportion to the strengths: the order is recovered exactly, the differences approximately."""
     true = [value / 10 for value in tenths]
     wins = [[1000 / (1 + math.exp(b - a)) if i != j else 0.0 for j, b in enumerate(true)] for i, a in enumerate(true)]
     found = strengths(wins)
@@ -44,7 +44,7 @@ def test_a_known_order_is_recovered(tenths: list[int]) -> None:
     assert max(found) - min(found) == pytest.approx(max(true) - min(true), rel=0.05, abs=0.02)
 
 
-def test_one_that_always_wins_has_a_finite_strength_and_one_without_comparisons_the_middle() -> None:
+def test_strengths_are_finite_and_0_without_comparisons() -> None:
     found = strengths([[0, 5, 0], [0, 0, 0], [0, 0, 0]])
     assert found[0] > 0 > found[1]
     assert found[2] == pytest.approx(0, abs=1e-6)
@@ -53,7 +53,7 @@ def test_one_that_always_wins_has_a_finite_strength_and_one_without_comparisons_
 
 
 @given(st.integers(2, 6), st.integers(0, 2**32 - 1))
-def test_the_order_of_candidates_leaves_no_trace(count: int, seed: int) -> None:
+def test_the_order_of_candidates_does_not_matter(count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     wins = rng.integers(0, 5, (count, count)).astype(float)
     turn = rng.permutation(count)
@@ -61,61 +61,61 @@ def test_the_order_of_candidates_leaves_no_trace(count: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("wins", [[[0, 1]], [[0, -1], [0, 0]], [[0, math.nan], [1, 0]], [[0, math.inf], [1, 0]]])
-def test_a_table_that_is_none_is_refused(wins: list[list[float]]) -> None:
+def test_an_invalid_table_of_wins_is_refused(wins: list[list[float]]) -> None:
     with pytest.raises(DataError, match="comparisons of"):
         strengths(wins)
 
 
 def test_pairwise_answers_become_a_ranking() -> None:
-    """B over A over C, each asked in both orders; a liking for the first place by 2 nats cancels out."""
+    """B before A before C, each pair in both orders; a preference for the first place by 2 nats cancels out."""
     a, b, c = GRIDS[:3]
     true = {grid_id(b): 1.0, grid_id(a): 0.0, grid_id(c): -1.0}
-    said = [judgement([x, y], true[grid_id(x)] - true[grid_id(y)] + 2.0) for x in (a, b, c) for y in (a, b, c) if x is not y]
-    assert order(judgement_scores(said, "select")["t", 0]) == [grid_id(g) for g in (b, a, c)]
-    assert judgement_scores(said, "select") == judgement_scores(said[::-1], "select")
-    assert judgement_scores(said, "verify") == {}
-    assert order(judgement_scores([judgement([a, b], -2.0)], "select")["t", 0]) == [grid_id(b), grid_id(a)], "asked in one order alone"
+    judgements = [judgement([x, y], true[grid_id(x)] - true[grid_id(y)] + 2.0) for x in (a, b, c) for y in (a, b, c) if x is not y]
+    assert order(judgement_scores(judgements, "select")["t", 0]) == [grid_id(g) for g in (b, a, c)]
+    assert judgement_scores(judgements, "select") == judgement_scores(judgements[::-1], "select")
+    assert judgement_scores(judgements, "verify") == {}
+    assert order(judgement_scores([judgement([a, b], -2.0)], "select")["t", 0]) == [grid_id(b), grid_id(a)], "one order alone"
 
 
-def test_the_mean_over_views_verifies_and_the_sum_over_common_views_multiplies() -> None:
+def test_verification_averages_over_views_and_product_sums_over_common_views() -> None:
     a, b = GRIDS[:2]
-    told = [judgement([a], 1.0, "verify", "v"), judgement([a], -3.0, "verify", "w"), judgement([b], 0.0, "verify", "v", test=1)]
-    assert judgement_scores(told, "verify") == {("t", 0): {grid_id(a): -1.0}, ("t", 1): {grid_id(b): 0.0}}
-    told = [judgement([a], -1.0, "product", "v"), judgement([a], -2.0, "product", "w"), judgement([b], -2.5, "product", "v")]
-    assert judgement_scores(told, "product") == {("t", 0): {grid_id(a): -1.0, grid_id(b): -2.5}}, "view w knows only one of them"
+    judgements = [judgement([a], 1.0, "verify", "v"), judgement([a], -3.0, "verify", "w"), judgement([b], 0.0, "verify", "v", test=1)]
+    assert judgement_scores(judgements, "verify") == {("t", 0): {grid_id(a): -1.0}, ("t", 1): {grid_id(b): 0.0}}
+    judgements = [judgement([a], -1.0, "product", "v"), judgement([a], -2.0, "product", "w"), judgement([b], -2.5, "product", "v")]
+    assert judgement_scores(judgements, "product") == {("t", 0): {grid_id(a): -1.0, grid_id(b): -2.5}}, "only one was scored under view w"
 
 
 @given(st.lists(st.lists(st.floats(-50, 0), min_size=3, max_size=3), min_size=1, max_size=5), st.randoms())
 def test_the_order_of_judgements_does_not_matter_to_a_product(values: list[list[float]], order: object) -> None:
-    told = [
+    judgements = [
         judgement([grid], value, "product", view)
         for grid, row in zip(GRIDS, values, strict=False)
         for view, value in zip("abc", row, strict=True)
     ]
-    scores = judgement_scores(told, "product")["t", 0]
+    scores = judgement_scores(judgements, "product")["t", 0]
     assert scores == {grid_id(grid): math.fsum(row) for grid, row in zip(GRIDS, values, strict=False)}
-    order.shuffle(told)  # type: ignore[attr-defined]
-    assert judgement_scores(told, "product")["t", 0] == scores
+    order.shuffle(judgements)  # type: ignore[attr-defined]
+    assert judgement_scores(judgements, "product")["t", 0] == scores
 
 
-def test_what_a_model_said_before_it_was_trained_anew_counts_no_more() -> None:
+def test_judgements_of_earlier_weights_are_ignored() -> None:
     a, b = GRIDS[:2]
     before = [judgement([a], 5.0, "verify"), judgement([b], 9.0, "verify"), replace(judgement([a], 3.0, "verify"), model="other")]
     after = [replace(judgement([a], -1.0, "verify"), fingerprint="new"), judgement([a], 2.0, "verify", test=1)]
-    told = judgement_scores(before + after, "verify")
-    assert told == {("t", 0): {grid_id(a): 1.0}, ("t", 1): {grid_id(a): 2.0}}, "two models' mean, of each its last weights"
+    judgements = judgement_scores(before + after, "verify")
+    assert judgements == {("t", 0): {grid_id(a): 1.0}, ("t", 1): {grid_id(a): 2.0}}, "the mean of two models, each with its latest weights"
 
 
 @given(st.integers(0, 4), st.integers(0, 4), st.floats(-100, 100), st.integers(0, 3), st.sampled_from(["", "0123abcd"]))
-def test_a_judgement_survives_its_line(one: int, other: int, value: float, test: int, fingerprint: str) -> None:
-    made = replace(judgement([GRIDS[one], GRIDS[other]], value, test=test), fingerprint=fingerprint)
-    back = judgement_from_line(made.to_line())
-    assert back.key == made.key
+def test_judgement_to_line_and_back(one: int, other: int, value: float, test: int, fingerprint: str) -> None:
+    written = replace(judgement([GRIDS[one], GRIDS[other]], value, test=test), fingerprint=fingerprint)
+    back = judgement_from_line(written.to_line())
+    assert back.key == written.key
     assert back.value == pytest.approx(value, abs=1e-6)
 
 
 @pytest.mark.parametrize("line", ["", "[]", "{}", '{"task": 1', "null"])
-def test_what_is_no_judgement_is_refused(line: str) -> None:
+def test_an_invalid_judgement_is_refused(line: str) -> None:
     with pytest.raises(DataError, match="here: not a judgement"):
         judgement_from_line(line, "here")
     good = json.loads(judgement([GRIDS[0], GRIDS[1]], 1.0).to_line())
@@ -125,8 +125,8 @@ def test_what_is_no_judgement_is_refused(line: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["select-output-from-turns-v0", "verify-output-from-turns-v0", "output-from-turns-v0"])
-def test_a_real_model_says_what_its_engine_scores(name: str, tiny_model: Path) -> None:
-    """Each value is made again here from the engine's own score of the answer's tokens, view by view."""
+def test_judgements_are_the_engines_scores(name: str, tiny_model: Path) -> None:
+    """Each value is computed again from the engine's score of the answer's tokens under its view."""
     import torch
 
     from arc_submit.inference.transformers_engine import load_transformers_engine
@@ -138,25 +138,27 @@ def test_a_real_model_says_what_its_engine_scores(name: str, tiny_model: Path) -
     task = Task("t", tuple(Pair(a, b) for a, b in zip(drawn[:3], drawn[3:6], strict=True)), (drawn[6],))
     grids = [make_grid([[1, 2], [3, 4]]), make_grid([[5, 6, 7]]), make_grid([[8]])]
     judge = Judge(engine, writer, "tiny", 1024, views=3, seed=7)
-    told = list(judge.ask(task, 0, grids))
+    judgements = list(judge.ask(task, 0, grids))
     select = writer.prompt.kind == "select"
-    assert len(told) == 3 * (6 if select else 3)
-    assert len({j.key for j in told}) == len(told)
-    for one in told:
-        view = parse_view(one.view)
+    assert len(judgements) == 3 * (6 if select else 3)
+    assert len({j.key for j in judgements}) == len(judgements)
+    for judged in judgements:
+        view = parse_view(judged.view)
         seen = view.apply_task(task)
         if writer.prompt.kind == "output":
             prompt = writer.prompt_ids(writer.prompt.turns(seen.train, seen.tests[0]))
-            expected = engine.score(prompt, [writer.answer_ids(view.apply(one.grids[0]))])[0]
+            expected = engine.score(prompt, [writer.answer_ids(view.apply(judged.grids[0]))])[0]
         else:
-            turns = writer.prompt.turns(seen.train, seen.tests[0], [view.apply(grid) for grid in one.grids])
+            turns = writer.prompt.turns(seen.train, seen.tests[0], [view.apply(grid) for grid in judged.grids])
             ids = [writer.sample_ids(turns, answer) for answer in writer.prompt.answers]
             scores = [engine.score(all_ids[:start], [all_ids[start:]])[0] for all_ids, start in ids]
             expected = scores[0] - scores[1]
-        assert one.value == pytest.approx(expected, abs=1e-4)
-    assert len({round(j.value, 3) for j in told}) > 3, "the model tells candidates apart"
-    known = {j.key for j in told[:-1]}
+        assert judged.value == pytest.approx(expected, abs=1e-4)
+    assert len({round(j.value, 3) for j in judgements}) > 3, "candidates get different values"
+    known = {j.key for j in judgements[:-1]}
     again = list(judge.ask(task, 0, grids, lambda j: j.key in known))
-    assert [(j.key, j.value) for j in again] == [(told[-1].key, pytest.approx(told[-1].value, abs=1e-4))], "only what is not there is asked"
+    assert [(j.key, j.value) for j in again] == [(judgements[-1].key, pytest.approx(judgements[-1].value, abs=1e-4))], (
+        "only the missing question"
+    )
     short = list(replace(judge, max_seq_len=20).ask(task, 0, grids))
     assert short == [], "no train pair fits"

@@ -1,4 +1,4 @@
-"""Thousands of broken files: each reader returns what is sound or raises one line that names the file, and nothing else ever."""
+"""Thousands of malformed files: each reader returns the valid parts, or raises an error of one line that names the file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _dump(value: Any) -> str:
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place in a JSON value, as the keys that lead there."""
+    """Every place in a JSON value, as a path of keys."""
     yield path
     if isinstance(value, dict | list):
         for key, part in value.items() if isinstance(value, dict) else enumerate(value):
@@ -61,7 +61,7 @@ class _Mutations:
     def __init__(self, value: Any, seed: int):
         self.text = json.dumps(value)
         self.rng = np.random.default_rng(seed)
-        # Shallow places are few and matter most: take a depth first, then a place of that depth.
+        # Shallow places are few and most important: choose a depth first, then a place of that depth.
         self.depths: dict[int, list[tuple[Any, ...]]] = {}
         for place in _places(value):
             self.depths.setdefault(len(place), []).append(place)
@@ -88,7 +88,7 @@ class _Mutations:
         return value, place
 
     def damage(self, data: bytes) -> bytes:
-        """The bytes cut, flipped, doubled, or with strange ones among them."""
+        """The bytes cut, flipped, doubled, or with random bytes inserted."""
         changed = bytearray(data)
         for _ in range(int(self.rng.integers(1, 4))):
             at = int(self.rng.integers(len(changed) + 1))
@@ -113,7 +113,7 @@ def _is_one_line(line: str, name: str) -> bool:
 
 
 def _reads(read: Callable[[], Any], name: str) -> Any:
-    """What the reader gives, or None where it refuses properly; any other exception fails the test."""
+    """The reader's result, or None where it raises a proper error; any other exception fails the test."""
     try:
         return read()
     except ArcSubmitError as error:
@@ -129,25 +129,25 @@ def _check(challenges: Challenges, name: str) -> None:
     assert all(len(task.tests) == challenges.test_counts[task_id] for task_id, task in challenges.tasks.items())
 
 
-def test_challenges_with_one_place_changed(tmp_path: Path) -> None:
+def test_challenges_with_one_changed_value(tmp_path: Path) -> None:
     tasks = {task.id: task for task in small_tasks()}
     mutations = _Mutations(challenges_value(small_tasks()), seed=1)
-    path, refused, aside = tmp_path / "challenges.json", 0, 0
+    path, refused, left_out = tmp_path / "challenges.json", 0, 0
     for _ in range(2500):
         value, place = mutations.change()
         text = _dump(value)
         challenges = _reads(lambda: read_challenges(path), write(path, text).name)
         if challenges is None:
-            # A fault inside one task never costs the others: only what is no JSON to Python at all does.
+            # A fault inside one task does not cost the others; only a file that Python cannot parse as JSON is refused.
             assert any(literal in text for literal in _LITERALS.values())
             refused += 1
             continue
         _check(challenges, path.name)
-        aside += bool(challenges.errors)
+        left_out += bool(challenges.errors)
         assert all(challenges.tasks[task_id] == task for task_id, task in tasks.items() if task_id != place[0])
         assert Submission(challenges, tmp_path / "submission.json").attempts.keys() == challenges.test_counts.keys()
     assert 50 < refused < 500
-    assert aside > 1500
+    assert left_out > 1500
 
 
 def test_challenges_with_damaged_bytes(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_every_depth_of_nesting(tmp_path: Path) -> None:
         "[" * 10**5,
     ],
 )
-def test_files_that_are_no_such_file_as_a_whole(tmp_path: Path, text: str) -> None:
+def test_files_of_another_kind_are_refused(tmp_path: Path, text: str) -> None:
     path = write(tmp_path / "f.json", text)
     challenges = Challenges({}, {}, {"a": 1})
     readers: list[Callable[[], Any]] = [
@@ -209,7 +209,7 @@ def test_files_that_are_no_such_file_as_a_whole(tmp_path: Path, text: str) -> No
         assert _is_one_line(str(caught.value), "f.json")
 
 
-def test_no_file_a_folder_and_an_unreadable_file(tmp_path: Path) -> None:
+def test_a_missing_file_a_folder_and_an_unreadable_file_are_refused(tmp_path: Path) -> None:
     folder, missing, locked = tmp_path / "folder.json", tmp_path / "missing.json", tmp_path / "locked.json"
     folder.mkdir()
     write(locked, "{}").chmod(0)
@@ -290,8 +290,8 @@ def test_prediction_lines(tmp_path: Path) -> None:
         assert all(_is_one_line(problem, "t.jsonl") for problem in problems)
 
 
-def test_lines_of_examples(tmp_path: Path) -> None:
-    """What bases are trained on, re-arc's layout: a broken line costs itself alone, a broken archive ends with a line of its own."""
+def test_re_arc_lines(tmp_path: Path) -> None:
+    """Training data in re-arc's layout: a malformed line costs only itself, and a damaged archive gives one more message."""
     value = {"task": "x", "examples": ["12/34>5", "0>00/00", "7>8"]}
     good = json.dumps({"task": "y", "examples": ["1>2"]}) + "\n"
     mutations = _Mutations(value, seed=7)

@@ -1,4 +1,4 @@
-"""Metrics, held against figures worked out by hand."""
+"""Metrics against figures calculated by hand."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_correct_pixels() -> None:
     assert correct_pixels(None, RIGHT) == 0
 
 
-def test_one_output() -> None:
+def test_all_figures_of_one_output() -> None:
     pool = [_prediction("a", 0, grid) for grid in (RIGHT, THREE, OTHER_SIZE, None)]
     scores = score_predictions(pool, {("a", 0): [THREE, ONE]}, Solutions({"a": (RIGHT,)}), ["a"])
     assert scores.to_json() == {
@@ -46,7 +46,7 @@ def test_one_output() -> None:
     }
 
 
-def test_outputs_count_alike_however_many_predictions_they_have() -> None:
+def test_outputs_have_equal_weight_whatever_their_number_of_predictions() -> None:
     # a0: two predictions, one right; a1: four, all wrong, best with 3 of 4; b0: none.
     pool = [_prediction("a", 0, RIGHT), _prediction("a", 0, ONE)]
     pool += [_prediction("a", 1, grid) for grid in (THREE, ONE, OTHER_SIZE, OTHER_SIZE)]
@@ -76,10 +76,10 @@ def test_predictions_without_a_solution_are_refused() -> None:
         score_predictions([], {}, Solutions({"a": (RIGHT,)}), ["a", "b"])
 
 
-def test_both_readings_of_the_competitions_score() -> None:
+def test_both_readings_of_kaggles_score() -> None:
     # a has two outputs and one is solved, b one, solved by its second attempt, c one, solved by its first.
     attempts = {"a": [(RIGHT, ONE), (ONE, THREE)], "b": [(OTHER_SIZE, RIGHT)], "c": [(RIGHT, OTHER_SIZE)], "unknown": [(ONE, ONE)]}
-    scores = score_submission(attempts, Solutions({"a": (RIGHT, RIGHT), "b": (RIGHT,), "c": (RIGHT,), "not asked": (RIGHT,)}))
+    scores = score_submission(attempts, Solutions({"a": (RIGHT, RIGHT), "b": (RIGHT,), "c": (RIGHT,), "other": (RIGHT,)}))
     assert scores.per_output == pytest.approx(3 / 4)
     assert scores.per_task == pytest.approx((1 / 2 + 1 + 1) / 3)
     assert (scores.outputs, scores.solved_outputs) == (4, 3)
@@ -99,7 +99,7 @@ def test_an_output_without_attempts_is_not_solved() -> None:
     assert (scores.per_output, scores.first_attempt) == (0.5, 0.5)
 
 
-def test_files_that_do_not_belong_together_are_refused() -> None:
+def test_a_submission_of_other_tasks_is_refused() -> None:
     with pytest.raises(DataError, match="do the two files belong together"):
         score_submission({"a": [(RIGHT, ONE)]}, Solutions({"b": (RIGHT,)}))
     with pytest.raises(DataError, match="task a: 1 entries but 2 solutions"):

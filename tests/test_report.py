@@ -1,4 +1,4 @@
-"""The report: its figures are those of the metrics, and it copes with runs that have little to show."""
+"""The report: its figures are those of the metrics, and a run with few or no results has one too."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def predict(data: tuple[Challenges, Solutions], task: str, test: int, right: boo
     return Prediction(task, test, grid if right else (grid + 1) % 10, "frozen", view, -1.0, "m", 0.1)
 
 
-def test_the_figures_are_counted_by_hand(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
+def test_the_figures_of_an_example(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
     """Four tasks with 1, 2, 1, 2 outputs: one solved by its first attempt, one found but outvoted, the rest unanswered."""
     pool = [predict(data, "task000", 0, True, f"v{i}") for i in range(3)] + [predict(data, "task000", 0, False, "w")]
     wrong = predict(data, "task001", 1, False, "v0").grid
@@ -91,7 +91,7 @@ def test_a_run_without_predictions_solutions_or_events_has_a_report(data: tuple[
         assert "Run report" in report.page.read_text()
 
 
-def test_solutions_of_another_number_of_outputs_are_left_out(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
+def test_tasks_with_another_number_of_solutions_are_not_scored(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
     outputs = dict(data[1].outputs)
     outputs["task001"] = outputs["task001"][:1]
     report = make_report(tmp_path / "report", ReportData(data[0], [], attempts(data, tmp_path).attempts, Solutions(outputs)), pictures=8)
@@ -111,11 +111,11 @@ def test_loss_curves_are_read_and_drawn(data: tuple[Challenges, Solutions], tmp_
     assert [p.name for p in report.pictures] == ["losses.png"]
 
 
-def test_learning_curves_go_by_the_tokens_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_learning_curves_by_tokens_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "training"
     run.mkdir()
     lines = [f'{{"step": {i}, "loss": {4 / i}, "tokens": {1000 * i}}}\n' for i in range(1, 9)]
-    lines.insert(4, '{"step": 4, "eval_loss": 1.5, "eval_right": 0.1}\n')  # as logs were before lines of evaluations had their tokens
+    lines.insert(4, '{"step": 4, "eval_loss": 1.5, "eval_right": 0.1}\n')  # older logs have no tokens in the lines of evaluations
     lines.insert(0, '{"step": 0, "tokens": 500, "eval_loss": 2.5}\n')
     (run / "log.jsonl").write_text("".join(lines) + '{"step": 9, "loss": 0.4, "tok')  # cut by a kill
     curve = read_learning_curve(run)
@@ -141,7 +141,7 @@ def test_learning_curves_go_by_the_tokens_seen(tmp_path: Path, capsys: pytest.Ca
         assert reason in capsys.readouterr().err
 
 
-def test_a_task_is_studied_by_its_votes(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
+def test_the_votes_of_one_task(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
     split_tasks(data[0], tmp_path / "tasks")
     pool = [predict(data, "task001", 0, True, f"v{i}") for i in range(3)] + [predict(data, "task001", 0, False, "w")]
     append_predictions(tmp_path / "predictions" / "frozen" / "task001.jsonl", pool)
@@ -175,7 +175,7 @@ def job(time: float, event: str, worker: int = 0, source: str = "ttft", task: st
     return {"time": time, "event": event, "worker": worker, "source": source, "tasks": [task]}
 
 
-def test_the_timeline_counts_work_loss_and_waiting() -> None:
+def test_the_timeline_separates_work_loss_and_waiting() -> None:
     """Ten seconds of loading, forty of a job, twenty of waiting, thirty of a job that is lost; then a pause of an hour, and ten more."""
     events: list[dict[str, Any]] = [
         {"time": 100.0, "event": "run_started"},
@@ -198,22 +198,22 @@ def test_the_timeline_counts_work_loss_and_waiting() -> None:
         ("done", 10.0, 50.0, ("a",)),
         ("lost", 70.0, 100.0, ("b",)),
         ("done", 100.0, 110.0, ("c",)),
-    ], "what the first end cut off took no time"
+    ], "the job that the first end cut off has length 0"
     assert timeline.length == 110.0
-    assert timeline.resumed == [(100.0, 3600.0)], "looking at a run later is no part of it"
+    assert timeline.resumed == [(100.0, 3600.0)], "a later command without work is not a resumption"
     assert timeline.busy() == {"model 0": pytest.approx(80 / 110)}
     assert read_timeline([]).busy() == {}
     backwards = [job(100.0, "worker_begun"), job(90.0, "task_done"), job(95.0, "worker_begun"), job(101.0, "task_done")]
-    assert all(bar.end >= bar.begin for bar in read_timeline(backwards).bars), "a clock that was set back"
+    assert all(bar.end >= bar.begin for bar in read_timeline(backwards).bars), "a clock set back"
 
 
-def test_workers_of_the_search_and_of_the_model_have_rows_of_their_own() -> None:
+def test_workers_of_the_search_and_of_the_model_have_separate_rows() -> None:
     events = [job(t, e, 0, s) for s in ("search", "frozen", "ttft") for t, e in ((0.0, "worker_begun"), (5.0, "task_done"))]
     assert {bar.worker for bar in read_timeline(sorted(events, key=lambda e: float(e["time"]))).bars} == {"search 0", "model 0"}
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(0, 5))
-def test_the_curve_at_its_end_is_what_all_predictions_give(grids: list[int], empty: int) -> None:
+def test_the_end_of_a_curve_is_the_score_of_all_predictions(grids: list[int], empty: int) -> None:
     """Grid 0 is right. At n = 1 both figures are the share of right predictions, and pass_n never falls."""
     shown: list[Grid | None] = [make_grid([[value]]) for value in grids]
     pool = [Prediction("t", 0, grid, "ttft", f"v{i:02}", -float(i), "m", 0.1) for i, grid in enumerate([*shown, *([None] * empty)])]
@@ -228,8 +228,8 @@ def test_the_curve_at_its_end_is_what_all_predictions_give(grids: list[int], emp
     assert all(p.lowest <= p.vote_2 + 1e-12 and p.vote_2 <= p.highest + 1e-12 for p in points)
 
 
-def test_the_mean_over_choices_is_the_one_over_all_choices() -> None:
-    """Two of four predictions right, two by two: the right grid is always among two different grids, and missed only by the other pair."""
+def test_the_mean_over_random_choices_approximates_the_exact_mean() -> None:
+    """Two of four predictions right: of the six pairs only the pair of wrong ones misses the right grid."""
     right, wrong = make_grid([[0]]), make_grid([[1]])
     pool = [Prediction("t", 0, grid, "ttft", f"v{i}", -1.0, "m", 0.1) for i, grid in enumerate([right, right, wrong, wrong])]
     points = {p.n: p for p in prediction_curves(pool, Solutions({"t": (right,)}), ["t"], choices=400)["ttft"]}
@@ -238,8 +238,8 @@ def test_the_mean_over_choices_is_the_one_over_all_choices() -> None:
     assert points[4].vote_2 == 1
 
 
-def test_ways_are_compared_on_the_same_predictions(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
-    """task000: only the search knows; task001, second output: only the model; task002: each has it second, so one of them comes first."""
+def test_methods_are_compared_on_the_same_predictions(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
+    """Right answers: task000 only from the search; task001, second output, only from the model; task002 second from both."""
     pool = []
     for task, test, source, grids in (
         ("task000", 0, "search", [0, 1]),
@@ -254,15 +254,15 @@ def test_ways_are_compared_on_the_same_predictions(data: tuple[Challenges, Solut
     config = EnsembleConfig("precedence", ("search", "frozen"))
     submission = attempts(data, tmp_path)
     report = make_report(tmp_path / "report", ReportData(data[0], pool, submission.attempts, data[1], ensemble=config), 0)
-    ways = report.figures["ways"]
-    assert {name: row["top_2"] for name, row in ways.items()}["precedence"] == 2
-    assert ways["probability"]["top_2"] == 3, "what both found rises"
-    assert all(row["outputs"] == 6 and row["found"] == 3 and row["top_1"] <= row["top_2"] for row in ways.values())
+    methods = report.figures["ways"]
+    assert {name: row["top_2"] for name, row in methods.items()}["precedence"] == 2
+    assert methods["probability"]["top_2"] == 3, "an answer of both sources rises"
+    assert all(row["outputs"] == 6 and row["found"] == 3 and row["top_1"] <= row["top_2"] for row in methods.values())
     assert "precedence *" in report.text
     assert "of which the search is sure" in report.text
 
 
-def test_the_page_stands_alone_and_shows_what_was_missed(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
+def test_the_page_needs_no_other_file_and_shows_missed_answers(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     grid = data[1].outputs["task000"][0]
     pool = [predict(data, "task000", 0, right, f"v{i}") for i, right in enumerate((False, True))]
@@ -273,17 +273,17 @@ def test_the_page_stands_alone_and_shows_what_was_missed(data: tuple[Challenges,
     report = make_report(tmp_path / "report", ReportData(data[0], pool, submission.attempts, data[1], events, losses), 1)
     assert report.page is not None
     text = report.page.read_text(encoding="utf-8")
-    assert evil not in text, "what comes from files is escaped"
+    assert evil not in text, "text from files is escaped"
     assert "&lt;script&gt;" in text
     assert text.count("data:image/png;base64,") == 2, "curves and losses"
-    assert not re.search(r'(src|href)=(?!"data:)|url\(|@import|<script|<link', text), "nothing is fetched"
+    assert not re.search(r'(src|href)=(?!"data:)|url\(|@import|<script|<link', text), "no reference to another file"
     assert "the right answer was found and not chosen" in text
     assert text.count("<svg") > 6
     assert HTMLParser().feed(text) is None
 
 
-def test_a_grid_is_drawn_cell_by_cell() -> None:
-    """The runs of every colour in the picture give the grid back."""
+def test_the_svg_of_a_grid_has_its_cells() -> None:
+    """The grid can be rebuilt from the runs of every colour in the picture."""
     grid = make_grid(np.random.default_rng(3).integers(0, 10, (5, 7)).tolist())
     back = np.full(grid.shape, -1)
     for fill, path in re.findall(r'<path fill="(#\w+)" d="([^"]+)"', svg_grid(grid)):
@@ -292,7 +292,7 @@ def test_a_grid_is_drawn_cell_by_cell() -> None:
     assert np.array_equal(back, grid)
 
 
-def test_no_time_leaves_the_tables_alone(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
+def test_without_time_only_the_tables_are_written(data: tuple[Challenges, Solutions], tmp_path: Path) -> None:
     pool = [predict(data, "task000", 0, True, "v")]
     submission = attempts(data, tmp_path)
     report = make_report(tmp_path / "report", ReportData(data[0], pool, submission.attempts, data[1]), 8, deadline=time.monotonic() - 1)
@@ -300,10 +300,10 @@ def test_no_time_leaves_the_tables_alone(data: tuple[Challenges, Solutions], tmp
     assert (tmp_path / "report" / "scores.txt").read_text().strip() == report.text
 
 
-def test_no_picture_is_begun_that_would_not_be_ready_in_time(
+def test_no_picture_is_begun_that_would_end_after_the_deadline(
     data: tuple[Challenges, Solutions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a clock that only pictures move, ten seconds each."""
+    """The clock moves ten seconds for each picture, and not otherwise."""
     now = 0.0
 
     def plot(path: Path, *_: object) -> Path:
@@ -321,11 +321,11 @@ def test_no_picture_is_begun_that_would_not_be_ready_in_time(
         now = 0.0
         report = make_report(tmp_path / "report", ReportData(data[0], pool, submission.attempts, data[1]), 8, deadline)
         assert len(report.pictures) == pictures
-        assert now <= max(deadline, 10.0), "only the first, of which nothing is known, may take longer than there is"
+        assert now <= max(deadline, 10.0), "only the first picture, whose time is unknown, may end after the deadline"
 
 
 def test_a_report_needs_no_torch() -> None:
-    rooms = "arc_submit.report.summary, arc_submit.report.plots, arc_submit.report.curves, arc_submit.run.recombine"
-    code = f"import sys, {rooms}; print(*sys.modules)"
+    names = "arc_submit.report.summary, arc_submit.report.plots, arc_submit.report.curves, arc_submit.run.recombine"
+    code = f"import sys, {names}; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"torch", "transformers", "vllm"} & set(modules)

@@ -1,4 +1,4 @@
-"""Candidates of the search as a source's predictions: each once, scored under every view, kept, and what the end of the time cuts off."""
+"""Candidates of the depth-first search as predictions: each once, scored under every view, stored, and cut off by the deadline."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def grids(predictions: list[Prediction], test: int) -> set[bytes]:
     return {grid_id(p.grid) for p in predictions if p.test == test and p.grid is not None}
 
 
-def test_every_candidate_is_there_once_with_its_score_under_every_view(engine: TransformersEngine, run: Path) -> None:
+def test_every_candidate_is_predicted_once_with_its_score_under_every_view(engine: TransformersEngine, run: Path) -> None:
     tasks = sorted(easy_tasks())
-    told = predict(engine, run, *tasks)
+    results = predict(engine, run, *tasks)
     shutil.copytree(run / "tasks", run.parent / "greedy" / "tasks")
     predict(engine, run.parent / "greedy", *tasks, candidates="views")
     searched, likeliest = 0, 0
@@ -97,14 +97,14 @@ def test_every_candidate_is_there_once_with_its_score_under_every_view(engine: T
         task = read_task(run / "tasks" / f"{task_id}.json")
         predictions, problems = read_predictions(RunPaths(run).predictions("frozen", task_id))
         assert not problems
-        counts = [told[task_id][name] for name in ("made", "held", "answered", "unfinished")]
+        counts = [results[task_id][name] for name in ("made", "held", "answered", "unfinished")]
         assert counts == [len(predictions), 0, len(task.tests) * VIEWS, 0]
         keys = {one.view.key for one in plan_requests(TOKENIZER, task, RequestSettings(VIEWS, 0, 1024))[0]}
         greedy, _ = read_predictions(RunPaths(run.parent / "greedy").predictions("frozen", task_id))
         for test in range(len(task.tests)):
             own = [p for p in predictions if p.test == test and p.grid is not None]
             assert len(grids(own, test)) == len(own), "a candidate twice"
-            assert grids(greedy, test) <= grids(own, test), "a likeliest answer is not among the candidates"
+            assert grids(greedy, test) <= grids(own, test), "a greedy answer is not among the candidates"
             for p in own:
                 assert (set(p.logprobs), p.view in keys) == (keys, True)
                 assert p.logprob == pytest.approx(math.fsum(p.logprobs.values()) / VIEWS, abs=1e-5)
@@ -114,13 +114,13 @@ def test_every_candidate_is_there_once_with_its_score_under_every_view(engine: T
     assert searched > likeliest > 0
 
 
-def test_what_is_there_is_not_searched_again(engine: TransformersEngine, run: Path) -> None:
+def test_existing_predictions_are_not_computed_again(engine: TransformersEngine, run: Path) -> None:
     first = predict(engine, run, "task001")["task001"]
     path = RunPaths(run).predictions("frozen", "task001")
     before = path.read_text()
     again = predict(engine, run, "task001")["task001"]
     assert (again["made"], again["held"], again["answered"]) == (0, first["made"], 2 * VIEWS)
-    # A kill between the two test inputs: the first one's candidates are there, the second one's come again as they were.
+    # A kill between the two test inputs: the candidates of the first are stored, those of the second are computed again.
     path.write_text("".join(line for line in before.splitlines(keepends=True) if '"test":0' in line))
     predict(engine, run, "task001")
     assert strip(path.read_text()) == strip(before)
@@ -130,7 +130,7 @@ def strip(text: str) -> list[dict[str, Any]]:
     return [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in text.splitlines()]
 
 
-def test_the_end_of_the_time_keeps_what_has_been_found_and_begins_nothing(engine: TransformersEngine, run: Path) -> None:
+def test_the_deadline_preserves_found_candidates_and_begins_no_other_task(engine: TransformersEngine, run: Path) -> None:
     steps = 0
 
     def count() -> None:
@@ -157,10 +157,10 @@ def test_the_end_of_the_time_keeps_what_has_been_found_and_begins_nothing(engine
             return predict(engine, run, *tasks, beat=run_late, deadline=deadline)
 
     predict_until(2, "task000")
-    assert steps == 2 < all_steps, "searched on after the time"
-    told = predict_until(all_steps - VIEWS - 2, "task000", "task002")  # near the end of the search
-    assert 0 < told["task000"]["made"] <= whole["made"]
-    assert (told["task000"]["unfinished"], told["task002"]["made"], told["task002"]["unfinished"]) == (0, 0, VIEWS)
+    assert steps == 2 < all_steps, "searched after the deadline"
+    results = predict_until(all_steps - VIEWS - 2, "task000", "task002")  # near the end of the search
+    assert 0 < results["task000"]["made"] <= whole["made"]
+    assert (results["task000"]["unfinished"], results["task002"]["made"], results["task002"]["unfinished"]) == (0, 0, VIEWS)
     assert predict(engine, run, "task000", "task002")["task002"]["made"] > 0
     nothing = predict(engine, run, "task003", deadline=0.0)["task003"]
     assert (nothing["made"], nothing["unfinished"], nothing["failed"]) == (0, 2 * VIEWS, "")
@@ -168,13 +168,13 @@ def test_the_end_of_the_time_keeps_what_has_been_found_and_begins_nothing(engine
 
 def test_votes_and_scores_are_not_mixed(engine: TransformersEngine, run: Path) -> None:
     predict(engine, run, "task000", candidates="views", views=1)
-    told = predict(engine, run, "task000", "task002")
-    assert "holds predictions of candidates views" in told["task000"]["failed"]
-    assert told["task002"]["made"] > 0, "the other task must go on"
+    results = predict(engine, run, "task000", "task002")
+    assert "holds predictions of candidates views" in results["task000"]["failed"]
+    assert results["task002"]["made"] > 0, "the other task must go on"
     assert "holds predictions of candidates dfs" in predict(engine, run, "task002", candidates="views")["task002"]["failed"]
 
 
-def test_a_test_input_without_any_grid_is_named_and_not_asked_again(tiny_model: Path, run: Path) -> None:
+def test_a_test_input_without_any_grid_is_recorded_and_not_tried_again(tiny_model: Path, run: Path) -> None:
     engine = load_transformers_engine(tiny_model, torch.device("cpu"), VIEWS)[0]
     tokenizer = PromptTokenizer(load_tokenizer(tiny_model), make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0"))
     first = predict(engine, run, "task000", tokenizer=tokenizer, threshold=1.0)["task000"]
@@ -185,7 +185,7 @@ def test_a_test_input_without_any_grid_is_named_and_not_asked_again(tiny_model: 
     assert predict(engine, run, "task000", tokenizer=tokenizer, threshold=1.0)["task000"]["made"] == 0
 
 
-def test_it_is_one_option_of_inference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_infer_with_candidates_dfs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "c.json").write_text(json.dumps({name: task for name, task in easy_tasks().items() if name < "task002"}))
     words = ["--challenges", str(tmp_path / "c.json"), "--out", str(tmp_path / "run"), "--views", "2", "--budget", "4m", "--json"]
     assert main(["infer", *words, "--candidates", "dfs", "--threshold", "0.05"]) == 0
@@ -208,6 +208,6 @@ def test_it_is_one_option_of_inference(tmp_path: Path, capsys: pytest.CaptureFix
         ({"ttft_engine": "vllm", "lora_dora": True}, "does not serve adapters with DoRA"),
     ],
 )
-def test_a_run_refuses_what_cannot_work(changes: dict[str, Any], message: str) -> None:
+def test_a_run_refuses_invalid_options(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_config(**changes)

@@ -1,4 +1,4 @@
-"""The submission: complete from the start, its two attempts always different, whole on disk at every instant, read back strictly."""
+"""The submission: complete from the start, two different attempts, complete on disk at every instant, read strictly."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _challenges(tmp_path: Path) -> Challenges:
     return read_challenges(write(tmp_path / "arc-agi_test_challenges.json", value))
 
 
-def test_it_is_complete_before_any_answer(tmp_path: Path) -> None:
+def test_the_submission_is_complete_before_any_answer(tmp_path: Path) -> None:
     challenges = _challenges(tmp_path)
     submission = Submission(challenges, tmp_path / "submission.json")
     submission.save()
@@ -50,7 +50,7 @@ def test_fallbacks_differ_for_every_training_task() -> None:
 
 
 @pytest.mark.parametrize("cell", range(10))
-def test_fallbacks_differ_where_the_test_input_is_the_plain_grid_itself(cell: int) -> None:
+def test_fallbacks_differ_where_the_test_input_is_the_plain_grid(cell: int) -> None:
     for shape in ((1, 1), (2, 3)):
         grid = solid(*shape, cell)
         first, second = fallback_attempts(Task("t", (Pair(grid, grid),), (grid,)), 0)
@@ -61,7 +61,7 @@ def test_ids_order_and_counts_are_those_of_the_sample_submission(tmp_path: Path)
     challenges = _challenges(tmp_path)
     entry = {"attempt_1": [[0, 0], [0, 0]], "attempt_2": [[0, 0], [0, 0]]}
     ids = list(challenges.test_counts)[::-1]
-    # A task that cannot be read may have more entries there than its own broken file lets us see.
+    # A malformed task may have more entries in the sample submission than its count in the challenges file.
     counts = {task_id: challenges.test_counts[task_id] + (task_id == "broken") for task_id in ids}
     sample = write(tmp_path / "sample_submission.json", {task_id: [entry] * count for task_id, count in counts.items()})
     submission = Submission(challenges, tmp_path / "submission.json", read_sample_submission(sample))
@@ -83,8 +83,8 @@ def test_a_sample_submission_of_another_file_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.lists(grids(max_side=2), min_size=1, max_size=4), max_size=5), st.integers(0, 2**32 - 1))
-@settings(max_examples=150, deadline=None)
-def test_whatever_is_set_two_different_attempts_stand_best_first(answers: list[list[Grid]], seed: int) -> None:
+@settings(max_examples=150)
+def test_there_are_always_two_different_attempts_best_first(answers: list[list[Grid]], seed: int) -> None:
     task = random_task(np.random.default_rng(seed), "t", pairs=2, tests=2, max_side=2)
     submission = Submission(Challenges({"t": task}, {}, {"t": 2}), Path("never written"))
     untouched = submission.attempts["t"][0]
@@ -99,8 +99,8 @@ def test_whatever_is_set_two_different_attempts_stand_best_first(answers: list[l
     assert submission.attempts["t"][0] is untouched
 
 
-def _read_all_the_time(path: Path, challenges: Challenges, stop: Event, answer: Any) -> None:
-    """In a process of its own: read the submission until told to stop; answer how many reads were sound, and the first that was not."""
+def _read_repeatedly(path: Path, challenges: Challenges, stop: Event, answer: Any) -> None:
+    """In a child process: read the submission until `stop`; answer the number of valid reads, the first fault, and the contents seen."""
     reads, fault, seen = 0, "", set()
     while not stop.is_set():
         try:
@@ -112,7 +112,7 @@ def _read_all_the_time(path: Path, challenges: Challenges, stop: Event, answer: 
     answer.put((reads, fault, len(seen)))
 
 
-def test_a_reader_sees_a_whole_file_at_every_instant(tmp_path: Path) -> None:
+def test_the_file_is_complete_at_every_instant(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     tasks = {name: random_task(rng, name) for name in ("a", "b", "c")}
     challenges = Challenges(tasks, {}, dict.fromkeys(tasks, 1))
@@ -120,7 +120,7 @@ def test_a_reader_sees_a_whole_file_at_every_instant(tmp_path: Path) -> None:
     submission.save()
     context = multiprocessing.get_context("fork")
     stop, answer = context.Event(), context.Queue()
-    reader = context.Process(target=_read_all_the_time, args=(submission.path, challenges, stop, answer))
+    reader = context.Process(target=_read_repeatedly, args=(submission.path, challenges, stop, answer))
     reader.start()
     end = time.monotonic() + 3
     saves = 0
@@ -184,7 +184,9 @@ def _no_list(value: dict[str, Any]) -> None:
         (_no_list, "task a: no list of entries for 1 test inputs"),
     ],
 )
-def test_what_the_competition_would_refuse_is_refused(tmp_path: Path, spoil: Callable[[dict[str, Any]], None], words: str) -> None:
+def test_a_submission_that_the_competition_would_refuse_is_refused(
+    tmp_path: Path, spoil: Callable[[dict[str, Any]], None], words: str
+) -> None:
     rng = np.random.default_rng(1)
     tasks = {"a": random_task(rng, "a", max_side=3), "b": random_task(rng, "b", tests=2, max_side=3)}
     challenges = Challenges(tasks, {}, {"a": 1, "b": 2})

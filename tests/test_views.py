@@ -1,4 +1,4 @@
-"""Views: what one does, the next undoes; a key rebuilds it; a list of views is different views and grows at its end only."""
+"""Views: undo inverts apply, a key rebuilds its view, chosen views differ, and a longer list extends a shorter one."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from arc_submit.errors import ArcSubmitError, DataError
 
 
 @given(grids(), views())
-@settings(max_examples=200, deadline=None)
-def test_undo_takes_back_apply(grid: Grid, view: View) -> None:
+@settings(max_examples=200)
+def test_undo_inverts_apply(grid: Grid, view: View) -> None:
     assert same_grid(view.undo(view.apply(grid)), grid)
     assert same_grid(view.apply(view.undo(grid)), grid)
     assert not view.apply(grid).flags.writeable
 
 
 @given(views(max_pairs=25))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_key_rebuilds_its_view(view: View) -> None:
     assert parse_view(view.key) == view
 
 
-def test_the_eight_geometries_by_hand() -> None:
+def test_the_eight_geometries_on_an_example() -> None:
     grid = make_grid([[1, 2], [3, 4]])
     shown = {(turns, flip): View(turns, flip, IDENTITY_COLOURS, (0,)).apply(grid).tolist() for turns in range(4) for flip in (False, True)}
     assert shown == {
@@ -42,7 +42,7 @@ def test_the_eight_geometries_by_hand() -> None:
     }
 
 
-def test_the_key_of_the_documentation() -> None:
+def test_the_example_of_the_docstring() -> None:
     view = parse_view("r90.f.c3120456789.p201")
     assert (view.quarter_turns, view.flip, view.order) == (1, True, (2, 0, 1))
     assert view.apply(make_grid([[0, 3]])).tolist() == [[0], [3]]
@@ -56,7 +56,7 @@ def test_ten_pairs_are_written_as_digits_and_eleven_with_dashes() -> None:
     assert parse_view(identity_view(200).key) == identity_view(200)
 
 
-def test_a_task_is_shown_in_order() -> None:
+def test_apply_task_orders_the_train_pairs() -> None:
     task = random_task(np.random.default_rng(0), pairs=3, tests=2)
     view = View(1, True, tuple(reversed(range(10))), (2, 0, 1))
     shown = view.apply_task(task)
@@ -71,7 +71,7 @@ def test_a_task_is_shown_in_order() -> None:
 
 @pytest.mark.parametrize("keep_background", [False, True])
 @pytest.mark.parametrize("pairs", [1, 3, 12])
-def test_chosen_views_differ_and_only_grow(pairs: int, keep_background: bool) -> None:
+def test_chosen_views_differ_and_a_longer_list_extends_a_shorter_one(pairs: int, keep_background: bool) -> None:
     many = choose_views(pairs, 200, seed=7, keep_background=keep_background)
     assert many[0] == identity_view(pairs)
     assert len({view.key for view in many}) == len(many) == 200
@@ -86,7 +86,7 @@ def test_chosen_views_differ_and_only_grow(pairs: int, keep_background: bool) ->
         assert len({(view.quarter_turns, view.flip) for view in many[start : start + 8]}) == 8
 
 
-def test_random_views_keep_the_background_only_when_asked() -> None:
+def test_random_views_preserve_the_background_only_with_the_option() -> None:
     rng = np.random.default_rng(0)
     assert all(random_view(rng, 4, keep_background=True).colours[0] == 0 for _ in range(100))
     drawn = [random_view(rng, 4) for _ in range(400)]
@@ -119,15 +119,15 @@ def test_random_views_keep_the_background_only_when_asked() -> None:
         "r0.c0123456789.p" + "-".join(["1"] * 5000),
     ],
 )
-def test_malformed_keys(key: str) -> None:
+def test_malformed_keys_are_refused(key: str) -> None:
     with pytest.raises(DataError) as caught:
         parse_view(key)
     assert "\n" not in str(caught.value)
 
 
 @given(st.one_of(st.text(), st.from_regex(r"r(0|90|7)(\.f)?\.c[0-9]{9,10}\.p[0-9-]{0,30}")))
-@settings(max_examples=300, deadline=None)
-def test_any_text_is_a_key_or_refused(key: str) -> None:
+@settings(max_examples=300)
+def test_any_text_is_a_valid_key_or_refused(key: str) -> None:
     try:
         view = parse_view(key)
     except ArcSubmitError:
@@ -139,12 +139,12 @@ def test_any_text_is_a_key_or_refused(key: str) -> None:
     "arguments",
     [(4, False, IDENTITY_COLOURS, (0,)), (0, False, (0,) * 10, (0,)), (0, False, IDENTITY_COLOURS, ()), (0, False, IDENTITY_COLOURS, (1,))],
 )
-def test_no_view_is_made_that_cannot_be_undone(arguments: tuple[int, bool, tuple[int, ...], tuple[int, ...]]) -> None:
+def test_a_view_that_cannot_be_undone_is_refused(arguments: tuple[int, bool, tuple[int, ...], tuple[int, ...]]) -> None:
     with pytest.raises(DataError):
         View(*arguments)
 
 
-def test_repeats_are_left_out_of_long_lists() -> None:
-    # With one pair and a kept background there are 9! colourings: among so many draws some come twice.
+def test_long_lists_of_views_have_no_repeats() -> None:
+    # With one pair and a fixed background there are 9! colourings, so that some of these draws repeat.
     for seed in range(3):
         assert len(set(choose_views(1, 4000, seed, keep_background=True))) == 4000

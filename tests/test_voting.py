@@ -1,4 +1,4 @@
-"""Voting: most votes first, ties by mean log-probability, the order of predictions never matters."""
+"""Voting: most votes first, ties by mean log-probability, independent of the order of predictions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def prediction(which: int, logprob: float, task: str = "t", test: int = 0) -> Pr
     return Prediction(task, test, GRIDS[which], "frozen", "r0.c0123456789.p0", logprob, "m", 0.0)
 
 
-def test_most_votes_win_and_ties_go_to_the_likelier() -> None:
+def test_most_votes_win_and_ties_go_to_the_higher_log_probability() -> None:
     pool = [prediction(0, -9.0), prediction(0, -9.0), prediction(1, -1.0), prediction(2, -3.0), prediction(2, -5.0), prediction(4, 0.0)]
     ranked = vote(pool)
     assert [(c.votes, c.mean_logprob) for c in ranked] == [(2, -4.0), (2, -9.0), (1, -1.0)]
@@ -28,12 +28,12 @@ def test_grids_of_other_shape_with_the_same_cells_are_different_answers() -> Non
     assert len(vote([prediction(2, -1.0), prediction(3, -1.0)])) == 2
 
 
-def test_no_grid_is_no_vote() -> None:
+def test_a_prediction_without_a_grid_does_not_vote() -> None:
     assert vote([prediction(4, -1.0)]) == []
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.floats(-50, 0), st.integers(0, 1)), max_size=30), st.randoms())
-def test_the_order_of_predictions_never_matters(entries: list[tuple[int, float, int]], random: object) -> None:
+def test_the_order_of_predictions_does_not_matter(entries: list[tuple[int, float, int]], random: object) -> None:
     pool = [prediction(which, logprob, test=test) for which, logprob, test in entries]
     shuffled = list(pool)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
