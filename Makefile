@@ -8,7 +8,7 @@ SEED ?= 0
 BUDGET ?= 10m
 TESTS_AT_ONCE ?= 2
 
-.PHONY: setup submission test quality notebooks campaign clean
+.PHONY: setup submission test test-fast quality notebooks campaign clean
 
 # What is compiled at first use is compiled here, where no budget runs; at once where it is there already.
 setup: .venv/installed
@@ -33,6 +33,10 @@ submission: setup
 # By file: what a file's tests share is made once.
 test: setup
 	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile
+
+# Between two edits: no engine, no worker processes.
+test-fast: setup
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) -m "not campaign and not slow"
 
 quality: setup
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from test_engine import CPU, by_id, requests
+from test_transformers_engine import CPU, by_id, requests
 
 from arc_submit.base_model.adapter_files import read_config
 from arc_submit.base_model.loading import load_model

@@ -314,7 +314,7 @@ def test_settings_survive_the_way_to_the_worker(tiny_model: Path, tmp_path: Path
 
 
 def test_the_base_and_what_the_engine_says_are_untouched_by_training(tiny_model: Path) -> None:
-    from test_engine import by_id, requests
+    from test_transformers_engine import by_id, requests
 
     from arc_submit.base_model.lora import attach
     from arc_submit.base_model.settings import LoraSettings
