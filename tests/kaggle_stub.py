@@ -56,7 +56,7 @@ class Stub:
         self.log = ""
         self.authorization = ""
 
-    def sent(self, method: str) -> list[dict[str, Any]]:
+    def requests(self, method: str) -> list[dict[str, Any]]:
         """The JSON of every call of a method."""
         return [body for name, body in self.calls if name == method]
 
@@ -69,13 +69,13 @@ class Stub:
 
     def _save_kernel(self, body: dict[str, Any]) -> Answer:
         return 200, {
-            "versionNumber": len(self.sent("SaveKernel")),
+            "versionNumber": len(self.requests("SaveKernel")),
             "url": f"https://www.kaggle.com/code/{body['slug']}",
             "ref": body["slug"],
         }
 
     def _get_kernel(self, body: dict[str, Any]) -> Answer:
-        saved = self.sent("SaveKernel")[-1]
+        saved = self.requests("SaveKernel")[-1]
         names = ("language", "kernelType", "isPrivate", "enableGpu", "enableInternet", "machineShape")
         names += ("datasetDataSources", "competitionDataSources", "kernelDataSources", "modelDataSources")
         metadata = {name: saved[name] for name in names if name in saved}

@@ -66,7 +66,7 @@ def test_a_push_sends_the_metadata_and_the_notebook(stub: Stub, kernel: Path, ca
     out, _ = printed(capsys)
     figures = json.loads(out.splitlines()[-1])
     assert (figures["kernel"], figures["version"]) == ("me/arc-submit-submission", 1)
-    (body,) = stub.sent("SaveKernel")
+    (body,) = stub.requests("SaveKernel")
     metadata = json.loads((kernel / "kernel-metadata.json").read_text())
     notebook = json.loads((kernel / metadata["code_file"]).read_text())
     assert body == {
@@ -103,7 +103,7 @@ def test_a_kernel_with_errors_is_not_pushed(stub: Stub, kernel: Path, capsys: py
     assert {finding["place"] for finding in figures["findings"] if finding["severity"] == "error"} == {"enable_internet", "machine_shape"}
     assert main(["kaggle", "check", str(kernel), "--despite", "enable_internet,machine_shape"]) == 0, "the option's former name"
     assert main(["kaggle", "push", str(kernel), "--ignore", "enable_internet,machine_shape"]) == 0
-    assert stub.sent("SaveKernel")[0]["machineShape"] == "NvidiaTeslaP100"
+    assert stub.requests("SaveKernel")[0]["machineShape"] == "NvidiaTeslaP100"
 
 
 SAVED = {"versionNumber": 3, "url": "https://www.kaggle.com/code/me/x"}
@@ -168,7 +168,7 @@ def test_a_run_is_followed_to_its_end(stub: Stub, kernel: Path, capsys: pytest.C
         "COMPLETE",
     ]
     assert json.loads(out.splitlines()[-1])["state"] == "COMPLETE"
-    assert stub.sent("GetKernelSessionStatus")[0] == {"userName": "me", "kernelSlug": "arc-submit-submission"}
+    assert stub.requests("GetKernelSessionStatus")[0] == {"userName": "me", "kernelSlug": "arc-submit-submission"}
 
 
 WRONG: dict[str, dict[str, Any]] = {
@@ -301,7 +301,7 @@ def test_outputs_that_are_not_a_submission_are_an_error(
 def test_a_version_is_submitted(stub: Stub, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["kaggle", "submit", str(kernel), "--version", "7", "--message", "search and the pocket model"]
     assert main([*command, "--json"]) == 0
-    assert stub.sent("CreateCodeSubmission") == [
+    assert stub.requests("CreateCodeSubmission") == [
         {
             "competitionName": "arc-prize-2026-arc-agi-2",
             "kernelOwner": "me",
@@ -325,10 +325,10 @@ def test_a_rejected_submission_is_an_error(stub: Stub, kernel: Path, capsys: pyt
     assert main(command) == 1
     assert "Not found" in printed(capsys)[1]
     stub.states = ["RUNNING"]
-    requests = len(stub.sent("CreateCodeSubmission"))
+    submissions = len(stub.requests("CreateCodeSubmission"))
     assert main(command) == 1
     assert "RUNNING: nothing was submitted" in printed(capsys)[1]
-    assert len(stub.sent("CreateCodeSubmission")) == requests
+    assert len(stub.requests("CreateCodeSubmission")) == submissions
     del stub.answers["CreateCodeSubmission"]
     assert main([*command, "--ignore-status"]) == 0
 
@@ -349,7 +349,7 @@ def test_a_data_set_is_made_and_then_updated(stub: Stub, dataset: Path, capsys: 
     assert main(command) == 0
     figures = json.loads(printed(capsys)[0].splitlines()[-1])
     assert (figures["new"], figures["ready"]) == (True, True)
-    (body,) = stub.sent("CreateDataset")
+    (body,) = stub.requests("CreateDataset")
     assert {"slug": "arc-submit-bundle", "ownerSlug": "me", "licenseName": "apache-2.0", "isPrivate": True}.items() <= body.items()
     assert {file["token"] for file in body["files"]} == {"token-arc_submit-0.1-py3-none-any.whl", "token-pocket.tar"}
     assert stub.files["arc_submit-0.1-py3-none-any.whl"] == b"wheel" * 1000
@@ -357,7 +357,7 @@ def test_a_data_set_is_made_and_then_updated(stub: Stub, dataset: Path, capsys: 
     assert main(command) == 0
     figures = json.loads(printed(capsys)[0].splitlines()[-1])
     assert figures["new"] is False
-    (body,) = stub.sent("CreateDatasetVersion")
+    (body,) = stub.requests("CreateDatasetVersion")
     assert body["ownerSlug"] == "me"
     assert body["body"]["versionNotes"] == "second"
     assert len(body["body"]["files"]) == 2
@@ -367,7 +367,7 @@ def test_a_data_set_that_lost_a_file_is_an_error(stub: Stub, dataset: Path, caps
     stub.answers["PUT"] = lambda body: (500 if "pocket" in body["name"] else 200, {})
     assert main(["kaggle", "upload", str(dataset), *FAST]) == 1
     assert "made, but without pocket" in printed(capsys)[1]
-    assert len(stub.sent("CreateDataset")[0]["files"]) == 1, "the client made it nevertheless"
+    assert len(stub.requests("CreateDataset")[0]["files"]) == 1, "the client made it nevertheless"
 
 
 @pytest.mark.parametrize(

@@ -110,12 +110,7 @@ def _assign_places(models: Sequence[Path], adapters: Sequence[Path]) -> dict[Pat
 
 
 def _refuse_unshippable(places: dict[Path, Path], folders: Sequence[Path]) -> None:
-    """Print every reason why a folder must not be shipped, and raise if there is one.
-
-    Args:
-        places: models and adapters, which must hold weights and their files.
-        folders: everything that is shipped.
-    """
+    """Print every reason why a folder must not be shipped, or why a model or adapter is incomplete, and raise if there is one."""
     problems = [line for folder in folders for line in shipping_problems(folder)]
     for place, folder in places.items():
         names = {path.name for path in list_files(folder)}
@@ -142,11 +137,7 @@ def _copy_sources(checkout: Path, folder: Path) -> None:
 
 
 def _build_wheel(sources: Path, out: Path) -> Path:
-    """Build the library's wheel without a network.
-
-    Raises:
-        DataError: with pip's error.
-    """
+    """Build the library's wheel without a network; DataError holds pip's error."""
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--wheel-dir", str(out)]
     process = run_pip([sys.executable, "-m", "pip", "wheel", *options, str(sources)], offline=True)
     if process.returncode:
@@ -155,11 +146,7 @@ def _build_wheel(sources: Path, out: Path) -> Path:
 
 
 def read_bundle(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished bundle.
-
-    Raises:
-        DataError: if there is none.
-    """
+    """The manifest of a finished bundle; DataError if there is none."""
     command = f"arc-submit kaggle bundle --out {folder}"
     return read_manifest(folder / BUNDLE_MANIFEST, f"no finished bundle there; make it with {command}")
 

@@ -22,7 +22,7 @@ _SECRET_VARIABLES = ("KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_TOKEN")
 
 
 class KaggleError(ArcSubmitError):
-    """Kaggle or its client did not do what a command asked for, whatever the exit code."""
+    """Kaggle or its client did not do the work of a command, whatever the exit code."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,15 @@ class ClientResult:
     code: int
     text: str
 
-    @property
-    def reason(self) -> str:
-        """The reason of a failure, in one line."""
-        if "Authentication required" in self.text:
-            return "Kaggle does not know you: run `kaggle auth login`, or set KAGGLE_API_TOKEN (docs/kaggle.md)"
+    def error(self, problem: str) -> KaggleError:
+        """The exception to raise, in one line: the problem and the client's reason."""
         lines = [line.strip() for line in self.text.splitlines() if line.strip()]
         if "Traceback (most recent call last):" in lines:
             lines = lines[-1:]
-        return " ".join(lines)[-600:] or "the client printed nothing"
-
-    def error(self, problem: str) -> KaggleError:
-        """The exception to raise: what was not done, with the client's reason."""
-        return KaggleError(f"kaggle {self.command}: {problem}: {self.reason}")
+        reason = " ".join(lines)[-600:] or "the client printed nothing"
+        if "Authentication required" in self.text:
+            reason = "Kaggle does not know you: run `kaggle auth login`, or set KAGGLE_API_TOKEN (docs/kaggle.md)"
+        return KaggleError(f"kaggle {self.command}: {problem}: {reason}")
 
 
 def run_client(arguments: Sequence[str], seconds: float, show_progress: bool = False) -> ClientResult:

@@ -84,11 +84,7 @@ def write_manifest(path: Path, manifest: dict[str, Any], table: str) -> None:
 
 
 def read_manifest(path: Path, problem: str) -> dict[str, Any]:
-    """The manifest of a finished data set's folder.
-
-    Raises:
-        DataError: with `problem`, if there is none.
-    """
+    """The manifest of a finished data set's folder; DataError with `problem` if there is none."""
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -104,21 +100,13 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def refuse_foreign_files(folder: Path, known: Iterable[str]) -> None:
-    """Refuse a folder that holds other files, which would be uploaded too.
-
-    Raises:
-        ConfigError: naming the first.
-    """
+    """Raise ConfigError if a folder holds other files than these, which would be uploaded too."""
     foreign = sorted({path.name for path in folder.iterdir()} - {*known, DATASET_METADATA, INSTALLER}) if folder.is_dir() else []
     if foreign:
         raise ConfigError(f"{folder}: {foreign[0]} was not made by this command ({len(foreign)} such); give --out a folder of its own")
 
 
 def check_total_size(folder: Path, size: int) -> None:
-    """Compare a data set's bytes with the limit of an account.
-
-    Raises:
-        DataError: if they are over it.
-    """
+    """Raise DataError if a data set's bytes are over the limit of an account."""
     if size > TOTAL_LIMIT:
         raise DataError(f"{folder}: {format_size(size)} are over Kaggle's {format_size(TOTAL_LIMIT)}; leave something out")

@@ -51,11 +51,7 @@ def canonical_name(name: str) -> str:
 
 
 def read_wheel(path: Path) -> Distribution:
-    """Name, version and requirements of a wheel file.
-
-    Raises:
-        DataError: if it is not a wheel.
-    """
+    """Name, version and requirements of a wheel file; DataError if it is not a wheel."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith(".dist-info/METADATA")]

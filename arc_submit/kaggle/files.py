@@ -25,11 +25,7 @@ def format_size(size: float) -> str:
 
 
 def require_space(folder: Path, size: int) -> None:
-    """Check the disk space for `size` more bytes in an existing folder.
-
-    Raises:
-        DataError: if there is too little.
-    """
+    """Raise DataError if the disk of an existing folder has no room for `size` more bytes."""
     free = shutil.disk_usage(folder).free
     if size > 0.95 * free:
         raise DataError(f"{folder}: {format_size(size)} are needed and {format_size(free)} are free; choose another --out")

@@ -1,18 +1,17 @@
-"""Findings: the problems that a check reports, each with its file, place and remedy. Does not know what is checked."""
+"""Findings: the problems that a check reports, each with its file, place and remedy. Does not know the checks."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import json
-from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from arc_submit.errors import ConfigError
+from arc_submit.arc.datasets import read_json
+from arc_submit.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -40,21 +39,14 @@ class Finding:
 def read_json_object(path: Path) -> tuple[dict[str, Any], list[Finding]]:
     """Read a JSON object; returns it (empty where the file holds none) and the findings about its JSON."""
     error = partial(Finding, "error", path.name)
-    repeated: list[str] = []
-
-    def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        repeated.extend(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        return dict(pairs)
-
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=build)
-    except OSError as failure:
-        return {}, [error("file", f"cannot be read ({failure.strerror})", f"put it into {path.parent}")]
-    except (ValueError, RecursionError) as failure:
-        return {}, [error("file", f"not JSON ({failure})", "correct it")]
+        value, repeated = read_json(path)
+    except DataError as failure:
+        problem, _, remedy = str(failure).removeprefix(f"{path}: ").partition("; ")
+        return {}, [error("file", problem, remedy or "correct it")]
     if not isinstance(value, dict):
         return {}, [error("file", "not a JSON object", "write fields between { and }")]
-    return value, [error(name, "is given twice; only the last value counts", "keep one") for name in repeated]
+    return value, [error(name, "is given twice; only the last value counts", "keep one") for name in value if name in repeated]
 
 
 def unknown_fields(file: str, names: Collection[str], known: Collection[str]) -> list[Finding]:

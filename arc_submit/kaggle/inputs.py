@@ -45,14 +45,10 @@ def find_model(root: Path, name: str | Path | None = None) -> Path | None:
 
 
 def find_adapters(root: Path, name: str | Path | None) -> Path | None:
-    """A folder with one adapter for each task, or the folder of a single adapter; None if no name is given.
+    """A folder with one adapter for each task, or the folder of a single adapter; arguments and errors as for find_model.
 
-    Args:
-        root: as for find_model.
-        name: as for find_model.
-
-    Raises:
-        DataError: if no folder or more than one matches.
+    Returns:
+        None if no name is given.
     """
     if name is None or Path(name).is_dir():
         return None if name is None else Path(name)
@@ -96,11 +92,7 @@ def _small_results(run: Path) -> Iterator[Path]:
 
 
 def _select(inputs: Path, folders: list[Path], name: str | Path | None, kind: str) -> Path:
-    """The only folder whose path ends with the name, or the only one.
-
-    Raises:
-        DataError: if none or more than one matches.
-    """
+    """The only folder whose path ends with the name, or the only folder; DataError if none or more than one matches."""
     parts = Path(name).parts if name is not None else ()
     matching = [folder for folder in folders if not parts or folder.parts[-len(parts) :] == parts]
     shown = ", ".join(str(folder.relative_to(inputs)) for folder in (matching or folders)) or "nothing"

@@ -70,11 +70,7 @@ def check_metadata(folder: Path, accelerator: str | None = None) -> tuple[dict[s
 
 
 def read_kernel_id(folder: Path) -> str:
-    """owner/slug of the kernel in a folder.
-
-    Raises:
-        ConfigError: if its metadata do not name it.
-    """
+    """owner/slug of the kernel in a folder; ConfigError if its metadata do not name it."""
     metadata, findings = read_json_object(folder / KERNEL_METADATA)
     kernel = metadata.get("id")
     if not isinstance(kernel, str) or kernel.count("/") != 1:

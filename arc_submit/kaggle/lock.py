@@ -28,7 +28,7 @@ def make_lock(target: Target, folder: Path) -> Lock:
         DataError: if pip finds no solution, the set is incomplete for the target's Python, or a file is not available.
     """
     resolved = resolve(target, target.requirements)
-    image = find_image_packages(target, {package.distribution.canonical: package.distribution for package in resolved})
+    image = _find_image_packages(target, {package.distribution.canonical: package.distribution for package in resolved})
     versions = {package.name: package.version for package in image}
     candidates = [package for package in resolved if package.distribution.canonical not in versions]
     closure = find_closure(target.requirements, [package.distribution for package in candidates], versions, target.marker_environment())
@@ -43,16 +43,8 @@ def make_lock(target: Target, folder: Path) -> Lock:
     return Lock(target.name, target.python, target.requirements, tuple(wheels), tuple(image))
 
 
-def find_image_packages(target: Target, resolved: Mapping[str, Distribution]) -> list[ImagePackage]:
-    """The packages of the image: those that its target names, and those that they pin with ==.
-
-    Args:
-        target: names the image's packages.
-        resolved: what pip would install, by canonical name.
-
-    Raises:
-        DataError: if pip chose another version of a package than the image has.
-    """
+def _find_image_packages(target: Target, resolved: Mapping[str, Distribution]) -> list[ImagePackage]:
+    """The packages of the image, which its target names, and those that they pin with ==; DataError if pip chose other versions."""
     packages: dict[str, ImagePackage] = {}
     for name, version in target.image.items():
         canonical = canonical_name(name)

@@ -142,7 +142,7 @@ def _check_cells(file: str, cells: list[dict[str, Any]], internet: bool) -> Iter
     for number, cell in enumerate(cells):
         place, source = f"cell {number}", source_of(cell)
         if kind := credential_kind(source):
-            yield Finding("error", file, place, f"holds what looks like {kind}", "remove it, and revoke it")
+            yield Finding("error", file, place, f"seems to hold {kind}", "remove it, and revoke it")
         if cell.get("cell_type") != "code":
             continue
         if problem := _syntax_error(source):

