@@ -250,7 +250,7 @@ def measure_arm(
         note("train", began, **train_arm(args, arm, folder, seed, held))
     how = resolve_prompt_config(folder / "model", None, None, None)
     engine, tokenizer, _ = load_transformers_engine(folder / "model", CPU, 8)
-    writer = PromptTokenizer(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    writer = PromptTokenizer.from_config(tokenizer, how)
     if ("loss", None) not in there:
         began = time.process_time()
         note("loss", began, nats=loss_by_task(engine, writer, about_pairs))

@@ -38,10 +38,8 @@ from arc_submit.base_model.lora import Adapter, LoraSettings, attach, detach, re
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.base_model.precision import choose_training_precision, repair_attention
 from arc_submit.finetune.trainer import MicroBatch, TTFTSettings, batch_loss, draw_sample, finetune_task, finetune_tasks, make_batches
-from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import PromptConfig, read_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
-from arc_submit.language.prompts import prompt_version
 
 PEAK = {"T4": 65e12, "L4": 121e12, "A100": 312e12, "H100": 989e12, "H200": 989e12}
 """Dense 16-bit products a second, from the makers' data sheets."""
@@ -91,7 +89,7 @@ def measure(
     """All figures of one model."""
     how = read_prompt_config(folder)
     assert how is not None
-    writer = PromptTokenizer(load_tokenizer(folder), make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    writer = PromptTokenizer.from_config(load_tokenizer(folder), how)
     settings = TTFTSettings(steps=steps, learning_rate=1e-4)
     tasks, by_length = choose_tasks(writer, settings, count, longest, how.max_seq_len, args.seed)
     precision = choose_training_precision(device)

@@ -43,10 +43,8 @@ from arc_submit.finetune.trainer import finetune_task
 from arc_submit.inference.requests import make_prediction, plan_requests
 from arc_submit.inference.settings import RequestSettings
 from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
-from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
-from arc_submit.language.prompts import prompt_version
 from arc_submit.language.truncation import PromptTooLongError, fit_prompt
 
 FROZEN = "frozen"
@@ -103,7 +101,7 @@ def measure(args: argparse.Namespace, tasks: list[Task], everything: list[Task],
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     how = resolve_prompt_config(args.model, None, None, args.max_seq_len)
     engine, tokenizer, _ = load_transformers_engine(args.model, device, args.slots)
-    writer = PromptTokenizer(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    writer = PromptTokenizer.from_config(tokenizer, how)
     path = args.out / "lines.jsonl"
     there = {(line["task"], line["seed"], line["setting"]) for line in lines(path)}
 

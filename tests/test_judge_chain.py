@@ -18,10 +18,8 @@ from arc_submit.ensemble.judgements import judgement_from_line
 from arc_submit.inference.requests import plan_requests
 from arc_submit.inference.settings import RequestSettings
 from arc_submit.inference.transformers_engine import load_transformers_engine
-from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import resolve_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
-from arc_submit.language.prompts import prompt_version
 
 PROMPTS = {"verification": "verify-output-from-turns-v1", "selection": "select-output-from-turns-v1"}
 
@@ -44,7 +42,7 @@ def test_wrong_predictions_train_a_judge_that_the_ensemble_uses(tmp_path: Path, 
     assert len(drawn) == 5 * 6
     engine, tokenizer, _ = load_transformers_engine(pocket, torch.device("cpu"), 6)
     how = resolve_prompt_config(pocket, None, None, None)
-    writer = PromptTokenizer(tokenizer, make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    writer = PromptTokenizer.from_config(tokenizer, how)
     planned = {one.request.id: one for one in plan_requests(writer, tasks[0], RequestSettings(6, 0, 2048))[0]}
     likeliest = {
         (planned[done.id].test, planned[done.id].view.key): done.logprob for done in engine.generate([p.request for p in planned.values()])

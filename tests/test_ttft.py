@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from arc_submit.arc.grid import frozen
 from arc_submit.arc.task import Pair, Task
-from arc_submit.base_model.loading import load_model, load_model_in_4_bits
+from arc_submit.base_model.loading import load_model
 from arc_submit.base_model.lora import Adapter, LoraSettings, attach, save_adapter
 from arc_submit.base_model.pocket import make_pocket_tokenizer
 from arc_submit.base_model.precision import choose_training_precision, repair_attention
@@ -392,4 +392,4 @@ def test_groups_hold_every_task_once_and_tasks_of_like_length(tokens: dict[str, 
 
 def test_a_base_in_4_bits_is_refused_on_a_cpu(tiny_model: Path) -> None:
     with pytest.raises(ConfigError, match="needs a CUDA device"):
-        load_model_in_4_bits(tiny_model, CPU, torch.float32, "sdpa")
+        load_model(tiny_model, CPU, torch.float32, "sdpa", in_4_bits=True)

@@ -65,55 +65,39 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def load_model(folder: Path, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
+def load_model(folder: Path, device: torch.device, dtype: torch.dtype, attention: str, in_4_bits: bool = False) -> Any:
     """The causal language model, in evaluation mode on its device.
 
     Args:
+        dtype: of parameters and products.
         attention: name of an attention implementation that is registered with transformers.
+        in_4_bits: hold linear layers in 4 bits (NF4, arXiv 2305.14314), as a base for adapters where 16 bits do not fit.
 
     Raises:
-        ConfigError: where the folder or its weights cannot be read.
+        ConfigError: where the folder or its weights cannot be read; for 4 bits also on a CPU, or where bitsandbytes is not installed.
     """
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     from transformers.utils import logging
 
+    if in_4_bits and device.type != "cuda":
+        raise ConfigError("a base in 4 bits needs a CUDA device; leave it out on a CPU")
+    if in_4_bits and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError("a base in 4 bits needs the package bitsandbytes, which is not installed; install it or leave the option out")
     check_model_folder(folder)
     logging.disable_progress_bar()
-    # Straight to the GPU: with a worker for each GPU, the host's memory does not hold a copy of a large model for each of them.
-    placed = {"device_map": {"": device}} if device.type == "cuda" else {}
+    options: dict[str, Any] = {}
+    if device.type == "cuda":
+        # Straight to the GPU: with a worker for each GPU, the host's memory does not hold a copy of a large model for each of them.
+        options["device_map"] = {"": device}
+    if in_4_bits:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True
+        )
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation=attention, local_files_only=True, use_safetensors=True, **placed
+            folder, dtype=dtype, attn_implementation=attention, local_files_only=True, use_safetensors=True, **options
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"model {folder}: cannot be loaded ({error})") from None
     return model.eval()
-
-
-def load_model_in_4_bits(folder: Path, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
-    """A model with its linear layers in 4 bits (NF4, arXiv 2305.14314), as a base for adapters where 16 bits do not fit.
-
-    Args:
-        dtype: of products and of all parameters outside linear layers.
-
-    Raises:
-        ConfigError: on a CPU, or where bitsandbytes is not installed.
-    """
-    if device.type != "cuda":
-        raise ConfigError("a base in 4 bits needs a CUDA device; leave it out on a CPU")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ConfigError("a base in 4 bits needs the package bitsandbytes, which is not installed; install it or leave the option out")
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-    check_model_folder(folder)
-    bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True)
-    return AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        attn_implementation=attention,
-        local_files_only=True,
-        use_safetensors=True,
-        quantization_config=bits,
-        device_map={"": device},
-    ).eval()

@@ -23,7 +23,7 @@ from arc_submit.arc.datasets import read_task
 from arc_submit.arc.prediction import append_lines
 from arc_submit.arc.task import Task
 from arc_submit.base_model.adapter_files import CONFIG
-from arc_submit.base_model.loading import choose_device, load_model, load_model_in_4_bits, load_tokenizer
+from arc_submit.base_model.loading import choose_device, load_model, load_tokenizer
 from arc_submit.base_model.lora import Adapter, attach, resize, save_adapter
 from arc_submit.base_model.precision import choose_training_precision, repair_attention
 from arc_submit.errors import ArcSubmitError
@@ -36,10 +36,8 @@ from arc_submit.inference.predict import Predictor, predict_tasks
 from arc_submit.inference.requests import plan_requests
 from arc_submit.inference.slot_cache import ATTENTION
 from arc_submit.inference.transformers_engine import TransformersEngine
-from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import SHORTEST, resolve_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
-from arc_submit.language.prompts import prompt_version
 from arc_submit.language.truncation import PromptTooLongError
 
 SOURCE = "ttft"
@@ -112,10 +110,9 @@ def _load(settings: FinetuneSettings) -> tuple[Any, PromptTokenizer, int]:
     how = resolve_prompt_config(Path(predict.model), predict.grid_encoder, predict.prompt, predict.max_seq_len)
     device = choose_device(predict.device)
     precision = choose_training_precision(device, settings.ttft.fast_cpu)
-    writer = PromptTokenizer(load_tokenizer(Path(predict.model)), make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    writer = PromptTokenizer.from_config(load_tokenizer(Path(predict.model)), how)
     check_loss(writer, settings.ttft)
-    load = load_model_in_4_bits if settings.in_4_bits else load_model
-    model = load(Path(predict.model), device, precision.base, "sdpa")
+    model = load_model(Path(predict.model), device, precision.base, "sdpa", settings.in_4_bits)
     print(f"model {predict.model}: {device}, {precision.base} ({precision.reason}); tokens: {writer.reason}", flush=True)
     print(repair_attention(device), flush=True)
     return model, writer, how.max_seq_len

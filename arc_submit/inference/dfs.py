@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from arc_submit.errors import ConfigError
-from arc_submit.inference.engine import Completion, Request
-from arc_submit.inference.slot_cache import SlotCache
+from arc_submit.inference.engine import Completion, OnStep, Request
 from arc_submit.inference.transformers_engine import TransformersEngine
 
 
@@ -56,113 +55,61 @@ class _Node:
     greedy: bool
 
 
-@dataclass
-class _Search:
-    """The search of one prompt.
-
-    Attributes:
-        stack: nodes to read, the next one last. A node's children are pushed above its siblings, so the path to the node on top is always
-            the beginning of `path`.
-        path: the tokens read last at each depth; the slot's cache holds the prompt and these.
-    """
-
-    request: Request
-    started: float
-    stack: list[_Node] = field(default_factory=list)
-    path: list[int] = field(default_factory=list)
-    steps: int = 0
-
-
-@torch.inference_mode()
 def search_completions(
     engine: TransformersEngine,
     requests: Sequence[Request],
     limits: SearchLimits | None = None,
-    on_step: Callable[[], None] | None = None,
+    on_step: OnStep = None,
     deadline: float | None = None,
 ) -> Iterator[Completion]:
     """Yield each completion above the threshold as soon as it is found; those of one request share its id.
 
     A completion without an end token within max_new_tokens is not yielded. A request's dead_end check ends its greedy path, which is
-    followed first and, with keep_greedy, whatever its probability. Temperature and seed have no effect.
-
-    Args:
-        on_step: called after every forward pass.
-        deadline: on the monotonic clock; the search ends then with the completions found.
-
-    Raises:
-        ConfigError: where a request exceeds the context length or its adapter cannot be served; before any token is read.
+    followed first and, with keep_greedy, whatever its probability. Temperature and seed have no effect. For `on_step`, `deadline` and
+    errors see `Engine.generate`; the completions found before the deadline are yielded.
     """
-    for folder, group in engine.by_adapter(requests).items():
-        with engine.adapted(folder):
-            yield from _search_group(engine, group, limits or SearchLimits(), on_step, deadline)
+    return engine.run(requests, lambda request: _Search(request, limits or SearchLimits(), engine.end_id), on_step, deadline)
 
 
-def _search_group(
-    engine: TransformersEngine,
-    requests: Sequence[Request],
-    limits: SearchLimits,
-    on_step: Callable[[], None] | None,
-    deadline: float | None,
-) -> Iterator[Completion]:
-    """The search for requests that share the adapter on the model."""
-    waiting = sorted(requests, key=lambda r: len(r.prompt) + r.max_new_tokens, reverse=True)
-    cache = SlotCache(engine.slots, engine.device)
-    running: list[_Search | None] = [None] * engine.slots
-    ids = torch.zeros(engine.slots, dtype=torch.long, device=engine.device)
-    while waiting or any(running):
-        for slot in range(engine.slots):
-            while waiting and running[slot] is None:
-                if deadline is not None and time.monotonic() >= deadline:
-                    return
-                search = _Search(waiting.pop(), time.monotonic())
-                logprobs = engine.prefill(search.request, slot, cache)
-                yield from _expand(search, logprobs, _Node(-1, -1, 0.0, True), limits, engine.end_id)
-                running[slot] = search if search.stack else None
-                if on_step:
-                    on_step()
-        for slot, current in enumerate(running):
-            # A node's position follows from its depth: stepping back to a branch is only a smaller position. The mask hides the tokens of
-            # the abandoned path behind it. An idle slot writes over position 0 again and again.
-            cache.positions[slot] = len(current.request.prompt) + current.stack[-1].depth if current else 0
-            ids[slot] = current.stack[-1].token if current else 0
-        if not any(running):
-            continue
-        if deadline is not None and time.monotonic() >= deadline:
-            return
-        followed = engine.step(ids, cache)
-        if on_step:
-            on_step()
-        for slot, current in enumerate(running):
-            if current is None:
-                continue
-            node = current.stack.pop()
-            current.path[node.depth :] = [node.token]
-            current.steps += 1
-            yield from _expand(current, followed[slot], node, limits, engine.end_id)
-            if not current.stack or current.steps >= limits.max_steps:
-                running[slot] = None
+class _Search:
+    """The search of one prompt, as a state of `TransformersEngine.run`."""
 
+    def __init__(self, request: Request, limits: SearchLimits, end_id: int):
+        self.request = request
+        self._limits = limits
+        self._end_id = end_id
+        self._started = time.monotonic()
+        # Nodes to read, the next one last. A node's children are pushed above its siblings, so the path to the node on top is always the
+        # beginning of `_path`.
+        self._stack = [_Node(-1, -1, 0.0, True)]
+        # The tokens read last at each depth; the slot's cache holds the prompt and these. Going back to a branch is reading its token at a
+        # smaller depth: it overwrites the abandoned path, and attention does not reach beyond it.
+        self._path: list[int] = []
+        self._steps = -1  # the root is the prompt, which does not count
 
-def _expand(search: _Search, logprobs: torch.Tensor, node: _Node, limits: SearchLimits, end_id: int) -> Iterator[Completion]:
-    """Push the tokens that may follow a node, the most probable on top, and yield the completion that ends here.
+    def take(self, logprobs: torch.Tensor, best: tuple[int, float]) -> Iterator[Completion]:
+        """Push the tokens that may follow the node on top, the most probable last, and yield the completion that ends with it."""
+        node = self._stack.pop()
+        self._steps += 1
+        depth = node.depth + 1
+        self._path[node.depth :] = [node.token] if depth else []
+        above = (logprobs + node.logprob >= math.log(self._limits.threshold)).nonzero()[:, 0].tolist()
+        if self._limits.keep_greedy and node.greedy and best[0] not in above:
+            above.append(best[0])
+        values = {token: node.logprob + float(logprobs[token]) for token in above}
+        for token in sorted(above, key=lambda t: (values[t], -t)):
+            path = [*self._path, token]
+            if token == self._end_id:
+                yield Completion(self.request.id, path, values[token], "stop", time.monotonic() - self._started)
+            elif depth + 1 < self.request.max_new_tokens:
+                greedy = node.greedy and token == best[0]
+                # The check reads an answer's tokens incrementally, so it can follow one path only. The greedy path needs it, because no
+                # threshold ends it.
+                if not (greedy and self.request.dead_end is not None and self.request.dead_end(path)):
+                    self._stack.append(_Node(depth, token, values[token], greedy))
 
-    Args:
-        logprobs: of the next token, shape (vocabulary,).
-    """
-    best = int(logprobs.argmax())
-    above = (logprobs + node.logprob >= math.log(limits.threshold)).nonzero()[:, 0].tolist()
-    if limits.keep_greedy and node.greedy and best not in above:
-        above.append(best)
-    values = {token: node.logprob + float(logprobs[token]) for token in above}
-    depth = node.depth + 1
-    for token in sorted(above, key=lambda t: (values[t], -t)):
-        path = [*search.path[:depth], token]
-        if token == end_id:
-            yield Completion(search.request.id, path, values[token], "stop", time.monotonic() - search.started)
-        elif depth + 1 < search.request.max_new_tokens:
-            greedy = node.greedy and token == best
-            # The check reads an answer's tokens incrementally, so it can follow one path only. The greedy path needs it, because no
-            # threshold ends it.
-            if not (greedy and search.request.dead_end is not None and search.request.dead_end(path)):
-                search.stack.append(_Node(depth, token, values[token], greedy))
+    def next(self) -> tuple[int, int] | None:
+        """The token of the node on top and its depth."""
+        if not self._stack or self._steps >= self._limits.max_steps:
+            return None
+        return self._stack[-1].token, self._stack[-1].depth

@@ -13,6 +13,8 @@ from typing import Literal, Protocol
 
 from arc_submit.errors import ConfigError
 
+OnStep = Callable[[], None] | None
+
 
 @dataclass(frozen=True)
 class Request:
@@ -75,9 +77,7 @@ class Engine(Protocol):
     name: str
     context_length: int
 
-    def generate(
-        self, requests: Sequence[Request], on_step: Callable[[], None] | None = None, deadline: float | None = None
-    ) -> Iterator[Completion]:
+    def generate(self, requests: Sequence[Request], on_step: OnStep = None, deadline: float | None = None) -> Iterator[Completion]:
         """Yield each completion as soon as it ends, in no fixed order.
 
         Args:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from arc_submit.arc.grid import Grid
-from arc_submit.inference.engine import Engine
+from arc_submit.inference.engine import Engine, OnStep
 from arc_submit.inference.requests import ViewRequest
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 
 
 def score_grids(
-    engine: Engine,
-    tokenizer: PromptTokenizer,
-    view_requests: Sequence[ViewRequest],
-    grids: Sequence[Grid],
-    on_view: Callable[[], None] | None = None,
+    engine: Engine, tokenizer: PromptTokenizer, view_requests: Sequence[ViewRequest], grids: Sequence[Grid], on_view: OnStep = None
 ) -> list[dict[str, float]]:
     """For every grid its log-probability under every view, by the view's key, with the adapter of the view's request.
 

@@ -71,31 +71,13 @@ class PredictSettings:
     threshold: float = 0.1
     temperature: float = 0.0
 
-    def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise ConfigError(f"--engine {self.engine}: choose from {', '.join(ENGINES)}")
-        check_candidates(self.candidates, self.threshold, self.engine)
-        check_temperature(self.temperature, self.candidates)
-
     def for_requests(self, max_seq_len: int) -> RequestSettings:
         """The part that the requests depend on, with the resolved max_seq_len."""
         return RequestSettings(self.views, self.seed, max_seq_len, self.keep_background, self.temperature)
 
 
-def check_temperature(temperature: float, candidates: str) -> None:
-    """Refuse a temperature that is invalid or that the kind of candidates does not use.
-
-    Raises:
-        ConfigError: with the remedy.
-    """
-    if not 0 <= temperature < math.inf:
-        raise ConfigError(f"--temperature {temperature:g}: 0 for the likeliest answer, 1 to draw by the model's own probabilities")
-    if temperature and candidates == "dfs":
-        raise ConfigError(f"--temperature {temperature:g}: dfs searches its candidates and draws none; take --candidates views")
-
-
-def check_candidates(candidates: str, threshold: float, engine: str, prefix: str = "--") -> None:
-    """Refuse an unknown kind of candidates, or one that the engine does not support.
+def check_candidates(candidates: str, threshold: float, engine: str, temperature: float = 0.0, prefix: str = "--") -> None:
+    """Refuse a threshold or a temperature out of range, and candidates that the engine does not support.
 
     Args:
         prefix: of the command-line options in the messages.
@@ -103,9 +85,11 @@ def check_candidates(candidates: str, threshold: float, engine: str, prefix: str
     Raises:
         ConfigError: with the remedy.
     """
-    if candidates not in CANDIDATES:
-        raise ConfigError(f"{prefix}candidates {candidates}: choose from {', '.join(CANDIDATES)}")
     if not 0 < threshold <= 1:
         raise ConfigError(f"{prefix}threshold {threshold}: a probability above 0 is needed, such as 0.1")
+    if not 0 <= temperature < math.inf:
+        raise ConfigError(f"{prefix}temperature {temperature:g}: 0 for the likeliest answer, 1 to draw by the model's own probabilities")
     if candidates == "dfs" and engine == "vllm":
         raise ConfigError(f"{prefix}candidates dfs: vllm's cache cannot be cut back; take {prefix}engine transformers with it")
+    if candidates == "dfs" and temperature:
+        raise ConfigError(f"{prefix}temperature {temperature:g}: dfs searches its candidates and draws none; take {prefix}candidates views")

@@ -78,14 +78,13 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers' types 
 class SlotCache:
     """The cache of all layers.
 
-    Attributes:
-        positions: (slots,), int64, the position at which each slot's next token is written. Every slot takes part in every step, so that
-            the shapes of all matrix products are constant; the position of an idle slot is 0, which the next prompt overwrites.
+    Every slot takes part in every step, so that the shapes of all matrix products are constant. A slot without a request is written at
+    position 0, which its next prompt overwrites.
     """
 
     def __init__(self, slots: int, device: torch.device):
-        self.slots = slots
-        self.positions = torch.zeros(slots, dtype=torch.long, device=device)
+        self._slots = slots
+        self._positions = torch.zeros(slots, dtype=torch.long, device=device)  # shared with the layers, changed in place
         self._layers: list[_SlotLayer] = []
 
     def fill(self, slot: int, prompt: Cache, prompt_length: int, max_new_tokens: int) -> None:
@@ -95,7 +94,6 @@ class SlotCache:
             # A former request's tokens may remain behind the prompt: the mask of `attend` hides them until they are overwritten.
             layer.keys[slot, :, :prompt_length] = read.keys[0]
             layer.values[slot, :, :prompt_length] = read.values[0]
-        self.positions[slot] = prompt_length
 
     def _reserve(self, length: int, like: Cache) -> None:
         """Extend all slots to a length and preserve their content; the shapes of heads are those of `like`."""
@@ -104,27 +102,29 @@ class SlotCache:
             return
         new = _round_up(length)
         for i, read in enumerate(like.layers):
-            shape = (self.slots, read.keys.shape[1], new, read.keys.shape[3])
-            keys, values = (torch.zeros(shape, dtype=read.keys.dtype, device=self.positions.device) for _ in range(2))
+            shape = (self._slots, read.keys.shape[1], new, read.keys.shape[3])
+            keys, values = (torch.zeros(shape, dtype=read.keys.dtype, device=self._positions.device) for _ in range(2))
             if old:
                 layer = self._layers[i]
                 keys[:, :, :old], values[:, :, :old] = layer.keys, layer.values
                 layer.keys, layer.values = keys, values
             else:
-                self._layers.append(_SlotLayer(keys, values, self.positions))
+                self._layers.append(_SlotLayer(keys, values, self._positions))
 
-    def attend(self) -> dict[str, Any]:
-        """The arguments of a model's forward pass for one new token in every slot, each at its position.
+    def attend(self, positions: list[int]) -> dict[str, Any]:
+        """The arguments of a model's forward pass that reads one token in every slot.
 
-        Each slot attends to its own positions up to the new one.
+        Args:
+            positions: of each slot's token. A slot attends to its own positions up to this one; content behind it is hidden.
         """
-        length = _round_up(int(self.positions.max()) + 1)
+        self._positions.copy_(torch.tensor(positions))
+        length = _round_up(max(positions) + 1)
         for layer in self._layers:
             layer.length = length
-        mask = torch.arange(length, device=self.positions.device)[None, :] <= self.positions[:, None]
+        mask = torch.arange(length, device=self._positions.device)[None, :] <= self._positions[:, None]
         return {
             "attention_mask": mask[:, None, None, :],
-            "position_ids": self.positions[:, None],
+            "position_ids": self._positions[:, None],
             "past_key_values": Cache(layers=self._layers),
         }
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from transformers.cache_utils import Cache, DynamicCache
@@ -21,50 +20,64 @@ from transformers.cache_utils import Cache, DynamicCache
 from arc_submit.base_model.adapter_files import applied, check_adapter, read_adapter
 from arc_submit.base_model.loading import choose_dtype, load_model, load_tokenizer
 from arc_submit.errors import ConfigError
-from arc_submit.inference.engine import Completion, Request, group_by_adapter
+from arc_submit.inference.engine import Completion, OnStep, Request, group_by_adapter
 from arc_submit.inference.slot_cache import ATTENTION, SlotCache
 
 
-@dataclass
-class _Running:
-    """A request in its slot."""
+class SlotState(Protocol):
+    """A request in a slot, from its prefill to its end."""
 
     request: Request
-    started: float
-    generator: torch.Generator
-    tokens: list[int] = field(default_factory=list)
-    logprob: float = 0.0
-    finished: Literal["stop", "length", "dead_end"] = "length"
 
-    def choose(self, logprobs: torch.Tensor) -> int:
-        """Append the next token, given its log-probabilities, shape (vocabulary,): the most probable one or a sampled one."""
+    def take(self, logprobs: torch.Tensor, best: tuple[int, float]) -> Iterator[Completion]:
+        """Process the distribution of the next token and yield the completions that end with it.
+
+        Args:
+            logprobs: shape (vocabulary,).
+            best: the most probable token and its log-probability.
+        """
+        ...
+
+    def next(self) -> tuple[int, int] | None:
+        """The token to read next and its index among the generated tokens; None where the request is finished."""
+        ...
+
+
+class _Generation:
+    """One completion, of the most probable or of sampled tokens."""
+
+    def __init__(self, request: Request, end_id: int):
+        self.request = request
+        self._end_id = end_id
+        self._started = time.monotonic()
+        # The request's own generator, on the CPU: a sampled token does not depend on the other requests.
+        self._generator = torch.Generator().manual_seed(request.seed)
+        self._tokens: list[int] = []
+        self._logprob = 0.0
+        self._finished = False
+
+    def take(self, logprobs: torch.Tensor, best: tuple[int, float]) -> Iterator[Completion]:
+        token, logprob = best
         if self.request.temperature > 0:
-            # The request's own generator, on the CPU: a sampled token does not depend on the other requests.
             heated = (logprobs.double() / self.request.temperature).softmax(-1).cpu()
-            token = int(torch.multinomial(heated, 1, generator=self.generator))
+            token = int(torch.multinomial(heated, 1, generator=self._generator))
+            logprob = float(logprobs[token])
+        self._tokens.append(token)
+        self._logprob += logprob
+        finished: Literal["stop", "length", "dead_end"]
+        if token == self._end_id:
+            finished = "stop"
+        elif len(self._tokens) >= self.request.max_new_tokens:
+            finished = "length"
+        elif self.request.dead_end is not None and self.request.dead_end(self._tokens):
+            finished = "dead_end"
         else:
-            token = int(logprobs.argmax())
-        self.append(token, float(logprobs[token]))
-        return token
+            return
+        self._finished = True
+        yield Completion(self.request.id, self._tokens, self._logprob, finished, time.monotonic() - self._started)
 
-    def append(self, token: int, logprob: float) -> None:
-        self.tokens.append(token)
-        self.logprob += logprob
-
-    def ends(self, end_id: int) -> bool:
-        """Whether the request ends with its last token; sets `finished`."""
-        if self.tokens[-1] == end_id:
-            self.finished = "stop"
-        elif len(self.tokens) >= self.request.max_new_tokens:
-            self.finished = "length"
-        elif self.request.dead_end is not None and self.request.dead_end(self.tokens):
-            self.finished = "dead_end"
-        else:
-            return False
-        return True
-
-    def completion(self) -> Completion:
-        return Completion(self.request.id, self.tokens, self.logprob, self.finished, time.monotonic() - self.started)
+    def next(self) -> tuple[int, int] | None:
+        return None if self._finished else (self._tokens[-1], len(self._tokens) - 1)
 
 
 class TransformersEngine:
@@ -87,91 +100,68 @@ class TransformersEngine:
         self.device: torch.device = model.device
         self.context_length: int = model.config.max_position_embeddings
 
-    @torch.inference_mode()
-    def generate(
-        self, requests: Sequence[Request], on_step: Callable[[], None] | None = None, deadline: float | None = None
-    ) -> Iterator[Completion]:
-        """Yield each completion as soon as it ends.
-
-        Requests of one adapter run together, those of the base model first, so that all slots share every matrix product. The adapter
-        stays on the model until its last completion has been consumed: one call must end before the next begins.
-
-        Args:
-            on_step: called after every forward pass.
-            deadline: on the monotonic clock; requests that are unfinished then give no completion.
-
-        Raises:
-            ConfigError: where a request exceeds the context length or its adapter cannot be served; before any token is generated.
-        """
-        for folder, group in self.by_adapter(requests).items():
-            with self.adapted(folder):
-                yield from self._generate(group, on_step, deadline)
-
-    def by_adapter(self, requests: Sequence[Request]) -> dict[Path | None, list[Request]]:
-        """Requests by adapter, those of the base model first.
-
-        Raises:
-            ConfigError: where a request exceeds the context length or its adapter cannot be served.
-        """
-        return group_by_adapter(self, sorted(requests, key=lambda r: r.adapter is not None))
+    def generate(self, requests: Sequence[Request], on_step: OnStep = None, deadline: float | None = None) -> Iterator[Completion]:
+        """See `Engine.generate`; one call must end before the next begins."""
+        return self.run(requests, lambda request: _Generation(request, self.end_id), on_step, deadline)
 
     def check_adapter(self, folder: Path) -> None:
-        """Refuse an adapter that cannot be served.
-
-        Raises:
-            ConfigError: naming the adapter and its fault.
-        """
+        """See `Engine.check_adapter`."""
         check_adapter(folder, self.model)
 
-    def _generate(self, requests: Sequence[Request], on_step: Callable[[], None] | None, deadline: float | None) -> Iterator[Completion]:
-        """`generate` for requests that share the adapter on the model."""
+    @torch.inference_mode()
+    def run(
+        self, requests: Sequence[Request], start: Callable[[Request], SlotState], on_step: OnStep, deadline: float | None
+    ) -> Iterator[Completion]:
+        """The completions of any kind of decoding, see `Engine.generate`.
+
+        Requests of one adapter run together, those of the base model first, so that all slots share every matrix product. The adapter
+        stays on the model until its last completion has been consumed.
+
+        Args:
+            start: makes a request's state; called just before its prefill.
+        """
+        groups = group_by_adapter(self, sorted(requests, key=lambda r: r.adapter is not None))
+        for folder, group in groups.items():
+            with self._adapted(folder):
+                yield from self._run(group, start, on_step, deadline)
+
+    def _run(
+        self, requests: Sequence[Request], start: Callable[[Request], SlotState], on_step: OnStep, deadline: float | None
+    ) -> Iterator[Completion]:
+        """`run` for requests that share the adapter on the model."""
         # The shortest is popped first: neighbours in the slots then have similar lengths, and few steps attend to a long tail of padding.
         waiting = sorted(requests, key=lambda r: len(r.prompt) + r.max_new_tokens, reverse=True)
         cache = SlotCache(self.slots, self.device)
-        running: list[_Running | None] = [None] * self.slots
-        next_ids = torch.zeros(self.slots, dtype=torch.long, device=self.device)
-        while waiting or any(running):
+        running: list[SlotState | None] = [None] * self.slots
+        while True:
             for slot in range(self.slots):
-                # A loop, because a completion may end with its first token and leave the slot free again.
-                while running[slot] is None and waiting:
-                    if deadline is not None and time.monotonic() >= deadline:
+                # A loop, because a request may end with its first token and leave the slot free again.
+                while waiting and running[slot] is None:
+                    if _is_past(deadline):
                         return
-                    request = waiting.pop()
-                    state = _Running(request, time.monotonic(), torch.Generator().manual_seed(request.seed))
-                    next_ids[slot] = state.choose(self.prefill(request, slot, cache))
+                    state = start(waiting.pop())
+                    logprobs = self._prefill(state.request, slot, cache)
                     if on_step:
                         on_step()
-                    running[slot] = state
-                    if state.ends(self.end_id):
-                        running[slot] = None
-                        yield state.completion()
-            active = [slot for slot in range(self.slots) if running[slot] is not None]
-            if not active:
-                continue
-            if deadline is not None and time.monotonic() >= deadline:
+                    best = int(logprobs.argmax())
+                    yield from state.take(logprobs, (best, float(logprobs[best])))
+                    running[slot] = state if state.next() else None
+            if not any(running) or _is_past(deadline):
                 return
-            logprobs = self.step(next_ids, cache)
+            # An idle slot reads token 0 at position 0, so that it does not lengthen the attention of the others.
+            tokens, positions = [0] * self.slots, [0] * self.slots
+            for slot, current in enumerate(running):
+                if current and (following := current.next()):
+                    tokens[slot], positions[slot] = following[0], len(current.request.prompt) + following[1]
+            steps = self.step(tokens, positions, cache)
             if on_step:
                 on_step()
-            cache.positions += 1
-            best = logprobs.max(-1)
-            next_ids = best.indices
-            # One transfer from the device for all greedy slots instead of one for each.
-            best_ids, best_logprobs = best.indices.tolist(), best.values.tolist()
-            for slot in active:
-                current = running[slot]
-                assert current is not None
-                if current.request.temperature > 0:
-                    next_ids[slot] = current.choose(logprobs[slot])
-                else:
-                    current.append(best_ids[slot], best_logprobs[slot])
-                if current.ends(self.end_id):
-                    running[slot] = None
-                    yield current.completion()
-            # The position of an idle slot must not lengthen the attention of the others.
-            for slot in range(self.slots):
-                if running[slot] is None:
-                    cache.positions[slot] = 0
+            # One transfer from the device for all slots instead of one for each.
+            values, ids = (column.tolist() for column in steps.max(-1))
+            for slot, current in enumerate(running):
+                if current:
+                    yield from current.take(steps[slot], (ids[slot], values[slot]))
+                    running[slot] = current if current.next() else None
 
     @torch.inference_mode()
     def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]], adapter: Path | None = None) -> list[float]:
@@ -190,7 +180,7 @@ class TransformersEngine:
                 f"the model takes 1 to {self.context_length} in all"
             )
         scores = [0.0] * len(continuations)
-        with self.adapted(adapter):
+        with self._adapted(adapter):
             shared = DynamicCache()
             first = self._forward(torch.tensor([list(prompt)], device=self.device), past_key_values=shared)[0, -1].log_softmax(-1)
             order = sorted(range(len(continuations)), key=lambda i: len(continuations[i]))
@@ -198,29 +188,24 @@ class TransformersEngine:
                 group = order[start : start + self.slots]
                 ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(list(continuations[i])) for i in group], batch_first=True)
                 ids = ids.to(self.device)
-                lengths = torch.tensor([len(continuations[i]) for i in group], device=self.device)
                 values = first[ids[:, 0]]
                 if ids.shape[1] > 1:
                     repeated = _repeat(shared, len(group))
                     hidden = self.model.model(input_ids=ids[:, :-1], past_key_values=repeated, use_cache=True).last_hidden_state
                     # Row by row: the logits of a whole batch over a large vocabulary would be the largest tensor of all.
-                    for row in range(len(group)):
-                        known = int(lengths[row]) - 1
-                        logprobs = self.model.lm_head(hidden[row, :known]).float().log_softmax(-1)
-                        values[row] += logprobs.gather(1, ids[row, 1 : known + 1, None]).sum()
+                    for row, i in enumerate(group):
+                        length = len(continuations[i])
+                        logprobs = self.model.lm_head(hidden[row, : length - 1]).float().log_softmax(-1)
+                        values[row] += logprobs.gather(1, ids[row, 1:length, None]).sum()
                 for i, value in zip(group, values.tolist(), strict=True):
                     scores[i] = value
         return scores
 
-    def adapted(self, folder: Path | None) -> AbstractContextManager[None]:
-        """A context in which the model carries an adapter.
-
-        Raises:
-            ConfigError: where the adapter cannot be served.
-        """
+    def _adapted(self, folder: Path | None) -> AbstractContextManager[None]:
+        """A context in which the model carries an adapter."""
         return applied(self.model, {} if folder is None else read_adapter(folder, self.model))
 
-    def prefill(self, request: Request, slot: int, cache: SlotCache) -> torch.Tensor:
+    def _prefill(self, request: Request, slot: int, cache: SlotCache) -> torch.Tensor:
         """Read a request's prompt into a slot of the cache.
 
         Returns the log-probabilities of the first token to generate, float32, shape (vocabulary,).
@@ -230,17 +215,22 @@ class TransformersEngine:
         cache.fill(slot, prompt_cache, len(request.prompt), request.max_new_tokens)
         return logits[0, -1].log_softmax(-1)
 
-    def step(self, ids: torch.Tensor, cache: SlotCache) -> torch.Tensor:
-        """Read one token in every slot, shape (slots,), at the slot's position.
+    def step(self, tokens: list[int], positions: list[int], cache: SlotCache) -> torch.Tensor:
+        """Read one token in every slot, each at its own position.
 
         Returns the log-probabilities of the tokens that follow, float32, shape (slots, vocabulary).
         """
-        return self._forward(ids[:, None], **cache.attend())[:, -1].log_softmax(-1)
+        ids = torch.tensor(tokens, device=self.device)[:, None]
+        return self._forward(ids, **cache.attend(positions))[:, -1].log_softmax(-1)
 
     def _forward(self, ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """Logits of the last position, float32, shape (batch, 1, vocabulary)."""
         logits: torch.Tensor = self.model(input_ids=ids, use_cache=True, logits_to_keep=1, **kwargs).logits
         return logits.float()
+
+
+def _is_past(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
 
 
 def _repeat(cache: Cache, rows: int) -> DynamicCache:

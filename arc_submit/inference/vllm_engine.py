@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ import torch
 from arc_submit.base_model.adapter_files import check_adapter, read_config
 from arc_submit.base_model.loading import choose_dtype, load_tokenizer
 from arc_submit.errors import ConfigError
-from arc_submit.inference.engine import Completion, NotServedError, Request, group_by_adapter
+from arc_submit.inference.engine import Completion, NotServedError, OnStep, Request, group_by_adapter
 from arc_submit.inference.vllm_compat import RANKS, check_served, make_core, prepare_process, supported_rank, token_prompt
 
 # Tokens between two outputs of an unfinished completion. Each output costs vllm an object; rare outputs let a dead end go on for longer.
@@ -83,19 +83,12 @@ class VllmEngine:
         self._numbers = itertools.count(1)
         self._loras: dict[Path, Any] = {}
 
-    def generate(
-        self, requests: Sequence[Request], on_step: Callable[[], None] | None = None, deadline: float | None = None
-    ) -> Iterator[Completion]:
-        """Yield each completion as soon as it ends; requests of one adapter run together, otherwise in the given order.
+    def generate(self, requests: Sequence[Request], on_step: OnStep = None, deadline: float | None = None) -> Iterator[Completion]:
+        """See `Engine.generate`. Requests of one adapter run together, otherwise in the given order.
 
         An adapter that cannot be loaded fails its own requests and no others.
 
-        Args:
-            on_step: called after every step of the engine.
-            deadline: on the monotonic clock; requests that are unfinished then are aborted and give no completion.
-
         Raises:
-            ConfigError: where a request exceeds the context length or its adapter cannot be served; before any token is generated.
             EngineStuckError: where the steps give no output any more.
         """
         waiting = deque(request for group in group_by_adapter(self, requests).values() for request in group)
@@ -181,12 +174,7 @@ class VllmEngine:
         return [scores[key] for key in keys]
 
     def check_adapter(self, folder: Path) -> None:
-        """Refuse an adapter that cannot be served.
-
-        Raises:
-            NotServedError: where it is valid, but not for vllm.
-            ConfigError: naming the adapter and its fault.
-        """
+        """See `Engine.check_adapter`."""
         config, names = check_adapter(folder, self.skeleton)
         if config.largest_rank > self.max_rank:
             raise NotServedError(

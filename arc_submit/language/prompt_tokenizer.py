@@ -9,6 +9,7 @@ PromptTokenizer is made, whether the result equals the tokens of the whole text.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -207,13 +208,12 @@ class PromptTokenizer:
         pattern = self._patterns[index, newline]
         if pattern:
             return pattern.tokens(cells)  # not cached: random views rarely repeat a row, so caching costs more than it saves
-        ids = self._rows.get((cells, index, newline))
-        if ids is None:
-            ids = self._tokenize_row(cells, index, newline)
+        key = (cells, index, newline)
+        if key not in self._rows:
             if len(self._rows) >= _CACHED_ROWS:
                 self._rows.clear()
-            self._rows[cells, index, newline] = ids
-        return ids
+            self._rows[key] = self._tokenize_row(*key)
+        return self._rows[key]
 
     def _literal(self, text: str) -> list[int]:
         if text not in self._literals:
@@ -260,17 +260,9 @@ class PromptTokenizer:
         """The chat rendered with a mark for each grid; cached by words and roles, which repeat from task to task."""
         key = (generation, *((turn.role, *(part if isinstance(part, str) else None for part in turn.parts)) for turn in turns))
         if key not in self._templates:
-            mark = _FIRST_MARK
-            messages = []
-            for turn in turns:
-                content = ""
-                for part in turn.parts:
-                    if isinstance(part, str):
-                        content += part
-                    else:
-                        content += chr(mark)
-                        mark += 1
-                messages.append({"role": turn.role, "content": content})
+            marks = map(chr, itertools.count(_FIRST_MARK))
+            contents = ["".join(part if isinstance(part, str) else next(marks) for part in turn.parts) for turn in turns]
+            messages = [{"role": turn.role, "content": content} for turn, content in zip(turns, contents, strict=True)]
             self._templates[key] = self._render(messages, generation)
         return self._templates[key]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -39,14 +39,14 @@ class PromptVersion:
     Attributes:
         name: in configurations and model files.
         kind: the question; it determines the arguments of `build` and the form of the answer.
-        build: (pairs, test input or None, candidate outputs) -> turns, the last of them the user's.
+        build: (pairs, test input, which the kind "inputs" does not use, candidate outputs) -> turns, the last of them the user's.
         answers: the two possible answers where they are words: for "select" the first and the second candidate, for "verify" right and
             wrong.
     """
 
     name: str
     kind: Kind
-    build: Callable[[Sequence[Pair], Grid | None, Sequence[Grid]], list[Turn]]
+    build: Callable[[Sequence[Pair], Grid, Sequence[Grid]], list[Turn]]
     answers: tuple[str, ...] = ()
 
     def turns(self, pairs: Sequence[Pair], test: Grid | None = None, candidates: Sequence[Grid] = ()) -> list[Turn]:
@@ -63,7 +63,7 @@ class PromptVersion:
         needed = CANDIDATES_OF[self.kind]
         if len(candidates) != needed or (test is None) != (self.kind == "inputs"):
             raise ConfigError(f"prompt {self.name} takes {needed} candidates and {'no' if self.kind == 'inputs' else 'a'} test input")
-        return self.build(pairs, test, candidates)
+        return self.build(pairs, cast("Grid", test), candidates)
 
 
 def prompt_version(name: str) -> PromptVersion:
@@ -80,73 +80,62 @@ def prompt_version(name: str) -> PromptVersion:
 _SYSTEM = "You solve grid puzzles: find the rule that the examples share and apply it exactly."
 
 
-def _output_v0(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
-    rule = "Every example below turns an input grid into an output grid by one common rule. Cells are digits that stand for colours.\n"
-    assert test is not None
-    return [
-        Turn("system", (_SYSTEM,)),
-        Turn("user", (rule, *_examples(pairs), "\n# Test\n\nInput:\n", test, "\n\nWrite the output grid of the test.")),
-    ]
+def _question(rule: str, pairs: Sequence[Pair], test: Grid, *rest: Part) -> list[Turn]:
+    parts: list[Part] = [f"Every example below turns an input grid into an output grid by one common rule. {rule}\n"]
+    for i, pair in enumerate(pairs, 1):
+        parts += [f"\n# Example {i}\n\nInput:\n", pair.input, "\n\nOutput:\n", pair.output, "\n"]
+    return [Turn("system", (_SYSTEM,)), Turn("user", (*parts, "\n# Test\n\nInput:\n", test, *rest))]
 
 
-def _output_v1(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
+def _output_v0(pairs: Sequence[Pair], test: Grid, candidates: Sequence[Grid]) -> list[Turn]:
+    return _question("Cells are digits that stand for colours.", pairs, test, "\n\nWrite the output grid of the test.")
+
+
+def _output_v1(pairs: Sequence[Pair], test: Grid, candidates: Sequence[Grid]) -> list[Turn]:
     """The shortest wording, for a small max_seq_len, in which words take the place of cells."""
     parts: list[Part] = []
     for pair in pairs:
         parts += ["Input:\n", pair.input, "\nOutput:\n", pair.output, "\n\n"]
-    assert test is not None
     return [Turn("system", ("ARC puzzle.",)), Turn("user", (*parts, "Input:\n", test, "\nOutput:"))]
 
 
-def _output_from_turns(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
+def _output_from_turns(pairs: Sequence[Pair], test: Grid, candidates: Sequence[Grid]) -> list[Turn]:
     """No words: each train pair is a turn of the user and the assistant's answer. The pocket model's version."""
     turns: list[Turn] = []
     for pair in pairs:
         turns += [Turn("user", (pair.input,)), Turn("assistant", (pair.output,))]
-    assert test is not None
     return [*turns, Turn("user", (test,))]
 
 
-def _inputs_v0(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
+def _inputs_v0(pairs: Sequence[Pair], _: Grid, candidates: Sequence[Grid]) -> list[Turn]:
     parts: list[Part] = ["The grids below were drawn by one common rule. Cells are digits that stand for colours.\n"]
     for i, pair in enumerate(pairs, 1):
         parts += [f"\n# Grid {i}\n\n", pair.input, "\n"]
     return [Turn("system", (_SYSTEM,)), Turn("user", (*parts, "\nWrite one more grid that follows the same rule."))]
 
 
-def _inputs_from_turns(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
+def _inputs_from_turns(pairs: Sequence[Pair], _: Grid, candidates: Sequence[Grid]) -> list[Turn]:
     """No words: the inputs follow each other in one turn, and the answer is one more."""
     return [Turn("user", tuple(pair.input for pair in pairs))]
 
 
-def _select_v0(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
-    rule = "Every example below turns an input grid into an output grid by one common rule. Two outputs are proposed for the test.\n"
-    assert test is not None
-    question = "\n\nOne of them follows the rule. Answer with its number, 1 or 2, and nothing else."
+def _select_v0(pairs: Sequence[Pair], test: Grid, candidates: Sequence[Grid]) -> list[Turn]:
     proposals = ("\n\n# Proposal 1\n\n", candidates[0], "\n\n# Proposal 2\n\n", candidates[1])
-    return [
-        Turn("system", (_SYSTEM,)),
-        Turn("user", (rule, *_examples(pairs), "\n# Test\n\nInput:\n", test, *proposals, question)),
-    ]
+    question = "\n\nOne of them follows the rule. Answer with its number, 1 or 2, and nothing else."
+    return _question("Two outputs are proposed for the test.", pairs, test, *proposals, question)
 
 
-def _verify_v0(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
-    rule = "Every example below turns an input grid into an output grid by one common rule. An output is proposed for the test.\n"
-    assert test is not None
+def _verify_v0(pairs: Sequence[Pair], test: Grid, candidates: Sequence[Grid]) -> list[Turn]:
     question = "\n\nDoes it follow the rule in every cell? Answer yes or no, and nothing else."
-    return [
-        Turn("system", (_SYSTEM,)),
-        Turn("user", (rule, *_examples(pairs), "\n# Test\n\nInput:\n", test, "\n\n# Proposal\n\n", candidates[0], question)),
-    ]
+    return _question("An output is proposed for the test.", pairs, test, "\n\n# Proposal\n\n", candidates[0], question)
 
 
-def _candidates_from_turns(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
+def _candidates_from_turns(pairs: Sequence[Pair], test: Grid, candidates: Sequence[Grid]) -> list[Turn]:
     """No words: the candidates follow the test input in the last turn. For a model whose vocabulary holds nothing but grids."""
-    turns = _output_from_turns(pairs, test, ())
-    return [*turns[:-1], Turn("user", (*turns[-1].parts, *candidates))]
+    return [*_output_from_turns(pairs, test, ())[:-1], Turn("user", (test, *candidates))]
 
 
-def _candidates_as_answers(pairs: Sequence[Pair], test: Grid | None, candidates: Sequence[Grid]) -> list[Turn]:
+def _candidates_as_answers(pairs: Sequence[Pair], test: Grid, candidates: Sequence[Grid]) -> list[Turn]:
     """No words: each candidate is a turn of the assistant, followed by an empty turn of the user.
 
     The model reads a candidate in the position in which it predicts its own answer.
@@ -155,13 +144,6 @@ def _candidates_as_answers(pairs: Sequence[Pair], test: Grid | None, candidates:
     for candidate in candidates:
         turns += [Turn("assistant", (candidate,)), Turn("user", ())]
     return turns
-
-
-def _examples(pairs: Sequence[Pair]) -> list[Part]:
-    parts: list[Part] = []
-    for i, pair in enumerate(pairs, 1):
-        parts += [f"\n# Example {i}\n\nInput:\n", pair.input, "\n\nOutput:\n", pair.output, "\n"]
-    return parts
 
 
 def is_grid(part: Part) -> bool:

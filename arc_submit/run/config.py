@@ -16,7 +16,7 @@ from arc_submit.durations import parse_duration
 from arc_submit.ensemble.combination import METHODS, EnsembleConfig, parse_weights
 from arc_submit.errors import ConfigError
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.inference.settings import CANDIDATES, ENGINES, check_candidates, check_temperature
+from arc_submit.inference.settings import CANDIDATES, ENGINES, check_candidates
 from arc_submit.options import Identity, check_options, option
 from arc_submit.workers.ray_cluster import EXECUTORS, check_executor
 
@@ -366,9 +366,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_options(self)
         check_executor(self.executor, self.ray_address)
-        check_candidates(self.candidates, self.threshold, self.engine)
-        check_temperature(self.temperature, self.candidates)
-        check_candidates(self.ttft_candidates, self.ttft_threshold, self.ttft_engine, "--ttft-")
+        check_candidates(self.candidates, self.threshold, self.engine, self.temperature)
+        check_candidates(self.ttft_candidates, self.ttft_threshold, self.ttft_engine, prefix="--ttft-")
         EnsembleConfig(self.method, tuple(dict.fromkeys((*self.sources, *SOURCES))), self.weights)
         if not self.sources or len(set(self.sources)) != len(self.sources):
             raise ConfigError(f"--sources {','.join(self.sources) or 'none'}: name each source once")

@@ -46,14 +46,12 @@ def read_prompts(config: RunConfig, task_id: str) -> tuple[list[ShownPrompt], li
     from arc_submit.base_model.loading import load_tokenizer
     from arc_submit.inference.requests import plan_requests
     from arc_submit.inference.settings import RequestSettings
-    from arc_submit.language.encoders import make_encoder
     from arc_submit.language.prompt_config import resolve_prompt_config
     from arc_submit.language.prompt_tokenizer import PromptTokenizer
-    from arc_submit.language.prompts import prompt_version
 
     task = read_task(RunPaths(config.out).task(task_id))
     how = resolve_prompt_config(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
-    writer = PromptTokenizer(load_tokenizer(config.model), make_encoder(how.grid_encoder), prompt_version(how.prompt))
+    writer = PromptTokenizer.from_config(load_tokenizer(config.model), how)
     planned, refused = plan_requests(writer, task, RequestSettings(config.views, config.seed, how.max_seq_len, config.keep_background))
     prompts = []
     for asked in planned:

@@ -18,7 +18,7 @@ import torch
 from torch.utils.checkpoint import checkpoint as recompute
 
 from arc_submit.base_model.hidden_states import hidden_states_from
-from arc_submit.base_model.loading import load_model, load_model_in_4_bits, load_tokenizer
+from arc_submit.base_model.loading import load_model, load_tokenizer
 from arc_submit.base_model.lora import Adapter, attach, save_adapter
 from arc_submit.base_model.precision import TrainingPrecision, choose_training_precision
 from arc_submit.base_model.saving import own_dtype, save_model
@@ -67,8 +67,7 @@ def make_learner(config: TrainConfig, device: torch.device, precision: TrainingP
         for parameter, part in zip(parameters, torch.split(gradient, [parameter.numel() for parameter in parameters]), strict=True):
             parameter.grad = part.view_as(parameter)
         return _checkpointing(Learner(model, None, parameters, gradient), settings)
-    load = load_model_in_4_bits if settings.in_4_bits else load_model
-    model = load(config.model, device, precision.base, "sdpa")
+    model = load_model(config.model, device, precision.base, "sdpa", settings.in_4_bits)
     adapter = attach(model, config.lora, config.seed, config.base_adapter)
     if resumed:
         with torch.no_grad():
