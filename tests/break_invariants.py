@@ -274,7 +274,7 @@ BREAKS = [
         "a text is a grid only if it is exactly one",
         "do not encode the grid again",
         "arc_submit/language/encoders.py",
-        "if self.layout(grid).rows != tuple(rows) or self.separator.join(rows) != body:",
+        "if self._row_texts(grid) != rows or self.separator.join(rows) != body:",
         "if False:",
         "tests/test_encoders.py",
     ),

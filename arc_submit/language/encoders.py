@@ -47,20 +47,6 @@ class NotAGridError(ArcSubmitError):
 
 
 @dataclass(frozen=True)
-class Layout:
-    """A grid's text in parts: header + separator.join(rows) + footer."""
-
-    header: str
-    rows: tuple[str, ...]
-    separator: str
-    footer: str
-
-    @property
-    def text(self) -> str:
-        return self.header + self.separator.join(self.rows) + self.footer
-
-
-@dataclass(frozen=True)
 class _Step:
     """One reversible change of a row's text, (text, row index) -> text.
 
@@ -102,11 +88,6 @@ class GridEncoder:
     _steps: tuple[_Step, ...]
     _frame: _Frame | None
 
-    def layout(self, grid: Grid) -> Layout:
-        """The grid's text in parts."""
-        rows = tuple(self.row_text(row.tolist(), i) for i, row in enumerate(grid))
-        return Layout(self.header(grid), rows, self.separator, self.footer)
-
     def header(self, grid: Grid) -> str:
         """The text before the rows."""
         return self._frame.header(grid) if self._frame else ""
@@ -118,7 +99,10 @@ class GridEncoder:
 
     def encode(self, grid: Grid) -> str:
         """The grid's text, without white space at its beginning or end."""
-        return self.layout(grid).text
+        return self.header(grid) + self.separator.join(self._row_texts(grid)) + self.footer
+
+    def _row_texts(self, grid: Grid) -> list[str]:
+        return [self.row_text(row.tolist(), i) for i, row in enumerate(grid)]
 
     def row_text(self, cells: Sequence[int], index: int) -> str:
         """One row's text, without the separator."""
@@ -162,7 +146,7 @@ class GridEncoder:
         if None in cells:
             raise DataError(f"row {cells.index(None)} is not a row of cells")
         grid = make_grid(cells, "text")
-        if self.layout(grid).rows != tuple(rows) or self.separator.join(rows) != body:
+        if self._row_texts(grid) != rows or self.separator.join(rows) != body:
             raise DataError("the text is not what the encoder writes for the grid")
         return grid
 
