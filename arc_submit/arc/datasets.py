@@ -12,7 +12,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Challenges:
 
 @dataclass(frozen=True)
 class CompetitionFiles:
-    """The files of one ARC Prize competition folder; None for a file that does not exist."""
+    """The files of one ARC Prize competition folder, each field named after its file; None for a file that does not exist."""
 
     folder: Path
     training_challenges: Path | None
@@ -88,16 +88,9 @@ def find_competition(root: Path) -> CompetitionFiles:
         raise DataError(f"{root}: no {MARKER} within {_MARKER_DEPTH} folders; attach the competition's data")
     if len(found) > 1:
         raise DataError(f"{root}: {MARKER} is in {', '.join(map(str, found))}; detach all but one, or give the file itself")
-    names = {
-        "training_challenges": "arc-agi_training_challenges.json",
-        "training_solutions": "arc-agi_training_solutions.json",
-        "evaluation_challenges": "arc-agi_evaluation_challenges.json",
-        "evaluation_solutions": "arc-agi_evaluation_solutions.json",
-        "test_challenges": MARKER,
-        "sample_submission": "sample_submission.json",
-    }
-    paths = {key: found[0] / name for key, name in names.items()}
-    return CompetitionFiles(found[0], **{key: path if path.is_file() else None for key, path in paths.items()})
+    names = [member.name for member in fields(CompetitionFiles)][1:]
+    paths = {name: found[0] / f"{'' if name == 'sample_submission' else 'arc-agi_'}{name}.json" for name in names}
+    return CompetitionFiles(found[0], **{name: path if path.is_file() else None for name, path in paths.items()})
 
 
 def read_challenges(path: Path) -> Challenges:

@@ -5,14 +5,16 @@ Reads the losses folder of a run and the log.jsonl of `arc-submit train`. Does n
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from arc_submit.arc.pictures import save_picture
 from arc_submit.errors import DataError
+from arc_submit.storage.run_dir import RunPaths
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,13 +23,8 @@ if TYPE_CHECKING:
 def read_losses(run: Path) -> dict[str, list[float]]:
     """The losses of a run's fine-tuning by task, in the order of steps; a line cut short by a kill is left out."""
     losses: dict[str, list[float]] = {}
-    for path in sorted((run / "losses").glob("*.jsonl")):
-        curve = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                curve.append(float(json.loads(line)["loss"]))
-            except (ValueError, KeyError, TypeError):
-                continue
+    for path in RunPaths(run).loss_files():
+        curve = [float(line["loss"]) for line in _lines(path) if isinstance(line.get("loss"), int | float)]
         if curve:
             losses[path.stem] = curve
     return losses
@@ -85,23 +82,18 @@ def read_learning_curve(path: Path) -> LearningCurve:
         DataError: where there is no log with a loss in it.
     """
     log = path / "log.jsonl" if path.is_dir() else path
+    curve, tokens = LearningCurve(), 0
     try:
-        text = log.read_text(encoding="utf-8", errors="replace")
+        for line in _lines(log):
+            tokens = int(line.get("tokens", tokens))  # before 2026-11-28 the lines of evaluations had no tokens
+            if isinstance(line.get("loss"), int | float):
+                curve.losses.append(float(line["loss"]))
+                curve.tokens.append(tokens)
+            if isinstance(line.get("eval_loss"), int | float):
+                curve.eval_losses.append(float(line["eval_loss"]))
+                curve.eval_tokens.append(tokens)
     except OSError as error:
         raise DataError(f"{log}: cannot be read ({error.strerror}); give the --out of an arc-submit train, or its log.jsonl") from None
-    curve, tokens = LearningCurve(), 0
-    for line in text.splitlines():
-        try:
-            value = json.loads(line)
-            tokens = int(value.get("tokens", tokens))  # before 2026-11-28 the lines of evaluations had no tokens
-            if "loss" in value:
-                curve.losses.append(float(value["loss"]))
-                curve.tokens.append(tokens)
-            if "eval_loss" in value:
-                curve.eval_losses.append(float(value["eval_loss"]))
-                curve.eval_tokens.append(tokens)
-        except (ValueError, KeyError, TypeError):
-            continue
     if not curve.losses:
         raise DataError(f"{log}: no loss in it yet; wait for the first lines of the training")
     return curve
@@ -136,6 +128,15 @@ def plot_learning(path: Path, curves: Mapping[str, LearningCurve]) -> Path:
     axis.set_ylabel("loss, nats a token learnt")
     axis.legend(fontsize=7)
     return save_picture(figure, path)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects in the lines of a file; any other line is left out."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            value = json.loads(line)
+            if isinstance(value, dict):
+                yield value
 
 
 def _moving_mean(values: Sequence[float], parts: int) -> np.ndarray:

@@ -8,15 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from arc_submit.arc.datasets import read_task
-from arc_submit.arc.prediction import OutputKey, read_predictions
+from arc_submit.arc.prediction import OutputKey
 from arc_submit.ensemble.combination import rank_all
 from arc_submit.ensemble.voting import SourceAnswer
 from arc_submit.report.plots import SHOWN, plot_candidates
+from arc_submit.storage.run_dir import RunPaths
 
 
 def read_votes(run: Path, task_id: str) -> dict[str, dict[OutputKey, list[SourceAnswer]]]:
     """Every source's distinct answers to a task's test inputs, best first."""
-    return rank_all(p for path in sorted((run / "predictions").glob(f"*/{task_id}.jsonl")) for p in read_predictions(path)[0])
+    paths = RunPaths(run)
+    return rank_all(paths.read_predictions({task_id: len(read_task(paths.task(task_id)).tests)})[0])
 
 
 def votes_table(run: Path, task_id: str) -> str:
@@ -32,5 +34,5 @@ def votes_table(run: Path, task_id: str) -> str:
 
 def plot_votes(run: Path, task_id: str) -> Path:
     """The best answers of each source beside the test input, as a PNG file in the run's report folder."""
-    task = read_task(run / "tasks" / f"{task_id}.json")
-    return plot_candidates(run / "report" / f"votes-{task_id}.png", task, read_votes(run, task_id))
+    paths = RunPaths(run)
+    return plot_candidates(paths.report / f"votes-{task_id}.png", read_task(paths.task(task_id)), read_votes(run, task_id))
