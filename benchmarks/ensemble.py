@@ -31,7 +31,7 @@ from arc_submit.arc.task import Solutions
 from arc_submit.ensemble.combination import METHODS, EnsembleConfig, combine_sources, rank_all
 from arc_submit.ensemble.evidence import NONE_SCORE
 from arc_submit.ensemble.voting import SourceAnswer
-from arc_submit.search.answers import Answer
+from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.ranking import rank
 
 ANSWERS = 10  # of the search to each output in a run
@@ -64,7 +64,7 @@ def read_search(path: Path, split: str, solvers: set[str] | None = None) -> Rank
     found: Ranked = {}
     for text in path.read_text().splitlines():
         value = json.loads(text)
-        answers = [Answer(test, make_grid(grid), *rest) for _, batch in value["batches"] for test, grid, *rest in batch]
+        answers = [SolverAnswer(test, make_grid(grid), *rest) for _, batch in value["batches"] for test, grid, *rest in batch]
         rows = rank([a for a in answers if solvers is None or a.solver in solvers], challenges.tasks[value["task"]], ANSWERS)
         found |= {(value["task"], test): [SourceAnswer(r.grid, 1, r.score) for r in row] for test, row in enumerate(rows)}
     return found

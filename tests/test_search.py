@@ -1,4 +1,4 @@
-"""The search of a task: sizes, colours, stacking, the extra solvers, what effort means, and hostile tasks."""
+"""The search of a task: sizes, colours, stacking, further solvers, equal effort, and a blank input."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 from arc_submit.arc.grid import frozen, same_grid
 from arc_submit.arc.task import Pair, Task
-from arc_submit.search.answers import Answer, rank
+from arc_submit.search.answers import SolverAnswer, rank_answers
 from arc_submit.search.colours import recolourings
-from arc_submit.search.mirrored import MIRRORS, undone, with_mirrored_pairs
+from arc_submit.search.mirrored import MIRRORS, unmirrored, with_mirrored_pairs
 from arc_submit.search.programs import Effort, solve
 from arc_submit.search.reductions import reductions
 from arc_submit.search.sizes import formula_sizes
@@ -21,7 +21,7 @@ from arc_submit.search.task_search import search_task
 SMALL = Effort(work=2_000_000, size_work=500_000, pieces=5_000)
 
 
-def make_task(rule, inputs, name="made"):
+def make_task(rule, inputs, name="task"):
     grids = [frozen(grid) for grid in inputs]
     task = Task(name, tuple(Pair(g, frozen(rule(g))) for g in grids[:-1]), (grids[-1],))
     return task, frozen(rule(grids[-1]))
@@ -33,7 +33,7 @@ def noise(seed, count, shape=(5, 6), colours=4):
 
 
 def programs(task, effort=SMALL):
-    return rank([a for batch in solve(task, effort) for a in batch], len(task.tests))[0]
+    return rank_answers([a for batch in solve(task, effort) for a in batch], len(task.tests))[0]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def programs(task, effort=SMALL):
         lambda g: np.where(g == 0, 5, g)[:2, :3],
     ],
 )
-def test_a_rule_of_two_steps_is_found_with_its_size(rule):
+def test_finds_a_program_of_two_steps_and_the_output_size(rule):
     task, solution = make_task(rule, noise(1, 4))
     best = programs(task)[0]
     assert same_grid(best.grid, solution), best.program
@@ -55,7 +55,7 @@ def test_a_rule_of_two_steps_is_found_with_its_size(rule):
     assert "input" in best.program
 
 
-def test_pieces_are_stacked_where_no_single_program_will_do():
+def test_stacks_pieces_where_no_single_program_fits():
     def rule(g):
         out = np.where(g == 2, 2, 0)[:, ::-1]
         return np.where(out == 0, np.where(g == 3, 3, 0)[::-1], out)
@@ -66,7 +66,7 @@ def test_pieces_are_stacked_where_no_single_program_will_do():
     assert " over " in best.program
 
 
-def test_what_some_pairs_have_in_common_is_stacked_where_the_others_fit_nothing():
+def test_stacks_for_some_pairs_where_the_other_pairs_fit_nothing():
     def rule(g):
         out = np.where(g == 2, 2, 0)[:, ::-1]
         return np.where(out == 0, np.where(g == 3, 3, 0)[::-1], out)
@@ -81,7 +81,7 @@ def test_what_some_pairs_have_in_common_is_stacked_where_the_others_fit_nothing(
     assert right[0].predicted < 1
 
 
-def test_a_rule_has_the_support_of_other_programs_that_do_the_same():
+def test_equivalent_programs_support_a_rule():
     def support(inputs):
         task, solution = make_task(lambda g: g[::-1], inputs)
         best = programs(task)[0]
@@ -89,18 +89,18 @@ def test_a_rule_has_the_support_of_other_programs_that_do_the_same():
         return best.support
 
     grids = noise(12, 4)
-    # In a symmetric grid to turn by half is to mirror, a program as short.
+    # In a symmetric grid the half turn equals the up-down mirror, an equally short program.
     assert support([np.concatenate([g, g[:, ::-1]], axis=1) for g in grids]) >= support(grids) + 1
 
 
 @pytest.mark.parametrize("mirror", MIRRORS)
-def test_answers_with_mirrored_pairs_come_back_the_way_the_task_lies(mirror):
+def test_answers_to_a_task_with_mirrored_pairs_are_mirrored_back(mirror):
     task, solution = make_task(lambda g: np.where(g == 2, g, 0)[::-1, ::-1], noise(1, 4))
-    more = with_mirrored_pairs(task, mirror)
-    assert (len(more.train), len(more.tests)) == (6, 2)
-    answers = [a for batch in solve(more, SMALL) for a in batch]
+    doubled = with_mirrored_pairs(task, mirror)
+    assert (len(doubled.train), len(doubled.tests)) == (6, 2)
+    answers = [a for batch in solve(doubled, SMALL) for a in batch]
     for test in (0, 1):
-        best = rank(undone([a for a in answers if a.test == test], task, mirror), 1)[0][0]
+        best = rank_answers(unmirrored([a for a in answers if a.test == test], task, mirror), 1)[0][0]
         assert same_grid(best.grid, solution), best.program
     down, _ = make_task(lambda g: np.concatenate([g[1:], g[:1]]), noise(1, 4))
     assert not any(a.explained == 1 for batch in solve(with_mirrored_pairs(down, "transposed"), SMALL) for a in batch)
@@ -113,26 +113,26 @@ def test_size_rules_fit_every_pair_and_come_simplest_first():
     assert formula_sizes(task)[0].sizes == ((8, 4),)
 
 
-def test_a_recoloured_task_gives_its_answers_back_in_the_tasks_own_colours():
+def test_answers_to_a_recoloured_task_have_the_original_colours():
     inputs = [np.where(np.random.default_rng(k).random(g.shape) < 0.7, 7, g + 1) for k, g in enumerate(noise(3, 4, colours=3))]
     task, solution = make_task(lambda g: np.where(g == 1, 7, g)[::-1], inputs)
     version = recolourings(task)[0]
     assert version.name == "background to 0"
     assert (version.task.tests[0] == 0).mean() > 0.5
-    for pair, shown in zip(task.train, version.task.train, strict=True):
-        assert pair.input.shape == shown.input.shape
+    for pair, renamed in zip(task.train, version.task.train, strict=True):
+        assert pair.input.shape == renamed.input.shape
     assert same_grid(version.undo(0, version.task.tests[0]), task.tests[0])
     assert same_grid(programs(task)[0].grid, solution)
 
 
-def test_a_cell_rule_counts_only_what_it_predicts_of_pairs_it_was_not_shown():
+def test_a_cell_rule_explains_only_the_held_out_pairs_that_it_predicts():
     def rule(g):
         out = np.array(g)
         out[(g == 0) & (np.roll(g, 1, axis=1) == 3) & (np.arange(g.shape[1]) > 0)] = 1
         return out
 
     task, solution = make_task(rule, noise(4, 7, (9, 9)))
-    best = rank(cells.solve(task), 1)[0][0]
+    best = rank_answers(cells.solve(task), 1)[0][0]
     assert best.explained == 1
     assert same_grid(best.grid, solution)
     random_task, _ = make_task(lambda g: np.random.default_rng(int(g.sum())).integers(0, 4, g.shape), noise(5, 4))
@@ -146,7 +146,7 @@ def test_a_piece_may_be_blank_in_some_examples():
 
 
 @pytest.mark.parametrize("cut_out", [False, True])
-def test_completion_fills_what_hides_a_symmetric_or_periodic_picture(cut_out):
+def test_completion_fills_the_hidden_cells_of_a_periodic_picture(cut_out):
     def hidden(picture, seed):
         out = picture.copy()
         y, x = np.random.default_rng(seed).integers(1, 6, 2)
@@ -166,10 +166,10 @@ def test_completion_fills_what_hides_a_symmetric_or_periodic_picture(cut_out):
         return frozen(pictures[k][ys.min() : ys.max() + 1, xs.min() : xs.max() + 1])
 
     task = Task("hidden", tuple(Pair(shown[k], answer(k)) for k in range(3)), (shown[3],))
-    assert same_grid(rank(completion.solve(task), 1)[0][0].grid, answer(3))
+    assert same_grid(rank_answers(completion.solve(task), 1)[0][0].grid, answer(3))
 
 
-def test_a_grid_of_blocks_is_restated_with_a_cell_for_each_and_lifted_back():
+def test_a_grid_of_blocks_is_reduced_to_one_cell_per_block_and_lifted_back():
     task, solution = make_task(lambda g: g[::-1], [np.kron(g, np.ones((3, 3))) for g in noise(6, 4, (3, 4))])
     reduction = next(r for r in reductions(task) if r.name == "blocks as cells")
     assert reduction.task.tests[0].shape == (3, 4)
@@ -177,7 +177,7 @@ def test_a_grid_of_blocks_is_restated_with_a_cell_for_each_and_lifted_back():
 
 
 @pytest.mark.parametrize("coloured_tile", [True, False])
-def test_an_outer_product_is_taken_apart_and_put_together_again(coloured_tile):
+def test_an_outer_product_is_factored_and_multiplied_back(coloured_tile):
     def rule(g):
         return np.kron(g == 2, g[::-1]) if coloured_tile else np.kron(g[:, ::-1], g == 2)
 
@@ -185,25 +185,25 @@ def test_an_outer_product_is_taken_apart_and_put_together_again(coloured_tile):
     inputs = [np.where(np.roll(np.eye(3), k, 0) == 1, 2, 3 * (rng.random((3, 3)) < 0.4)) for k in (0, 1, 2, 1)]
     task, solution = make_task(rule, inputs)
     answers = outer.solve(task, lambda part: [programs(part)])
-    assert same_grid(rank(answers, 1)[0][0].grid, solution)
+    assert same_grid(rank_answers(answers, 1)[0][0].grid, solution)
 
 
 def test_better_explained_answers_come_first_and_each_grid_once():
     grid, other = frozen(np.ones((2, 2))), frozen(np.zeros((2, 2)))
     answers = [
-        Answer(0, grid, "a", "dear", 1.0, 90),
-        Answer(0, other, "b", "half", 0.5, 1),
-        Answer(0, grid, "c", "cheap", 1.0, 10),
+        SolverAnswer(0, grid, "a", "dear", 1.0, 90),
+        SolverAnswer(0, other, "b", "half", 0.5, 1),
+        SolverAnswer(0, grid, "c", "cheap", 1.0, 10),
     ]
-    assert [(a.program, a.explained) for a in rank(answers, 1)[0]] == [("cheap", 1.0), ("half", 0.5)]
+    assert [(a.program, a.explained) for a in rank_answers(answers, 1)[0]] == [("cheap", 1.0), ("half", 0.5)]
 
 
 def test_the_same_effort_gives_the_same_answers():
     task, _ = make_task(lambda g: np.where(g == 1, g, 0).T, noise(7, 4))
-    first, second = (search_task(task, SMALL).ranked[0] for _ in range(2))
+    first, second = (search_task(task, SMALL)[0] for _ in range(2))
     assert [(a.program, a.score, a.grid.tobytes()) for a in first] == [(a.program, a.score, a.grid.tobytes()) for a in second]
 
 
 def test_a_blank_input_is_no_error():
     task, _ = make_task(lambda g: np.full(g.shape, 3), [np.zeros((k, k)) for k in (2, 3, 4)])
-    assert search_task(task, SMALL).ranked is not None
+    assert search_task(task, SMALL) is not None

@@ -1,4 +1,4 @@
-"""The solvers about whole grids and cells: trees, features against plain definitions, and rules that each solver is there to find."""
+"""The solvers on whole grids and cells: trees, features compared with plain definitions, and rules that each solver must find."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 
 from arc_submit.arc.grid import frozen, grid_id, same_grid
 from arc_submit.arc.task import Pair, Task
-from arc_submit.search.answers import rank
+from arc_submit.search.answers import rank_answers
 from arc_submit.search.crops import crops
-from arc_submit.search.features import DIRECTIONS, best_period, box_owners, cell_features, component_table, depths, find_panels, rays
+from arc_submit.search.features import DIRECTIONS, best_period, box_owners, cell_features, component_table, depths, lines_of_sight
+from arc_submit.search.grid_tools import find_panels
 from arc_submit.search.primitives.splitting import label
 from arc_submit.search.solvers import cells, completion, pieces, scan
 from arc_submit.search.tree import fit, predict
@@ -31,17 +32,17 @@ def make_task(rule, inputs):
 
 
 def best(solver, task):
-    answers = rank(solver.solve(task), len(task.tests))[0]
+    answers = rank_answers(solver.solve(task), len(task.tests))[0]
     assert answers, "no answer"
     return answers[0]
 
 
-def test_a_tree_can_tell_one_colour_from_those_above_and_below_it():
+def test_a_tree_separates_one_colour_from_higher_and_lower_ones():
     colours = np.array([1, 2, 3, 5, 8, 9, 5, 8, 5, 8] * 3, dtype=np.uint8)
     labels = np.where(colours == 5, 8, np.where(colours == 8, 5, colours)).astype(np.int64)
     tree = fit(colours[:, None], labels, np.array([0]), np.array([True]))
     assert tree.errors == 0
-    # Colours it was not taught are copied, not given the name of a neighbouring number.
+    # Colours that the training data lacks are copied, not mapped to a neighbouring number.
     assert predict(tree, np.array([[4], [6], [7]], dtype=np.uint8)).tolist() == [4, 6, 7]
 
 
@@ -49,7 +50,7 @@ def test_a_tree_can_tell_one_colour_from_those_above_and_below_it():
 def test_features_agree_with_plain_definitions(seed):
     h, w = np.random.default_rng(seed).integers(3, 9, 2)
     grid = noise(seed, (h, w), 4, (0.2, 0.5, 0.9)[seed % 3])
-    seen, distance, other = rays(grid)
+    seen, distance, other = lines_of_sight(grid)
     for name, (di, dj) in STEPS.items():
         k = DIRECTIONS.index(name)
         for i, j in itertools.product(range(h), range(w)):
@@ -78,7 +79,7 @@ def test_features_agree_with_plain_definitions(seed):
         assert around[k].tolist() == np.bincount(touching, minlength=10).tolist()
     padded = np.pad(labels, 1)
     for i, j in itertools.product(range(h), range(w)):
-        # The distance, in steps in eight directions, to the nearest place that is not of the component.
+        # The distance, in steps in eight directions, to the nearest place outside the component.
         away = [
             max(abs(p - i - 1), abs(q - j - 1)) for p, q in itertools.product(range(h + 2), range(w + 2)) if padded[p, q] != labels[i, j]
         ]
@@ -91,7 +92,7 @@ def test_features_agree_with_plain_definitions(seed):
         assert areas[owner[i, j]] == min(areas[k] for k in holding)
 
 
-def test_a_period_is_found_under_faults_and_outvotes_them():
+def test_a_period_is_found_despite_faulty_cells_and_corrects_them():
     picture = np.tile(np.random.default_rng(0).integers(1, 9, (3, 4)), (4, 3)).astype(np.int8)
     damaged = picture.copy()
     damaged[[1, 5, 8], [2, 9, 4]] = 9
@@ -100,7 +101,7 @@ def test_a_period_is_found_under_faults_and_outvotes_them():
     np.testing.assert_array_equal(votes, picture)
 
 
-def test_columns_of_features_are_the_same_for_every_size_of_grid():
+def test_grids_of_all_sizes_have_the_same_feature_columns():
     names = [tuple(cell_features(frozen(noise(k, shape))).names) for k, shape in enumerate([(1, 1), (1, 7), (30, 30), (11, 11)])]
     assert len(set(names)) == 1
     panels = np.zeros((11, 11), np.int8)
@@ -109,7 +110,7 @@ def test_columns_of_features_are_the_same_for_every_size_of_grid():
     assert tuple(cell_features(frozen(panels)).names) == names[0]
 
 
-def test_what_is_drawn_is_seen_from_below_and_from_the_right():
+def test_drawn_features_agree_with_plain_definitions():
     grid, output = noise(1, (6, 7)), noise(2, (6, 7))
     features = scan.drawn_features(grid, output).reshape(6, 7, 18)
     for i, j in itertools.product(range(6), range(7)):
@@ -127,7 +128,7 @@ def test_what_is_drawn_is_seen_from_below_and_from_the_right():
 
 
 def hanging(grid):
-    """Below each painted cell of the first row a line of its colour and 5 by turns: only what is drawn above says which turn it is."""
+    """Below each painted cell of the first row its colour and 5 alternate, which only the cells drawn above determine."""
     out = np.array(grid)
     for j in np.flatnonzero(grid[0]):
         out[1::2, j] = 5
@@ -135,7 +136,7 @@ def hanging(grid):
     return out
 
 
-def test_a_rule_that_goes_on_from_what_is_drawn_is_found_in_any_direction():
+def test_a_rule_on_drawn_cells_is_found_in_any_direction():
     inputs = []
     for k, height in enumerate((8, 5, 7, 16)):
         grid = np.zeros((height, 6), np.int8)
@@ -149,7 +150,7 @@ def test_a_rule_that_goes_on_from_what_is_drawn_is_found_in_any_direction():
         assert answer.explained == 1
 
 
-def test_cells_follow_a_rule_on_a_crop_and_on_a_summary_of_panels():
+def test_cell_rules_apply_to_a_crop_and_to_a_summary_of_panels():
     inputs = []
     for k in range(5):
         grid = np.zeros((12, 12), np.int8)
@@ -175,21 +176,21 @@ def test_cells_follow_a_rule_on_a_crop_and_on_a_summary_of_panels():
     assert "one cell for each panel" in answer.program
 
 
-def test_cells_follow_an_output_as_many_times_as_large_as_the_input_is():
+def test_cell_rules_apply_to_an_output_scaled_by_the_input_size():
     task, solution = make_task(lambda g: np.kron(g == 2, g), [noise(k, (k % 3 + 2, k % 2 + 3), 4, 0.8) for k in range(6)])
     assert same_grid(best(cells, task).grid, solution)
 
 
-def test_an_answer_that_several_forests_give_is_the_cheaper_for_it():
+def test_agreement_of_several_forests_lowers_the_cost():
     task, solution = make_task(lambda g: np.where(g == 2, 3, g), [noise(k, (6, 6)) for k in range(4)])
     answers = cells.solve(task)
     agreed = [a for a in answers if same_grid(a.grid, solution)]
     assert len(agreed) > len(answers) / 2
-    # As simple as an answer can be: one forest alone would cost more.
-    assert 20 <= rank(answers, 1)[0][0].cost < 20.1
+    # The minimum cost of an answer; one forest alone would cost more.
+    assert 20 <= rank_answers(answers, 1)[0][0].cost < 20.1
 
 
-def test_pieces_join_a_pattern_in_one_place_with_a_mask_in_another():
+def test_pieces_combine_a_pattern_with_a_mask_elsewhere_in_the_grid():
     def rule(grid):
         return np.kron(grid[:, 3:] != 0, grid[:, :3])
 
@@ -201,13 +202,13 @@ def test_pieces_join_a_pattern_in_one_place_with_a_mask_in_another():
 
 @pytest.mark.parametrize("kind", ["mirrors", "quarter turns", "mark"])
 @pytest.mark.parametrize("paint", [None, 7])
-def test_completion_finds_a_centre_wherever_it_is(kind, paint):
+def test_completion_finds_a_centre_at_any_place(kind, paint):
     def picture(seed):
         rng = np.random.default_rng(seed)
         part = noise(seed, (4, 4), 4, 0.6)
         part[0, 3] = part[3, 0] = 1
         if kind == "mark":
-            # A ring that all but agrees with a centre of its own.
+            # A ring that almost agrees with a centre of its own.
             part = np.zeros((4, 4), np.int8)
             part[:3, :3] = 2 + seed % 3
             part[1, 1] = part[seed % 2, 0] = 0
@@ -223,7 +224,7 @@ def test_completion_finds_a_centre_wherever_it_is(kind, paint):
         out[y : y + 8, x : x + 8] = whole
         shown = out.copy()
         if kind == "mark":
-            # One quarter and the mark in the middle are all there is to see.
+            # Only one quarter and the mark in the middle are visible.
             shown[y + 4 : y + 8, x : x + 8] = 0
             shown[y : y + 8, x + 4 : x + 8] = 0
             shown[y + 3 : y + 5, x + 3 : x + 5] = 8
@@ -233,13 +234,13 @@ def test_completion_finds_a_centre_wherever_it_is(kind, paint):
             out = np.where(out != shown, paint, out)
         return frozen(shown), frozen(out)
 
-    made = [picture(k) for k in range(4)]
-    task = Task("centre", tuple(Pair(a, b) for a, b in made[:3]), (made[3][0],))
-    assert same_grid(best(completion, task).grid, made[3][1])
+    examples = [picture(k) for k in range(4)]
+    task = Task("centre", tuple(Pair(a, b) for a, b in examples[:3]), (examples[3][0],))
+    assert same_grid(best(completion, task).grid, examples[3][1])
 
 
 @pytest.mark.parametrize("down", [False, True])
-def test_completion_goes_on_with_lines_of_different_periods_and_with_one_period_for_all(down):
+def test_completion_continues_lines_of_different_periods_and_of_one_period(down):
     def lines(seed, period):
         rng = np.random.default_rng(seed)
         whole = np.zeros((5, 16), np.int8)
@@ -248,22 +249,22 @@ def test_completion_goes_on_with_lines_of_different_periods_and_with_one_period_
             p = period or int(rng.integers(2, 4))
             tile = rng.permutation(np.arange(1, 7))[:p]
             if period:
-                # A hole in the tile, and ends alike: the first and the last of the visible cells agree by chance.
+                # A hole in the tile, and equal ends: the first and the last visible cell agree by chance.
                 tile[3], tile[4] = 0, tile[0]
                 if i == 4:
-                    # As the row above but for the hole: rows are not to be filled from each other.
+                    # The row above without the hole: rows must not be filled from each other.
                     tile = np.where(whole[3, :p] == 0, 9, whole[3, :p])
             whole[i] = np.resize(tile, 16)
             shown[i, : 2 * p + (period == 0)] = whole[i, : 2 * p + (period == 0)]
         return frozen(shown.T if down else shown), frozen(whole.T if down else whole)
 
     for period in (0, 5):
-        made = [lines(k, period) for k in range(4)]
-        task = Task("lines", tuple(Pair(a, b) for a, b in made[:3]), (made[3][0],))
-        assert same_grid(best(completion, task).grid, made[3][1])
+        examples = [lines(k, period) for k in range(4)]
+        task = Task("lines", tuple(Pair(a, b) for a, b in examples[:3]), (examples[3][0],))
+        assert same_grid(best(completion, task).grid, examples[3][1])
 
 
-def test_crops_are_grids_and_leave_their_input_alone():
+def test_crops_are_valid_grids_and_do_not_modify_their_input():
     for seed, shape in enumerate([(1, 1), (2, 5), (11, 11), (30, 30)]):
         grid = noise(seed, shape)
         before = grid.copy()
@@ -278,7 +279,7 @@ def test_crops_are_grids_and_leave_their_input_alone():
 
 
 @pytest.mark.parametrize("solver", [cells, scan, completion, pieces])
-def test_hostile_tasks_end_soon_and_give_the_same_answers_again(solver):
+def test_random_tasks_end_soon_and_are_deterministic(solver):
     def grids(seed, count, shape):
         return [frozen(np.random.default_rng(seed + k).integers(0, 10, shape)) for k in range(count)]
 
@@ -289,6 +290,6 @@ def test_hostile_tasks_end_soon_and_give_the_same_answers_again(solver):
         task = Task("noise", pairs, tuple(grids(99, 1, shape)))
         started = time.process_time()
         first = solver.solve(task)
-        assert time.process_time() - started < 30  # a second where nothing has to be compiled
+        assert time.process_time() - started < 30  # about a second without compilation
         again = solver.solve(task)
         assert [(a.test, grid_id(a.grid), a.score) for a in first] == [(a.test, grid_id(a.grid), a.score) for a in again]

@@ -1,4 +1,4 @@
-"""Rules that grow: lines that stop, floods and patterns are learned and drawn; what they tell is held against plain definitions."""
+"""Rules that grow: lines that stop, floods and patterns are learned and drawn, compared with plain definitions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from arc_submit.arc.grid import frozen, same_grid
 from arc_submit.arc.task import Pair, Task
-from arc_submit.search.features import cell_features
+from arc_submit.search.features import cell_table
 from arc_submit.search.solvers import growth
-from arc_submit.search.solvers.cells import make_table
 
 
 def make_task(rule, inputs):
@@ -82,18 +81,18 @@ def rooms(seed, count):
     ],
     ids=["down to a wall", "to both sides", "diagonally", "flood"],
 )
-def test_what_grows_from_seeds_is_learned(rule, inputs):
+def test_growth_from_seeds_is_learned(rule, inputs):
     task, solution = make_task(rule, inputs)
     answers = growth.solve(task)
     assert any(same_grid(answer.grid, solution) and answer.explained > 0.5 for answer in answers), [a.program for a in answers]
 
 
-def test_a_rule_that_needs_no_growth_is_left_to_other_solvers():
+def test_a_rule_without_growth_gives_no_answer():
     task, _ = make_task(lambda g: np.where(g == 2, 3, g), seeds_and_walls(5, 4))
     assert growth.solve(task) == []
 
 
-def test_what_pairs_do_not_foretell_is_not_called_explained():
+def test_unpredictable_pairs_do_not_count_as_explained():
     rng = np.random.default_rng(6)
     task, _ = make_task(lambda g: np.where((rng.random(g.shape) < 0.2) & (g == 0), 3, g), seeds_and_walls(7, 4))
     assert all(answer.explained == 0 for answer in growth.solve(task))
@@ -101,16 +100,16 @@ def test_what_pairs_do_not_foretell_is_not_called_explained():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_growing_is_the_least_fixed_point_of_its_clauses(seed):
-    """Cell by cell in any order, a clause at a time, the same cells are reached."""
+def test_growth_is_the_least_fixed_point_of_its_clauses(seed):
+    """Growth one cell and one clause at a time, in any order, reaches the same cells."""
     rng = np.random.default_rng(seed)
     grid = frozen(rng.integers(0, 3, (6, 7)) * (rng.random((6, 7)) < 0.3))
-    table = make_table(cell_features(grid))
+    table = cell_table(grid)
     literals = growth.make_literals([table], [grid == 0])
     chosen = tuple(int(k) for k in rng.integers(0, len(literals.names), 1))
     neighbours = rng.integers(0, len(growth._OFFSETS), 2)
     rule = [growth.Clause(int(neighbours[0]), -1, False, chosen, 7, 1.0), growth.Clause(int(neighbours[1]), -1, True, (), 7, 1.0)]
-    field = growth.Field(grid, grid == 0, literals.passed(table))
+    field = growth.GrowthField(grid, grid == 0, literals.passed(table))
 
     out, grown = np.array(grid), np.zeros(grid.shape, bool)
     may = field.passed[:, chosen[0]].reshape(grid.shape)
@@ -127,9 +126,9 @@ def test_growing_is_the_least_fixed_point_of_its_clauses(seed):
     assert same_grid(growth.grow(field, rule), frozen(out))
 
 
-def test_tests_of_cells_say_what_their_names_say():
+def test_literals_agree_with_their_names():
     grid = frozen(np.random.default_rng(0).integers(0, 4, (6, 6)))
-    table = make_table(cell_features(grid))
+    table = cell_table(grid)
     literals = growth.make_literals([table], [np.ones(grid.shape, bool)])
     passed = literals.passed(table)
     for k, name in enumerate(literals.names):
@@ -141,7 +140,7 @@ def test_tests_of_cells_say_what_their_names_say():
         assert not plain.all()
 
 
-def test_a_hostile_task_is_refused_at_once():
+def test_a_random_task_ends_soon():
     rng = np.random.default_rng(0)
     pairs = tuple(Pair(*(frozen(rng.integers(0, 10, (30, 30))) for _ in range(2))) for _ in range(10))
     assert growth.solve(Task("noise", pairs, (frozen(rng.integers(0, 10, (30, 30))),))) == []

@@ -1,4 +1,4 @@
-"""Every operation on lists against a plain Python definition, on lists of random images."""
+"""Every operation on lists compared with a plain Python definition, on lists of random images."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def expected(name, argument, images):
 
 
 @pytest.mark.parametrize("operation", [o for o in OPERATIONS if o.family == LIST], ids=lambda o: o.name)
-def test_an_operation_on_lists_does_what_its_plain_definition_says(operation):
+def test_list_operations_agree_with_plain_definitions(operation):
     name, _, argument = operation.name.removesuffix(")").partition("(")
     outcomes = Counter()
     for seed in range(60):
@@ -134,10 +134,10 @@ def test_an_operation_on_lists_does_what_its_plain_definition_says(operation):
             assert push(store, y, x, a)
         apply_list(operation.variant, operation.argument, store, 0, len(images), HEIGHT, WIDTH)
         want = expected(name, argument, images)
-        made = [(int(store.images[k, 0]), int(store.images[k, 1]), image_cells(store, k)) for k in range(len(images), store.counters[1])]
-        assert len(made) == len(want), (seed, images)
-        for (y, x, cells), (wy, wx, wcells) in zip(made, want, strict=True):
+        results = [(int(store.images[k, 0]), int(store.images[k, 1]), image_cells(store, k)) for k in range(len(images), store.counters[1])]
+        assert len(results) == len(want), (seed, images)
+        for (y, x, cells), (wy, wx, wcells) in zip(results, want, strict=True):
             assert (y, x) == (wy, wx), (seed, images)
             np.testing.assert_array_equal(cells, wcells)
         outcomes["some" if want else "none"] += 1
-    assert outcomes["some"], "the definition was never put to use"
+    assert outcomes["some"], "no list has a result"

@@ -1,4 +1,4 @@
-"""Rules about objects: each kind is learned from made tasks, what is not sure costs more, and hostile tasks end."""
+"""Rules about objects: each kind is learned from synthetic tasks, unpredictable rules cost more, and random tasks end soon."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from arc_submit.arc.grid import frozen, grid_id, same_grid
 from arc_submit.arc.task import Pair, Task
-from arc_submit.search.answers import rank
+from arc_submit.search.answers import rank_answers
 from arc_submit.search.solvers import objects
 from arc_submit.search.solvers.objects.actions import Changes, library
 from arc_submit.search.solvers.objects.scenes import MAX_OBJECTS, segmentations
@@ -26,11 +26,11 @@ def make_task(rule, inputs):
 
 
 def best(task):
-    return rank(objects.solve(task), len(task.tests))[0]
+    return rank_answers(objects.solve(task), len(task.tests))[0]
 
 
 def scattered(seed, shapes, side=14, colours=None):
-    """Shapes set down at random with a free cell between them, each in a colour of its own kind or as told."""
+    """Rectangles at random places with a free cell between them, in the given colours or all in 5."""
     rng = np.random.default_rng(seed)
     while True:
         grid = np.zeros((side, side), np.int8)
@@ -44,7 +44,7 @@ def scattered(seed, shapes, side=14, colours=None):
 
 
 def labelled(grid):
-    """The rectangles of a scattered grid as (colour, top, left, height, width), found by plain flood fill."""
+    """The rectangles of a scattered grid as (colour, top, left, height, width), found by flood fill."""
     todo = {(int(y), int(x)) for y, x in np.argwhere(grid)}
     found = []
     while todo:
@@ -71,7 +71,7 @@ def largest_is_red(grid):
 
 
 def all_fall(grid):
-    """Each rectangle moves down to the floor of grey cells; nothing is in its way."""
+    """Each rectangle moves down to the floor of grey cells without obstacles."""
     out = np.zeros_like(grid)
     out[-1] = grid[-1]
     for colour, y, x, h, w in labelled(grid[:-1]):
@@ -81,7 +81,7 @@ def all_fall(grid):
 
 
 def framed_and_shot(grid):
-    """A rule of two lines: blue ones get a frame of green, red ones a ray to the right of their own colour."""
+    """A rule of two parts: blue objects get a green frame, red ones a ray to the right in their own colour."""
     out = grid.copy()
     for colour, y, x, h, w in labelled(grid):
         if colour == 2:
@@ -116,7 +116,7 @@ def floored(seed):
         ),
     ],
 )
-def test_a_rule_about_objects_is_learned_and_trusted(rule, inputs, word):
+def test_a_rule_about_objects_is_learned_at_low_cost(rule, inputs, word):
     task, solution = make_task(rule, inputs)
     first = best(task)[0]
     assert same_grid(first.grid, solution), first.program
@@ -124,7 +124,7 @@ def test_a_rule_about_objects_is_learned_and_trusted(rule, inputs, word):
     assert first.cost < 20
 
 
-def test_a_patch_around_every_marker_is_learned_from_its_neighbourhood():
+def test_a_patch_around_markers_is_learned():
     def rule(grid):
         out = grid.copy()
         for _, y, x, _, _ in labelled(grid):
@@ -154,7 +154,7 @@ def test_the_odd_one_out_is_cut_out():
         grid = scattered(k, [(3, 3), (3, 3), (3, 3)], colours=[4, 4, 4])
         objects_ = labelled(grid)
         for number, (_, y, x, _, _) in enumerate(objects_):
-            # Two have a hole in the middle, one at its corner, in a place that changes.
+            # Two have a hole in the middle, a varying one has it at its corner.
             grid[(y, x) if number == k % 3 else (y + 1, x + 1)] = 7
         return grid
 
@@ -166,7 +166,7 @@ def test_the_odd_one_out_is_cut_out():
     assert same_grid(best(task)[0].grid, solution)
 
 
-def test_colours_are_listed_by_the_size_of_what_has_them():
+def test_colours_are_listed_by_the_size_of_their_objects():
     def rule(grid):
         return np.array([[o[0]] for o in sorted(labelled(grid), key=lambda o: -o[3] * o[4])])
 
@@ -177,7 +177,7 @@ def test_colours_are_listed_by_the_size_of_what_has_them():
     assert "by falling area" in first.program
 
 
-def test_as_many_cells_are_painted_as_there_are_objects():
+def test_the_number_of_objects_is_painted_as_cells():
     def rule(grid):
         out = np.zeros((3, 3), np.int8)
         out.ravel()[: len(labelled(grid))] = 1
@@ -206,8 +206,8 @@ def test_partial_copies_of_a_template_are_completed(scale):
     assert "template" in first.program
 
 
-def test_a_rule_that_pairs_do_not_foretell_costs_more():
-    # In each pair another size becomes another colour, so no pair teaches another.
+def test_a_rule_that_held_out_pairs_do_not_confirm_costs_more():
+    # In each pair another size becomes another colour, so no pair predicts another.
     grids = [scattered(k, [(1, n + 1)] * 3) for k, n in enumerate((1, 2, 3))]
     pairs = tuple(Pair(frozen(g), frozen(np.where(g > 0, k + 1, 0))) for k, g in enumerate(grids))
     unsure = objects.solve(Task("made", pairs, (frozen(grids[0]),)))
@@ -218,18 +218,18 @@ def test_a_rule_that_pairs_do_not_foretell_costs_more():
     assert min(a.cost for a in unsure) > min(a.cost for a in sure) + 10
 
 
-def test_every_answer_comes_twice_the_same():
+def test_answers_are_deterministic():
     task, _ = make_task(largest_is_red, [scattered(k, SHAPES) for k in range(4)])
     twice = [[(a.test, grid_id(a.grid), a.program, a.cost) for a in objects.solve(task)] for _ in range(2)]
     assert twice[0] == twice[1]
     assert twice[0]
 
 
-def test_noise_with_hundreds_of_objects_is_refused_at_once():
+def test_noise_with_hundreds_of_objects_is_rejected_soon():
     rng = np.random.default_rng(0)
     pairs = tuple(Pair(frozen(rng.integers(0, 10, (30, 30))), frozen(rng.integers(0, 10, (30, 30)))) for _ in range(10))
     task = Task("noise", pairs, (frozen(rng.integers(0, 10, (30, 30))),))
-    best(make_task(largest_is_red, [scattered(k, SHAPES) for k in range(3)])[0])  # whatever is to be compiled is compiled now
+    best(make_task(largest_is_red, [scattered(k, SHAPES) for k in range(3)])[0])  # compiles everything
     started = time.process_time()
     assert objects.solve(task) == []
     assert time.process_time() - started < 5
@@ -246,7 +246,7 @@ def test_segmentations_and_effects_stay_inside_the_grid(seed, height, width, col
         assert 0 < len(scene.objects) <= MAX_OBJECTS
         cells = [(int(y), int(x)) for o in scene.objects for y, x in zip(o.rows, o.columns, strict=True)]
         assert len(cells) == len(set(cells)) == int((scene.labels >= 0).sum())
-        tests = make_tests(segmentation.scenes, 1)
+        tests = make_tests(segmentation, 1)
         assert tests.passed.shape == (len(tests.names), 2 * len(scene.objects))
         for action in actions[seed % 5 :: 5]:
             effect = action.run(scene, seed % len(scene.objects))

@@ -1,4 +1,4 @@
-"""Every operation on images against a plain Python definition, on random grids."""
+"""Every operation on images compared with a plain Python definition, on random grids."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def highest_around(a, diagonal):
 
 
 def parts(a, diagonal, same):
-    """Components as sets of cells in reading order of their first cell; `same` says whether two painted cells belong together."""
+    """Components as sets of cells in reading order of their first cell; `same` decides whether two painted cells are connected."""
     seen, found = set(), []
     for i in range(a.shape[0]):
         for j in range(a.shape[1]):
@@ -169,7 +169,7 @@ def expected_region(name, a):
         return per_cell(a, lambda i, j: a[i, j] if (rows[i] or columns[j]) == (name == "full_lines") else 0)
     if name.startswith("symmetrise_"):
         turned = TURNS[name.removeprefix("symmetrise_")](a)
-        # A square is asked for wherever rows become columns.
+        # A symmetry that exchanges rows and columns needs a square.
         return np.where(a == 0, turned, a) if name.removeprefix("symmetrise_") in ("left_right", "up_down", "half_turn") or h == w else None
     if name.startswith("fall_"):
         side = name.removeprefix("fall_")
@@ -294,7 +294,7 @@ def expected(operation: Operation, y, x, a):
 
 
 @pytest.mark.parametrize("operation", [o for o in OPERATIONS if o.family <= COUNT], ids=lambda o: o.name)
-def test_an_operation_on_images_does_what_its_plain_definition_says(operation):
+def test_image_operations_agree_with_plain_definitions(operation):
     for seed in range(40):
         a = random_cells(seed)
         y, x = seed % 4 - 1, seed % 3
@@ -352,7 +352,7 @@ def expected_split(name, a):
 
 
 @pytest.mark.parametrize("operation", [o for o in OPERATIONS if o.family == SPLIT], ids=lambda o: o.name)
-def test_a_split_gives_the_parts_that_its_plain_definition_names(operation):
+def test_splits_agree_with_plain_definitions(operation):
     for seed in range(40):
         a = random_cells(seed)
         store = make_store(100_000, 1000, 100)

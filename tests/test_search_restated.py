@@ -1,4 +1,4 @@
-"""Tasks restated: on parts of their grids, on a part of the output, and turned; what is taken apart must come together again."""
+"""Restated tasks: on parts of their grids, on a part of the output, and turned; joining or lifting must restore the original."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from arc_submit.arc.grid import frozen, grid_id, same_grid
 from arc_submit.arc.task import Pair, Task
-from arc_submit.search.divisions import MAX_CELLS, MAX_PARTS, divisions, joined
+from arc_submit.search.divisions import MAX_CELLS, MAX_PARTS, divisions, join_answers
+from arc_submit.search.grid_tools import oriented, unoriented
 from arc_submit.search.programs import Effort
-from arc_submit.search.reductions import reductions, turned, turned_back, turns
+from arc_submit.search.reductions import reductions, turns
 from arc_submit.search.solvers import cells
 from arc_submit.search.task_search import batches
 
@@ -91,11 +92,11 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_parts_with_their_right_answers_join_to_the_right_grid(name):
+def test_right_answers_to_all_parts_join_to_the_right_grid(name):
     rule, inputs = CASES[name]
     task, solution = make_task(rule, inputs)
     division = next(d for d in divisions(task) if d.name == name)
-    # The parts of the test input again as those of a train pair: their outputs are then known.
+    # With the test input as a train pair too, the outputs of its parts are known.
     known = Task("known", (*task.train, Pair(task.tests[0], solution)), task.tests)
     whole = next((d for d in divisions(known) if d.name == name), None)
     assert whole is not None
@@ -105,14 +106,14 @@ def test_parts_with_their_right_answers_join_to_the_right_grid(name):
     assert len(division.task.train) + len(division.task.tests) <= MAX_PARTS
 
 
-def test_a_rule_about_panels_is_found_by_a_solver_that_knows_none():
+def test_a_rule_on_panels_is_found_by_a_solver_without_panels():
     task, solution = make_task(each_panel(lambda p: p[:, ::-1]), panelled(4, 4))
     division = next(d for d in divisions(task) if d.name == "each panel")
-    answers = joined(cells.solve(division.task, 3, 4), division)
+    answers = join_answers(cells.solve(division.task, 3, 4), division)
     assert any(same_grid(answer.grid, solution) and answer.explained == 1 for answer in answers)
 
 
-def test_nothing_is_divided_where_equal_parts_become_different_or_a_change_lies_outside():
+def test_no_division_where_equal_parts_differ_in_their_outputs_or_cells_outside_change():
     inputs = [np.array([[1, 2, 1, 3], [1, 2, 1, 3], [3, 3, 1, k]]) for k in (1, 2, 3, 4)]
     task, _ = make_task(lambda g: g + np.arange(len(g))[:, None] % 2, inputs)
     assert not [d.name for d in divisions(task) if d.name == "each row"]
@@ -120,16 +121,16 @@ def test_nothing_is_divided_where_equal_parts_become_different_or_a_change_lies_
     assert not [d.name for d in divisions(moved) if d.name.startswith("each object")]
 
 
-def test_a_rule_that_leaves_a_part_open_gives_no_answer():
+def test_a_rule_without_an_answer_to_one_part_gives_no_answer():
     task, _ = make_task(*CASES["each panel"])
     division = next(d for d in divisions(task) if d.name == "each panel")
     answers = cells.solve(division.task, 3, 4)
     missing = division.parts[0][0]
-    assert joined(answers, division)
-    assert joined([a for a in answers if a.test != missing], division) == []
+    assert join_answers(answers, division)
+    assert join_answers([a for a in answers if a.test != missing], division) == []
 
 
-def test_hostile_tasks_are_not_divided():
+def test_divisions_of_random_tasks_are_bounded():
     rng = np.random.default_rng(0)
     pairs = tuple(Pair(*(frozen(rng.integers(0, 10, (30, 30))) for _ in range(2))) for _ in range(10))
     assert list(divisions(Task("noise", pairs, (frozen(rng.integers(0, 10, (30, 30))),)))) == []
@@ -145,27 +146,27 @@ grids = st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**32 - 1
 
 @settings(max_examples=60, deadline=None)
 @given(grids, st.integers(0, 7))
-def test_a_turn_is_undone(grid, k):
-    assert same_grid(turned_back(turned(grid, k), k), grid)
-    assert len({(g.shape, g.tobytes()) for g in (turned(frozen([[1, 2], [3, 4]]), j) for j in range(8))}) == 8
+def test_unoriented_is_the_inverse_of_oriented(grid, k):
+    assert same_grid(unoriented(oriented(grid, k), k), grid)
+    assert len({(g.shape, g.tobytes()) for g in (oriented(frozen([[1, 2], [3, 4]]), j) for j in range(8))}) == 8
 
 
 @settings(max_examples=60, deadline=None)
 @given(grids, st.integers(1, 7))
-def test_examples_that_lie_in_different_ways_come_to_lie_alike(grid, k):
-    pairs = tuple(Pair(turned(grid, j), turned(grid[:, ::-1], j)) for j in (0, k))
-    task = Task("made", pairs, (turned(grid, 5),))
-    own = len({(g.shape, g.tobytes()) for g in (turned(grid, j) for j in range(8))}) == 8
+def test_examples_of_different_orientation_are_turned_alike(grid, k):
+    pairs = tuple(Pair(oriented(grid, j), oriented(grid[:, ::-1], j)) for j in (0, k))
+    task = Task("made", pairs, (oriented(grid, 5),))
+    own = len({(g.shape, g.tobytes()) for g in (oriented(grid, j) for j in range(8))}) == 8
     for turn in turns(task):
         assert same_grid(turn.task.train[0].input, turn.task.train[1].input)
-        if own:  # a grid with a symmetry of its own may lie alike in several ways
+        if own:  # a symmetric grid may be alike in several orientations
             assert same_grid(turn.task.train[0].output, turn.task.train[1].output)
-            assert same_grid(turn.lift(0, turn.task.train[0].output), turned(grid[:, ::-1], 5))
+            assert same_grid(turn.lift(0, turn.task.train[0].output), oriented(grid[:, ::-1], 5))
 
 
-def test_a_rule_whose_direction_the_input_shows_is_found_turned():
+def test_a_rule_whose_direction_depends_on_the_input_is_found_turned():
     def rule(grid):
-        """Every 2 falls to the full edge, which lies below or to the right, and leaves a trail."""
+        """Every 2 falls to the full edge, below or to the right, and leaves a trail."""
         out = np.array(grid)
         below = grid[-1].min() > 0
         for i, j in np.argwhere(grid == 2):
@@ -193,7 +194,7 @@ def test_a_rule_whose_direction_the_input_shows_is_found_turned():
         ("a part of a symmetric output", lambda g: np.concatenate([g, g[:-1][::-1]])),
     ],
 )
-def test_an_output_that_repeats_itself_is_asked_for_in_part(name, rule):
+def test_of_a_repeating_output_only_a_part_is_predicted(name, rule):
     task, solution = make_task(rule, [grid + (np.indices(grid.shape).sum(axis=0) == 3) * 5 for grid in scattered(6, 4, (4, 4), share=0.8)])
     reduction = next(r for r in reductions(task) if r.name == name)
     assert all(small.output.size < pair.output.size for small, pair in zip(reduction.task.train, task.train, strict=True))

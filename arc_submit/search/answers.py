@@ -1,6 +1,6 @@
-"""Answers: what every solver of this room gives back, and how those of one solver are ordered.
+"""Answers: the common result type of all solvers, and the order of one solver's answers.
 
-Knows nothing about how an answer was found, except how many train pairs its rule explains and how simple the rule is.
+This module does not know how an answer was found; it has only the share of train pairs that the rule explains and the rule's simplicity.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from arc_submit.arc.grid import Grid
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
-    """One grid for one test input.
+class SolverAnswer:
+    """One grid for one test input, with the rule that gives it.
 
     Attributes:
         test: index of the test input.
@@ -22,9 +22,9 @@ class Answer:
         solver: name of the solver.
         program: the rule in readable form.
         explained: share of the train pairs that the rule reproduces.
-        cost: simplicity in tenths of a step, the lower the simpler; comparable between solvers.
-        layers: how many images the rule lays over each other.
-        support: other programs that do the same in every example, each counted by how simple it is against this one.
+        cost: complexity in tenths of a step, comparable between solvers.
+        layers: number of images that the rule stacks.
+        support: other programs with the same result in every example, each weighted by its simplicity relative to this one.
         predicted: share of the train pairs that rules of this kind, found from the other pairs, predict; None where that was not tried.
     """
 
@@ -40,13 +40,13 @@ class Answer:
 
     @property
     def score(self) -> float:
-        """The rule by itself, at most 0: the best explains all pairs at no cost. A pair less explained outweighs any simplicity."""
+        """The score of the rule alone, 0 for a free rule that explains all pairs; a pair less explained outweighs any simplicity."""
         return -(10.0 * (1.0 - self.explained) + self.cost / 1000.0)
 
 
-def rank(answers: Iterable[Answer], tests: int, keep: int = 10) -> list[list[Answer]]:
-    """For each test input the different grids of one solver, best first, each with its best rule; ranking.py ranks those of all solvers."""
-    rows: list[list[Answer]] = [[] for _ in range(tests)]
+def rank_answers(answers: Iterable[SolverAnswer], tests: int, limit: int = 10) -> list[list[SolverAnswer]]:
+    """For each test input the different grids of one solver, best first, each with its best rule; ranking.py ranks all solvers together."""
+    rows: list[list[SolverAnswer]] = [[] for _ in range(tests)]
     for answer in answers:
         rows[answer.test].append(answer)
-    return [best_first(row, lambda a: a.score, lambda a: a.grid)[:keep] for row in rows]
+    return [best_first(row, lambda a: a.score, lambda a: a.grid)[:limit] for row in rows]

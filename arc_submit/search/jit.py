@@ -1,8 +1,8 @@
-"""Compilation: the one decorator through which this room becomes native code, with a cache that cannot go stale.
+"""Compilation: the decorators that compile functions of this package with numba, with a cache that cannot become stale.
 
-numba's own cache looks only at the file of the function itself, so that a changed callee in another file would keep running in its old
-form. The cache folder is therefore named after a digest of the source file and of all files of this room that it imports. Knows
-nothing about tasks.
+numba's own cache checks only the file of the function itself, so a caller of a changed function in another file would keep the old code.
+The cache folder's name therefore contains a digest of the source file and of all files of this package that it imports. This module does
+not know tasks.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from numba.core import config, types
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_ROOM = Path(__file__).parent
+_PACKAGE = Path(__file__).parent
 _IMPORT = re.compile(r"^from arc_submit\.search\.([a-z_.]+) import", re.MULTILINE)
 
 
 def jit(function: Function) -> Function:
     """Compile a function at its first call, or load it from the cache."""
-    return _compiled(function, "never")
+    return _compile(function, "never")
 
 
 def jit_into_callers(function: Function) -> Function:
-    """`jit` for a function that only chooses among others: its body becomes part of each compiled function that calls it.
+    """`jit` for a function that only dispatches to others: its body is inlined into each compiled caller.
 
-    Compiled code holds a copy of all that it calls, so that every layer of functions that choose would have all of it compiled once more.
+    Compiled code contains a copy of everything it calls, so each layer of dispatching functions would compile all of it once more.
     """
-    return _compiled(function, "always")
+    return _compile(function, "always")
 
 
-def _compiled(function: Function, inline: str) -> Function:
+def _compile(function: Function, inline: str) -> Function:
     before = config.CACHE_DIR
     config.CACHE_DIR = str(_cache_folder(Path(function.__code__.co_filename)))
     try:
@@ -50,15 +50,15 @@ def _compiled(function: Function, inline: str) -> Function:
     template = dispatcher.get_call_template
 
     def widened(args: Sequence[Any], kws: Mapping[str, Any]) -> Any:
-        """One form of a function for all integers and constants it is called with from compiled code, instead of one for each."""
-        return template([_wide(kind) for kind in args], {name: _wide(kind) for name, kind in kws.items()})
+        """One specialisation for all integer types and constants in calls from compiled code, instead of one for each."""
+        return template([_widen(kind) for kind in args], {name: _widen(kind) for name, kind in kws.items()})
 
     dispatcher.get_call_template = widened
     compiled: Function = dispatcher
     return compiled
 
 
-def _wide(kind: Any) -> Any:
+def _widen(kind: Any) -> Any:
     plain = types.unliteral(kind)
     return types.int64 if isinstance(plain, types.Integer) and plain.signed else plain
 
@@ -66,10 +66,10 @@ def _wide(kind: Any) -> Any:
 @cache
 def cache_base() -> Path:
     """A writable folder for all compiled code: below NUMBA_CACHE_DIR, else the user's cache, else the system's temporary folder."""
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    numba_cache = os.environ.get("NUMBA_CACHE_DIR")
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    for above in ([Path(chosen)] if chosen else []) + [user_cache, Path(tempfile.gettempdir())]:
-        folder = above / "arc_submit"
+    for parent in ([Path(numba_cache)] if numba_cache else []) + [user_cache, Path(tempfile.gettempdir())]:
+        folder = parent / "arc_submit"
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
@@ -79,33 +79,33 @@ def cache_base() -> Path:
     return Path(tempfile.mkdtemp(prefix="arc_submit-"))
 
 
-def compiled_mark() -> Path:
-    """The file that says that all of this room has been compiled, as it lies here, by this numba for this processor."""
+def compiled_marker() -> Path:
+    """The file that exists once all of this package, in its present version, is compiled by this numba for this processor."""
     digest = hashlib.sha256(f"{sys.version} {numba.__version__} {llvmlite.binding.get_host_cpu_name()}".encode())
-    for path in sorted(_ROOM.rglob("*.py")):
-        # numba looks for the code of a file by its path, and takes it for another file where it is younger.
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        # numba finds the compiled code of a file by its path and discards it when the file has another modification time.
         digest.update(f"{path} {path.stat().st_mtime_ns}".encode() + path.read_bytes())
     return cache_base() / f"compiled-{digest.hexdigest()[:16]}"
 
 
 @cache
 def _cache_folder(source: Path) -> Path:
-    """Where the code of a file is kept."""
+    """The cache folder for the compiled code of a file."""
     digest = hashlib.sha256()
-    for path in sorted(_closure(source)):
+    for path in sorted(_with_imports(source)):
         digest.update(path.name.encode() + path.read_bytes())
     folder = cache_base() / f"{source.stem}-{digest.hexdigest()[:16]}"
     folder.mkdir(exist_ok=True)
     return folder
 
 
-def _closure(source: Path) -> set[Path]:
-    """A file and every file of this room that it imports, directly or not."""
+def _with_imports(source: Path) -> set[Path]:
+    """A file and every file of this package that it imports, directly or indirectly."""
     found: set[Path] = set()
     todo = [source]
     while todo:
         path = todo.pop()
         if path not in found and path.is_file():
             found.add(path)
-            todo += [_ROOM / f"{name.replace('.', '/')}.py" for name in _IMPORT.findall(path.read_text(encoding="utf-8"))]
+            todo += [_PACKAGE / f"{name.replace('.', '/')}.py" for name in _IMPORT.findall(path.read_text(encoding="utf-8"))]
     return found

@@ -1,7 +1,7 @@
-"""Mirrored pairs: the same task with every pair given once more in a mirror, so that a program must work on both.
+"""Mirrored pairs: a task with every pair repeated in a mirror, so that a program must work on both.
 
-What fits only because all pairs lie the same way no longer fits, so a rule that favours no direction stands out. The 2020 winner
-of the competition did this with transposed pairs. Knows nothing about how the task is then solved.
+A program that fits only because all pairs have the same orientation no longer fits, so a rule that prefers no direction stands out. The
+2020 winner of the competition did this with transposed pairs. This module does not know solvers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from arc_submit.arc.grid import Grid, frozen
 from arc_submit.arc.task import Pair, Task
-from arc_submit.search.answers import Answer
+from arc_submit.search.answers import SolverAnswer
 
 NAME = "mirrored"
 MIRRORS: dict[str, Callable[[Grid], Grid]] = {
@@ -21,20 +21,19 @@ MIRRORS: dict[str, Callable[[Grid], Grid]] = {
 
 
 def with_mirrored_pairs(task: Task, mirror: str) -> Task:
-    """The task with each train pair and each test input a second time, mirrored."""
-    turn = MIRRORS[mirror]
-    pairs = tuple(Pair(turn(pair.input), turn(pair.output)) for pair in task.train)
-    return Task(task.id, task.train + pairs, task.tests + tuple(turn(test) for test in task.tests))
+    """The task with a mirrored copy of each train pair and each test input."""
+    reflect = MIRRORS[mirror]
+    pairs = tuple(Pair(reflect(pair.input), reflect(pair.output)) for pair in task.train)
+    return Task(task.id, task.train + pairs, task.tests + tuple(reflect(test) for test in task.tests))
 
 
-def undone(answers: list[Answer], task: Task, mirror: str) -> list[Answer]:
-    """Answers to `with_mirrored_pairs(task, mirror)` as answers to the task itself: those to mirrored test inputs are mirrored back.
+def unmirrored(answers: list[SolverAnswer], task: Task, mirror: str) -> list[SolverAnswer]:
+    """Answers to `with_mirrored_pairs(task, mirror)` as answers to the task: those to mirrored test inputs are mirrored back.
 
-    The rules keep their text: a rule that is found both ways is one rule.
+    The programs' texts stay, so that a program found both ways counts once.
     """
     out = []
     for answer in answers:
-        back = answer.test >= len(task.tests)
-        grid = MIRRORS[mirror](answer.grid) if back else answer.grid
+        grid = MIRRORS[mirror](answer.grid) if answer.test >= len(task.tests) else answer.grid
         out.append(replace(answer, test=answer.test % len(task.tests), grid=grid, solver=NAME))
     return out

@@ -1,9 +1,9 @@
-"""Ranking of the answers of all solvers together: what speaks for a grid, and how much.
+"""Ranking of the answers of all solvers together.
 
-Every rule that gives a grid has a weight by its solver, its cost, and the train pairs it explains; the grid has the weight of its best
-rule, more for every other rule that gives the same grid, and less where it does not look like an output of the task. The weights are those
-of a conditional logit (which of the grids found is right?) fitted on the training split by benchmarks/ranking.py. A new answer never
-lowers the score of a grid, so a file to which better scores are appended needs no correction. Knows nothing about how answers are found.
+A rule's score depends on its solver, its cost and the train pairs it explains. A grid's score is that of its best rule, plus a bonus for
+other rules with the same grid, minus a penalty where the grid does not look like an output of the task. The weights are those of a
+conditional logit (which of the grids is right?) fitted on the training split by benchmarks/ranking.py. A new answer never lowers the score
+of a grid, so a file to which better scores are appended needs no correction. This module does not know solvers.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import numpy as np
 from arc_submit.arc.best_first import best_first
 from arc_submit.arc.grid import Grid, grid_id, same_grid
 from arc_submit.arc.task import Task
-from arc_submit.search.answers import Answer
+from arc_submit.search.answers import SolverAnswer
+from arc_submit.search.grid_tools import keeps_size
+from arc_submit.search.store import Array
 
-# What each feature adds to a score, in nats; a solver that is not named here has offset 0.
+# The weight of each feature, in nats; a solver without an entry has offset 0.
 WEIGHTS = {
     "solver programs": -2.14,
     "solver cells": 0.64,
@@ -52,13 +54,13 @@ WEIGHTS = {
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """A grid for a test input with all that speaks for it.
+    """A grid for a test input with its score.
 
     Attributes:
         test: index of the test input.
         grid: int8 (h, w).
         score: in nats, comparable between the grids of one test input.
-        solver, program: of the rule with most weight.
+        solver, program: of the rule with the highest score.
     """
 
     test: int
@@ -68,57 +70,56 @@ class Ranked:
     program: str
 
 
-def rank(answers: Iterable[Answer], task: Task, keep: int = 10) -> list[list[Ranked]]:
-    """For each test input its `keep` best grids, best first."""
+def rank(answers: Iterable[SolverAnswer], task: Task, limit: int = 10) -> list[list[Ranked]]:
+    """For each test input its `limit` best grids, best first."""
     ranking = Ranking(task)
     ranking.add(answers)
-    return ranking.best(keep)
+    return ranking.best(limit)
 
 
 class Ranking:
-    """The ranking of a task's answers while they come: only grids that got a new rule are scored again."""
+    """The incremental ranking of a task's answers: only grids with new rules are scored again."""
 
     def __init__(self, task: Task):
         self.task = task
         # For each test input and grid its rules by solver and program.
-        self.rules: dict[tuple[int, bytes], dict[tuple[str, str], Answer]] = {}
+        self.rules: dict[tuple[int, bytes], dict[tuple[str, str], SolverAnswer]] = {}
         self._ranked: dict[tuple[int, bytes], Ranked] = {}
         self._changed: set[tuple[int, bytes]] = set()
 
-    def add(self, answers: Iterable[Answer]) -> None:
-        """Take answers in; of a rule given twice for a grid the one that counts for more."""
+    def add(self, answers: Iterable[SolverAnswer]) -> None:
+        """Add answers; of two with the same grid and rule the one with the higher score stays."""
         for answer in answers:
             grid, rule = (answer.test, grid_id(answer.grid)), (answer.solver, answer.program)
-            same = self.rules.setdefault(grid, {})
-            if rule not in same or _weighed(rule_features(answer)) > _weighed(rule_features(same[rule])):
-                same[rule] = answer
+            rules = self.rules.setdefault(grid, {})
+            if rule not in rules or _score(rule_features(answer)) > _score(rule_features(rules[rule])):
+                rules[rule] = answer
                 self._changed.add(grid)
 
-    def best(self, keep: int) -> list[list[Ranked]]:
-        """For each test input its `keep` best grids, best first."""
+    def best(self, limit: int) -> list[list[Ranked]]:
+        """For each test input its `limit` best grids, best first."""
         for grid in self._changed:
-            self._ranked[grid] = _ranked(self.task, list(self.rules[grid].values()))
+            self._ranked[grid] = _rank_grid(self.task, list(self.rules[grid].values()))
         self._changed.clear()
         rows: list[list[Ranked]] = [[] for _ in self.task.tests]
         for ranked in self._ranked.values():
             rows[ranked.test].append(ranked)
-        return [best_first(row, lambda r: r.score, lambda r: r.grid)[:keep] for row in rows]
+        return [best_first(row, lambda r: r.score, lambda r: r.grid)[:limit] for row in rows]
 
 
-def _ranked(task: Task, rules: list[Answer]) -> Ranked:
-    weights = [_weighed(rule_features(rule)) for rule in rules]
-    best = max(range(len(rules)), key=lambda k: (weights[k], rules[k].solver, rules[k].program))
-    rule = rules[best]
-    score = weights[best] + _weighed(grid_features(task, rules))
-    return Ranked(rule.test, rule.grid, round(score, 6), rule.solver, rule.program)
+def _rank_grid(task: Task, rules: list[SolverAnswer]) -> Ranked:
+    """The grid that all these rules give, with its score."""
+    score, _, _, k = max((_score(rule_features(rule)), rule.solver, rule.program, k) for k, rule in enumerate(rules))
+    score += _score(grid_features(task, rules))
+    return Ranked(rules[k].test, rules[k].grid, round(score, 6), rules[k].solver, rules[k].program)
 
 
-def _weighed(features: dict[str, float]) -> float:
+def _score(features: dict[str, float]) -> float:
     return math.fsum(WEIGHTS.get(name, 0.0) * value for name, value in features.items())
 
 
-def rule_features(rule: Answer) -> dict[str, float]:
-    """What speaks for one rule."""
+def rule_features(rule: SolverAnswer) -> dict[str, float]:
+    """The features of one rule by name."""
     return {
         f"solver {rule.solver}": 1.0,
         "cost": rule.cost / 30,
@@ -130,23 +131,24 @@ def rule_features(rule: Answer) -> dict[str, float]:
     }
 
 
-def grid_features(task: Task, rules: list[Answer]) -> dict[str, float]:
-    """What speaks for or against the grid that some rules give: their number, and how it compares with the train outputs."""
+def grid_features(task: Task, rules: list[SolverAnswer]) -> dict[str, float]:
+    """The features of the grid that some rules give: the number of rules, and the comparison with the train outputs."""
     return {
         "rules": math.log(len({rule.program for rule in rules})),
         "other solvers": float(len({rule.solver for rule in rules}) - 1),
-        **implausibilities(rules[0].grid, task.tests[rules[0].test], outputs_of(task)),
+        **implausibilities(rules[0].grid, task.tests[rules[0].test], common_traits(task)),
     }
 
 
 @dataclass(frozen=True, eq=False)
-class Outputs:
-    """What the train outputs of a task have in common.
+class CommonTraits:
+    """The properties that the train outputs of a task share.
 
     Attributes:
-        constant: colours that every output shows.
+        constant: colours in every output.
         changed: colours of cells that change, where all outputs have their inputs' sizes, else None.
-        plain: some output has one colour only; `unchanged`, some output is its input.
+        plain: some output has one colour only.
+        unchanged: some output is its input.
         symmetries: names of the symmetries that every output has.
     """
 
@@ -158,36 +160,39 @@ class Outputs:
 
 
 @lru_cache(maxsize=4)
-def outputs_of(task: Task) -> Outputs:
-    """What the train outputs of a task have in common."""
+def common_traits(task: Task) -> CommonTraits:
+    """The properties that the train outputs of a task share."""
     outputs = [pair.output for pair in task.train]
-    palettes = [_palette(out) for out in outputs]
-    same_size = all(pair.input.shape == pair.output.shape for pair in task.train)
-    changed = frozenset(int(c) for pair in task.train for c in pair.input[pair.input != pair.output]) if same_size else None
-    return Outputs(
+    palettes = [_colours(out) for out in outputs]
+    return CommonTraits(
         constant=frozenset.intersection(*palettes),
-        changed=changed,
+        changed=frozenset.union(*[_changed(pair.input, pair.output) for pair in task.train]) if keeps_size(task) else None,
         plain=any(len(palette) == 1 for palette in palettes),
         unchanged=any(same_grid(pair.input, pair.output) for pair in task.train),
         symmetries=frozenset.intersection(*[_symmetries(out) for out in outputs]),
     )
 
 
-def implausibilities(grid: Grid, shown: Grid, outputs: Outputs) -> dict[str, float]:
-    """In what a grid for the test input `shown` does not look like an output of its task."""
-    colours = _palette(grid)
-    changes = outputs.changed is not None and grid.shape == shown.shape
+def implausibilities(grid: Grid, test: Grid, common: CommonTraits) -> dict[str, float]:
+    """The ways in which a grid for the test input `test` does not look like an output of its task, each 0 or 1."""
+    colours = _colours(grid)
+    new_changes = common.changed is not None and grid.shape == test.shape and bool(_changed(test, grid) - common.changed)
     return {
-        "is the input": float(same_grid(grid, shown) and not outputs.unchanged),
-        "one colour": float(len(colours) == 1 and not outputs.plain),
-        "lacks a colour of every output": float(bool(outputs.constant - colours)),
-        "changes what never changes": float(changes and bool({int(c) for c in shown[shown != grid]} - (outputs.changed or frozenset()))),
-        "lacks a symmetry of every output": float(bool(outputs.symmetries - _symmetries(grid))),
+        "is the input": float(same_grid(grid, test) and not common.unchanged),
+        "one colour": float(len(colours) == 1 and not common.plain),
+        "lacks a colour of every output": float(bool(common.constant - colours)),
+        "changes what never changes": float(new_changes),
+        "lacks a symmetry of every output": float(bool(common.symmetries - _symmetries(grid))),
     }
 
 
-def _palette(grid: Grid) -> frozenset[int]:
+def _colours(grid: Array) -> frozenset[int]:
     return frozenset(np.flatnonzero(np.bincount(grid.ravel())).tolist())
+
+
+def _changed(before: Grid, after: Grid) -> frozenset[int]:
+    """The colours of the cells that change."""
+    return _colours(before[before != after])
 
 
 def _symmetries(grid: Grid) -> frozenset[str]:

@@ -1,7 +1,7 @@
-"""The store: all images that a search has made, in flat arrays that compiled code reads and writes.
+"""The store: all images of a search, in flat arrays that compiled code reads and writes.
 
-An image is a place (y, x) and cells; a node is one image or a list of images, made for one example; two nodes of one example with equal
-images are one node. Knows nothing about what the operations mean.
+An image is a place (y, x) and cells. A node is one image or a list of images of one example; equal images of one example share a node.
+This module does not know operations.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Store(NamedTuple):
     """Flat arrays.
 
     Attributes:
-        cells: int8, every image's cells one after the other.
+        cells: int8, the cells of all images, concatenated.
         images: int32 (images, 5): y, x, height, width, start in `cells`.
         nodes: int32 (nodes, 4): first image, number of images, 1 for a list or 0 for one image, example.
-        table: int32, an open hash table of nodes, each counted from 1, 0 where free; its length is a power of two.
+        table: int32, an open hash table of node numbers plus 1, 0 for a free slot; its length is a power of two.
         hashes: uint64 (nodes,).
-        counters: int64 (5,): cells, images and nodes used, work done (cells touched), 1 once something did not fit.
+        counters: int64 (5,): cells, images and nodes used, work done (cells touched), 1 if something did not fit.
     """
 
     cells: Array
@@ -40,17 +40,20 @@ class Store(NamedTuple):
 
 
 def make_store(cells: int, images: int, nodes: int) -> Store:
-    """An empty store with room for so many cells, images and nodes (memory is taken only as it is used)."""
-    # Zeros, because the system hands out pages of zeros only as they are touched.
-    table = np.zeros(1 << int(np.ceil(np.log2(2 * nodes))), np.int32)
+    """An empty store with the given capacities; the system allocates its memory page by page on first use."""
     return Store(
-        np.empty(cells, np.int8),
-        np.empty((images, 5), np.int32),
-        np.empty((nodes, 4), np.int32),
-        table,
-        np.empty(nodes, np.uint64),
-        np.zeros(5, np.int64),
+        cells=np.empty(cells, np.int8),
+        images=np.empty((images, 5), np.int32),
+        nodes=np.empty((nodes, 4), np.int32),
+        table=make_hash_table(nodes),
+        hashes=np.empty(nodes, np.uint64),
+        counters=np.zeros(5, np.int64),
     )
+
+
+def make_hash_table(entries: int) -> Array:
+    """An empty hash table, int32, at most half full with so many entries; its length is a power of two."""
+    return np.zeros(1 << int(np.ceil(np.log2(2 * entries))), np.int32)
 
 
 @jit
@@ -62,7 +65,7 @@ def image_cells(store: Store, image: int) -> Grid:
 
 @jit
 def push(store: Store, y: int, x: int, cells: Grid) -> bool:
-    """Append an image; False (and the store marked full) where it does not fit."""
+    """Append an image; where it does not fit, mark the store full and return False."""
     h, w = cells.shape
     start, image = store.counters[CELLS], store.counters[IMAGES]
     if start + h * w > store.cells.size or image >= store.images.shape[0]:
@@ -73,9 +76,9 @@ def push(store: Store, y: int, x: int, cells: Grid) -> bool:
     store.images[image, 2] = h
     store.images[image, 3] = w
     store.images[image, 4] = start
-    source, kept = cells.reshape(h * w), store.cells[start : start + h * w]
+    source, target = cells.reshape(h * w), store.cells[start : start + h * w]
     for k in range(h * w):
-        kept[k] = source[k]
+        target[k] = source[k]
     store.counters[CELLS] = start + h * w
     store.counters[IMAGES] = image + 1
     return True
@@ -83,7 +86,7 @@ def push(store: Store, y: int, x: int, cells: Grid) -> bool:
 
 @jit
 def drop(store: Store, first: int) -> None:
-    """Take back every image from number `first` on."""
+    """Remove every image from number `first` on."""
     if store.counters[IMAGES] > first:
         store.counters[CELLS] = store.images[first, 4]
         store.counters[IMAGES] = first
@@ -91,13 +94,13 @@ def drop(store: Store, first: int) -> None:
 
 @jit
 def commit(store: Store, first: int, is_list: int, example: int, blank_too: bool) -> int:
-    """Make the images from number `first` on a node, or find the node that holds the same ones; -1 where there are none.
+    """Make a node of the images from number `first` on, or find the node that has the same images and drop the new ones.
 
     Args:
-        blank_too: whether no image of the node need have a painted cell.
+        blank_too: whether the node may consist of blank images.
 
     Returns:
-        the node, or -1 where there was no image, none with a painted cell, or no room.
+        the node, or -1 where there was no image, no painted cell (unless `blank_too`), or no room.
     """
     count = store.counters[IMAGES] - first
     if count < 1:
@@ -110,7 +113,7 @@ def commit(store: Store, first: int, is_list: int, example: int, blank_too: bool
             value = (value ^ np.uint64(store.images[image, k] + 1000)) * prime
         start, size = store.images[image, 4], store.images[image, 2] * store.images[image, 3]
         cells = store.cells[start : start + size]
-        # Eight cells at a time: a product for each cell would be most of the work of a small operation.
+        # Eight cells at a time: one multiplication per cell would dominate the cost of a small operation.
         for k in range(0, size - 7, 8):
             word = np.uint64(0)
             for b in range(8):
@@ -129,7 +132,7 @@ def commit(store: Store, first: int, is_list: int, example: int, blank_too: bool
     slot = np.int64(value ^ (value >> np.uint64(32))) & mask
     while store.table[slot] > 0:
         node = store.table[slot] - 1
-        # Equal 64-bit hashes of equal lengths are taken as equal images: a false match once in 10^10 searches costs one program.
+        # Equal 64-bit hashes of equal lengths count as equal images: the rare false match costs one program.
         if store.hashes[node] == value and store.nodes[node, 1] == count:
             drop(store, first)
             return int(node)

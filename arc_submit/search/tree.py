@@ -1,6 +1,6 @@
-"""Decision trees over integer features, whose leaves either name a colour or copy a feature that holds one.
+"""Decision trees over integer features, whose leaves either name a colour or copy a feature that contains one.
 
-Copying is what lets a rule learned on red speak about blue. Knows nothing about grids: rows are cells, columns are features.
+Copying lets a rule learned from red cells apply to blue cells. This module does not know grids: rows are cells, columns are features.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from arc_submit.search.jit import jit
 from arc_submit.search.store import Array
 
 VALUES = 64  # feature values are clipped to 0..63
-COPIES = 8  # copied columns that a node weighs when it looks for a split; its leaf may copy any
+COPIES = 8  # the columns to copy that a node considers for a split; its leaf may copy any column
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Tree:
     """A fitted tree.
 
     Attributes:
-        nodes: int64 (nodes, 5): feature (-1 for a leaf), test, left child (where the test holds), right child, option.
-            A test t below 64 is value <= t, from 64 on it is value == t - 64.
+        nodes: int64 (nodes, 5): feature (-1 for a leaf), test, left child (for values that pass), right child, option.
+            A test t below 64 means value <= t, from 64 on value == t - 64.
             An option below 10 is a colour; option 10 + k copies column k.
-        errors: rows of the fit that the tree gets wrong.
+        errors: the number of training rows that the tree predicts wrong.
     """
 
     nodes: Array
@@ -36,7 +36,7 @@ class Tree:
 
 
 def fit(features: Array, labels: Array, copied: Array, allowed: Array, max_nodes: int = 63) -> Tree:
-    """Grow a tree that splits where it lowers the errors of the best leaves most, until none is left or it is too large.
+    """Grow a tree greedily: each split is the one that lowers the errors most, until none is left or the tree is too large.
 
     Args:
         features: uint8 (rows, columns), values 0..63.
@@ -44,15 +44,15 @@ def fit(features: Array, labels: Array, copied: Array, allowed: Array, max_nodes
         copied: int64, the columns that a leaf may copy.
         allowed: bool (columns,), the columns that a split may use.
     """
-    # Only a colour is worth testing for being just this one.
-    named = np.zeros(features.shape[1], np.bool_)
-    named[copied] = True
+    # Only colours are tested for equality.
+    nominal = np.zeros(features.shape[1], np.bool_)
+    nominal[copied] = True
     copied = _first_of_equal(features, copied)
     options = np.empty((len(labels), 10 + len(copied)), np.bool_)
     options[:, :10] = labels[:, None] == np.arange(10)
     options[:, 10:] = features[:, copied] == labels[:, None]
     columns = _first_of_equal(features, np.flatnonzero(allowed))
-    nodes, count, errors = _grow(np.ascontiguousarray(features.T), options, columns, named, max_nodes)
+    nodes, count, errors = _grow(np.ascontiguousarray(features.T), options, columns, nominal, max_nodes)
     nodes = nodes[:count]
     copies = nodes[:, 4] >= 10
     nodes[copies, 4] = 10 + copied[nodes[copies, 4] - 10]
@@ -60,12 +60,12 @@ def fit(features: Array, labels: Array, copied: Array, allowed: Array, max_nodes
 
 
 def predict(tree: Tree, features: Array) -> Array:
-    """int64 (rows,): a colour for each row."""
+    """The predicted colour of each row, int64 (rows,)."""
     return np.asarray(_walk(tree.nodes, np.ascontiguousarray(features.T)))
 
 
 def _first_of_equal(features: Array, columns: Array) -> Array:
-    """Of columns that hold the same values in every row only the first, which is the plainest."""
+    """The columns without those that repeat the values of an earlier, and thus plainer, one."""
     first: dict[bytes, int] = {}
     for column in columns:
         first.setdefault(features[:, column].tobytes(), int(column))
@@ -74,7 +74,7 @@ def _first_of_equal(features: Array, columns: Array) -> Array:
 
 @jit
 def _best_option(totals: Array) -> int:
-    """The option with most hits. Copies come after colours, so a colour wins a tie only by more hits: copies speak for all colours."""
+    """The option with most hits; the first copy wins a tie with a colour, because a copy generalises to other colours."""
     best = 0
     for option in range(totals.size):
         if totals[option] > totals[best] or (totals[option] == totals[best] and best < 10 <= option):
@@ -84,7 +84,7 @@ def _best_option(totals: Array) -> int:
 
 @jit
 def _contenders(options: Array, rows: Array, totals: Array) -> Array:
-    """The options worth weighing in a node: its colours, and the copies that hit most of what its commonest colour misses."""
+    """The options that a node considers: its colours, and the copies that hit most of the rows that its commonest colour misses."""
     count = options.shape[1]
     commonest = totals[:10].argmax()
     gains = np.zeros(count, np.int64)
@@ -112,28 +112,37 @@ def _contenders(options: Array, rows: Array, totals: Array) -> Array:
 
 
 @jit
-def holds(value: int, test: int) -> bool:
+def passes(value: int, test: int) -> bool:
     """Whether a feature's value passes a node's test."""
     return value == test - VALUES if test >= VALUES else value <= test
 
 
 @jit
-def _score(inside: Array, size: int, chosen: Array, totals: Array, rows: int) -> float:
-    """How good a split is that sends `size` of the rows, with these hits of the chosen options, one way and the rest the other."""
+def _split_score(inside: Array, size: int, chosen: Array, totals: Array, rows: int) -> float:
+    """The score of a split of `rows` rows into `size` rows, with `inside` hits of the chosen options, and the rest."""
     best, rest_best, purity = 0, 0, 0.0
     for k in range(len(chosen)):
         rest = totals[chosen[k]] - inside[k]
         best, rest_best = max(best, inside[k]), max(rest_best, rest)
         if chosen[k] < 10:
             purity += inside[k] * inside[k] / size + rest * rest / (rows - size)
+    # The hits of the two best leaves, plus a share of the purity so that a split that only separates colours also counts.
     return best + rest_best + 0.3 * purity
 
 
 @jit
-def _grow(features: Array, options: Array, columns: Array, named: Array, max_nodes: int) -> tuple[Array, int, int]:
-    """`features` lies by columns, uint8 (columns, rows)."""
+def _grow(features: Array, options: Array, columns: Array, nominal: Array, max_nodes: int) -> tuple[Array, int, int]:
+    """Grow a tree breadth first; returns the nodes, their number, and the number of rows predicted wrong.
+
+    Args:
+        features: uint8 (columns, rows).
+        options: bool (rows, options), whether an option gives a row's label.
+        columns: int64, the columns to split by, the plainest first.
+        nominal: bool (columns,), columns that are also tested for equality.
+    """
     rows, count = options.shape
     nodes = np.full((max_nodes + 2, 5), -1, np.int64)
+    # `order` is a permutation of the rows in which each node's rows are contiguous; `spans` has their begin and end.
     order = np.arange(rows)
     spans = np.zeros((max_nodes + 2, 2), np.int64)
     spans[0, 1] = rows
@@ -154,19 +163,20 @@ def _grow(features: Array, options: Array, columns: Array, named: Array, max_nod
         if missing == 0 or used + 2 > max_nodes:
             errors += missing
             continue
-        kept = order[begin:end].copy()
-        chosen = _contenders(options, kept, totals)
+        node_rows = order[begin:end].copy()
+        chosen = _contenders(options, node_rows, totals)
         n = len(chosen)
         hits = np.empty((end - begin, n), np.int64)
         for r in range(end - begin):
             for k in range(n):
-                hits[r, k] = options[kept[r], chosen[k]]
+                hits[r, k] = options[node_rows[r], chosen[k]]
         best_column, best_test, best_score = -1, 0, -1.0
         for column in columns:
+            # Per feature value: its rows (sizes) and their hits of each option (hist).
             hist[:, :n] = 0
             sizes[:] = 0
             for r in range(end - begin):
-                value = features[column, kept[r]]
+                value = features[column, node_rows[r]]
                 sizes[value] += 1
                 for k in range(n):
                     hist[value, k] += hits[r, k]
@@ -180,25 +190,25 @@ def _grow(features: Array, options: Array, columns: Array, named: Array, max_nod
                     break
                 for k in range(n):
                     left[k] += hist[value, k]
-                score = _score(left[:n], left_size, chosen, totals, end - begin)
-                # The first column wins ties: columns come in the order of how plain they are.
+                score = _split_score(left[:n], left_size, chosen, totals, end - begin)
+                # The first and thus plainest column wins a tie.
                 if score > best_score + 1e-9:
                     best_column, best_test, best_score = column, value, score
-                if named[column] and left_size > sizes[value]:
-                    score = _score(hist[value, :n], sizes[value], chosen, totals, end - begin)
+                if nominal[column] and left_size > sizes[value]:
+                    score = _split_score(hist[value, :n], sizes[value], chosen, totals, end - begin)
                     if score > best_score + 1e-9:
                         best_column, best_test, best_score = column, VALUES + value, score
         if best_column < 0:
             errors += missing
             continue
         split = begin
-        for r in kept:
-            if holds(features[best_column, r], best_test):
+        for r in node_rows:
+            if passes(features[best_column, r], best_test):
                 order[split] = r
                 split += 1
         place = split
-        for r in kept:
-            if not holds(features[best_column, r], best_test):
+        for r in node_rows:
+            if not passes(features[best_column, r], best_test):
                 order[place] = r
                 place += 1
         nodes[node, 0], nodes[node, 1], nodes[node, 2], nodes[node, 3] = best_column, best_test, used, used + 1
@@ -214,7 +224,7 @@ def _walk(nodes: Array, features: Array) -> Array:
     for r in range(features.shape[1]):
         node = 0
         while nodes[node, 0] >= 0:
-            node = nodes[node, 2] if holds(features[nodes[node, 0], r], nodes[node, 1]) else nodes[node, 3]
+            node = nodes[node, 2] if passes(features[nodes[node, 0], r], nodes[node, 1]) else nodes[node, 3]
         option = nodes[node, 4]
         out[r] = option if option < 10 else features[option - 10, r]
     return out

@@ -1,1 +1,1 @@
-"""Primitives: small compiled functions from an image (int8 cells, 0 is transparent, with the place of its corner) to an image or a list."""
+"""Primitives: small compiled functions on images. An image is int8 cells (0 is transparent, others are painted) and its corner's place."""

@@ -1,4 +1,4 @@
-"""Colour primitives: keep, erase, paint and count colours. An image's shape and place stay, except for the single-cell answers.
+"""Colour primitives: keep, erase, paint and count colours. They keep an image's shape and place, except those that return a single cell.
 
 Every function takes cells of shape (h, w), int8, and returns new cells; 0 is transparent and no colour.
 """
@@ -9,27 +9,36 @@ import numpy as np
 
 from arc_submit.arc.grid import Grid
 from arc_submit.search.jit import jit, jit_into_callers
+from arc_submit.search.store import Array
+
+
+@jit
+def nothing() -> Grid:
+    """The cells that stand for no result, shape (0, 0)."""
+    return np.zeros((0, 0), np.int8)
+
+
+@jit
+def colour_counts(cells: Grid) -> Array:
+    """The number of cells of each colour, int64 (10,); index 0 counts the transparent cells."""
+    counts = np.zeros(10, np.int64)
+    for value in cells.flat:
+        counts[value] += 1
+    return counts
 
 
 @jit
 def commonest(cells: Grid) -> int:
-    """The colour with most cells, the lowest of equals; 0 where there is none."""
-    counts = np.zeros(10, np.int64)
-    for value in cells.flat:
-        counts[value] += 1
-    best = 0
-    for colour in range(1, 10):
-        if counts[colour] > 0 and (best == 0 or counts[colour] > counts[best]):
-            best = colour
-    return best
+    """The colour with most cells, the lowest on a tie; 0 for a blank image."""
+    counts = colour_counts(cells)
+    counts[0] = 0
+    return int(counts.argmax())
 
 
 @jit
 def rarest(cells: Grid) -> int:
-    """The colour present with fewest cells, the lowest of equals; 0 where there is none."""
-    counts = np.zeros(10, np.int64)
-    for value in cells.flat:
-        counts[value] += 1
+    """The present colour with fewest cells, the lowest on a tie; 0 for a blank image."""
+    counts = colour_counts(cells)
     best = 0
     for colour in range(1, 10):
         if counts[colour] > 0 and (best == 0 or counts[colour] < counts[best]):
@@ -38,7 +47,7 @@ def rarest(cells: Grid) -> int:
 
 
 @jit
-def painted(cells: Grid) -> bool:
+def any_painted(cells: Grid) -> bool:
     """Whether there is a painted cell."""
     for i in range(cells.shape[0]):
         for j in range(cells.shape[1]):
@@ -48,98 +57,14 @@ def painted(cells: Grid) -> bool:
 
 
 @jit
-def keep(cells: Grid, colour: int) -> Grid:
-    """Only the cells of one colour."""
-    out = np.zeros(cells.shape, np.int8)
-    for i in range(cells.shape[0]):
-        for j in range(cells.shape[1]):
-            if cells[i, j] == colour:
-                out[i, j] = colour
-    return out
-
-
-@jit
-def erase(cells: Grid, colour: int) -> Grid:
-    """All cells but those of one colour."""
-    out = cells.copy()
-    for i in range(cells.shape[0]):
-        for j in range(cells.shape[1]):
-            if cells[i, j] == colour:
-                out[i, j] = 0
-    return out
-
-
-@jit
-def paint(cells: Grid, colour: int) -> Grid:
-    """Every painted cell in one colour."""
-    out = np.zeros(cells.shape, np.int8)
-    for i in range(cells.shape[0]):
-        for j in range(cells.shape[1]):
-            if cells[i, j] != 0:
-                out[i, j] = colour
-    return out
-
-
-@jit
-def fill_background(cells: Grid, colour: int) -> Grid:
-    """Every transparent cell in one colour, the others as they are."""
-    out = cells.copy()
-    for i in range(cells.shape[0]):
-        for j in range(cells.shape[1]):
-            if cells[i, j] == 0:
-                out[i, j] = colour
-    return out
-
-
-@jit
-def invert(cells: Grid) -> Grid:
-    """Transparent cells in the commonest colour, painted cells transparent."""
-    colour = commonest(cells)
-    out = np.zeros(cells.shape, np.int8)
-    for i in range(cells.shape[0]):
-        for j in range(cells.shape[1]):
-            if cells[i, j] == 0:
-                out[i, j] = colour
-    return out
-
-
-@jit
-def swap_two(cells: Grid) -> Grid:
-    """The two colours of a two-coloured image exchanged; empty (0, 0) for any other number of colours."""
-    first = commonest(cells)
-    second = commonest(erase(cells, first)) if first else 0
-    if second == 0 or commonest(erase(erase(cells, first), second)) != 0:
-        return np.zeros((0, 0), np.int8)
-    out = np.zeros(cells.shape, np.int8)
-    for i in range(cells.shape[0]):
-        for j in range(cells.shape[1]):
-            if cells[i, j] == first:
-                out[i, j] = second
-            elif cells[i, j] == second:
-                out[i, j] = first
-    return out
-
-
-@jit
-def single_cell(colour: int) -> Grid:
-    """One cell of a colour, shape (1, 1); empty (0, 0) for colour 0."""
-    if colour == 0:
-        return np.zeros((0, 0), np.int8)
-    return np.full((1, 1), colour, np.int8)
-
-
-@jit
 def colour_count(cells: Grid) -> int:
-    """How many colours there are."""
-    seen = np.zeros(10, np.int64)
-    for value in cells.flat:
-        seen[value] = 1
-    return int(seen[1:].sum())
+    """The number of different colours."""
+    return int((colour_counts(cells)[1:] > 0).sum())
 
 
 @jit
 def cell_count(cells: Grid) -> int:
-    """How many painted cells there are."""
+    """The number of painted cells."""
     count = 0
     for value in cells.flat:
         if value != 0:
@@ -147,27 +72,86 @@ def cell_count(cells: Grid) -> int:
     return count
 
 
+@jit
+def look_up(cells: Grid, palette: Array) -> Grid:
+    """The image with each colour c replaced by palette[c]; `palette` is int8 (10,)."""
+    out = np.empty(cells.shape, np.int8)
+    for i in range(cells.shape[0]):
+        for j in range(cells.shape[1]):
+            out[i, j] = palette[cells[i, j]]
+    return out
+
+
+@jit
+def keep(cells: Grid, colour: int) -> Grid:
+    """The cells of one colour only."""
+    palette = np.zeros(10, np.int8)
+    palette[colour] = colour
+    return look_up(cells, palette)
+
+
+@jit
+def erase(cells: Grid, colour: int) -> Grid:
+    """All cells except those of one colour."""
+    palette = np.arange(10).astype(np.int8)
+    palette[colour] = 0
+    return look_up(cells, palette)
+
+
+@jit
+def paint(cells: Grid, colour: int) -> Grid:
+    """Every painted cell in one colour."""
+    palette = np.full(10, colour, np.int8)
+    palette[0] = 0
+    return look_up(cells, palette)
+
+
+@jit
+def fill_background(cells: Grid, colour: int) -> Grid:
+    """Every transparent cell in one colour, the others unchanged."""
+    palette = np.arange(10).astype(np.int8)
+    palette[0] = colour
+    return look_up(cells, palette)
+
+
+@jit
+def invert(cells: Grid) -> Grid:
+    """Transparent cells in the commonest colour, painted cells transparent."""
+    palette = np.zeros(10, np.int8)
+    palette[0] = commonest(cells)
+    return look_up(cells, palette)
+
+
+@jit
+def swap_two(cells: Grid) -> Grid:
+    """The two colours of a two-coloured image exchanged; nothing for any other number of colours."""
+    if colour_count(cells) != 2:
+        return nothing()
+    first = commonest(cells)
+    second = commonest(erase(cells, first))
+    palette = np.zeros(10, np.int8)
+    palette[first], palette[second] = second, first
+    return look_up(cells, palette)
+
+
+@jit
+def single_cell(colour: int) -> Grid:
+    """One cell of a colour, shape (1, 1); nothing for colour 0."""
+    return np.full((1, 1), colour, np.int8) if colour != 0 else nothing()
+
+
 @jit_into_callers
 def apply_colour(variant: int, argument: int, cells: Grid) -> Grid:
-    """Colour primitive number `variant` (the order of COLOUR_NAMES)."""
-    if variant == 0:
-        return keep(cells, argument)
-    if variant == 1:
-        return erase(cells, argument)
-    if variant == 2:
-        return paint(cells, argument)
-    if variant == 3:
-        return keep(cells, commonest(cells))
-    if variant == 4:
-        return keep(cells, rarest(cells))
-    if variant == 5:
-        return erase(cells, commonest(cells))
-    if variant == 6:
-        return erase(cells, rarest(cells))
-    if variant == 7:
-        return paint(cells, commonest(cells))
-    if variant == 8:
-        return paint(cells, rarest(cells))
+    """Colour primitive number `variant` in COLOUR_NAMES; `argument` is the colour of those that take one."""
+    kind, colour = variant, argument
+    if 3 <= variant < 9:
+        kind, colour = (variant - 3) // 2, commonest(cells) if variant % 2 == 1 else rarest(cells)
+    if kind == 0:
+        return keep(cells, colour)
+    if kind == 1:
+        return erase(cells, colour)
+    if kind == 2:
+        return paint(cells, colour)
     if variant == 9:
         return fill_background(cells, commonest(cells))
     if variant == 10:
@@ -182,19 +166,7 @@ def apply_colour(variant: int, argument: int, cells: Grid) -> Grid:
 
 
 COLOUR_NAMES = (
-    "keep",
-    "erase",
-    "paint",
-    "keep_commonest",
-    "keep_rarest",
-    "erase_commonest",
-    "erase_rarest",
-    "paint_commonest",
-    "paint_rarest",
-    "fill_background_commonest",
-    "invert",
-    "swap_two_colours",
-    "cell_of_commonest",
-    "cell_of_rarest",
-    "fill_background",
-)
+    "keep", "erase", "paint",  # 0..2
+    "keep_commonest", "keep_rarest", "erase_commonest", "erase_rarest", "paint_commonest", "paint_rarest",  # 3..8
+    "fill_background_commonest", "invert", "swap_two_colours", "cell_of_commonest", "cell_of_rarest", "fill_background",  # 9..14
+)  # fmt: skip

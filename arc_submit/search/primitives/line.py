@@ -1,4 +1,4 @@
-"""Line primitives: rays, connections and spreading colours through transparent cells; shape and place stay.
+"""Line primitives: rays, connections, and colours that spread through transparent cells. They keep an image's shape and place.
 
 Every function takes cells of shape (h, w), int8, and returns new cells of that shape; 0 is transparent.
 """
@@ -10,16 +10,18 @@ import numpy as np
 from arc_submit.arc.grid import Grid
 from arc_submit.search.jit import jit, jit_into_callers
 
-# Up, down, left, right, then the diagonals; a set of rays is a set of bits over these.
+# Up, down, left, right, then the diagonals; a set of directions is an integer with one bit for each row.
 STEPS = np.array([[-1, 0], [1, 0], [0, -1], [0, 1], [-1, -1], [-1, 1], [1, -1], [1, 1]], dtype=np.int64)
+# Each row: the bit in the argument of `connect`, and the step.
+_CONNECTIONS = np.array([[1, 1, 0], [2, 0, 1], [4, 1, 1], [4, 1, -1]], dtype=np.int64)
 
 
 @jit
 def rays(cells: Grid, directions: int) -> Grid:
-    """Each painted cell shoots its colour through transparent cells until another painted cell or the edge.
+    """Each painted cell shoots its colour through transparent cells up to the next painted cell or the edge.
 
     Args:
-        directions: a bit for each row of STEPS. Where two rays meet, the later direction and then the later cell wins.
+        directions: one bit for each row of STEPS. Where two rays meet, the later direction and then the later cell wins.
     """
     h, w = cells.shape
     out = cells.copy()
@@ -38,17 +40,17 @@ def rays(cells: Grid, directions: int) -> Grid:
 
 @jit
 def connect(cells: Grid, directions: int, with_image: bool) -> Grid:
-    """Transparent cells between two painted cells of one colour on a line take that colour.
+    """Transparent cells between two painted cells of one colour in a line take that colour.
 
     Args:
-        directions: bits 1 for columns, 2 for rows, 4 for diagonals; later ones win.
+        directions: bits 1 for columns, 2 for rows, 4 for diagonals; the later ones win.
+        with_image: whether the result contains the image.
     """
     h, w = cells.shape
     out = cells.copy() if with_image else np.zeros((h, w), np.int8)
     for d in range(4):
-        bit = 1 if d == 0 else 2 if d == 1 else 4
-        if directions & bit:
-            di, dj = (1, 0) if d == 0 else (0, 1) if d == 1 else (1, 1) if d == 2 else (1, -1)
+        di, dj = _CONNECTIONS[d, 1], _CONNECTIONS[d, 2]
+        if directions & _CONNECTIONS[d, 0]:
             for i in range(h):
                 for j in range(w):
                     if cells[i, j] != 0:
@@ -68,7 +70,7 @@ def connect(cells: Grid, directions: int, with_image: bool) -> Grid:
 
 @jit
 def spread(cells: Grid, diagonal: bool) -> Grid:
-    """Every transparent cell takes the colour of the nearest painted cell by steps; the higher colour of equally near ones."""
+    """Every transparent cell takes the colour of the nearest painted cell in steps; of equally near ones the higher colour."""
     h, w = cells.shape
     out = cells.copy()
     changed = True
@@ -88,13 +90,11 @@ def spread(cells: Grid, diagonal: bool) -> Grid:
 
 @jit_into_callers
 def apply_line(variant: int, argument: int, cells: Grid) -> Grid:
-    """Line primitive number `variant` (the order of LINE_NAMES)."""
+    """Line primitive number `variant` in LINE_NAMES."""
     if variant == 0:
         return rays(cells, argument)
-    if variant == 1:
-        return connect(cells, argument, True)
-    if variant == 2:
-        return connect(cells, argument, False)
+    if variant <= 2:
+        return connect(cells, argument, variant == 1)
     return spread(cells, argument == 1)
 
 

@@ -1,6 +1,6 @@
-"""List primitives: measure the images of a list, pick one, keep some, sort, move, and join them into one image.
+"""List primitives: measure the images of a list, select, sort and move them, and join them into one image.
 
-Functions over lists take the store, the number of the first image and how many there are; what they make is pushed into the store.
+A function on a list takes the store, the index of its first image and the number of images; it pushes its result into the store.
 """
 
 from __future__ import annotations
@@ -10,61 +10,37 @@ import numpy as np
 from arc_submit.arc.grid import Grid
 from arc_submit.search.jit import jit, jit_into_callers
 from arc_submit.search.primitives.colour import cell_count, colour_count, commonest
-from arc_submit.search.primitives.region import outside
+from arc_submit.search.primitives.line import STEPS
+from arc_submit.search.primitives.region import enclosed
 from arc_submit.search.primitives.shape import turn
 from arc_submit.search.primitives.splitting import label
 from arc_submit.search.primitives.tiling import bar
 from arc_submit.search.store import Array, Store, image_cells, push
 
 MEASURE_NAMES = (
-    "cells",
-    "area",
-    "height",
-    "width",
-    "colours",
-    "parts",
-    "top",
-    "left",
-    "holes",
-    "copies",
-    "symmetries",
-    "fullness",
-    "colour_copies",
-    "rare_cells",
-)
+    "cells", "area", "height", "width", "colours", "parts", "top", "left",  # 0..7
+    "holes", "copies", "symmetries", "fullness", "colour_copies", "rare_cells",  # 8..13
+)  # fmt: skip
 
 
 @jit
 def hole_count(cells: Grid) -> int:
-    """How many connected transparent regions the border does not reach."""
-    reached = outside(cells, False)
-    mark = np.zeros(cells.shape, np.int8)
-    for i in range(cells.shape[0]):
-        for j in range(cells.shape[1]):
-            if cells[i, j] == 0 and reached[i, j] == 0:
-                mark[i, j] = 1
-    return int(label(mark, False, True)[1])
+    """The number of connected transparent regions that do not reach the border."""
+    return int(label(enclosed(cells, False), False, True)[1])
 
 
 @jit
 def symmetry_count(cells: Grid) -> int:
-    """How many of the 7 symmetries leave the cells as they are."""
+    """How many of the 7 symmetries of `turn` leave the cells unchanged."""
     count = 0
     for symmetry in range(7):
-        other = turn(cells, symmetry)
-        if other.shape == cells.shape:
-            same = True
-            for i in range(cells.shape[0]):
-                for j in range(cells.shape[1]):
-                    same = same and other[i, j] == cells[i, j]
-            if same:
-                count += 1
+        count += same_shape(turn(cells, symmetry), cells, True)
     return count
 
 
 @jit
 def same_shape(a: Grid, b: Grid, with_colours: bool) -> bool:
-    """True where two images have one size and the same cells painted (in the same colours)."""
+    """Whether two images have one size and the same cells painted (in the same colours)."""
     if a.shape != b.shape:
         return False
     for i in range(a.shape[0]):
@@ -76,7 +52,7 @@ def same_shape(a: Grid, b: Grid, with_colours: bool) -> bool:
 
 @jit
 def measure(store: Store, first: int, count: int, criterion: int) -> Array:
-    """A number for each image of a list, int64 (count,); `criterion` is a place in MEASURE_NAMES."""
+    """A number for each image of a list, int64 (count,); `criterion` is an index in MEASURE_NAMES."""
     values = np.zeros(count, np.int64)
     for k in range(count):
         cells = image_cells(store, first + k)
@@ -93,10 +69,8 @@ def measure(store: Store, first: int, count: int, criterion: int) -> Array:
             values[k] = colour_count(cells)
         elif criterion == 5:
             values[k] = label(cells, True, True)[1]
-        elif criterion == 6:
-            values[k] = store.images[first + k, 0]
-        elif criterion == 7:
-            values[k] = store.images[first + k, 1]
+        elif criterion <= 7:
+            values[k] = store.images[first + k, criterion - 6]
         elif criterion == 8:
             values[k] = hole_count(cells)
         elif criterion == 9:
@@ -118,8 +92,8 @@ def measure(store: Store, first: int, count: int, criterion: int) -> Array:
 
 
 @jit
-def in_order(values: Array) -> Array:
-    """Places of numbers in rising order, equal ones in the order in which they come; np.argsort would take seconds to compile."""
+def stable_argsort(values: Array) -> Array:
+    """Indices in ascending order of the values; np.argsort takes seconds to compile."""
     order = np.empty(values.size, np.int64)
     for k in range(values.size):
         place = k
@@ -131,47 +105,40 @@ def in_order(values: Array) -> Array:
 
 
 @jit
-def pick(store: Store, first: int, count: int, criterion: int, largest: bool, several: int) -> None:
-    """Keep by a criterion: the one image with the extreme value (0), all with it (1), or all others (2).
+def pick(store: Store, first: int, count: int, criterion: int, largest: bool, mode: int) -> None:
+    """Select by a criterion: the one image with the extreme value (mode 0), all with it (1), or all others (2).
 
-    Nothing where one is asked for and two share the extreme value, or where the criterion does not separate the list.
+    Nothing where mode 0 finds a tie, or where all images have the same value.
     """
     if count < 2:
         return
     values = measure(store, first, count, criterion)
-    extreme = values[0]
-    for value in values:
-        extreme = max(extreme, value) if largest else min(extreme, value)
-    ties = 0
-    for k in range(count):
-        ties += values[k] == extreme
-    if (several == 0 and ties != 1) or ties == count:
+    extreme = values.max() if largest else values.min()
+    ties = (values == extreme).sum()
+    if (mode == 0 and ties != 1) or ties == count:
         return
     for k in range(count):
-        if (values[k] == extreme) != (several == 2) and not _push_again(store, first + k):
+        if (values[k] == extreme) != (mode == 2) and not _push_copy(store, first + k):
             return
 
 
 @jit
-def _push_again(store: Store, image: int) -> bool:
+def _push_copy(store: Store, image: int) -> bool:
     return push(store, store.images[image, 0], store.images[image, 1], image_cells(store, image))
 
 
 @jit
 def sort(store: Store, first: int, count: int, criterion: int, descending: bool) -> None:
-    """The list in order of a criterion, equal ones in their old order."""
+    """The list sorted by a criterion, stable."""
     values = measure(store, first, count, criterion)
-    if descending:
-        for k in range(count):
-            values[k] = -values[k]
-    for k in in_order(values):
-        if not _push_again(store, first + k):
+    for k in stable_argsort(-values if descending else values):
+        if not _push_copy(store, first + k):
             return
 
 
 @jit
 def compose(store: Store, first: int, count: int, last_on_top: bool, at_origin: bool) -> None:
-    """The images over each other on the box of all of them, at their places or all at one corner."""
+    """The images stacked on the bounding box of all of them, at their places or all at one corner."""
     top, left, bottom, right = 10**6, 10**6, -(10**6), -(10**6)
     for k in range(first, first + count):
         y, x = (0, 0) if at_origin else (store.images[k, 0], store.images[k, 1])
@@ -192,12 +159,13 @@ def compose(store: Store, first: int, count: int, last_on_top: bool, at_origin: 
 
 @jit
 def logic(store: Store, first: int, count: int, kind: int) -> None:
-    """Images of one size, cell by cell, in the first one's commonest colour (1 where it has none).
+    """Images of one size combined cell by cell, in the first one's commonest colour (1 where it is blank).
 
-    Kinds: painted in all (0), painted in exactly one (1), painted in none (2), painted in the first alone (3).
+    Kinds: painted in all (0), painted in exactly one (1), painted in none (2), painted only in the first (3).
     Nothing where the sizes differ.
     """
-    shape = image_cells(store, first).shape
+    start = image_cells(store, first)
+    shape = start.shape
     total = np.zeros(shape, np.int64)
     for k in range(first, first + count):
         cells = image_cells(store, k)
@@ -206,8 +174,7 @@ def logic(store: Store, first: int, count: int, kind: int) -> None:
         for i in range(shape[0]):
             for j in range(shape[1]):
                 total[i, j] += cells[i, j] != 0
-    colour = max(1, commonest(image_cells(store, first)))
-    start = image_cells(store, first)
+    colour = max(1, commonest(start))
     out = np.zeros(shape, np.int8)
     for i in range(shape[0]):
         for j in range(shape[1]):
@@ -218,8 +185,8 @@ def logic(store: Store, first: int, count: int, kind: int) -> None:
 
 
 @jit
-def line_up(store: Store, first: int, count: int, down: bool, gap: int) -> None:
-    """The images side by side (or one below the other) in the order of the list, each at the start of its strip."""
+def concatenate(store: Store, first: int, count: int, down: bool, gap: int) -> None:
+    """The images side by side (or one below the other) in list order, aligned at the top (or left)."""
     length, breadth = gap * (count - 1), 0
     for k in range(first, first + count):
         length += store.images[k, 2 if down else 3]
@@ -240,86 +207,64 @@ def line_up(store: Store, first: int, count: int, down: bool, gap: int) -> None:
 @jit
 def slide(store: Store, first: int, count: int, direction: int, height: int, width: int) -> None:
     """Each image moves up, down, left or right (0..3) until it meets another one or the edge of the frame (height, width)."""
-    dy, dx = (-1, 0) if direction == 0 else (1, 0) if direction == 1 else (0, -1) if direction == 2 else (0, 1)
+    dy, dx = STEPS[direction, 0], STEPS[direction, 1]
     keys = np.zeros(count, np.int64)
     for k in range(count):
         y, x, h, w = store.images[first + k, 0], store.images[first + k, 1], store.images[first + k, 2], store.images[first + k, 3]
         if y < 0 or x < 0 or y + h > height or x + w > width:
             return
         keys[k] = y if direction == 0 else -(y + h) if direction == 1 else x if direction == 2 else -(x + w)
-    taken = np.zeros((height, width), np.bool_)
-    for k in in_order(keys):
+    occupied = np.zeros((height, width), np.bool_)
+    for k in stable_argsort(keys):
         cells = image_cells(store, first + k)
         y, x = store.images[first + k, 0], store.images[first + k, 1]
-        free = cell_count(cells) > 0  # a blank image would move for ever
+        free = cell_count(cells) > 0  # a blank image would move forever
         while free:
             for i in range(cells.shape[0]):
                 for j in range(cells.shape[1]):
                     if cells[i, j] != 0 and free:
                         a, b = y + dy + i, x + dx + j
-                        free = 0 <= a < height and 0 <= b < width and not taken[a, b]
+                        free = 0 <= a < height and 0 <= b < width and not occupied[a, b]
             if free:
                 y += dy
                 x += dx
         for i in range(cells.shape[0]):
             for j in range(cells.shape[1]):
                 if cells[i, j] != 0 and 0 <= y + i < height and 0 <= x + j < width:
-                    taken[y + i, x + j] = True
+                    occupied[y + i, x + j] = True
         if not push(store, y, x, cells):
             return
 
 
 @jit_into_callers
 def apply_list(variant: int, argument: int, store: Store, first: int, count: int, height: int, width: int) -> None:
-    """List primitive number `variant` (the order of LIST_NAMES); height and width are those of the example's input."""
+    """List primitive number `variant` in LIST_NAMES; height and width are those of the example's input."""
     if variant < 6:
         pick(store, first, count, argument, variant % 2 == 0, variant // 2)
     elif variant < 8:
         sort(store, first, count, argument, variant == 7)
-    elif variant == 8:
-        _push_again(store, first)
-    elif variant == 9:
-        _push_again(store, first + count - 1)
+    elif variant < 10:
+        _push_copy(store, first if variant == 8 else first + count - 1)
     elif variant < 14:
         compose(store, first, count, variant % 2 == 1, variant >= 12)
     elif variant == 14:
         logic(store, first, count, argument)
     elif variant < 19:
-        line_up(store, first, count, variant % 2 == 0, (variant - 15) // 2)
+        concatenate(store, first, count, variant % 2 == 0, (variant - 15) // 2)
     elif variant == 19:
         slide(store, first, count, argument, height, width)
     elif variant == 20:
-        colour = commonest(image_cells(store, first))
-        out = bar(count, argument, max(1, colour))
+        out = bar(count, argument, max(1, commonest(image_cells(store, first))))
         if out.shape[0] > 0:
             push(store, 0, 0, out)
     elif count > 1:
         for k in range(count):
-            if not _push_again(store, first + count - 1 - k):
+            if not _push_copy(store, first + count - 1 - k):
                 return
 
 
 LIST_NAMES = (
-    "most",
-    "least",
-    "all_most",
-    "all_least",
-    "all_but_most",
-    "all_but_least",
-    "sort_up",
-    "sort_down",
-    "first",
-    "last",
-    "compose_first_on_top",
-    "compose_last_on_top",
-    "overlay_first_on_top",
-    "overlay_last_on_top",
-    "logic",
-    "beside",
-    "below",
-    "beside_with_gap",
-    "below_with_gap",
-    "slide",
-    "count_bar",
-    "reverse",
-)
+    "most", "least", "all_most", "all_least", "all_but_most", "all_but_least", "sort_up", "sort_down", "first", "last",  # 0..9
+    "compose_first_on_top", "compose_last_on_top", "overlay_first_on_top", "overlay_last_on_top", "logic",  # 10..14
+    "beside", "below", "beside_with_gap", "below_with_gap", "slide", "count_bar", "reverse",  # 15..21
+)  # fmt: skip

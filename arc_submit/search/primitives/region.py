@@ -1,4 +1,4 @@
-"""Region primitives: holes, borders, outlines, noise, separator lines, symmetry completion and falling cells; shape and place stay.
+"""Region primitives: holes, borders, outlines, noise, separator lines, symmetry completion and falling cells. They keep shape and place.
 
 Every function takes cells of shape (h, w), int8, and returns new cells of that shape; 0 is transparent.
 """
@@ -9,13 +9,13 @@ import numpy as np
 
 from arc_submit.arc.grid import Grid
 from arc_submit.search.jit import jit, jit_into_callers
-from arc_submit.search.primitives.colour import commonest
-from arc_submit.search.primitives.shape import nothing, turn
+from arc_submit.search.primitives.colour import commonest, nothing
+from arc_submit.search.primitives.shape import turn
 
 
 @jit
 def outside(cells: Grid, diagonal: bool) -> Grid:
-    """1 for each transparent cell that the border reaches through transparent cells (by 4 or 8 neighbours), 0 elsewhere."""
+    """1 for each transparent cell with a path of transparent cells (4 or 8 neighbours) to the border, 0 elsewhere."""
     h, w = cells.shape
     mark = np.zeros((h, w), np.int8)
     stack = np.empty((h * w, 2), np.int64)
@@ -39,40 +39,48 @@ def outside(cells: Grid, diagonal: bool) -> Grid:
 
 
 @jit
-def holes(cells: Grid, with_image: bool, diagonal: bool) -> Grid:
-    """Transparent cells that the border does not reach, in the commonest colour; with or without the image itself."""
-    reached = outside(cells, diagonal)
-    colour = commonest(cells)
-    out = np.zeros(cells.shape, np.int8)
+def enclosed(cells: Grid, diagonal: bool) -> Grid:
+    """1 for each transparent cell without such a path to the border, 0 elsewhere."""
+    mark = outside(cells, diagonal)
     for i in range(cells.shape[0]):
         for j in range(cells.shape[1]):
-            if cells[i, j] == 0 and reached[i, j] == 0:
+            mark[i, j] = cells[i, j] == 0 and mark[i, j] == 0
+    return mark
+
+
+@jit
+def holes(cells: Grid, with_image: bool, diagonal: bool) -> Grid:
+    """Enclosed cells in the commonest colour, with or without the image itself."""
+    mark = enclosed(cells, diagonal)
+    colour = commonest(cells)
+    out = cells.copy() if with_image else np.zeros(cells.shape, np.int8)
+    for i in range(cells.shape[0]):
+        for j in range(cells.shape[1]):
+            if mark[i, j]:
                 out[i, j] = colour
-            elif with_image:
-                out[i, j] = cells[i, j]
     return out
 
 
 @jit
 def rim(cells: Grid, keep_rim: bool) -> Grid:
-    """Painted cells with (or without) a transparent cell or the outside among their 8 neighbours."""
+    """Painted cells with (or without) a transparent cell or the outside of the image among their 8 neighbours."""
     h, w = cells.shape
     out = np.zeros((h, w), np.int8)
     for i in range(h):
         for j in range(w):
             if cells[i, j] != 0:
-                open_side = i == 0 or j == 0 or i == h - 1 or j == w - 1
+                at_rim = i == 0 or j == 0 or i == h - 1 or j == w - 1
                 for a in range(max(0, i - 1), min(h, i + 2)):
                     for b in range(max(0, j - 1), min(w, j + 2)):
-                        open_side = open_side or cells[a, b] == 0
-                if open_side == keep_rim:
+                        at_rim = at_rim or cells[a, b] == 0
+                if at_rim == keep_rim:
                     out[i, j] = cells[i, j]
     return out
 
 
 @jit
 def grow(cells: Grid, diagonal: bool, with_image: bool) -> Grid:
-    """Transparent cells next to painted ones take the highest colour among those neighbours; with or without the image itself."""
+    """Transparent cells beside painted ones take the highest colour among those neighbours; with or without the image itself."""
     h, w = cells.shape
     out = cells.copy() if with_image else np.zeros((h, w), np.int8)
     for i in range(h):
@@ -86,26 +94,25 @@ def grow(cells: Grid, diagonal: bool, with_image: bool) -> Grid:
 
 
 @jit
-def lonely(cells: Grid, keep_lonely: bool) -> Grid:
+def isolated(cells: Grid, keep_isolated: bool) -> Grid:
     """Painted cells with no (or at least one) cell of the same colour among their 8 neighbours."""
     h, w = cells.shape
     out = np.zeros((h, w), np.int8)
     for i in range(h):
         for j in range(w):
             if cells[i, j] != 0:
-                alone = True
+                same = 0  # counts the cell itself
                 for a in range(max(0, i - 1), min(h, i + 2)):
                     for b in range(max(0, j - 1), min(w, j + 2)):
-                        if (a != i or b != j) and cells[a, b] == cells[i, j]:
-                            alone = False
-                if alone == keep_lonely:
+                        same += cells[a, b] == cells[i, j]
+                if (same == 1) == keep_isolated:
                     out[i, j] = cells[i, j]
     return out
 
 
 @jit
 def full_lines(cells: Grid, keep_lines: bool) -> Grid:
-    """Cells on (or off) rows and columns painted in one colour from end to end."""
+    """Cells on (or off) the rows and columns that have one painted colour from end to end."""
     h, w = cells.shape
     out = np.zeros((h, w), np.int8)
     rows, columns = np.ones(h, np.bool_), np.ones(w, np.bool_)
@@ -124,7 +131,7 @@ def full_lines(cells: Grid, keep_lines: bool) -> Grid:
 
 @jit
 def symmetrise(cells: Grid, symmetry: int) -> Grid:
-    """Transparent cells filled from the mirrored image (the numbers of `turn`); a diagonal needs a square, else nothing."""
+    """Transparent cells filled from the mirrored image (the numbers of `turn`); nothing where a diagonal meets no square."""
     if symmetry >= 3 and cells.shape[0] != cells.shape[1]:
         return nothing()
     other = turn(cells, symmetry)
@@ -138,31 +145,24 @@ def symmetrise(cells: Grid, symmetry: int) -> Grid:
 
 @jit
 def fall(cells: Grid, direction: int) -> Grid:
-    """Every painted cell falls up, down, left or right (0..3) as far as the others let it."""
-    h, w = cells.shape
-    out = np.zeros((h, w), np.int8)
-    if direction < 2:
-        for j in range(w):
-            place = 0 if direction == 0 else h - 1
-            for k in range(h):
-                i = k if direction == 0 else h - 1 - k
-                if cells[i, j] != 0:
-                    out[place, j] = cells[i, j]
-                    place += 1 if direction == 0 else -1
-    else:
-        for i in range(h):
-            place = 0 if direction == 2 else w - 1
-            for k in range(w):
-                j = k if direction == 2 else w - 1 - k
-                if cells[i, j] != 0:
-                    out[i, place] = cells[i, j]
-                    place += 1 if direction == 2 else -1
+    """Every painted cell falls up, down, left or right (0..3) as far as the other cells allow."""
+    vertical, forward = direction < 2, direction % 2 == 0
+    out = np.zeros(cells.shape, np.int8)
+    length, lines = cells.shape if vertical else (cells.shape[1], cells.shape[0])
+    for line in range(lines):
+        place = 0 if forward else length - 1
+        for k in range(length):
+            along = k if forward else length - 1 - k
+            value = cells[along, line] if vertical else cells[line, along]
+            if value != 0:
+                out[place if vertical else line, line if vertical else place] = value
+                place += 1 if forward else -1
     return out
 
 
 @jit
 def parity(cells: Grid, kind: int) -> Grid:
-    """Cells in even rows (0), odd rows (1), even columns (2), odd columns (3), or on an even sum of both (4) or an odd one (5)."""
+    """Cells in even rows (0), odd rows (1), even columns (2), odd columns (3), or with an even (4) or odd (5) sum of both."""
     out = np.zeros(cells.shape, np.int8)
     for i in range(cells.shape[0]):
         for j in range(cells.shape[1]):
@@ -174,7 +174,7 @@ def parity(cells: Grid, kind: int) -> Grid:
 
 @jit_into_callers
 def apply_region(variant: int, cells: Grid) -> Grid:
-    """Region primitive number `variant` (the order of REGION_NAMES)."""
+    """Region primitive number `variant` in REGION_NAMES."""
     if variant < 4:
         return holes(cells, variant % 2 == 0, variant >= 2)
     if variant < 6:
@@ -182,7 +182,7 @@ def apply_region(variant: int, cells: Grid) -> Grid:
     if variant < 10:
         return grow(cells, variant % 2 == 1, variant < 8)
     if variant < 12:
-        return lonely(cells, variant == 10)
+        return isolated(cells, variant == 10)
     if variant < 14:
         return full_lines(cells, variant == 12)
     if variant < 20:
@@ -193,34 +193,11 @@ def apply_region(variant: int, cells: Grid) -> Grid:
 
 
 REGION_NAMES = (
-    "fill_holes",
-    "holes",
-    "fill_closed_holes",
-    "closed_holes",
-    "rim",
-    "inside",
-    "grow_straight",
-    "grow",
-    "outline_straight",
-    "outline",
-    "lonely_cells",
-    "drop_lonely_cells",
-    "full_lines",
-    "drop_full_lines",
-    "symmetrise_left_right",
-    "symmetrise_up_down",
-    "symmetrise_half_turn",
-    "symmetrise_transpose",
-    "symmetrise_other_transpose",
-    "symmetrise_quarter_turn",
-    "fall_up",
-    "fall_down",
-    "fall_left",
-    "fall_right",
-    "even_rows",
-    "odd_rows",
-    "even_columns",
-    "odd_columns",
-    "even_squares",
-    "odd_squares",
-)
+    "fill_holes", "holes", "fill_closed_holes", "closed_holes", "rim", "inside",  # 0..5
+    "grow_straight", "grow", "outline_straight", "outline",  # 6..9
+    "lonely_cells", "drop_lonely_cells", "full_lines", "drop_full_lines",  # 10..13
+    "symmetrise_left_right", "symmetrise_up_down", "symmetrise_half_turn", "symmetrise_transpose",
+    "symmetrise_other_transpose", "symmetrise_quarter_turn",  # 14..19
+    "fall_up", "fall_down", "fall_left", "fall_right",  # 20..23
+    "even_rows", "odd_rows", "even_columns", "odd_columns", "even_squares", "odd_squares",  # 24..29
+)  # fmt: skip

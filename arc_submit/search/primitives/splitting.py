@@ -1,6 +1,6 @@
-"""Splitting primitives: an image into a list of images, each pushed into the store at its place.
+"""Splitting primitives: they take an image apart and push the parts into the store, each at its place.
 
-Every function takes the place (y, x) and cells of an image and appends to the store; nothing is appended where there is no result.
+Every function takes the place (y, x) and the cells of an image; it pushes nothing where it has no result.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import numpy as np
 
 from arc_submit.arc.grid import Grid
 from arc_submit.search.jit import jit, jit_into_callers
-from arc_submit.search.primitives.region import outside
+from arc_submit.search.primitives.colour import keep
+from arc_submit.search.primitives.region import enclosed
 from arc_submit.search.primitives.shape import crop
 from arc_submit.search.store import Array, Store, push
 
@@ -19,7 +20,7 @@ def label(cells: Grid, diagonal: bool, one_colour: bool) -> tuple[Array, int]:
     """Connected components of painted cells, numbered from 1 in reading order of their first cell.
 
     Returns:
-        labels, int64 (h, w), 0 for transparent cells; and how many components there are.
+        labels, int64 (h, w), 0 for transparent cells; and the number of components.
     """
     h, w = cells.shape
     labels = np.zeros((h, w), np.int64)
@@ -51,28 +52,32 @@ def label(cells: Grid, diagonal: bool, one_colour: bool) -> tuple[Array, int]:
 
 
 @jit
+def component_boxes(labels: Array, count: int) -> Array:
+    """The bounding box of every component: int64 (count + 1, 4), top, left, bottom, right, inclusive; row 0 is for unlabelled cells."""
+    boxes = np.zeros((count + 1, 4), np.int64)
+    boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3] = labels.shape[0], labels.shape[1], -1, -1
+    for i in range(labels.shape[0]):
+        for j in range(labels.shape[1]):
+            k = labels[i, j]
+            boxes[k, 0], boxes[k, 1] = min(boxes[k, 0], i), min(boxes[k, 1], j)
+            boxes[k, 2], boxes[k, 3] = max(boxes[k, 2], i), max(boxes[k, 3], j)
+    return boxes
+
+
+@jit
 def components(store: Store, y: int, x: int, cells: Grid, diagonal: bool, one_colour: bool, whole_box: bool) -> None:
-    """Each connected component cropped to its box, with all that lies in the box or alone."""
+    """Each connected component cropped to its bounding box, alone or with everything in the box."""
     labels, count = label(cells, diagonal, one_colour)
-    h, w = cells.shape
     if count > 200:
         return
-    boxes = np.empty((count, 4), np.int64)
-    for k in range(count):
-        boxes[k, 0], boxes[k, 1], boxes[k, 2], boxes[k, 3] = h, -1, w, -1
-    for i in range(h):
-        for j in range(w):
-            k = labels[i, j] - 1
-            if k >= 0:
-                boxes[k, 0], boxes[k, 1] = min(boxes[k, 0], i), max(boxes[k, 1], i)
-                boxes[k, 2], boxes[k, 3] = min(boxes[k, 2], j), max(boxes[k, 3], j)
-    for k in range(count):
-        top, left = boxes[k, 0], boxes[k, 2]
-        part = cells[top : boxes[k, 1] + 1, left : boxes[k, 3] + 1].copy()
+    boxes = component_boxes(labels, count)
+    for k in range(1, count + 1):
+        top, left = boxes[k, 0], boxes[k, 1]
+        part = cells[top : boxes[k, 2] + 1, left : boxes[k, 3] + 1].copy()
         if not whole_box:
             for i in range(part.shape[0]):
                 for j in range(part.shape[1]):
-                    if labels[top + i, left + j] != k + 1:
+                    if labels[top + i, left + j] != k:
                         part[i, j] = 0
         if not push(store, y + top, x + left, part):
             return
@@ -80,21 +85,16 @@ def components(store: Store, y: int, x: int, cells: Grid, diagonal: bool, one_co
 
 @jit
 def colours(store: Store, y: int, x: int, cells: Grid) -> None:
-    """For each colour in order, its cells cropped to their box."""
+    """For each colour in ascending order, its cells cropped to their bounding box."""
     for colour in range(1, 10):
-        alone = np.zeros(cells.shape, np.int8)
-        for i in range(cells.shape[0]):
-            for j in range(cells.shape[1]):
-                if cells[i, j] == colour:
-                    alone[i, j] = colour
-        cy, cx, part = crop(y, x, alone)
-        if part.shape[0] > 0 and not push(store, cy, cx, part):
+        top, left, part = crop(y, x, keep(cells, colour))
+        if part.shape[0] > 0 and not push(store, top, left, part):
             return
 
 
 @jit
-def strips(store: Store, y: int, x: int, cells: Grid, rows: int, columns: int) -> None:
-    """A grid of rows x columns equal parts, leaving single separator lines out where the size asks for it; nothing otherwise."""
+def equal_parts(store: Store, y: int, x: int, cells: Grid, rows: int, columns: int) -> None:
+    """rows x columns equal parts, without the single separator lines that the size may imply; nothing for any other size."""
     h, w = cells.shape
     if h < rows or w < columns:
         return
@@ -113,19 +113,13 @@ def strips(store: Store, y: int, x: int, cells: Grid, rows: int, columns: int) -
 
 @jit
 def separator(cells: Grid) -> int:
-    """The colour of the first row or column that is of one painted colour from end to end; 0 where there is none."""
+    """The colour of the first row, or else column, that has one painted colour from end to end; 0 where there is none."""
     h, w = cells.shape
     for i in range(h):
-        same = cells[i, 0] != 0
-        for j in range(w):
-            same = same and cells[i, j] == cells[i, 0]
-        if same:
+        if cells[i, 0] != 0 and (cells[i] == cells[i, 0]).all():
             return int(cells[i, 0])
     for j in range(w):
-        same = cells[0, j] != 0
-        for i in range(h):
-            same = same and cells[i, j] == cells[0, j]
-        if same:
+        if cells[0, j] != 0 and (cells[:, j] == cells[0, j]).all():
             return int(cells[0, j])
     return 0
 
@@ -137,12 +131,11 @@ def panels(store: Store, y: int, x: int, cells: Grid) -> None:
     if colour == 0:
         return
     h, w = cells.shape
-    rows, columns = np.ones(h, np.bool_), np.ones(w, np.bool_)
+    rows, columns = np.zeros(h, np.bool_), np.zeros(w, np.bool_)
     for i in range(h):
-        for j in range(w):
-            if cells[i, j] != colour:
-                rows[i] = False
-                columns[j] = False
+        rows[i] = (cells[i] == colour).all()
+    for j in range(w):
+        columns[j] = (cells[:, j] == colour).all()
     i = 0
     while i < h:
         bottom = i
@@ -161,13 +154,8 @@ def panels(store: Store, y: int, x: int, cells: Grid) -> None:
 
 @jit
 def background_parts(store: Store, y: int, x: int, cells: Grid, closed_only: bool) -> None:
-    """Connected transparent regions (all, or those the border does not reach), each in colour 1, cropped."""
-    reached = outside(cells, False)
-    mark = np.zeros(cells.shape, np.int8)
-    for i in range(cells.shape[0]):
-        for j in range(cells.shape[1]):
-            if cells[i, j] == 0 and (not closed_only or reached[i, j] == 0):
-                mark[i, j] = 1
+    """Connected transparent regions (all, or the enclosed ones), each in colour 1, cropped."""
+    mark = enclosed(cells, False) if closed_only else (cells == 0).astype(np.int8)
     components(store, y, x, mark, False, True, False)
 
 
@@ -182,49 +170,31 @@ def lines(store: Store, y: int, x: int, cells: Grid, rows: bool) -> None:
 
 @jit_into_callers
 def apply_split(variant: int, store: Store, y: int, x: int, cells: Grid) -> None:
-    """Splitting primitive number `variant` (the order of SPLIT_NAMES)."""
+    """Splitting primitive number `variant` in SPLIT_NAMES."""
     if variant < 6:
         components(store, y, x, cells, variant % 2 == 1, variant < 2, variant >= 4)
     elif variant == 6:
         colours(store, y, x, cells)
-    elif variant == 7:
-        lines(store, y, x, cells, True)
-    elif variant == 8:
-        lines(store, y, x, cells, False)
+    elif variant <= 8:
+        lines(store, y, x, cells, variant == 7)
     elif variant == 9:
-        strips(store, y, x, cells, 2, 1)
+        equal_parts(store, y, x, cells, 2, 1)
     elif variant == 10:
-        strips(store, y, x, cells, 1, 2)
+        equal_parts(store, y, x, cells, 1, 2)
     elif variant == 11:
-        strips(store, y, x, cells, 2, 2)
+        equal_parts(store, y, x, cells, 2, 2)
     elif variant == 12:
-        strips(store, y, x, cells, 3, 1)
+        equal_parts(store, y, x, cells, 3, 1)
     elif variant == 13:
-        strips(store, y, x, cells, 1, 3)
+        equal_parts(store, y, x, cells, 1, 3)
     elif variant == 14:
         panels(store, y, x, cells)
-    elif variant == 15:
-        background_parts(store, y, x, cells, False)
     else:
-        background_parts(store, y, x, cells, True)
+        background_parts(store, y, x, cells, variant == 16)
 
 
 SPLIT_NAMES = (
-    "components_straight",
-    "components",
-    "objects_straight",
-    "objects",
-    "boxes_straight",
-    "boxes",
-    "split_colours",
-    "split_rows",
-    "split_columns",
-    "two_rows",
-    "two_columns",
-    "quarters",
-    "three_rows",
-    "three_columns",
-    "panels",
-    "background_parts",
-    "hole_parts",
-)
+    "components_straight", "components", "objects_straight", "objects", "boxes_straight", "boxes",  # 0..5
+    "split_colours", "split_rows", "split_columns", "two_rows", "two_columns", "quarters", "three_rows", "three_columns",  # 6..13
+    "panels", "background_parts", "hole_parts",  # 14..16
+)  # fmt: skip

@@ -1,6 +1,6 @@
-"""Tiling primitives: scaling, repeating, mirroring, and the ones that aim at the size the output is expected to have.
+"""Tiling primitives: scaling, repeating, mirroring, and those that aim at the expected size of the output.
 
-Every function returns cells of shape (0, 0) where there is no result; cells are int8 and 0 is transparent.
+Every function takes int8 cells (0 is transparent) and returns cells of shape (0, 0) where it has no result.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import numpy as np
 
 from arc_submit.arc.grid import Grid
 from arc_submit.search.jit import jit, jit_into_callers
-from arc_submit.search.primitives.colour import cell_count
-from arc_submit.search.primitives.shape import nothing, turn
+from arc_submit.search.primitives.colour import cell_count, nothing
+from arc_submit.search.primitives.shape import turn
 
 
 @jit
 def stretch(cells: Grid, height: int, width: int) -> Grid:
-    """Each cell becomes a block, so that the whole has a given size; nothing where the size is no multiple."""
+    """Each cell becomes a block, so that the result has the given size; nothing where that is no multiple of the image's."""
     h, w = cells.shape
     if height % h != 0 or width % w != 0:
         return nothing()
@@ -27,31 +27,24 @@ def stretch(cells: Grid, height: int, width: int) -> Grid:
 
 
 @jit
-def repeat(cells: Grid, height: int, width: int) -> Grid:
-    """The image repeated from the corner until a given size is full."""
+def repeat(cells: Grid, height: int, width: int, mirrored: bool) -> Grid:
+    """The image repeated from the corner until the given size is full; `mirrored`: with every second copy mirrored."""
     h, w = cells.shape
     out = np.zeros((height, width), np.int8)
     for i in range(height):
         for j in range(width):
-            out[i, j] = cells[i % h, j % w]
-    return out
-
-
-@jit
-def mirror(cells: Grid, height: int, width: int) -> Grid:
-    """The image repeated until a given size is full, every second copy mirrored."""
-    h, w = cells.shape
-    out = np.zeros((height, width), np.int8)
-    for i in range(height):
-        for j in range(width):
-            a, b = i % (2 * h), j % (2 * w)
-            out[i, j] = cells[a if a < h else 2 * h - 1 - a, b if b < w else 2 * w - 1 - b]
+            a, b = i % h, j % w
+            if mirrored and i // h % 2 == 1:
+                a = h - 1 - a
+            if mirrored and j // w % 2 == 1:
+                b = w - 1 - b
+            out[i, j] = cells[a, b]
     return out
 
 
 @jit
 def wrap(cells: Grid, height: int, width: int, painted_only: bool) -> Grid:
-    """Cells in reading order (all, or the painted ones) written into a given size; nothing where they do not fit."""
+    """Cells in reading order (all, or the painted ones) written into the given size; nothing where they do not fit."""
     h, w = cells.shape
     count = cell_count(cells) if painted_only else h * w
     if count > height * width or count == 0:
@@ -68,7 +61,7 @@ def wrap(cells: Grid, height: int, width: int, painted_only: bool) -> Grid:
 
 @jit
 def embed(y: int, x: int, cells: Grid, height: int, width: int) -> Grid:
-    """The image at its place on a canvas of a given size, what lies outside cut off."""
+    """The image at its place on a canvas of the given size, cut off at the edges."""
     out = np.zeros((height, width), np.int8)
     for i in range(max(0, -y), min(cells.shape[0], height - y)):
         for j in range(max(0, -x), min(cells.shape[1], width - x)):
@@ -78,7 +71,7 @@ def embed(y: int, x: int, cells: Grid, height: int, width: int) -> Grid:
 
 @jit
 def fractal(cells: Grid, inverted: bool) -> Grid:
-    """A copy of the image in the place of each painted (or, inverted, each transparent) cell; at most 30 by 30, else nothing."""
+    """A copy of the image in place of each painted (or, inverted, each transparent) cell; nothing beyond 30 by 30."""
     h, w = cells.shape
     if h * h > 30 or w * w > 30:
         return nothing()
@@ -92,7 +85,7 @@ def fractal(cells: Grid, inverted: bool) -> Grid:
 
 @jit
 def rosette(cells: Grid) -> Grid:
-    """A square image and its quarter turns as one: the image, turned right, half turned, turned left, clockwise; else nothing."""
+    """A square image with its quarter turns, clockwise: the image, turned right, half turned, turned left; nothing for others."""
     h, w = cells.shape
     if h != w:
         return nothing()
@@ -121,18 +114,13 @@ def bar(count: int, form: int, colour: int) -> Grid:
 
 @jit_into_callers
 def apply_tiling(variant: int, argument: int, y: int, x: int, cells: Grid, height: int, width: int) -> Grid:
-    """Tiling primitive number `variant` (the order of TILING_NAMES); height 0 means that the output size is not known."""
+    """Tiling primitive number `variant` in TILING_NAMES; height 0 means that the output size is not known."""
     h, w = cells.shape
     if variant == 0:
         return stretch(cells, argument * h, argument * w)
-    if variant == 1:
-        return repeat(cells, h, argument * w)
-    if variant == 2:
-        return repeat(cells, argument * h, w)
-    if variant == 3:
-        return mirror(cells, h, argument * w)
-    if variant == 4:
-        return mirror(cells, argument * h, w)
+    if variant <= 4:
+        down = variant % 2 == 0
+        return repeat(cells, argument * h if down else h, w if down else argument * w, variant >= 3)
     if variant == 5:
         return fractal(cells, argument == 1)
     if variant == 6:
@@ -143,27 +131,15 @@ def apply_tiling(variant: int, argument: int, y: int, x: int, cells: Grid, heigh
         return embed(y, x, cells, height, width)
     if variant == 8:
         return stretch(cells, height, width)
-    if variant == 9:
-        return repeat(cells, height, width)
-    if variant == 10:
-        return mirror(cells, height, width)
+    if variant <= 10:
+        return repeat(cells, height, width, variant == 10)
     if variant == 11:
         return wrap(cells, height, width, argument == 1)
-    return repeat(turn(mirror(turn(cells, 1), 2 * h, 2 * w), 1), height, width)
+    # The mirrored copies start below the image: flip, mirror once, flip back.
+    return repeat(turn(repeat(turn(cells, 1), 2 * h, 2 * w, True), 1), height, width, False)
 
 
 TILING_NAMES = (
-    "scale",
-    "repeat_right",
-    "repeat_down",
-    "mirror_right",
-    "mirror_down",
-    "fractal",
-    "rosette",
-    "embed",
-    "stretch_to_size",
-    "repeat_to_size",
-    "mirror_to_size",
-    "wrap_to_size",
-    "mirror_from_below_to_size",
-)
+    "scale", "repeat_right", "repeat_down", "mirror_right", "mirror_down", "fractal", "rosette", "embed",  # 0..7
+    "stretch_to_size", "repeat_to_size", "mirror_to_size", "wrap_to_size", "mirror_from_below_to_size",  # 8..12
+)  # fmt: skip

@@ -1,1 +1,1 @@
-"""Extra solvers beside the programs: each a small module with `solve(task)`, which gives answers and what share of pairs they explain."""
+"""Further solvers beside the programs: each is a small module with `solve(task)`, which returns answers."""

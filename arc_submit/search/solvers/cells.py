@@ -1,63 +1,50 @@
-"""Per-cell rules: a small forest of decision trees that tells the colour of every output cell from features of the input.
+"""Per-cell rules: a small forest of decision trees that predicts the colour of every output cell from features of the input.
 
-Works where an output has its input's size, that of a crop of the input, a multiple of it, the size of one of the equal panels that the
-input divides into, or one cell for each panel or block. The rule fits all train pairs by construction, so what counts as explained is what
-it predicts of pairs it was not shown. Which features a rule should look at is not known: several groups of them are tried.
+Applies where an output has its input's size, that of a crop of the input, a multiple of it, the size of one of the equal panels of the
+input, or one cell for each panel or block. The rule fits all train pairs by construction, so the share of held-out pairs that it predicts
+counts as explained. Several groups of features are tried, because the relevant ones are not known.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, frozen, grid_id, same_grid
 from arc_submit.arc.task import Task
-from arc_submit.search.answers import Answer
-from arc_submit.search.colours import IDENTITY, Recoloured, recolourings
-from arc_submit.search.crops import crops
-from arc_submit.search.features import Columns, cell_features, find_panels
+from arc_submit.search.answers import SolverAnswer
+from arc_submit.search.colours import RecolouredTask, recolourings
+from arc_submit.search.crops import distinct_crops
+from arc_submit.search.features import CORNERS, FeatureColumns, FeatureTable, cell_features, cell_table, mirror_code
+from arc_submit.search.grid_tools import (
+    Size,
+    Span,
+    find_panels,
+    held_out_folds,
+    inputs_of,
+    keeps_size,
+    oriented,
+    output_cells,
+    rarest_index,
+)
 from arc_submit.search.store import Array
 from arc_submit.search.tree import VALUES, Tree, fit, predict
 
 NAME = "cells"
 TREES = 7
-# Cells of all train outputs, which bound the work: up to so many a task is taught in all orientations, by forests of several kinds, at all.
+# Bounds on the cells of all train outputs: for forests on all orientations, for several kinds of forests, and for any forest.
 MAX_ROWS_WITH_VIEWS = 3000
 MAX_ROWS_WITH_VARIANTS = 6000
 MAX_ROWS = 12_000
 MAX_CROPS = 3
-MAX_FOLDS = 100  # as good as none: each pair is held out alone
-# The groups of features, beside all of them, that forests are restricted to, as they stand and in all orientations.
+MAX_FOLDS = 100  # more pairs than a task has: each pair is held out alone
+# The groups of features for further forests beside the one with all features, on the original orientation and on all orientations.
 _GROUPS = (("near", "lines"), ("near", "parts"), ("near", "parts", "lines"), ("near", "mirrors", "panels", "periods"))
 _VIEW_GROUPS: tuple[tuple[str, ...], ...] = ((), ("near", "lines"), ("near", "parts"))
-
-
-@dataclass(frozen=True)
-class Table:
-    """One example as rows of features, in reading order of the output's cells.
-
-    Attributes:
-        features: uint8 (cells, columns).
-        shape: (height, width) of the output.
-        names: of the columns.
-        colours: bool (columns,), which columns hold colours and may be copied.
-        groups: of the columns, for rules that may look at some groups only.
-    """
-
-    features: Array
-    shape: tuple[int, int]
-    names: tuple[str, ...]
-    colours: Array
-    groups: tuple[str, ...]
-
-    def only(self, groups: Sequence[str]) -> Table:
-        """The columns of some groups."""
-        kept = [k for k, group in enumerate(self.groups) if group in groups]
-        names = tuple(self.names[k] for k in kept)
-        return Table(self.features[:, kept], self.shape, names, self.colours[kept], tuple(self.groups[k] for k in kept))
 
 
 @dataclass(frozen=True)
@@ -68,45 +55,40 @@ class Forest:
     fixed: Array
 
 
-def foretold(task: Task, trees: int, folds: int) -> bool:
-    """Whether a plain forest taught some pairs is right about any other one: if not, `solve` is seldom worth its work."""
-    inputs = [pair.input for pair in task.train] + list(task.tests)
-    outputs = [pair.output for pair in task.train]
-    tables = _same_size(inputs, outputs)
-    return tables is None or any(answer.explained > 0 for answer in answers_from_tables(task, tables, trees, folds))
+def is_predictive(task: Task, trees: int, folds: int) -> bool:
+    """Whether a plain forest predicts any held-out pair: if not, `solve` is seldom worth its work. True where it does not apply."""
+    if not keeps_size(task):
+        return True
+    return any(answer.explained > 0 for answer in answers_from_tables(task, _same_size(task), trees, folds))
 
 
-def solve(task: Task, trees: int = TREES, folds: int = MAX_FOLDS) -> list[Answer]:
-    """Answers of forests: with all features, with some of them, in one or in all orientations; an answer that several give counts more.
+def solve(task: Task, trees: int = TREES, folds: int = MAX_FOLDS) -> list[SolverAnswer]:
+    """Answers of forests with all or some features, in one or all orientations; the agreement of several forests lowers the cost.
 
     Args:
-        trees: in a forest, at most.
-        folds: the pairs are held out one by one, or in so many groups where there are more of them.
+        trees: maximum number of trees in a forest.
+        folds: the pairs are held out one by one, or in so many groups where there are more pairs.
     """
     versions = recolourings(task)
     if all(version.name for version in versions):
-        versions.append(Recoloured(task, (IDENTITY,) * len(task.tests), "", 0))
-    if sum(pair.output.size for pair in task.train) > MAX_ROWS_WITH_VARIANTS:
+        versions.append(RecolouredTask.unchanged(task))
+    if output_cells(task) > MAX_ROWS_WITH_VARIANTS:
         del versions[1:]
-    answers: list[Answer] = []
-    for version in versions:
-        for answer in _solve_version(version.task, trees, folds):
-            text = f"{version.name}: {answer.program}" if version.name else answer.program
-            answers.append(replace(answer, grid=version.undo(answer.test, answer.grid), program=text, cost=answer.cost + version.cost))
-    given = Counter((answer.test, grid_id(answer.grid)) for answer in answers)
-    # At the floor the cheaper rule still comes first.
-    return [replace(a, cost=max(20.0 + a.cost / 1000, a.cost - 10 * (given[a.test, grid_id(a.grid)] - 1))) for a in answers]
+    answers = [version.restore(answer) for version in versions for answer in _solve_version(version.task, trees, folds)]
+    agreement = Counter((answer.test, grid_id(answer.grid)) for answer in answers)
+    # At the minimum of 20 the cheaper rule still comes first.
+    return [replace(a, cost=max(20.0 + a.cost / 1000, a.cost - 10 * (agreement[a.test, grid_id(a.grid)] - 1))) for a in answers]
 
 
-def _solve_version(task: Task, trees: int, folds: int) -> list[Answer]:
-    inputs = [pair.input for pair in task.train] + list(task.tests)
-    outputs = [pair.output for pair in task.train]
-    tables = _same_size(inputs, outputs)
-    if tables is not None:
+def _solve_version(task: Task, trees: int, folds: int) -> list[SolverAnswer]:
+    inputs, outputs = inputs_of(task), [pair.output for pair in task.train]
+    if keeps_size(task):
+        tables = _same_size(task)
         answers = answers_from_tables(task, tables, trees, folds) + _with_views(task, folds)
-        if sum(grid.size for grid in outputs) <= MAX_ROWS_WITH_VARIANTS:
+        few_rows = output_cells(task) <= MAX_ROWS_WITH_VARIANTS
+        if few_rows:
             answers += answers_from_tables(task, tables, trees, folds, only_changing=True)
-        for groups in _GROUPS[: 1 if sum(grid.size for grid in outputs) > MAX_ROWS_WITH_VARIANTS else None]:
+        for groups in _GROUPS[: None if few_rows else 1]:
             answers += answers_from_tables(task, [table.only(groups) for table in tables], trees, folds)
         return answers
     answers = []
@@ -114,160 +96,80 @@ def _solve_version(task: Task, trees: int, folds: int) -> list[Answer]:
         ("", _multiple(inputs, outputs)),
         ("", _panels(inputs, outputs)),
         ("one cell for each panel: ", _summary(inputs, outputs)),
-        *_cropped(inputs, outputs),
     ]
-    for place, (name, tables) in enumerate(kinds):
-        if tables is not None:
+    for name, grids in itertools.islice(distinct_crops(inputs, outputs), MAX_CROPS):
+        kinds.append((f"{name}: ", [cell_table(grid) for grid in grids]))
+    for place, (name, kind_tables) in enumerate(kinds):
+        if kind_tables is not None:
             cost = 4 + place / 10 if name else 0  # the plainer crop first
-            found = answers_from_tables(task, tables, trees, folds)
+            found = answers_from_tables(task, kind_tables, trees, folds)
             answers += [replace(answer, program=name + answer.program, cost=answer.cost + cost) for answer in found]
     return answers
 
 
-def _cropped(inputs: list[Grid], outputs: list[Grid]) -> list[tuple[str, list[Table]]]:
-    """The plainest crops that have every output's size: the output is such a crop with some cells changed."""
-    found: list[tuple[str, list[Table]]] = []
-    seen: list[list[bytes]] = []
-    for name, crop in crops():
-        cut: list[Grid] = []
-        for k, grid in enumerate(inputs):
-            part = crop(grid)
-            if part is None or (k < len(outputs) and part.shape != outputs[k].shape):
-                break
-            cut.append(part)
-        ids = [grid_id(grid) for grid in cut]
-        if len(cut) == len(inputs) and ids not in seen:
-            seen.append(ids)
-            found.append((f"{name}: ", [make_table(cell_features(grid)) for grid in cut]))
-        if len(found) == MAX_CROPS:
-            break
-    return found
+# --- Forests -----------------------------------------------------------------------------------------------------------------------------
 
 
-def _summary(inputs: list[Grid], outputs: list[Grid]) -> list[Table] | None:
-    """One output cell for each panel between lines, or for each equal block of the input."""
-    found = [find_panels(grid) for grid in inputs]
-    spans = [(panels[0], panels[1]) for panels in found if panels is not None]
-    if len(spans) < len(inputs) or any((len(i), len(j)) != out.shape for (i, j), out in zip(spans, outputs, strict=False)):
-        blocks = {(a.shape[0] / b.shape[0], a.shape[1] / b.shape[1]) for a, b in zip(inputs, outputs, strict=False)}
-        height, width = blocks.pop()
-        if blocks or height % 1 or width % 1 or height * width <= 1 or any(g.shape[0] % height or g.shape[1] % width for g in inputs):
-            return None
-        k, m = int(height), int(width)
-        spans = [([(y, y + k) for y in range(0, g.shape[0], k)], [(x, x + m) for x in range(0, g.shape[1], m)]) for g in inputs]
-    if any(max(len(i), len(j)) > MAX_SIDE for i, j in spans):
-        return None
-    return [_summary_table(grid, i, j) for grid, (i, j) in zip(inputs, spans, strict=True)]
-
-
-def _summary_table(grid: Grid, rows: list[tuple[int, int]], columns: list[tuple[int, int]]) -> Table:
-    panels = [grid[a:b, c:d] for a, b in rows for c, d in columns]
-    shape = (len(rows), len(columns))
-    out = Columns(shape)
-    counts = np.stack([np.bincount(panel.ravel(), minlength=COLOURS) for panel in panels])
-    painted = counts.copy()
-    painted[:, 0] = 0
-    total = painted.sum(axis=1)
-    names = [panel.tobytes() for panel in panels]
-
-    def add(name: str, values: object, is_colour: bool = False) -> None:
-        out.add(name, np.array(values, dtype=np.int64).reshape(shape), is_colour)
-
-    add("panel_commonest", painted.argmax(axis=1), True)
-    add("panel_rarest", np.where(painted > 0, painted, 10**6).argmin(axis=1) * (total > 0), True)
-    add("panel_commonest_of_all", counts.argmax(axis=1), True)
-    add("panel_painted", total)
-    add("panel_colours", (painted > 0).sum(axis=1))
-    add("panel_more_painted", (total[None, :] > total[:, None]).sum(axis=1))
-    add("panel_less_painted", (total[None, :] < total[:, None]).sum(axis=1))
-    add("panel_repeats", [names.count(name) for name in names])
-    add("panel_mirrored", [bool((p == p[:, ::-1]).all()) + 2 * bool((p == p[::-1]).all()) for p in panels])
-    for name, (i, j) in (("top_left", (0, 0)), ("top_right", (0, -1)), ("bottom_left", (-1, 0)), ("bottom_right", (-1, -1))):
-        add(f"panel_{name}", [panel[i, j] for panel in panels], True)
-    add("panel_middle", [panel[panel.shape[0] // 2, panel.shape[1] // 2] for panel in panels], True)
-    for colour in range(COLOURS):
-        add(f"panel_cells_of_{colour}", counts[:, colour])
-    for name, summary in (("shown", painted.argmax(axis=1)), ("full", np.where(counts.max(axis=1) == total, painted.argmax(axis=1), 0))):
-        seen = cell_features(frozen(summary.reshape(shape)))
-        for key, values, is_colour in zip(seen.names, seen.values, seen.colours, strict=True):
-            out.add(f"{name}_{key}", values, is_colour)
-    return make_table(out)
-
-
-def _with_views(task: Task, folds: int) -> list[Answer]:
-    """Answers of forests that are taught every train pair in all eight orientations, so that their rule favours none."""
-    if sum(pair.output.size for pair in task.train) > MAX_ROWS_WITH_VIEWS:
+def answers_from_tables(
+    task: Task, tables: Sequence[FeatureTable], trees: int = TREES, folds: int = MAX_FOLDS, only_changing: bool = False
+) -> list[SolverAnswer]:
+    """Answers of a forest trained on one table per example, train pairs first."""
+    outputs = [pair.output for pair in task.train]
+    pairs = len(outputs)
+    if output_cells(task) > MAX_ROWS:
         return []
-    turned = [(frozen(_turned(p.input, k)), frozen(_turned(p.output, k))) for p in task.train for k in range(8)]
-    all_tables = [make_table(cell_features(grid)) for grid in [a for a, _ in turned] + list(task.tests)]
-    outputs = [b for _, b in turned]
+    count = trees if output_cells(task) <= MAX_ROWS_WITH_VIEWS else min(trees, 3)
+    forest = fit_forest(tables[:pairs], outputs, count, only_changing)
+    first = forest.trees[0]
+    if first.errors:
+        return []
+    predicted, wrong = 0, 0.0
+    for train, left_out in held_out_folds(pairs, folds):
+        trained = fit_forest([tables[i] for i in train], [outputs[i] for i in train], count, only_changing)
+        for k in left_out:
+            guess = _vote(trained, tables[k])
+            predicted += same_grid(guess, outputs[k])
+            wrong += float((guess != outputs[k]).mean()) / pairs
+    answers = []
+    text = describe_tree(first, tables[0])
+    for test, table in enumerate(tables[pairs:]):
+        for voters in (forest, Forest([first], forest.fixed)):
+            # Of rules that predict no pair completely the one with fewest wrong cells comes first.
+            cost = 25 + 4 * first.leaves + (0 if voters is forest else 10) + 300 * wrong
+            answers.append(SolverAnswer(test, _vote(voters, table), NAME, text, predicted / pairs, cost))
+    return answers
+
+
+def _with_views(task: Task, folds: int) -> list[SolverAnswer]:
+    """Answers of forests that are trained on every train pair in all eight orientations, so that their rule prefers none."""
+    if output_cells(task) > MAX_ROWS_WITH_VIEWS:
+        return []
+    outputs = [oriented(pair.output, k) for pair in task.train for k in range(8)]
+    all_tables = [cell_table(oriented(pair.input, k)) for pair in task.train for k in range(8)] + [cell_table(grid) for grid in task.tests]
     pairs = len(task.train)
     answers = []
     for groups in _VIEW_GROUPS:
         tables = [table.only(groups) for table in all_tables] if groups else all_tables
-        held_out = 0
-        for rest, left_out in held_out_folds(pairs, folds):
-            known = [8 * k + view for k in rest for view in range(8)]
-            forest = fit_forest([tables[i] for i in known], [outputs[i] for i in known], 1)
-            held_out += sum(same_grid(_vote(forest, tables[8 * k]), task.train[k].output) for k in left_out)
-        if held_out == 0:
+        predicted = 0
+        for train, left_out in held_out_folds(pairs, folds):
+            views = [8 * k + view for k in train for view in range(8)]
+            forest = fit_forest([tables[i] for i in views], [outputs[i] for i in views], 1)
+            predicted += sum(same_grid(_vote(forest, tables[8 * k]), task.train[k].output) for k in left_out)
+        if predicted == 0:
             continue
         forest = fit_forest(tables[: 8 * pairs], outputs, 3)
-        text = f"in all orientations: {describe(forest.trees[0], tables[0])}"
+        text = f"in all orientations: {describe_tree(forest.trees[0], tables[0])}"
         cost = 25 + 4 * forest.trees[0].leaves
         for k, table in enumerate(tables[8 * pairs :]):
-            answers.append(Answer(k, _vote(forest, table), NAME, text, held_out / pairs, cost))
+            answers.append(SolverAnswer(k, _vote(forest, table), NAME, text, predicted / pairs, cost))
     return answers
 
 
-def _turned(grid: Grid, k: int) -> Grid:
-    out = np.rot90(grid, k % 4)
-    return frozen(out if k < 4 else out.T)
-
-
-def held_out_folds(pairs: int, folds: int) -> Iterator[tuple[list[int], list[int]]]:
-    """(Pairs to learn from, pairs left out), each pair left out once: one by one, or in `folds` groups where there are more pairs."""
-    folds = min(folds, pairs)
-    for fold in range(folds if pairs > 1 else 0):
-        yield [k for k in range(pairs) if k % folds != fold], list(range(fold, pairs, folds))
-
-
-def answers_from_tables(
-    task: Task, tables: list[Table], trees: int = TREES, folds: int = MAX_FOLDS, only_changing: bool = False
-) -> list[Answer]:
-    """Answers of a forest learned from one table per example, train pairs first."""
-    outputs = [pair.output for pair in task.train]
-    pairs = len(outputs)
-    if sum(grid.size for grid in outputs) > MAX_ROWS:
-        return []
-    count = trees if sum(grid.size for grid in outputs) <= MAX_ROWS_WITH_VIEWS else min(trees, 3)
-    whole = fit_forest(tables[:pairs], outputs, count, only_changing)
-    first = whole.trees[0]
-    if first.errors:
-        return []
-    # The fair test: is each pair predicted by the rule that the other pairs teach?
-    held_out, wrong = 0, 0.0
-    for rest, left_out in held_out_folds(pairs, folds):
-        taught = fit_forest([tables[i] for i in rest], [outputs[i] for i in rest], count, only_changing)
-        for k in left_out:
-            guess = _vote(taught, tables[k])
-            held_out += same_grid(guess, outputs[k])
-            wrong += float((guess != outputs[k]).mean()) / pairs
-    answers = []
-    text = describe(first, tables[0])
-    for test, table in enumerate(tables[pairs:]):
-        for forest in (whole, Forest([first], whole.fixed)):
-            # Of rules that predict no pair whole the one that is nearest comes first.
-            cost = 25 + 4 * first.leaves + (0 if forest is whole else 10) + 300 * wrong
-            answers.append(Answer(test, _vote(forest, table), NAME, text, held_out / pairs, cost))
-    return answers
-
-
-def fit_forest(tables: list[Table], outputs: list[Grid], count: int = TREES, only_changing: bool = False) -> Forest:
+def fit_forest(tables: Sequence[FeatureTable], outputs: list[Grid], count: int = TREES, only_changing: bool = False) -> Forest:
     """The first tree may use every column, the others a random two thirds each; the seed is fixed.
 
     Args:
-        only_changing: learn nothing from cells whose colour no pair changes, and leave such cells alone.
+        only_changing: ignore cells of colours that no pair changes, in training and in prediction.
     """
     features = np.concatenate([table.features for table in tables])
     labels = np.concatenate([grid.ravel() for grid in outputs]).astype(np.int64)
@@ -275,20 +177,19 @@ def fit_forest(tables: list[Table], outputs: list[Grid], count: int = TREES, onl
     if tables[0].names[0] == "colour" and only_changing:
         fixed[features[:, 0]] = True
         fixed[features[features[:, 0] != labels, 0]] = False
-        told = ~fixed[features[:, 0]]
-        if told.any():
-            features, labels = features[told], labels[told]
-    copied = np.flatnonzero(tables[0].colours)
+        changing = ~fixed[features[:, 0]]
+        if changing.any():
+            features, labels = features[changing], labels[changing]
+    copied = np.flatnonzero(tables[0].is_colour)
     rng = np.random.default_rng(0)
-    # Columns that never vary cannot split.
-    varying = (features != features[0]).any(axis=0)
+    varying = (features != features[0]).any(axis=0)  # the only columns that can split
     trees = [fit(features, labels, copied, varying)]
     for _ in range(count - 1):
         trees.append(fit(features, labels, copied, varying & (rng.random(features.shape[1]) < 0.67)))
     return Forest(trees, fixed)
 
 
-def _vote(forest: Forest, table: Table) -> Grid:
+def _vote(forest: Forest, table: FeatureTable) -> Grid:
     votes = np.zeros((len(table.features), 11), np.int64)
     for k, tree in enumerate(forest.trees):
         # The first tree decides ties.
@@ -300,19 +201,29 @@ def _vote(forest: Forest, table: Table) -> Grid:
     return frozen(out.reshape(table.shape))
 
 
-def make_table(columns: Columns) -> Table:
-    """The columns of one example as rows of features."""
-    return Table(columns.matrix(), columns.shape, tuple(columns.names), np.array(columns.colours), tuple(columns.groups))
+def describe_tree(tree: Tree, table: FeatureTable) -> str:
+    """The tree as nested conditions, shortened to a readable length."""
+
+    def walk(node: int) -> str:
+        feature, test, left, right, option = (int(v) for v in tree.nodes[node])
+        if feature < 0:
+            return str(option) if option < 10 else table.names[option - 10]
+        relation = f"<= {test}" if test < VALUES else f"= {test - VALUES}"
+        return f"({table.names[feature]} {relation} ? {walk(left)} : {walk(right)})"
+
+    text = walk(0)
+    return text if len(text) <= 400 else f"{text[:380]}... ({tree.leaves} leaves)"
 
 
-def _same_size(inputs: list[Grid], outputs: list[Grid]) -> list[Table] | None:
-    if any(a.shape != b.shape for a, b in zip(inputs, outputs, strict=False)):
-        return None
-    return [make_table(cell_features(grid)) for grid in inputs]
+# --- Tables of features for the possible relations between input and output sizes; None where a relation does not apply ------------------
 
 
-def _multiple(inputs: list[Grid], outputs: list[Grid]) -> list[Table] | None:
-    """The output is a whole multiple of the input: each cell sees the cell it would be scaled from and the one it would be tiled from."""
+def _same_size(task: Task) -> list[FeatureTable]:
+    return [cell_table(grid) for grid in inputs_of(task)]
+
+
+def _multiple(inputs: list[Grid], outputs: list[Grid]) -> list[FeatureTable] | None:
+    """The output is a whole multiple of the input: features of the cell it would be scaled from and the one it would be tiled from."""
     times = _multiples(inputs, outputs)
     if times is None:
         return None
@@ -323,34 +234,27 @@ def _multiple(inputs: list[Grid], outputs: list[Grid]) -> list[Table] | None:
         if max(h * rows, w * columns) > MAX_SIDE:
             return None
         i, j = np.indices((h * rows, w * columns))
-        out = Columns((i.shape[0], i.shape[1]))
-        scaled = cell_features(grid)
-        out.add("tiled_colour", grid[i % h, j % w], True)
-        for name, row, column in (("tiled_left_right", i % h, w - 1 - j % w), ("tiled_up_down", h - 1 - i % h, j % w)):
-            out.add(name, grid[row, column], True)
-        out.add("tiled_half_turn", grid[h - 1 - i % h, w - 1 - j % w], True)
+        up, left, down, right = i % h, j % w, h - 1 - i % h, w - 1 - j % w
+        sources = {"colour": (up, left), "left_right": (up, right), "up_down": (down, left), "half_turn": (down, right)}
         if square:
-            up, left, down, right = i % h, j % w, h - 1 - i % h, w - 1 - j % w
-            for name, row, column in (
-                ("transpose", left, up),
-                ("other_transpose", right, down),
-                ("turn", right, up),
-                ("turn_back", left, down),
-            ):
-                out.add(f"tiled_{name}", grid[row, column], True)
+            sources |= {"transpose": (left, up), "other_transpose": (right, down), "turn": (right, up), "turn_back": (left, down)}
+        out = FeatureColumns((i.shape[0], i.shape[1]))
+        for name, (row, column) in sources.items():
+            out.add(f"tiled_{name}", grid[row, column], True)
         out.add("tile_row", i // h)
         out.add("tile_column", j // w)
         out.add("block_row", i % rows)
         out.add("block_column", j % columns)
-        for name, values, is_colour in zip(scaled.names, scaled.values, scaled.colours, strict=True):
+        scaled = cell_features(grid)
+        for name, values, is_colour in zip(scaled.names, scaled.values, scaled.is_colour, strict=True):
             out.add(f"scaled_{name}", values[i // rows, j // columns], is_colour)
-        tables.append(make_table(out))
+        tables.append(out.table())
     return tables
 
 
-def _multiples(inputs: list[Grid], outputs: list[Grid]) -> list[tuple[int, int]] | None:
-    """How many times each output is as high and as wide as its input: the same for all, the input's own sides, or a count in it."""
-    rules: list[Callable[[Grid], tuple[int, int]]] = [
+def _multiples(inputs: list[Grid], outputs: list[Grid]) -> list[Size] | None:
+    """The ratios of output to input height and width: constant, the input's own sides, or a count in the input."""
+    rules: list[Callable[[Grid], Size]] = [
         lambda grid: (outputs[0].shape[0] // inputs[0].shape[0], outputs[0].shape[1] // inputs[0].shape[1]),
         lambda grid: (grid.shape[0], grid.shape[1]),
         lambda grid: (len(np.unique(grid[grid != 0])),) * 2,
@@ -366,56 +270,87 @@ def _multiples(inputs: list[Grid], outputs: list[Grid]) -> list[tuple[int, int]]
     return None
 
 
-def _panels(inputs: list[Grid], outputs: list[Grid]) -> list[Table] | None:
-    """The input divides into the same number of equal panels, with or without lines between, each of the output's size."""
-    for rows in range(1, 5):
-        for columns in range(1, 5):
-            if rows * columns == 1:
-                continue
-            cut = [_cut(grid, rows, columns) for grid in inputs]
-            if any(panels is None for panels in cut):
-                continue
-            whole = [panels for panels in cut if panels is not None]
-            if any(panels[0].shape != out.shape for panels, out in zip(whole, outputs, strict=False)):
-                continue
-            tables = []
-            for panels in whole:
-                out = Columns((panels[0].shape[0], panels[0].shape[1]))
-                for k, panel in enumerate(panels):
-                    out.add(f"panel_{k}", panel, True)
-                out.add("painted_panels", sum((panel != 0).astype(np.int64) for panel in panels))
-                for k, panel in enumerate(panels):
-                    out.add(f"panel_{k}_cells", np.full(panel.shape, int((panel != 0).sum())))
-                    out.add(f"panel_{k}_parts_of_colours", np.full(panel.shape, len(np.unique(panel))))
-                tables.append(make_table(out))
-            return tables
+def _panels(inputs: list[Grid], outputs: list[Grid]) -> list[FeatureTable] | None:
+    """The input divides into the same number of equal panels, with or without lines between them, each of the output's size."""
+    for rows, columns in itertools.product(range(1, 5), repeat=2):
+        if rows * columns == 1:
+            continue
+        panels = [_divide(grid, rows, columns) for grid in inputs]
+        if all(panels) and all(parts[0].shape == out.shape for parts, out in zip(panels, outputs, strict=False)):
+            return [_panel_table(parts) for parts in panels]
     return None
 
 
-def _cut(grid: Grid, rows: int, columns: int) -> list[Grid] | None:
-    """Equal panels in reading order, where the side divides evenly or leaves exactly one cell between panels."""
+def _divide(grid: Grid, rows: int, columns: int) -> list[Grid]:
+    """Equal panels in reading order, where each side divides evenly or leaves exactly one cell between panels; else none."""
     h, w = grid.shape
-    gaps = []
-    for side, parts in ((h, rows), (w, columns)):
-        gaps.append(0 if side % parts == 0 else 1 if (side - parts + 1) % parts == 0 else -1)
+    gaps = [0 if side % parts == 0 else 1 if (side - parts + 1) % parts == 0 else -1 for side, parts in ((h, rows), (w, columns))]
     if min(gaps) < 0:
-        return None
+        return []
     height, width = (h - gaps[0] * (rows - 1)) // rows, (w - gaps[1] * (columns - 1)) // columns
     if height < 1 or width < 1:
-        return None
+        return []
     places = [(i * (height + gaps[0]), j * (width + gaps[1])) for i in range(rows) for j in range(columns)]
     return [grid[y : y + height, x : x + width] for y, x in places]
 
 
-def describe(tree: Tree, table: Table) -> str:
-    """The tree as nested conditions, cut at a length a person would read."""
+def _panel_table(panels: list[Grid]) -> FeatureTable:
+    out = FeatureColumns((panels[0].shape[0], panels[0].shape[1]))
+    for k, panel in enumerate(panels):
+        out.add(f"panel_{k}", panel, True)
+    out.add("painted_panels", (np.stack(panels) != 0).sum(axis=0))
+    for k, panel in enumerate(panels):
+        out.add(f"panel_{k}_cells", np.array((panel != 0).sum()))
+        out.add(f"panel_{k}_parts_of_colours", np.array(len(np.unique(panel))))
+    return out.table()
 
-    def walk(node: int) -> str:
-        feature, test, left, right, option = (int(v) for v in tree.nodes[node])
-        if feature < 0:
-            return str(option) if option < 10 else table.names[option - 10]
-        relation = f"<= {test}" if test < VALUES else f"= {test - VALUES}"
-        return f"({table.names[feature]} {relation} ? {walk(left)} : {walk(right)})"
 
-    text = walk(0)
-    return text if len(text) <= 400 else f"{text[:380]}... ({tree.leaves} leaves)"
+def _summary(inputs: list[Grid], outputs: list[Grid]) -> list[FeatureTable] | None:
+    """One output cell for each panel between lines, or for each equal block of the input."""
+    found = [find_panels(grid) for grid in inputs]
+    spans = [(panels[0], panels[1]) for panels in found if panels is not None]
+    if len(spans) < len(inputs) or any((len(i), len(j)) != out.shape for (i, j), out in zip(spans, outputs, strict=False)):
+        ratios = {(a.shape[0] / b.shape[0], a.shape[1] / b.shape[1]) for a, b in zip(inputs, outputs, strict=False)}
+        height, width = ratios.pop()
+        if ratios or height % 1 or width % 1 or height * width <= 1 or any(g.shape[0] % height or g.shape[1] % width for g in inputs):
+            return None
+        k, m = int(height), int(width)
+        spans = [([(y, y + k) for y in range(0, g.shape[0], k)], [(x, x + m) for x in range(0, g.shape[1], m)]) for g in inputs]
+    if any(max(len(i), len(j)) > MAX_SIDE for i, j in spans):
+        return None
+    return [_summary_table(grid, i, j) for grid, (i, j) in zip(inputs, spans, strict=True)]
+
+
+def _summary_table(grid: Grid, rows: list[Span], columns: list[Span]) -> FeatureTable:
+    panels = [grid[a:b, c:d] for a, b in rows for c, d in columns]
+    shape = (len(rows), len(columns))
+    out = FeatureColumns(shape)
+    counts = np.stack([np.bincount(panel.ravel(), minlength=COLOURS) for panel in panels])
+    painted = counts.copy()
+    painted[:, 0] = 0
+    commonest = painted.argmax(axis=1)
+    total = painted.sum(axis=1)
+    ids = [panel.tobytes() for panel in panels]
+
+    def add(name: str, values: object, is_colour: bool = False) -> None:
+        out.add(name, np.array(values, dtype=np.int64).reshape(shape), is_colour)
+
+    add("panel_commonest", commonest, True)
+    add("panel_rarest", rarest_index(painted), True)
+    add("panel_commonest_of_all", counts.argmax(axis=1), True)
+    add("panel_painted", total)
+    add("panel_colours", (painted > 0).sum(axis=1))
+    add("panel_more_painted", (total[None, :] > total[:, None]).sum(axis=1))
+    add("panel_less_painted", (total[None, :] < total[:, None]).sum(axis=1))
+    add("panel_repeats", [ids.count(panel_id) for panel_id in ids])
+    add("panel_mirrored", [mirror_code(panel) for panel in panels])
+    for name, (i, j) in CORNERS.items():
+        add(f"panel_{name}", [panel[i, j] for panel in panels], True)
+    add("panel_middle", [panel[panel.shape[0] // 2, panel.shape[1] // 2] for panel in panels], True)
+    for colour in range(COLOURS):
+        add(f"panel_cells_of_{colour}", counts[:, colour])
+    for name, summary in (("shown", commonest), ("full", np.where(counts.max(axis=1) == total, commonest, 0))):
+        features = cell_features(frozen(summary.reshape(shape)))
+        for key, values, is_colour in zip(features.names, features.values, features.is_colour, strict=True):
+            out.add(f"{name}_{key}", values, is_colour)
+    return out.table()

@@ -1,8 +1,7 @@
-"""Completion: cells that something hides are filled in from the symmetries and periods of what can be seen.
+"""Completion: hidden cells filled in from the symmetries and periods of the visible cells.
 
-The hidden cells are those of one colour. Every mirror axis, diagonal and shift that the visible cells agree with joins cells into
-classes, and a class takes the one colour seen in it. Answers the whole grid or only the hidden box, whichever the train pairs ask
-for.
+The hidden cells are those of one colour. Every mirror axis, diagonal and shift that the visible cells agree with joins cells into classes,
+and a class takes the one colour seen in it. The answer is the whole grid or only the hidden box, as in the train pairs.
 """
 
 from __future__ import annotations
@@ -13,12 +12,13 @@ import numpy as np
 
 from arc_submit.arc.grid import COLOURS, Grid, frozen, same_grid
 from arc_submit.arc.task import Task
-from arc_submit.search.answers import Answer
+from arc_submit.search.answers import SolverAnswer
+from arc_submit.search.grid_tools import bounding_box, keeps_size
 from arc_submit.search.jit import jit
 from arc_submit.search.store import Array
 
 NAME = "completion"
-# Which relations may join cells, with how many of all cells must be seen to agree; the plainer the earlier.
+# Which relations may join cells, and the share of all cells that must be visible on both sides and agree; the plainest first.
 _PLANS = (
     ("mirrors", 0.3),
     ("shifts", 0.3),
@@ -39,7 +39,7 @@ _PLANS = (
     ("one shift down", 0.02),
     ("shifts", 0.02),
 )
-# Symmetries about a centre, as matrices (a, b, c, d): the cell at (i, j) from it is carried to (a i + b j, c i + d j).
+# Symmetries about a centre, as matrices (a, b, c, d): the cell at (i, j) from the centre maps to (a i + b j, c i + d j).
 _MIRRORS = ((1, 0, 0, -1), (-1, 0, 0, 1), (-1, 0, 0, -1))
 _TURNS = {
     "quarter turns": ((0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)),
@@ -49,21 +49,21 @@ _TURNS = {
 }
 
 
-def solve(task: Task) -> list[Answer]:
-    """Answers from every plan that reproduces all train pairs, the plainer plan at the lower cost."""
-    answers: list[Answer] = []
-    whole = all(pair.input.shape == pair.output.shape for pair in task.train)
+def solve(task: Task) -> list[SolverAnswer]:
+    """Answers from every plan that reproduces all train pairs, at a lower cost for the plainer plan."""
+    answers: list[SolverAnswer] = []
+    whole = keeps_size(task)
     for colour in _hidden_colours(task, whole):
         for number, (plan, overlap) in enumerate(_PLANS):
-            made = [_answer(pair.input, colour, plan, overlap, whole) for pair in task.train]
+            outputs = [_answer(pair.input, colour, plan, overlap, whole) for pair in task.train]
             for paint in (-1, *(_new_colours(task) if whole else ())):
-                if not all(same_grid(_painted(pair.input, out, paint), pair.output) for pair, out in zip(task.train, made, strict=True)):
+                if not all(same_grid(_repaint(pair.input, out, paint), pair.output) for pair, out in zip(task.train, outputs, strict=True)):
                     continue
                 for test, grid in enumerate(task.tests):
-                    out = _painted(grid, _answer(grid, colour, plan, overlap, whole), paint)
+                    out = _repaint(grid, _answer(grid, colour, plan, overlap, whole), paint)
                     if out is not None:
                         text = f"fill colour {colour} by {plan}{'' if whole else ', cut out'}{'' if paint < 0 else f', in colour {paint}'}"
-                        answers.append(Answer(test, out, NAME, text, 1.0, 14.0 + number))
+                        answers.append(SolverAnswer(test, out, NAME, text, 1.0, 14.0 + number))
     return answers
 
 
@@ -73,38 +73,33 @@ def _new_colours(task: Task) -> list[int]:
     return list(colours) if len(colours) == 1 else []
 
 
-def _painted(grid: Grid, filled: Grid | None, colour: int) -> Grid | None:
-    """A completion with all that it filled in one colour, or as it is for a colour below 0."""
+def _repaint(grid: Grid, filled: Grid | None, colour: int) -> Grid | None:
+    """A completion with all its filled cells in one colour, or unchanged for a colour below 0."""
     return filled if filled is None or colour < 0 else frozen(np.where(grid != filled, colour, filled))
 
 
 def _hidden_colours(task: Task, whole: bool) -> list[int]:
-    """Colours that can be what hides: the only ones that change, or whose box has the output's size, in every train pair."""
+    """Colours that may mark hidden cells: the only ones that change, or whose box has the output's size, in every train pair."""
     colours = []
-    for colour in range(10):
+    for colour in range(COLOURS):
         fits = True
         for pair in task.train:
             hidden = pair.input == colour
             if whole:
                 fits = fits and bool((hidden | (pair.input == pair.output)).all()) and bool((pair.output[hidden] != colour).any())
             else:
-                box = _box(hidden)
+                box = bounding_box(hidden)
                 fits = fits and box is not None and pair.input[box].shape == pair.output.shape
         if fits:
             colours.append(colour)
     return colours
 
 
-def _box(mask: Array) -> tuple[slice, slice] | None:
-    ys, xs = np.nonzero(mask)
-    return None if len(ys) == 0 else (slice(ys.min(), ys.max() + 1), slice(xs.min(), xs.max() + 1))
-
-
 def _answer(grid: Grid, colour: int, plan: str, overlap: float, whole: bool) -> Grid | None:
     filled = complete(grid, grid == colour, plan, overlap)
     if filled is None or whole:
         return filled
-    box = _box(grid == colour)
+    box = bounding_box(grid == colour)
     return None if box is None else frozen(filled[box])
 
 
@@ -117,17 +112,18 @@ def complete(grid: Grid, hidden: Array, plan: str, overlap: float) -> Grid | Non
         overlap: share of all cells that must be visible on both sides of a relation.
     """
     symmetries, _, centre = plan.partition(" about a ")
-    if centre:
-        filled = about_centre(grid, hidden, np.array(_TURNS[symmetries]), centre == "colour's centre")
+    if centre or plan.startswith("periods"):
+        if centre:
+            filled = about_centre(grid, hidden, np.array(_TURNS[symmetries]), centre == "colour's centre")
+        else:
+            filled = by_row_periods(grid, hidden) if plan.endswith("rows") else by_row_periods(grid.T, hidden.T).T
         return frozen(filled) if (filled != grid).any() else None
-    if plan.startswith("periods"):
-        filled = by_lines(grid, hidden) if plan.endswith("rows") else by_lines(grid.T, hidden.T).T
-        return frozen(filled) if (filled != grid).any() else None
-    parent = np.arange(grid.size)
+    cells, visible = np.array(grid).ravel(), ~hidden.ravel()
+    parent = np.arange(grid.size)  # a union-find forest of cells
     found = False
     for a, b in _relations(grid.shape, plan):
-        seen = ~hidden.ravel()[a] & ~hidden.ravel()[b]
-        if seen.sum() >= overlap * grid.size and (grid.ravel()[a][seen] == grid.ravel()[b][seen]).all():
+        seen = visible[a] & visible[b]
+        if seen.sum() >= overlap * grid.size and (cells[a][seen] == cells[b][seen]).all():
             found = True
             for p, q in zip(a.tolist(), b.tolist(), strict=True):
                 parent[_root(parent, p)] = _root(parent, q)
@@ -135,16 +131,15 @@ def complete(grid: Grid, hidden: Array, plan: str, overlap: float) -> Grid | Non
                 break
     if not found:
         return None
-    out = np.array(grid).ravel()
     roots = np.array([_root(parent, k) for k in range(grid.size)])
     colour_of: dict[int, int] = {}
-    for k in np.flatnonzero(~hidden.ravel()):
-        # Relations each agree with what is seen but may contradict each other once joined: then the class stays open.
-        colour_of[roots[k]] = int(out[k]) if colour_of.get(roots[k], int(out[k])) == out[k] else -1
-    for k in np.flatnonzero(hidden.ravel()):
+    for k in np.flatnonzero(visible):
+        # Relations that agree with the visible cells one by one may contradict each other once joined: then the class stays open.
+        colour_of[roots[k]] = int(cells[k]) if colour_of.get(roots[k], int(cells[k])) == cells[k] else -1
+    for k in np.flatnonzero(~visible):
         if colour_of.get(roots[k], -1) >= 0:
-            out[k] = colour_of[roots[k]]
-    return frozen(out.reshape(grid.shape))
+            cells[k] = colour_of[roots[k]]
+    return frozen(cells.reshape(grid.shape))
 
 
 def _root(parent: Array, k: int) -> int:
@@ -155,7 +150,7 @@ def _root(parent: Array, k: int) -> int:
 
 
 def _relations(shape: tuple[int, ...], plan: str) -> Iterator[tuple[Array, Array]]:
-    """Pairs of index arrays: cell a[k] and cell b[k] should be equal if the relation holds. Only the smallest shifts are of use."""
+    """Pairs of index arrays: cell a[k] equals cell b[k] if the relation holds. Long diagonal shifts are left out."""
     h, w = shape
     i, j = np.indices((h, w))
 
@@ -186,12 +181,12 @@ def _relations(shape: tuple[int, ...], plan: str) -> Iterator[tuple[Array, Array
 
 @jit
 def about_centre(grid: Grid, hidden: Array, turns: Array, whole_colours: bool) -> Grid:
-    """The grid with its hidden cells filled by symmetries about the centre that most visible cells agree to and none contradicts.
+    """The grid with its hidden cells filled by symmetries about the centre that most visible cells agree with and none contradicts.
 
     Args:
         hidden: bool (h, w).
         turns: int64 (symmetries, 4), matrices.
-        whole_colours: count only cells of colours of which every cell agrees, as of a mark that shows where the centre is.
+        whole_colours: count only colours of which every cell agrees, such as that of a mark in the centre.
     """
     h, w = grid.shape
     quarter = False
@@ -199,7 +194,7 @@ def about_centre(grid: Grid, hidden: Array, turns: Array, whole_colours: bool) -
         quarter = quarter or turns[t, 1] != 0
     best, best_y, best_x = 2, -1, -1
     agreed, open_cells = np.zeros(COLOURS, np.int64), np.zeros(COLOURS, np.int64)
-    # Twice the centre's place, so that a centre may lie between cells; a quarter turn needs it in or between cells in both directions.
+    # (y, x) is twice the centre's place, so that a centre may be between cells; a quarter turn needs an even sum to map cells to cells.
     for y in range(2 * h - 1):
         for x in range(2 * w - 1):
             if quarter and (y + x) % 2:
@@ -212,7 +207,7 @@ def about_centre(grid: Grid, hidden: Array, turns: Array, whole_colours: bool) -
                     if hidden[i, j] or not fits:
                         continue
                     for t in range(len(turns)):
-                        a, b = _carried(i, j, y, x, turns[t])
+                        a, b = _map_cell(i, j, y, x, turns[t])
                         if not (0 <= a < h and 0 <= b < w) or hidden[a, b]:
                             open_cells[grid[i, j]] += 1
                         elif grid[a, b] != grid[i, j]:
@@ -231,20 +226,21 @@ def about_centre(grid: Grid, hidden: Array, turns: Array, whole_colours: bool) -
         for i in range(h):
             for j in range(w):
                 for t in range(len(turns)):
-                    a, b = _carried(i, j, best_y, best_x, turns[t])
+                    a, b = _map_cell(i, j, best_y, best_x, turns[t])
                     if hidden[i, j] and 0 <= a < h and 0 <= b < w and not hidden[a, b]:
                         out[i, j] = grid[a, b]
     return out
 
 
 @jit
-def _carried(i: int, j: int, y: int, x: int, turn: Array) -> tuple[int, int]:
+def _map_cell(i: int, j: int, y: int, x: int, turn: Array) -> tuple[int, int]:
+    """The image of cell (i, j) under a symmetry about (y / 2, x / 2)."""
     p, q = 2 * i - y, 2 * j - x
     return (turn[0] * p + turn[1] * q + y) // 2, (turn[2] * p + turn[3] * q + x) // 2
 
 
 @jit
-def by_lines(grid: Grid, hidden: Array) -> Grid:
+def by_row_periods(grid: Grid, hidden: Array) -> Grid:
     """The grid with the hidden cells of each row filled by the row's smallest period that its visible cells show and do not contradict."""
     h, w = grid.shape
     out = grid.copy()

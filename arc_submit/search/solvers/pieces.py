@@ -1,7 +1,7 @@
-"""Rules over several crops at once: each output cell is told from what the crops of the input show there, as they are, scaled or tiled.
+"""Rules over several crops at once: each output cell follows from the cells of the crops there, unchanged, scaled or tiled.
 
-One crop may be the pattern, another the mask that says where, a third the colours: an output that is one crop set down in the places of
-another is a tree of two tests. Works where the output's size is that of a crop, or the product of the sizes of two.
+One crop may be the pattern, another the mask of its places, a third the colours: an output that repeats one crop in the places of another
+is a tree of two tests. Applies where the output's size is that of a crop, or the product of the sizes of two.
 """
 
 from __future__ import annotations
@@ -11,48 +11,31 @@ from dataclasses import replace
 
 import numpy as np
 
-from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, grid_id
+from arc_submit.arc.grid import MAX_SIDE, Grid, same_grid
 from arc_submit.arc.task import Task
-from arc_submit.search.answers import Answer
-from arc_submit.search.crops import crops
-from arc_submit.search.features import Columns
-from arc_submit.search.solvers.cells import Table, answers_from_tables, make_table
-from arc_submit.search.store import Array
+from arc_submit.search.answers import SolverAnswer
+from arc_submit.search.crops import distinct_crops
+from arc_submit.search.features import FeatureColumns, FeatureTable
+from arc_submit.search.grid_tools import Size, inputs_of, keeps_size, painted_counts, rarest_index
+from arc_submit.search.solvers.cells import answers_from_tables
 
 NAME = "pieces"
 MAX_SIZES = 2
-Size = tuple[int, int]
 
 
-def solve(task: Task) -> list[Answer]:
+def solve(task: Task) -> list[SolverAnswer]:
     """Answers under the first hypotheses on the output's size."""
-    if all(pair.input.shape == pair.output.shape for pair in task.train):
+    if keeps_size(task):
         return []
-    pieces = _pieces([pair.input for pair in task.train] + list(task.tests))
-    answers: list[Answer] = []
+    inputs = inputs_of(task)
+    pieces = {"the input": inputs}
+    pieces |= {name: grids for name, grids in distinct_crops(inputs) if not all(map(same_grid, grids, inputs))}
+    answers: list[SolverAnswer] = []
     for sizes in _sizes(pieces, [pair.output for pair in task.train]):
         tables = _tables(pieces, sizes)
         if tables is not None:
             answers += [replace(answer, solver=NAME) for answer in answers_from_tables(task, tables)]
     return answers
-
-
-def _pieces(inputs: list[Grid]) -> dict[str, list[Grid]]:
-    """The input itself and every different crop that applies to all inputs, by name."""
-    pieces = {"the input": inputs}
-    seen = {tuple(grid_id(grid) for grid in inputs)}
-    for name, crop in crops():
-        cut: list[Grid] = []
-        for grid in inputs:
-            part = crop(grid)
-            if part is None:
-                break
-            cut.append(part)
-        ids = tuple(grid_id(grid) for grid in cut)
-        if len(cut) == len(inputs) and ids not in seen:
-            seen.add(ids)
-            pieces[name] = cut
-    return pieces
 
 
 def _sizes(pieces: dict[str, list[Grid]], outputs: list[Grid]) -> Iterator[list[Size]]:
@@ -69,31 +52,26 @@ def _sizes(pieces: dict[str, list[Grid]], outputs: list[Grid]) -> Iterator[list[
                 return
 
 
-def _tables(pieces: dict[str, list[Grid]], sizes: list[Size]) -> list[Table] | None:
-    """A column for each piece of the output's size, and two, scaled and tiled, for each whose sides divide the output's."""
-    columns = [Columns(size) for size in sizes]
+def _tables(pieces: dict[str, list[Grid]], sizes: list[Size]) -> list[FeatureTable] | None:
+    """Columns for each piece whose sides divide the output's: tiled, scaled and, where it has the output's size, mirrored."""
+    columns = [FeatureColumns(size) for size in sizes]
     used = 0
     for name, grids in pieces.items():
         if any(size[k] % grid.shape[k] or grid.size == 1 for grid, size in zip(grids, sizes, strict=True) for k in (0, 1)):
             continue
         used += 1
-        whole = all(grid.shape == size for grid, size in zip(grids, sizes, strict=True))
+        has_output_size = all(grid.shape == size for grid, size in zip(grids, sizes, strict=True))
         for out, grid, size in zip(columns, grids, sizes, strict=True):
             scale = (size[0] // grid.shape[0], size[1] // grid.shape[1])
             out.add(f"tiled {name}", np.tile(grid, scale), True)
             out.add(f"scaled {name}", np.kron(grid, np.ones(scale, np.int8)), True)
-            if whole:
+            if has_output_size:
                 out.add(f"mirrored {name}", grid[:, ::-1], True)
                 out.add(f"upside down {name}", grid[::-1], True)
     if used < 2:
         return None
     for out, grid in zip(columns, pieces["the input"], strict=True):
-        _add_colours(out, grid)
-    return [make_table(out) for out in columns]
-
-
-def _add_colours(out: Columns, grid: Grid) -> None:
-    counts: Array = np.bincount(grid.ravel(), minlength=COLOURS)
-    counts[0] = 0
-    out.add("commonest", np.array(counts.argmax()), True)
-    out.add("rarest", np.array(np.where(counts > 0, counts, 10**6).argmin()), True)
+        counts = painted_counts(grid)
+        out.add("commonest", np.array(counts.argmax()), True)
+        out.add("rarest", rarest_index(counts), True)
+    return [out.table() for out in columns]

@@ -1,8 +1,9 @@
-"""Rules for outputs of the input's size: what is done to which objects.
+"""Rules for outputs of the input's size: actions on selected objects.
 
-A rule is a short list of lines "every object that passes this test is changed by this action". A line must never be wrong: whatever it
-paints in a train pair is so in the output. Lines are added greedily, the one that explains most changed cells first, the plainer of equals,
-until every changed cell of every train pair is explained. Learning again without each train pair in turn tells how far to trust the rule.
+A rule is a short list of conditional actions "every object that passes this test is changed by this action". A conditional action must
+never be wrong: every cell that it paints in a train pair has that colour in the output. They are added greedily, the one that explains
+most changed cells first, the plainer one on a tie, until every changed cell of every train pair is explained. Training again without each
+train pair in turn measures how reliable the rule is.
 """
 
 from __future__ import annotations
@@ -12,35 +13,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from arc_submit.arc.grid import Grid, frozen
+from arc_submit.arc.grid import Grid, frozen, same_grid
 from arc_submit.arc.task import Task
-from arc_submit.search.answers import Answer
+from arc_submit.search.answers import SolverAnswer
+from arc_submit.search.grid_tools import held_out_folds, inputs_of, keeps_size
 from arc_submit.search.solvers.objects.actions import Action, Changes, Effect, library
 from arc_submit.search.solvers.objects.scenes import Segmentation, segmentations
 from arc_submit.search.solvers.objects.stamps import stamps
-from arc_submit.search.solvers.objects.traits import Tests, make_tests
+from arc_submit.search.solvers.objects.traits import ObjectTests, make_tests
 from arc_submit.search.solvers.objects.trust import NAME, cost_of
 from arc_submit.search.store import Array
 
-MAX_LINES = 4
-MAX_CANDIDATES = 400  # lines whose cells are worked out in one round
-MAX_EFFECTS = 60_000  # effects worked out for a task
-MAX_BYTES = 100_000_000  # that the tables of a task may take
+MAX_PARTS = 4  # conditional actions of a rule
+MAX_CANDIDATES = 400  # conditional actions whose cells are computed in one round
+MAX_EFFECTS = 60_000  # effects computed for a task
+MAX_BYTES = 100_000_000  # of the tables of a task
+_POPCOUNT = np.array([bin(byte).count("1") for byte in range(256)], np.int64)
 
 
 @dataclass(frozen=True)
-class Table:
-    """One segmentation: what every test says of the train objects, and what every useful action does to them.
+class ActionTable:
+    """One segmentation with the results of every test and every useful action for the train objects.
 
     Attributes:
-        pair: int64 (objects,), the train pair an object is of.
-        wrong: bool (actions, objects), the action paints something that is not in the output.
-        gain: int64 (actions, objects), how many changed cells the action explains.
-        cells: uint8 (actions, objects, bytes), which changed cells of all pairs it explains, as bits.
+        pair: int64 (objects,), the train pair of an object.
+        wrong: bool (actions, objects), the action paints a cell that differs from the output.
+        gain: int64 (actions, objects), the number of changed cells that the action explains.
+        cells: uint8 (actions, objects, bytes), the changed cells of all pairs that it explains, as bits.
     """
 
     segmentation: Segmentation
-    tests: Tests
+    tests: ObjectTests
     actions: tuple[Action, ...]
     pair: Array
     wrong: Array
@@ -49,10 +52,15 @@ class Table:
 
 
 @dataclass(frozen=True, eq=False)
-class Line:
-    """One line of a rule: its table, test and action by number, the cells it explains, and its cost."""
+class ConditionalAction:
+    """One part of a rule: an action for the objects that pass a test.
 
-    table: Table
+    Attributes:
+        test, action: indices in the table.
+        cells: uint8, the needed cells that it explains, as bits.
+    """
+
+    table: ActionTable
     test: int
     action: int
     cells: Array
@@ -63,65 +71,58 @@ class Line:
         return f"{self.table.actions[self.action].name}: {self.table.segmentation.name} with {self.table.tests.names[self.test]}"
 
 
-class Budget:
-    """Effects that may still be worked out, and bytes that may still be kept."""
+Rule = list[ConditionalAction]
+Group = list[ConditionalAction]  # that explain the same cells, the cheapest first
 
-    def __init__(self, effects: int = MAX_EFFECTS, size: int = MAX_BYTES):
-        self.effects = effects
-        self.bytes = size
+
+class Budget:
+    """The effects that may still be computed and the bytes that their tables may still take."""
+
+    def __init__(self) -> None:
+        self.effects = MAX_EFFECTS
+        self.bytes = MAX_BYTES
 
     @property
     def spent(self) -> bool:
         return self.effects < 0 or self.bytes < 0
 
 
-def solve(task: Task) -> list[Answer]:
+def solve(task: Task) -> list[SolverAnswer]:
     """Answers of the rules that explain every train pair."""
-    if any(pair.input.shape != pair.output.shape for pair in task.train):
+    if not keeps_size(task):
         return []
-    changed = [pair.input != pair.output for pair in task.train]
+    changed = [(pair.input != pair.output).ravel() for pair in task.train]
     if not all(mask.any() for mask in changed):
         return []
     tables = make_tables(task)
     pairs = len(task.train)
-    everything = _bits([mask.ravel() for mask in changed], range(pairs))
-    rule = learn(tables, everything, np.ones(pairs, np.bool_))
-    if not rule:
+    rules = learn(tables, _bits(changed, range(pairs)), np.ones(pairs, np.bool_))
+    if not rules:
         return []
-    held_out = 0
-    for k in range(pairs if pairs > 1 else 0):
-        rest = np.arange(pairs) != k
-        lesson = learn(tables, _bits([mask.ravel() for mask in changed], np.flatnonzero(rest).tolist()), rest)
-        held_out += bool(lesson) and _right(lesson[0], k, _bits([mask.ravel() for mask in changed], [k]))
+    predicted = 0
+    for train, (k,) in held_out_folds(pairs):
+        trained = learn(tables, _bits(changed, train), np.arange(pairs) != k)
+        predicted += bool(trained) and _predicts(trained[0], k, _bits(changed, [k]))
     answers = []
-    for lines in rule:
-        cost = cost_of(sum(line.cost for line in lines), held_out, pairs)
-        if all(_same(apply(lines, k), pair.output) for k, pair in enumerate(task.train)):
-            text = "; ".join(line.text for line in lines)
-            answers += [Answer(k, apply(lines, pairs + k), NAME, text, 1.0, cost) for k in range(len(task.tests))]
+    for rule in rules:
+        cost = cost_of(sum(part.cost for part in rule), predicted, pairs)
+        if all(same_grid(apply(rule, k), pair.output) for k, pair in enumerate(task.train)):
+            text = "; ".join(part.text for part in rule)
+            answers += [SolverAnswer(k, apply(rule, pairs + k), NAME, text, 1.0, cost) for k in range(len(task.tests))]
     return answers
 
 
-def _same(a: Grid, b: Grid) -> bool:
-    return bool((a == b).all())
-
-
 def _bits(masks: list[Array], pairs: Iterable[int]) -> Array:
-    """uint8: the cells of the masks of some pairs as bits, those of the others zero."""
+    """uint8: the cells of the masks of some pairs as bits, with zeros for the other pairs."""
     chosen = set(pairs)
     return np.packbits(np.concatenate([mask if k in chosen else np.zeros_like(mask) for k, mask in enumerate(masks)]))
 
 
-def make_tables(task: Task) -> list[Table]:
+def make_tables(task: Task) -> list[ActionTable]:
     """A table for each segmentation under which some action explains something."""
-    grids = [pair.input for pair in task.train] + list(task.tests)
-    out = []
     budget = Budget()
-    for segmentation in segmentations(grids):
-        table = _table(task, segmentation, budget)
-        if table is not None:
-            out.append(table)
-    return out
+    tables = [_table(task, segmentation, budget) for segmentation in segmentations(inputs_of(task))]
+    return [table for table in tables if table is not None]
 
 
 def _changes(task: Task, segmentation: Segmentation) -> Changes:
@@ -137,104 +138,106 @@ def _changes(task: Task, segmentation: Segmentation) -> Changes:
     return Changes(erases, draws, recolours, tuple(sorted(colours)))
 
 
-def _table(task: Task, segmentation: Segmentation, budget: Budget) -> Table | None:
+def _table(task: Task, segmentation: Segmentation, budget: Budget) -> ActionTable | None:
     pairs = len(task.train)
-    scenes = segmentation.scenes
-    starts = np.concatenate([[0], np.cumsum([pair.input.size for pair in task.train])])
-    owner = np.concatenate([np.full(len(scene.objects), k) for k, scene in enumerate(scenes[:pairs])])
-    outputs = [pair.output.ravel() for pair in task.train]
-    inputs = [pair.input.ravel() for pair in task.train]
-    # The pairs with fewest objects are looked at first: an action that is of no use in two pairs is given up, except recolouring, where
-    # each pair may show another colour.
+    scenes = segmentation.scenes[:pairs]
+    first_cell = np.cumsum([0] + [pair.input.size for pair in task.train])
+    first_object = segmentation.starts()
+    objects = first_object[pairs]
+    # The pairs with fewest objects come first: an action without use in two pairs is abandoned, except recolouring, because each pair may
+    # show another colour.
     order = sorted(range(pairs), key=lambda k: len(scenes[k].objects))
-    first = np.concatenate([[0], np.cumsum([len(scene.objects) for scene in scenes])])
-    kept, wrongs, gains, cells = [], [], [], []
+    useful, wrongs, gains, cells = [], [], [], []
     for action in library(_changes(task, segmentation)) + stamps(task, segmentation):
-        wrong, gain = np.zeros(len(owner), np.bool_), np.zeros(len(owner), np.int64)
-        explained = np.zeros((len(owner), starts[-1]), np.bool_)
+        wrong, gain = np.zeros(objects, np.bool_), np.zeros(objects, np.int64)
+        explained = np.zeros((objects, first_cell[-1]), np.bool_)
         for place, k in enumerate(order):
             budget.effects -= len(scenes[k].objects)
+            before, after = task.train[k].input.ravel(), task.train[k].output.ravel()
             for number in range(len(scenes[k].objects)):
                 effect = action.run(scenes[k], number)
                 if effect is None:
                     continue
-                index = first[k] + number
-                right = _judge(effect, inputs[k], outputs[k], scenes[k].background)
+                right = _explained_cells(effect, before, after, scenes[k].background)
                 if right is None:
-                    wrong[index] = True
+                    wrong[first_object[k] + number] = True
                 else:
-                    gain[index] = len(right)
-                    explained[index, starts[k] + right] = True
+                    gain[first_object[k] + number] = len(right)
+                    explained[first_object[k] + number, first_cell[k] + right] = True
             if place == 1 and not gain.any() and not action.name.startswith("recolour"):
                 break
         if gain.any():
-            kept.append(action)
+            useful.append(action)
             wrongs.append(wrong)
             gains.append(gain)
             cells.append(np.packbits(explained, axis=1))
             budget.bytes -= cells[-1].nbytes
         if budget.spent:
             return None
-    if not kept:
+    if not useful:
         return None
-    return Table(segmentation, make_tests(scenes, pairs), tuple(kept), owner, np.stack(wrongs), np.stack(gains), np.stack(cells))
+    tests, owners = make_tests(segmentation, pairs), segmentation.owners()[:objects]
+    return ActionTable(segmentation, tests, tuple(useful), owners, np.stack(wrongs), np.stack(gains), np.stack(cells))
 
 
-def _judge(effect: Effect, before: Array, after: Array, background: int) -> Array | None:
+def _explained_cells(effect: Effect, before: Array, after: Array, background: int) -> Array | None:
     """The changed cells that an effect explains, or None where it is wrong.
 
-    What is erased must be background in the output or have changed, because another object may come to lie there.
+    An erased cell must be background in the output or have changed, because another object may move there.
     """
     erased, painted, colours = effect
     if len(painted) and (after[painted] != colours).any():
         return None
     right = painted[before[painted] != colours]
     if len(erased):
-        gone = np.setdiff1d(erased, painted)
-        cleared = after[gone] == background
-        if (~cleared & (after[gone] == before[gone])).any():
+        unpainted = np.setdiff1d(erased, painted)
+        cleared = after[unpainted] == background
+        if (~cleared & (after[unpainted] == before[unpainted])).any():
             return None
-        right = np.concatenate([right, gone[cleared]])
+        right = np.concatenate([right, unpainted[cleared]])
     return np.asarray(right)
 
 
-def learn(tables: list[Table], needed: Array, pairs: Array) -> list[list[Line]]:
-    """Rules that explain all needed cells of some pairs, best first; they differ in the lines that are equal on these pairs.
+def learn(tables: list[ActionTable], needed: Array, pairs: Array) -> list[Rule]:
+    """Rules that explain all needed cells of some pairs, best first; they differ in parts that are equivalent on these pairs.
 
     Args:
         needed: uint8, the changed cells of these pairs as bits.
         pairs: bool (pairs,), which pairs are known.
     """
-    lines = _lines(tables, needed, pairs)
-    rules = [rule for rule in (_cover(lines, needed, thrifty) for thrifty in (False, True)) if rule]
-    if not rules:
+    candidates = _candidates(tables, needed, pairs)
+    covers = [cover for cover in (_cover(candidates, needed, per_cost) for per_cost in (False, True)) if cover]
+    if not covers:
         return []
-    chosen = min(rules, key=lambda rule: sum(group[0].cost for group in rule))
+    chosen = min(covers, key=lambda cover: sum(group[0].cost for group in cover))
     plain = [group[0] for group in chosen]
     return [plain] + [[*plain[:k], other, *plain[k + 1 :]] for k, group in enumerate(chosen) for other in group[1:]]
 
 
-def _cover(lines: list[list[Line]], needed: Array, thrifty: bool) -> list[list[Line]]:
-    """Lines that together explain all needed cells, none of them idle; empty where there are none.
+def _cover(candidates: list[Group], needed: Array, per_cost: bool) -> list[Group]:
+    """A greedy set cover: groups of equivalent conditional actions that together explain all needed cells, none of them redundant.
 
     Args:
-        thrifty: take the line that explains most for its cost, not the one that explains most.
+        per_cost: take the group that explains most for its cost instead of the one that explains most.
+
+    Returns:
+        the groups, an empty list where they explain too little.
     """
-    chosen: list[list[Line]] = []
-    left = needed.copy()
-    while left.any() and len(chosen) < MAX_LINES:
-        best: list[Line] = []
+    chosen: list[Group] = []
+    remaining = needed.copy()
+    while remaining.any() and len(chosen) < MAX_PARTS:
+        best: Group = []
         best_key = (0.0, 0.0)
-        for group in lines:
-            count, cost = int(_COUNT[group[0].cells & left].sum()), group[0].cost
-            key = (count / (cost + 1) if thrifty else float(count), -cost)
+        for group in candidates:
+            count, cost = int(_POPCOUNT[group[0].cells & remaining].sum()), group[0].cost
+            key = (count / (cost + 1) if per_cost else float(count), -cost)
             if count and key > best_key:
                 best, best_key = group, key
         if not best:
             return []
         chosen.append(best)
-        left = left & ~best[0].cells
-    if left.any():
+        remaining = remaining & ~best[0].cells
+    if remaining.any():
         return []
     for group in chosen[::-1]:
         others = [other[0].cells for other in chosen if other is not group]
@@ -243,12 +246,9 @@ def _cover(lines: list[list[Line]], needed: Array, thrifty: bool) -> list[list[L
     return chosen
 
 
-_COUNT = np.array([bin(byte).count("1") for byte in range(256)], np.int64)
-
-
-def _lines(tables: list[Table], needed: Array, pairs: Array) -> list[list[Line]]:
-    """Lines that are never wrong, grouped by the cells they explain, the cheapest of a group first, at most three of each."""
-    found: list[tuple[int, float, Table, int, int]] = []
+def _candidates(tables: list[ActionTable], needed: Array, pairs: Array) -> list[Group]:
+    """Conditional actions that are never wrong, in groups of at most three; the groups with most cells come first."""
+    found: list[tuple[int, float, ActionTable, int, int]] = []
     for table in tables:
         known = pairs[table.pair]
         passed = table.tests.passed[:, : len(table.pair)][:, known].astype(np.float32)
@@ -258,40 +258,39 @@ def _lines(tables: list[Table], needed: Array, pairs: Array) -> list[list[Line]]
             cost = table.segmentation.cost + table.tests.costs[test] + table.actions[action].cost
             found.append((int(gain[test, action]), float(cost), table, test, action))
     found.sort(key=lambda f: (-f[0], f[1]))
-    groups: dict[bytes, list[Line]] = {}
+    groups: dict[bytes, Group] = {}
     for _, cost, table, test, action in found[:MAX_CANDIDATES]:
-        mine = table.tests.passed[test, : len(table.pair)] & pairs[table.pair]
-        cells = np.bitwise_or.reduce(table.cells[action][mine], axis=0) & needed
-        groups.setdefault(cells.tobytes(), []).append(Line(table, test, action, cells, cost))
-    return [sorted(group, key=lambda line: line.cost)[:3] for group in groups.values()]
+        selected = table.tests.passed[test, : len(table.pair)] & pairs[table.pair]
+        cells = np.bitwise_or.reduce(table.cells[action][selected], axis=0) & needed
+        groups.setdefault(cells.tobytes(), []).append(ConditionalAction(table, test, action, cells, cost))
+    return [sorted(group, key=lambda part: part.cost)[:3] for group in groups.values()]
 
 
-def _right(lines: list[Line], pair: int, needed: Array) -> bool:
-    """True where a rule that did not know a pair is right about it."""
-    left = needed.copy()
-    for line in lines:
-        mine = line.table.tests.passed[line.test, : len(line.table.pair)] & (line.table.pair == pair)
-        if line.table.wrong[line.action][mine].any():
+def _predicts(rule: Rule, pair: int, needed: Array) -> bool:
+    """Whether a rule trained without a pair is right about it."""
+    remaining = needed.copy()
+    for part in rule:
+        selected = part.table.tests.passed[part.test, : len(part.table.pair)] & (part.table.pair == pair)
+        if part.table.wrong[part.action][selected].any():
             return False
-        if mine.any():
-            left &= ~np.bitwise_or.reduce(line.table.cells[line.action][mine], axis=0)
-    return not left.any()
+        if selected.any():
+            remaining &= ~np.bitwise_or.reduce(part.table.cells[part.action][selected], axis=0)
+    return not remaining.any()
 
 
-def apply(lines: list[Line], example: int) -> Grid:
-    """The output of a rule for an example, train pairs first: all that is erased goes before anything is painted."""
-    grid = np.array(lines[0].table.segmentation.scenes[example].grid).ravel()
-    shape = lines[0].table.segmentation.scenes[example].grid.shape
+def apply(rule: Rule, example: int) -> Grid:
+    """The output of a rule for an example, train pairs first: everything is erased before anything is painted."""
+    source = rule[0].table.segmentation.scenes[example].grid
+    grid = np.array(source).ravel()
     effects = []
-    for line in reversed(lines):  # what the first line paints lies on top
-        scenes = line.table.segmentation.scenes
-        start = sum(len(scene.objects) for scene in scenes[:example])
-        for k in range(len(scenes[example].objects)):
-            if line.table.tests.passed[line.test, start + k]:
-                effect = line.table.actions[line.action].run(scenes[example], k)
-                if effect is not None:
-                    effects.append(effect)
-                    grid[effect.erased] = scenes[example].background
+    for part in reversed(rule):  # the first part paints on top
+        scene = part.table.segmentation.scenes[example]
+        start = part.table.segmentation.starts()[example]
+        for k in np.flatnonzero(part.table.tests.passed[part.test, start : start + len(scene.objects)]).tolist():
+            effect = part.table.actions[part.action].run(scene, k)
+            if effect is not None:
+                effects.append(effect)
+                grid[effect.erased] = scene.background
     for effect in effects:
         grid[effect.painted] = effect.colours
-    return frozen(grid.reshape(shape))
+    return frozen(grid.reshape(source.shape))

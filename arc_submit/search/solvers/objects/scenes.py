@@ -1,20 +1,20 @@
-"""Scenes: a grid taken apart into objects, in one of several ways.
+"""Scenes: a grid divided into objects, in one of several ways.
 
-An object is a set of cells; which sets count as objects is what the ways differ in: connected cells of one colour or of any, all cells of
-a colour, the gaps that the background leaves. A grid with too many objects is refused, which bounds all work that follows. Knows nothing
-about rules.
+An object is a set of cells: a connected component of one colour or of any, all cells of a colour, or a gap in the background. A grid with
+too many objects is rejected, which bounds all later work. This module does not know rules.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import numpy as np
 
 from arc_submit.arc.grid import COLOURS, Grid
+from arc_submit.search.grid_tools import commonest_colour, label_objects, rarest_index
 from arc_submit.search.primitives.splitting import label
 from arc_submit.search.store import Array
 
@@ -26,9 +26,9 @@ class Object:
     """One object.
 
     Attributes:
-        rows, columns: int64 (cells,), where its cells are, in reading order.
+        rows, columns: int64 (cells,), the places of its cells, in reading order.
         values: int8 (cells,), their colours.
-        top, left, height, width: its box.
+        top, left, height, width: its bounding box.
     """
 
     rows: Array
@@ -39,22 +39,35 @@ class Object:
     height: int
     width: int
 
+    @property
+    def bottom(self) -> int:
+        """The row below the box."""
+        return self.top + self.height
+
+    @property
+    def right(self) -> int:
+        """The column right of the box."""
+        return self.left + self.width
+
+    @property
+    def box(self) -> tuple[slice, slice]:
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
     @cached_property
     def mask(self) -> Array:
         """bool (height, width)."""
-        out = np.zeros((self.height, self.width), np.bool_)
-        out[self.rows - self.top, self.columns - self.left] = True
-        return out
+        return np.asarray(self.picture >= 0)
 
     @cached_property
     def picture(self) -> Grid:
-        """int8 (height, width), -1 where the box is not the object's own."""
+        """int8 (height, width), -1 for cells of the box that are not the object's."""
         out = np.full((self.height, self.width), -1, np.int8)
         out[self.rows - self.top, self.columns - self.left] = self.values
         return out
 
     @cached_property
     def counts(self) -> Array:
+        """The number of cells of each colour, int64 (10,)."""
         return np.bincount(self.values, minlength=COLOURS)
 
     @cached_property
@@ -64,8 +77,13 @@ class Object:
 
     @cached_property
     def rarest(self) -> int:
-        """Its rarest colour: the same one where it has only one."""
-        return int(np.where(self.counts > 0, self.counts, 10**6).argmin())
+        """Its rarest colour; the commonest one where it has only one."""
+        return int(rarest_index(self.counts))
+
+    @cached_property
+    def colour_count(self) -> int:
+        """The number of its colours."""
+        return int((self.counts > 0).sum())
 
     @property
     def area(self) -> int:
@@ -77,37 +95,59 @@ class Scene:
     """A grid and its objects.
 
     Attributes:
-        labels: int64 (h, w), the number of the object a cell is in, -1 where it is in none.
-        background: the colour on which objects stand; COLOURS where every cell is in an object.
-        notes: what rules compute once for a scene and keep, by name.
+        labels: int64 (h, w), the index of each cell's object, -1 where there is none.
+        background: the colour between objects; COLOURS where every cell is in an object.
+        cache: arrays that actions compute once per scene, by key.
     """
 
     grid: Grid
     background: int
     labels: Array
     objects: tuple[Object, ...]
-    notes: dict[str, Array]
+    cache: dict[str, Array] = field(default_factory=dict)
 
     @property
     def blank(self) -> np.int8:
-        """The colour of an object's surroundings where it stands alone."""
+        """The colour around an object that is shown alone."""
         return np.int8(self.background % COLOURS)
+
+    def cached(self, key: str, compute: Callable[[], Array]) -> Array:
+        if key not in self.cache:
+            self.cache[key] = compute()
+        return self.cache[key]
+
+    def inside(self, rows: Array, columns: Array) -> Array:
+        """Which places are inside the grid, bool."""
+        h, w = self.grid.shape
+        return np.asarray((rows >= 0) & (rows < h) & (columns >= 0) & (columns < w))
+
+    def cell_numbers(self, rows: Array, columns: Array) -> Array:
+        """The indices of places in reading order."""
+        return np.asarray(rows * self.grid.shape[1] + columns)
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """One way to take the inputs of a task apart, and the scenes it gives, train inputs first."""
+    """One way to divide the inputs of a task into objects, and its scenes, train inputs first."""
 
     name: str
     cost: float
     scenes: tuple[Scene, ...]
 
+    def starts(self) -> Array:
+        """int64 (scenes + 1,), the index of each scene's first object among the objects of all scenes."""
+        return np.cumsum([0] + [len(scene.objects) for scene in self.scenes])
+
+    def owners(self) -> Array:
+        """int64 (objects,), the scene of each object of all scenes."""
+        return np.repeat(np.arange(len(self.scenes)), [len(scene.objects) for scene in self.scenes])
+
 
 def segmentations(grids: list[Grid]) -> Iterator[Segmentation]:
-    """Every way that gives each grid at least one object and none too many, the plainest first, each result once."""
+    """Every way that finds at least one and at most MAX_OBJECTS objects in each grid, the plainest first, without duplicates."""
     seen: set[bytes] = set()
     for background_name, backgrounds in _backgrounds(grids):
-        for name, cost, labels_of in _WAYS if backgrounds[0] != COLOURS else _WAYS_WITHOUT:
+        for name, cost, labels_of in _METHODS if backgrounds[0] != COLOURS else _METHODS_WITHOUT_BACKGROUND:
             scenes = []
             for grid, background in zip(grids, backgrounds, strict=True):
                 labels, count = labels_of(grid, background)
@@ -124,7 +164,7 @@ def segmentations(grids: list[Grid]) -> Iterator[Segmentation]:
 
 def _backgrounds(grids: list[Grid]) -> list[tuple[str, list[int]]]:
     """The background of each grid: colour 0, the commonest colour where that is another, or none."""
-    commonest = [int(np.bincount(grid.ravel(), minlength=COLOURS).argmax()) for grid in grids]
+    commonest = [commonest_colour(grid) for grid in grids]
     out = []
     if sum(bool((grid == 0).any()) for grid in grids) * 2 >= len(grids):
         out.append(("", [0] * len(grids)))
@@ -135,7 +175,7 @@ def _backgrounds(grids: list[Grid]) -> list[tuple[str, list[int]]]:
 
 
 def scene_of(grid: Grid, background: int, labels: Array, count: int) -> Scene:
-    """The scene of labels that number the objects from 0, with -1 where there is none."""
+    """The scene of labels that number the objects from 0, with -1 for cells without an object."""
     rows, columns = np.nonzero(labels >= 0)
     owner = labels[rows, columns]
     order = np.argsort(owner, kind="stable")
@@ -147,36 +187,26 @@ def scene_of(grid: Grid, background: int, labels: Array, count: int) -> Scene:
         top, left = int(ys.min()), int(xs.min())
         height, width = int(ys.max()) - top + 1, int(xs.max()) - left + 1
         objects.append(Object(ys, xs, grid[ys, xs], top, left, height, width))
-    return Scene(grid, background, labels, tuple(objects), {})
+    return Scene(grid, background, labels, tuple(objects))
 
 
-Labels = tuple[Array, int]
-
-
-def _connected(diagonal: bool, one_colour: bool) -> Callable[[Grid, int], Labels]:
-    def labels_of(grid: Grid, background: int) -> Labels:
-        return label(np.where(grid == background, 0, grid + 1).astype(np.int8), diagonal, one_colour)
-
-    return labels_of
-
-
-def _colours(grid: Grid, background: int) -> Labels:
+def _by_colour(grid: Grid, background: int) -> tuple[Array, int]:
     present = [c for c in range(COLOURS) if c != background and (grid == c).any()]
     number = np.zeros(COLOURS, np.int64)
     number[present] = np.arange(1, len(present) + 1)
     return number[grid], len(present)
 
 
-def _gaps(grid: Grid, background: int) -> Labels:
+def _gaps(grid: Grid, background: int) -> tuple[Array, int]:
     return label((grid == background).astype(np.int8), False, True)
 
 
-_WAYS: tuple[tuple[str, float, Callable[[Grid, int], Labels]], ...] = (
-    ("object of one colour", 0.0, _connected(True, True)),
-    ("object of one colour joined by sides", 0.5, _connected(False, True)),
-    ("object", 0.2, _connected(True, False)),
-    ("object joined by sides", 0.7, _connected(False, False)),
-    ("colour", 1.0, _colours),
+_METHODS: tuple[tuple[str, float, Callable[[Grid, int], tuple[Array, int]]], ...] = (
+    ("object of one colour", 0.0, partial(label_objects, diagonal=True, one_colour=True)),
+    ("object of one colour joined by sides", 0.5, partial(label_objects, diagonal=False, one_colour=True)),
+    ("object", 0.2, partial(label_objects, diagonal=True, one_colour=False)),
+    ("object joined by sides", 0.7, partial(label_objects, diagonal=False, one_colour=False)),
+    ("colour", 1.0, _by_colour),
     ("gap", 1.0, _gaps),
 )
-_WAYS_WITHOUT = (_WAYS[1], _WAYS[4])
+_METHODS_WITHOUT_BACKGROUND = (_METHODS[1], _METHODS[4])

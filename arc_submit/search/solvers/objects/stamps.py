@@ -1,7 +1,7 @@
-"""Stamps: patches around objects of one kind that are the same in every output, learned by laying the outputs over one another.
+"""Stamps: patches around objects of one kind that are the same in every output, learned by comparing the outputs around the objects.
 
-A cell of a patch is kept where outputs of two train pairs or more show it and none of the same kind of object contradicts. Knows nothing
-about when a stamp is to be used; that is for the tests of a rule.
+A cell belongs to a patch if outputs of at least two train pairs show it and no object of the kind contradicts. The tests of a rule decide
+where a stamp is used, not this module.
 """
 
 from __future__ import annotations
@@ -12,94 +12,88 @@ from functools import partial
 import numpy as np
 
 from arc_submit.arc.task import Task
-from arc_submit.search.solvers.objects.actions import NONE, Action, Effect
+from arc_submit.search.solvers.objects.actions import Action, Effect, on_background, painted_at
 from arc_submit.search.solvers.objects.scenes import Object, Scene, Segmentation
 from arc_submit.search.store import Array
 
-REACH = 9  # how far a patch goes from the upper left cell of an object's box
+REACH = 9  # the distance of a patch's edge from the upper left cell of an object's box
 OWN = 10  # "the object's colour" in a patch
+BACKGROUND = 11  # the background in a window
 SPAN = 2 * REACH + 1
 MAX_STAMPS = 24
 
 
 def stamps(task: Task, segmentation: Segmentation) -> list[Action]:
     """One or two actions for each kind of object: painting over everything, and painting on background only."""
-    kinds: dict[Hashable, list[tuple[int, int]]] = {}
+    kinds: dict[Hashable, list[int]] = {}
     before, after = [], []
-    objects: list[Object] = []
-    backgrounds: list[int] = []
+    owned: list[tuple[int, int, int]] = []  # of each object its colour, background and pair
     for k, (pair, scene) in enumerate(zip(task.train, segmentation.scenes, strict=False)):
+        shown = np.where(pair.input == scene.background, BACKGROUND, pair.input)
         for o in scene.objects:
             for kind in _kinds(o):
-                kinds.setdefault(kind, []).append((len(objects), k))
-            objects.append(o)
-            backgrounds.append(scene.background)
-            before.append(_window(np.where(pair.input == scene.background, OWN + 1, pair.input), o))
+                kinds.setdefault(kind, []).append(len(owned))
+            owned.append((o.colour, scene.background, k))
+            before.append(_window(shown, o))
             after.append(_window(pair.output, o))
-    if not objects:
+    if not owned:
         return []
-    pictures, targets = np.stack(before), np.stack(after)
-    grounds = np.array(backgrounds)
-    own = np.array([o.colour for o in objects])[:, None, None]
+    inputs, outputs = np.stack(before), np.stack(after)
+    colours, backgrounds, pairs = np.array(owned).T
     out: list[Action] = []
     seen: set[bytes] = set()
-    for members in kinds.values():
-        index = np.array([number for number, _ in members])
-        pairs = np.array([pair for _, pair in members])
-        if len(set(pairs.tolist())) < 2:
+    for index in kinds.values():
+        if len(set(pairs[index].tolist())) < 2:
             continue
+        # Other actions erase cells.
+        changed = (outputs[index] != inputs[index]) & (outputs[index] != backgrounds[index, None, None])
         for behind in (False, True):
-            patch = _consensus(pictures[index], targets[index], own[index], grounds[index], pairs, behind)
+            usable = (outputs[index] >= 0) & ((inputs[index] == BACKGROUND) | (not behind))
+            patch = _consensus(outputs[index], usable, changed, colours[index], pairs[index])
             key = patch.tobytes() + bytes([behind])
             if (patch >= 0).any() and key not in seen and len(out) < MAX_STAMPS:
                 seen.add(key)
                 cells = int((patch >= 0).sum())
                 name = f"stamp {cells} cells{' on background' if behind else ''}"
-                out.append(Action(name, 4.0 + 0.1 * cells + 0.5 * behind, partial(_stamped, patch=patch, behind=behind)))
+                out.append(Action(name, 4.0 + 0.1 * cells + 0.5 * behind, partial(_stamp, patch=patch, behind=behind)))
     return out
 
 
 def _kinds(o: Object) -> list[Hashable]:
-    """What may make objects one of a kind: their size, with their colour, or their very picture."""
+    """The keys under which objects are of one kind: their size, their size and colour, and their picture."""
     return [(o.height, o.width), (o.height, o.width, o.colour), (o.picture.shape, o.picture.tobytes())]
 
 
 def _window(grid: Array, o: Object) -> Array:
-    """What lies around the upper left cell of an object's box; -1 outside the grid."""
-    padded = np.full((grid.shape[0] + 2 * REACH, grid.shape[1] + 2 * REACH), -1, np.int8)
-    padded[REACH:-REACH, REACH:-REACH] = grid
+    """The cells around the upper left cell of an object's box, int8 (SPAN, SPAN); -1 outside the grid."""
+    padded = np.pad(grid.astype(np.int8), REACH, constant_values=-1)
     return padded[o.top : o.top + SPAN, o.left : o.left + SPAN]
 
 
-def _consensus(before: Array, after: Array, own: Array, ground: Array, pairs: Array, behind: bool) -> Array:
-    """int8 (SPAN, SPAN): the patch, -1 where there is none."""
-    inside = after >= 0
-    if behind:
-        inside &= before == OWN + 1
-    # What becomes background is left to other actions.
-    changed = inside & (after != before) & (after != ground[:, None, None])
-    shown = [changed[pairs == k].any(axis=0) for k in sorted(set(pairs.tolist()))]
+def _consensus(outputs: Array, usable: Array, changed: Array, colours: Array, pairs: Array) -> Array:
+    """The patch of objects of one kind, int8 (SPAN, SPAN), -1 where there is none.
+
+    Args:
+        outputs: int8 (objects, SPAN, SPAN), the windows of the outputs.
+        usable: bool, the cells of these windows that a patch may paint; `changed`, those that differ from the input.
+        colours, pairs: int64 (objects,), the colour and the train pair of each object.
+    """
+    shown = [(usable & changed)[pairs == k].any(axis=0) for k in sorted(set(pairs.tolist()))]
     wanted = np.sum(shown, axis=0) >= 2
-    is_own = ((after == own) | ~inside).all(axis=0)
-    low, high = np.where(inside, after, 99).min(axis=0), np.where(inside, after, -1).max(axis=0)
+    is_own = ((outputs == colours[:, None, None]) | ~usable).all(axis=0)
+    low, high = np.where(usable, outputs, 99).min(axis=0), np.where(usable, outputs, -1).max(axis=0)
     patch = np.full((SPAN, SPAN), -1, np.int8)
     constant = (low == high) & wanted
     patch[constant] = low[constant]
-    # Own colours first: they speak for colours not seen yet; where all own colours are one, both readings agree on the train pairs.
-    several = len(np.unique(own)) > 1
+    # Own colours take precedence, because they generalise to new colours; with one own colour both readings fit the train pairs.
+    several = len(np.unique(colours)) > 1
     patch[is_own & wanted & (several | ~constant)] = OWN
     return patch
 
 
-def _stamped(scene: Scene, k: int, patch: Array, behind: bool) -> Effect:
+def _stamp(scene: Scene, k: int, patch: Array, behind: bool) -> Effect:
     o = scene.objects[k]
-    h, w = scene.grid.shape
     ys, xs = np.nonzero(patch >= 0)
     colours = np.where(patch[ys, xs] == OWN, o.colour, patch[ys, xs]).astype(np.int8)
-    ys, xs = ys + o.top - REACH, xs + o.left - REACH
-    keep = (ys >= 0) & (ys < h) & (xs >= 0) & (xs < w)
-    cells, colours = ys[keep] * w + xs[keep], colours[keep]
-    if behind:
-        free = scene.grid.ravel()[cells] == scene.background
-        cells, colours = cells[free], colours[free]
-    return Effect(NONE, cells, colours)
+    effect = painted_at(scene, ys + o.top - REACH, xs + o.left - REACH, colours)
+    return on_background(scene, effect) if behind else effect

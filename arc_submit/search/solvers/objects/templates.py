@@ -1,7 +1,7 @@
-"""Templates: an object of several colours, of which other places of the grid show only some cells, completed there.
+"""Templates: an object of several colours whose partial copies elsewhere in the grid are completed.
 
-The template may be turned, mirrored and made larger on its way, and one of its colours may be that of the place instead of its own. Which
-of these are allowed is what the train pairs decide.
+A copy may be turned, mirrored and enlarged, and one of its colours may differ from the template's. The train pairs decide which of these
+are allowed.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from arc_submit.arc.grid import COLOURS, Grid, frozen, same_grid
+from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, frozen, same_grid
 from arc_submit.arc.task import Task
-from arc_submit.search.answers import Answer
-from arc_submit.search.primitives.splitting import label
+from arc_submit.search.answers import SolverAnswer
+from arc_submit.search.grid_tools import commonest_colour, enlarged, keeps_size, label_objects, oriented
 from arc_submit.search.solvers.objects.scenes import Object, scene_of
 from arc_submit.search.solvers.objects.trust import NAME
 from arc_submit.search.store import Array
@@ -24,13 +24,13 @@ MAX_SCALE = 4
 
 
 @dataclass(frozen=True)
-class Freedom:
-    """What may happen to a template on its way to a place.
+class Variation:
+    """The allowed differences between a template and its copies.
 
     Attributes:
-        turns: how many of the eight orientations are tried.
-        scales: up to how many times as large it may be.
-        recolours: its commonest colour may be another one in another place.
+        turns: the number of orientations to try, 1 or 8.
+        scales: the maximum scale.
+        recolours: the template's commonest colour may be another one in a copy.
         removes: the template itself vanishes.
     """
 
@@ -48,8 +48,8 @@ class Freedom:
         )
 
 
-FREEDOMS = tuple(
-    Freedom(turns, scales, recolours, removes, 2.0 * (turns > 1) + 2.0 * (scales > 1) + 3.0 * recolours + 1.0 * removes)
+VARIATIONS = tuple(
+    Variation(turns, scales, recolours, removes, 2.0 * (turns > 1) + 2.0 * (scales > 1) + 3.0 * recolours + 1.0 * removes)
     for removes in (False, True)
     for recolours in (False, True)
     for scales in (1, MAX_SCALE)
@@ -57,59 +57,60 @@ FREEDOMS = tuple(
 )
 
 
-def solve(task: Task) -> list[Answer]:
-    """Answers of the two least free ways that reproduce every train pair."""
-    if any(pair.input.shape != pair.output.shape for pair in task.train):
+def solve(task: Task) -> list[SolverAnswer]:
+    """Answers of the two simplest variations that reproduce every train pair."""
+    if not keeps_size(task):
         return []
-    answers: list[Answer] = []
+    answers: list[SolverAnswer] = []
     found = 0
-    for freedom in sorted(FREEDOMS, key=lambda f: f.cost):
-        if all(same_grid(complete(pair.input, freedom), pair.output) for pair in task.train):
+    for variation in sorted(VARIATIONS, key=lambda v: v.cost):
+        if all(same_grid(complete(pair.input, variation), pair.output) for pair in task.train):
             found += 1
             for test, grid in enumerate(task.tests):
-                out = complete(grid, freedom)
+                out = complete(grid, variation)
                 if out is not None:
-                    answers.append(Answer(test, out, NAME, freedom.text, 1.0, 10.0 + freedom.cost))
+                    answers.append(SolverAnswer(test, out, NAME, variation.text, 1.0, 10.0 + variation.cost))
         if found == 2:
             break
     return answers
 
 
-def complete(grid: Grid, freedom: Freedom) -> Grid | None:
-    """The grid with every partial copy completed, or None where some painted cell is neither a template's nor a copy's."""
-    background = int(np.bincount(grid.ravel(), minlength=COLOURS).argmax())
-    labels, count = label(np.where(grid == background, 0, grid + 1).astype(np.int8), True, False)
+def complete(grid: Grid, variation: Variation) -> Grid | None:
+    """The grid with every partial copy completed, or None where some painted cell belongs to neither a template nor a copy."""
+    background = commonest_colour(grid)
+    labels, count = label_objects(grid, background, True, False)
     if not 1 < count <= 30:
         return None
     objects = scene_of(grid, background, labels - 1, count).objects
-    several = [o for o in objects if (o.counts > 0).sum() > 1 and o.area <= MAX_CELLS]
+    several = [o for o in objects if o.colour_count > 1 and o.area <= MAX_CELLS]
     if not several:
         return None
-    most = max(int((o.counts > 0).sum()) for o in several)
-    several = sorted((o for o in several if (o.counts > 0).sum() == most), key=lambda o: -o.area)[:4]
+    most = max(o.colour_count for o in several)
+    several = sorted((o for o in several if o.colour_count == most), key=lambda o: -o.area)[:4]
     # All of the objects with most colours may be templates, or one of them, and the others partial copies of it.
     for templates in [several] + [[o] for o in several] * (len(several) > 1):
-        out = _completed(grid, background, templates, freedom)
+        out = _complete_copies(grid, background, templates, variation)
         if out is not None:
             return out
     return None
 
 
-def _completed(grid: Grid, background: int, templates: list[Object], freedom: Freedom) -> Grid | None:
+def _complete_copies(grid: Grid, background: int, templates: list[Object], variation: Variation) -> Grid | None:
     out = grid.copy()
     open_cells = grid != background
     for o in templates:
         open_cells[o.rows, o.columns] = False
-        if freedom.removes:
+        if variation.removes:
             out[o.rows, o.columns] = background
     if not open_cells.any():
         return None
     places = []
     for o in templates:
-        for number, picture in enumerate(_pictures(o, freedom)):
-            free_colour = o.colour if freedom.recolours else -1
-            places += [(lost, -hits, number, place) for lost, hits, place in _places(grid, open_cells, picture, background, free_colour)]
-    # Places wholly inside the grid come first, then those that most cells speak for, then the plainest picture.
+        for number, picture in enumerate(_pictures(o, variation)):
+            free_colour = o.colour if variation.recolours else -1
+            for lost, hits, place in _places(grid, open_cells, picture, background, free_colour):
+                places.append((lost, -hits, number, place))
+    # Places completely inside the grid come first, then those with most visible cells, then the plainest picture.
     for _, _, _, (ys, xs, colours) in sorted(places, key=lambda place: place[:3]):
         if open_cells[ys, xs].any():
             out[ys, xs] = colours
@@ -117,15 +118,14 @@ def _completed(grid: Grid, background: int, templates: list[Object], freedom: Fr
     return None if open_cells.any() else frozen(out)
 
 
-def _pictures(o: Object, freedom: Freedom) -> Iterator[Array]:
-    """The template as it can look, the plainest first; -1 where it is transparent."""
+def _pictures(o: Object, variation: Variation) -> Iterator[Array]:
+    """The different pictures of the template's copies, the plainest first; -1 where they are transparent."""
     seen: set[bytes] = set()
-    for scale in range(1, freedom.scales + 1):
-        for turn in range(freedom.turns):
-            picture = np.rot90(o.picture if turn < 4 else o.picture.T, turn % 4)
-            picture = np.kron(picture, np.ones((scale, scale), np.int8))
+    for scale in range(1, variation.scales + 1):
+        for turn in range(variation.turns):
+            picture = enlarged(oriented(o.picture, turn), scale)
             key = bytes(picture.shape) + picture.tobytes()
-            if key not in seen and max(picture.shape) <= 30:
+            if key not in seen and max(picture.shape) <= MAX_SIDE:
                 seen.add(key)
                 yield picture
 
@@ -134,26 +134,23 @@ Place = tuple[Array, Array, Array]  # rows, columns, colours
 
 
 def _places(grid: Grid, open_cells: Array, picture: Array, background: int, free_colour: int) -> Iterator[tuple[int, int, Place]]:
-    """Where a picture fits: all its cells of one colour at least are seen, and no other painted cell contradicts.
+    """The places where a picture fits: it shows all cells of at least one of its colours, and no other painted cell contradicts.
 
     Args:
-        free_colour: the colour of the picture that may be another one in a place, or -1.
+        free_colour: the colour of the picture that may be another one in a copy, or -1.
 
     Yields:
-        how many of its cells are outside the grid, how many are seen, and what to paint where.
+        the number of its cells outside the grid, the number of visible ones, and the cells to paint.
     """
-    h, w = grid.shape
+    (h, w), (height, width) = grid.shape, picture.shape
     ys, xs = np.nonzero(picture >= 0)
     colours = picture[ys, xs]
-    present = np.unique(colours).tolist()
-    padded = np.full((h + 2 * picture.shape[0], w + 2 * picture.shape[1]), -1, np.int8)
-    padded[picture.shape[0] : picture.shape[0] + h, picture.shape[1] : picture.shape[1] + w] = np.where(
-        open_cells, grid, np.where(grid == background, COLOURS, -2)
-    )
-    rows, columns = padded.shape[0] - picture.shape[0] + 1, padded.shape[1] - picture.shape[1] + 1
+    # Outside the grid -1, templates -2, background COLOURS; `seen` is (picture cells, rows, columns) over all places of the picture.
+    visible = np.where(open_cells, grid, np.where(grid == background, COLOURS, -2)).astype(np.int8)
+    padded = np.pad(visible, ((height, height), (width, width)), constant_values=-1)
+    rows, columns = h + height + 1, w + width + 1
     seen = np.stack([padded[y : y + rows, x : x + columns] for y, x in zip(ys, xs, strict=True)])
-    wanted = colours[:, None, None]
-    match = seen == wanted
+    match = seen == colours[:, None, None]
     fixed = colours != free_colour
     if free_colour >= 0:
         other = (seen >= 0) & (seen < COLOURS) & ~fixed[:, None, None]
@@ -161,15 +158,15 @@ def _places(grid: Grid, open_cells: Array, picture: Array, background: int, free
         match |= other & (seen == first)
     clash = (~match & (seen != COLOURS) & (seen != -1)).any(axis=0)
     hits = match.sum(axis=0)
-    # One colour of the picture at least must be seen in full (outside the grid nothing is seen).
+    # At least one colour of the picture must be visible in full, apart from cells outside the grid.
     full = np.zeros(hits.shape, np.bool_)
-    for c in present:
+    for c in np.unique(colours):
         full |= (match | (seen == -1))[colours == c].all(axis=0) & match[colours == c].any(axis=0)
     fits = full & ~clash
     if free_colour >= 0:
         fits &= match[fixed].any(axis=0) & match[~fixed].any(axis=0)
     for a, b in np.argwhere(fits).tolist():
-        y, x = ys + a - picture.shape[0], xs + b - picture.shape[1]
+        y, x = ys + a - height, xs + b - width
         inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
         paint = colours.copy()
         if free_colour >= 0:

