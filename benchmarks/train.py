@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,28 +38,29 @@ import numpy as np
 import torch
 
 from arc_submit.base_model.loading import load_model
-from arc_submit.base_model.lora import LoraSettings, save_adapter
+from arc_submit.base_model.lora import save_adapter
 from arc_submit.base_model.pocket import pocket_folder
+from arc_submit.base_model.precision import TrainingPrecision
+from arc_submit.base_model.settings import LoraSettings
 from arc_submit.language.prompt_config import PromptConfig
 from arc_submit.train.config import TrainConfig, TrainSettings
 from arc_submit.train.decontamination import BenchmarkIndex
 from arc_submit.train.distributed import Processes
-from arc_submit.train.find_batch import Trial, plot_trials, training_step, try_sizes
+from arc_submit.train.find_batch import Measurement, Trial, plot_trials, training_step
 from arc_submit.train.mixture import Mixture, MixturePart, TokenSample, open_mixture, prepare_part
 from arc_submit.train.step import (
-    Learner,
+    Trainable,
     add_gradients,
-    choose_precision,
+    cut_passes,
     full_loss,
-    make_learner,
+    load_trainable,
     make_optimizers,
     make_pass,
     take_step,
 )
-from arc_submit.train.train import Training, how_to_ask, learn
-from arc_submit.train.train_log import Log
+from arc_submit.train.train import Training, resolve_prompts, run_steps
+from arc_submit.train.train_log import MetricsLog
 
-SCALER = torch.amp.GradScaler("cpu", enabled=False)
 TABLES = ("sizes", "loader", "packing", "trainer", "processes")
 
 
@@ -98,46 +99,43 @@ def main() -> None:
             model=args.model,
             out=Path(scratch) / "out",
             parts=(part,),
-            settings=TrainSettings(full=args.full),
+            settings=TrainSettings(full=args.full, precision=args.precision),
             lora=LoraSettings(rank=args.rank),
             grid_encoder=args.grid_encoder,
             max_seq_len=args.max_seq_len,
-            measured=(),
+            benchmarks=(),
             device=args.device,
         )
-        how, writers = how_to_ask(config)
+        prompt_config, tokenizers = resolve_prompts(config)
         prepare_part(part, Path(scratch) / "data", BenchmarkIndex(), False)
-        mixture = open_mixture(config.parts, [Path(scratch) / "data"], writers, how.max_seq_len, "answer", 0)
-        precision = choose_precision(args.precision, device, args.full)
-        learner = make_learner(config, device, precision, None)
-        optimizers = make_optimizers(learner, config.settings)
-        what = "all weights" if args.full else f"rank {args.rank}"
-        print(f"{args.model.name}, {what}, {learner.gradient.numel():,} values; {device}, {precision.autocast or precision.base}")
+        mixture = open_mixture(config.parts, [Path(scratch) / "data"], tokenizers, prompt_config.max_seq_len, "answer", 0)
+        bench = Bench(args, config, prompt_config, mixture, device, Path(scratch))
+        trainable = load_trainable(config, device, None)
+        precision, optimizers = trainable.precision, make_optimizers(trainable, config.settings)
+        weights = "all weights" if args.full else f"rank {args.rank}"
+        print(f"{args.model.name}, {weights}, {trainable.gradient.numel():,} values; {device}, {precision.autocast or precision.base}")
 
-        def step(samples: list[TokenSample], tokens: int) -> None:
-            total = sum(int(sample.learnt.sum()) for sample in samples)
-            add_gradients(learner, samples, 0.0, total, tokens, precision, SCALER)
-            take_step(learner, optimizers, SCALER, 1.0)
+        def step(samples: list[TokenSample]) -> None:
+            total = sum(int(sample.loss_mask.sum()) for sample in samples)
+            add_gradients(trainable, samples, 0.0, total, args.pass_tokens)
+            take_step(trainable, optimizers, 1.0)
 
         if "sizes" in tables:
-            batches = [int(text) for text in args.batch_sizes.split(",")]
-            lengths = [int(text) for text in args.lengths.split(",")]
-            trials = measure_sizes(config, learner, precision, batches, lengths, args.repeats, device)
+            trials = measure_sizes(bench, trainable)
             figures["tokens_per_second"] = {
-                str(length): {str(t.batch): t.tokens_per_second for t in trials if t.length == length} for length in lengths
+                str(length): {str(t.batch): t.tokens_per_second for t in trials if t.length == length} for length in numbers(args.lengths)
             }
             if args.out:
                 print(plot_trials(args.out / "train_speed.png", trials))
         if "loader" in tables:
-            figures |= measure_loader(mixture, step, args.samples, args.pass_tokens, args.repeats, device)
+            figures |= measure_loader(bench, step)
         if "packing" in tables and args.full:
-            figures |= measure_packing(mixture, learner, args.samples, args.pass_tokens, args.repeats, precision, device)
+            figures |= measure_packing(bench, trainable)
         if "trainer" in tables:
-            del learner, optimizers
-            figures["trainer"] = measure_trainer(config, how, mixture, args, precision, device, Path(scratch))
+            del trainable, optimizers
+            figures["trainer"] = measure_trainer(bench)
         if "processes" in tables:
-            counts = [int(text) for text in args.processes.split(",")]
-            figures["processes"] = measure_processes(args, counts, Path(scratch))
+            figures["processes"] = measure_processes(args, numbers(args.processes), Path(scratch))
     if args.json:
         print(json.dumps(figures))
 
@@ -155,90 +153,107 @@ def seconds(do: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def measure_sizes(
-    config: TrainConfig, learner: Learner, precision: Any, batches: list[int], lengths: list[int], repeats: int, device: torch.device
-) -> list[Trial]:
+@dataclass(frozen=True)
+class Bench:
+    """What all tables share."""
+
+    args: argparse.Namespace
+    config: TrainConfig
+    prompt_config: PromptConfig
+    mixture: Mixture
+    device: torch.device
+    scratch: Path
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """CPU seconds of this process, or on a GPU wall time."""
+        return time.process_time if self.device.type == "cpu" else time.perf_counter
+
+    def fastest(self, work: Callable[[], Any], device: torch.device | None = None) -> float:
+        """Seconds of the fastest of several repeats."""
+        return min(seconds(work, device or self.device) for _ in range(self.args.repeats))
+
+
+def measure_sizes(bench: Bench, trainable: Trainable) -> list[Trial]:
     """Tokens a second by length and batch size, one pass a step."""
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    group = Processes(0, 1, device)
-    step = training_step(config, learner, precision, group)
+    group, settings = Processes(0, 1, bench.device), bench.config.settings
+    step = training_step(bench.config, trainable, group)
+    measurement = Measurement(step, settings.loss_on, group, bench.clock, bench.args.repeats)
     trials: list[Trial] = []
     print(f"\n{'tokens a sample':>15}{'samples':>9}{'tokens/s':>11}")
-    for length in lengths:
+    for length in numbers(bench.args.lengths):
 
-        def tell(trial: Trial) -> None:
+        def show(trial: Trial) -> None:
             print(f"{trial.length:>15}{trial.batch:>9}{trial.tokens_per_second:>11,.0f}", flush=True)
 
-        tried, ended = try_sizes(step, length, config.settings.loss_on, batches, group, clock, tell, repeats)
+        tried, reason = measurement.try_sizes(length, numbers(bench.args.batch_sizes), show)
         trials += tried
-        print(f"{length:>15}  {ended}")
+        print(f"{length:>15}  {reason}")
     return trials
 
 
-def measure_loader(
-    mixture: Mixture, step: Callable[[list[TokenSample], int], None], count: int, tokens: int, repeats: int, device: torch.device
-) -> dict[str, float]:
-    """What one loader draws against what the device takes."""
-    samples = [mixture.sample(number) for number in range(count)]  # the first draw learns how rows become tokens
-    drawn = sum(len(sample.ids) for sample in samples)
-    cpu = torch.device("cpu")
-    drawing = min(seconds(lambda: [mixture.sample(number) for number in range(count)], cpu) for _ in range(repeats))
-    step(samples, tokens)
-    taking = min(seconds(lambda: step(samples, tokens), device) for _ in range(repeats))
-    found = {"loader_tokens_per_second": round(drawn / drawing), "taken_tokens_per_second": round(drawn / taking)}
-    ratio = taking / drawing
-    print(f"\none loader draws {drawn / drawing:,.0f} tokens a second, {ratio:.1f} times the {drawn / taking:,.0f} that the device takes")
-    return {**found, "loader_ratio": round(ratio, 2)}
+def numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
 
 
-def measure_packing(
-    mixture: Mixture, learner: Learner, count: int, tokens: int, repeats: int, precision: Any, device: torch.device
-) -> dict[str, float]:
+def measure_loader(bench: Bench, step: Callable[[list[TokenSample]], None]) -> dict[str, float]:
+    """Tokens a second that one loader draws and that the device trains on."""
+    draw = range(bench.args.samples)
+    samples = [bench.mixture.sample(number) for number in draw]  # the first draw also fills the tokenizer's caches
+    tokens = sum(len(sample.ids) for sample in samples)
+    drawing = bench.fastest(lambda: [bench.mixture.sample(number) for number in draw], torch.device("cpu"))
+    step(samples)
+    training = bench.fastest(lambda: step(samples))
+    ratio = training / drawing
+    print(f"\none loader draws {tokens / drawing:,.0f} tokens a second, {ratio:.1f} times the {tokens / training:,.0f} of the device")
+    speeds = {"loader_tokens_per_second": round(tokens / drawing), "taken_tokens_per_second": round(tokens / training)}
+    return {**speeds, "loader_ratio": round(ratio, 2)}
+
+
+def measure_packing(bench: Bench, trainable: Trainable) -> dict[str, float]:
     """The same samples padded and packed: the difference of the losses, and both speeds."""
-    from arc_submit.train.step import cut_passes
-
-    samples = [mixture.sample(number) for number in range(count)]
-    total = sum(int(sample.learnt.sum()) for sample in samples)
-    drawn = sum(len(sample.ids) for sample in samples)
+    pass_tokens, device, model, precision = bench.args.pass_tokens, bench.device, trainable.model, trainable.precision
+    samples = [bench.mixture.sample(number) for number in range(bench.args.samples)]
+    total = sum(int(sample.loss_mask.sum()) for sample in samples)
+    tokens = sum(len(sample.ids) for sample in samples)
 
     def padded() -> float:
         loss = 0.0
-        for rows in cut_passes(samples, tokens):
-            summed, _ = full_loss(learner.model, make_pass(rows, 0.0, total, device)[0], precision)
-            torch.autograd.backward(summed)
-            loss += float(summed.detach())
+        for rows in cut_passes(samples, pass_tokens):
+            weighted, _ = full_loss(model, make_pass(rows, 0.0, total, device)[0], precision)
+            torch.autograd.backward(weighted)
+            loss += float(weighted.detach())
         return loss
 
     def packed() -> float:
         loss = 0.0
-        for rows in pack(samples, tokens):
+        for rows in pack(samples, pass_tokens):
             ids = torch.from_numpy(np.concatenate([sample.ids for sample in rows]).astype(np.int64))[None].to(device)
             positions = torch.from_numpy(np.concatenate([np.arange(len(sample.ids)) for sample in rows]))[None].to(device)
-            places = torch.from_numpy(np.nonzero(np.concatenate([sample.learnt for sample in rows]))[0]).to(device)
+            predicted = torch.from_numpy(np.nonzero(np.concatenate([sample.loss_mask for sample in rows]))[0]).to(device)
             with torch.autocast(device.type, dtype=precision.autocast or torch.bfloat16, enabled=precision.autocast is not None):
-                # No mask is given and no cache is used: transformers then keeps apart what restarted positions say is apart.
-                hidden = learner.model.model(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state[0]
-                logits = learner.model.lm_head(hidden[places - 1]).float()
-            summed = torch.nn.functional.cross_entropy(logits, ids[0, places], reduction="sum") / total
-            torch.autograd.backward(summed)
-            loss += float(summed.detach())
+                # Without a mask and a cache, transformers separates samples at restarted positions.
+                hidden = model.model(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state[0]
+                logits = model.lm_head(hidden[predicted - 1]).float()
+            weighted = torch.nn.functional.cross_entropy(logits, ids[0, predicted], reduction="sum") / total
+            torch.autograd.backward(weighted)
+            loss += float(weighted.detach())
         return loss
 
     losses, gradients = [], []
-    for way in (padded, packed):
-        learner.gradient.zero_()
-        losses.append(way())
-        gradients.append(learner.gradient.clone())
-    apart = float((gradients[0] - gradients[1]).norm() / gradients[0].norm())
-    speeds = {way.__name__: drawn / min(seconds(way, device) for _ in range(repeats)) for way in (padded, packed)}
-    learner.gradient.zero_()
-    filled = drawn / sum(len(rows) * len(rows[0].ids) for rows in cut_passes(samples, tokens))
+    for method in (padded, packed):
+        trainable.gradient.zero_()
+        losses.append(method())
+        gradients.append(trainable.gradient.clone())
+    difference = float((gradients[0] - gradients[1]).norm() / gradients[0].norm())
+    speeds = {method.__name__: tokens / bench.fastest(method) for method in (padded, packed)}
+    trainable.gradient.zero_()
+    filled = tokens / sum(len(rows) * len(rows[0].ids) for rows in cut_passes(samples, pass_tokens))
     ratio = speeds["packed"] / speeds["padded"]
-    print(
-        f"\nloss padded {losses[0]:.6f}, packed {losses[1]:.6f}, gradients {apart:.1e} apart; {filled:.0%} of the padded places hold tokens"
-    )
+    print(f"\nloss padded {losses[0]:.6f}, packed {losses[1]:.6f}, gradients {difference:.1e} apart")
+    print(f"{filled:.0%} of the padded positions hold tokens")
     print(f"tokens a second padded {speeds['padded']:,.0f}, packed {speeds['packed']:,.0f}: packing is {ratio:.2f} times as fast")
-    return {"packed_over_padded": round(ratio, 3), "packed_gradient_apart": apart, "filled": round(filled, 3)}
+    return {"packed_over_padded": round(ratio, 3), "packed_gradient_apart": difference, "filled": round(filled, 3)}
 
 
 def pack(samples: list[TokenSample], tokens: int) -> list[list[TokenSample]]:
@@ -254,71 +269,65 @@ def pack(samples: list[TokenSample], tokens: int) -> list[list[TokenSample]]:
     return rows
 
 
-def measure_trainer(
-    config: TrainConfig, how: PromptConfig, mixture: Mixture, args: argparse.Namespace, precision: Any, device: torch.device, scratch: Path
-) -> dict[str, float]:
-    """Our loop against transformers' Trainer: seconds a step without the first, and how far their losses are apart."""
-    config = replace(
-        config,
-        out=scratch / "ours",
-        settings=replace(
-            config.settings,
-            steps=args.steps,
-            schedule="constant",
-            warmup_ratio=0.0,
-            learning_rate=1e-3,
-            log_every=1,
-            tokens_per_pass=args.pass_tokens,
-            save_every=args.steps + 1,
-        ),
+def measure_trainer(bench: Bench) -> dict[str, float]:
+    """Our loop against transformers' Trainer: seconds a step without the first, and the largest difference of their losses."""
+    args = bench.args
+    settings = replace(
+        bench.config.settings,
+        steps=args.steps,
+        schedule="constant",
+        warmup_ratio=0.0,
+        learning_rate=1e-3,
+        log_every=1,
+        tokens_per_pass=args.pass_tokens,
+        save_every=args.steps + 1,
     )
+    config = replace(bench.config, out=bench.scratch / "ours", settings=settings)
     config.out.mkdir()
-    steps = [[mixture.sample(number) for number in range(i * args.samples, (i + 1) * args.samples)] for i in range(args.steps)]
-    learner = make_learner(config, device, precision, None)
-    if learner.adapter:
-        save_adapter(learner.adapter, scratch / "adapter")  # the Trainer's begins with the same values
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    asked: list[float] = []
+    steps = [[bench.mixture.sample(number) for number in range(i * args.samples, (i + 1) * args.samples)] for i in range(args.steps)]
+    trainable = load_trainable(config, bench.device, None)
+    precision = trainable.precision
+    if trainable.adapter:
+        save_adapter(trainable.adapter, bench.scratch / "adapter")  # the Trainer's starts with the same values
+    times: list[float] = []
 
     def stream() -> Iterator[list[TokenSample]]:
-        for samples in [*steps, steps[0]]:  # the loop asks for one more before it sees that there are enough
-            asked.append(clock())
+        for samples in [*steps, steps[0]]:  # the loop takes one more before it ends
+            times.append(bench.clock())
             yield samples
 
-    group = Processes(0, 1, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision.scale)
-    training = Training(
-        config, group, how, learner, make_optimizers(learner, config.settings), scaler, precision, [], Log(config, group, 0)
-    )
+    group = Processes(0, 1, bench.device)
+    optimizers = make_optimizers(trainable, settings)
+    training = Training(config, group, bench.prompt_config, trainable, optimizers, [], MetricsLog(config, group, 0))
     with contextlib.redirect_stdout(io.StringIO()):  # a line for each step
-        learn(training, stream(), [])
-    asked.append(clock())
+        run_steps(training, stream(), [])
+    times.append(bench.clock())
     lines = [json.loads(line) for line in (config.out / "log.jsonl").read_text().splitlines()]
     ours = [line["loss"] for line in lines]
-    seconds_a_step = {"ours": (asked[-1] - asked[1]) / (args.steps - 1)}
-    apart = {}
-    del learner, training
-    for name, batch, accumulation in (("trainer, padded", args.samples, 1), ("trainer, accumulating", 1, args.samples)):
-        seconds_a_step[name], losses = run_trainer(config, steps, batch, accumulation, precision, device, scratch)
-        apart[name] = max(abs(a - b) for a, b in zip(ours, losses, strict=True))
+    seconds_a_step = {"ours": (times[-1] - times[1]) / (args.steps - 1)}
+    differences = {}
+    del trainable, training, optimizers
+    for name, batch in (("trainer, padded", args.samples), ("trainer, accumulating", 1)):
+        seconds_a_step[name], losses = run_trainer(replace(bench, config=config), steps, batch, precision)
+        differences[name] = max(abs(a - b) for a, b in zip(ours, losses, strict=True))
     tokens = sum(len(sample.ids) for samples in steps[1:] for sample in samples) / (args.steps - 1)
     print(f"\n{args.steps} steps of {args.samples} samples, {tokens:,.0f} tokens a step without padding")
     for name, value in seconds_a_step.items():
-        beside = f"; losses at most {apart[name]:.1e} from ours" if name in apart else ""
-        print(f"{name}: {value:.3f} s a step, {tokens / value:,.0f} tokens a second{beside}")
-    ratio = min(seconds_a_step[name] for name in apart) / seconds_a_step["ours"]
+        note = f"; losses at most {differences[name]:.1e} from ours" if name in differences else ""
+        print(f"{name}: {value:.3f} s a step, {tokens / value:,.0f} tokens a second{note}")
+    ratio = min(seconds_a_step[name] for name in differences) / seconds_a_step["ours"]
     print(f"our loop is {ratio:.2f} times as fast as the faster Trainer")
-    found = {f"{name.replace(', ', '_')}_seconds": round(value, 4) for name, value in seconds_a_step.items()}
-    return {**found, "ours_over_trainer": round(ratio, 3), "largest_loss_difference": max(apart.values())}
+    figures = {f"{name.replace(', ', '_')}_seconds": round(value, 4) for name, value in seconds_a_step.items()}
+    return {**figures, "ours_over_trainer": round(ratio, 3), "largest_loss_difference": max(differences.values())}
 
 
-def run_trainer(
-    config: TrainConfig, steps: list[list[TokenSample]], batch: int, accumulation: int, precision: Any, device: torch.device, scratch: Path
-) -> tuple[float, list[float]]:
+def run_trainer(bench: Bench, steps: list[list[TokenSample]], batch: int, precision: TrainingPrecision) -> tuple[float, list[float]]:
     """Seconds a step of transformers' Trainer on the same steps, and the loss of each."""
     from peft import PeftModel
     from torch.utils.data import IterableDataset
     from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    settings, device = bench.config.settings, bench.device
 
     class Rows(IterableDataset[TokenSample]):
         def __iter__(self) -> Iterator[TokenSample]:
@@ -329,31 +338,30 @@ def run_trainer(
         ids, labels = np.zeros((len(samples), length), np.int64), np.full((len(samples), length), -100, np.int64)
         for row, sample in enumerate(samples):
             ids[row, : len(sample.ids)] = sample.ids
-            labels[row, : len(sample.ids)][sample.learnt] = sample.ids[sample.learnt]
+            labels[row, : len(sample.ids)][sample.loss_mask] = sample.ids[sample.loss_mask]
         return {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
 
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
     ends: list[float] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *_: Any, **__: Any) -> None:
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            ends.append(clock())
+            ends.append(bench.clock())
 
-    model = load_model(config.model, device, torch.float32 if config.settings.full else precision.base, "sdpa")
-    if not config.settings.full:
-        model = PeftModel.from_pretrained(model, scratch / "adapter", is_trainable=True, local_files_only=True)
+    model = load_model(bench.config.model, device, torch.float32 if settings.full else precision.base, "sdpa")
+    if not settings.full:
+        model = PeftModel.from_pretrained(model, bench.scratch / "adapter", is_trainable=True, local_files_only=True)
     arguments = TrainingArguments(
-        output_dir=str(scratch / "trainer"),
+        output_dir=str(bench.scratch / "trainer"),
         max_steps=len(steps),
         per_device_train_batch_size=batch,
-        gradient_accumulation_steps=accumulation,
-        learning_rate=config.settings.learning_rate,
+        gradient_accumulation_steps=bench.args.samples // batch,
+        learning_rate=settings.learning_rate,
         lr_scheduler_type="constant",
         optim="adamw_torch_fused",
-        adam_beta2=config.settings.beta2,
-        max_grad_norm=config.settings.max_grad_norm,
+        adam_beta2=settings.beta2,
+        max_grad_norm=settings.max_grad_norm,
         logging_steps=1,
         report_to=[],
         save_strategy="no",
@@ -372,39 +380,19 @@ def run_trainer(
 
 
 def measure_processes(args: argparse.Namespace, counts: list[int], scratch: Path) -> dict[str, dict[str, float]]:
-    """The whole loop with each number of processes, twice in turns; the faster counts, and the first steps do not."""
+    """The whole loop with each number of processes, twice in turns, without the first steps; the faster of the two counts."""
     found: dict[str, dict[str, float]] = {}
     losses: dict[int, list[float]] = {}
+    options = ["--model", str(args.model), "--data", f"{args.data},{args.prompt}", "--benchmarks", "none", "--lora-rank", str(args.rank)]
+    options += ["--steps", str(args.steps), "--batch-size", str(args.samples), "--tokens-per-pass", str(args.pass_tokens)]
+    options += ["--max-seq-len", str(args.max_seq_len), "--log-every", "1", "--loaders", "1"]
+    options += ["--device", args.device, "--precision", args.precision, *(["--full"] if args.full else [])]
+    options += ["--grid-encoder", args.grid_encoder] if args.grid_encoder else []
     for turn in range(2):
         for count in counts:
             out = scratch / f"processes-{count}-{turn}"
-            command = [
-                sys.executable,
-                "-m",
-                "torch.distributed.run",
-                "--standalone",
-                "--nproc-per-node",
-                str(count),
-                "-m",
-                "arc_submit.cli",
-                "train",
-            ]
-            command += ["--model", str(args.model), "--out", str(out), "--data", f"{args.data},{args.prompt}", "--measured", "none"]
-            command += ["--steps", str(args.steps), "--batch-size", str(args.samples), "--tokens-per-pass", str(args.pass_tokens)]
-            command += [
-                "--max-seq-len",
-                str(args.max_seq_len),
-                "--log-every",
-                "1",
-                "--loaders",
-                "1",
-                "--device",
-                args.device,
-                "--precision",
-                args.precision,
-            ]
-            command += ["--lora-rank", str(args.rank), *(["--full"] if args.full else [])]
-            command += ["--grid-encoder", args.grid_encoder] if args.grid_encoder else []
+            launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+            command = [*launcher, "-m", "arc_submit.cli", "train", "--out", str(out), *options]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
             losses[count] = [line["loss"] for line in lines]

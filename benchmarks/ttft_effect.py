@@ -37,9 +37,9 @@ from arc_submit.base_model.lora import attach, detach, reset, save_adapter
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.ensemble.voting import vote_all
 from arc_submit.errors import ArcSubmitError
-from arc_submit.finetune.joint_warmup import warm_up
+from arc_submit.finetune.joint_warmup import joint_warmup
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import finetune_task
+from arc_submit.finetune.trainer import Hooks, TaskSampler, finetune_task
 from arc_submit.inference.requests import make_prediction, plan_requests
 from arc_submit.inference.settings import RequestSettings
 from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
@@ -129,13 +129,14 @@ def measure(args: argparse.Namespace, tasks: list[Task], everything: list[Task],
         folder = args.out / f"warm-up-{args.warm_up}"
         if not folder.exists():
             rate = args.warm_up_learning_rate or args.learning_rate
-            how_long = replace(settings, steps=args.warm_up, learning_rate=rate)
-            warmed = warm_up(adapter, writer, everything, how_long, how.max_seq_len, 0, args.warm_up_samples)
+            warmup_settings = replace(settings, steps=args.warm_up, learning_rate=rate)
+            sampler = TaskSampler(writer, warmup_settings, how.max_seq_len, 0)
+            result = joint_warmup(adapter, sampler, everything, args.warm_up_samples)
             save_adapter(adapter, folder)
             (args.out / "warm-up.json").write_text(
-                json.dumps({"seconds": warmed.seconds, "tokens": warmed.tokens, "losses": warmed.losses})
+                json.dumps({"seconds": result.seconds, "tokens": result.tokens, "losses": result.losses})
             )
-            print(f"warm-up: {warmed.seconds:.0f} s, {warmed.tokens} tokens {'; '.join(warmed.notes)}", flush=True)
+            print(f"warm-up: {result.seconds:.0f} s, {result.tokens} tokens {'; '.join(result.notes)}", flush=True)
         detach(adapter)
         adapter = attach(engine.model, lora, 0, folder)
     at = args.at if args.schedule == "constant" else [step for step in args.at if step in (0, max(args.at))]
@@ -155,7 +156,7 @@ def measure(args: argparse.Namespace, tasks: list[Task], everything: list[Task],
                 reset(adapter)
                 step_done(0, 0.0)
                 if max(at):
-                    finetune_task(adapter, writer, task, settings, how.max_seq_len, seed, step_done)
+                    finetune_task(adapter, TaskSampler(writer, settings, how.max_seq_len, seed), task, Hooks(step_done))
             except PromptTooLongError:
                 for step in at:
                     there.add((task.id, seed, name(args, step)))  # as frozen: no prompt fits either

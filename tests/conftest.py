@@ -19,13 +19,58 @@ settings.load_profile("busy")
 
 # Files that load an engine, start processes or make environments, the longest first. They begin first, so that none of them is left
 # over for one process at the end, and `make test-fast` leaves them out.
-SLOW_FILES = (
-    "ttft_source pipeline rehearse faults notebooks vllm_engine lora train_ends train wheels pool search_command vllm_loads cluster"
-    " kaggle_client fallback inference ttft train_steps cli judge_chain adapter_room search_primitives search_lists search_warm_up sweep"
-    " predict dfs transformers_engine adapters searched bundle remote_process find_batch recombine report judging search_grids"
-    " search_objects search_growth search_restated search mixture simulation kaggle_inputs kaggle_check prompt_tokenizer encoders"
-    " truncation combination"
-).split()
+SLOW_FILES = [
+    "ttft_source",
+    "pipeline",
+    "rehearse",
+    "faults",
+    "notebooks",
+    "vllm_engine",
+    "lora",
+    "train_ends",
+    "train",
+    "wheels",
+    "pool",
+    "search_command",
+    "vllm_loads",
+    "cluster",
+    "kaggle_client",
+    "fallback",
+    "inference",
+    "ttft",
+    "train_steps",
+    "cli",
+    "judge_chain",
+    "adapter_room",
+    "search_primitives",
+    "search_lists",
+    "search_warm_up",
+    "sweep",
+    "predict",
+    "dfs",
+    "transformers_engine",
+    "adapters",
+    "searched",
+    "bundle",
+    "remote_process",
+    "find_batch",
+    "recombine",
+    "report",
+    "judging",
+    "search_grids",
+    "search_objects",
+    "search_growth",
+    "search_restated",
+    "search",
+    "mixture",
+    "simulation",
+    "kaggle_inputs",
+    "kaggle_check",
+    "prompt_tokenizer",
+    "encoders",
+    "truncation",
+    "combination",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -65,7 +65,7 @@ def test_an_adapters_size_is_known_from_the_models_heads(tiny_model: Path, tmp_p
         other = second[name]
         assert torch.equal(one.down, other.down)
         assert torch.equal(one.up, other.up)
-        assert (one.stretch is None and other.stretch is None) or torch.equal(one.stretch, other.stretch)  # type: ignore[arg-type]
+        assert (one.row_scale is None and other.row_scale is None) or torch.equal(one.row_scale, other.row_scale)  # type: ignore[arg-type]
 
 
 def lay(run: Path, name: str, used: float, size: int = 10) -> Path:
@@ -130,7 +130,7 @@ def test_a_run_with_room_for_few_adapters_makes_the_predictions_of_one_with_room
     (event,) = events(tmp_path / "few", "adapter_room")
     assert event["bound"] == int(2.5 * each) - each
     logs = "".join(log.read_text() for log in (tmp_path / "few" / "logs").rglob("*.log"))
-    assert sum(map(int, re.findall(r"deleted for want of room: (\d+)", logs))) == 4
+    assert sum(map(int, re.findall(r"deleted to free disk space: (\d+)", logs))) == 4
     # The same without a bound, by a worker in this process.
     room = resolve_adapter_budget(replace(config, out=tmp_path / "all", adapter_gb=None), 6)
     assert (room.bound, room.keeps) == (None, True)

@@ -1,4 +1,4 @@
-"""The search for the batch: whole steps of the training asked for, a clean end where memory does not suffice, and nothing trained."""
+"""The search for the batch: whole steps of the configured training, a clean end where memory does not suffice, and nothing trained."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from arc_submit import cli
 from arc_submit.train import find_batch
 from arc_submit.train import step as learning
 from arc_submit.train.distributed import Processes
-from arc_submit.train.find_batch import Trial, doublings, summary, try_sizes
+from arc_submit.train.find_batch import Measurement, Trial, doublings, summary
 from arc_submit.train.mixture import TokenSample
 
 
 def figures(capsys: pytest.CaptureFixture[str], model: Path, out: Path, *more: str) -> dict[str, Any]:
     """The figures of `arc-submit train --find-batch` with samples of at most 64 tokens."""
-    told = ["train", "--model", str(model), "--out", str(out), "--data", "nowhere,output-from-turns-v0", "--max-seq-len", "64"]
-    assert cli.main([*told, "--find-batch", *more, "--json"]) == 0
+    command = ["train", "--model", str(model), "--out", str(out), "--data", "nowhere,output-from-turns-v0", "--max-seq-len", "64"]
+    assert cli.main([*command, "--find-batch", *more, "--json"]) == 0
     value: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
     return value
 
@@ -43,7 +43,7 @@ def test_memory_that_does_not_suffice_ends_a_length_and_the_next_goes_on(
 ) -> None:
     """A device with room for 64 tokens in a pass; what is measured behind a failure begins with a clear gradient."""
     whole, step = learning.batch_loss, find_batch.take_step
-    lengths = []
+    norms = []
 
     def loss(model: Any, batch: Any, precision: Any) -> Any:
         done = whole(model, batch, precision)
@@ -52,10 +52,10 @@ def test_memory_that_does_not_suffice_ends_a_length_and_the_next_goes_on(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return done
 
-    def take(learner: Any, *rest: Any) -> Any:
-        norm = step(learner, *rest)
-        lengths.append(float(norm))
-        assert not learner.gradient.any()
+    def take(trainable: Any, *rest: Any) -> Any:
+        norm = step(trainable, *rest)
+        norms.append(float(norm))
+        assert not trainable.gradient.any()
         return norm
 
     monkeypatch.setattr(learning, "batch_loss", loss)
@@ -63,16 +63,16 @@ def test_memory_that_does_not_suffice_ends_a_length_and_the_next_goes_on(
     found = figures(capsys, tiny_model, tmp_path / "out", "--lora-rank", "2", "--learning-rate", "1e-9")
     assert found["largest"] == {"16": 4, "32": 2, "64": 1}
     assert found["ended"]["32"] == "4 samples do not fit in memory"
-    assert len(lengths) == 4 * (3 + 2 + 1)
+    assert len(norms) == 4 * (3 + 2 + 1)
     # The same samples four times at the same weights: a gradient left over from the failed pass would show.
-    for first in range(0, len(lengths), 4):
-        assert lengths[first : first + 4] == pytest.approx([lengths[first]] * 4, rel=1e-2)
+    for first in range(0, len(norms), 4):
+        assert norms[first : first + 4] == pytest.approx([norms[first]] * 4, rel=1e-2)
 
 
 def test_what_fits_nowhere_is_said() -> None:
     found = summary([Trial(16, 1, 100.0, 5), Trial(16, 2, 150.0, 9)], {16: "4 samples do not fit", 32: "1 samples do not fit"}, 32)
     assert found["largest"] == {"16": 2, "32": 0}
-    assert "not one sample of 32 tokens fits: lower --max-seq-len" in found["advice"]
+    assert "no sample of 32 tokens fits: lower --max-seq-len" in found["advice"]
     assert "tokens_per_pass" not in found
 
 
@@ -86,10 +86,10 @@ def test_the_fastest_step_behind_the_first_counts_and_what_is_no_faster_ends_a_l
         taken.append(len(samples))
         now += len(samples) * (0.01, 0.7, 0.5, 0.6)[taken.count(len(samples)) - 1]  # the first of a size is left out, fast or slow
 
-    told: list[Trial] = []
-    group = Processes(0, 1, torch.device("cpu"))
-    trials, why = try_sizes(step, 32, "answer", doublings(64), group, lambda: now, told.append)
+    reported: list[Trial] = []
+    measurement = Measurement(step, "answer", Processes(0, 1, torch.device("cpu")), clock=lambda: now)
+    trials, reason = measurement.try_sizes(32, doublings(64), reported.append)
     assert [(t.length, t.batch, t.tokens_per_second, t.memory) for t in trials] == [(32, batch, 64.0, None) for batch in (1, 2, 4)]
-    assert told == trials
-    assert why == "more samples are no faster"
+    assert reported == trials
+    assert reason == "more samples are no faster"
     assert list(doublings(6)) == [1, 2, 4, 6]

@@ -57,7 +57,7 @@ def test_wrong_predictions_train_a_judge_that_the_ensemble_uses(tmp_path: Path, 
 
     judge = tmp_path / "judge"
     parts = [f"{data},{prompt},1,wrong={wrong / 'predictions' / 'frozen'}" for prompt in PROMPTS.values()]
-    train = ["train", "--full", "--model", pocket, "--out", judge, "--data", parts[0], "--data", parts[1], "--measured", "none"]
+    train = ["train", "--full", "--model", pocket, "--out", judge, "--data", parts[0], "--data", parts[1], "--benchmarks", "none"]
     train += ["--steps", "3", "--batch-size", "4", "--learning-rate", "1e-3", "--loaders", "0", "--eval-every", "3", "--eval-samples", "8"]
     printed = command(capsys, *train)
     assert f"{questions} wrong" in printed

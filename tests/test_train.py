@@ -64,7 +64,7 @@ def test_a_training_from_nothing_learns_and_the_model_can_be_asked(tmp_path: Pat
         "5",
         "--loaders",
         "1",
-        "--measured",
+        "--benchmarks",
         "none",
         "--save-dtype",
         "float16",
@@ -151,7 +151,7 @@ def test_what_evaluations_draw_from_is_not_learnt(tmp_path: Path, tiny_model: Pa
     told = replace(config_of(tiny_model, tmp_path / "run", data, steps=2), eval_parts=(evaluated,))
     with pytest.raises(DataError, match=r"2 of \d+ tasks repeat tasks of .*eval_challenges.json, which models are measured on"):
         train(told)
-    assert train(replace(told, drop_measured=True))["eval_loss"] > 0
+    assert train(replace(told, drop_benchmarks=True))["eval_loss"] > 0
     assert f"for evaluations: {evaluated.data}, {PROMPT}: " in capsys.readouterr().out
     large = {
         "train": [{"input": [[1] * 20] * 20, "output": [[2] * 20] * 20}, {"input": [[3]], "output": [[4]]}] * 2,
@@ -160,9 +160,9 @@ def test_what_evaluations_draw_from_is_not_learnt(tmp_path: Path, tiny_model: Pa
     (tmp_path / "large.json").write_text(json.dumps(large))
     train(replace(told, out=tmp_path / "large", eval_parts=(replace(evaluated, data=str(tmp_path / "large.json")),)))
     assert re.search(r"for evaluations: .*large.json.*WARNING: \d+% of its pairs do not fit in 256 tokens", capsys.readouterr().out)
-    learnt = open_packed(tmp_path / "run" / "data" / "part-0").ids
-    assert learnt
-    assert not set(learnt) & set(json.loads((tmp_path / "eval_challenges.json").read_text()))
+    trained_on = open_packed(tmp_path / "run" / "data" / "part-0").ids
+    assert trained_on
+    assert not set(trained_on) & set(json.loads((tmp_path / "eval_challenges.json").read_text()))
 
 
 def test_a_training_goes_on_with_the_data_it_began_with_or_not_at_all(tmp_path: Path, tiny_model: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_training_goes_on_with_the_data_it_began_with_or_not_at_all(tmp_path: 
     train(config_of(tiny_model, out, data, steps=3))
     data.write_text(json.dumps(dict(list(json.loads(whole).items())[1:])))
     noted = (out / "train.json").read_text()
-    with pytest.raises(DataError, match="not what this training began with"):
+    with pytest.raises(DataError, match="not the data that this training started with"):
         train(config_of(tiny_model, out, data, steps=4))
     assert len(losses(out)) == 3
     assert (out / "train.json").read_text() == noted, "what was refused is not what the next command has to go by"
@@ -184,8 +184,8 @@ def test_a_training_goes_on_with_the_data_it_began_with_or_not_at_all(tmp_path: 
     assert "eval_loss" in train(replace(config_of(tiny_model, out, data, steps=5), eval_parts=(write_held_out(tmp_path),)))
     held_out = tmp_path / "held_out_challenges.json"
     held_out.write_text(json.dumps({"task001": json.loads(whole)["task001"]}))
-    guarded = replace(config_of(tiny_model, out, data, steps=5), measured=(str(held_out),), drop_measured=True)
-    with pytest.raises(DataError, match="what is measured"):
+    guarded = replace(config_of(tiny_model, out, data, steps=5), benchmarks=(str(held_out),), drop_benchmarks=True)
+    with pytest.raises(DataError, match="a benchmark has changed"):
         train(guarded)
 
 
@@ -199,17 +199,17 @@ def test_a_training_goes_on_with_the_weights_it_began_with_wherever_they_lie(tmp
     shutil.copytree(moved, model)
     tensors = load_file(model / "model.safetensors")
     save_file({name: tensor * 0.9 for name, tensor in tensors.items()}, model / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ConfigError, match=r"the training there was told another --model \(by model\.safetensors\); give the same"):
+    with pytest.raises(ConfigError, match=r"the training there has another --model \(by model\.safetensors\); give the same"):
         train(longer)
-    with pytest.raises(ConfigError, match=r"told another --data or --mixture, --seed, --learning-rate; give"):
+    with pytest.raises(ConfigError, match=r"has another --data or --mixture, --seed, --learning-rate; give"):
         train(replace(longer, model=moved, parts=longer.parts * 2, seed=1, settings=replace(longer.settings, learning_rate=1e-4)))
 
 
 def test_data_that_has_changed_is_packed_anew(tmp_path: Path, tiny_model: Path) -> None:
     """Outputs of tests that came later are learnt, and what a file of measured tasks gained is guarded against."""
 
-    def packed(**measured: Any) -> tuple[int, list[str]]:
-        folders, _ = prepare_data(replace(config_of(tiny_model, tmp_path / "run", data), **measured), Processes(0, 1, CPU), notes.append)
+    def packed(**settings: Any) -> tuple[int, list[str]]:
+        folders, _ = prepare_data(replace(config_of(tiny_model, tmp_path / "run", data), **settings), Processes(0, 1, CPU), notes.append)
         found = open_packed(folders[0])
         return found.pair_count, found.ids
 
@@ -226,17 +226,17 @@ def test_data_that_has_changed_is_packed_anew(tmp_path: Path, tiny_model: Path) 
     held_out = tmp_path / "held_out_challenges.json"
     for count in (1, 3):
         held_out.write_text(json.dumps(dict(list(tasks.items())[:count])))
-        assert packed(measured=(str(held_out),), drop_measured=True)[1] == ids[count:]
+        assert packed(benchmarks=(str(held_out),), drop_benchmarks=True)[1] == ids[count:]
     held_out.write_text(json.dumps({**dict(list(tasks.items())[:3]), "bad": {"train": [], "test": []}}))
     notes.clear()
-    packed(measured=(str(held_out),), drop_measured=True)
+    packed(benchmarks=(str(held_out),), drop_benchmarks=True)
     assert any("not guarded against" in note and "bad" in note for note in notes)
 
 
 def test_a_training_stopped_before_its_first_step_begins_again(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(tiny_model, tmp_path / "run", write_data(tmp_path))
     with monkeypatch.context() as patch:
-        patch.setattr(base, "told_to_stop", lambda: contextlib.nullcontext([signal.SIGTERM]))
+        patch.setattr(base, "stop_signals", lambda: contextlib.nullcontext([signal.SIGTERM]))
         assert train(config)["step"] == 0
     assert not checkpoint_folders(tmp_path / "run" / "checkpoints")
     assert train(config)["step"] == 6
@@ -277,6 +277,6 @@ def test_what_would_be_of_no_use_is_refused_before_anything_is_read(
 def test_what_is_measured_is_not_learnt(tmp_path: Path, tiny_model: Path) -> None:
     data = write_data(tmp_path)
     config = config_of(tiny_model, tmp_path / "run", data)
-    measured = TrainConfig(**{**vars(config), "measured": (str(data),)})
+    guarded = TrainConfig(**{**vars(config), "benchmarks": (str(data),)})
     with pytest.raises(DataError, match="6 of 6 tasks repeat"):
-        train(measured)
+        train(guarded)

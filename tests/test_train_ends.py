@@ -53,7 +53,7 @@ def test_what_another_processs_death_leaves_is_saved_and_goes_on(tmp_path: Path,
     (tmp_path / "told.json").write_text(json.dumps([{**told, "out": str(out)}]))
     done = start(tmp_path / "told.json", TWO, ["5", "1"])
     assert done.returncode, done.stderr[-3000:]
-    assert "another process of the training is gone" in done.stderr
+    assert "another process of the training has ended" in done.stderr
     assert "goes on from step 5" in done.stderr
     assert [path.name for path in checkpoint_folders(out / "checkpoints")] == ["step-00000005"]
     train(config_of(out=out, **told))
@@ -64,15 +64,15 @@ def test_a_training_that_is_told_to_end_saves_and_goes_on(tmp_path: Path, tiny_m
     data = write_data(tmp_path)
     told = {"model": tiny_model, "data": data, "save_every": 100}
     train(config_of(out=tmp_path / "whole", **told))
-    write = base.Log.write
+    write = base.MetricsLog.write
 
-    def write_and_signal(log: base.Log, line: dict[str, Any]) -> None:
+    def write_and_signal(log: base.MetricsLog, line: dict[str, Any]) -> None:
         write(log, line)
         if line["step"] == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(base.Log, "write", write_and_signal)
+        patch.setattr(base.MetricsLog, "write", write_and_signal)
         figures = train(config_of(out=tmp_path / "ended", **told))
     assert figures["step"] == 4
     assert "result" not in figures
@@ -84,16 +84,16 @@ def test_a_training_that_is_told_to_end_saves_and_goes_on(tmp_path: Path, tiny_m
 @pytest.mark.parametrize(
     ("how", "code", "says"),
     [
-        ("SIGTERM to all its processes", 0, "stopped when told to; the same command goes on from step {step}"),
-        ("SIGTERM to all its processes, again and again", 0, "stopped when told to; the same command goes on from step {step}"),
-        ("SIGINT to all its processes", 0, "stopped when told to; the same command goes on from step {step}"),
+        ("SIGTERM to all its processes", 0, "stopped by a signal; the same command goes on from step {step}"),
+        ("SIGTERM to all its processes, again and again", 0, "stopped by a signal; the same command goes on from step {step}"),
+        ("SIGINT to all its processes", 0, "stopped by a signal; the same command goes on from step {step}"),
         ("a loader killed", 1, "a loader died"),
     ],
 )
 def test_what_ends_a_training_costs_no_step(tmp_path: Path, tiny_model: Path, how: str, code: int, says: str) -> None:
     """A scheduler signals every process of a job, the loaders too, and the kernel takes the loader whose memory it needs."""
     out = tmp_path / "run"
-    told = ["--model", str(tiny_model), "--out", str(out), "--data", f"{write_data(tmp_path)},{PROMPT}", "--measured", "none"]
+    told = ["--model", str(tiny_model), "--out", str(out), "--data", f"{write_data(tmp_path)},{PROMPT}", "--benchmarks", "none"]
     endless = [
         "--steps",
         "100000",
@@ -156,7 +156,7 @@ def test_a_job_of_two_processes_that_is_told_to_end_saves(tmp_path: Path, tiny_m
             one.send_signal(signal.SIGTERM)
         said, complained = process.communicate(timeout=120)
     (checkpoint,) = (out / "checkpoints").iterdir()
-    assert f"stopped when told to; the same command goes on from step {int(checkpoint.name.removeprefix('step-'))}" in said
+    assert f"stopped by a signal; the same command goes on from step {int(checkpoint.name.removeprefix('step-'))}" in said
     assert "a loader died" not in complained
     assert not psutil.wait_procs(every, timeout=15)[1]
 

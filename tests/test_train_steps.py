@@ -1,4 +1,4 @@
-"""What a step of training is made of: passes, losses, optimizers, rates, checkpoints, merged adapters, and settings that cannot be."""
+"""The parts of a training step: passes, losses, optimizers, rates, checkpoints, merged adapters, and settings that are refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from arc_submit.train.config import OPTIMIZERS, TrainConfig, TrainSettings
 from arc_submit.train.mixture import MixturePart, TokenSample
 from arc_submit.train.new_pocket import add_columns, make_start
 from arc_submit.train.step import (
-    Learner,
+    Trainable,
     cut_passes,
     full_loss,
     make_optimizers,
@@ -45,14 +45,14 @@ FLOAT32 = TrainingPrecision(torch.float32, None, False, "a test")
 
 
 def samples_of(lengths: list[int], seed: int = 0) -> list[TokenSample]:
-    """Samples of random tokens, the last third of each learnt."""
+    """Samples of random tokens, the last third of each in the loss mask."""
     rng = np.random.default_rng(seed)
-    made = []
+    samples = []
     for number, length in enumerate(lengths):
-        learnt = np.zeros(length, dtype=np.bool_)
-        learnt[-max(1, length // 3) :] = True
-        made.append(TokenSample(number, 0, 0, rng.integers(5, 45, length).astype(np.int32), learnt, length - 1, 1, False))
-    return made
+        loss_mask = np.zeros(length, dtype=np.bool_)
+        loss_mask[-max(1, length // 3) :] = True
+        samples.append(TokenSample(number, 0, 0, rng.integers(5, 45, length).astype(np.int32), loss_mask, length - 1, 1, False))
+    return samples
 
 
 def load(folder: Path) -> Any:
@@ -64,12 +64,12 @@ def test_passes_change_nothing_and_the_loss_is_the_plain_one(tiny_model: Path, w
     """However a step is cut into passes, the gradient is that of transformers' own logits of each sample alone, without padding."""
     model = load(tiny_model)
     samples = samples_of([40, 9, 33, 40, 21])
-    total = sum(int(sample.learnt.sum()) for sample in samples)
+    total = sum(int(sample.loss_mask.sum()) for sample in samples)
     expected = torch.zeros(())
     for sample in samples:
         ids = torch.from_numpy(sample.ids.astype(np.int64))
         by_token = torch.nn.functional.cross_entropy(model(input_ids=ids[None]).logits[0, :-1], ids[1:], reduction="none")
-        expected = expected + (by_token * torch.where(torch.from_numpy(sample.learnt[1:]), 1.0, weight)).sum() / total
+        expected = expected + (by_token * torch.where(torch.from_numpy(sample.loss_mask[1:]), 1.0, weight)).sum() / total
     expected.backward()
     wanted = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     for tokens, logits in ((1, learning._LOGITS), (90, learning._LOGITS), (1000, 48 * 10)):
@@ -80,10 +80,10 @@ def test_passes_change_nothing_and_the_loss_is_the_plain_one(tiny_model: Path, w
         assert all(len(rows) == 1 or len(rows) * len(rows[0].ids) <= tokens for rows in passes)
         found = 0.0
         for rows in passes:
-            batch, learnt = make_pass(rows, weight, total, CPU)
+            batch, in_mask = make_pass(rows, weight, total, CPU)
             loss, by_token = full_loss(model, batch, FLOAT32)
-            assert len(by_token) == len(learnt)
-            assert int(learnt.sum()) == sum(int(sample.learnt.sum()) for sample in rows)
+            assert len(by_token) == len(in_mask)
+            assert int(in_mask.sum()) == sum(int(sample.loss_mask.sum()) for sample in rows)
             loss.backward()
             found += loss.item()
         assert found == pytest.approx(expected.item(), abs=1e-5)
@@ -108,34 +108,34 @@ def test_an_adapter_on_weights_that_the_embeddings_share_is_not_merged(tmp_path:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_optimizers_go_on_from_a_checkpoint_to_the_bit(tmp_path: Path, optimizer: str) -> None:
-    def make() -> tuple[Learner, list[torch.optim.Optimizer]]:
+    def make() -> tuple[Trainable, list[torch.optim.Optimizer]]:
         make_start(tmp_path / "start", 64, 1, 64, 3)
         model = load(tmp_path / "start")
         parameters = list(model.parameters())
         gradient = torch.zeros(sum(p.numel() for p in parameters))
         for parameter, part in zip(parameters, gradient.split([p.numel() for p in parameters]), strict=True):
             parameter.grad = part.view_as(parameter)
-        learner = Learner(model, None, parameters, gradient)
-        return learner, make_optimizers(learner, TrainSettings(full=True, optimizer=optimizer, learning_rate=1e-2))
+        trainable = Trainable(model, None, parameters, gradient, FLOAT32, torch.amp.GradScaler("cpu", enabled=False))
+        return trainable, make_optimizers(trainable, TrainSettings(full=True, optimizer=optimizer, learning_rate=1e-2))
 
-    def step(learner: Learner, optimizers: list[torch.optim.Optimizer], number: int) -> None:
-        learner.gradient.copy_(torch.randn(len(learner.gradient), generator=torch.Generator().manual_seed(number)))
-        take_step(learner, optimizers, torch.amp.GradScaler("cpu", enabled=False), 1.0)
+    def step(trainable: Trainable, optimizers: list[torch.optim.Optimizer], number: int) -> None:
+        trainable.gradient.copy_(torch.randn(len(trainable.gradient), generator=torch.Generator().manual_seed(number)))
+        take_step(trainable, optimizers, 1.0)
 
-    learner, optimizers = make()
+    trainable, optimizers = make()
     for number in range(3):
-        step(learner, optimizers, number)
+        step(trainable, optimizers, number)
     folder = save_checkpoint(tmp_path / "checkpoints", 3, {}, optimizers, lambda _: None, 1)
-    held = [parameter.detach().clone() for parameter in learner.parameters]
+    saved = [parameter.detach().clone() for parameter in trainable.parameters]
     other, others = make()
     with torch.no_grad():
-        for parameter, value in zip(other.parameters, held, strict=True):
+        for parameter, value in zip(other.parameters, saved, strict=True):
             parameter.copy_(value)
     load_optimizers(folder, read_state(folder), others)
     for number in range(3, 5):
-        step(learner, optimizers, number)
+        step(trainable, optimizers, number)
         step(other, others, number)
-    assert all(torch.equal(a, b) for a, b in zip(learner.parameters, other.parameters, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(trainable.parameters, other.parameters, strict=True))
 
 
 def test_a_checkpoint_that_was_cut_short_does_not_count(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_the_learning_rate_rises_and_then_never_does(schedule: str) -> None:
         ({"schedule": "steps"}, "choose from"),
         ({"optimizer": "muon"}, "flat tensor"),
         ({"full": True, "in_4_bits": True}, "frozen"),
-        ({"prompt_weight": 2.0}, "0 to 1"),
+        ({"prompt_weight": 2.0}, "--prompt-weight 2: at most 1"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any], says: str) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,9 @@ from arc_submit.arc.submission import read_submission
 from arc_submit.arc.task import Task
 from arc_submit.base_model.loading import load_model
 from arc_submit.errors import ConfigError
-from arc_submit.finetune import joint_warmup as warmup
 from arc_submit.finetune import ttft_worker as worker
-from arc_submit.finetune.settings import FinetuneSettings, TTFTSettings
-from arc_submit.finetune.trainer import FinetuneError, FinetuneResult
+from arc_submit.finetune.settings import FinetuneSettings
+from arc_submit.finetune.trainer import FinetuneError, FinetuneResult, Hooks, Sample, TaskSampler
 from arc_submit.run.pipeline import RunResult, run
 from arc_submit.run.presets import make_config
 
@@ -238,17 +238,8 @@ def test_a_warm_up_that_fails_costs_no_task_its_fine_tuning(undisturbed: Undistu
     assert set(result.failed) <= {"warmup all tasks"}
     assert [event["task"] for event in events(tmp_path / "out", "task_failed")] == ["all tasks"]
     notes = [event["notes"] for event in events(tmp_path / "out", "task_done")]
-    assert notes == [["the common warm-up left no adapter: begun with a fresh one"]] * 2
+    assert notes == [["the joint warm-up left no adapter: started with a fresh one"]] * 2
     assert adapters(tmp_path / "out").items() <= adapters(out).items()
-
-
-def learnt(out: Path) -> dict[str, torch.Tensor]:
-    """Each adapter's second factors, which begin at 0: what was learnt."""
-    found = {}
-    for task_id in adapters(out):
-        tensors = load_file(out / "adapters" / task_id / "adapter_model.safetensors")
-        found[task_id] = torch.cat([tensor.flatten() for name, tensor in sorted(tensors.items()) if "lora_B" in name])
-    return found
 
 
 def started_worker(tiny_model: Path, tmp_path: Path, files: tuple[Path, Path]) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -272,7 +263,7 @@ def test_one_that_fails_leaves_the_others_of_its_job_alone(tiny_model: Path, tmp
     assert (results["task000"]["steps"], results["task000"]["held"], first["made"]) == (0, first["made"], first["made"])
     for task_id in ("task003", "task004", "task005"):
         result = results[task_id]
-        assert (result["failed"], result["steps"], result["notes"]) == ("", 3, ["in one batch with 2 others"])
+        assert (result["failed"], result["steps"], result["notes"]) == ("", 3, [])
         assert result["tokens"] > 0
         assert result["made"] >= 1
         assert result["train_seconds"] <= result["seconds"]
@@ -280,26 +271,6 @@ def test_one_that_fails_leaves_the_others_of_its_job_alone(tiny_model: Path, tmp
     assert set(after) == {"task000", "task003", "task004", "task005"}
     assert len(set(after.values())) == 4, "one task's adapter stands for another's"
     assert after["task000"] == before["task000"], "what is finished is not trained again"
-
-
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), FinetuneError("no sample of it fits")], ids=repr)
-def test_what_cannot_be_done_together_is_done_one_by_one(
-    tiny_model: Path, tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def scarce(*_: Any) -> None:
-        raise error
-
-    alone = started_worker(tiny_model, tmp_path / "alone", files)
-    for task_id in ("task000", "task001"):
-        alone({"tasks": [task_id]})
-    monkeypatch.setattr(worker, "finetune_tasks", scarce)
-    results = started_worker(tiny_model, tmp_path / "run", files)({"tasks": ["task000", "task001"]})["tasks"]
-    for result in results.values():
-        assert (result["failed"], result["notes"]) == ("", [f"not in one batch with others ({error})"])
-    assert adapters(tmp_path / "run") == adapters(tmp_path / "alone")
-    monkeypatch.setattr(worker, "finetune_tasks", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):  # nothing that is not understood is passed over
-        started_worker(tiny_model, tmp_path / "third", files)({"tasks": ["task000", "task001"]})
 
 
 def settings(tiny_model: Path, run_path: Path, **ttft: object) -> dict[str, Any]:
@@ -338,13 +309,15 @@ def test_out_of_memory_lowers_the_demands_and_says_so(
 ) -> None:
     split_tasks(read_challenges(files[0]), tmp_path / "run" / "tasks")
     tried: list[tuple[bool, int]] = []
+    samplers: list[TaskSampler] = []
     real = worker.finetune_task
 
-    def scarce(adapter: Any, writer: Any, task: Task, ttft: TTFTSettings, max_seq_len: int, *more: Any) -> FinetuneResult:
-        tried.append((ttft.gradient_checkpointing, max_seq_len))
-        if max_seq_len > 600:
+    def scarce(adapter: Any, sampler: TaskSampler, task: Task, hooks: Hooks) -> FinetuneResult:
+        tried.append((sampler.settings.gradient_checkpointing, sampler.max_seq_len))
+        if sampler.max_seq_len > 600:
             raise torch.OutOfMemoryError("CUDA out of memory") if kind == "gpu" else RuntimeError("DefaultCPUAllocator: not enough memory")
-        return real(adapter, writer, task, ttft, max_seq_len, *more)
+        samplers.append(sampler)
+        return real(adapter, sampler, task, hooks)
 
     monkeypatch.setattr(worker, "finetune_task", scarce)
     do = worker.open_worker(settings(tiny_model, tmp_path / "run"), lambda: None)
@@ -359,8 +332,9 @@ def test_out_of_memory_lowers_the_demands_and_says_so(
     tried.clear()
     do({"tasks": ["task002"]})
     assert tried[0] == (False, 1024), "a task must not depend on those before it"
+    assert samplers[-1].settings.gradient_checkpointing
     with pytest.raises(FinetuneError, match=r"task t: out of memory even with samples of 300 tokens; lower"):
-        worker.with_less_memory("t", TTFTSettings(gradient_checkpointing=True), 300)
+        worker.with_less_memory("t", replace(samplers[-1], max_seq_len=300))
 
 
 def test_a_warm_up_whose_time_is_up_keeps_what_it_has_learnt(tiny_model: Path, tmp_path: Path, files: tuple[Path, Path]) -> None:
@@ -371,7 +345,7 @@ def test_a_warm_up_whose_time_is_up_keeps_what_it_has_learnt(tiny_model: Path, t
     (result,) = do({"tasks": ["all tasks"], "soft_deadline": time.monotonic() + 1.0})["tasks"].values()
     assert result["failed"] == ""
     assert 0 < result["steps"] < 100_000
-    assert result["notes"][-1] == f"warm-up: its time was up after {result['steps']} of 100000 steps, which stand"
+    assert result["notes"][-1] == f"warm-up: its time was up after {result['steps']} of 100000 steps, whose result is used"
     warmed = load_file(tmp_path / "warmup" / "adapter" / "adapter_model.safetensors")
     assert all(tensor.any() for name, tensor in warmed.items() if "lora_B" in name), "their fresh values are 0"
 
@@ -382,13 +356,13 @@ def test_a_step_of_the_warm_up_has_as_many_samples_as_asked(
 ) -> None:
     split_tasks(read_challenges(files[0]), tmp_path / "tasks")
     drawn: list[str] = []
-    real = warmup.draw_sample
+    real = TaskSampler.draw
 
-    def note(writer: Any, task: Any, *more: Any) -> Any:
+    def draw(sampler: TaskSampler, task: Task, number: int) -> Sample:
         drawn.append(task.id)
-        return real(writer, task, *more)
+        return real(sampler, task, number)
 
-    monkeypatch.setattr(warmup, "draw_sample", note)
+    monkeypatch.setattr(TaskSampler, "draw", draw)
     config = make_config(
         model=tiny_model, out=tmp_path, joint_warmup_steps=6, joint_warmup_samples=samples, ttft_batch_size=batch, lora_rank=2
     )
@@ -403,14 +377,14 @@ def test_a_warm_up_out_of_memory_lowers_its_demands_too(
 ) -> None:
     """Without its adapter no task could be fine-tuned at all."""
     split_tasks(read_challenges(files[0]), tmp_path / "tasks")
-    real = worker.warm_up
+    real = worker.joint_warmup
 
-    def scarce(adapter: Any, writer: Any, tasks: Any, ttft: TTFTSettings, *more: Any) -> FinetuneResult:
-        if not ttft.gradient_checkpointing:
+    def scarce(adapter: Any, sampler: TaskSampler, *more: Any) -> FinetuneResult:
+        if not sampler.settings.gradient_checkpointing:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(adapter, writer, tasks, ttft, *more)
+        return real(adapter, sampler, *more)
 
-    monkeypatch.setattr(worker, "warm_up", scarce)
+    monkeypatch.setattr(worker, "joint_warmup", scarce)
     config = make_config(model=tiny_model, out=tmp_path, joint_warmup_steps=1, lora_rank=2)
     do = worker.open_warm_up(worker_settings("warmup", config), lambda: None)
     (result,) = do({"tasks": ["all tasks"]})["tasks"].values()

@@ -17,14 +17,14 @@ from arc_submit.train import train as base
 
 
 def kill_at(step: int) -> None:
-    write = base.Log.write
+    write = base.MetricsLog.write
 
-    def write_and_die(log: base.Log, line: dict[str, Any]) -> None:
+    def write_and_die(log: base.MetricsLog, line: dict[str, Any]) -> None:
         write(log, line)
         if line["step"] == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    base.Log.write = write_and_die  # type: ignore[method-assign]
+    base.MetricsLog.write = write_and_die  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

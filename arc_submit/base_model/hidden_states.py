@@ -1,8 +1,8 @@
-"""Hidden states of a causal language model from one place on: the last layer is computed for these places alone.
+"""Hidden states of a causal language model from one position on: the last layer is computed for these positions alone.
 
-Fine-tuning on answers needs logits at the answer's places only. Every layer but the last has to see all places, since later layers read
-them; in the last one the others serve as keys and values, and their queries, attention and MLP would be thrown away. Done for models
-built of the blocks that Llama, Qwen2 and Qwen3 share, asked through transformers for any other. Knows nothing about losses.
+Fine-tuning on answers needs logits at the answer's positions only. Every layer but the last needs all positions, since later layers read
+them. In the last layer the other positions serve as keys and values, and their queries, attention and MLP have no effect. Models of the
+blocks that Llama, Qwen2 and Qwen3 share are supported; any other model computes all positions. Does not know losses.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ def hidden_states_from(model: Any, ids: torch.Tensor, first: int) -> torch.Tenso
     Args:
         model: a transformers causal language model.
         ids: int64, (rows, length), padded on the right if at all: no mask is used, attention is causal.
-        first: the first place that is wanted.
+        first: the first position of the result.
     """
     decoder = model.model
     last = decoder.layers[-1]
     known = type(last).__name__ in _BLOCKS and getattr(last.self_attn, "sliding_window", None) is None
-    # A mask in place of the causal kernel is only worth it where a good part of the places is saved.
+    # The last layer then needs a mask in place of the faster causal kernel, which pays only where many positions are left out.
     if not known or first < ids.shape[1] // 4:
         states: torch.Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state[:, first:]
         return states
@@ -39,7 +39,7 @@ def hidden_states_from(model: Any, ids: torch.Tensor, first: int) -> torch.Tenso
 
 
 def _last_block(layer: Any, x: torch.Tensor, first: int, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """The block's output at the places from `first` on; x of shape (rows, length, width)."""
+    """The block's output at the positions from `first` on; x of shape (rows, length, width)."""
     attention = layer.self_attn
     rows, length, _ = x.shape
     normed = layer.input_layernorm(x)
@@ -52,16 +52,17 @@ def _last_block(layer: Any, x: torch.Tensor, first: int, cos: torch.Tensor, sin:
         query, key = attention.q_norm(query), attention.k_norm(key)
     query, key = _rotate(query, cos[:, first:], sin[:, first:]), _rotate(key, cos, sin)
     groups = query.shape[1] // key.shape[1]
-    # Repeated: with a mask no fast kernel takes shared keys and values.
+    # Repeated, because with a mask no fast kernel takes shared keys and values.
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    places = torch.arange(length, device=x.device)
-    seen = scaled_dot_product_attention(query, key, value, attn_mask=places[None] <= places[first:, None], scale=attention.scaling)
-    x = x[:, first:] + attention.o_proj(seen.transpose(1, 2).reshape(rows, length - first, -1))
+    positions = torch.arange(length, device=x.device)
+    mask = positions[None] <= positions[first:, None]
+    attended = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=attention.scaling)
+    x = x[:, first:] + attention.o_proj(attended.transpose(1, 2).reshape(rows, length - first, -1))
     out: torch.Tensor = x + layer.mlp(layer.post_attention_layernorm(x))
     return out
 
 
 def _rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding of (rows, heads, places, size); cos and sin of shape (1, places, size)."""
+    """Rotary position embedding of (rows, heads, positions, size); cos and sin of shape (1, positions, size)."""
     left, right = states.chunk(2, dim=-1)
     return states * cos[:, None] + torch.cat([-right, left], dim=-1) * sin[:, None]

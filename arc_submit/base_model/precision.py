@@ -1,4 +1,4 @@
-"""In which number format a device trains, and the repair of its attention, each with its reason. Knows nothing about adapters or tasks."""
+"""The number format in which a device trains, and faster attention for old GPUs, each with its reason. Does not know adapters or tasks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from arc_submit.errors import ConfigError
 
 @dataclass(frozen=True)
 class TrainingPrecision:
-    """How to train on a device.
+    """Number formats of training on a device.
 
     Attributes:
-        base: dtype to load the base model in; low-rank weights are float32 always.
-        autocast: dtype of products, None for the base's own.
-        scale: losses are scaled so that float16 gradients do not vanish.
-        reason: why.
+        base: dtype of the base model's weights; low-rank weights are always float32.
+        autocast: dtype of products; None takes the base's own.
+        scale: whether losses are scaled, so that float16 gradients do not underflow.
+        reason: of the choice, for people.
     """
 
     base: torch.dtype
@@ -33,7 +33,7 @@ def choose_training_precision(device: torch.device, fast_cpu: bool = False) -> T
         fast_cpu: bfloat16 products on a CPU that has them; adapters then differ a little from machine to machine.
 
     Raises:
-        ConfigError: where bfloat16 is asked of a CPU that would only imitate it.
+        ConfigError: where fast_cpu is set and the CPU would only emulate bfloat16.
     """
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
@@ -43,19 +43,19 @@ def choose_training_precision(device: torch.device, fast_cpu: bool = False) -> T
     if not fast_cpu:
         return TrainingPrecision(torch.float32, None, False, "a CPU: float32 gives the same adapters everywhere")
     if not torch.cpu._is_avx512_bf16_supported():
-        raise ConfigError("bfloat16 on this CPU would be imitated and slow; leave it out, float32 is used then")
-    return TrainingPrecision(torch.float32, torch.bfloat16, False, "asked: this CPU multiplies bfloat16 itself")
+        raise ConfigError("bfloat16 on this CPU would be emulated and slow; leave it out, float32 is used then")
+    return TrainingPrecision(torch.float32, torch.bfloat16, False, "as requested: this CPU multiplies bfloat16 itself")
 
 
 def repair_attention(device: torch.device) -> str:
-    """Make attention with shared keys and values fast where torch would take a slow kernel in silence; returns what was done and why.
+    """Have transformers repeat shared keys and values where torch would silently choose a slow kernel; returns a line for the log.
 
-    Without a mask transformers hands shared keys and values to scaled_dot_product_attention as they are (enable_gqa), for which cards
-    before sm_80 have only the slowest kernel. Repeating them first was 1.6 to 1.8 times as fast on a T4.
+    Without a mask transformers passes shared keys and values to scaled_dot_product_attention unchanged (enable_gqa), for which GPUs
+    before sm_80 have only the slowest kernel.
     """
     if device.type != "cuda" or torch.cuda.get_device_capability(device)[0] >= 8:
-        return "attention as it is: this device has a fast kernel for shared keys and values"
+        return "attention unchanged: this device has a fast kernel for shared keys and values"
     from transformers.integrations import sdpa_attention
 
     sdpa_attention.use_gqa_in_sdpa = lambda *args, **kwargs: False
-    return "keys and values are repeated: this card has no fast kernel for shared ones"
+    return "keys and values are repeated: this GPU has no fast kernel for shared ones"

@@ -1,7 +1,7 @@
-"""Adapters on disk where there is no room for all: the ones that nothing needs any more go, the oldest first.
+"""Adapters on a disk without room for all: those that nothing needs any more are deleted, the oldest first.
 
-Several workers share a run's adapters. What a worker uses it marks as used, so that it is among the newest for all others; a folder is
-renamed before it is deleted, so that nobody ever sees a part of one. Knows nothing about models.
+Several workers share a run's adapters. A worker marks the adapter it uses, which makes it the newest for all workers. A folder is renamed
+before it is deleted, so that no worker sees a part of one. Does not know models.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path
 
 
 def adapters_of(run: Path) -> list[Path]:
-    """The folders of all adapters in a run directory, whatever their number of steps."""
-    places = [run / "adapters", *sorted(run.glob("steps-*/adapters"))]
-    return [folder for place in places if place.is_dir() for folder in sorted(place.iterdir()) if not folder.name.startswith(".")]
+    """The folders of all adapters in a run directory, of every number of steps."""
+    parents = [run / "adapters", *sorted(run.glob("steps-*/adapters"))]
+    return [folder for parent in parents if parent.is_dir() for folder in sorted(parent.iterdir()) if not folder.name.startswith(".")]
 
 
 def bytes_of(folder: Path) -> int:
-    """What the files of a folder take; 0 once another process has deleted it."""
+    """Bytes in the files of a folder; 0 once another process has deleted it."""
     total = 0
     for path in folder.glob("*"):
         with contextlib.suppress(FileNotFoundError):
@@ -29,31 +29,31 @@ def bytes_of(folder: Path) -> int:
 
 
 def mark_used(folder: Path) -> None:
-    """Make an adapter the newest of all, if it is there."""
+    """Make an adapter the newest of all, if it exists."""
     with contextlib.suppress(FileNotFoundError):
         os.utime(folder)
 
 
-def make_room(run: Path, bound: int, spare: Collection[str]) -> list[Path]:
-    """Delete adapters until those that are left take no more than so many bytes; returns what was deleted.
+def make_room(run: Path, max_bytes: int, protected: Collection[str]) -> list[Path]:
+    """Delete adapters until the rest takes at most max_bytes; returns the deleted ones.
 
-    First those of which the task has a newer one, then the oldest.
+    Adapters of tasks that have a newer one are deleted first, then the oldest.
 
     Args:
-        spare: tasks whose adapters stay.
+        protected: ids of tasks whose adapters stay.
     """
     newest: dict[str, float] = {}
-    found: list[tuple[float, int, Path]] = []
+    adapters: list[tuple[float, int, Path]] = []
     for folder in adapters_of(run):
         with contextlib.suppress(FileNotFoundError):
             used = folder.stat().st_mtime
-            found.append((used, bytes_of(folder), folder))
+            adapters.append((used, bytes_of(folder), folder))
             newest[folder.name] = max(used, newest.get(folder.name, used))
-    total, deleted = sum(size for _, size, _ in found), []
-    for _, size, folder in sorted(found, key=lambda one: (one[0] == newest[one[2].name], one[0], one[2])):
-        if total <= bound:
+    total, deleted = sum(size for _, size, _ in adapters), []
+    for _, size, folder in sorted(adapters, key=lambda adapter: (adapter[0] == newest[adapter[2].name], adapter[0], adapter[2])):
+        if total <= max_bytes:
             break
-        if folder.name not in spare:
+        if folder.name not in protected:
             _delete(folder)
             deleted.append(folder)
             total -= size
@@ -61,7 +61,7 @@ def make_room(run: Path, bound: int, spare: Collection[str]) -> list[Path]:
 
 
 def _delete(folder: Path) -> None:
-    gone = folder.with_name(f".{folder.name}.old.{os.getpid()}")
+    trash = folder.with_name(f".{folder.name}.old.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
-        folder.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        folder.rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)

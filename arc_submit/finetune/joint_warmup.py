@@ -1,72 +1,55 @@
-"""The common warm-up: one fresh adapter learnt from the train pairs of all tasks together, from which each task's fine-tuning goes on.
+"""The joint warm-up: one fresh adapter trained on the train pairs of all tasks, from which each task's fine-tuning starts.
 
-A fresh adapter spends its first steps on what all tasks share, such as how answers are written; learnt once, the steps of every task go
-into the task. Optional: for equal time it pays behind a hundred steps of each task alone (docs/results.md). Knows nothing about files or
-workers.
+It takes what all tasks share, such as the form of an answer, out of each task's own steps. Whether it pays is in docs/results.md. Does
+not know files or workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from arc_submit.arc.task import Task
 from arc_submit.base_model.lora import Adapter
-from arc_submit.errors import ArcSubmitError
-from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import FinetuneResult, Sample, check_task, draw_sample, finetune_tasks
-from arc_submit.language.prompt_tokenizer import PromptTokenizer
+from arc_submit.finetune.trainer import FinetuneResult, Hooks, Sample, TaskSampler, finetune_task
 from arc_submit.language.truncation import PromptTooLongError
 
 
-def warm_up(
-    adapter: Adapter,
-    writer: PromptTokenizer,
-    tasks: Sequence[Task],
-    settings: TTFTSettings,
-    max_seq_len: int,
-    seed: int,
-    samples: int,
-    on_step: Callable[[int, float], None] | None = None,
-    beat: Callable[[], None] | None = None,
-    until: float | None = None,
+def joint_warmup(
+    adapter: Adapter, sampler: TaskSampler, tasks: Sequence[Task], samples_per_step: int, hooks: Hooks | None = None
 ) -> FinetuneResult:
-    """Reset the adapter and train it on samples of all tasks that fit, tasks drawn anew for each step.
+    """Reset the adapter and train it on samples of all tasks that fit, with new random tasks in each step.
 
     Args:
-        settings: as for one task, its steps being those of the warm-up.
-        samples: of tasks drawn by chance in a step, rounded down to whole batches, one at least: with few, the adapter runs after each
-            task in turn; with many, the steps are few.
-        on_step, beat: as for one task.
-        until: on the monotonic clock; what has been learnt by then is the warm-up, and a note says after how many steps.
+        sampler: as for one task; its settings' steps are those of the warm-up.
+        samples_per_step: rounded down to whole batches, at least one. With few, the adapter follows each task in turn.
+        hooks: as for one task; a note gives the number of steps before the deadline.
 
     Raises:
-        PromptTooLongError: where not one task gives a sample.
-        FinetuneError: where the loss is no number.
+        PromptTooLongError: where no task gives a sample.
+        FinetuneError: where the loss is not finite.
     """
     fitting, reason = [], ""
     for task in tasks:
         try:
-            check_task(writer, task, max_seq_len, settings)
+            sampler.check(task)
             fitting.append(task)
         except PromptTooLongError as error:
             reason = str(error)
     if not fitting:
         raise PromptTooLongError(f"warm-up: {reason}")
-    settings = replace(settings, accumulation=max(1, samples // settings.batch_size))
-    count = settings.batch_size * settings.accumulation
+    batches = max(1, samples_per_step // sampler.settings.batch_size)
+    sampler = replace(sampler, settings=replace(sampler.settings, accumulation=batches))
+    count = sampler.samples_per_step
 
-    def draw(_: Task, step: int) -> list[Sample]:
-        chosen = np.random.default_rng([seed, step]).integers(len(fitting), size=count)
-        return [draw_sample(writer, fitting[i], settings, max_seq_len, seed, step * count + k) for k, i in enumerate(chosen)]
+    def draw_step(step: int) -> list[Sample]:
+        chosen = np.random.default_rng([sampler.seed, step]).integers(len(fitting), size=count)
+        return [sampler.draw(fitting[i], step * count + k) for k, i in enumerate(chosen)]
 
-    report = None if on_step is None else lambda step, losses: on_step(step, losses[0])
-    result = finetune_tasks(adapter, writer, fitting[:1], settings, max_seq_len, seed, report, beat, draw, until)[0]
-    if isinstance(result, ArcSubmitError):
-        raise result
+    result = finetune_task(adapter, sampler, fitting[0], hooks, draw_step)
     notes = [f"warm-up: {len(tasks) - len(fitting)} of {len(tasks)} tasks give no sample"] if len(fitting) < len(tasks) else []
-    if len(result.losses) < settings.steps:
-        notes.append(f"warm-up: its time was up after {len(result.losses)} of {settings.steps} steps, which stand")
+    if len(result.losses) < sampler.settings.steps:
+        notes.append(f"warm-up: its time was up after {len(result.losses)} of {sampler.settings.steps} steps, whose result is used")
     return replace(result, notes=notes)

@@ -1,8 +1,9 @@
-"""How a task is fine-tuned, as data that no torch is needed for. Knows nothing about what is done with it."""
+"""The settings of a task's fine-tuning, without torch. Does not know how they are used."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,49 +13,28 @@ from arc_submit.options import Identity, check_options, option
 
 SCHEDULES = ("linear", "constant", "cosine")
 LOSSES = ("answer", "outputs", "all")
-_COMMANDS = ("run", "finetune")
-WARMUP_ADAPTER = Path("warmup") / "adapter"  # where in the run directory the common warm-up leaves its adapter
+
+_option = partial(option, identity=Identity.SAME, commands=("run", "finetune"))
 
 
 @dataclass(frozen=True)
 class TTFTSettings:
-    """How one task is fine-tuned."""
+    """The settings of one task's fine-tuning."""
 
-    steps: int = option(100, help="optimizer steps", identity=Identity.SAME, minimum=1, commands=_COMMANDS)
-    batch_size: int = option(1, help="samples in one forward pass", identity=Identity.SAME, minimum=1, commands=_COMMANDS)
-    accumulation: int = option(1, help="forward and backward passes of a step", identity=Identity.SAME, minimum=1, commands=_COMMANDS)
-    learning_rate: float = option(1e-4, help="peak learning rate", identity=Identity.SAME, above=0, below=1, commands=_COMMANDS)
-    schedule: str = option(
-        "linear",
-        help="learning rate over the steps: linear and cosine fall to 0, constant stays",
-        identity=Identity.SAME,
-        choices=SCHEDULES,
-        commands=_COMMANDS,
+    steps: int = _option(100, help="optimizer steps", minimum=1)
+    batch_size: int = _option(1, help="samples in one forward pass", minimum=1)
+    accumulation: int = _option(1, help="forward and backward passes of a step", minimum=1)
+    learning_rate: float = _option(1e-4, help="peak learning rate", above=0, below=1)
+    schedule: str = _option("linear", help="learning rate over the steps: linear and cosine fall to 0, constant stays", choices=SCHEDULES)
+    warmup_ratio: float = _option(0.0, help="share of the steps in which the learning rate rises from 0", minimum=0, below=1)
+    max_grad_norm: float = _option(1.0, help="gradients with a larger norm are scaled down to it; 0 leaves them", minimum=0)
+    weight_decay: float = _option(0.0, help="weight decay of AdamW", minimum=0)
+    loss_on: str = _option(
+        "answer", help="tokens in the loss: the answer; all outputs but the first shown, which nothing determines; or all", choices=LOSSES
     )
-    warmup_ratio: float = option(
-        0.0,
-        help="share of the steps in which the learning rate rises from 0",
-        identity=Identity.SAME,
-        minimum=0,
-        below=1,
-        commands=_COMMANDS,
-    )
-    max_grad_norm: float = option(
-        1.0, help="longer gradients are clipped to this norm; 0 clips none", identity=Identity.SAME, minimum=0, commands=_COMMANDS
-    )
-    weight_decay: float = option(0.0, help="weight decay of AdamW", identity=Identity.SAME, minimum=0, commands=_COMMANDS)
-    loss_on: str = option(
-        "answer",
-        help="tokens in the loss: the answer; all outputs but the first shown, which can only be guessed; or all tokens",
-        identity=Identity.SAME,
-        choices=LOSSES,
-        commands=_COMMANDS,
-    )
-    gradient_checkpointing: bool = option(
-        False, help="compute each layer again in the backward pass: slower, much less memory", identity=Identity.SAME, commands=_COMMANDS
-    )
-    keep_background: bool = option(False, help="views of training samples keep colour 0", identity=Identity.SAME, commands=_COMMANDS)
-    fast_cpu: bool = option(False, help="bfloat16 products on a CPU that has them", identity=Identity.SAME, commands=_COMMANDS)
+    gradient_checkpointing: bool = _option(False, help="compute each layer again in the backward pass: slower, much less memory")
+    keep_background: bool = _option(False, help="views of training samples keep colour 0")
+    fast_cpu: bool = _option(False, help="bfloat16 products on a CPU that has them")
 
     def __post_init__(self) -> None:
         check_options(self, "ttft_")
@@ -62,18 +42,18 @@ class TTFTSettings:
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """What a worker that fine-tunes is told, sent to it as JSON.
+    """The settings of a worker that fine-tunes, sent to it as JSON.
 
     Attributes:
-        predict: how predictions are made with the adapters; run, model, seed and device hold for fine-tuning too.
-        lora: the make of a fresh adapter.
-        ttft: how each task is fine-tuned.
-        max_seq_len: tokens of a sample; None takes the prompts'.
-        base_adapter: folder of the adapter to go on from; None begins afresh.
+        predict: of the predictions with the adapters; run, model, seed and device hold for fine-tuning too.
+        lora: of a fresh adapter.
+        ttft: of each task's fine-tuning.
+        max_seq_len: tokens of a sample; None takes the prompts' number.
+        base_adapter: folder of the adapter to start from; None starts with a fresh one.
         in_4_bits: keep the base's linear layers in 4 bits.
-        warm_up_samples: of a step of the common warm-up.
-        bound: bytes that adapters may take while the next are made: older ones are deleted; None keeps all.
-        beside: folder, below the run directory, of adapters and losses; "" for the run directory itself.
+        joint_warmup_samples: samples of a step of the joint warm-up.
+        adapter_bytes: disk space of adapters while the next are made: older ones are deleted; None keeps all.
+        subfolder: of the run directory, for adapters and losses; "" for the run directory itself.
     """
 
     predict: PredictSettings
@@ -82,28 +62,27 @@ class FinetuneSettings:
     max_seq_len: int | None
     base_adapter: str | None
     in_4_bits: bool = False
-    warm_up_samples: int = 16
-    bound: int | None = None
-    beside: str = ""
+    joint_warmup_samples: int = 16
+    adapter_bytes: int | None = None
+    subfolder: str = ""
 
     @property
     def root(self) -> Path:
         """The folder that holds adapters/ and losses/."""
-        return Path(self.predict.run) / self.beside
+        return Path(self.predict.run) / self.subfolder
 
     def for_job(self, job: dict[str, Any]) -> FinetuneSettings:
-        """As one job asks for: its own "steps" and "views", where it names them.
+        """The settings of one job, which may have its own "steps" and "views".
 
-        Adapters of another number of steps than the settings' lie beside those of the settings, so that neither is taken for the other.
+        Adapters of another number of steps have a folder of their own, so that neither is taken for the other.
         """
         steps, views = job.get("steps", self.ttft.steps), job.get("views", self.predict.views)
-        beside = "" if steps == self.ttft.steps else f"steps-{steps}"
-        return replace(self, predict=replace(self.predict, views=views), ttft=replace(self.ttft, steps=steps), beside=beside)
+        subfolder = "" if steps == self.ttft.steps else f"steps-{steps}"
+        return replace(self, predict=replace(self.predict, views=views), ttft=replace(self.ttft, steps=steps), subfolder=subfolder)
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> FinetuneSettings:
-        """What `dataclasses.asdict` and JSON have made of one."""
+        """The inverse of `dataclasses.asdict` and JSON."""
         lora = LoraSettings(**{**value["lora"], "targets": tuple(value["lora"]["targets"])})
         predict = PredictSettings(**value["predict"])
-        ttft, nested = TTFTSettings(**value["ttft"]), ("predict", "lora", "ttft", "beside")
-        return FinetuneSettings(predict, lora, ttft, **{name: given for name, given in value.items() if name not in nested})
+        return FinetuneSettings(**{**value, "predict": predict, "lora": lora, "ttft": TTFTSettings(**value["ttft"])})

@@ -1,9 +1,8 @@
-"""Test-time fine-tuning: one low-rank adapter per task, learnt from the task's own train pairs.
+"""Test-time fine-tuning: one low-rank adapter per task, trained on the task's own train pairs.
 
-Every sample leaves one train pair out: the others are shown, the one is asked for, under a view and an order chosen afresh. The base
-model is loaded once for all tasks (arc_submit.base_model.lora puts the adapter in and resets it); a task costs its forward and backward
-passes and hardly more. Samples are a function of the seed, the task and their number alone, so an adapter does not depend on what
-else runs. The loop takes one task or several at once (arc_submit.finetune.grouped). Knows nothing about files, workers or budgets.
+Every sample leaves one train pair out: the others are shown and its output is the answer, under a random view and in a random order.
+The base model is loaded once for all tasks; arc_submit.base_model.lora resets the adapter between them. A sample is a function of the
+seed, the task's id and the sample's number, so an adapter does not depend on what else runs. Does not know files, workers or budgets.
 
 Leave-one-out fine-tuning at test time for ARC is from Akyurek et al. 2024 (arXiv 2411.07279).
 """
@@ -34,294 +33,270 @@ from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import is_grid
 from arc_submit.language.truncation import PromptTooLongError, fit_sample
 
-_LOGITS = 1 << 26  # logits computed at a time: 256 MB in float32
-_VIEWS_TRIED = 16  # of eight orientations
+_LOGITS = 1 << 26  # logits in memory at a time: 256 MB in float32
+_VIEW_TRIES = 16  # views that are drawn for a sample until a pair fits; there are eight orientations
 
 
 class FinetuneError(ArcSubmitError):
-    """A task whose fine-tuning came to nothing."""
+    """A fine-tuning without a usable adapter."""
 
 
 @dataclass
 class FinetuneResult:
-    """What came of one task's fine-tuning.
+    """Figures of one fine-tuning.
 
     Attributes:
-        losses: mean loss over the learnt tokens of each step, in nats.
-        tokens: of all samples, without padding.
-        learnt: of these, how many were learnt.
-        seconds: wall time; with several tasks in one batch, an even share of it.
+        losses: mean loss over the tokens in the loss, by step, in nats.
+        tokens: in all samples, without padding.
+        learned_tokens: those of them that are in the loss.
+        seconds: wall time.
         notes: lines a user should see.
     """
 
     losses: list[float] = field(default_factory=list)
     tokens: int = 0
-    learnt: int = 0
+    learned_tokens: int = 0
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Token ids, and the places whose token is learnt (never place 0)."""
+    """Token ids, and the positions whose token is in the loss (never position 0)."""
 
     ids: list[int]
-    learnt: list[int]
+    positions: list[int]
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """One forward pass: rows of equal number for each task, one task's after the other's, padded on the right.
+    """One forward pass, its rows padded on the right.
 
     Attributes:
         ids: int64, (rows, length).
-        first: no token is learnt from a place before it.
-        places: int64, (learnt,): places from which a token is learnt, in the flattened rows from `first` on.
-        labels: int64, (learnt,): that token.
-        weights: float32, (learnt,): 1 / the number of tokens that its task learns in this step.
-        owners: int64, (learnt,): which task it belongs to.
+        first: no token is predicted from a position before it.
+        positions: int64, (predicted,): positions that a token is predicted from, in the flattened rows from `first` on.
+        labels: int64, (predicted,): that token.
+        weights: float32, (predicted,): of its loss.
     """
 
     ids: torch.Tensor
     first: int
-    places: torch.Tensor
+    positions: torch.Tensor
     labels: torch.Tensor
     weights: torch.Tensor
-    owners: torch.Tensor
+
+
+@dataclass(frozen=True)
+class TaskSampler:
+    """Draws training samples: sample n of a task is a function of these fields, the task and n.
+
+    Attributes:
+        max_seq_len: tokens of a sample, answer included.
+
+    Raises:
+        ConfigError: where the tokenizer does not show which tokens are to be learned.
+    """
+
+    tokenizer: PromptTokenizer
+    settings: TTFTSettings
+    max_seq_len: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.settings.loss_on == "outputs" and not self.tokenizer.reuse:
+            reason = self.tokenizer.reason
+            raise ConfigError(f"loss_on outputs: the positions of outputs are not known ({reason}); choose answer or all")
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of one optimizer step."""
+        return self.settings.batch_size * self.settings.accumulation
+
+    def check(self, task: Task) -> list[str]:
+        """Lines about train pairs that are too large to be an answer within max_seq_len.
+
+        Raises:
+            PromptTooLongError: where all are.
+        """
+        too_large, reason = [], None
+        for target in range(len(task.train)):
+            try:
+                fit_sample(self.tokenizer, task, target, self.max_seq_len, np.random.default_rng(0))
+            except PromptTooLongError as error:
+                too_large.append(str(target))
+                reason = error
+        if reason is not None and len(too_large) == len(task.train):
+            raise reason
+        return [f"task {task.id}: train pairs {', '.join(too_large)} are too large to be answers"] if too_large else []
+
+    def draw(self, task: Task, number: int) -> Sample:
+        """The task's sample of that number.
+
+        A grid that is turned on its side may have more rows and so more tokens: where no pair fits under a view, another is drawn.
+
+        Raises:
+            PromptTooLongError: where no pair fits under any of the drawn views.
+        """
+        rng = np.random.default_rng([self.seed, zlib.crc32(task.id.encode()), number])
+        reason: PromptTooLongError | None = None
+        for _ in range(_VIEW_TRIES):
+            seen = random_view(rng, len(task.train), self.settings.keep_background).apply_task(task)
+            for target in rng.permutation(len(task.train)).tolist():
+                try:
+                    ids, start, shown = fit_sample(self.tokenizer, seen, target, self.max_seq_len, rng)
+                except PromptTooLongError as error:
+                    reason = error
+                    continue
+                return Sample(ids, self._positions(seen, target, shown, range(start, len(ids))))
+        assert reason is not None
+        raise reason
+
+    def _positions(self, task: Task, target: int, shown: Sequence[int], answer: range) -> list[int]:
+        """Positions in the loss of a sample that shows some pairs and whose answer is another pair's output."""
+        if self.settings.loss_on == "answer":
+            return list(answer)
+        if self.settings.loss_on == "all":
+            return list(range(1, answer.stop))
+        turns = self.tokenizer.prompt.turns([task.train[i] for i in shown], task.train[target].input)
+        grids = [part for turn in turns for part in turn.parts if is_grid(part)]
+        outputs = [task.train[i].output for i in shown[1:]]
+        spans = zip(grids, self.tokenizer.grid_spans(turns), strict=True)
+        # The token after a grid ends it, and is learned with it.
+        later = [range(first, stop + 1) for grid, (first, stop) in spans if any(grid is output for output in outputs)]
+        return [position for span in (*later, answer) for position in span]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the training loop calls, and when it ends.
+
+    Attributes:
+        on_step: called after every step with its number from 1 and its loss.
+        on_pass: called after every forward and backward pass; a step may have many.
+        deadline: on the monotonic clock; the first step that ends after it is the last.
+    """
+
+    on_step: Callable[[int, float], None] = lambda step, loss: None
+    on_pass: Callable[[], None] = lambda: None
+    deadline: float = math.inf
 
 
 def finetune_task(
     adapter: Adapter,
-    writer: PromptTokenizer,
+    sampler: TaskSampler,
     task: Task,
-    settings: TTFTSettings,
-    max_seq_len: int,
-    seed: int,
-    on_step: Callable[[int, float], None] | None = None,
-    beat: Callable[[], None] | None = None,
+    hooks: Hooks | None = None,
+    draw_step: Callable[[int], list[Sample]] | None = None,
 ) -> FinetuneResult:
     """Reset the adapter and fine-tune it on one task.
 
     Args:
         adapter: in its model; afterwards it holds the task's values.
-        max_seq_len: tokens of a sample, answer included.
-        seed: of views, samples and fresh initial values; with the task's id it decides everything.
-        on_step: called after every step with its number from 1 and its loss.
-        beat: called after every forward and backward pass, of which a step may have many.
+        sampler: its seed is also that of fresh initial values.
+        draw_step: the samples of a step, by its number from 0; None draws the task's own.
 
     Raises:
         PromptTooLongError: where the task gives no sample.
-        FinetuneError: where the loss is no number.
+        FinetuneError: where the loss is not finite; the adapter is then of no use.
     """
-    report = None if on_step is None else lambda step, losses: on_step(step, losses[0])
-    result = finetune_tasks(adapter, writer, [task], settings, max_seq_len, seed, report, beat)[0]
-    if isinstance(result, ArcSubmitError):
-        raise result
-    return result
-
-
-def finetune_tasks(
-    adapter: Adapter,
-    writer: PromptTokenizer,
-    tasks: Sequence[Task],
-    settings: TTFTSettings,
-    max_seq_len: int,
-    seed: int,
-    on_step: Callable[[int, list[float]], None] | None = None,
-    beat: Callable[[], None] | None = None,
-    draw: Callable[[Task, int], list[Sample]] | None = None,
-    until: float | None = None,
-) -> list[FinetuneResult | ArcSubmitError]:
-    """Reset the adapters and fine-tune each on its own task, all in the same batches.
-
-    Args:
-        on_step, beat: as for one task, with the loss of each.
-        draw: what a task's adapter learns from in the step of a number from 0; None draws samples of the task itself.
-        until: on the monotonic clock; the first step that ends behind it is the last, and what was learnt stands.
-
-    Returns a result for each task, or the reason why there is none; its adapter is then of no use.
-
-    Raises:
-        PromptTooLongError: where a task gives no sample; nothing has been done then.
-        ConfigError: where there are not as many adapters as tasks.
-    """
-    if len(tasks) != adapter.tasks:
-        raise ConfigError(f"{len(tasks)} tasks for {adapter.tasks} adapters: attach as many as are trained in one batch")
+    hooks = hooks or Hooks()
     started = time.monotonic()
-    results: list[FinetuneResult] = [FinetuneResult(notes=check_task(writer, task, max_seq_len, settings)[1]) for task in tasks]
-    failures: dict[int, ArcSubmitError] = {}
-    for number, task in enumerate(tasks):
-        reset(adapter, task_seed(seed, task), number)
-    device = adapter.flat.device
+    settings, device, count = sampler.settings, adapter.flat.device, sampler.samples_per_step
+    result = FinetuneResult(notes=sampler.check(task))
+    reset(adapter, task_seed(sampler.seed, task))
     precision = choose_training_precision(device, settings.fast_cpu)
     optimizer = torch.optim.AdamW([adapter.flat], lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     scaler = torch.amp.GradScaler(device.type, enabled=precision.scale)
 
-    def make(step: int) -> list[MicroBatch]:
-        samples = [draw(task, step) if draw else _step_samples(writer, task, settings, max_seq_len, seed, step) for task in tasks]
-        for result, drawn in zip(results, samples, strict=True):
-            result.tokens += sum(len(sample.ids) for sample in drawn)
-            result.learnt += sum(len(sample.learnt) for sample in drawn)
-        return make_batches(samples, settings.batch_size, device)
+    def make_step(step: int) -> list[MicroBatch]:
+        samples = draw_step(step) if draw_step else [sampler.draw(task, step * count + i) for i in range(count)]
+        result.tokens += sum(len(sample.ids) for sample in samples)
+        result.learned_tokens += sum(len(sample.positions) for sample in samples)
+        return make_batches([samples], settings.batch_size, device)
 
-    with _training_mode(adapter.model, settings.gradient_checkpointing), contextlib.closing(_ahead(make, settings.steps)) as steps:
+    with _training_mode(adapter.model, settings.gradient_checkpointing), contextlib.closing(_prefetch(make_step, settings.steps)) as steps:
         for step, batches in enumerate(steps):
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * rate_factor(settings, step)
-            losses = torch.zeros(len(tasks), device=device)
+            mean_loss = torch.zeros(1, device=device)
             for batch in batches:
                 total, by_token = batch_loss(adapter.model, batch, precision)
                 torch.autograd.backward(scaler.scale(total))
-                losses.index_add_(0, batch.owners, by_token * batch.weights)
-                if beat:
-                    beat()
+                # Adds one token after the other, as earlier versions did: the losses on disk are equal to the last digit.
+                mean_loss.index_add_(0, torch.zeros_like(batch.labels), by_token * batch.weights)
+                hooks.on_pass()
             scaler.unscale_(optimizer)
-            clip_by_task(adapter, settings.max_grad_norm)
+            _clip_gradient(adapter, settings.max_grad_norm)
             scaler.step(optimizer)
             scaler.update()
-            # The fused kernel does not say that it has written; the layers renew their effective weights when the version changes.
-            torch.autograd.graph.increment_version(adapter.flat)
+            adapter.mark_changed()
             assert adapter.flat.grad is not None
             adapter.flat.grad.zero_()
-            values = losses.tolist()
-            for number, value in enumerate(values):
-                results[number].losses.append(value)
-                if not math.isfinite(value) and number not in failures:
-                    failures[number] = FinetuneError(
-                        f"task {tasks[number].id}: the loss is {value} at step {step + 1}; lower learning_rate"
-                    )
-            if on_step:
-                on_step(step + 1, values)
-            if len(failures) == len(tasks) or (until is not None and time.monotonic() >= until):
+            loss = mean_loss.item()
+            result.losses.append(loss)
+            hooks.on_step(step + 1, loss)
+            if not math.isfinite(loss):
+                raise FinetuneError(f"task {task.id}: the loss is {loss} at step {step + 1}; lower learning_rate")
+            if time.monotonic() >= hooks.deadline:
                 break
-    for result in results:
-        result.seconds = (time.monotonic() - started) / len(tasks)
-    return [failures.get(number, result) for number, result in enumerate(results)]
+    result.seconds = time.monotonic() - started
+    return result
 
 
 def task_seed(seed: int, task: Task) -> int:
-    """What a run's seed means for one task, whatever else is in the run."""
+    """A seed for one task, whatever else is in the run."""
     return seed * 1_000_003 + zlib.crc32(task.id.encode())
 
 
 def rate_factor(settings: TTFTSettings, step: int) -> float:
     """Factor of the peak learning rate at a step, counted from 0: never 0, so that no step is lost."""
-    warm = math.ceil(settings.warmup_ratio * settings.steps)
-    if step < warm:
-        return (step + 1) / (warm + 1)
+    warmup_steps = math.ceil(settings.warmup_ratio * settings.steps)
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
     if settings.schedule == "constant":
         return 1.0
-    left = (settings.steps - step) / (settings.steps - warm)
+    left = (settings.steps - step) / (settings.steps - warmup_steps)
     return left if settings.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
 
 
-def check_loss(writer: PromptTokenizer, settings: TTFTSettings) -> None:
-    """Refuse what the tokenizer does not allow: known before the first task.
-
-    Raises:
-        ConfigError: where it cannot be told which tokens are to be learnt.
-    """
-    if settings.loss_on == "outputs" and not writer.reuse:
-        raise ConfigError(f"loss_on outputs: it cannot be told where the outputs lie ({writer.reason}); choose answer or all")
-
-
-def check_task(writer: PromptTokenizer, task: Task, max_seq_len: int, settings: TTFTSettings) -> tuple[int, list[str]]:
-    """Tokens of a task's longest sample, and lines on what of it cannot be asked about within max_seq_len.
-
-    Raises:
-        PromptTooLongError: where nothing can.
-        ConfigError: as `check_loss`.
-    """
-    check_loss(writer, settings)
-    misfits, longest, reason = [], 0, None
-    for target in range(len(task.train)):
-        try:
-            longest = max(longest, len(fit_sample(writer, task, target, max_seq_len, np.random.default_rng(0))[0]))
-        except PromptTooLongError as error:
-            misfits.append(target)
-            reason = error
-    if not longest and reason is not None:
-        raise reason
-    return longest, [f"task {task.id}: train pairs {', '.join(map(str, misfits))} are too large to be asked about"] if misfits else []
-
-
-def draw_sample(writer: PromptTokenizer, task: Task, settings: TTFTSettings, max_seq_len: int, seed: int, number: int) -> Sample:
-    """The task's sample of that number: a view, an order and a train pair to ask about, a function of the arguments alone.
-
-    Turned on its side a grid may have more rows and so more tokens: where nothing fits under a view, another one is drawn.
-
-    Raises:
-        PromptTooLongError: where no pair can be asked about under any of the views that were drawn.
-    """
-    rng = np.random.default_rng([seed, zlib.crc32(task.id.encode()), number])
-    reason: PromptTooLongError | None = None
-    for _ in range(_VIEWS_TRIED):
-        seen = random_view(rng, len(task.train), settings.keep_background).apply_task(task)
-        for target in rng.permutation(len(task.train)).tolist():
-            try:
-                ids, start, shown = fit_sample(writer, seen, target, max_seq_len, rng)
-            except PromptTooLongError as error:
-                reason = error
-                continue
-            return Sample(ids, _learnt_places(writer, seen, target, shown, settings.loss_on, start, len(ids)))
-    assert reason is not None
-    raise reason
-
-
-def _learnt_places(
-    writer: PromptTokenizer, task: Task, target: int, shown: Sequence[int], loss_on: str, start: int, length: int
-) -> list[int]:
-    """Places whose token is learnt in a sample that asks for one pair of a task and shows others."""
-    answer = list(range(start, length))
-    if loss_on == "answer":
-        return answer
-    if loss_on == "all":
-        return list(range(1, length))
-    turns = writer.prompt.turns([task.train[i] for i in shown], task.train[target].input)
-    grids = [part for turn in turns for part in turn.parts if is_grid(part)]
-    later = [task.train[i].output for i in shown[1:]]
-    spans = [span for grid, span in zip(grids, writer.grid_spans(turns), strict=True) if any(grid is output for output in later)]
-    return [place for first, behind in spans for place in range(first, behind + 1)] + answer  # the token behind it says that it ends
-
-
-def make_batches(samples: Sequence[Sequence[Sample]], batch_size: int, device: torch.device) -> list[MicroBatch]:
-    """The forward passes of one step from each task's samples; every task has the same number of them."""
-    totals = [sum(len(sample.learnt) for sample in drawn) for drawn in samples]
+def make_batches(steps: Sequence[Sequence[Sample]], batch_size: int, device: torch.device) -> list[MicroBatch]:
+    """The forward passes of optimizer steps, one after the other, from each step's samples; a step's weights sum to 1."""
     batches = []
-    for start in range(0, len(samples[0]), batch_size):
-        rows = [(owner, sample) for owner, drawn in enumerate(samples) for sample in drawn[start : start + batch_size]]
-        length = max(len(sample.ids) for _, sample in rows)
-        first = min(sample.learnt[0] - 1 for _, sample in rows)
-        ids = torch.zeros(len(rows), length, dtype=torch.long)
-        places, labels, weights, owners = [], [], [], []
-        for row, (owner, sample) in enumerate(rows):
-            ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
-            places += [row * (length - first) + place - 1 - first for place in sample.learnt]
-            labels += [sample.ids[place] for place in sample.learnt]
-            weights += [1 / totals[owner]] * len(sample.learnt)
-            owners += [owner] * len(sample.learnt)
-        learnt = (torch.tensor(places), torch.tensor(labels), torch.tensor(weights), torch.tensor(owners))
-        batches.append(MicroBatch(ids.to(device), first, *(tensor.to(device) for tensor in learnt)))
+    for samples in steps:
+        total = sum(len(sample.positions) for sample in samples)
+        for start in range(0, len(samples), batch_size):
+            rows = samples[start : start + batch_size]
+            length = max(len(sample.ids) for sample in rows)
+            first = min(sample.positions[0] - 1 for sample in rows)
+            ids = torch.zeros(len(rows), length, dtype=torch.long)
+            positions, labels = [], []
+            for row, sample in enumerate(rows):
+                ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
+                # The token at a position is predicted from the position before it.
+                positions += [row * (length - first) + position - 1 - first for position in sample.positions]
+                labels += [sample.ids[position] for position in sample.positions]
+            predicted = (torch.tensor(positions), torch.tensor(labels), torch.full((len(labels),), 1 / total))
+            batches.append(MicroBatch(ids.to(device), first, *(tensor.to(device) for tensor in predicted)))
     return batches
 
 
 def batch_loss(model: Any, batch: MicroBatch, precision: TrainingPrecision) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weighted sum of the loss over the learnt places, with its gradient, and the loss at each of them, (learnt,).
+    """The weighted sum of the loss, with its gradient, and the loss of each predicted token, (predicted,).
 
-    No mask is needed: attention is causal, so what is padded on the right is never seen by what is learnt.
+    No mask is needed: attention is causal, so no predicted token sees the padding on the right.
     """
     with torch.autocast(batch.ids.device.type, dtype=precision.autocast or torch.bfloat16, enabled=precision.autocast is not None):
-        hidden = hidden_states_from(model, batch.ids, batch.first)
-        picked = hidden.flatten(0, 1)[batch.places]
-        total, by_token = _FrozenHeadLoss.apply(picked, batch.labels, batch.weights, model.lm_head)  # type: ignore[no-untyped-call]
+        hidden = hidden_states_from(model, batch.ids, batch.first).flatten(0, 1)[batch.positions]
+        total, by_token = _FrozenHeadLoss.apply(hidden, batch.labels, batch.weights, model.lm_head)  # type: ignore[no-untyped-call]
     return total, by_token
 
 
 class _FrozenHeadLoss(torch.autograd.Function):
-    """Cross-entropy after a frozen output layer, a piece of the places at a time.
+    """Cross-entropy after a frozen output layer, computed for some positions at a time.
 
-    The layer has no gradient of its own, so that of the hidden states is found on the way and neither the logits nor their gradients
-    are kept: with 152k tokens in the vocabulary they would be the largest thing in memory. The idea is from Liger Kernel (2410.10989).
+    The layer has no gradient of its own, so the forward pass computes that of the hidden states at once and stores neither the logits nor
+    their gradients, which with a large vocabulary would be the largest tensors in memory. The idea is from Liger Kernel (2410.10989).
     """
 
     @staticmethod
@@ -330,15 +305,16 @@ class _FrozenHeadLoss(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         gradient = torch.empty_like(hidden)
         losses = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
-        pieces = max(1, _LOGITS // head.out_features)
-        for start in range(0, len(labels), pieces):
-            part = slice(start, start + pieces)
-            piece, label, loss, grad = hidden[part], labels[part], losses[part], gradient[part]
-            logprobs = head(piece).float().log_softmax(-1)
+        count = max(1, _LOGITS // head.out_features)
+        for start in range(0, len(labels), count):
+            part = slice(start, start + count)
+            label, loss = labels[part], losses[part]
+            logprobs = head(hidden[part]).float().log_softmax(-1)
             loss.copy_(-logprobs.gather(1, label[:, None])[:, 0])
-            # Not weighted yet: in float16 a small weight would make small probabilities vanish.
-            step = logprobs.exp_().scatter_add_(1, label[:, None], torch.full_like(loss, -1)[:, None])
-            grad.copy_(step.to(head.weight.dtype) @ head.weight)
+            # The gradient of the logits is softmax - one_hot(label). The weights follow in the backward pass: in float16 a small weight
+            # would make small probabilities vanish.
+            logit_gradient = logprobs.exp_().scatter_add_(1, label[:, None], torch.full_like(loss, -1)[:, None])
+            gradient[part] = logit_gradient.to(head.weight.dtype) @ head.weight
         ctx.save_for_backward(gradient, weights)
         ctx.mark_non_differentiable(losses)
         return (losses * weights).sum(), losses
@@ -350,33 +326,27 @@ class _FrozenHeadLoss(torch.autograd.Function):
 
 
 @torch.no_grad()
-def clip_by_task(adapter: Adapter, longest: float) -> None:
-    """Shorten each task's gradient, apart from the others', to that length; 0 leaves them as they are."""
+def _clip_gradient(adapter: Adapter, max_norm: float) -> None:
+    """Scale the gradient down to that norm; 0 leaves it."""
     assert adapter.flat.grad is not None
-    if longest:
-        norms = adapter.flat.grad.norm(dim=1, keepdim=True)
-        adapter.flat.grad.mul_((longest / (norms + 1e-6)).clamp_(max=1.0))
+    if max_norm:
+        adapter.flat.grad.mul_((max_norm / (adapter.flat.grad.norm() + 1e-6)).clamp_(max=1.0))
 
 
-def _step_samples(writer: PromptTokenizer, task: Task, settings: TTFTSettings, max_seq_len: int, seed: int, step: int) -> list[Sample]:
-    count = settings.batch_size * settings.accumulation
-    return [draw_sample(writer, task, settings, max_seq_len, seed, step * count + i) for i in range(count)]
-
-
-def _ahead(make: Callable[[int], list[MicroBatch]], count: int, depth: int = 2) -> Generator[list[MicroBatch], None, None]:
-    """make(0), make(1), ... made in another thread, a little ahead of their use."""
+def _prefetch(make_step: Callable[[int], list[MicroBatch]], count: int, depth: int = 2) -> Generator[list[MicroBatch], None, None]:
+    """make_step(0), make_step(1), ... made in another thread, a little ahead of their use."""
     with ThreadPoolExecutor(1, thread_name_prefix="samples") as pool:
-        waiting: deque[Future[list[MicroBatch]]] = deque(pool.submit(make, i) for i in range(min(depth, count)))
+        queue: deque[Future[list[MicroBatch]]] = deque(pool.submit(make_step, i) for i in range(min(depth, count)))
         for number in range(count):
-            ready = waiting.popleft().result()
+            batches = queue.popleft().result()
             if number + depth < count:
-                waiting.append(pool.submit(make, number + depth))
-            yield ready
+                queue.append(pool.submit(make_step, number + depth))
+            yield batches
 
 
 @contextlib.contextmanager
 def _training_mode(model: Any, checkpointing: bool) -> Iterator[None]:
-    """Gradients on, and checkpointing where asked; afterwards the model is in evaluation mode again, as engines want it."""
+    """Enable gradients, and checkpointing on request; afterwards the model is in evaluation mode again, for engines."""
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.train()  # transformers checkpoints in this mode only

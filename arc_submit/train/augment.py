@@ -1,9 +1,9 @@
 """Task augmentation: new tasks from old ones by a reversible change of only the inputs or only the outputs.
 
-A view changes both sides alike and leaves the rule what it was. A change of one side makes another rule that is just as learnable:
-nothing is lost that the old rule needs, because every change can be undone. Knows nothing about prompts or files.
+A view changes both sides alike and keeps the rule. A change of one side makes another rule, which can be learned as well as the old one,
+because every change is reversible and so loses nothing. Does not know prompts or files.
 
-The idea is from the arc24 solution (Barbadillo, ARC Prize 2024), which trained on tasks made so.
+The idea is from the arc24 solution (Barbadillo, ARC Prize 2024), which trained on such tasks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, frozen
 from arc_submit.arc.task import Pair
 
 KINDS = ("rotate", "flip", "pad", "upscale", "mirror")
-_DRAWS = 8  # of a change that leaves every grid within 30 x 30
+_TRIES = 8  # changes that are drawn until one keeps every grid within 30 x 30
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class GridChange:
         kind: rotate (by `first` quarter turns, counter-clockwise), flip (left to right, or top to bottom where `first` is 1), pad (a
             border of `first` cells of colour `second`), upscale (each cell becomes `first` by `second` cells), mirror (the grid with its
             mirror image on its right where `first` is 1, and below where `second` is 1).
-        first, second: what the kind says.
+        first, second: parameters of the kind.
     """
 
     kind: str
@@ -77,7 +77,7 @@ class GridChange:
 
 @dataclass(frozen=True)
 class TaskChange:
-    """What is done to one side of every pair, in this order."""
+    """Changes of one side of every pair, in this order."""
 
     side: Literal["input", "output"]
     steps: tuple[GridChange, ...]
@@ -110,11 +110,11 @@ def random_change(rng: np.random.Generator) -> GridChange:
 def random_task_change(rng: np.random.Generator, pairs: Sequence[Pair]) -> TaskChange | None:
     """A change of one side by one step, or in a third of the cases by two, that keeps every grid within 30 x 30.
 
-    Returns None where none was found, which is where a side is full already and only the shape-keeping changes would do.
+    Returns None where none is found, as for large grids, which only changes that keep the shape leave within the limit.
     """
     side: Literal["input", "output"] = "input" if rng.random() < 0.5 else "output"
     shapes = {(pair.input if side == "input" else pair.output).shape for pair in pairs}
-    for _ in range(_DRAWS):
+    for _ in range(_TRIES):
         steps = tuple(random_change(rng) for _ in range(2 if rng.random() < 1 / 3 else 1))
         if len(steps) == 2 and steps[0].kind == steps[1].kind:
             continue  # two flips or turns could undo each other

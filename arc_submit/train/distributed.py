@@ -1,4 +1,4 @@
-"""The processes that train together: which one this is, small sums over all of them, and being told to end. Knows nothing about models."""
+"""The processes of one training: the own rank, sums over all of them, and the signals that end them. Does not know models."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ import torch.distributed as dist
 from arc_submit.base_model.loading import choose_device
 from arc_submit.errors import ArcSubmitError
 
-_LOST = ("Connection closed", "Connection reset", "Broken pipe", "remote process exited")  # as gloo and NCCL say it
-_WAIT = datetime.timedelta(hours=6)  # for the process that packs the data
+_LOST = ("Connection closed", "Connection reset", "Broken pipe", "remote process exited")  # in the messages of gloo and NCCL
+_TIMEOUT = datetime.timedelta(hours=6)  # of waiting for the process that packs the data
 
 
 class ProcessLostError(ArcSubmitError):
-    """Another process of the training that is gone, whatever ended it."""
+    """Another process of the training has ended."""
 
 
 @dataclass
 class Processes:
-    """This process among those that train together.
+    """This process among those of the training.
 
     Attributes:
-        rank, world: which one it is, of how many.
-        device: its own.
-        control: a group for small things on the CPU, so that no GPU has to be waited for; None with one process.
+        rank, world: its number, and the number of processes.
+        device: of this process.
+        control: a process group on the CPU for small sums, which do not wait for GPUs; None with one process.
     """
 
     rank: int
@@ -38,14 +38,19 @@ class Processes:
     device: torch.device
     control: Any = None
 
+    def log(self, line: str) -> None:
+        """Print a line, in the first process alone."""
+        if self.rank == 0:
+            print(line, flush=True)
+
     def sum(self, values: Sequence[float]) -> list[float]:
         """Each value summed over all processes.
 
         Raises:
-            ProcessLostError: where another one is gone.
+            ProcessLostError: where another process has ended.
         """
         tensor = torch.tensor(values, dtype=torch.float64)
-        self._add_up(tensor, self.control)
+        self._all_reduce(tensor, self.control)
         total: list[float] = tensor.tolist()
         return total
 
@@ -53,31 +58,31 @@ class Processes:
         """Replace a tensor on the processes' devices by its sum over all of them.
 
         Raises:
-            ProcessLostError: as `sum`, where the devices' library says so; NCCL may wait until the launcher ends the job.
+            ProcessLostError: as `sum`, where the devices' library notices it; NCCL may wait until the launcher ends the job.
         """
-        self._add_up(gradient, None)
+        self._all_reduce(gradient, None)
 
-    def _add_up(self, tensor: torch.Tensor, group: Any) -> None:
+    def _all_reduce(self, tensor: torch.Tensor, group: Any) -> None:
         if self.world == 1:
             return
         try:
             dist.all_reduce(tensor, group=group)
         except RuntimeError as error:
-            if any(word in str(error) for word in _LOST):
-                raise ProcessLostError(f"another process of the training is gone ({str(error).splitlines()[0][-100:]})") from None
+            if any(words in str(error) for words in _LOST):
+                raise ProcessLostError(f"another process of the training has ended ({str(error).splitlines()[0][-100:]})") from None
             raise
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes call this."""
         if self.world > 1:
             dist.barrier(group=self.control)
 
 
 def open_processes(device: str) -> Processes:
-    """Join the processes that a launcher started, or be the only one.
+    """Join the processes of a launcher; without one, this process trains alone.
 
     Raises:
-        ConfigError: where the device is not there.
+        ConfigError: where there is no such device.
     """
     from accelerate import PartialState  # type: ignore[import-untyped]
 
@@ -86,27 +91,27 @@ def open_processes(device: str) -> Processes:
     state = PartialState(cpu=device == "cpu")
     if state.num_processes == 1:
         return Processes(0, 1, choose_device(device))
-    return Processes(state.process_index, state.num_processes, state.device, dist.new_group(backend="gloo", timeout=_WAIT))
+    return Processes(state.process_index, state.num_processes, state.device, dist.new_group(backend="gloo", timeout=_TIMEOUT))
 
 
 @contextmanager
-def told_to_stop() -> Iterator[list[int]]:
-    """A list that holds something once the process was told to end: the step in hand is finished and saved.
+def stop_signals() -> Iterator[list[int]]:
+    """A list of the signals that the process has received within this context; the caller then ends after its current step.
 
-    Told by SIGTERM, as schedulers do, or by SIGINT, a terminal's interrupt, of which a second one ends the process at once.
+    They are SIGTERM, which schedulers send, and SIGINT, a terminal's interrupt; a second interrupt ends the process at once.
     """
-    told: list[int] = []
+    signals: list[int] = []
 
-    def take(number: int, _: object) -> None:
-        told.append(number)
+    def receive(number: int, _: object) -> None:
+        signals.append(number)
         signal.signal(signal.SIGINT, before[signal.SIGINT])
 
     # None is a handler that is not Python's.
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGINT)}
     for number in before:
-        signal.signal(number, take)
+        signal.signal(number, receive)
     try:
-        yield told
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

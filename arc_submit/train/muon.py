@@ -1,8 +1,8 @@
 """Muon in float32, for CPUs.
 
-torch.optim.Muon makes each update's singular values alike by products in bfloat16, whatever the device. On a CPU without that
-number format they run at a hundredth of the speed of float32 and take most of a small model's training; and their rounding lets
-one and two processes drift apart. Here the same iteration runs in float32, once for all matrices of a shape. Knows nothing about models.
+torch.optim.Muon orthogonalises each update with products in bfloat16 on every device. On a CPU without that number format they are far
+slower than in float32, and their rounding lets trainings with one and with two processes diverge. Here the same iteration runs in float32,
+once for all matrices of a shape. Does not know models.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 
 class Float32Muon(torch.optim.Muon):
-    """torch.optim.Muon with its settings and state, but for the precision of its iteration."""
+    """torch.optim.Muon with the same settings and state, and its iteration in float32."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -31,17 +31,17 @@ class Float32Muon(torch.optim.Muon):
                 buffer = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
                 update = parameter.grad.lerp(buffer, group["momentum"]) if group["nesterov"] else buffer
                 by_shape[parameter.shape].append((parameter, update))
-            for shape, both in by_shape.items():
-                updates = orthogonal(torch.stack([update for _, update in both]).float(), group["ns_coefficients"], group["ns_steps"])
+            for shape, pairs in by_shape.items():
+                updates = orthogonal(torch.stack([update for _, update in pairs]).float(), group["ns_coefficients"], group["ns_steps"])
                 height, width = shape
-                # Moonshot's scale, under which AdamW's learning rates fit (arXiv 2502.16982), or Keller Jordan's.
+                # Moonshot's scale, with which AdamW's learning rates fit (arXiv 2502.16982), or Keller Jordan's.
                 scale = 0.2 * max(height, width) ** 0.5 if group["adjust_lr_fn"] == "match_rms_adamw" else max(1.0, height / width) ** 0.5
-                for (parameter, _), update in zip(both, updates, strict=True):
+                for (parameter, _), update in zip(pairs, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
 
 
 def orthogonal(updates: torch.Tensor, coefficients: tuple[float, float, float], steps: int) -> torch.Tensor:
-    """(count, height, width) matrices with singular values near 1: Newton-Schulz iterations of the fifth degree (Keller Jordan, 2024)."""
+    """Matrices (count, height, width) with singular values near 1, by Newton-Schulz iterations of degree 5 (Keller Jordan, 2024)."""
     a, b, c = coefficients
     tall = updates.shape[1] > updates.shape[2]
     x = updates.mT if tall else updates

@@ -1,7 +1,7 @@
 """The pocket base model before its training, in a folder that `arc-submit train --full` takes as its base.
 
-Either random weights in its shape, or the layers of a pocket model that reads the compact form, under a table of tokens for the form
-whose cells name their column. Knows nothing about data.
+It has random weights, or the layers of a pocket model for CompactGridEncoder and an embedding for ColumnGridEncoder, whose tokens name
+their column. Does not know data.
 
     python -m arc_submit.train.new_pocket --out runs/pocket/start --hidden 192 --layers 6
     arc-submit train --full --model runs/pocket/start --out runs/pocket ... (docs/training.md has the recipe)
@@ -23,55 +23,55 @@ from arc_submit.base_model.saving import save_model
 from arc_submit.errors import ConfigError
 from arc_submit.language.prompt_config import PromptConfig
 
-FORM = "ColumnGridEncoder()"
+ENCODER = "ColumnGridEncoder()"
 
 
 def make_start(folder: Path, hidden: int, layers: int, max_seq_len: int, seed: int) -> int:
-    """Write a pocket model with random weights in float32; returns how many it has."""
+    """Write a pocket model with random weights in float32; returns their number."""
     torch.manual_seed(seed)
     model = Qwen2ForCausalLM(pocket_config(hidden, layers, max(max_seq_len, 4096)))
-    save_model(model, make_pocket_tokenizer(), PromptConfig(FORM, "output-from-turns-v0", max_seq_len), folder, torch.float32)
+    save_model(model, make_pocket_tokenizer(), PromptConfig(ENCODER, "output-from-turns-v0", max_seq_len), folder, torch.float32)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 @torch.no_grad()
 def add_columns(compact: Path, folder: Path, max_seq_len: int, seed: int) -> int:
-    """Write the layers of a pocket model that reads the compact form, with the tokens of all cells; returns how many weights it has.
+    """Write the layers of a pocket model for CompactGridEncoder with an embedding of all cells; returns the number of weights.
 
-    A cell begins as its digit and, half as large, a random part that is its column's: what the layers know of colours holds in every
-    column, and columns can be told apart.
+    The embedding of a cell starts as that of its digit plus a random vector of its column, half as large. The layers so keep what they have
+    learned about colours in every column, and can distinguish columns.
 
     Raises:
-        ConfigError: where the model's table is not that of the compact form.
+        ConfigError: where the model's embedding is not that of CompactGridEncoder.
     """
     check_model_folder(compact)
     old = Qwen2ForCausalLM.from_pretrained(compact, dtype=torch.float32, local_files_only=True)
     words = len(VOCABULARY) - len(CELLS)
     if not words <= old.config.vocab_size < len(VOCABULARY):
-        raise ConfigError(f"{compact}: a table of {old.config.vocab_size} tokens is not that of a pocket model of the compact form")
+        raise ConfigError(f"{compact}: an embedding of {old.config.vocab_size} tokens is not that of a pocket model for CompactGridEncoder")
     torch.manual_seed(seed)
     model = Qwen2ForCausalLM(pocket_config(old.config.hidden_size, old.config.num_hidden_layers, max(max_seq_len, 4096)))
     weights = {name: tensor for name, tensor in old.state_dict().items() if "embed_tokens" not in name and "lm_head" not in name}
-    model.load_state_dict(weights, strict=False)  # the table, which is the output layer too, is written below
+    model.load_state_dict(weights, strict=False)  # the embedding, which is the output layer too, follows
     table, known = model.get_input_embeddings().weight, old.get_input_embeddings().weight
     zero = VOCABULARY.index("0")
     digits = known[zero : zero + COLOURS]
     table[:words] = known[:words]
     columns = 0.5 * digits.std() * torch.randn(len(CELLS) // COLOURS, 1, table.shape[1])
     table[words : len(VOCABULARY)] = (digits[None] + columns).flatten(0, 1)
-    save_model(model, make_pocket_tokenizer(), PromptConfig(FORM, "output-from-turns-v0", max_seq_len), folder, torch.float32)
+    save_model(model, make_pocket_tokenizer(), PromptConfig(ENCODER, "output-from-turns-v0", max_seq_len), folder, torch.float32)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def export(model: Qwen2ForCausalLM, tokenizer: Any, asked: PromptConfig, folder: Path) -> None:
-    """Write a model as the pocket model ships: float16 safetensors, tokenizer and arc_submit.json."""
-    save_model(model, tokenizer, asked, folder, torch.float16)
+def export(model: Qwen2ForCausalLM, tokenizer: Any, prompt_config: PromptConfig, folder: Path) -> None:
+    """Write a model in the pocket model's format: float16 safetensors, tokenizer and arc_submit.json."""
+    save_model(model, tokenizer, prompt_config, folder, torch.float16)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m arc_submit.train.new_pocket", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the model")
-    parser.add_argument("--add-columns", type=Path, metavar="MODEL", help="keep the layers of this pocket model of the compact form")
+    parser.add_argument("--add-columns", type=Path, metavar="MODEL", help="keep the layers of this pocket model for CompactGridEncoder")
     parser.add_argument("--hidden", type=int, default=192, help="width of random weights, a multiple of 64 (%(default)s)")
     parser.add_argument("--layers", type=int, default=6, help="(%(default)s)")
     parser.add_argument("--max-seq-len", type=int, default=2048, help="tokens of a sample (%(default)s)")
@@ -80,9 +80,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    told = parse()
-    if told.add_columns:
-        count = add_columns(told.add_columns, told.out, told.max_seq_len, told.seed)
+    args = parse()
+    if args.add_columns:
+        count = add_columns(args.add_columns, args.out, args.max_seq_len, args.seed)
     else:
-        count = make_start(told.out, told.hidden, told.layers, told.max_seq_len, told.seed)
-    print(f"{told.out}: {count:,} weights; arc-submit train --full --model {told.out} trains them")
+        count = make_start(args.out, args.hidden, args.layers, args.max_seq_len, args.seed)
+    print(f"{args.out}: {count:,} weights; arc-submit train --full --model {args.out} trains them")

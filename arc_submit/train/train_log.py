@@ -1,4 +1,4 @@
-"""The figures of a training as it goes: JSON lines in its folder, on the screen, and where asked in TensorBoard or wandb."""
+"""The metrics of a training: JSON lines in its folder, on the screen, and on request in TensorBoard or wandb."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from arc_submit.train.config import TrainConfig
 from arc_submit.train.distributed import Processes
 
 
-def check_logging(config: TrainConfig) -> None:
-    """Refuse, before anything is read, what the figures cannot be written to.
+def check_loggers(config: TrainConfig) -> None:
+    """Check, before any data is read, that the requested loggers are installed.
 
     Raises:
-        ConfigError: where TensorBoard or wandb was asked for and is not installed.
+        ConfigError: where TensorBoard or wandb is requested and missing.
     """
-    for wanted, name in ((config.tensorboard, "tensorboard"), (config.wandb, "wandb")):
-        if wanted and importlib.util.find_spec(name) is None:
+    for requested, name in ((config.tensorboard, "tensorboard"), (config.wandb, "wandb")):
+        if requested and importlib.util.find_spec(name) is None:
             raise ConfigError(f"--{name} needs the package {name}: pip install {name}, or leave the option out")
 
 
-class Log:
-    """Lines of figures: a JSON line each in log.jsonl, on the screen, and in TensorBoard or wandb where asked.
+class MetricsLog:
+    """Writes metrics: JSON lines in log.jsonl and on the screen, and points in TensorBoard or wandb.
 
-    Lines of steps behind the checkpoint that training goes on from are taken out: these steps are done again.
+    Lines after the checkpoint that training goes on from are removed: their steps are taken again.
     """
 
     def __init__(self, config: TrainConfig, group: Processes, step: int):
@@ -54,35 +54,35 @@ class Log:
         if config.wandb:
             import wandb  # type: ignore[import-not-found,unused-ignore]
 
-            told = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-            self.run = wandb.init(project=config.wandb, dir=config.out, config=told, id=_own_id(config.out / "wandb_id"), resume="allow")
+            settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+            run_id = _run_id(config.out / "wandb_id")
+            self.run = wandb.init(project=config.wandb, dir=config.out, config=settings, id=run_id, resume="allow")
 
-    def write(self, line: dict[str, Any]) -> None:
-        """Keep one line, which has a "step"."""
-        if not self.active:
+    def write(self, metrics: dict[str, Any]) -> None:
+        """Write the metrics of a step, "step" among them."""
+        line = json.dumps(metrics)
+        if not self.active or line == self.last:  # the same line again comes from a finished training that is started once more
             return
-        if json.dumps(line) == self.last:
-            return  # a finished training that is asked for again
-        self.last = json.dumps(line)
-        append_lines(self.path, json.dumps(line) + "\n")
-        print(json.dumps(line), flush=True)
-        figures = {name: value for name, value in line.items() if name != "step"}
+        self.last = line
+        append_lines(self.path, line + "\n")
+        print(line, flush=True)
+        values = {name: value for name, value in metrics.items() if name != "step"}
         if self.board:
-            for name, value in figures.items():
-                self.board.add_scalar(name, value, line["step"])
+            for name, value in values.items():
+                self.board.add_scalar(name, value, metrics["step"])
         if self.run:
-            self.run.log(figures, step=line["step"])
+            self.run.log(values, step=metrics["step"])
 
     def close(self) -> None:
-        """Bring everything to the disk."""
+        """Flush and close all loggers."""
         if self.board:
             self.board.close()
         if self.run:
             self.run.finish()
 
 
-def _own_id(path: Path) -> str:
-    """What wandb knows a training by, so that one that goes on is not another one there."""
+def _run_id(path: Path) -> str:
+    """wandb's id of the training, so that a resumed training stays the same run there."""
     if not path.exists():
         path.write_text(secrets.token_hex(8), encoding="utf-8")
     return path.read_text(encoding="utf-8")
@@ -92,4 +92,4 @@ def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
-        return math.inf  # a line cut short by a kill
+        return math.inf  # a line that a kill cut short
