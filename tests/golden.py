@@ -269,7 +269,7 @@ def case_run_dfs(lab: Lab) -> Aspects:
 
 
 def case_run_adapter(lab: Lab) -> Aspects:
-    more = "--sources ttft --base-adapter trained/adapter --ttft-group 2 --ttft-max-steps 8 --ttft-max-views 5"
+    more = "--sources ttft --base-adapter trained/adapter --ttft-max-steps 8 --ttft-max-views 5"
     return run_to_end(lab, "based", f"{RUN} {FEW} {more} {TWO_TASKS}".replace("--lora-rank 4 ", ""))
 
 
