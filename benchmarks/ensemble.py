@@ -36,7 +36,7 @@ from arc_submit.search.ranking import rank
 
 ANSWERS = 10  # of the search to each output in a run
 HALVES = ({"programs", "pieces", "reduced", "outer", "mirrored"}, {"cells", "objects", "scan", "completion", "choice"})
-VIEW = "r0.c0123456789.p0"
+SCALES = [0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3]  # of the scores, tried by the fit
 Ranked = dict[OutputKey, list[SourceAnswer]]
 
 
@@ -115,7 +115,7 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
     figures: dict[str, Any] = {"in_use": NONE_SCORE}
     for name, chosen in parts.items():
         members = set(chosen)
-        value, scale, none = best_fit([one for (task, _), one in every.items() if task in members], np.arange(0.7, 1.31, 0.1).round(1).tolist())
+        value, scale, none = best_fit([one for (task, _), one in every.items() if task in members], SCALES)
         print(f"{name}: likelihood {value:.4f} with scores times {scale} and none at {none}")
         figures[name] = {"scale": float(scale), "none": float(none)}
     bins: dict[int, list[tuple[float, bool]]] = defaultdict(list)
@@ -137,7 +137,7 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
 def halves(path: Path, truth: Mapping[OutputKey, Grid]) -> dict[str, Any]:
     """Two halves of the solvers as two sources: the odds of agreement on wrong grids, and the accuracy of one where the other is sure."""
     sources = [scored(read_search(path, "training", half), truth) for half in HALVES]
-    fits = [best_fit(list(source.values()), np.arange(0.7, 1.31, 0.1).round(1).tolist()) for source in sources]
+    fits = [best_fit(list(source.values()), SCALES) for source in sources]
     odds = [
         {o: dict(zip(one.keys, np.exp(scale * one.scores - none), strict=True)) for o, one in source.items()}
         for source, (_, scale, none) in zip(sources, fits, strict=True)
