@@ -80,7 +80,7 @@ def test_the_wheel_names_its_extras_and_is_typed(tmp_path: Path) -> None:
         shutil.copyfile(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "arc_submit", tmp_path / "arc_submit", ignore=shutil.ignore_patterns("__pycache__"))
     build = "from setuptools.build_meta import build_wheel; build_wheel('dist')"
-    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True, timeout=250)
     with zipfile.ZipFile(next((tmp_path / "dist").glob("*.whl"))) as wheel:
         assert "arc_submit/py.typed" in wheel.namelist()
         metadata = next(name for name in wheel.namelist() if name.endswith("/METADATA"))
