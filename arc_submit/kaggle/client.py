@@ -27,17 +27,11 @@ class KaggleError(ArcSubmitError):
 
 @dataclass(frozen=True)
 class ClientResult:
-    """The end of a client's process.
+    """The end of a client's process."""
 
-    Attributes:
-        command: the client's sub-commands, such as "kernels push".
-        code: exit code.
-        text: standard output and error, with credentials masked.
-    """
-
-    command: str
-    code: int
-    text: str
+    command: str  # the client's sub-commands, such as "kernels push"
+    code: int  # exit code
+    text: str  # standard output and error, with credentials masked
 
     def error(self, problem: str) -> KaggleError:
         """The exception to raise, in one line: the problem and the client's reason."""

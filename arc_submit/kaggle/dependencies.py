@@ -34,15 +34,10 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Closure:
-    """The packages that some requirements need, directly or through others.
+    """The packages that some requirements need, directly or through others."""
 
-    Attributes:
-        required_by: for the canonical name of each needed package, the names of the packages that require it.
-        problems: a line for each requirement that the set does not meet.
-    """
-
-    required_by: dict[str, tuple[str, ...]]
-    problems: tuple[str, ...]
+    required_by: dict[str, tuple[str, ...]]  # for the canonical name of each package, the names of those that require it
+    problems: tuple[str, ...]  # a line for each requirement that the set does not meet
 
 
 def canonical_name(name: str) -> str:

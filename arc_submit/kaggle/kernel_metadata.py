@@ -55,11 +55,7 @@ _warning = partial(Finding, "warning", KERNEL_METADATA)
 
 
 def check_metadata(folder: Path, accelerator: str | None = None) -> tuple[dict[str, Any], list[Finding]]:
-    """Read and check a folder's kernel-metadata.json; returns its fields and the findings.
-
-    Args:
-        accelerator: replaces machine_shape, as --accelerator does.
-    """
+    """Read and check a folder's kernel-metadata.json, in which `accelerator` replaces machine_shape; returns it and the findings."""
     metadata, findings = read_json_object(folder / KERNEL_METADATA)
     if findings and not metadata:
         return metadata, findings
@@ -94,11 +90,7 @@ def requested_machine(metadata: dict[str, Any]) -> Any:
 
 
 def check_id(value: Any, file: str, shortest: int = 5) -> Iterator[Finding]:
-    """Check the id of a kernel or a data set.
-
-    Args:
-        shortest: the least number of characters of a slug.
-    """
+    """Check the id of a kernel or a data set, whose slug has at least `shortest` characters."""
     error = partial(Finding, "error", file, "id")
     if not isinstance(value, str) or value.count("/") < 1 or not all(value.split("/")):
         yield error(f"{value!r} is not owner/slug", "write your user name, a slash, and the title in small letters with dashes")

@@ -47,11 +47,7 @@ def client_text(notebook: dict[str, Any]) -> str:
 
 
 def check_notebook(path: Path, internet: bool) -> tuple[dict[str, Any], list[Finding]]:
-    """Read and check a notebook; returns it (empty where the file is not a notebook) and the findings.
-
-    Args:
-        internet: whether the kernel has internet access.
-    """
+    """Read and check a notebook for a kernel with or without internet access; returns it (empty if it is invalid) and the findings."""
     error = partial(Finding, "error", path.name, "file")
     if path.suffix != ".ipynb":
         return {}, [error("is not an .ipynb, which a notebook kernel needs", "name the .ipynb that belongs to it")]
@@ -132,12 +128,7 @@ def _check_script(path: Path) -> Iterator[Finding]:
 
 
 def _check_cells(file: str, cells: list[dict[str, Any]], internet: bool) -> Iterator[Finding]:
-    """The findings about a notebook's cells.
-
-    Args:
-        file: name of the notebook.
-        internet: whether the kernel has internet access.
-    """
+    """The findings about the cells of a notebook, for a kernel with or without internet access."""
     installed = internet
     for number, cell in enumerate(cells):
         place, source = f"cell {number}", source_of(cell)

@@ -21,17 +21,11 @@ _CLIENT_TIMEOUT = 120.0  # seconds
 
 @dataclass(frozen=True)
 class KernelStatus:
-    """The state of a kernel's last run.
+    """The state of a kernel's last run."""
 
-    Attributes:
-        kernel: owner/slug.
-        state: QUEUED, RUNNING, COMPLETE, ERROR, CANCEL_REQUESTED, CANCEL_ACKNOWLEDGED or NEW_SCRIPT.
-        message: Kaggle's reason of a failure; empty if it gives none.
-    """
-
-    kernel: str
-    state: str
-    message: str
+    kernel: str  # owner/slug
+    state: str  # one of _STATES
+    message: str  # Kaggle's reason of a failure; empty if it gives none
 
     def __str__(self) -> str:
         return f"{self.kernel}: {self.state}{': ' if self.message else ''}{self.message}"

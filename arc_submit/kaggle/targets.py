@@ -113,20 +113,14 @@ def _read_requirements(path: Path) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class LockedWheel:
-    """One wheel of a lock.
-
-    Attributes:
-        file: its name in the index.
-        size: bytes.
-        required_by: names of the packages that require it; empty if only the target itself does.
-    """
+    """One wheel of a lock."""
 
     name: str
     version: str
-    file: str
-    size: int
+    file: str  # its name in the index
+    size: int  # bytes
     sha256: str
-    required_by: tuple[str, ...]
+    required_by: tuple[str, ...]  # names of the packages that require it; empty if only the target itself does
 
 
 @dataclass(frozen=True)
