@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from processes import is_alive
 
 SETTINGS = "ARC_SUBMIT_FAULTS"
 VIEWS = 4
@@ -230,7 +231,7 @@ class Harm:
                 ready.pop(event["worker"], None)
             if event.get("pid") and event["event"].startswith("worker_"):
                 self.pids.add(event["pid"])
-        alive = [pid for pid in ready.values() if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+        alive = [pid for pid in ready.values() if is_alive(pid)]
         return alive[-1] if alive else None
 
     def events(self) -> list[dict[str, Any]]:

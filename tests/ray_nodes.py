@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 import tempfile
+from contextlib import suppress
 from typing import Any
 
 # A socket's path may have 107 characters, which Ray's paths inside a test's own folder would exceed.
@@ -46,12 +46,14 @@ def kill(cluster: Any, node: Any) -> None:
     import psutil
 
     known = [info.process.pid for infos in node.all_processes.values() for info in infos]
-    processes = [psutil.Process(pid) for pid in known if psutil.pid_exists(pid)]
-    for process in [*processes, *(child for parent in processes for child in parent.children(recursive=True))]:
-        try:
-            process.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:
-            continue
+    victims = []
+    for pid in known:
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            victims += [process, *process.children(recursive=True)]
+    for victim in victims:
+        with suppress(psutil.NoSuchProcess):
+            victim.kill()
     cluster.worker_nodes.discard(node)
 
 

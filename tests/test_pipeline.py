@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import make_challenges
+from processes import is_alive
 
 from arc_submit.arc.datasets import read_challenges
 from arc_submit.arc.prediction import read_predictions
@@ -192,9 +193,7 @@ def kill_and_resume(files: tuple[Path, Path], model: Path, out: Path, kills: int
             victim.kill()
         process.wait()
         psutil.wait_procs(workers, timeout=5)
-        assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers), (
-            "a worker outlived its parent"
-        )
+        assert not any(is_alive(worker.pid) for worker in workers), "a worker outlived its parent"
         if (out / "predictions" / "frozen").is_dir():
             now = answers(out)
             assert all(kept <= now[task] for task, kept in finished.items()), "finished work was lost"

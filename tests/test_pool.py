@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from processes import is_alive
 
 from arc_submit.workers.pool import Backend, ProcessConfig, run_jobs
 from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, PoolError, Supervisor, Timeouts, WorkerQuota
@@ -107,7 +108,7 @@ def done(events: list[Event]) -> list[str]:
 
 
 def no_process_left(events: list[Event]) -> bool:
-    return not any(psutil.pid_exists(e.pid) and psutil.Process(e.pid).status() != psutil.STATUS_ZOMBIE for e in events if e.pid)
+    return not any(is_alive(e.pid) for e in events if e.pid)
 
 
 def test_each_job_is_done_once_by_workers_that_load_once(pool: Any, tmp_path: Path) -> None:
@@ -251,7 +252,7 @@ def test_a_child_of_a_worker_dies_with_it(pool: Any, tmp_path: Path) -> None:
     assert children
     os.kill(worker.pid, signal.SIGKILL)
     psutil.wait_procs(children, timeout=5)
-    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    assert not any(is_alive(child.pid) for child in children)
 
 
 def test_a_growing_quota_gets_more_workers_and_a_stopped_one_ends_the_pool(pool: Any) -> None:
@@ -333,6 +334,6 @@ def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     deadline = time.monotonic() + 5
-    while psutil.pid_exists(worker) and psutil.Process(worker).status() != psutil.STATUS_ZOMBIE:
+    while is_alive(worker):
         assert time.monotonic() < deadline, "the worker outlived its parent"
         time.sleep(0.05)

@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
+from processes import is_alive
 
 from arc_submit import __version__
 from arc_submit.errors import ConfigError
@@ -42,7 +42,7 @@ def read_all(process: RemoteProcess) -> tuple[bytes, bytes, int]:
 
 def gone(pid: int, seconds: float = 20.0) -> bool:
     deadline = time.monotonic() + seconds
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+    while is_alive(pid):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)

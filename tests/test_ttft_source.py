@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from arc_submit.errors import ConfigError
 from arc_submit.finetune import ttft_worker as worker
 from arc_submit.finetune.settings import FinetuneSettings
 from arc_submit.finetune.trainer import FinetuneError, FinetuneResult, Hooks, Sample, TaskSampler
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.run.pipeline import RunResult, run
 from arc_submit.run.presets import make_config
 
@@ -405,7 +406,7 @@ def test_what_no_worker_could_take_is_refused_before_any_work(
 def test_a_loss_on_outputs_that_cannot_be_told_apart_is_refused_before_the_first_task(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "PromptTokenizer", partial(worker.PromptTokenizer, reuse=False))
+    monkeypatch.setattr(PromptTokenizer, "__init__", partialmethod(PromptTokenizer.__init__, reuse=False))
     config = make_config(model=tiny_model, out=tmp_path, ttft_loss_on="outputs")
     with pytest.raises(ConfigError, match=r"loss_on outputs.*choose answer or all"):
         worker.open_worker(worker_settings("ttft", config), lambda *_: None)
