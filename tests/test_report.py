@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import subprocess
 import sys
+import threading
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -33,6 +35,7 @@ from arc_submit.report.curves import prediction_curves
 from arc_submit.report.html_page import PALETTE, svg_grid
 from arc_submit.report.losses import by_tokens, plot_losses, read_learning_curve, read_losses
 from arc_submit.report.summary import COLUMNS, ReportData, make_report
+from arc_submit.report.time_limit import run_within
 from arc_submit.report.timeline import read_timeline
 from arc_submit.report.votes import plot_votes, votes_table
 
@@ -322,6 +325,33 @@ def test_no_picture_is_begun_that_would_end_after_the_deadline(
         report = make_report(tmp_path / "report", ReportData(data[0], pool, submission.attempts, data[1]), 8, deadline)
         assert len(report.pictures) == pictures
         assert now <= max(deadline, 10.0), "only the first picture, whose time is unknown, may end after the deadline"
+
+
+def test_a_picture_that_hangs_is_not_waited_for(
+    data: tuple[Challenges, Solutions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+
+    def hang(path: Path, *_: object) -> Path:
+        released.wait(60)
+        return path
+
+    monkeypatch.setattr(curves, "plot_curves", hang)
+    monkeypatch.setattr(summary, "_FIRST_PICTURE_SECONDS", 0.0)
+    pool = [predict(data, "task000", 0, True, "v")]
+    contents = ReportData(data[0], pool, attempts(data, tmp_path).attempts, data[1])
+    began = time.monotonic()
+    report = make_report(tmp_path / "report", contents, 8, deadline=began + 0.5)
+    assert time.monotonic() - began < 30
+    assert (report.complete, report.page, report.pictures) == (False, None, [])
+    assert "pass_n" in (tmp_path / "report" / "scores.txt").read_text()
+    released.set()
+
+
+def test_what_a_picture_raises_reaches_the_caller() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_within(60.0, lambda: 1 / 0)  # type: ignore[arg-type,return-value]
+    assert run_within(math.inf, lambda: None)
 
 
 def test_a_report_needs_no_torch() -> None:

@@ -26,6 +26,7 @@ from arc_submit.ensemble.evidence import SCORED_SOURCES
 from arc_submit.ensemble.voting import RankedSources, SourceAnswer
 from arc_submit.report.comparison import ScoreRow, compare_methods, comparison_table
 from arc_submit.report.html_page import CaptionedGrid, Page, Table, TaskSection, render
+from arc_submit.report.time_limit import run_within
 from arc_submit.report.timeline import plot_timeline, read_timeline
 
 COLUMNS = ("pass_n", "vote_2", "accuracy", "correct_pixels", "max_correct_pixels", "correct_size", "any_correct_size", "unanswered")
@@ -45,12 +46,14 @@ class Report:
         figures: the same as JSON.
         pictures: files, the most informative first.
         page: the HTML page that holds everything; None where time ran out before it.
+        complete: False where the deadline came before the last picture.
     """
 
     text: str
     figures: dict[str, Any]
     pictures: list[Path]
     page: Path | None = None
+    complete: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,20 +166,35 @@ def make_report(folder: Path, data: ReportData, pictures: int, deadline: float =
 
     Args:
         pictures: how many tasks to draw; half as many unsolved ones are drawn with their votes.
-        deadline: on the monotonic clock; after it nothing but the tables is begun, and no picture that would end after it.
+        deadline: on the monotonic clock. No picture is begun that would end after it, and one that is late is not waited for.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scores = _score(data)
     (folder / "scores.txt").write_text(scores.text + "\n", encoding="utf-8")
     write_json(folder / "scores.json", scores.figures)
+    drawing = _Drawing()
+    ended = run_within(deadline - time.monotonic(), lambda: _draw(folder, data, scores, pictures, deadline, drawing))
+    return Report(scores.text, scores.figures, list(drawing.files), drawing.page, complete=ended)
+
+
+@dataclass
+class _Drawing:
+    """What is drawn by now."""
+
+    files: list[Path] = field(default_factory=list)
+    page: Path | None = None
+
+
+def _draw(folder: Path, data: ReportData, scores: _Scores, pictures: int, deadline: float, drawing: _Drawing) -> None:
+    """Charts, the page, pictures of tasks. The files of the charts come last: pictures of tasks tell more."""
     budget = _PictureBudget(deadline)
     charts = _charts(folder, data, budget)
-    page = None
+    drawing.files = [path for _, path in charts]
     if time.monotonic() < deadline:
         page = folder / "index.html"
         page.write_text(render(_page(data, scores, charts, deadline)), encoding="utf-8")
-    files = _task_pictures(folder, data, pictures, budget)
-    return Report(scores.text, scores.figures, [*files, *(path for _, path in charts)], page)
+        drawing.page = page
+    drawing.files = [*_task_pictures(folder, data, pictures, budget), *drawing.files]
 
 
 def _score(data: ReportData) -> _Scores:

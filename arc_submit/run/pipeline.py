@@ -86,6 +86,9 @@ def run(config: RunConfig) -> RunResult:
         directory.event("run_ended", done=len(done), failed=len(failed), unfinished=len(unfinished))
         seconds = time.monotonic() - began
         progress.log(report.text)
+        if not report.complete:
+            directory.event("report_cut", pictures=len(report.pictures))
+            progress.log("the time ran out before the report's last picture; the same command with --reset-budget draws them all")
         if unfinished:
             progress.log(f"{len(unfinished)} tasks are below the plan, first {min(unfinished)}; --reset-budget goes on with them")
         progress.log(f"{submission.path}: {len(resolved.data.counts)} tasks, valid; {format_duration(seconds)}")
