@@ -247,13 +247,13 @@ def test_an_unusable_tokenizer_is_refused() -> None:
     encoder, version = make_encoder("CompactGridEncoder()"), prompt_version("output-from-turns-v0")
     with pytest.raises(ConfigError, match="has no chat template"):
         PromptTokenizer(_broken(chat_template=None), encoder, version)
-    with pytest.raises(ConfigError, match="has no end mark"):
+    with pytest.raises(ConfigError, match="does not end an answer"):
         PromptTokenizer(_broken(eos_token=None), encoder, version)
     with pytest.raises(ConfigError, match="cannot write prompt output-from-turns-v0 with MinimalGridEncoder"):
         PromptTokenizer(make_pocket_tokenizer(), make_encoder("MinimalGridEncoder()"), version)
     with pytest.raises(ConfigError, match="cannot write prompt output-from-examples-v0"):
         PromptTokenizer(make_pocket_tokenizer(), encoder, prompt_version("output-from-examples-v0"))
-    with pytest.raises(ConfigError, match=r"refuses prompt output-from-turns-v0 \(no such role\)"):
+    with pytest.raises(ConfigError, match=r"refuses a chat with the roles user, assistant \(no such role\)"):
         PromptTokenizer(_broken(chat_template="{{ raise_exception('no such role') }}"), encoder, version)
 
 

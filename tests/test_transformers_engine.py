@@ -10,6 +10,7 @@ import torch
 
 from arc_submit.base_model.loading import choose_dtype, load_model
 from arc_submit.errors import ConfigError
+from arc_submit.inference.dfs import SearchLimits, search_completions
 from arc_submit.inference.engine import Completion, Request
 from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
 
@@ -47,6 +48,21 @@ def test_a_completion_equals_plain_greedy_decoding(engine: TransformersEngine, t
         assert completion.tokens == expected
         assert completion.logprob == pytest.approx(total, abs=1e-3)
         assert completion.finished == ("stop" if expected[-1] == engine.end_id else "length")
+
+
+def test_a_request_names_the_tokens_that_end_it(engine: TransformersEngine) -> None:
+    """In greedy generation and in the search; the engine's own end token then ends nothing."""
+    prompt = list(requests(1)[0].prompt)
+    (plain,) = engine.generate([Request("plain", prompt, 12, end_ids=(-1,))])
+    assert len(plain.tokens) == 12
+    last, other = plain.tokens[5], next(token for token in range(48) if token not in plain.tokens)
+    stop = plain.tokens.index(last) + 1
+    request = Request("named", prompt, 12, end_ids=(other, last))
+    (named,) = engine.generate([request])
+    assert named.tokens == plain.tokens[:stop]
+    assert named.finished == "stop"
+    found = {tuple(c.tokens) for c in search_completions(engine, [request], SearchLimits(1.0))}
+    assert found == {tuple(named.tokens)}
 
 
 def test_a_completion_does_not_depend_on_the_requests_beside_it(engine: TransformersEngine, tiny_model: Path) -> None:

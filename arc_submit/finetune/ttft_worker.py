@@ -132,7 +132,7 @@ def _load(settings: FinetuneSettings) -> tuple[Any, TaskSampler, int]:
     tokenizer = PromptTokenizer.from_config(load_tokenizer(folder), prompt_config)
     sampler = TaskSampler(tokenizer, settings.ttft, settings.max_seq_len or prompt_config.max_seq_len, predict.seed)
     model = load_model(folder, device, precision.base, "sdpa", settings.in_4_bits)
-    print(f"model {predict.model}: {device}, {precision.base} ({precision.reason}); tokens: {tokenizer.reason}", flush=True)
+    print(f"model {predict.model}: {device}, {precision.base} ({precision.reason}); tokens: {tokenizer.summary}", flush=True)
     print(repair_attention(device), flush=True)
     return model, sampler, prompt_config.max_seq_len
 

@@ -68,16 +68,17 @@ def search_completions(
     followed first and, with keep_greedy, whatever its probability. Temperature and seed have no effect. For `on_step`, `deadline` and
     errors see `Engine.generate`; the completions found before the deadline are yielded.
     """
-    return engine.run(requests, lambda request: _Search(request, limits or SearchLimits(), engine.end_id), on_step, deadline)
+    chosen = limits or SearchLimits()
+    return engine.run(requests, lambda request: _Search(request, chosen, request.end_ids or (engine.end_id,)), on_step, deadline)
 
 
 class _Search:
     """The search of one prompt, as a state of `TransformersEngine.run`."""
 
-    def __init__(self, request: Request, limits: SearchLimits, end_id: int):
+    def __init__(self, request: Request, limits: SearchLimits, end_ids: tuple[int, ...]):
         self.request = request
         self._limits = limits
-        self._end_id = end_id
+        self._end_ids = end_ids
         self._started = time.monotonic()
         # Nodes to read, the next one last. A node's children are pushed above its siblings, so the path to the node on top is always the
         # beginning of `_path`.
@@ -99,7 +100,7 @@ class _Search:
         values = {token: node.logprob + float(logprobs[token]) for token in above}
         for token in sorted(above, key=lambda t: (values[t], -t)):
             path = [*self._path, token]
-            if token == self._end_id:
+            if token in self._end_ids:
                 yield Completion(self.request.id, path, values[token], "stop", time.monotonic() - self._started)
             elif depth + 1 < self.request.max_new_tokens:
                 greedy = node.greedy and token == best[0]

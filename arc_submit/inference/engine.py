@@ -29,6 +29,7 @@ class Request:
         temperature: 0 takes the most probable token; otherwise tokens are sampled from softmax(logprobs / temperature).
         seed: of the sampling. One engine gives the same completion for the same request.
         dead_end: called with all tokens generated so far; True ends the generation, because no continuation can be a usable answer.
+        end_ids: the tokens that end the completion; empty takes the engine's own end token.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Request:
     temperature: float = 0.0
     seed: int = 0
     dead_end: Callable[[Sequence[int]], bool] | None = field(default=None, compare=False)
+    end_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

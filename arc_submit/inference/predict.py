@@ -61,7 +61,7 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
     config = resolve_prompt_config(Path(settings.model), settings.grid_encoder, settings.prompt, settings.max_seq_len)
     engine, base_tokenizer, reason = load.load_engine(settings, config.max_seq_len)
     tokenizer = PromptTokenizer.from_config(base_tokenizer, config)
-    print(f"model {settings.model}: {engine.name} on {settings.device} ({reason}); tokens: {tokenizer.reason}", flush=True)
+    print(f"model {settings.model}: {engine.name} on {settings.device} ({reason}); tokens: {tokenizer.summary}", flush=True)
     beat()
 
     def do(job: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,16 @@ def plan_requests(
             # The seed is drawn at temperature 0 too: prompts and seeds then do not depend on the temperature.
             sampling_seed = int(rng.integers(2**31))
             request_id = f"{task.id}/{test}/{view.key}"
-            request = Request(request_id, prompt.ids, prompt.answer_tokens, adapter, settings.temperature, sampling_seed, dead_end)
+            request = Request(
+                request_id,
+                prompt.ids,
+                prompt.answer_tokens,
+                adapter,
+                settings.temperature,
+                sampling_seed,
+                dead_end,
+                tokenizer.end_ids,
+            )
             planned.append(ViewRequest(request, task.id, test, view))
     return planned, refused
 

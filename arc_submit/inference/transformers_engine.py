@@ -46,9 +46,9 @@ class SlotState(Protocol):
 class _Generation:
     """One completion, of the most probable or of sampled tokens."""
 
-    def __init__(self, request: Request, end_id: int):
+    def __init__(self, request: Request, end_ids: tuple[int, ...]):
         self.request = request
-        self._end_id = end_id
+        self._end_ids = end_ids
         self._started = time.monotonic()
         # The request's own generator, on the CPU: a sampled token does not depend on the other requests.
         self._generator = torch.Generator().manual_seed(request.seed)
@@ -65,7 +65,7 @@ class _Generation:
         self._tokens.append(token)
         self._logprob += logprob
         finished: Literal["stop", "length", "dead_end"]
-        if token == self._end_id:
+        if token in self._end_ids:
             finished = "stop"
         elif len(self._tokens) >= self.request.max_new_tokens:
             finished = "length"
@@ -85,7 +85,7 @@ class TransformersEngine:
 
     Args:
         model: a causal language model with the attention implementation slot_cache.ATTENTION.
-        end_id: the token that ends a completion.
+        end_id: the token that ends a completion of a request without end tokens of its own.
         slots: completions generated side by side, at least 2; more of them use the device better and take more memory.
     """
 
@@ -102,7 +102,7 @@ class TransformersEngine:
 
     def generate(self, requests: Sequence[Request], on_step: OnStep = None, deadline: float | None = None) -> Iterator[Completion]:
         """See `Engine.generate`; one call must end before the next begins."""
-        return self.run(requests, lambda request: _Generation(request, self.end_id), on_step, deadline)
+        return self.run(requests, lambda request: _Generation(request, request.end_ids or (self.end_id,)), on_step, deadline)
 
     def check_adapter(self, folder: Path) -> None:
         """See `Engine.check_adapter`."""

@@ -65,7 +65,7 @@ class VllmEngine:
     Args:
         core: vllm's LLMEngine, made without a tokenizer.
         skeleton: the base model without weights (on torch's meta device), to check adapters against.
-        end_id: the token that ends a completion.
+        end_id: the token that ends a completion of a request without end tokens of its own.
         context_length: limit of prompt and generated tokens together.
         slots: completions generated side by side.
         max_rank: the largest rank of an adapter; 0 serves none.
@@ -219,8 +219,8 @@ class VllmEngine:
             temperature=request.temperature,
             seed=request.seed if request.temperature > 0 else None,
             max_tokens=request.max_new_tokens,
-            stop_token_ids=[self.end_id],
-            ignore_eos=True,  # the model's generation config may list other end tokens; only the tokenizer's end token counts
+            stop_token_ids=list(request.end_ids or (self.end_id,)),
+            ignore_eos=True,  # the request names the end tokens, those of the model's generation config among them
             logprobs=0,  # of the chosen token alone
             flat_logprobs=True,
             detokenize=False,
@@ -233,7 +233,7 @@ class VllmEngine:
         tokens = list(answer.token_ids)
         finished: Literal["stop", "length", "dead_end"]
         if output.finished:
-            finished = "stop" if tokens and tokens[-1] == self.end_id else "length"
+            finished = "stop" if tokens and tokens[-1] in (state.request.end_ids or (self.end_id,)) else "length"
         elif state.request.dead_end is not None and state.request.dead_end(tokens):
             finished = "dead_end"
         else:

@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, frozen
+from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, frozen, same_grid
 from arc_submit.arc.task import Pair
 from arc_submit.errors import ConfigError
+from arc_submit.language.chat_template import FIXED_DATE, ChatTemplate
 from arc_submit.language.encoders import GridEncoder, make_encoder
+from arc_submit.language.end_marks import find_end_ids
 from arc_submit.language.prompt_config import PromptConfig
 from arc_submit.language.prompts import CANDIDATES_OF, Part, PromptVersion, Turn, prompt_version
 
@@ -56,32 +59,30 @@ class PromptTokenizer:
     Attributes:
         reuse: whether tokens are reused.
         reason: of `reuse`.
-        end_id: the token that ends an answer.
+        end_id: the token that ends an answer in training.
+        end_ids: the tokens that end an answer in generation, `end_id` first.
 
     Raises:
         ConfigError: where the tokenizer has no chat template or end token, or cannot write the prompt.
     """
 
     def __init__(self, tokenizer: Any, encoder: GridEncoder, prompt: PromptVersion, reuse: bool = True):
-        if not getattr(tokenizer, "chat_template", None):
-            raise ConfigError(f"the tokenizer of {tokenizer.name_or_path} has no chat template; add chat_template.jinja to the model")
-        if tokenizer.eos_token_id is None:
-            raise ConfigError(f"the tokenizer of {tokenizer.name_or_path} has no end mark; set eos_token in tokenizer_config.json")
         self.tokenizer = tokenizer
+        self._chat_template = ChatTemplate(tokenizer)
         self.encoder = encoder
         self.prompt = prompt
-        self.end_id: int = tokenizer.eos_token_id
         self._templates: dict[Any, str] = {}
         self._literals: dict[str, list[int]] = {}
         self._lengths: dict[tuple[int, int], int] = {}
         self._rows: dict[tuple[bytes, int, bool], list[int]] = {}
         self._patterns: dict[tuple[int, bool], _RowPattern | None] = {}
+        self.reuse, self.reason = False, "reuse is off"
         self._check_vocabulary()
-        self.reuse, self.reason = (True, "") if reuse else (False, "reuse is off")
+        # Raises here, before hours are spent, where a template does not end an answer.
+        self._answer_template, self.end_ids = self._find_end()
+        self.end_id = self.end_ids[0]
         if reuse:
             self.reuse, self.reason = self._try_reuse()
-        # Raises here, before hours are spent, where a template does not end an answer with the tokenizer's end token.
-        self.sample_ids(self._random_turns(np.random.default_rng(0)), frozen(np.zeros((1, 1))))
 
     @classmethod
     def from_config(cls, tokenizer: Any, config: PromptConfig) -> PromptTokenizer:
@@ -101,17 +102,28 @@ class PromptTokenizer:
             ConfigError: where the chat template does not write the answer after the prompt and the end token after the answer.
         """
         prompt = self.prompt_ids(turns)
+        template, grids = self._after_prompt(turns, answer)
+        return prompt + self._up_to_end(self._tokens(template, grids)), len(prompt)
+
+    def _after_prompt(self, turns: Sequence[Turn], answer: Part) -> tuple[str, list[Grid]]:
+        """What the template writes behind a chat's prompt, with a mark where the answer is a grid, and the grids of the whole chat.
+
+        Raises:
+            ConfigError: where the answer does not follow the prompt.
+        """
         chat = [*turns, Turn("assistant", (answer,))]
         prompt_template, chat_template = self._template(turns, True), self._template(chat, False)
         if not chat_template.startswith(prompt_template):
             raise ConfigError(f"the chat template of {self.tokenizer.name_or_path} does not write an answer right after its prompt")
-        ids = prompt + self._tokens(chat_template[len(prompt_template) :], _grids(chat))
-        # Some templates write a newline after the end token; the model must learn to stop at the end token.
-        while ids and ids[-1] != self.end_id:
-            ids.pop()
-        if len(ids) <= len(prompt):
-            raise ConfigError(f"the chat template of {self.tokenizer.name_or_path} does not end an answer with its eos_token")
-        return ids, len(prompt)
+        return chat_template[len(prompt_template) :], _grids(chat)
+
+    def _up_to_end(self, answer: list[int]) -> list[int]:
+        """An answer's tokens with its end token, without what the template writes behind that: the model must learn to stop there."""
+        if self.end_id not in answer:
+            raise ConfigError(
+                f"the chat template of {self.tokenizer.name_or_path} does not end every answer with {self._names([self.end_id])}"
+            )
+        return answer[: answer.index(self.end_id) + 1]
 
     def grid_spans(self, turns: Sequence[Turn]) -> list[tuple[int, int]]:
         """The positions of the chat's grids in `prompt_ids`: the first one and the one behind the last row, in order.
@@ -135,24 +147,34 @@ class PromptTokenizer:
         return ids[start:]
 
     def answer_length(self, shape: tuple[int, int]) -> int:
-        """The number of tokens of an answer with a grid of a shape, end token included.
+        """The number of tokens of an answer with a grid of a shape: all that training teaches, from the prompt's end to the end token.
 
-        Exact for tokenizers that write every cell alike. For those that merge runs of digits it is the most that a blank and two random
-        grids take.
+        Exact for tokenizers that write every cell alike. For those that merge cells it is what the longest of many rows takes in every row.
         """
         if shape not in self._lengths:
-            rng = np.random.default_rng(0)
-            grids = [frozen(np.zeros(shape)), *(frozen(rng.integers(0, COLOURS, shape)) for _ in range(2))]
-            self._lengths[shape] = max(len(self._tokenize(self.encoder.encode(grid))) for grid in grids) + 1
+            grid = frozen(np.tile(self._longest_row(shape[1]), (shape[0], 1)))
+            self._lengths[shape] = len(self._up_to_end(self._tokens(self._answer_template, [grid])))
         return self._lengths[shape]
 
+    def _longest_row(self, width: int) -> npt.NDArray[np.int8]:
+        """Of rows in which every two colours alternate, and of random ones, the one with the most tokens; int8, (width,)."""
+        rng = np.random.default_rng(0)
+        pairs = [(a, b) for a in range(COLOURS) for b in range(COLOURS)]
+        rows = [np.resize(np.array(pair, dtype=np.int8), width) for pair in pairs]
+        if self.reuse and self._pattern(0, False):
+            return rows[0]
+        rows += [rng.integers(0, COLOURS, width, dtype=np.int8) for _ in range(len(rows))]
+        return max(rows, key=lambda row: len(self._tokenize_row(row.tolist(), 0, True)))
+
     def decode(self, ids: Sequence[int]) -> Grid:
-        """The grid in an answer's tokens, with or without the end token.
+        """The grid in an answer's tokens, with or without an end token.
 
         Raises:
             NotAGridError: where there is not exactly one.
         """
-        text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        # Not every tokenizer counts its end marks among the special tokens.
+        answer = list(itertools.takewhile(lambda token: token not in self.end_ids, ids))
+        text = self.tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return self.encoder.decode(text)
 
     def text(self, turns: Sequence[Turn], generation: bool = True) -> str:
@@ -203,9 +225,7 @@ class PromptTokenizer:
             index: of the row; 0 for encoders whose rows do not depend on it.
             newline: whether a newline follows.
         """
-        if (index, newline) not in self._patterns:
-            self._patterns[index, newline] = self._find_pattern(index, newline)
-        pattern = self._patterns[index, newline]
+        pattern = self._pattern(index, newline)
         if pattern:
             return pattern.tokens(cells)  # not cached: random views rarely repeat a row, so caching costs more than it saves
         key = (cells, index, newline)
@@ -226,6 +246,11 @@ class PromptTokenizer:
 
     def _tokenize_row(self, cells: Sequence[int], index: int, newline: bool) -> list[int]:
         return self._tokenize(self.encoder.row_text(cells, index) + ("\n" if newline else ""))
+
+    def _pattern(self, index: int, newline: bool) -> _RowPattern | None:
+        if (index, newline) not in self._patterns:
+            self._patterns[index, newline] = self._find_pattern(index, newline)
+        return self._patterns[index, newline]
 
     def _find_pattern(self, index: int, newline: bool) -> _RowPattern | None:
         """The pattern of rows with an index, found on short rows and tried on random ones; None where there is none."""
@@ -263,22 +288,8 @@ class PromptTokenizer:
             marks = map(chr, itertools.count(_FIRST_MARK))
             contents = ["".join(part if isinstance(part, str) else next(marks) for part in turn.parts) for turn in turns]
             messages = [{"role": turn.role, "content": content} for turn, content in zip(turns, contents, strict=True)]
-            self._templates[key] = self._render(messages, generation)
+            self._templates[key] = self._chat_template.render(messages, generation)
         return self._templates[key]
-
-    def _render(self, messages: list[dict[str, str]], generation: bool) -> str:
-        from jinja2 import TemplateError  # a dependency of transformers, which renders with it
-
-        try:
-            # Templates that know enable_thinking (Qwen3) then write no thoughts; others ignore it.
-            text: str = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=generation, enable_thinking=False
-            )
-        except TemplateError as error:
-            raise ConfigError(
-                f"the chat template of {self.tokenizer.name_or_path} refuses prompt {self.prompt.name} ({error}); use another prompt"
-            ) from None
-        return text
 
     def _random_turns(self, rng: np.random.Generator, colour: int | None = None) -> list[Turn]:
         """A random question, with grids of random colours or of one."""
@@ -300,15 +311,41 @@ class PromptTokenizer:
                 "use the prompt and grid encoder that the model's arc_submit.json names"
             )
 
+    def _find_end(self) -> tuple[str, tuple[int, ...]]:
+        """What the template writes behind a prompt, with the first mark where the answer's grid belongs, and the tokens that end it."""
+        grid = frozen(np.arange(COLOURS)[None])
+        template, grids = self._after_prompt(self._random_turns(np.random.default_rng(0)), grid)
+        pieces = _MARK.split(template)
+        if len(pieces) != 3 or not same_grid(grids[ord(pieces[1]) - _FIRST_MARK], grid):
+            raise ConfigError(f"the chat template of {self.tokenizer.name_or_path} does not write the answer once right after its prompt")
+        before, _, behind = pieces
+        answer = {*self._tokenize(before), *self._tokenize(self.encoder.encode(grid))}
+        return before + chr(_FIRST_MARK) + behind, find_end_ids(self.tokenizer, self._tokenize(behind), answer)
+
     def _try_reuse(self) -> tuple[bool, str]:
         self.reuse = True
         rng = np.random.default_rng(1)
         # Also grids of a single colour, so that every colour meets the text before and after the rows.
         for colour in (None, None, None, None, *range(COLOURS)):
             turns = self._random_turns(rng, colour)
-            if self.prompt_ids(turns) != self._tokenize(self.text(turns)):
+            grid = _grids(turns)[-1]
+            answer = self._up_to_end(self._tokenize(self._filled(self._answer_template, [grid])))
+            composed = self._up_to_end(self._tokens(self._answer_template, [grid]))
+            if self.prompt_ids(turns) != self._tokenize(self.text(turns)) or composed != answer:
                 return False, "rows tokenized alone differ from rows tokenized in the text, so the whole text is tokenized each time"
         return True, "rows tokenized alone equal rows tokenized in the text"
+
+    @property
+    def summary(self) -> str:
+        """A line for people: how tokens are made, what ends an answer, and the date in the prompts."""
+        ends = f"an answer ends with {self._names(self.end_ids[:1])}"
+        if len(self.end_ids) > 1:
+            ends += f" (or {self._names(self.end_ids[1:])})"
+        dated = f"; the chat template's date is always {FIXED_DATE:%d %b %Y}" if self._chat_template.writes_date else ""
+        return f"{self.reason}; {ends}{dated}"
+
+    def _names(self, ids: Sequence[int]) -> str:
+        return ", ".join(str(self.tokenizer.convert_ids_to_tokens(token)) for token in ids)
 
 
 def _grids(turns: Sequence[Turn]) -> list[Grid]:
