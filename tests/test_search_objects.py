@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from arc_submit.arc.grid import frozen, grid_id, same_grid
@@ -237,6 +237,7 @@ def test_noise_with_hundreds_of_objects_is_rejected_soon():
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 9), st.integers(2, 9), st.integers(2, 4))
+@example(21623, 8, 3, 4)  # an object with as many cells of one colour as of the other
 def test_segmentations_and_effects_stay_inside_the_grid(seed, height, width, colours):
     rng = np.random.default_rng(seed)
     grid = frozen(rng.integers(0, colours, (height, width)) * (rng.random((height, width)) < 0.5))

@@ -293,8 +293,11 @@ def _commonest_painted(scene: Scene, k: int, rarest: bool) -> int | None:
 
 
 def _swap(scene: Scene, k: int) -> Effect | None:
-    o = scene.objects[k]
-    return Effect(NONE, own(scene, k), (o.colour + o.rarest - o.values).astype(np.int8)) if o.colour_count == 2 else None
+    values = scene.objects[k].values
+    if scene.objects[k].colour_count != 2:
+        return None
+    # Not the commonest and the rarest colour: those are the same one where both have as many cells.
+    return Effect(NONE, own(scene, k), (values.min() + values.max() - values).astype(np.int8))
 
 
 # --- Moving and turning ----------------------------------------------------------------------------------------------------------------
