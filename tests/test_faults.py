@@ -22,6 +22,7 @@ def only_the_broken_ones_are_named(round: Round) -> None:
     assert "no prompt smaller than" in round.reasons[LONG]
 
 
+@pytest.mark.campaign
 def test_killed_stopped_and_broken_engines_cost_nothing_that_was_finished(tiny_model: Path, material: Path, tmp_path: Path) -> None:
     """The run is killed outright, and then again its worker is stopped, killed and broken, and it ends whole all the same."""
     out = tmp_path / "run"
@@ -44,7 +45,7 @@ def test_killed_stopped_and_broken_engines_cost_nothing_that_was_finished(tiny_m
     only_the_broken_ones_are_named(round)
 
 
-@pytest.mark.parametrize("fault", [{"never_start": "vllm", "start": 6.0}, {"full_disk": "vllm"}])
+@pytest.mark.parametrize("fault", [{"never_start": "vllm", "start": 6.0}, pytest.param({"full_disk": "vllm"}, marks=pytest.mark.campaign)])
 def test_what_one_engine_cannot_do_the_next_one_does(
     tiny_model: Path, material: Path, tmp_path: Path, fault: dict[str, float | str]
 ) -> None:

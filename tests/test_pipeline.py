@@ -204,7 +204,7 @@ def test_killed_at_random_moments_nothing_is_lost_and_the_end_is_the_same(
     undisturbed: tuple[tuple[Path, Path], Path, RunResult], tiny_model: Path, tmp_path: Path
 ) -> None:
     files, out, _ = undisturbed
-    kill_and_resume(files, tiny_model, tmp_path / "out", kills=5, seed=1)
+    kill_and_resume(files, tiny_model, tmp_path / "out", kills=3, seed=1)
     assert answers(tmp_path / "out") == answers(out)
     assert (tmp_path / "out" / "submission.json").read_bytes() == (out / "submission.json").read_bytes()
 
@@ -417,15 +417,15 @@ def test_the_competitions_own_folder_and_order_are_used(files: tuple[Path, Path]
 
 def test_the_search_and_the_model_work_side_by_side(files: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:
     """Every output is the input mirrored, which the search finds; a run cut off between the sources goes on."""
-    both = ("search", "frozen")
-    result = run(config(files, tiny_model, tmp_path / "out", sources=both, search_effort="quick", views=1))
+    given = {"sources": ("search", "frozen"), "search_effort": "quick", "views": 1, "task_ids": ("task000", "task001")}
+    result = run(config(files, tiny_model, tmp_path / "out", **given))
     assert not result.failed
     assert not result.unfinished
     figures = result.report.figures
-    assert figures["submission"]["solved_outputs"] == figures["submission"]["outputs"] == 9
+    assert figures["submission"]["solved_outputs"] == figures["submission"]["outputs"] == 3
     assert figures["sources"]["search"]["vote_2"] == 1
-    assert figures["sources"]["frozen"]["predictions"] == 9
-    again = run(config(files, tiny_model, tmp_path / "out", sources=both, search_effort="quick", views=1))
+    assert figures["sources"]["frozen"]["predictions"] == 3
+    again = run(config(files, tiny_model, tmp_path / "out", **given))
     assert again.report.figures == figures
 
 

@@ -84,9 +84,13 @@ def test_a_training_that_is_told_to_end_saves_and_goes_on(tmp_path: Path, tiny_m
 @pytest.mark.parametrize(
     ("how", "code", "says"),
     [
-        ("SIGTERM to all its processes", 0, "stopped by a signal; the same command goes on from step {step}"),
+        pytest.param(
+            "SIGTERM to all its processes", 0, "stopped by a signal; the same command goes on from step {step}", marks=pytest.mark.campaign
+        ),
         ("SIGTERM to all its processes, again and again", 0, "stopped by a signal; the same command goes on from step {step}"),
-        ("SIGINT to all its processes", 0, "stopped by a signal; the same command goes on from step {step}"),
+        pytest.param(
+            "SIGINT to all its processes", 0, "stopped by a signal; the same command goes on from step {step}", marks=pytest.mark.campaign
+        ),
         ("a loader killed", 1, "a loader died"),
     ],
 )

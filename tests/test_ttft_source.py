@@ -141,6 +141,7 @@ def test_an_adapter_that_is_there_is_used_and_not_trained_again(undisturbed: Und
     assert (tmp_path / "out" / "adapters" / "task001" / "adapter_model.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.campaign
 def test_a_worker_killed_and_one_frozen_in_the_middle_of_a_task(undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path) -> None:
     """SIGKILL to one and SIGSTOP to the other while both train: both tasks end properly, no other is touched, nothing is half written."""
     files, out, _ = undisturbed
@@ -172,17 +173,14 @@ def test_a_worker_killed_and_one_frozen_in_the_middle_of_a_task(undisturbed: Und
 def test_a_run_killed_with_its_parent_goes_on_to_the_same_adapters(undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path) -> None:
     files, out, _ = undisturbed
     target = tmp_path / "out"
-    for kill in (1, 2):
-        process = subprocess.Popen(
-            command(files, tiny_model, target, workers=2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        wait_for(lambda kill=kill: len(in_training(target)) >= 1 and sum(1 for _ in (target / "losses").iterdir()) > kill, process)
-        process.kill()
-        process.communicate()
-        for folder in (target / "adapters").glob("[!.]*"):
-            load_file(folder / "adapter_model.safetensors")  # raises where it is cut short
-            assert (folder / "adapter_model.safetensors").read_bytes() == adapters(out)[folder.name]
-        read_submission(target / "submission.json", read_challenges(files[0]))
+    process = subprocess.Popen(command(files, tiny_model, target, workers=2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: len(in_training(target)) >= 1 and sum(1 for _ in (target / "losses").iterdir()) > 2, process)
+    process.kill()
+    process.communicate()
+    for folder in (target / "adapters").glob("[!.]*"):
+        load_file(folder / "adapter_model.safetensors")  # raises where it is cut short
+        assert (folder / "adapter_model.safetensors").read_bytes() == adapters(out)[folder.name]
+    read_submission(target / "submission.json", read_challenges(files[0]))
     result = run(make_config(**options(files, tiny_model, target), budget=300.0))
     assert not result.unfinished
     assert adapters(target) == adapters(out)
@@ -192,7 +190,14 @@ def test_a_run_killed_with_its_parent_goes_on_to_the_same_adapters(undisturbed: 
 
 def test_all_three_sources_answer_and_stay_in_their_order(undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path) -> None:
     files, _, _ = undisturbed
-    changes = {"sources": ("search", "ttft", "frozen"), "workers": 2, "views": 1, "search_effort": "quick", "ttft_steps": 2}
+    changes = {
+        "sources": ("search", "ttft", "frozen"),
+        "workers": 2,
+        "views": 1,
+        "search_effort": "quick",
+        "ttft_steps": 2,
+        "task_ids": ("task000", "task001"),
+    }
     result = run(make_config(**{**options(files, tiny_model, tmp_path / "out"), **changes}, budget=300.0))
     assert not result.failed
     assert set(result.report.figures["sources"]) == {"search", "ttft", "frozen"}

@@ -28,6 +28,8 @@ from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
 from arc_submit.train.new_pocket import export
 
+pytestmark = pytest.mark.campaign  # test_vllm_engine.py compares the engines on a smaller model in every run
+
 ANSWER_TOKENS = 60
 SECONDS = 200
 # Two engines that sum in different orders may choose differently between two tokens whose log-probabilities are this close.
