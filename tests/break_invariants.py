@@ -356,7 +356,7 @@ BREAKS = [
         "arc_submit/finetune/ttft_worker.py",
         "    path.unlink(missing_ok=True)\n",
         "",
-        "tests/test_ttft_source.py -k killed_and_one_frozen",
+        "tests/test_ttft_source.py -k killed_and_one_frozen -m campaign",
     ),
     Break(
         "5 same seed, same predictions",
