@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ ENTRY = textwrap.dedent(
 
     def open_worker(settings, beat):
         folder = Path(settings["folder"])
-        if settings.get("refuse"):
+        if settings.get("refuse") or (folder / "device lost").exists():
             raise ConfigError("no model there; give --model")
         if settings.get("never_ready"):
             time.sleep(60)
@@ -51,6 +52,12 @@ ENTRY = textwrap.dedent(
                 if kind == "hang" or (kind == "hangonce" and attempts == 1):
                     time.sleep(60)
                 if kind == "die" or (kind == "dieonce" and attempts == 1):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if kind == "lose":
+                    while not list(folder.glob("slow-*")):  # until the other worker is at work
+                        time.sleep(0.05)
+                        beat()
+                    (folder / "device lost").touch()
                     os.kill(os.getpid(), signal.SIGKILL)
                 if kind == "poison":
                     broken.append(task_id)
@@ -298,6 +305,55 @@ def test_closing_the_generator_ends_the_workers(pool: Any) -> None:
 def test_settings_that_a_worker_refuses_end_the_pool_with_the_reason(pool: Any) -> None:
     with pytest.raises(PoolError, match="no model there; give --model"):
         list(pool([("ok-1",)], refuse=True))
+
+
+def test_a_refusal_after_a_lost_device_leaves_the_other_worker_at_work(pool: Any) -> None:
+    """The worker that restarts does not find its device any more; the other one does all that is left."""
+    events = list(pool([("lose-1",), *((f"slow-{i}",) for i in range(4))], timeouts=replace(FAST, max_failures=1)))
+    assert done(events) == [f"slow-{i}" for i in range(4)]
+    assert [e.task_ids for e in events if e.kind == "given_up"] == [("lose-1",)]
+    assert any("no model there" in e.reason for e in events if e.kind == "lost")
+    assert [e.kind for e in events].count("retired") <= 1
+
+
+def supervisor(workers: int, **limits: Any) -> Supervisor:
+    timeouts = Timeouts(max_failed_starts=2, restart_delay=100.0, **limits)
+    return Supervisor(JobQueue([Job((f"ok-{i}",)) for i in range(9)]), timeouts, WorkerQuota(workers), 10_000.0)
+
+
+def refuse(pool: Supervisor, worker_id: int, now: float) -> str:
+    """A worker starts and refuses; returns why the whole pool cannot continue."""
+    if worker_id not in pool.workers:
+        pool.on_start(worker_id, 1, now)
+    pool.on_message(worker_id, {"event": "refused", "reason": "no device"}, now)
+    return pool.on_exit(worker_id, pool.find_fault(worker_id, 2, now), now)[1]
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_refusal_is_not_final_while_another_worker_starts(ready: bool) -> None:
+    pool = supervisor(3)
+    for worker_id in pool.workers_to_start(0.0):
+        pool.on_start(worker_id, worker_id, 0.0)
+    assert refuse(pool, 1, 1.0) == ""
+    assert pool.workers_to_start(2.0) == [], "the refused one waits"
+    if ready:
+        pool.on_message(0, {"event": "ready"}, 3.0)
+    assert refuse(pool, 2, 4.0) == ""
+    assert refuse(pool, 0, 5.0) == ("" if ready else "no device")
+    assert pool.workers_to_start(500.0) == [0, 1, 2], "after the outage all begin again"
+
+
+def test_a_pool_whose_devices_are_all_lost_waits_for_them_unless_another_backend_is_there() -> None:
+    for waits in (True, False):
+        pool = supervisor(1, wait_for_retired=waits)
+        pool.on_start(0, 1, 0.0)
+        pool.on_message(0, {"event": "ready"}, 1.0)
+        pool.on_exit(0, "killed by signal 9", 2.0)
+        assert [bool(refuse(pool, 0, now)) for now in (3.0, 4.0)] == [False, not waits]
+        assert not pool.finished(5.0)
+        if waits:
+            assert (pool.workers_to_start(50.0), pool.workers_to_start(110.0)) == ([], [0])
+            assert pool.check_deadline(10_000.0) is not None
 
 
 @pytest.mark.parametrize("behaviour", ["never_ready", "dies_at_start"])

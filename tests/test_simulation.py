@@ -150,6 +150,17 @@ def test_a_lost_gpu_is_retired_and_the_others_do_the_work() -> None:
     assert outcome.device_seconds["work"] + outcome.device_seconds["dead"] > 0.95 * setup.devices * setup.horizon
 
 
+@pytest.mark.parametrize("fault", ["lost_gpu", "outage"])
+def test_a_refusal_ends_no_source_after_a_worker_was_ready(fault: str) -> None:
+    """Every start on a lost device is refused in half of the runs, and in an outage every start on all devices."""
+    setup = replace(rig(4, 60, 6.0, 0.0), faults=replace(NO_FAULTS, **{fault: 1.0}))
+    runs = [simulate_run(setup, seed) for seed in range(10)]
+    assert sum(run.counts["source_hopeless"] for run in runs) == 0
+    assert sum(run.counts["retired"] for run in runs) >= 5
+    assert all(run.levels["ttft"].get("nothing", 0) == 0 for run in runs)
+    assert not any(run.overrun or run.invalid for run in runs)
+
+
 def test_devices_are_busy_to_the_end_and_a_resident_worker_buys_levels() -> None:
     """A new process for each task costs 54 s twice a task."""
     config = make_config("t4x2-qwen2.5-1.5b", model=Path("simulated"), sources=("frozen", "ttft"))

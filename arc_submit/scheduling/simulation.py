@@ -2,7 +2,8 @@
 
 The supervisor decides about workers, the scheduler about jobs, and the submission is a real one: they are the objects of a run, with
 another clock. Simulated are the speeds of workers, the noise and the faults: slow starts, hangs, crashes, failing jobs, tasks that always
-fail, a lost GPU, a killed parent. A lane takes the same steps as arc_submit.workers.pool. Does not know models.
+fail, a lost GPU, a mount that cannot be read for a while, a killed parent. A lane takes the same steps as arc_submit.workers.pool. Does not
+know models.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Faults:
         poison: fraction of tasks that crash their worker every time.
         misfit: fraction of tasks for which no prompt fits; they fail at once.
         slow_start, no_start, bad_start: fraction of worker starts that take five times as long, never end, or crash.
-        lost_gpu: fraction of runs that lose a GPU for good, at any time.
+        lost_gpu: fraction of runs that lose a GPU for good, at any time. In half of them its workers refuse to start, in the other half
+            they fail.
+        outage: fraction of runs in which a worker crashes at any time, and every start is refused for some minutes.
         killed: fraction of runs whose parent is killed and restarted, at any time.
         unkillable: fraction of runs at whose end the kernel does not release a worker.
     """
@@ -54,6 +57,7 @@ class Faults:
     no_start: float = 0.01
     bad_start: float = 0.02
     lost_gpu: float = 0.05
+    outage: float = 0.05
     killed: float = 0.1
     unkillable: float = 0.05
 
@@ -181,6 +185,11 @@ class RunState:
         self.lost_at = lost_at if rng.random() < faults.lost_gpu and setup.devices > 1 else math.inf
         self.killed_at = rng.uniform(0, setup.budget) if rng.random() < faults.killed else math.inf
         self.unkillable = rng.random() < faults.unkillable
+        # A stream of its own: the other draws of a seed do not depend on these faults.
+        own = random.Random(rng.getrandbits(64))
+        self.lost_refuses = own.random() < 0.5
+        outage_at, self.outage_seconds = own.uniform(0, setup.budget), own.uniform(60, 1500)
+        self.outage_at = outage_at if own.random() < faults.outage else math.inf
         self.trained: dict[tuple[str, str], int] = {}  # steps of the adapter on disk, by source and task
         self.predicted: dict[tuple[str, str], int] = {}  # views on disk, by source and task
         self.reached: dict[str, dict[str, Level]] = {}  # by source and task
@@ -196,6 +205,10 @@ class RunState:
     def is_lost(self, lane: str, worker_id: int, now: float) -> bool:
         """Return whether the device of a worker has been lost."""
         return lane == self.setup.accounted_lane and worker_id == self.lost_device and now >= self.lost_at
+
+    def is_out(self, lane: str, now: float) -> bool:
+        """Return whether no worker of the lane can read what it needs."""
+        return lane == self.setup.accounted_lane and self.outage_at <= now < self.outage_at + self.outage_seconds
 
 
 @dataclass
@@ -214,7 +227,7 @@ class PlannedJob:
     hung: float = math.inf
 
 
-Action = Literal["ready", "beat", "check", "error", "crash", "end"]
+Action = Literal["ready", "beat", "check", "error", "refused", "crash", "end"]
 
 
 class _Timer(NamedTuple):
@@ -236,6 +249,7 @@ class SimulatedLane:
         self.sources = list(run.setup.lanes[name])
         self.source_index = -1
         self.ended = self.complete = False
+        self.stepped = started
         self._timers: list[_Timer] = []  # a heap
         self._serial = 0
         self._next_source(started)
@@ -276,10 +290,12 @@ class SimulatedLane:
     @property
     def next_time(self) -> float:
         """The time at which `step` must run next."""
-        return min(self._timers[0].time, self.source_deadline) if self._timers else self.source_deadline
+        timer = self._timers[0].time if self._timers else math.inf
+        return min(timer, self.supervisor.next_restart(self.stepped), self.source_deadline)
 
     def step(self, now: float) -> None:
         """Take one turn of arc_submit.workers.pool, with the workers that have something to report now."""
+        self.stepped = now
         while self._timers and self._timers[0].time <= now:
             timer = heapq.heappop(self._timers)
             if self.processes.get(timer.worker_id) == timer.process and timer.worker_id in self.supervisor.workers:
@@ -315,6 +331,9 @@ class SimulatedLane:
         elif action == "error":
             supervisor.on_message(worker_id, {"event": "error", "reason": "RuntimeError: CUDA error: device not available"}, now)
             exit_code = 1
+        elif action == "refused":
+            supervisor.on_message(worker_id, {"event": "refused", "reason": "device cuda:1: is not there"}, now)
+            exit_code = 2
         elif action == "crash":
             exit_code = -9
         elif action == "end":
@@ -357,7 +376,9 @@ class SimulatedLane:
         seconds = source.start_seconds * math.exp(rng.gauss(0, 0.2))
         drawn = rng.random()
         if run.is_lost(self.name, worker_id, now):
-            self._set_timer(5.0, worker_id, now, "error")
+            self._set_timer(5.0, worker_id, now, "refused" if run.lost_refuses else "error")
+        elif run.is_out(self.name, now):
+            self._set_timer(5.0, worker_id, now, "refused")
         elif drawn < faults.no_start:
             self._set_timer(source.timeouts.startup_timeout + 1e-3, worker_id, now, "check")
         elif drawn < faults.no_start + faults.bad_start:
@@ -391,6 +412,8 @@ class SimulatedLane:
             self._set_timer(fault_time - now, worker_id, now, "end")
         elif now < lost_at <= planned.ends:
             self._set_timer(lost_at - now, worker_id, now, "crash")
+        elif self.name == setup.accounted_lane and now < run.outage_at <= planned.ends:
+            self._set_timer(run.outage_at - now, worker_id, now, "crash")
         else:
             self._set_timer(seconds, worker_id, now, "end")
 

@@ -4,11 +4,13 @@ It decides which worker starts, which worker gets which job, when a silent worke
 the pool ends. arc_submit.workers.pool feeds it messages of real processes, arc_submit.scheduling.simulation messages of simulated ones on a
 simulated clock. Every wait has a limit: a worker's start, its silence, and the pool as a whole. A job that is lost with its worker is split
 into its tasks: this isolates the task that brings workers down, and the other tasks are done. A task that fails `max_failures` times is
-given up with its reason. Does not know what a job does.
+given up with its reason. A worker that refuses (it says that no worker with these settings can work) ends the pool only where none has been
+ready and no other is starting: else one device or one read has failed, and the others go on. Does not know what a job does.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -48,6 +50,8 @@ class Timeouts:
         max_failures: number of losses or failures after which a task is given up.
         max_failed_starts: number of failed starts in a row after which a worker is retired for a while.
         restart_delay: until a retired worker starts again; doubles with each further retirement.
+        wait_for_retired: whether a pool that had a ready worker waits for `restart_delay` when all its workers are retired, in place of
+            ending. Not where another backend can take the tasks.
         job_timeout: for one job; None sets no limit.
     """
 
@@ -57,7 +61,8 @@ class Timeouts:
     min_heartbeat_timeout: float = 10.0
     max_failures: int = 2
     max_failed_starts: int = 3
-    restart_delay: float = 600.0
+    restart_delay: float = 120.0
+    wait_for_retired: bool = True
     job_timeout: float | None = None
 
 
@@ -166,7 +171,7 @@ class WorkerState:
         job_started: time of that job's start.
         heartbeats: number of messages during that job.
         longest_pause: seconds between two of these messages.
-        refusal: why no worker with these settings can get ready.
+        refusal: why no worker with these settings can get ready, as this worker sees it.
         error: why this worker did not get ready.
         exiting: it ends by itself after a failed job, and gets no other job before it is replaced.
     """
@@ -206,6 +211,7 @@ class Supervisor:
         self._failed_starts: Counter[int] = Counter()
         self._retired_until: dict[int, float] = {}  # an entry stays through the next start attempt, until the worker is ready
         self._retirements: Counter[int] = Counter()
+        self._ever_ready = False
 
     @property
     def usable_workers(self) -> int:
@@ -230,6 +236,11 @@ class Supervisor:
             return []
         jobs = self.source.available(self.usable_workers, now) + sum(worker.job is not None for worker in self.workers.values())
         return absent[: max(0, jobs - len(self.workers))]
+
+    def next_restart(self, now: float) -> float:
+        """Return when the next retired worker may start again; infinity where none waits."""
+        waiting = [until for worker_id, until in self._retired_until.items() if worker_id not in self.workers and until > now]
+        return min(waiting, default=math.inf)
 
     def on_start(self, worker_id: int, pid: int, now: float) -> Event:
         """Record that a worker's process has started."""
@@ -257,7 +268,7 @@ class Supervisor:
         worker.heartbeats += worker.job is not None
         kind = message["event"]
         if kind == "ready":
-            worker.ready = True
+            worker.ready = self._ever_ready = True
             self._retired_until.pop(worker_id, None)
             self._retirements[worker_id] = 0
             return [Event("ready", worker_id, pid=worker.pid, seconds=now - worker.started)]
@@ -323,15 +334,18 @@ class Supervisor:
         events = [Event("lost", worker_id, task_ids, reason, pid=worker.pid, seconds=seconds)]
         if worker.job:
             events += [replace(event, seconds=seconds) for event in self._retry(worker.job, reason, worker_id)]
-        fatal = worker.refusal
-        if not fatal and self._failed_starts[worker_id] >= self.timeouts.max_failed_starts:
+        # Where another worker gets ready with these settings, the refusal tells of this one's device: a lost GPU, a mount that fails.
+        refused = worker.refusal if not self._ever_ready else ""
+        fatal = "" if self.workers else refused
+        if not fatal and (refused or self._failed_starts[worker_id] >= self.timeouts.max_failed_starts):
             # A busy GPU may be free again later: the worker is not lost for the rest of the run.
             delay = self.timeouts.restart_delay * 2 ** self._retirements[worker_id]
             self._retirements[worker_id] += 1
             self._retired_until[worker_id] = now + delay
             explanation = f"not ready in {self._failed_starts[worker_id]} starts: {reason}; tried again in {delay:.0f} s"
             events.append(Event("retired", worker_id, (), explanation))
-        if not fatal and set(self._retired_until) >= set(range(self.quota.workers)):
+        waits = self._ever_ready and self.timeouts.wait_for_retired
+        if not fatal and not waits and not self.workers and set(self._retired_until) >= set(range(self.quota.workers)):
             fatal = f"no worker got ready in {self.timeouts.max_failed_starts} starts: {reason}"
         if fatal:
             self.source.requeue([other.job for other in self.workers.values() if other.job], first=True)
