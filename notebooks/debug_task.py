@@ -31,6 +31,7 @@ else:
 # %%
 from IPython.display import Image, display
 
+from arc_submit.arc.files import file_name
 from arc_submit.kaggle.inputs import find_model, run_folder
 from arc_submit.report.votes import plot_votes, votes_table
 from arc_submit.run.debug_task import answers_table, prompts_table, read_prompts
@@ -54,7 +55,7 @@ budget = "10m"
 # %%
 config = make_config(
     preset,
-    out=out or run_folder(KAGGLE, f"debug_task-{task}"),
+    out=out or run_folder(KAGGLE, f"debug_task-{file_name(task)}"),
     challenges=challenges,
     solutions=solutions,
     split="training",
@@ -75,7 +76,7 @@ print(result.report.text)
 # ## The task and its two attempts
 
 # %%
-display(Image(filename=str(config.out / "report" / f"task-{task}.png")))
+display(Image(filename=str(config.out / "report" / f"task-{file_name(task)}.png")))
 
 # %% [markdown]
 # ## What the model is shown: every view's prompt by length, and the first in full

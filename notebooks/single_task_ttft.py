@@ -31,6 +31,7 @@ else:
 # %%
 from IPython.display import Image, display
 
+from arc_submit.arc.files import file_name
 from arc_submit.kaggle.inputs import find_model, run_folder
 from arc_submit.report.votes import plot_votes, votes_table
 from arc_submit.run.kaggle_paths import KAGGLE
@@ -54,7 +55,7 @@ budget = "20m"
 # %%
 config = make_config(
     preset,
-    out=out or run_folder(KAGGLE, f"single_task-{task}"),
+    out=out or run_folder(KAGGLE, f"single_task-{file_name(task)}"),
     challenges=challenges,
     solutions=solutions,
     split="training",
@@ -91,4 +92,4 @@ display(Image(filename=str(plot_votes(config.out, task))))
 # ## The task and its two attempts
 
 # %%
-display(Image(filename=str(config.out / "report" / f"task-{task}.png")))
+display(Image(filename=str(config.out / "report" / f"task-{file_name(task)}.png")))

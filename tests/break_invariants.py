@@ -33,7 +33,7 @@ BREAKS = [
     Break(
         "1 always valid",
         "write the submission in place",
-        "arc_submit/arc/datasets.py",
+        "arc_submit/arc/files.py",
         "temporary.replace(path)",
         "path.write_text(temporary.read_text())",
         "tests/test_submission.py",
@@ -73,7 +73,7 @@ BREAKS = [
     Break(
         "2 nothing lost",
         "let a cut line swallow the next one",
-        "arc_submit/arc/prediction.py",
+        "arc_submit/arc/files.py",
         'if size and os.pread(descriptor, 1, size - 1) != b"\\n":',
         "if False:",
         "tests/test_prediction.py tests/test_predict.py -k 'cut or made_again or append'",
@@ -233,7 +233,7 @@ BREAKS = [
     Break(
         "6 no remote code, no pickle",
         "load packed data with pickle",
-        "arc_submit/arc/training_sets.py",
+        "arc_submit/arc/packed_tasks.py",
         'mmap_mode="r", allow_pickle=False',
         'mmap_mode="r", allow_pickle=True',
         "tests/test_safety.py",
@@ -290,7 +290,7 @@ BREAKS = [
         "every pair is learnt",
         "leave out the test pairs",
         "arc_submit/arc/training_sets.py",
-        "(*train, *known.values())",
+        "(*train, *tests.values())",
         "(*train,)",
         "tests/test_training_sets.py -k all_of_its_pairs",
     ),

@@ -24,12 +24,13 @@ from arc_submit.base_model.lora import attach, detach, save_adapter
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ConfigError
 from arc_submit.finetune.adapter_cache import adapters_of, bytes_of, make_room, mark_used
-from arc_submit.finetune.ttft_worker import open_worker
+from arc_submit.finetune.ttft_worker import adapter_folder, open_worker
 from arc_submit.run.adapter_budget import resolve_adapter_budget
 from arc_submit.run.config import RunConfig
 from arc_submit.run.pipeline import finetune, run
 from arc_submit.run.presets import PRESETS, make_config
 from arc_submit.scheduling.scheduler import Level, Scheduler, SchedulerOptions, make_ladder
+from arc_submit.storage.run_dir import RunPaths
 
 CPU = torch.device("cpu")
 Disk = namedtuple("Disk", "total used free")
@@ -219,3 +220,12 @@ def test_the_scheduler_counts_training_once_more_where_adapters_are_not_kept() -
     assert gone is not None
     assert kept.level == gone.level == Level(8, 8)
     assert gone.seconds > kept.seconds
+
+
+def test_the_adapter_of_a_task_whose_id_cannot_name_a_file_is_spared(tmp_path: Path) -> None:
+    task_id = "set/1 ф"
+    folder = RunPaths(tmp_path).adapter(task_id)
+    assert folder == adapter_folder(tmp_path, task_id)
+    kept, other = (lay(tmp_path, str(path.relative_to(tmp_path)), used) for path, used in ((folder, 1.0), (folder.with_name("b"), 2.0)))
+    assert make_room(tmp_path, 10, [task_id]) == [other]
+    assert adapters_of(tmp_path) == [kept]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,12 @@ from arc_submit.arc.datasets import (
     read_task,
     split_tasks,
     write_competition,
-    write_json,
 )
 from arc_submit.arc.grid import grid_to_lists, same_grid
 from arc_submit.arc.task import task_to_json
 from arc_submit.cli import main
 from arc_submit.errors import DataError
+from arc_submit.storage.run_dir import RunPaths
 
 
 @pytest.mark.parametrize("mount", ["arc-prize-2025", "competitions/arc-prize-2025", ".", "a/b/c/d/e"])
@@ -152,47 +151,35 @@ def test_a_repeated_key_costs_only_its_task(tmp_path: Path) -> None:
     assert problems == ["s.json: task a is given twice"]
 
 
-@pytest.mark.parametrize("task_id", ["", ".", "..", "../x", "a/b", "a b", "é", "x" * 101, "a\nb", "\x1b[31m", "\ud800"])
-def test_ids_that_cannot_be_file_names_are_left_out(tmp_path: Path, task_id: str) -> None:
+ODD_IDS = ["", ".", "..", "../x", "a/b", "a b", "é", "x" * 101, "a\nb", "\x1b[31m", "[a]*?", "a@b", "日本", "q\"o'te", "A b"]
+
+
+def test_tasks_of_any_id_are_read_and_written_under_names_of_their_own(tmp_path: Path) -> None:
+    good = task_to_json(small_tasks()[0])
+    challenges = read_challenges(write(tmp_path / "c.json", dict.fromkeys([*ODD_IDS, "plain-1.A_b"], good)))
+    assert [*challenges.tasks] == [*ODD_IDS, "plain-1.A_b"]
+    paths = split_tasks(challenges, tmp_path / "tasks")
+    assert paths[-1].name == "plain-1.A_b.json"
+    assert [read_task(path) for path in paths] == list(challenges.tasks.values())
+    assert RunPaths(tmp_path).task_ids() == sorted(challenges.tasks)
+    assert RunPaths(tmp_path).read_tasks().keys() == challenges.tasks.keys()
+
+
+def test_an_id_that_is_not_text_is_left_out(tmp_path: Path) -> None:
     good = small_tasks()[0]
-    path = write(tmp_path / "c.json", {task_id: task_to_json(good), good.id: task_to_json(good)})
-    challenges = read_challenges(path)
+    challenges = read_challenges(write(tmp_path / "c.json", {"\ud800": task_to_json(good), good.id: task_to_json(good)}))
     assert list(challenges.tasks) == [good.id]
-    line = challenges.errors[task_id]
-    assert line.isprintable()
-    assert len(line) < 250
-    assert challenges.test_counts[task_id] == 1
+    assert challenges.errors["\ud800"].isprintable()
+    assert challenges.test_counts["\ud800"] == 1
 
 
-def test_write_json_from_several_threads_leaves_one_complete_file(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "f.json"
-    values = [{"writer": i, "cells": [i] * 20_000} for i in range(3)]
-    errors: list[BaseException] = []
-
-    def save(value: dict[str, object]) -> None:
-        try:
-            for _ in range(15):
-                write_json(path, value)
-                assert json.loads(path.read_text(encoding="utf-8")) in values
-        except (OSError, ValueError, AssertionError) as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=save, args=(value,)) for value in values]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_failed_write_leaves_only_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "f.json"
-    write_json(path, {"old": 1})
-    with pytest.raises(TypeError):
-        write_json(path, {"new": [1, 2, object()]})
-    assert json.loads(path.read_text(encoding="utf-8")) == {"old": 1}
-    assert list(tmp_path.iterdir()) == [path]
+def test_two_ids_that_a_disk_cannot_tell_apart_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = task_to_json(small_tasks()[0])
+    challenges = read_challenges(write(tmp_path / "c.json", {"a1": good, "A1": good}))
+    assert len(split_tasks(challenges, tmp_path / "tasks")) == 2
+    monkeypatch.setattr(Path, "samefile", lambda one, other: str(one).lower() == str(other).lower())
+    with pytest.raises(DataError, match=r"cannot tell A1\.json from a1\.json"):
+        split_tasks(challenges, tmp_path / "tasks")
 
 
 def test_a_written_competition_folder_is_read_back(tmp_path: Path) -> None:

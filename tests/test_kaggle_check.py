@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import shutil
 from collections.abc import Callable
@@ -112,6 +113,13 @@ def test_metadata_that_are_not_a_json_object_are_found(kernel: Path, capsys: pyt
     captured = capsys.readouterr()
     assert json.loads(captured.out.splitlines()[-1])["errors"] == 1
     assert captured.err.count("\n") == 1
+
+
+def test_a_byte_order_mark_is_found_in_what_the_client_reads(kernel: Path) -> None:
+    for path in (kernel / "kernel-metadata.json", kernel / NOTEBOOK):
+        path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    assert severities(check_kernel(kernel)) == [("error", "file"), ("error", "file")]
+    assert all("byte order mark" in str(finding) for finding in check_kernel(kernel))
 
 
 def test_a_repeated_field_is_found(kernel: Path) -> None:

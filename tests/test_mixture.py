@@ -16,8 +16,9 @@ from test_prompt_tokenizer import QWEN, _bpe
 from trainings import PROMPT, grid, numbered_tasks, proposals
 
 from arc_submit.arc.grid import Grid, frozen, grid_id
+from arc_submit.arc.packed_tasks import open_packed, pack_tasks
 from arc_submit.arc.task import Pair
-from arc_submit.arc.training_sets import TrainingTask, open_packed, pack_tasks, with_wrong_predictions
+from arc_submit.arc.training_sets import TrainingTask, with_wrong_predictions
 from arc_submit.base_model.pocket import make_pocket_tokenizer
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.language.encoders import make_encoder

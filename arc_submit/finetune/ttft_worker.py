@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from arc_submit.arc.datasets import read_task
-from arc_submit.arc.prediction import append_lines
+from arc_submit.arc.files import append_lines, file_name
 from arc_submit.arc.task import Task
 from arc_submit.base_model.adapter_files import CONFIG
 from arc_submit.base_model.loading import choose_device, load_model, load_tokenizer
@@ -307,9 +307,9 @@ def _losses_writer(path: Path) -> Callable[[int, float], None]:
 
 def adapter_folder(root: Path, task_id: str) -> Path:
     """The folder of a task's adapter, in PEFT format."""
-    return root / "adapters" / task_id
+    return root / "adapters" / file_name(task_id)
 
 
 def losses_path(root: Path, task_id: str) -> Path:
     """The file with the losses of a task's fine-tuning, a JSON line for each step."""
-    return root / "losses" / f"{task_id}.jsonl"
+    return root / "losses" / f"{file_name(task_id)}.jsonl"

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from arc_submit.arc.datasets import read_task
+from arc_submit.arc.files import file_name
 from arc_submit.arc.grid import Grid, grid_id
 from arc_submit.arc.prediction import Prediction, append_predictions, read_predictions
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
@@ -111,7 +112,7 @@ class _Job:
         """The requests of a task without a prediction on disk; none where the task fails. Creates the task's result."""
         settings, engine = self.predictor.settings, self.predictor.engine
         paths = RunPaths(Path(settings.run))
-        adapter = Path(settings.adapters) / task_id if settings.adapters else None
+        adapter = Path(settings.adapters) / file_name(task_id) if settings.adapters else None
         result = self.results[task_id] = TaskResult(malformed=0, answered=0, unfinished=0, not_served=False, tokens=0)
         try:
             task = read_task(paths.task(task_id))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from arc_submit.arc.files import read_json
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.kaggle.files import format_json, format_size
 
@@ -69,7 +70,7 @@ def write_metadata(folder: Path, title: str, owner: str | None) -> str:
     """
     path = folder / DATASET_METADATA
     if path.is_file():
-        return str(json.loads(path.read_text(encoding="utf-8")).get("id"))
+        return str(read_json(path).get("id"))
     if not 6 <= len(title) <= 50 or not re.fullmatch(r"[A-Za-z0-9]+( [A-Za-z0-9]+)*", title):
         raise ConfigError(f"--title {title!r}: write 6 to 50 letters and digits with single spaces, for a predictable slug")
     name = f"{owner or os.environ.get('KAGGLE_USERNAME') or 'your-name'}/{title.lower().replace(' ', '-')}"
@@ -86,8 +87,8 @@ def write_manifest(path: Path, manifest: dict[str, Any], table: str) -> None:
 def read_manifest(path: Path, problem: str) -> dict[str, Any]:
     """The manifest of a finished data set's folder; DataError with `problem` if there is none."""
     try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        value: dict[str, Any] = read_json(path)
+    except DataError:
         raise DataError(f"{path.parent}: {problem}") from None
     return value
 

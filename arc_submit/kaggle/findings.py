@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from arc_submit.arc.datasets import read_json
+from arc_submit.arc.files import has_byte_order_mark, read_json_with_repeats
 from arc_submit.errors import ConfigError, DataError
 
 
@@ -40,13 +40,16 @@ def read_json_object(path: Path) -> tuple[dict[str, Any], list[Finding]]:
     """Read a JSON object; returns it (empty where the file holds none) and the findings about its JSON."""
     error = partial(Finding, "error", path.name)
     try:
-        value, repeated = read_json(path)
+        value, repeated = read_json_with_repeats(path)
     except DataError as failure:
         problem, _, remedy = str(failure).removeprefix(f"{path}: ").partition("; ")
         return {}, [error("file", problem, remedy or "correct it")]
     if not isinstance(value, dict):
         return {}, [error("file", "not a JSON object", "write fields between { and }")]
-    return value, [error(name, "is given twice; only the last value counts", "keep one") for name in value if name in repeated]
+    findings = [error(name, "is given twice; only the last value counts", "keep one") for name in value if name in repeated]
+    if has_byte_order_mark(path):
+        findings.append(error("file", "begins with a byte order mark, which the client does not read", "save it as UTF-8 without one"))
+    return value, findings
 
 
 def unknown_fields(file: str, names: Collection[str], known: Collection[str]) -> list[Finding]:

@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from arc_submit.errors import ArcSubmitError
+from arc_submit.arc.files import has_byte_order_mark, read_json
+from arc_submit.errors import ArcSubmitError, DataError
 from arc_submit.kaggle.dataset_folder import INSTALLER
 from arc_submit.kaggle.findings import Finding
 from arc_submit.kaggle.secret_scan import credential_kind
@@ -52,11 +53,11 @@ def check_notebook(path: Path, internet: bool) -> tuple[dict[str, Any], list[Fin
     if path.suffix != ".ipynb":
         return {}, [error("is not an .ipynb, which a notebook kernel needs", "name the .ipynb that belongs to it")]
     try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as failure:
-        return {}, [error(f"cannot be read ({failure.strerror})", "correct code_file, which is relative to kernel-metadata.json")]
-    except (ValueError, RecursionError) as failure:
-        return {}, [error(f"not JSON ({failure})", "make it again: make notebooks")]
+        notebook = read_json(path)
+        if has_byte_order_mark(path):
+            raise DataError(f"{path}: begins with a byte order mark, which the client does not read")
+    except DataError as failure:
+        return {}, [error(str(failure).removeprefix(f"{path}: "), "make it again: make notebooks")]
     if problem := _format_problem(notebook):
         return {}, [error(f"is not a valid notebook ({problem})", "make it again: make notebooks")]
     findings = [*_check_structure(path.name, notebook, internet), *_check_size(path.name, notebook), *_check_script(path)]

@@ -7,7 +7,6 @@ the kernel's metadata are downloaded again. Sources: kaggle 2.2.4, kernels_push_
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import tempfile
 import time
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from arc_submit.arc.files import read_json
 from arc_submit.durations import parse_duration
 from arc_submit.kaggle import check, status
 from arc_submit.kaggle.client import ClientResult, KaggleError, run_client
@@ -85,7 +85,7 @@ def _parse_push(kernel: str, result: ClientResult) -> PushedVersion:
 
 def _compare_record(folder: Path, kernel: str, accelerator: str | None) -> list[str]:
     """A line for each difference between Kaggle's record of a kernel and its metadata; the record may lag behind the push."""
-    metadata = json.loads((folder / KERNEL_METADATA).read_text(encoding="utf-8"))
+    metadata = read_json(folder / KERNEL_METADATA)
     differences: list[str] = []
     for attempt in range(3):
         time.sleep(2.0 * attempt)
@@ -94,7 +94,7 @@ def _compare_record(folder: Path, kernel: str, accelerator: str | None) -> list[
             path = Path(scratch) / KERNEL_METADATA
             if result.code or not path.is_file():
                 raise result.error("pushed, but Kaggle's record of it cannot be downloaded")
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = read_json(path)
         differences = list(_differences(metadata, record, accelerator))
         if not differences:
             break

@@ -7,12 +7,12 @@ pip's own configuration determines where files come from. Does not know pip.
 
 from __future__ import annotations
 
-import json
 import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from arc_submit.arc.files import read_json
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.kaggle.files import format_json
 
@@ -175,7 +175,7 @@ def read_lock(target: Target) -> Lock:
     if not path.is_file():
         raise DataError(f"{path}: no such lock; make it with {command}")
     try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        value: dict[str, Any] = read_json(path)
         lock = Lock(
             value["target"],
             value["python"],
@@ -183,7 +183,7 @@ def read_lock(target: Target) -> Lock:
             tuple(LockedWheel(**{**entry, "required_by": tuple(entry["required_by"])}) for entry in value["wheels"]),
             tuple(ImagePackage(**entry) for entry in value["left_out"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (DataError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a lock ({type(error).__name__}: {error}); make it again with {command}") from None
     if (lock.python, lock.requirements) != (target.python, target.requirements):
         raise DataError(f"{path}: made for other requirements than {target.name}.toml's; make it again with {command}")

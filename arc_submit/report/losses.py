@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arc_submit.arc.files import file_name
 from arc_submit.arc.pictures import save_picture
 from arc_submit.errors import DataError
 from arc_submit.storage.run_dir import RunPaths
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
 
 def read_losses(run: Path) -> dict[str, list[float]]:
     """The losses of a run's fine-tuning by task, in the order of steps; a line cut short by a kill is left out."""
+    paths = RunPaths(run)
+    id_of = {file_name(task_id): task_id for task_id in paths.task_ids()}
     losses: dict[str, list[float]] = {}
-    for path in RunPaths(run).loss_files():
+    for path in paths.loss_files():
         curve = [float(line["loss"]) for line in _lines(path) if isinstance(line.get("loss"), int | float)]
         if curve:
-            losses[path.stem] = curve
+            losses[id_of.get(path.stem, path.stem)] = curve
     return losses
 
 

@@ -15,7 +15,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from arc_submit.arc.datasets import Challenges, write_json
+from arc_submit.arc.datasets import Challenges
+from arc_submit.arc.files import file_name, write_json
 from arc_submit.arc.grid import Grid, same_grid
 from arc_submit.arc.metrics import PredictionScores, SubmissionScores, score_predictions, score_submission, submission_text
 from arc_submit.arc.prediction import Prediction
@@ -268,11 +269,11 @@ def _task_pictures(folder: Path, data: ReportData, count: int, budget: _PictureB
     files: list[Path] = []
     for task_id in _spread(sorted(tasks, key=lambda i: (i in data.unsolved, i)), count):
         attempts, outputs = data.attempts[task_id], data.known.get(task_id)
-        files += budget.draw(partial(plot_task, folder / f"task-{task_id}.png", tasks[task_id], attempts, outputs))
+        files += budget.draw(partial(plot_task, folder / f"task-{file_name(task_id)}.png", tasks[task_id], attempts, outputs))
     for task_id in data.unsolved[: count // 2]:
         votes = {source: {o: a for o, a in outputs.items() if o[0] == task_id} for source, outputs in data.ranked.items()}
         if any(votes.values()):
-            path = folder / f"votes-{task_id}.png"
+            path = folder / f"votes-{file_name(task_id)}.png"
             files += budget.draw(partial(plot_candidates, path, tasks[task_id], votes, data.known.get(task_id)))
     return files
 

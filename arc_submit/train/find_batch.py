@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from arc_submit.arc.datasets import write_json
+from arc_submit.arc.files import write_json
 from arc_submit.arc.pictures import save_picture
 from arc_submit.base_model.precision import repair_attention
 from arc_submit.language.prompt_config import SHORTEST

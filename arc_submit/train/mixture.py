@@ -8,7 +8,6 @@ not know models or processes.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -19,9 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from arc_submit.arc.files import read_json
 from arc_submit.arc.grid import MAX_SIDE, Grid
+from arc_submit.arc.packed_tasks import PackedTasks, open_packed, pack_tasks
 from arc_submit.arc.task import Pair
-from arc_submit.arc.training_sets import PackedTasks, TrainingTask, open_packed, pack_tasks, read_training_tasks, with_wrong_predictions
+from arc_submit.arc.training_sets import TrainingTask, read_training_tasks, with_wrong_predictions
 from arc_submit.arc.views import random_view
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
@@ -149,9 +150,9 @@ def read_mixture(path: Path) -> list[MixturePart]:
         ConfigError: where the file has another form.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--mixture {path}: cannot be read ({error}); give a JSON file like that in docs/training.md") from None
+        value = read_json(path)
+    except DataError as error:
+        raise ConfigError(f"--mixture {error}; give a JSON file like that in docs/training.md") from None
     if not isinstance(value, list) or not value:
         raise ConfigError(f"--mixture {path}: a list of parts is expected")
     return [part_from_json(entry, f"--mixture {path}: [{i}]") for i, entry in enumerate(value)]

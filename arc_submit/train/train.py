@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from arc_submit.arc.datasets import write_json
+from arc_submit.arc.files import read_json, write_json
 from arc_submit.base_model.checks import adapter_values, check_adapter_folder, check_model_folder, differing, files_fingerprint
 from arc_submit.base_model.loading import load_tokenizer
 from arc_submit.base_model.precision import repair_attention
@@ -375,9 +375,9 @@ def check_same_training(config: TrainConfig, log: Callable[[str], None]) -> dict
     path = config.out / "train.json"
     if checkpoint_folders(config.out / "checkpoints"):
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read ({error}); give another --out, or remove the folder") from None
+            before = read_json(path)
+        except DataError as error:
+            raise DataError(f"{error}; give another --out, or remove the folder") from None
         before["parts"] = [_with_defaults(MixturePart, part) for part in before["parts"]]
         before["settings"] = _with_defaults(TrainSettings, before["settings"])
         different = ["--data or --mixture"] if current["parts"] != before["parts"] else []

@@ -10,7 +10,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from arc_submit.arc.prediction import append_lines
+from arc_submit.arc.files import append_lines
 from arc_submit.errors import ConfigError
 from arc_submit.train.config import TrainConfig
 from arc_submit.train.distributed import Processes
