@@ -309,7 +309,9 @@ def train_arm(args: argparse.Namespace, arm: Arm, folder: Path, seed: int, held:
     packed = [json.loads((folder / "data" / f"part-{i}" / "ids.json").read_text()) for i in range(len(parts))]
     if any(set(ids) & set(held.tasks) for ids in packed):
         raise SystemExit("a task held out was learnt: these figures are worth nothing")
-    parameters = sum(tensor.numel() for tensor in Qwen2ForCausalLM.from_pretrained(start, local_files_only=True).parameters())
+    parameters = sum(
+        tensor.numel() for tensor in Qwen2ForCausalLM.from_pretrained(start, local_files_only=True, trust_remote_code=False).parameters()
+    )
     kept = {key: figures[key] for key in ("step", "tokens", "seconds")}
     return {**kept, "parameters": parameters, "samples": 16 * figures["step"], "tasks": len(packed[0])}
 

@@ -97,7 +97,9 @@ def main() -> None:
 
 def continuous_batching(folder: Path, requests: list[Request], end_id: int, slots: int) -> dict[str, list[int]]:
     """The tokens of each answer by transformers' `generate_batch`; loading the model again is part of the time."""
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32, attn_implementation="sdpa").eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32, attn_implementation="sdpa"
+    ).eval()
     longest = max(request.max_new_tokens for request in requests)
     generation = GenerationConfig(do_sample=False, max_new_tokens=longest, eos_token_id=end_id, pad_token_id=end_id)
     # By default the cache takes a share of the machine's memory, and attention on a CPU takes time for all of it.

@@ -48,7 +48,7 @@ def make_adapters(model: Path, folder: Path, names: list[str], rank: int) -> lis
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    base = AutoModelForCausalLM.from_pretrained(model, local_files_only=True)
+    base = AutoModelForCausalLM.from_pretrained(model, local_files_only=True, trust_remote_code=False)
     tuned = get_peft_model(base, LoraConfig(r=rank, lora_alpha=rank, target_modules="all-linear"))
     generator = torch.Generator().manual_seed(0)
     for name in names:

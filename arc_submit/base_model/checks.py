@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from arc_submit.base_model.settings import LoraSettings
-from arc_submit.errors import ConfigError
+from arc_submit.errors import ConfigError, DataError
 
 READ_FROM = (".safetensors", ".json", ".jinja", ".model", ".txt")  # suffixes of the files that loading a model reads
 _SAMPLES, _SAMPLE_BYTES = 1024, 1 << 16
@@ -18,15 +20,53 @@ def check_model_folder(folder: Path) -> None:
     """Refuse a folder that no model can be loaded from.
 
     Raises:
-        ConfigError: naming the file that is missing and the remedy.
+        ConfigError: naming the file that is missing or in the way, and the remedy.
+        DataError: where a file is malformed.
     """
     if not folder.is_dir():
         raise ConfigError(f"model {folder}: no such folder; give --model the folder that holds config.json")
+    adapter = (folder / "adapter_config.json").exists()
+    if adapter and not (folder / "config.json").is_file():
+        raise ConfigError(f"model {folder}: is an adapter; give its base as --model and this folder as --base-adapter")
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise ConfigError(f"model {folder}: {name} is missing; save the model again with save_pretrained")
-    if not list(folder.glob("*.safetensors")):
+    if adapter:
+        # transformers would put it on the base without a word wherever peft is installed.
+        raise ConfigError(
+            f"model {folder}: adapter_config.json lies beside the base's weights; move the adapter into a folder of its own and give that "
+            "as --base-adapter, or merge it (arc-submit merge)"
+        )
+    try:
+        is_object = isinstance(json.loads((folder / "config.json").read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder / 'config.json'}: not a model's configuration ({said(error)})") from None
+    if not is_object:
+        raise DataError(f"{folder / 'config.json'}: not a model's configuration; a JSON object is expected")
+    weight_files(folder)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers loads a model's weights from: model.safetensors, or the parts that its index names.
+
+    Raises:
+        ConfigError: where there is none, or a part is missing.
+        DataError: where the index is malformed.
+    """
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    if not index.is_file():
+        if other := sorted(folder.glob("*.safetensors")):
+            raise ConfigError(f"model {folder}: {other[0].name} is no name that transformers loads; name the file model.safetensors")
         raise ConfigError(f"model {folder}: no .safetensors file; convert the weights, pickled ones are not read")
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{index}: weight_map with a file for each weight is expected ({said(error)})") from None
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise ConfigError(f"model {folder}: {missing[0]} is missing, which {index.name} names; copy it again")
+    return [folder / name for name in names]
 
 
 def check_adapter_folder(folder: Path) -> None:
@@ -38,6 +78,12 @@ def check_adapter_folder(folder: Path) -> None:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise ConfigError(f"adapter {folder}: {name} is missing; give a folder in PEFT format")
+
+
+def said(error: Exception) -> str:
+    """What another package's error says, in one line of at most 300 characters without the names of its kinds."""
+    text = re.sub(r"\b\w*(Error|Exception): ", "", " ".join(str(error).split()))
+    return (text or type(error).__name__)[:300]
 
 
 def files_fingerprint(folder: Path) -> dict[str, str]:

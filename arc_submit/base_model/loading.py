@@ -11,9 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
-from arc_submit.base_model.checks import check_model_folder
+from arc_submit.base_model.architecture import check_quantisation, loading_options, read_config, refuse_differences
+from arc_submit.base_model.checks import check_model_folder, said
 from arc_submit.errors import ConfigError
+
+# What transformers raises for files that it cannot read. Other errors, such as those of a busy GPU, may not be there at the next start.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ImportError,
+    AssertionError,
+    NotImplementedError,
+    SafetensorError,
+)
 
 
 def choose_dtype(device: torch.device) -> tuple[torch.dtype, str]:
@@ -38,7 +53,7 @@ def load_tokenizer(folder: Path) -> Any:
 
     check_model_folder(folder)
     try:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 - the tokenizers library raises plain Exception for a broken file
         raise ConfigError(f"model {folder}: its tokenizer cannot be loaded ({type(error).__name__}: {error})") from None
     return tokenizer
@@ -72,9 +87,10 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype, attention
         in_4_bits: hold linear layers in 4 bits (NF4, arXiv 2305.14314), as a base for adapters where 16 bits do not fit.
 
     Raises:
-        ConfigError: where the folder or its weights cannot be read; for 4 bits also on a CPU, or where bitsandbytes is not installed.
+        ConfigError: where the folder or its weights cannot be read, or the weights are not those of the architecture; for 4 bits also on a
+            CPU, or where bitsandbytes is not installed.
+        DataError: where config.json is malformed.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     from transformers.utils import logging
 
@@ -92,10 +108,22 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype, attention
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True
         )
+    config = read_config(folder)
+    if getattr(config, "quantization_config", None):
+        check_quantisation(folder, config)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation=attention, local_files_only=True, use_safetensors=True, **options
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attention,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            **loading_options(folder),
+            **options,
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ConfigError(f"model {folder}: cannot be loaded ({error})") from None
+    except _UNREADABLE as error:
+        raise ConfigError(f"model {folder}: cannot be loaded ({said(error)}); copy it again, or give another model") from None
+    refuse_differences(folder, report)
     return model.eval()

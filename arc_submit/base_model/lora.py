@@ -225,7 +225,7 @@ def attach(model: Any, settings: LoraSettings, seed: int, base_adapter: Path | N
         raise ConfigError("this model has low-rank layers already; detach them first")
     tensors: dict[str, torch.Tensor] = {}
     if base_adapter is None:
-        targets = _find_targets(model, settings)
+        targets = find_targets(model, settings)
     else:
         settings, targets, tensors = _read_base_adapter(base_adapter, model)
     initial_factors = {name: _decompose(linear, settings) for name, linear in targets.items()}
@@ -340,12 +340,21 @@ def save_adapter(adapter: Adapter, folder: Path, dtype: torch.dtype = torch.floa
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _find_targets(model: Any, settings: LoraSettings) -> dict[str, nn.Linear]:
+def find_targets(model: Any, settings: LoraSettings) -> dict[str, nn.Linear]:
+    """The linear layers that the settings name, by their full names.
+
+    Raises:
+        ConfigError: where a target matches none.
+    """
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     chosen = {name: module for name, module in linears.items() if name.rpartition(".")[2] in settings.targets}
     missing = set(settings.targets) - {name.rpartition(".")[2] for name in chosen}
     if missing:
-        raise ConfigError(f"LoRA target {', '.join(sorted(missing))}: no linear layer of this model is called so")
+        head = model.get_output_embeddings()
+        known = sorted({name.rpartition(".")[2] for name, module in linears.items() if module is not head})
+        raise ConfigError(
+            f"LoRA target {', '.join(sorted(missing))}: no linear layer of this model is called so; it has {', '.join(known)}"
+        )
     return chosen
 
 

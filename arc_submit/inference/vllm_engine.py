@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 
 from arc_submit.base_model.adapter_files import check_adapter, read_config
+from arc_submit.base_model.architecture import check_weights
 from arc_submit.base_model.loading import choose_dtype, load_tokenizer
 from arc_submit.errors import ConfigError
 from arc_submit.inference.engine import Completion, NotServedError, OnStep, Request, group_by_adapter
@@ -277,16 +278,10 @@ def load_vllm_engine(
     Raises:
         ConfigError: where the model, its dtype or vllm itself cannot work here.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     tokenizer = load_tokenizer(folder)
     dtype, dtype_reason = choose_dtype(device)
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model {folder}: cannot be loaded ({error})") from None
+    skeleton = check_weights(folder, quantised=True)
+    config = skeleton.config
     ranks = []
     for path in adapters:
         with contextlib.suppress(ConfigError):  # a broken adapter is reported by the request that names it
@@ -326,6 +321,7 @@ def load_vllm_engine(
         disable_log_stats=True,
         stream_interval=_TOKENS_PER_OUTPUT,
         load_format="safetensors",
+        trust_remote_code=False,
         seed=0,
         **(lora if rank else {}),
         # A prompt read in two steps resets its request's random generator, which vllm 0.32 cannot do on a CPU.

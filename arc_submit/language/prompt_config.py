@@ -74,7 +74,9 @@ def resolve_prompt_config(folder: Path, grid_encoder: str | None, prompt: str | 
     if prompt_version(prompt).kind != "output":
         raise ConfigError(f"prompt {prompt} does not ask for the output; choose one named output-from-...")
     try:
-        limit = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        # A model that also takes pictures has the limit in the part for texts.
+        limit = values.get("max_position_embeddings", values.get("text_config", {}).get("max_position_embeddings"))
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{folder / 'config.json'}: not a model's configuration ({type(error).__name__}: {error})") from None
     if isinstance(limit, int) and max_seq_len > limit:

@@ -20,6 +20,7 @@ from arc_submit.run.fingerprint import run_fingerprint
 from arc_submit.run.host import Host, estimate_costs
 from arc_submit.run.kaggle_paths import KAGGLE_WORKING
 from arc_submit.run.source import CPU_LANE, MODEL_LANE, Source
+from arc_submit.run.source_frozen import engines_of
 from arc_submit.run.source_table import SOURCE_TABLE, check_sources, uses_model
 from arc_submit.run.source_ttft import resolve_finetune, ttft_ladder
 from arc_submit.scheduling.costs import CostModel
@@ -148,13 +149,25 @@ def resolve_host(config: RunConfig) -> tuple[RunConfig, Host]:
 
 
 def _check_model(config: RunConfig) -> PromptConfig:
-    """The prompt configuration of the model, once its files and those of the adapter are known to be usable."""
+    """The prompt configuration of the model, once the files of model and adapter are known to be usable by the engines."""
     check_model_folder(config.model)
     prompt = resolve_prompt_config(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
-    if "ttft" in config.sources:
+    engines = [engines_of(config.engine, config.candidates)[0]] if "frozen" in config.sources else []
+    tuned = "ttft" in config.sources
+    if tuned:
         resolve_prompt_config(config.model, config.grid_encoder, config.prompt, config.ttft_max_seq_len or config.max_seq_len)
         if config.base_adapter is not None:
             check_adapter_folder(config.base_adapter)
+        engines.append(config.ttft_engine)
+    # With torch, which takes seconds: only now, when nothing that is known sooner speaks against the model.
+    from arc_submit.base_model.architecture import check_for_engines
+
+    skeleton = check_for_engines(config.model, engines, tuned)
+    if tuned:
+        from arc_submit.base_model.adapter_files import check_adapter
+        from arc_submit.base_model.lora import find_targets
+
+        find_targets(skeleton, config.lora) if config.base_adapter is None else check_adapter(config.base_adapter, skeleton)
     return prompt
 
 

@@ -48,6 +48,9 @@ def resolve_infer(config: RunConfig) -> ResolvedRun:
         raise ConfigError(f"--adapters {config.adapters}: no such folder; give the one that holds an adapter for each task")
     prompt_len = resolve_prompt_config(config.model, config.grid_encoder, config.prompt, config.max_seq_len).max_seq_len
     challenges = read_challenges(config.challenges) if config.challenges else None
+    from arc_submit.base_model.architecture import check_for_engines  # with torch, which takes seconds
+
+    check_for_engines(config.model, _engines(config)[:1])
     fingerprint = infer_fingerprint(config, challenges.tasks if challenges else None)
     config, host = resolve_host(config)
     if not host.on_cpu:
@@ -85,12 +88,17 @@ def _infer_source(config: RunConfig, paths: RunPaths) -> Source:
         threshold=config.threshold,
         temperature=config.temperature,
     )
-    engines = engines_of("auto", config.candidates) if config.engine == "auto" else (config.engine,)
+    engines = _engines(config)
     source = prediction_source(name, config, settings, engines)
     timeouts = [engine_timeouts(config.model, engine, settings.device) for engine in engines]
     backends = tuple(replace(backend, timeouts=one) for backend, one in zip(source.backends, timeouts, strict=True))
     # All tasks are given out in their order: nothing is scheduled, because there is one level.
     return replace(source, backends=backends, ladder=None)
+
+
+def _engines(config: RunConfig) -> tuple[str, ...]:
+    """The engines in the order in which they are tried: the one that is named alone, or those that are there."""
+    return engines_of("auto", config.candidates) if config.engine == "auto" else (config.engine,)
 
 
 def engine_timeouts(model: Path, engine: str, device: str) -> Timeouts:

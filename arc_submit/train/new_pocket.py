@@ -45,7 +45,7 @@ def add_columns(compact: Path, folder: Path, max_seq_len: int, seed: int) -> int
         ConfigError: where the model's embedding is not that of CompactGridEncoder.
     """
     check_model_folder(compact)
-    old = Qwen2ForCausalLM.from_pretrained(compact, dtype=torch.float32, local_files_only=True)
+    old = Qwen2ForCausalLM.from_pretrained(compact, dtype=torch.float32, local_files_only=True, trust_remote_code=False)
     words = len(VOCABULARY) - len(CELLS)
     if not words <= old.config.vocab_size < len(VOCABULARY):
         raise ConfigError(f"{compact}: an embedding of {old.config.vocab_size} tokens is not that of a pocket model for CompactGridEncoder")
