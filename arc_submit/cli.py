@@ -35,7 +35,7 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0; 1 with one line on standard error; 3 where every task failed."""
+    """Run one command; returns the exit code (docs/usage.md has a table)."""
     words = sys.argv[1:] if arguments is None else arguments
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 must not end a run for a task's id
@@ -55,7 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
     if args.json:
         print(json.dumps(figures))
     # A run in which every task failed leaves a valid file of fallbacks; a script must notice all the same.
-    return 3 if figures.get("failed") and not figures.get("done") else 0
+    if figures.get("failed") and not figures.get("done"):
+        return 3
+    # So does one whose answers come from a part of its sources alone.
+    return 4 if figures.get("lost") else 0
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:

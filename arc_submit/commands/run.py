@@ -32,6 +32,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         "done": len(result.done),
         "failed": len(result.failed),
         "unfinished": len(result.unfinished),
+        "lost": result.lost,
         "seconds": round(result.seconds, 1),
         "submission_file": str(result.submission),
     }

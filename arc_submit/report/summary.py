@@ -69,6 +69,7 @@ class ReportData:
         events: the run's timeline.
         losses: of each fine-tuning step, by task.
         ensemble: how the attempts were chosen.
+        notices: lines that come before everything else.
     """
 
     challenges: Challenges
@@ -78,6 +79,7 @@ class ReportData:
     events: Sequence[dict[str, Any]] = ()
     losses: Mapping[str, Sequence[float]] = field(default_factory=dict)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    notices: Sequence[str] = ()
 
     @cached_property
     def ranked(self) -> RankedSources:
@@ -203,7 +205,7 @@ def _score(data: ReportData) -> _Scores:
     methods: list[ScoreRow] = []
     submission = None
     figures: dict[str, Any] = {"tasks": len(data.challenges.tasks), "predictions": len(data.predictions), "sources": {}}
-    lines: list[str] = []
+    lines = [*data.notices, ""] if data.notices else []
     if data.known:
         solutions, ids = Solutions(data.known), list(data.known)
         for source, outputs in sorted(data.ranked.items()):
@@ -282,7 +284,8 @@ def _page(data: ReportData, scores: _Scores, charts: Sequence[tuple[str, Path]],
     """Everything in the report, on one page."""
     tasks, total, method = data.challenges.tasks, scores.submission, data.ensemble.method
     outputs = sum(len(task.tests) for task in tasks.values())
-    page = Page("Run report", f"{len(tasks)} tasks, {outputs} test outputs; attempts by way “{method}”", notes=scores.notes, figures=charts)
+    notes = [*data.notices, *scores.notes]
+    page = Page("Run report", f"{len(tasks)} tasks, {outputs} test outputs; attempts by way “{method}”", notes=notes, figures=charts)
     if total is not None:
         page.cards += [
             (f"{100 * total.per_output:.1f} %", f"{total.solved_outputs} of {total.outputs} outputs solved"),

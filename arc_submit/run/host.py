@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from arc_submit.errors import ConfigError
 from arc_submit.run.source import CPU_LANE, MODEL_LANE
 from arc_submit.scheduling.costs import INITIAL_RATES, CostModel, initial_costs
+from arc_submit.workers.devices import count_gpus
 from arc_submit.workers.pool import Launch, launch_locally
 from arc_submit.workers.ray_cluster import Cluster
 
@@ -83,6 +85,22 @@ def estimate_costs(model: Path, devices: Sequence[str]) -> tuple[CostModel, str]
     parameters = sum(path.stat().st_size for path in model.glob("*.safetensors")) / 2  # nearly every file has two bytes each
     kind, reason = device_kind(devices)
     return initial_costs(kind, parameters), f"{parameters / 1e9:.3g} billion parameters on {reason}"
+
+
+def check_devices(devices: Sequence[str]) -> None:
+    """Refuse GPUs that are not there, before a worker loads anything for them.
+
+    Raises:
+        ConfigError: with the GPUs that are there.
+    """
+    if tuple(devices) == ("cpu",):
+        return
+    count, evidence = count_gpus()
+    missing = [device for device in devices if int(device.partition(":")[2] or 0) >= count]
+    if missing:
+        there = ",".join(f"cuda:{number}" for number in range(count)) or "cpu"
+        remedy = f"switch the accelerator on, or give --devices {there}"
+        raise ConfigError(f"--devices {','.join(devices)}: {', '.join(missing)} not there ({evidence}); {remedy}")
 
 
 def device_kind(devices: Sequence[str], names: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,6 +71,13 @@ class SourceProgress:
     def done(self) -> set[str]:
         """Tasks that it has answered, some perhaps below the plan."""
         return set(self.reached)
+
+    @property
+    def lost(self) -> str:
+        """Why it has given nothing and could give nothing: the commonest reason of its tasks; "" where it has, or where time ran out."""
+        if self.reached or len(self.failed) < len(self.costs) or not self.failed:
+            return ""
+        return Counter(self.failed.values()).most_common(1)[0][0]
 
     @property
     def estimated_seconds(self) -> float:

@@ -7,7 +7,7 @@ report. `finetune`, `infer` and `search` are runs of one source over the same or
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ class RunResult:
         unfinished: tasks that some source has not brought to its plan, for lack of time.
         report: table and pictures.
         seconds: wall-clock seconds of this call.
+        lost: sources that gave nothing and could give nothing, each with the reason.
     """
 
     submission: Path
@@ -55,6 +56,7 @@ class RunResult:
     unfinished: list[str]
     report: Report
     seconds: float
+    lost: dict[str, str] = field(default_factory=dict)
 
 
 def run(config: RunConfig) -> RunResult:
@@ -83,7 +85,8 @@ def run(config: RunConfig) -> RunResult:
         unfinished = {task_id for one in answering for task_id in one.below_plan}
         predictions = _answer_at_the_end(directory, resolved, submission, progress)
         directory.event("submission_final", tasks=len(resolved.data.counts), predictions=len(predictions))
-        report = _report(directory, resolved, predictions, submission, deadline + 0.8 * resolved.reserve)
+        lost = resolved.lost | {one.source.name: one.lost for one in answering if one.lost}
+        report = _report(directory, resolved, predictions, submission, deadline + 0.8 * resolved.reserve, _lost_lines(lost))
         directory.event("run_ended", done=len(done), failed=len(failed), unfinished=len(unfinished))
         seconds = time.monotonic() - began
         progress.log(report.text)
@@ -93,7 +96,13 @@ def run(config: RunConfig) -> RunResult:
         if unfinished:
             progress.log(f"{len(unfinished)} tasks are below the plan, first {min(unfinished)}; --reset-budget goes on with them")
         progress.log(f"{submission.path}: {len(resolved.data.counts)} tasks, valid; {format_duration(seconds)}")
-        return RunResult(submission.path, sorted(done), failed, sorted(unfinished), report, seconds)
+        for line in _lost_lines(lost):
+            progress.log(line)
+        return RunResult(submission.path, sorted(done), failed, sorted(unfinished), report, seconds, lost)
+
+
+def _lost_lines(lost: Mapping[str, str]) -> list[str]:
+    return [f"{source} gives nothing: {reason}" for source, reason in lost.items()]
 
 
 @dataclass(frozen=True)
@@ -366,7 +375,12 @@ def _answer_at_the_end(directory: RunDirectory, resolved: ResolvedRun, submissio
 
 
 def _report(
-    directory: RunDirectory, resolved: ResolvedRun, predictions: list[Prediction], submission: Submission, deadline: float
+    directory: RunDirectory,
+    resolved: ResolvedRun,
+    predictions: list[Prediction],
+    submission: Submission,
+    deadline: float,
+    notices: Sequence[str],
 ) -> Report:
     """The report, or one line in its place: the submission is final, and no picture may cost it."""
     data = resolved.data
@@ -379,6 +393,7 @@ def _report(
             directory.read_events(),
             read_losses(directory.root),
             resolved.ensemble,
+            notices,
         )
         return make_report(directory.report, contents, resolved.pictures, deadline)
     except Exception as error:  # noqa: BLE001 - see above
@@ -388,6 +403,10 @@ def _report(
 
 def _log_start(resolved: ResolvedRun, directory: RunDirectory, deadline: float, progress: Progress) -> None:
     data = resolved.data
+    for line in _lost_lines(resolved.lost):
+        progress.log(line)
+    for source, reason in resolved.lost.items():
+        directory.event("source_left_out", source=source, reason=reason)
     outputs = sum(data.counts[i] for i in data.chosen)
     for problem in data.problems:
         progress.log(f"left out of the scores: {problem}")

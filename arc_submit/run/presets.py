@@ -13,6 +13,7 @@ from arc_submit.errors import ConfigError
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.options import add_options, option_names, with_current_names
 from arc_submit.run.config import RunConfig
+from arc_submit.run.kaggle_paths import is_competition_rerun
 from arc_submit.run.source_table import check_sources
 
 _NESTED: dict[str, type] = {"lora": LoraSettings, "ttft": TTFTSettings}
@@ -126,7 +127,7 @@ def make_config(preset: str = "cpu-pocket", rerun_budget: float | str | None = N
         raise ConfigError(f"--preset {preset}: choose from {', '.join(PRESETS)}")
     if preset != "cpu-pocket" and changes.get("model") is None:
         raise ConfigError(f"--preset {preset}: give --model the folder of the base model, its arc_submit.json included")
-    if os.environ.get("KAGGLE_IS_COMPETITION_RERUN"):
+    if is_competition_rerun():
         changes |= {"tasks": None, "task_ids": None, "budget": rerun_budget or changes.get("budget")}
     return build_config({**PRESETS[preset], **current_names(changes)})
 

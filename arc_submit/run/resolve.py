@@ -6,19 +6,20 @@ cannot take, adapters without disk, a cluster that does not answer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from arc_submit.base_model.checks import check_adapter_folder, check_model_folder
 from arc_submit.ensemble.combination import EnsembleConfig
+from arc_submit.errors import ArcSubmitError
 from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
 from arc_submit.run.adapter_budget import AdapterBudget, resolve_adapter_budget
 from arc_submit.run.config import RunConfig
 from arc_submit.run.data import RunData, load_data
 from arc_submit.run.fingerprint import run_fingerprint
-from arc_submit.run.host import Host, estimate_costs
-from arc_submit.run.kaggle_paths import KAGGLE_WORKING
+from arc_submit.run.host import Host, check_devices, estimate_costs
+from arc_submit.run.kaggle_paths import KAGGLE_WORKING, is_competition_rerun
 from arc_submit.run.source import CPU_LANE, MODEL_LANE, Source
 from arc_submit.run.source_frozen import engines_of
 from arc_submit.run.source_table import SOURCE_TABLE, check_sources, uses_model
@@ -48,6 +49,7 @@ class ResolvedRun:
         submission: path of submission.json.
         pictures: tasks to draw in the report.
         done_event: name of the event that notes a finished task. Commands whose work is not the run's own have another one.
+        lost: why a source of the configuration cannot work, by source. Only in a competition's re-run, where the others go on.
     """
 
     paths: RunPaths
@@ -67,6 +69,7 @@ class ResolvedRun:
     submission: Path
     pictures: int
     done_event: str = "task"
+    lost: dict[str, str] = field(default_factory=dict)
 
 
 def resolve_run(config: RunConfig, predict: bool = True) -> ResolvedRun:
@@ -80,8 +83,17 @@ def resolve_run(config: RunConfig, predict: bool = True) -> ResolvedRun:
     """
     check_sources(config.sources)
     data = load_data(config)
-    prompt = _check_model(config) if uses_model(config.sources) else None
-    config, host = resolve_host(config)
+    lost: dict[str, str] = {}
+    try:
+        prompt, (resolved_config, host) = _check_model(config), resolve_host(config)
+    except ArcSubmitError as error:
+        if not is_competition_rerun():
+            raise
+        # The day's submission is at stake: what works goes on, and the search takes the place of a model that cannot work at all.
+        lost = {name: str(error) for name in config.sources if uses_model([name])}
+        left = tuple(name for name in config.sources if name not in lost) or ("search",)
+        prompt, (resolved_config, host) = None, resolve_host(replace(config, sources=left))
+    config = resolved_config
     adapter_budget = _adapter_budget(config, len(data.chosen), predict)
     # Without a fine-tuning source there are no adapters, and nothing asks for their budget.
     disk = adapter_budget or AdapterBudget(None, True, "")
@@ -109,6 +121,7 @@ def resolve_run(config: RunConfig, predict: bool = True) -> ResolvedRun:
         ensemble=ensemble_config(config),
         submission=submission_path(config),
         pictures=config.pictures,
+        lost=lost,
     )
 
 
@@ -131,6 +144,8 @@ def resolve_host(config: RunConfig) -> tuple[RunConfig, Host]:
     """
     host = Host(config.devices, config.workers, config.threads, config.search_memory)
     if config.executor == "local":
+        if uses_model(config.sources):
+            check_devices(config.devices)
         return config, host
     # A worker on another node has another current folder.
     base_adapter, adapters = ((None if folder is None else folder.absolute()) for folder in (config.base_adapter, config.adapters))
@@ -148,8 +163,15 @@ def resolve_host(config: RunConfig) -> tuple[RunConfig, Host]:
     return config, host
 
 
+<<<<<<< Updated upstream
 def _check_model(config: RunConfig) -> PromptConfig:
     """The prompt configuration of the model, once the files of model and adapter are known to be usable by the engines."""
+=======
+def _check_model(config: RunConfig) -> PromptConfig | None:
+    """The prompt configuration of the model, once its files and those of the adapter are known to be usable; None without a model."""
+    if not uses_model(config.sources):
+        return None
+>>>>>>> Stashed changes
     check_model_folder(config.model)
     prompt = resolve_prompt_config(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
     engines = [engines_of(config.engine, config.candidates)[0]] if "frozen" in config.sources else []

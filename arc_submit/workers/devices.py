@@ -1,9 +1,15 @@
-"""The device of each worker, and the environment variables of its process. Does not know what a worker does."""
+"""The device of each worker, the environment variables of its process, and the GPUs that are there. Does not know what a worker does."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
+
+# In a process of its own: a driver that hangs must not hang its caller, and torch takes seconds and memory to load.
+_COUNT_GPUS = "import torch; print(torch.cuda.device_count(), torch.__version__)"
+_SECONDS_TO_COUNT = 120.0
 
 
 def worker_environment(threads: int, device: str) -> dict[str, str]:
@@ -30,3 +36,16 @@ def worker_device(devices: Sequence[str], worker_id: int) -> str:
 def visible_device(device: str) -> str:
     """Return the name of a device inside a process with its `worker_environment`."""
     return "cuda:0" if device.startswith("cuda") else device
+
+
+def count_gpus(timeout: float = _SECONDS_TO_COUNT) -> tuple[int, str]:
+    """Return the number of GPUs that torch sees in a process with this one's environment, and the evidence for it."""
+    command = [sys.executable, "-c", _COUNT_GPUS]
+    try:
+        process = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        return 0, f"the driver has not answered in {timeout:.0f} s"
+    if process.returncode != 0:
+        return 0, (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+    count, version = process.stdout.split()
+    return int(count), f"torch {version} sees {count} GPU{'' if count == '1' else 's'}"

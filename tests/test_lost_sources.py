@@ -1,0 +1,91 @@
+"""GPUs and models that are not there: refused before any work, and in a competition's re-run left out and said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make_challenges
+
+from arc_submit.arc.datasets import read_challenges
+from arc_submit.arc.submission import read_submission
+from arc_submit.cli import main
+from arc_submit.errors import ConfigError
+from arc_submit.run import host
+from arc_submit.run.pipeline import run
+from arc_submit.run.presets import make_config
+from arc_submit.run.resolve import resolve_run
+from arc_submit.workers import devices
+from arc_submit.workers.devices import count_gpus
+
+
+@pytest.fixture
+def challenges(tmp_path: Path) -> Path:
+    path = tmp_path / "challenges.json"
+    path.write_text(json.dumps(make_challenges(1)[0]))
+    return path
+
+
+def see(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(host, "count_gpus", lambda: (count, f"torch sees {count} GPUs"))
+
+
+def test_gpus_are_counted_in_a_process_of_its_own_with_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    count, evidence = count_gpus()
+    assert count == 0
+    assert evidence.startswith("torch ")
+    monkeypatch.setattr(devices, "_COUNT_GPUS", "import time; time.sleep(60)")
+    assert count_gpus(0.3) == (0, "the driver has not answered in 0 s")
+    monkeypatch.setattr(devices, "_COUNT_GPUS", "raise RuntimeError('driver too old')")
+    assert count_gpus() == (0, "RuntimeError: driver too old")
+
+
+@pytest.mark.parametrize(
+    ("there", "preset", "message"),
+    [
+        (0, "t4x2-qwen2.5-0.5b", r"cuda:0, cuda:1 not there \(torch sees 0 GPUs\); switch the accelerator on, or give --devices cpu$"),
+        (2, "hybrid-7b", r"cuda:2, cuda:3 not there \(torch sees 2 GPUs\); switch the accelerator on, or give --devices cuda:0,cuda:1$"),
+    ],
+)
+def test_gpus_that_are_not_there_are_refused_before_any_work(
+    challenges: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: int, preset: str, message: str
+) -> None:
+    see(monkeypatch, there)
+    given: dict[str, Any] = {"challenges": challenges, "model": tiny_model, "out": tmp_path / "out"}
+    with pytest.raises(ConfigError, match=message):
+        run(make_config(preset, **given, max_seq_len=1024, ttft_max_seq_len=1024))
+    assert not (tmp_path / "out").exists()
+    assert main(["infer", *(word for name, value in given.items() for word in (f"--{name}", str(value))), "--devices", "cuda:7"]) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_search_needs_no_gpu(challenges: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    see(monkeypatch, 0)
+    resolved = resolve_run(make_config(challenges=challenges, out=tmp_path / "out", sources=("search",), devices=("cuda:0",)))
+    assert [source.name for source in resolved.sources] == ["search"]
+
+
+def test_a_re_run_without_its_gpus_goes_on_with_the_search_and_says_so(
+    challenges: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KAGGLE_IS_COMPETITION_RERUN", "1")
+    see(monkeypatch, 0)
+    out = tmp_path / "out"
+    given = ["--challenges", str(challenges), "--model", str(tiny_model), "--out", str(out), "--pictures", "0"]
+    given += ["--sources", "frozen,ttft", "--search-effort", "quick", "--budget", "5m", "--workers", "1"]
+    given += ["--max-seq-len", "1024", "--ttft-max-seq-len", "1024"]
+    assert main(["run", "--preset", "t4x2-qwen2.5-0.5b", *given]) == 4
+    lines = capsys.readouterr().out.strip().splitlines()
+    reason = "--devices cuda:0,cuda:1: cuda:0, cuda:1 not there"
+    assert lines[0].endswith(f"frozen gives nothing: {reason} (torch sees 0 GPUs); switch the accelerator on, or give --devices cpu")
+    assert [line.split(" gives nothing: ")[0].split()[-1] for line in lines[-2:]] == ["frozen", "ttft"]
+    assert (out / "report" / "scores.txt").read_text().startswith(f"frozen gives nothing: {reason}")
+    assert reason in (out / "report" / "index.html").read_text()
+    submission = read_submission(out / "submission.json", read_challenges(challenges))
+    assert list(submission) == ["task000"]
+    assert json.loads((out / "predictions" / "search" / "task000.jsonl").read_text().splitlines()[0])["source"] == "search"
+    left_out = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines() if "source_left_out" in line]
+    assert [event["source"] for event in left_out] == ["frozen", "ttft"]
