@@ -10,12 +10,15 @@ from arc_submit.errors import ConfigError
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
-def parse_duration(text: str) -> float:
-    """Seconds from a text such as "90", "90s", "10m", "1.5h" or "11h30m".
+def parse_duration(value: str | float) -> float:
+    """Seconds from a number of them, or from a text such as "90", "90s", "10m", "1.5h" or "11h30m".
 
     Raises:
-        ConfigError: where the text is not a positive duration.
+        ConfigError: where the value is not a positive duration.
     """
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ConfigError(f"duration {value!r}: write 90s, 10m, 1.5h or 11h30m")
+    text = value if isinstance(value, str) else f"{value:f}"
     compact = text.strip().lower()
     parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)([smh])", compact)
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", compact):
@@ -23,9 +26,9 @@ def parse_duration(text: str) -> float:
     elif parts and "".join(number + unit for number, unit in parts) == compact:
         seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
     else:
-        raise ConfigError(f"duration {text!r}: write 90s, 10m, 1.5h or 11h30m")
+        raise ConfigError(f"duration {value!r}: write 90s, 10m, 1.5h or 11h30m")
     if not 0 < seconds < 1e7:
-        raise ConfigError(f"duration {text!r} is not a time that a run can take")
+        raise ConfigError(f"duration {value!r} is not a time that a run can take")
     return seconds
 
 

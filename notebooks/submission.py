@@ -32,6 +32,7 @@ else:
 from IPython.display import Image, display
 
 from arc_submit.kaggle.inputs import find_model, run_folder, save_results
+from arc_submit.kaggle.parameters import check_parameters
 from arc_submit.run.kaggle_paths import KAGGLE
 from arc_submit.run.pipeline import run
 from arc_submit.run.presets import make_config
@@ -51,6 +52,7 @@ challenges = None  # another challenges file
 solutions = None  # its solutions, to score the run
 
 # %%
+check_parameters()
 config = make_config(
     preset,
     out=out or run_folder(KAGGLE, "submission"),

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from arc_submit.durations import parse_duration
-from arc_submit.errors import DataError
+from arc_submit.errors import ConfigError, DataError
 from arc_submit.kaggle.notebooks import main, notebook_text
+from arc_submit.kaggle.parameters import check_parameters
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -87,6 +88,23 @@ def test_every_notebook_installs_the_attached_data_sets_first() -> None:
     assert cells[0].startswith(INSTALL)
     assert "arc_submit_install.py" in cells[0]
     assert len(set(cells)) == 1, "one way to install"
+
+
+def test_a_parameter_that_a_notebook_does_not_have_is_an_error() -> None:
+    own = "seed = 0\nbudget: str = '10m'  # a comment"
+    check_parameters(["import os", own, "# Parameters\nseed = 3\nbudget = 600\n", "check_parameters()"])
+    check_parameters(["import os", own, "check_parameters()"])
+    with pytest.raises(ConfigError, match="no parameter budgett; did you mean budget"):
+        check_parameters(["import os", own, "# Parameters\nbudgett = 3\n"])
+    with pytest.raises(ConfigError, match="no parameter x, y; it has budget, seed"):
+        check_parameters(["import os", own, "# Parameters\ny = 3\nseed = 1\nx = 2"])
+
+
+def test_every_notebook_checks_its_parameters() -> None:
+    for script in SCRIPTS:
+        cells = [cell for cell in json.loads(script.with_suffix(".ipynb").read_text())["cells"] if cell["cell_type"] == "code"]
+        place = next(i for i, cell in enumerate(cells) if "parameters" in cell["metadata"].get("tags", []))
+        assert "".join(cells[place + 1]["source"]).startswith("check_parameters()\n"), script
 
 
 def test_the_7b_notebooks_parameters_make_its_configuration(tiny_model: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.commands import finetune, infer, run, search, train
+from arc_submit.durations import parse_duration
 from arc_submit.errors import ConfigError
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.options import Identity, add_options, check_options, flag_of, identity_values, option, option_names, options_of, value_type
@@ -146,6 +147,40 @@ def test_texts_and_numbers_are_both_taken(tmp_path: Path) -> None:
     for name, given_text in (("seed", "three"), ("keep_background", "perhaps"), ("lora_alpha", "much")):
         with pytest.raises(ConfigError, match=f"{flag_of(name).removeprefix('lora-')} {given_text}: "):
             make_config(out=tmp_path, **{name: given_text})
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"seed": True}, "seed = True: a whole number is needed, not bool"),
+        ({"tasks": 1.5}, "tasks = 1.5: a whole number is needed, not float"),
+        ({"views": [8]}, r"views = \[8\]: a whole number is needed, not list"),
+        ({"out": 7}, "out = 7: a path is needed, not int"),
+        ({"split": 1}, "split = 1: a text is needed, not int"),
+        ({"keep_background": 1}, "keep_background = 1: true or false is needed, not int"),
+        ({"ttft_learning_rate": [1e-4]}, "ttft_learning_rate = "),
+        ({"budget": "soon"}, "duration 'soon'"),
+        ({"rerun_budget": "soon"}, "duration 'soon'"),
+        ({"rerun_budget": True}, "duration True"),
+    ],
+)
+def test_a_value_of_another_type_is_one_line(tmp_path: Path, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        make_config(**{"out": tmp_path, **given})
+
+
+def test_what_papermill_makes_of_a_parameter_is_taken(tmp_path: Path) -> None:
+    made = make_config(out=tmp_path, tasks=40.0, budget=600, search_seconds=5, rerun_budget=41400)
+    assert (made.tasks, made.budget, made.search_seconds) == (40, 600, 5)
+    assert isinstance(made.tasks, int)
+    assert make_config(out=tmp_path, task_ids=[29623171]).task_ids == ("29623171",)
+
+
+def test_a_duration_is_a_number_or_a_text() -> None:
+    assert [parse_duration(value) for value in (600, 600.0, "600", "10m", 0.5)] == [600, 600, 600, 600, 0.5]
+    for value in (0, -1, float("nan"), float("inf"), True, 1e9, None, [600]):
+        with pytest.raises(ConfigError, match="duration "):
+            parse_duration(value)  # type: ignore[arg-type]
 
 
 def test_an_earlier_name_is_the_same_setting(tmp_path: Path) -> None:

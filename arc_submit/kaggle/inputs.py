@@ -33,6 +33,7 @@ def find_model(root: Path, name: str | Path | None = None) -> Path | None:
     Raises:
         DataError: if no model or more than one matches.
     """
+    name = None if name is None else str(name)
     if name is not None and Path(name).is_dir():
         return Path(name)
     inputs = root / "input"

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from arc_submit.base_model.settings import LoraSettings
+from arc_submit.durations import parse_duration
 from arc_submit.errors import ConfigError
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.options import add_options, option_names, with_current_names
@@ -127,6 +128,8 @@ def make_config(preset: str = "cpu-pocket", rerun_budget: float | str | None = N
         raise ConfigError(f"--preset {preset}: choose from {', '.join(PRESETS)}")
     if preset != "cpu-pocket" and changes.get("model") is None:
         raise ConfigError(f"--preset {preset}: give --model the folder of the base model, its arc_submit.json included")
+    if rerun_budget is not None:
+        parse_duration(rerun_budget)  # here too: a dry run must find what the re-run would
     if is_competition_rerun():
         changes |= {"tasks": None, "task_ids": None, "budget": rerun_budget or changes.get("budget")}
     return build_config({**PRESETS[preset], **current_names(changes)})
