@@ -280,21 +280,6 @@ def test_a_broken_task_is_named_and_has_its_fallback(tiny_model: Path, tmp_path:
     assert set(read_submission(result.submission, read_challenges(files[0]))) == {"task000", "task001", "task002"}
 
 
-<<<<<<< Updated upstream
-=======
-def test_a_model_whose_weights_are_cut_short_leaves_a_valid_submission(files: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    for path in tiny_model.iterdir():
-        (broken / path.name).write_bytes(path.read_bytes()[: 3000 if path.suffix == ".safetensors" else None])
-    result = run(config(files, broken, tmp_path / "out"))
-    assert len(result.failed) == 6
-    assert all("cannot be loaded" in reason for reason in result.failed.values())
-    assert "cannot be loaded" in result.lost["frozen"]
-    read_submission(result.submission, read_challenges(files[0]))
-
-
->>>>>>> Stashed changes
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

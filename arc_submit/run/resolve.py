@@ -163,15 +163,10 @@ def resolve_host(config: RunConfig) -> tuple[RunConfig, Host]:
     return config, host
 
 
-<<<<<<< Updated upstream
-def _check_model(config: RunConfig) -> PromptConfig:
-    """The prompt configuration of the model, once the files of model and adapter are known to be usable by the engines."""
-=======
 def _check_model(config: RunConfig) -> PromptConfig | None:
-    """The prompt configuration of the model, once its files and those of the adapter are known to be usable; None without a model."""
+    """The prompt configuration of the model, once its files and the adapter's are known to suit the engines; None without a model."""
     if not uses_model(config.sources):
         return None
->>>>>>> Stashed changes
     check_model_folder(config.model)
     prompt = resolve_prompt_config(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
     engines = [engines_of(config.engine, config.candidates)[0]] if "frozen" in config.sources else []
