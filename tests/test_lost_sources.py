@@ -13,7 +13,7 @@ from arc_submit.arc.datasets import read_challenges
 from arc_submit.arc.submission import read_submission
 from arc_submit.cli import main
 from arc_submit.errors import ConfigError
-from arc_submit.run import host
+from arc_submit.run import host, source_frozen
 from arc_submit.run.pipeline import run
 from arc_submit.run.presets import make_config
 from arc_submit.run.resolve import resolve_run
@@ -89,3 +89,16 @@ def test_a_re_run_without_its_gpus_goes_on_with_the_search_and_says_so(
     assert json.loads((out / "predictions" / "search" / "task000.jsonl").read_text().splitlines()[0])["source"] == "search"
     left_out = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines() if "source_left_out" in line]
     assert [event["source"] for event in left_out] == ["frozen", "ttft"]
+
+
+def test_a_source_that_is_lost_on_the_way_is_named_at_the_end(
+    challenges: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its workers cannot be imported here, as where a wheel is missing."""
+    monkeypatch.setattr(source_frozen, "PREDICT_WORKER", "not_installed:open_worker")
+    given: dict[str, Any] = {"challenges": challenges, "model": tiny_model, "sources": ("search", "frozen"), "search_effort": "quick"}
+    result = run(make_config(**given, out=tmp_path / "out", budget=300.0, workers=1, pictures=0))
+    assert list(result.lost) == ["frozen"]
+    assert "No module named 'not_installed'" in result.lost["frozen"]
+    assert result.report.text.startswith(f"frozen gives nothing: {result.lost['frozen']}")
+    assert result.done == ["task000"]
