@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_challenges
+from conftest import make_challenges, worker_settings
 
 from arc_submit.arc.datasets import read_challenges
 from arc_submit.arc.submission import read_submission
@@ -60,6 +63,30 @@ def test_gpus_that_are_not_there_are_refused_before_any_work(
     assert not (tmp_path / "out").exists()
     assert main(["infer", *(word for name, value in given.items() for word in (f"--{name}", str(value))), "--devices", "cuda:7"]) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_base_in_4_bits_without_its_package_is_refused_before_any_work(
+    challenges: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    see(monkeypatch, 1)
+    given: dict[str, Any] = {"challenges": challenges, "model": tiny_model, "out": tmp_path / "out", "sources": ("ttft",)}
+    with pytest.raises(ConfigError, match=r"--ttft-in-4-bits: the package bitsandbytes is not installed"):
+        run(make_config(**given, devices=("cuda:0",), ttft_in_4_bits=True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_search_has_less_priority_than_processes_that_feed_gpus(tmp_path: Path) -> None:
+    levels = []
+    for where in ("cpu", "cuda:0"):
+        config = make_config(out=tmp_path, sources=("search",), devices=(where,))
+        settings = worker_settings("search", config)
+        code = (
+            "import json, os, sys; from arc_submit.search import search_worker as w; w.warm_up = lambda: None;"
+            "w.open_worker(json.loads(sys.argv[1]), lambda: None); print(os.nice(0))"
+        )
+        command = [sys.executable, "-c", code, json.dumps(settings)]
+        levels.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    assert levels == [os.nice(0), min(19, os.nice(0) + 10)]
 
 
 def test_the_search_needs_no_gpu(challenges: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,14 @@ cannot take, adapters without disk, a cluster that does not answer.
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from arc_submit.base_model.checks import check_adapter_folder, check_model_folder
 from arc_submit.ensemble.combination import EnsembleConfig
-from arc_submit.errors import ArcSubmitError
+from arc_submit.errors import ArcSubmitError, ConfigError
 from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
 from arc_submit.run.adapter_budget import AdapterBudget, resolve_adapter_budget
 from arc_submit.run.config import RunConfig
@@ -167,6 +168,8 @@ def _check_model(config: RunConfig) -> PromptConfig | None:
     """The prompt configuration of the model, once its files and the adapter's are known to suit the engines; None without a model."""
     if not uses_model(config.sources):
         return None
+    if config.ttft_in_4_bits and "ttft" in config.sources and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError("--ttft-in-4-bits: the package bitsandbytes is not installed; attach its wheel, or leave the option out")
     check_model_folder(config.model)
     prompt = resolve_prompt_config(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
     engines = [engines_of(config.engine, config.candidates)[0]] if "frozen" in config.sources else []

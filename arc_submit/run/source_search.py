@@ -11,11 +11,14 @@ from arc_submit.workers.devices import worker_environment
 from arc_submit.workers.supervisor import Timeouts
 
 SEARCH_WORKER = "arc_submit.search.search_worker:open_worker"
+# A GPU waits whenever its process waits for a core: on 2x T4 two searches share four virtual cores with two such processes.
+_BESIDE_GPUS = 10
 
 
 def resolve_search(config: RunConfig, paths: RunPaths, _: AdapterBudget) -> list[Source]:
     """The search of each task, one task in a job."""
-    settings = SearchSettings(run=str(paths.root), effort=config.search_effort, memory_gb=config.search_memory)
+    niceness = 0 if config.devices == ("cpu",) else _BESIDE_GPUS
+    settings = SearchSettings(str(paths.root), config.search_effort, config.search_memory, niceness)
     # A worker beats only when it has new answers, so it may be silent for longer than one that decodes.
     heartbeat_timeout = max(config.heartbeat_timeout, 300.0, config.search_seconds or 0.0)
     timeouts = Timeouts(startup_timeout=config.startup_timeout, heartbeat_timeout=heartbeat_timeout, job_timeout=config.search_seconds)

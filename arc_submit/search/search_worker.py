@@ -5,6 +5,7 @@ The compiled code is loaded once. Does not know the run's budget or the processe
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
     """
     settings = SearchSettings(**settings_json)
     paths = RunPaths(Path(settings.run))
+    os.nice(settings.niceness)
     warm_up()
     bound_memory(settings.memory_gb)
     beat()

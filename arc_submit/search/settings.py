@@ -13,8 +13,10 @@ class SearchSettings:
         run: the run directory.
         effort: one of task_search.EFFORTS.
         memory_gb: memory that the worker may take beyond what it holds when it is ready.
+        niceness: lowers its priority, for cores that it shares with the processes that feed GPUs.
     """
 
     run: str
     effort: str
     memory_gb: float
+    niceness: int = 0

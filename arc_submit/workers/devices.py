@@ -25,7 +25,9 @@ def worker_environment(threads: int, device: str) -> dict[str, str]:
     gpu, visible = int(index) if index.isdecimal() else 0, os.environ.get("CUDA_VISIBLE_DEVICES")
     # The index counts within the GPUs that this process sees. An index past their end yields no GPU; the worker reports that.
     own = str(gpu) if visible is None else dict(enumerate(visible.split(","))).get(gpu, "")
-    return environment | {"CUDA_VISIBLE_DEVICES": own}
+    # Every sample has another length. Segments of fixed sizes then leave memory that is free and cannot be used.
+    allocator = os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    return environment | {"CUDA_VISIBLE_DEVICES": own, "PYTORCH_CUDA_ALLOC_CONF": allocator}
 
 
 def worker_device(devices: Sequence[str], worker_id: int) -> str:
