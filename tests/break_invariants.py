@@ -282,7 +282,7 @@ BREAKS = [
         "reused tokens are the text's tokens",
         "do not try whether they are",
         "arc_submit/language/prompt_tokenizer.py",
-        "if self.prompt_ids(turns) != self._tokenize(self.text(turns)) or composed != answer:",
+        "if self.prompt_ids(turns) != self._tokenize(self.text(turns)) or self.answer_ids(grid) != answer:",
         "if False:",
         "tests/test_prompt_tokenizer.py",
     ),

@@ -22,6 +22,7 @@ from arc_submit.cli import main
 from arc_submit.errors import ConfigError
 from arc_submit.kaggle.bundle import make_bundle, read_bundle
 from arc_submit.kaggle.secret_scan import safetensors_problem, shipping_problems
+from arc_submit.language.prompt_config import read_prompt_config
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,9 +47,11 @@ def adapters(tmp_path: Path) -> Path:
 
 
 def test_a_bundle_holds_the_library_and_the_chosen_folders(model: Path, adapters: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    assert main(["kaggle", "bundle", "--out", str(out), "--model", str(model), "--adapters", str(adapters), "--owner", "me"]) == 0
+    out, asked = tmp_path / "out", ["--model-config", "architects-2024"]
+    assert main(["kaggle", "bundle", "--out", str(out), "--model", str(model), "--adapters", str(adapters), *asked, "--owner", "me"]) == 0
     manifest = read_bundle(out)
+    assert manifest["model_configs"] == ["architects-2024"]
+    assert read_prompt_config(Path(), out / "model_configs" / "architects-2024") == read_prompt_config(Path(), Path("architects-2024"))
     assert (manifest["models"], manifest["adapters"]) == (["small-model"], ["mine"])
     shipped = {entry["file"]: entry["size"] for entry in manifest["files"]}
     assert shipped["models/small-model/model.safetensors"] == (model / "model.safetensors").stat().st_size
@@ -59,7 +62,10 @@ def test_a_bundle_holds_the_library_and_the_chosen_folders(model: Path, adapters
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     library = ROOT / "arc_submit"
-    sources = {str(path.relative_to(ROOT)) for path in (*library.rglob("*.py"), library / "py.typed")}
+    sources = {
+        str(path.relative_to(ROOT))
+        for path in (*library.rglob("*.py"), library / "py.typed", *(library / "language" / "formats").iterdir())
+    }
     assert {name for name in names if ".dist-info/" not in name} == sources
     # The wheel alone provides the library, outside the checkout.
     code = "import sys; sys.path.insert(0, sys.argv[1]); import arc_submit.cli as c; print(c.__file__); c.main(['--help'])"

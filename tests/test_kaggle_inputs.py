@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arc_submit.errors import DataError
-from arc_submit.kaggle.inputs import find_adapters, find_model, run_folder, save_results
+from arc_submit.kaggle.inputs import find_adapters, find_file, find_model, run_folder, save_results
 
 OLD, NEW = "arc-submit-bundle", "datasets/me/arc-submit-bundle"
 
@@ -53,6 +53,22 @@ def test_a_missing_or_ambiguous_model_is_an_error(tmp_path: Path) -> None:
         find_model(tmp_path, "llama")
     with pytest.raises(DataError, match="with the name wen"):
         find_model(tmp_path, "wen")  # a part of a name does not match
+
+
+def test_the_file_that_says_how_a_model_is_asked_is_found(tmp_path: Path) -> None:
+    assert find_file(tmp_path, None) is None
+    assert find_file(tmp_path, "nvarc-2025") == Path("nvarc-2025"), "off Kaggle a format's name, or a file"
+    folder = tmp_path / "input" / NEW / "bundle" / "model_configs" / "mine"
+    folder.mkdir(parents=True)
+    for name in ("arc_submit.json", "chat.jinja"):
+        (folder / name).write_text("{}")
+    assert find_file(tmp_path, "nvarc-2025") == Path("nvarc-2025")
+    assert find_file(tmp_path, "mine") == folder
+    assert find_file(tmp_path, "chat.jinja") == folder / "chat.jinja"
+    assert find_file(tmp_path, folder / "chat.jinja") == folder / "chat.jinja"
+    (tmp_path / "input" / "chat.jinja").write_text("{}")
+    with pytest.raises(DataError, match=r"2 files match chat\.jinja, .*rename all but one"):
+        find_file(tmp_path, "chat.jinja")
 
 
 def test_off_kaggle_the_default_model_is_the_projects(tmp_path: Path) -> None:

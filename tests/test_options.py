@@ -73,7 +73,7 @@ def test_a_change_of_an_option_of_the_identity_changes_the_fingerprint_and_of_an
     }
     base = make_config(**given)
     before = run_fingerprint(base, load_data(base))
-    paths = {"out", "challenges", "solutions", "input", "model", "adapters", "base_adapter"}
+    paths = {"out", "challenges", "solutions", "input", "model", "adapters", "base_adapter", "model_config", "chat_template"}
     computed = {"tasks", "task_ids"}
     bound = {
         "engine",

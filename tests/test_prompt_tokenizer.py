@@ -137,7 +137,12 @@ def test_cells_that_merge_are_tokenized_row_by_row() -> None:
     _check(tokenizer, 12)
 
 
-@pytest.mark.parametrize("kind", ["prefix space", "strip", "prepend"])
+def test_a_tokenizer_with_which_no_grid_can_be_read_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"writes an answer as '_\d', from which the grid cannot be read"):
+        PromptTokenizer(_bpe(QWEN, "prepend"), make_encoder("MinimalGridEncoder()"), prompt_version("output-from-examples-v0"))
+
+
+@pytest.mark.parametrize("kind", ["prefix space", "strip"])
 def test_a_tokenizer_that_changes_the_beginning_or_end_of_a_text_is_detected(kind: str) -> None:
     tokenizer = PromptTokenizer(_bpe(QWEN, kind), make_encoder("MinimalGridEncoder()"), prompt_version("output-from-examples-v0"))
     assert not tokenizer.reuse

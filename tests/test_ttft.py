@@ -266,7 +266,7 @@ def test_schedules_rise_then_fall_and_waste_no_step(steps: int, warmup: float, s
         ({"learning_rate": 0.0}, "--ttft-learning-rate"),
         ({"learning_rate": 2.0}, "--ttft-learning-rate"),
         ({"schedule": "step"}, "linear, constant, cosine"),
-        ({"loss_on": "inputs"}, "answer, outputs, all"),
+        ({"loss_on": "inputs"}, "answer, outputs, replies, all"),
         ({"warmup_ratio": 1.0}, "--ttft-warmup-ratio"),
         ({"max_grad_norm": -1.0}, "--ttft-max-grad-norm -1: at least 0"),
     ],

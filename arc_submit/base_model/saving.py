@@ -12,7 +12,7 @@ import torch
 from arc_submit.base_model.adapter_files import PREFIX, WEIGHTS, check_adapter
 from arc_submit.base_model.checks import READ_FROM, check_adapter_folder, check_model_folder
 from arc_submit.errors import ConfigError, DataError
-from arc_submit.language.prompt_config import CONFIG_FILE, PromptConfig
+from arc_submit.language.prompt_config import PromptConfig, read_prompt_config
 
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 
@@ -106,6 +106,6 @@ def merge_adapter(model_folder: Path, adapter_folder: Path, out: Path, dtype: st
         if path.is_file() and copied and not path.name.endswith(_WEIGHTS):
             shutil.copyfile(path, out / path.name)
     _save_weights(model, out, out_dtype)
-    if (adapter_folder / CONFIG_FILE).is_file():
-        shutil.copyfile(adapter_folder / CONFIG_FILE, out / CONFIG_FILE)
+    if prompt_config := read_prompt_config(adapter_folder):
+        prompt_config.save(out)
     return len(scales)

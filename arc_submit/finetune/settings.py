@@ -12,7 +12,8 @@ from arc_submit.inference.settings import PredictSettings
 from arc_submit.options import Identity, check_options, option
 
 SCHEDULES = ("linear", "constant", "cosine")
-LOSSES = ("answer", "outputs", "all")
+LOSSES = ("answer", "outputs", "replies", "all")
+OF_SHOWN_GRIDS = ("outputs", "replies")  # those that need the positions of grids
 
 _option = partial(option, identity=Identity.SAME, commands=("run", "finetune"))
 
@@ -30,7 +31,10 @@ class TTFTSettings:
     max_grad_norm: float = _option(1.0, help="gradients with a larger norm are scaled down to it; 0 leaves them", minimum=0)
     weight_decay: float = _option(0.0, help="weight decay of AdamW", minimum=0)
     loss_on: str = _option(
-        "answer", help="tokens in the loss: the answer; all outputs but the first shown, which nothing determines; or all", choices=LOSSES
+        "answer",
+        help="tokens in the loss: the answer; outputs: also all shown outputs but the first, which nothing determines; replies: also all "
+        "shown outputs with their end marks; or all",
+        choices=LOSSES,
     )
     gradient_checkpointing: bool = _option(False, help="compute each layer again in the backward pass: slower, much less memory")
     keep_background: bool = _option(False, help="views of training samples keep colour 0")

@@ -28,7 +28,7 @@ from arc_submit.base_model.hidden_states import hidden_states_from
 from arc_submit.base_model.lora import Adapter, reset
 from arc_submit.base_model.precision import TrainingPrecision, choose_training_precision
 from arc_submit.errors import ArcSubmitError, ConfigError
-from arc_submit.finetune.settings import TTFTSettings
+from arc_submit.finetune.settings import OF_SHOWN_GRIDS, TTFTSettings
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import is_grid
 from arc_submit.language.truncation import PromptTooLongError, fit_sample
@@ -104,9 +104,10 @@ class TaskSampler:
     seed: int
 
     def __post_init__(self) -> None:
-        if self.settings.loss_on == "outputs" and not self.tokenizer.reuse:
+        loss_on = self.settings.loss_on
+        if loss_on in OF_SHOWN_GRIDS and not self.tokenizer.reuse:
             reason = self.tokenizer.reason
-            raise ConfigError(f"loss_on outputs: the positions of outputs are not known ({reason}); choose answer or all")
+            raise ConfigError(f"loss_on {loss_on}: the positions of outputs are not known ({reason}); choose answer or all")
 
     @property
     def samples_per_step(self) -> int:
@@ -160,11 +161,11 @@ class TaskSampler:
             return list(range(1, answer.stop))
         turns = self.tokenizer.prompt.turns([task.train[i] for i in shown], task.train[target].input)
         grids = [part for turn in turns for part in turn.parts if is_grid(part)]
-        outputs = [task.train[i].output for i in shown[1:]]
-        spans = zip(grids, self.tokenizer.grid_spans(turns), strict=True)
-        # The token after a grid ends it, and is learned with it.
-        later = [range(first, stop + 1) for grid, (first, stop) in spans if any(grid is output for output in outputs)]
-        return [position for span in (*later, answer) for position in span]
+        replies = self.settings.loss_on == "replies"
+        outputs = [task.train[i].output for i in (shown if replies else shown[1:])]
+        spans = zip(grids, self.tokenizer.reply_spans(turns, replies), strict=True)
+        learned = [range(*span) for grid, span in spans if any(grid is output for output in outputs)]
+        return [position for span in (*learned, answer) for position in span]
 
 
 @dataclass(frozen=True)

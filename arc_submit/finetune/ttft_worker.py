@@ -35,7 +35,7 @@ from arc_submit.inference.predict import Predictor, predict_tasks
 from arc_submit.inference.requests import plan_requests
 from arc_submit.inference.slot_cache import ATTENTION
 from arc_submit.inference.transformers_engine import TransformersEngine
-from arc_submit.language.prompt_config import SHORTEST, resolve_prompt_config
+from arc_submit.language.prompt_config import SHORTEST
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.truncation import PromptTooLongError
 from arc_submit.storage.run_dir import RunPaths
@@ -126,7 +126,7 @@ def _load(settings: FinetuneSettings) -> tuple[Any, TaskSampler, int]:
     """The base on its device, the sampler, and the tokens of a prompt with its answer."""
     predict, folder = settings.predict, Path(settings.predict.model)
     torch.set_num_threads(predict.threads)
-    prompt_config = resolve_prompt_config(folder, predict.grid_encoder, predict.prompt, predict.max_seq_len)
+    prompt_config = predict.prompt_config()
     device = choose_device(predict.device)
     precision = choose_training_precision(device, settings.ttft.fast_cpu)
     tokenizer = PromptTokenizer.from_config(load_tokenizer(folder), prompt_config)

@@ -28,7 +28,6 @@ from arc_submit.inference.requests import ViewRequest, make_prediction, plan_req
 from arc_submit.inference.scoring import score_grids
 from arc_submit.inference.settings import PredictSettings
 from arc_submit.inference.transformers_engine import TransformersEngine
-from arc_submit.language.prompt_config import resolve_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.storage.run_dir import RunPaths
 from arc_submit.storage.task_result import TaskResult
@@ -59,7 +58,7 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
     """
     settings = PredictSettings(**settings_json)
     torch.set_num_threads(settings.threads)
-    config = resolve_prompt_config(Path(settings.model), settings.grid_encoder, settings.prompt, settings.max_seq_len)
+    config = settings.prompt_config()
     engine, base_tokenizer, reason = load.load_engine(settings, config.max_seq_len)
     tokenizer = PromptTokenizer.from_config(base_tokenizer, config)
     print(f"model {settings.model}: {engine.name} on {settings.device} ({reason}); tokens: {tokenizer.summary}", flush=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from arc_submit.errors import ConfigError
+from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
 
 ENGINES = ("transformers", "vllm")
 CANDIDATES = ("views", "dfs")
@@ -51,6 +53,7 @@ class PredictSettings:
             threshold, and scores each of them under all views. Only the transformers engine supports "dfs".
         threshold: see `candidates`.
         temperature: 0 takes the most probable answer; 1 samples from the model's probabilities.
+        model_config, chat_template: files of the prompt configuration; None takes what lies in the model's folder.
     """
 
     run: str
@@ -70,10 +73,21 @@ class PredictSettings:
     candidates: str = "views"
     threshold: float = 0.1
     temperature: float = 0.0
+    model_config: str | None = None
+    chat_template: str | None = None
 
     def for_requests(self, max_seq_len: int) -> RequestSettings:
         """The part that the requests depend on, with the resolved max_seq_len."""
         return RequestSettings(self.views, self.seed, max_seq_len, self.keep_background, self.temperature)
+
+    def prompt_config(self) -> PromptConfig:
+        """How the model is asked.
+
+        Raises:
+            ArcSubmitError: as `resolve_prompt_config`.
+        """
+        files = [None if path is None else Path(path) for path in (self.model_config, self.chat_template)]
+        return resolve_prompt_config(Path(self.model), self.grid_encoder, self.prompt, self.max_seq_len, *files)
 
 
 def check_candidates(candidates: str, threshold: float, engine: str, temperature: float = 0.0, prefix: str = "--") -> None:

@@ -1,7 +1,8 @@
 """`arc-submit kaggle bundle`: makes a data set of the library as a wheel, the chosen models and adapters, and the targets' locks.
 
-A model is put into models/NAME, adapters into adapters/NAME; the upload sends folders as archives, which Kaggle unpacks. Files that must
-not be shipped are refused before anything is copied. Does not know a model's architecture.
+A model is put into models/NAME, adapters into adapters/NAME, a file that says how a model is asked into model_configs/NAME; the upload
+sends folders as archives, which Kaggle unpacks. Files that must not be shipped are refused before anything is copied. Does not know a
+model's architecture.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from arc_submit.kaggle.dataset_folder import (
 from arc_submit.kaggle.files import format_size, list_files, require_space, sha256_of
 from arc_submit.kaggle.install import BUNDLE_MANIFEST, last_error, run_pip
 from arc_submit.kaggle.secret_scan import shipping_problems
+from arc_submit.language.prompt_config import PromptConfig, read_prompt_config
 
 _SOURCES = ("arc_submit", "pyproject.toml", "README.md", "LICENSE")
-_FOLDERS = ("models", "adapters", "offline_wheels")
+_FOLDERS = ("models", "adapters", "model_configs", "offline_wheels")
 _REQUIREMENTS = "requirements.txt"  # a target reads it
 _TITLE = "arc submit bundle"
 
@@ -41,6 +43,7 @@ def make_bundle(
     adapters: Sequence[Path] = (),
     title: str = _TITLE,
     owner: str | None = None,
+    model_configs: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Make a bundle's folder, in place of an older bundle there; returns the figures.
 
@@ -52,6 +55,7 @@ def make_bundle(
     if not (checkout / "pyproject.toml").is_file():
         raise ConfigError(f"{checkout}: no pyproject.toml; a bundle is made from a checkout of the project")
     places = _assign_places(models, adapters)
+    configs = _read_model_configs(model_configs)
     wheels = [path.name for path in out.glob("arc_submit-*.whl")]
     refuse_foreign_files(out, [BUNDLE_MANIFEST, _REQUIREMENTS, *_FOLDERS, *wheels])
     with tempfile.TemporaryDirectory(prefix="arc-submit-bundle-") as scratch:
@@ -69,6 +73,9 @@ def make_bundle(
         wheel = _build_wheel(sources, out)
     for place, source in places.items():
         shutil.copytree(source, out / place)
+    for config_name, config in configs.items():
+        (out / "model_configs" / config_name).mkdir(parents=True)
+        config.save(out / "model_configs" / config_name)
     shutil.copytree(checkout / "offline_wheels", out / "offline_wheels", ignore=shutil.ignore_patterns("README*"))
     shutil.copyfile(checkout / _REQUIREMENTS, out / _REQUIREMENTS)
     name = write_metadata(out, title, owner)
@@ -80,6 +87,7 @@ def make_bundle(
         "wheels": [asdict(StoredFile(wheel.name, (wheel.name,), wheel.stat().st_size, sha256_of(wheel)))],
         "models": [place.name for place in places if place.parts[0] == "models"],
         "adapters": [place.name for place in places if place.parts[0] == "adapters"],
+        "model_configs": sorted(configs),
         "files": [{"file": path.as_posix(), "size": (out / path).stat().st_size} for path in shipped],
     }
     write_manifest(out / BUNDLE_MANIFEST, manifest, "files")
@@ -90,6 +98,7 @@ def make_bundle(
         "wheel": wheel.name,
         "models": manifest["models"],
         "adapters": manifest["adapters"],
+        "model_configs": manifest["model_configs"],
         "files": len(files),
         "bytes": sum((out / path).stat().st_size for path in files),
     }
@@ -107,6 +116,19 @@ def _assign_places(models: Sequence[Path], adapters: Sequence[Path]) -> dict[Pat
                 raise ConfigError(f"{folder}: another folder of {option} has the name {place.name}; rename one")
             places[place] = folder
     return places
+
+
+def _read_model_configs(files: Sequence[Path]) -> dict[str, PromptConfig]:
+    """The prompt configurations to ship, by the names of their files."""
+    configs: dict[str, PromptConfig] = {}
+    for file in files:
+        name, config = file.stem, read_prompt_config(Path(), file)
+        if name in configs:
+            raise ConfigError(f"{file}: another file of --model-config has the name {name}; rename one")
+        assert config is not None
+        config.version()  # a prompt file that cannot work is refused here, not on Kaggle
+        configs[name] = config
+    return configs
 
 
 def _refuse_unshippable(places: dict[Path, Path], folders: Sequence[Path]) -> None:
@@ -157,6 +179,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", type=Path, action="append", dest="models", metavar="FOLDER", help="a model to ship (default: the pocket model)")
     add("--no-model", action="store_true", help="ship no model")
     add("--adapters", type=Path, action="append", metavar="FOLDER", help="adapters in PEFT format to ship")
+    add("--model-config", type=Path, action="append", dest="model_configs", metavar="FILE", help="how a model is asked, to ship")
     add("--title", default=_TITLE, help="of the data set (default: %(default)s)")
     add("--owner", help="Kaggle user name (default: KAGGLE_USERNAME)")
 
@@ -165,8 +188,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if args.models and args.no_model:
         raise ConfigError("--model and --no-model: give one of them")
     models = args.models or ([] if args.no_model else [pocket_folder()])
-    figures = make_bundle(args.out, models, args.adapters or (), args.title, args.owner)
-    shipped = ", ".join([*(f"models/{name}" for name in figures["models"]), *(f"adapters/{name}" for name in figures["adapters"])])
+    figures = make_bundle(args.out, models, args.adapters or (), args.title, args.owner, args.model_configs or ())
+    shipped = ", ".join(f"{kind}/{name}" for kind in ("models", "adapters", "model_configs") for name in figures[kind])
     print(f"{args.out}: {figures['wheel']} with {shipped or 'no model'}; {figures['files']} files, {format_size(figures['bytes'])}")
     print(f"data set {figures['dataset']}: upload with arc-submit kaggle upload {args.out}")
     return figures

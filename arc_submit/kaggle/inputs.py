@@ -14,6 +14,7 @@ from pathlib import Path
 
 from arc_submit.arc.datasets import find_folders
 from arc_submit.errors import DataError
+from arc_submit.language.prompt_config import CONFIG_FILE
 
 _DEPTH = 7  # /kaggle/input/models/<owner>/<model>/<framework>/<variation>/<version> is six folders down
 _SAVED_PATTERNS = ("submission.json", "events.jsonl", "config.json", "report/*", "logs/**/*.log")
@@ -56,6 +57,35 @@ def find_adapters(root: Path, name: str | Path | None) -> Path | None:
     inputs = root / "input"
     single = find_folders(inputs, "adapter_config.json", _DEPTH + 1) if inputs.is_dir() else []
     return _select(inputs, [*single, *dict.fromkeys(folder.parent for folder in single)], name, "adapter (adapter_config.json)")
+
+
+def find_file(root: Path, name: str | Path | None) -> Path | None:
+    """A file that says how a model is asked: a configuration or a chat template.
+
+    Args:
+        root: Kaggle's root, /kaggle.
+        name: a file; or, below the inputs, a file's name, or the name of a folder that holds an arc_submit.json,
+            such as one of a bundle's model_configs.
+
+    Returns:
+        None if no name is given; the name itself if nothing below the inputs has it, because it may be that of a format that comes with
+        the project.
+
+    Raises:
+        DataError: if more than one file matches.
+    """
+    if name is None:
+        return None
+    inputs, parts = root / "input", Path(name).parts
+    if Path(name).is_file() or not inputs.is_dir():
+        return Path(name)
+    configs = [folder for folder in find_folders(inputs, CONFIG_FILE, _DEPTH + 1) if folder.parts[-len(parts) :] == parts]
+    files = [folder / parts[0] for folder in find_folders(inputs, parts[0], _DEPTH + 1)] if len(parts) == 1 else []
+    found = [*configs, *files]
+    if len(found) > 1:
+        shown = ", ".join(str(path.relative_to(inputs)) for path in found)
+        raise DataError(f"{inputs}: {len(found)} files match {name}, {shown}; rename all but one")
+    return found[0] if found else Path(name)
 
 
 def run_folder(root: Path, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Rendering of a tokenizer's chat template, the same on every day.
+"""Rendering of a chat as text: by a chat template, the same on every day, or without one.
 
 Some templates write today's date (Llama 3.2, Granite, SmolLM3). A prompt would then differ from the one that the same task had yesterday,
 and from those that an adapter was trained on. Every such template gets one fixed date here. Does not know grids or tokens.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from typing import Any
+from typing import Any, Protocol
 
 from jinja2 import TemplateError  # a dependency of transformers, which renders with it
 
@@ -17,21 +17,14 @@ from arc_submit.errors import ConfigError
 FIXED_DATE = date(2024, 7, 26)  # what Llama's own templates write where no clock is given
 
 
-class ChatTemplate:
-    """The chat template of a tokenizer.
+class Chat(Protocol):
+    """What renders a chat.
 
     Attributes:
         writes_date: whether a rendered text holds the fixed date.
-
-    Raises:
-        ConfigError: where the tokenizer has none.
     """
 
-    def __init__(self, tokenizer: Any):
-        if not getattr(tokenizer, "chat_template", None):
-            raise ConfigError(f"the tokenizer of {tokenizer.name_or_path} has no chat template; add chat_template.jinja to the model")
-        self._tokenizer = tokenizer
-        self.writes_date = False
+    writes_date: bool
 
     def render(self, messages: Sequence[dict[str, str]], generation: bool) -> str:
         """The chat as text.
@@ -41,8 +34,44 @@ class ChatTemplate:
             generation: end with the beginning of an answer.
 
         Raises:
-            ConfigError: where the template refuses the messages, such as a system message that the model does not know.
+            ConfigError: where the messages are refused, such as a system message that the model does not know.
         """
+        ...
+
+
+class PlainChat:
+    """Turns that follow each other without marks: the prompt itself writes all that the model was trained on."""
+
+    writes_date = False
+
+    def render(self, messages: Sequence[dict[str, str]], generation: bool) -> str:
+        """See `Chat.render`."""
+        return "".join(message["content"] for message in messages)
+
+
+class ChatTemplate:
+    """A chat template with a tokenizer's special tokens.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        text: of the template; None takes the tokenizer's own.
+
+    Raises:
+        ConfigError: where there is none.
+    """
+
+    def __init__(self, tokenizer: Any, text: str | None = None):
+        if not (text or getattr(tokenizer, "chat_template", None)):
+            raise ConfigError(
+                f"the tokenizer of {tokenizer.name_or_path} has no chat template; give one with --chat-template FILE (or none, for a "
+                "prompt that needs none), or add chat_template.jinja to the model"
+            )
+        self._tokenizer = tokenizer
+        self._text = text
+        self.writes_date = False
+
+    def render(self, messages: Sequence[dict[str, str]], generation: bool) -> str:
+        """See `Chat.render`."""
 
         def strftime_now(form: str) -> str:
             self.writes_date = True
@@ -52,9 +81,14 @@ class ChatTemplate:
             # Templates that know enable_thinking (Qwen3) then write no thoughts; others ignore it. A variable hides the function of the
             # same name, which tells the real time.
             text: str = self._tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=generation, enable_thinking=False, strftime_now=strftime_now
+                list(messages),
+                chat_template=self._text,
+                tokenize=False,
+                add_generation_prompt=generation,
+                enable_thinking=False,
+                strftime_now=strftime_now,
             )
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             roles = ", ".join(dict.fromkeys(message["role"] for message in messages))
             raise ConfigError(
                 f"the chat template of {self._tokenizer.name_or_path} refuses a chat with the roles {roles} ({error}); use another prompt"

@@ -43,7 +43,7 @@ def find_end_ids(tokenizer: Any, behind: Sequence[int], answer: Collection[int],
         known = f"{' or '.join(named)} " if named else ""
         raise ConfigError(
             f"{folder}: the chat template does not end an answer with an end mark {known}(it writes {written!r}); set eos_token in "
-            "tokenizer_config.json to the token that it writes there"
+            "tokenizer_config.json to the token that it writes there, name end_marks in a file for --model-config, or give --chat-template"
         )
     if first in answer:
         raise ConfigError(

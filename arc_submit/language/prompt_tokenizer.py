@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,11 @@ import numpy.typing as npt
 from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, frozen, same_grid
 from arc_submit.arc.task import Pair
 from arc_submit.errors import ConfigError
-from arc_submit.language.chat_template import FIXED_DATE, ChatTemplate
-from arc_submit.language.encoders import GridEncoder, make_encoder
+from arc_submit.language.chat_template import FIXED_DATE, Chat, ChatTemplate, PlainChat
+from arc_submit.language.encoders import GridEncoder, NotAGridError, make_encoder
 from arc_submit.language.end_marks import find_end_ids
-from arc_submit.language.prompt_config import PromptConfig
-from arc_submit.language.prompts import CANDIDATES_OF, Part, PromptVersion, Turn, prompt_version
+from arc_submit.language.prompt_config import NO_CHAT_TEMPLATE, PromptConfig
+from arc_submit.language.prompts import CANDIDATES_OF, Part, PromptVersion, Turn
 
 _FIRST_MARK = 0xE000  # grids are marked by private use characters, which no template or encoder writes
 _MARK = re.compile("([\ue000-\uf8ff])")
@@ -51,10 +51,12 @@ class PromptTokenizer:
     """Tokenizes one prompt version with one grid encoder for one tokenizer.
 
     Args:
-        tokenizer: a transformers tokenizer with a chat template.
+        tokenizer: a transformers tokenizer.
         encoder: of the grids.
         prompt: the words around the grids.
         reuse: False always tokenizes the whole text (the usual practice, for comparisons).
+        chat_template: its text; None takes the tokenizer's, "none" writes the turns one after another.
+        end_marks: the tokens that end an answer, by their text; empty: found, see `find_end_ids`.
 
     Attributes:
         reuse: whether tokens are reused.
@@ -66,9 +68,17 @@ class PromptTokenizer:
         ConfigError: where the tokenizer has no chat template or end token, or cannot write the prompt.
     """
 
-    def __init__(self, tokenizer: Any, encoder: GridEncoder, prompt: PromptVersion, reuse: bool = True):
+    def __init__(
+        self,
+        tokenizer: Any,
+        encoder: GridEncoder,
+        prompt: PromptVersion,
+        reuse: bool = True,
+        chat_template: str | None = None,
+        end_marks: Sequence[str] = (),
+    ):
         self.tokenizer = tokenizer
-        self._chat_template = ChatTemplate(tokenizer)
+        self._chat: Chat = PlainChat() if chat_template == NO_CHAT_TEMPLATE else ChatTemplate(tokenizer, chat_template)
         self.encoder = encoder
         self.prompt = prompt
         self._templates: dict[Any, str] = {}
@@ -79,15 +89,25 @@ class PromptTokenizer:
         self.reuse, self.reason = False, "reuse is off"
         self._check_vocabulary()
         # Raises here, before hours are spent, where a template does not end an answer.
-        self._answer_template, self.end_ids = self._find_end()
+        self._answer_template, self.end_ids = self._find_end(end_marks)
         self.end_id = self.end_ids[0]
+        # The words that training teaches before and behind an answer's grid.
+        words = (self._tokenize(piece) for piece in self._answer_template.split(chr(_FIRST_MARK)))
+        self._around = tuple(self._text_of(itertools.takewhile(lambda token: token not in self.end_ids, ids)) for ids in words)
         if reuse:
             self.reuse, self.reason = self._try_reuse()
+        self._check_answers()
 
     @classmethod
-    def from_config(cls, tokenizer: Any, config: PromptConfig) -> PromptTokenizer:
-        """The one for a model's prompt configuration."""
-        return cls(tokenizer, make_encoder(config.grid_encoder), prompt_version(config.prompt))
+    def from_config(cls, tokenizer: Any, config: PromptConfig, prompt: PromptVersion | None = None) -> PromptTokenizer:
+        """The one for a model's prompt configuration.
+
+        Args:
+            prompt: another question than the configuration's, asked in the same way.
+        """
+        special_tokens = {name: value for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
+        version = prompt or config.version(special_tokens)
+        return cls(tokenizer, make_encoder(config.grid_encoder), version, True, config.chat_template, config.end_marks)
 
     def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
         """Token ids of the chat, with the template's beginning of an answer at its end."""
@@ -111,7 +131,7 @@ class PromptTokenizer:
         Raises:
             ConfigError: where the answer does not follow the prompt.
         """
-        chat = [*turns, Turn("assistant", (answer,))]
+        chat = [*turns, Turn("assistant", self.prompt.write_answer(answer))]
         prompt_template, chat_template = self._template(turns, True), self._template(chat, False)
         if not chat_template.startswith(prompt_template):
             raise ConfigError(f"the chat template of {self.tokenizer.name_or_path} does not write an answer right after its prompt")
@@ -141,10 +161,30 @@ class PromptTokenizer:
         self._tokens(self._template(turns, True), _grids(turns), spans)
         return spans
 
+    def reply_spans(self, turns: Sequence[Turn], whole: bool) -> list[tuple[int, int]]:
+        """The positions that a model learns to write each of the chat's grids, the first one and the one behind the last, in order.
+
+        The token after a grid ends it, and is learned with it.
+
+        Args:
+            whole: up to the end mark, where one follows before the next grid.
+
+        Raises:
+            ConfigError: as `grid_spans`.
+        """
+        spans = self.grid_spans(turns)
+        if not whole:
+            return [(first, stop + 1) for first, stop in spans]
+        ids = self.prompt_ids(turns)
+        borders = [*(first for first, _ in spans[1:]), len(ids)]
+        ends = [
+            next((i for i in range(stop, border) if ids[i] == self.end_id), stop) for (_, stop), border in zip(spans, borders, strict=True)
+        ]
+        return [(first, end + 1) for (first, _), end in zip(spans, ends, strict=True)]
+
     def answer_ids(self, grid: Grid) -> list[int]:
-        """Token ids of an answer as it follows a prompt of kind "output", end token included."""
-        ids, start = self.sample_ids(self.prompt.turns([], grid), grid)
-        return ids[start:]
+        """Token ids of a grid as the answer to any prompt, end token included."""
+        return self._up_to_end(self._tokens(self._answer_template, [grid]))
 
     def answer_length(self, shape: tuple[int, int]) -> int:
         """The number of tokens of an answer with a grid of a shape: all that training teaches, from the prompt's end to the end token.
@@ -153,7 +193,7 @@ class PromptTokenizer:
         """
         if shape not in self._lengths:
             grid = frozen(np.tile(self._longest_row(shape[1]), (shape[0], 1)))
-            self._lengths[shape] = len(self._up_to_end(self._tokens(self._answer_template, [grid])))
+            self._lengths[shape] = len(self.answer_ids(grid))
         return self._lengths[shape]
 
     def _longest_row(self, width: int) -> npt.NDArray[np.int8]:
@@ -174,8 +214,12 @@ class PromptTokenizer:
         """
         # Not every tokenizer counts its end marks among the special tokens.
         answer = list(itertools.takewhile(lambda token: token not in self.end_ids, ids))
-        text = self.tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return self.encoder.decode(text)
+        before, behind = self._around
+        return self.encoder.decode(self._text_of(answer).removeprefix(before).removesuffix(behind))
+
+    def _text_of(self, ids: Iterable[int]) -> str:
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
 
     def text(self, turns: Sequence[Turn], generation: bool = True) -> str:
         """The chat as text, rendered by the model's own template."""
@@ -288,7 +332,7 @@ class PromptTokenizer:
             marks = map(chr, itertools.count(_FIRST_MARK))
             contents = ["".join(part if isinstance(part, str) else next(marks) for part in turn.parts) for turn in turns]
             messages = [{"role": turn.role, "content": content} for turn, content in zip(turns, contents, strict=True)]
-            self._templates[key] = self._chat_template.render(messages, generation)
+            self._templates[key] = self._chat.render(messages, generation)
         return self._templates[key]
 
     def _random_turns(self, rng: np.random.Generator, colour: int | None = None) -> list[Turn]:
@@ -311,7 +355,7 @@ class PromptTokenizer:
                 "use the prompt and grid encoder that the model's arc_submit.json names"
             )
 
-    def _find_end(self) -> tuple[str, tuple[int, ...]]:
+    def _find_end(self, end_marks: Sequence[str]) -> tuple[str, tuple[int, ...]]:
         """What the template writes behind a prompt, with the first mark where the answer's grid belongs, and the tokens that end it."""
         grid = frozen(np.arange(COLOURS)[None])
         template, grids = self._after_prompt(self._random_turns(np.random.default_rng(0)), grid)
@@ -320,7 +364,22 @@ class PromptTokenizer:
             raise ConfigError(f"the chat template of {self.tokenizer.name_or_path} does not write the answer once right after its prompt")
         before, _, behind = pieces
         answer = {*self._tokenize(before), *self._tokenize(self.encoder.encode(grid))}
-        return before + chr(_FIRST_MARK) + behind, find_end_ids(self.tokenizer, self._tokenize(behind), answer)
+        return before + chr(_FIRST_MARK) + behind, find_end_ids(self.tokenizer, self._tokenize(behind), answer, end_marks)
+
+    def _check_answers(self) -> None:
+        rng = np.random.default_rng(2)
+        for shape in ((1, 1), (1, 3), (3, 1), (5, 4)):
+            grid = frozen(rng.integers(0, COLOURS, shape))
+            ids = self.answer_ids(grid)
+            try:
+                read = same_grid(self.decode(ids), grid)
+            except NotAGridError:
+                read = False
+            if not read:
+                raise ConfigError(
+                    f"{self.tokenizer.name_or_path}: prompt {self.prompt.name} with {self.encoder.spec} writes an answer as "
+                    f"{self._text_of(ids)!r}, from which the grid cannot be read; choose another prompt or grid encoder"
+                )
 
     def _try_reuse(self) -> tuple[bool, str]:
         self.reuse = True
@@ -330,8 +389,7 @@ class PromptTokenizer:
             turns = self._random_turns(rng, colour)
             grid = _grids(turns)[-1]
             answer = self._up_to_end(self._tokenize(self._filled(self._answer_template, [grid])))
-            composed = self._up_to_end(self._tokens(self._answer_template, [grid]))
-            if self.prompt_ids(turns) != self._tokenize(self.text(turns)) or composed != answer:
+            if self.prompt_ids(turns) != self._tokenize(self.text(turns)) or self.answer_ids(grid) != answer:
                 return False, "rows tokenized alone differ from rows tokenized in the text, so the whole text is tokenized each time"
         return True, "rows tokenized alone equal rows tokenized in the text"
 
@@ -341,7 +399,7 @@ class PromptTokenizer:
         ends = f"an answer ends with {self._names(self.end_ids[:1])}"
         if len(self.end_ids) > 1:
             ends += f" (or {self._names(self.end_ids[1:])})"
-        dated = f"; the chat template's date is always {FIXED_DATE:%d %b %Y}" if self._chat_template.writes_date else ""
+        dated = f"; the chat template's date is always {FIXED_DATE:%d %b %Y}" if self._chat.writes_date else ""
         return f"{self.reason}; {ends}{dated}"
 
     def _names(self, ids: Sequence[int]) -> str:

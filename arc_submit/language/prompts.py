@@ -32,6 +32,10 @@ class Turn:
     parts: tuple[Part, ...]
 
 
+def _answer_alone(answer: Part) -> tuple[Part, ...]:
+    return (answer,)
+
+
 @dataclass(frozen=True)
 class PromptVersion:
     """One wording of one kind of question. Its words never change: a model is trained on them; a change is a new version.
@@ -42,12 +46,14 @@ class PromptVersion:
         build: (pairs, test input, which the kind "inputs" does not use, candidate outputs) -> turns, the last of them the user's.
         answers: the two possible answers where they are words: for "select" the first and the second candidate, for "verify" right and
             wrong.
+        write_answer: the parts of the turn that answers, the answer once among them.
     """
 
     name: str
     kind: Kind
     build: Callable[[Sequence[Pair], Grid, Sequence[Grid]], list[Turn]]
     answers: tuple[str, ...] = ()
+    write_answer: Callable[[Part], tuple[Part, ...]] = _answer_alone
 
     def turns(self, pairs: Sequence[Pair], test: Grid | None = None, candidates: Sequence[Grid] = ()) -> list[Turn]:
         """The chat up to the answer.

@@ -81,9 +81,7 @@ def fit_sample(
         raise PromptTooLongError(f"no sample for task {task.id}: its only train pair leaves no other to show beside it")
     question = task.train[target]
     others = Task(task.id, task.train[:target] + task.train[target + 1 :], (question.input,))
-    no_pairs = tokenizer.prompt.turns([], question.input)
-    answer_tokens = len(tokenizer.sample_ids(no_pairs, question.output)[0]) - len(tokenizer.prompt_ids(no_pairs))
-    chosen = _fitting_pairs(tokenizer, others, question.input, max_seq_len - answer_tokens, rng)
+    chosen = _fitting_pairs(tokenizer, others, question.input, max_seq_len - len(tokenizer.answer_ids(question.output)), rng)
     if not chosen:
         raise PromptTooLongError(f"no sample smaller than {max_seq_len} tokens for train pair {target} of task {task.id}")
     ids, start = tokenizer.sample_ids(tokenizer.prompt.turns([others.train[i] for i in chosen], question.input), question.output)

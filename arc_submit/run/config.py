@@ -17,6 +17,7 @@ from arc_submit.ensemble.combination import METHODS, EnsembleConfig, parse_weigh
 from arc_submit.errors import ConfigError
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.inference.settings import CANDIDATES, ENGINES, check_candidates
+from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
 from arc_submit.options import Identity, check_options, option
 from arc_submit.workers.ray_cluster import EXECUTORS, check_executor
 
@@ -175,10 +176,26 @@ class RunConfig:
         commands=("run", "infer"),
     )
     keep_background: bool = option(False, help="views keep colour 0", identity=Identity.SAME, commands=_MODEL)
+    model_config: Path | None = option(
+        None,
+        help="file with what a model's arc_submit.json holds, in its place, or the name of a format that comes with the project",
+        identity=Identity.COMPUTED,
+        metavar="FILE",
+        commands=_MODEL,
+    )
+    chat_template: Path | None = option(
+        None,
+        help="file with the chat template, or none for a prompt that needs none (default: the model's)",
+        identity=Identity.COMPUTED,
+        metavar="FILE",
+        commands=_MODEL,
+    )
     grid_encoder: str | None = option(
         None, help="specification of the grid encoder (default: the model's arc_submit.json)", identity=Identity.SAME, commands=_MODEL
     )
-    prompt: str | None = option(None, help="prompt version (default: the model's arc_submit.json)", identity=Identity.SAME, commands=_MODEL)
+    prompt: str | None = option(
+        None, help="prompt version, or a prompt file (default: the model's arc_submit.json)", identity=Identity.SAME, commands=_MODEL
+    )
     max_seq_len: int | None = option(
         None,
         help="tokens of a prompt with its answer (default: the model's arc_submit.json)",
@@ -384,6 +401,14 @@ class RunConfig:
             raise ConfigError(f"--budget {self.budget:.0f}s: its reserve for the report is {self.reserve:.0f}s; give more")
         if self.task_ids is not None and (self.tasks is not None or not self.task_ids):
             raise ConfigError("--task-ids: give ids, or a number with --tasks, not both")
+
+    def prompt_config(self) -> PromptConfig:
+        """How the model is asked.
+
+        Raises:
+            ArcSubmitError: as `resolve_prompt_config`.
+        """
+        return resolve_prompt_config(self.model, self.grid_encoder, self.prompt, self.max_seq_len, self.model_config, self.chat_template)
 
     @property
     def reserve(self) -> float:

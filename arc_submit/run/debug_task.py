@@ -46,11 +46,10 @@ def read_prompts(config: RunConfig, task_id: str) -> tuple[list[ShownPrompt], li
     from arc_submit.base_model.loading import load_tokenizer
     from arc_submit.inference.requests import plan_requests
     from arc_submit.inference.settings import RequestSettings
-    from arc_submit.language.prompt_config import resolve_prompt_config
     from arc_submit.language.prompt_tokenizer import PromptTokenizer
 
     task = read_task(RunPaths(config.out).task(task_id))
-    how = resolve_prompt_config(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
+    how = config.prompt_config()
     writer = PromptTokenizer.from_config(load_tokenizer(config.model), how)
     planned, refused = plan_requests(writer, task, RequestSettings(config.views, config.seed, how.max_seq_len, config.keep_background))
     prompts = []

@@ -13,13 +13,14 @@ from typing import Any
 
 from arc_submit.arc.task import Task, task_to_json
 from arc_submit.base_model.checks import files_fingerprint
+from arc_submit.language.prompt_config import PROMPT_SUFFIX
 from arc_submit.options import identity_values
 from arc_submit.run.config import RunConfig
 from arc_submit.run.data import RunData
 from arc_submit.storage.run_dir import RunPaths
 
 # The fields of RunConfig with Identity.COMPUTED: each is in the fingerprint through the value that is computed here.
-COMPUTED = ("challenges", "tasks", "task_ids", "model", "adapters", "base_adapter")
+COMPUTED = ("challenges", "tasks", "task_ids", "model", "model_config", "chat_template", "adapters", "base_adapter")
 _INFER_FIELDS = (
     "views",
     "seed",
@@ -60,7 +61,10 @@ def infer_fingerprint(config: RunConfig, tasks: Mapping[str, Task] | None) -> di
         return _plain(own)
     if existing.get("command") == "infer":
         return _plain(own if tasks or "challenges" not in existing else own | {"challenges": existing["challenges"]})
-    return existing | {name: own[name] for name in ("model", "model_files") if name in existing}
+    shared = {name: own[name] for name in ("model", "model_files") if name in existing}
+    # One of the two may name no prompt configuration and the other one: these differ.
+    asked = {"prompt_config": own.get("prompt_config")} if shared and {"prompt_config"} & {*own, *existing} else {}
+    return existing | shared | asked
 
 
 def search_fingerprint(config: RunConfig) -> dict[str, Any]:
@@ -76,7 +80,14 @@ def tasks_digest(tasks: Mapping[str, Task], counts: Mapping[str, int] | None = N
 
 
 def _model_values(config: RunConfig) -> dict[str, Any]:
-    return {"model": config.model.name, "model_files": files_fingerprint(config.model)}
+    values: dict[str, Any] = {"model": config.model.name, "model_files": files_fingerprint(config.model)}
+    if config.model_config or config.chat_template or (config.prompt or "").endswith(PROMPT_SUFFIX):
+        # The content, wherever the files lie. What lies in the model's folder is among its files.
+        prompt_config = config.prompt_config()
+        values["prompt_config"] = prompt_config.digest()
+        if prompt_config.prompt_text is not None:
+            values["prompt"] = prompt_config.prompt
+    return values
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -6,18 +6,24 @@ import argparse
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.durations import parse_duration
 from arc_submit.errors import ConfigError
 from arc_submit.finetune.settings import TTFTSettings
+from arc_submit.language.prompt_config import config_path, read_prompt_config
 from arc_submit.options import add_options, option_names, with_current_names
 from arc_submit.run.config import RunConfig
 from arc_submit.run.kaggle_paths import is_competition_rerun
 from arc_submit.run.source_table import check_sources
 
 _NESTED: dict[str, type] = {"lora": LoraSettings, "ttft": TTFTSettings}
+# What a model's prompt configuration may set: how it is fine-tuned and decoded, but no hardware and no budget.
+_MODEL_PREFIXES = ("lora_", "ttft_")
+_MODEL_OPTIONS = ("views", "candidates", "threshold", "temperature", "keep_background")
 
 # The GPU presets take the hyperparameters with which others have won places (arc24 with Qwen2.5, NVARC with Qwen3-4B); they have not been
 # run here. Where memory does not suffice, fine-tuning lowers its demands task by task and says so. What is left of the hours buys up to
@@ -132,7 +138,33 @@ def make_config(preset: str = "cpu-pocket", rerun_budget: float | str | None = N
         parse_duration(rerun_budget)  # here too: a dry run must find what the re-run would
     if is_competition_rerun():
         changes |= {"tasks": None, "task_ids": None, "budget": rerun_budget or changes.get("budget")}
-    return build_config({**PRESETS[preset], **current_names(changes)})
+    return build_config(_with_model_options({**PRESETS[preset], **current_names(changes)}, PRESETS[preset]))
+
+
+def _with_model_options(values: Mapping[str, Any], weaker: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with the options in the model's prompt configuration, which are stronger than a preset's and weaker than changes.
+
+    Args:
+        weaker: those of the values that come from a preset, or defaults.
+
+    Raises:
+        ArcSubmitError: where the configuration is malformed, or an option in it is none that fits a model.
+    """
+    model, given = Path(values.get("model") or pocket_folder()), values.get("model_config")
+    config = read_prompt_config(model, given)
+    if config is None or not config.options:
+        return dict(values)
+    where = f"{config_path(given or model)}: options"
+    if foreign := [name for name in config.options if not name.startswith(_MODEL_PREFIXES) and name not in _MODEL_OPTIONS]:
+        raise ConfigError(f"{where}: {foreign[0]} is no setting of a model; {', '.join(_MODEL_OPTIONS)}, lora_... and ttft_... are")
+    try:
+        options = current_names(config.options)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    stronger = {name: value for name, value in values.items() if name not in weaker or weaker[name] != value}
+    # A whole group that is given leaves no place for single options of it.
+    own = {name: value for name, value in options.items() if name.partition("_")[0] not in stronger}
+    return {**values, **own, **stronger}
 
 
 def current_names(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,7 +214,7 @@ def make_infer_config(**changes: Any) -> RunConfig:
         ConfigError: as make_config.
     """
     changes["sources"] = ("ttft",) if changes.get("adapters") else ("frozen",)
-    return build_config({**INFER_DEFAULTS, **current_names(changes)})
+    return build_config(_with_model_options({**INFER_DEFAULTS, **current_names(changes)}, INFER_DEFAULTS))
 
 
 def make_search_config(**changes: Any) -> RunConfig:

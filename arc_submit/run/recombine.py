@@ -110,7 +110,6 @@ def ask(run: Path, tasks: Mapping[str, Task], decision: CombinedRanking, way: st
     """
     from arc_submit.base_model.checks import check_model_folder, files_fingerprint
     from arc_submit.ensemble.judging import Judge
-    from arc_submit.language.encoders import make_encoder
     from arc_submit.language.prompt_config import resolve_prompt_config
     from arc_submit.language.prompt_tokenizer import PromptTokenizer
     from arc_submit.language.prompts import prompt_version
@@ -119,14 +118,14 @@ def ask(run: Path, tasks: Mapping[str, Task], decision: CombinedRanking, way: st
     how = resolve_prompt_config(settings.model, None, None, None)
     question = QUESTIONS[way]
     name = settings.prompt or (how.prompt if question == "product" else how.prompt.replace("output", f"{question}-output", 1))
-    prompt = prompt_version(name)
+    prompt = how.version() if name == how.prompt else prompt_version(name)
     if prompt.kind != ("output" if question == "product" else question):
         raise ConfigError(f"--prompt {name} asks another question than --method {way}")
     from arc_submit.base_model.loading import choose_device  # with torch: only now, when nothing speaks against it
     from arc_submit.inference.transformers_engine import load_transformers_engine
 
     engine, tokenizer, _ = load_transformers_engine(settings.model, choose_device(settings.device))
-    writer = PromptTokenizer(tokenizer, make_encoder(how.grid_encoder), prompt)
+    writer = PromptTokenizer.from_config(tokenizer, how, None if name == how.prompt else prompt)
     base = Judge(engine, writer, settings.model.name, how.max_seq_len, settings.views, settings.seed)
     asked = 0
     files = files_fingerprint(settings.model)

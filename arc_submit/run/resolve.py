@@ -14,7 +14,7 @@ from typing import Any
 from arc_submit.base_model.checks import check_adapter_folder, check_model_folder
 from arc_submit.ensemble.combination import EnsembleConfig
 from arc_submit.errors import ArcSubmitError, ConfigError
-from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
+from arc_submit.language.prompt_config import PromptConfig
 from arc_submit.run.adapter_budget import AdapterBudget, resolve_adapter_budget
 from arc_submit.run.config import RunConfig
 from arc_submit.run.data import RunData, load_data
@@ -151,6 +151,9 @@ def resolve_host(config: RunConfig) -> tuple[RunConfig, Host]:
     # A worker on another node has another current folder.
     base_adapter, adapters = ((None if folder is None else folder.absolute()) for folder in (config.base_adapter, config.adapters))
     config = replace(config, out=config.out.absolute(), model=config.model.absolute(), base_adapter=base_adapter, adapters=adapters)
+    # A name such as that of a format is no file; it stays as it is.
+    files = {name: getattr(config, name) for name in ("model_config", "chat_template")}
+    config = replace(config, **{name: path.absolute() for name, path in files.items() if path is not None and path.exists()})
     needs_model = uses_model(config.sources)
     folders = [folder for folder in (config.model, base_adapter, adapters) if folder and needs_model]
     cluster = find_cluster(config.ray_address, config.out, folders)
@@ -171,11 +174,11 @@ def _check_model(config: RunConfig) -> PromptConfig | None:
     if config.ttft_in_4_bits and "ttft" in config.sources and importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError("--ttft-in-4-bits: the package bitsandbytes is not installed; attach its wheel, or leave the option out")
     check_model_folder(config.model)
-    prompt = resolve_prompt_config(config.model, config.grid_encoder, config.prompt, config.max_seq_len)
+    prompt = config.prompt_config()
     engines = [engines_of(config.engine, config.candidates)[0]] if "frozen" in config.sources else []
     tuned = "ttft" in config.sources
     if tuned:
-        resolve_prompt_config(config.model, config.grid_encoder, config.prompt, config.ttft_max_seq_len or config.max_seq_len)
+        replace(config, max_seq_len=config.ttft_max_seq_len or config.max_seq_len).prompt_config()
         if config.base_adapter is not None:
             check_adapter_folder(config.base_adapter)
         engines.append(config.ttft_engine)

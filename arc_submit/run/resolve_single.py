@@ -17,7 +17,6 @@ from arc_submit.arc.task import Task, task_to_json
 from arc_submit.base_model.checks import check_model_folder
 from arc_submit.ensemble.combination import EnsembleConfig, rank_all
 from arc_submit.errors import ConfigError, DataError
-from arc_submit.language.prompt_config import resolve_prompt_config
 from arc_submit.run.adapter_budget import AdapterBudget
 from arc_submit.run.config import RunConfig
 from arc_submit.run.data import RunData
@@ -46,7 +45,7 @@ def resolve_infer(config: RunConfig) -> ResolvedRun:
     check_model_folder(config.model)
     if config.adapters is not None and not config.adapters.is_dir():
         raise ConfigError(f"--adapters {config.adapters}: no such folder; give the one that holds an adapter for each task")
-    prompt_len = resolve_prompt_config(config.model, config.grid_encoder, config.prompt, config.max_seq_len).max_seq_len
+    prompt_len = config.prompt_config().max_seq_len
     challenges = read_challenges(config.challenges) if config.challenges else None
     from arc_submit.base_model.architecture import check_for_engines  # with torch, which takes seconds
 

@@ -28,7 +28,6 @@ from arc_submit.arc.submission import Submission, read_submission
 from arc_submit.arc.task import Pair, Task
 from arc_submit.durations import format_duration
 from arc_submit.errors import DataError
-from arc_submit.language.prompt_config import resolve_prompt_config
 from arc_submit.run.adapter_budget import AdapterBudget
 from arc_submit.run.config import RunConfig
 from arc_submit.run.host import Host, allocate_workers, estimate_costs, local_resources
@@ -241,7 +240,7 @@ def _events(paths: RunPaths) -> list[dict[str, Any]]:
 
 def _lengths(config: RunConfig) -> tuple[int, int]:
     """Tokens of a prompt with its answer, and of a sample, at most."""
-    prompt_len = resolve_prompt_config(config.model, config.grid_encoder, config.prompt, config.max_seq_len).max_seq_len
+    prompt_len = config.prompt_config().max_seq_len
     return prompt_len, config.ttft_max_seq_len or prompt_len
 
 

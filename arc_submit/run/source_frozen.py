@@ -41,6 +41,8 @@ def predict_settings(config: RunConfig, paths: RunPaths, views: int) -> PredictS
         slots=config.max_concurrent,
         threads=config.threads,
         device=visible_device(config.devices[0]),
+        model_config=None if config.model_config is None else str(config.model_config),
+        chat_template=None if config.chat_template is None else str(config.chat_template),
     )
 
 

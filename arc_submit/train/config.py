@@ -48,7 +48,8 @@ class TrainSettings:
     max_grad_norm: float = _same(1.0, help="gradients with a larger norm are scaled down to it; 0 leaves them", minimum=0)
     loss_on: str = _same(
         "answer",
-        help="tokens with full weight: the answer; all outputs but the first shown, which nothing determines; or all",
+        help="tokens with full weight: the answer; outputs: also all shown outputs but the first, which nothing determines; replies: also "
+        "all shown outputs with their end marks; or all",
         choices=LOSSES,
     )
     prompt_weight: float = _same(0.0, help="weight of the loss on all other tokens", minimum=0, maximum=1)
@@ -104,6 +105,16 @@ class TrainConfig:
     eval_parts: tuple[MixturePart, ...] = ()
     base_adapter: Path | None = option(
         None, help="PEFT adapter to start from (default: a fresh one)", identity=Identity.COMPUTED, commands=("train",)
+    )
+    model_config: Path | None = option(
+        None,
+        help="file with what a model's arc_submit.json holds, in its place, or the name of a format that comes with the project",
+        identity=Identity.COMPUTED,
+        metavar="FILE",
+        commands=("train",),
+    )
+    chat_template: Path | None = option(
+        None, help="file with the chat template (default: the model's)", identity=Identity.COMPUTED, metavar="FILE", commands=("train",)
     )
     grid_encoder: str | None = _same(None, help="specification (default: that in the model's arc_submit.json)")
     max_seq_len: int | None = _same(None, help="tokens of a sample, answer included (default: as above)")

@@ -25,6 +25,7 @@ from arc_submit.arc.task import Pair
 from arc_submit.arc.training_sets import TrainingTask, read_training_tasks, with_wrong_predictions
 from arc_submit.arc.views import random_view
 from arc_submit.errors import ConfigError, DataError
+from arc_submit.finetune.settings import OF_SHOWN_GRIDS
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import Kind, Part, Turn, is_grid, prompt_version
 from arc_submit.train.augment import random_task_change
@@ -262,7 +263,8 @@ class PartSampler:
         packed: its data, from `prepare_part`.
         tokenizer: for the part's prompt version.
         max_seq_len: tokens of a sample, answer included.
-        loss_on: "answer"; "outputs", all outputs but the first shown (for the question about inputs, all inputs but the first); "all".
+        loss_on: "answer"; "outputs", all outputs but the first shown (for the question about inputs, all inputs but the first);
+            "replies", all outputs with their end marks; "all".
         seed: with a sample's number it determines the sample.
 
     Attributes:
@@ -272,8 +274,8 @@ class PartSampler:
     """
 
     def __init__(self, part: MixturePart, packed: PackedTasks, tokenizer: PromptTokenizer, max_seq_len: int, loss_on: str, seed: int):
-        if loss_on == "outputs" and not tokenizer.reuse:
-            raise ConfigError(f"loss_on outputs: the positions of outputs are not known ({tokenizer.reason}); choose answer or all")
+        if loss_on in OF_SHOWN_GRIDS and not tokenizer.reuse:
+            raise ConfigError(f"loss_on {loss_on}: the positions of outputs are not known ({tokenizer.reason}); choose answer or all")
         self.part, self.packed, self.tokenizer, self.loss_on, self.seed = part, packed, tokenizer, loss_on, seed
         self.kind: Kind = tokenizer.prompt.kind
         self.limit = min(max_seq_len, part.max_tokens or max_seq_len)
@@ -416,12 +418,13 @@ class PartSampler:
     def _loss_mask(self, turns: list[Turn], shown: Sequence[Pair], start: int, length: int) -> npt.NDArray[np.bool_]:
         mask = np.zeros(length, dtype=np.bool_)
         mask[1 if self.loss_on == "all" else start :] = True
-        if self.loss_on == "outputs":
-            later = {id(pair.input if self.kind == "inputs" else pair.output) for pair in shown[1:]}
+        if self.loss_on in OF_SHOWN_GRIDS:
+            replies = self.loss_on == "replies"
+            learned = {id(pair.input if self.kind == "inputs" else pair.output) for pair in (shown if replies else shown[1:])}
             grids = [part for turn in turns for part in turn.parts if is_grid(part)]
-            for grid, (first, stop) in zip(grids, self.tokenizer.grid_spans(turns), strict=True):
-                if id(grid) in later:
-                    mask[first : stop + 1] = True  # the token after a grid ends it, and is learned with it
+            for grid, span in zip(grids, self.tokenizer.reply_spans(turns, replies), strict=True):
+                if id(grid) in learned:
+                    mask[slice(*span)] = True
         return mask
 
 

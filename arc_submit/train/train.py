@@ -20,7 +20,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,7 @@ from arc_submit.base_model.checks import adapter_values, check_adapter_folder, c
 from arc_submit.base_model.loading import load_tokenizer
 from arc_submit.base_model.precision import repair_attention
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
-from arc_submit.language.encoders import make_encoder
-from arc_submit.language.prompt_config import SHORTEST, PromptConfig, read_prompt_config
+from arc_submit.language.prompt_config import SHORTEST, PromptConfig, read_chat_template, read_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
 from arc_submit.options import Identity, flag_of, options_of
@@ -137,7 +136,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
 def _train(config: TrainConfig, group: Processes, prompt_config: PromptConfig, tokenizers: dict[str, PromptTokenizer]) -> dict[str, Any]:
     """`train` in a folder of its own: data, samples, model, the loop, and the result."""
     settings = config.settings
-    config_json = check_same_training(config, group.log) if group.rank == 0 else {}
+    config_json = check_same_training(config, prompt_config, group.log) if group.rank == 0 else {}
     checkpoints = checkpoint_folders(config.out / "checkpoints")
     folders, eval_folders = prepare_data(config, group, group.log, bool(checkpoints))
     if group.rank == 0:
@@ -333,20 +332,26 @@ def resolve_prompts(config: TrainConfig) -> tuple[PromptConfig, dict[str, Prompt
         ConfigError: where the grid encoder or max_seq_len is not known, or cannot work with the model.
     """
     check_model_folder(config.model)
-    of_model = read_prompt_config(config.model)
+    of_model = read_prompt_config(config.model, config.model_config)
     encoder = config.grid_encoder or (of_model.grid_encoder if of_model else None)
     length = config.max_seq_len or (of_model.max_seq_len if of_model else None)
     if encoder is None or length is None:
-        raise ConfigError(f"model {config.model} has no arc_submit.json: give --grid-encoder and --max-seq-len")
+        raise ConfigError(f"model {config.model} has no arc_submit.json: give --model-config FILE, or --grid-encoder and --max-seq-len")
     limit = json.loads((config.model / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings", length)
     if not SHORTEST <= length <= limit:
         raise ConfigError(f"--max-seq-len {length}: {SHORTEST} to {limit}, the model's limit")
     tokenizer = load_tokenizer(config.model)
     prompts = [part.prompt for part in (*config.parts, *config.eval_parts)]
-    tokenizers = {prompt: PromptTokenizer(tokenizer, make_encoder(encoder), prompt_version(prompt)) for prompt in dict.fromkeys(prompts)}
     for_outputs = [prompt for prompt in prompts if prompt_version(prompt).kind == "output"]
     prompt = for_outputs[0] if for_outputs else of_model.prompt if of_model else prompts[0]
-    return PromptConfig(encoder, prompt, length), tokenizers
+    text = of_model.prompt_text if of_model and of_model.prompt == prompt else None
+    asked = replace(
+        of_model or PromptConfig(encoder, prompt, length), grid_encoder=encoder, prompt=prompt, max_seq_len=length, prompt_text=text
+    )
+    if config.chat_template is not None:
+        asked = replace(asked, chat_template=read_chat_template(config.chat_template))
+    tokenizers = {one: PromptTokenizer.from_config(tokenizer, asked, prompt_version(one)) for one in dict.fromkeys(prompts)}
+    return asked, tokenizers
 
 
 def check_adapter(config: TrainConfig) -> None:
@@ -361,7 +366,7 @@ def check_adapter(config: TrainConfig) -> None:
         raise ConfigError(f"--lora-targets {','.join(config.lora.targets)}: {config.model} has no such layers")
 
 
-def check_same_training(config: TrainConfig, log: Callable[[str], None]) -> dict[str, Any]:
+def check_same_training(config: TrainConfig, prompt_config: PromptConfig, log: Callable[[str], None]) -> dict[str, Any]:
     """The content of train.json, checked against that of the training in the folder.
 
     Raises:
@@ -372,6 +377,8 @@ def check_same_training(config: TrainConfig, log: Callable[[str], None]) -> dict
     # Other weights may have taken the place of those before, and the same weights may lie elsewhere on the next machine.
     folders: dict[str, Path | None] = {"model": config.model, "base_adapter": config.base_adapter}
     current |= {f"{name}_files": None if folder is None else files_fingerprint(folder) for name, folder in folders.items()}
+    if config.model_config or config.chat_template:
+        current["prompt_config"] = prompt_config.digest()
     path = config.out / "train.json"
     if checkpoint_folders(config.out / "checkpoints"):
         try:
@@ -383,6 +390,7 @@ def check_same_training(config: TrainConfig, log: Callable[[str], None]) -> dict
         different = ["--data or --mixture"] if current["parts"] != before["parts"] else []
         different += [_flag(name) for name in _fixed(TrainConfig) if current[name] != before.get(name)]
         different += [_flag(f"lora_{name}") for name, value in current["lora"].items() if value != before["lora"].get(name)]
+        different += ["--model-config or --chat-template"] if current.get("prompt_config") != before.get("prompt_config") else []
         for name in folders:
             if f"{name}_files" not in before:  # earlier versions wrote the folder alone
                 different += [_flag(name)] if current[name] != before.get(name) else []
