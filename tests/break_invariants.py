@@ -196,7 +196,7 @@ BREAKS = [
         "arc_submit/inference/predict.py",
         "one.test not in searched and ",
         "",
-        "tests/test_searched.py -k not_searched_again",
+        "tests/test_searched.py -k not_computed_again",
     ),
     Break(
         "3 no wait without a deadline",
@@ -204,7 +204,7 @@ BREAKS = [
         "arc_submit/inference/transformers_engine.py",
         "return deadline is not None and time.monotonic() >= deadline",
         "return False",
-        "tests/test_searched.py -k end_of_the_time",
+        "tests/test_searched.py -k deadline_preserves",
     ),
     Break(
         "3 no wait without a deadline",
