@@ -204,7 +204,7 @@ def test_a_worker_refuses_settings_that_cannot_work(tiny_model: Path, changes: d
 
 def test_a_model_without_a_prompt_configuration_needs_options(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"max_position_embeddings": 2048}')
-    with pytest.raises(ConfigError, match="give --grid-encoder, --prompt and --max-seq-len"):
+    with pytest.raises(ConfigError, match="give --model-config FILE, or --grid-encoder, --prompt and --max-seq-len"):
         resolve_prompt_config(tmp_path, None, None, None)
     assert resolve_prompt_config(tmp_path, "MinimalGridEncoder()", "output-from-examples-v0", 99).max_seq_len == 99
     PromptConfig("MinimalGridEncoder()", "output-from-examples-v1", 1000).save(tmp_path)
