@@ -35,7 +35,7 @@ from arc_submit.inference import vllm_engine
 from arc_submit.inference.engine import Request
 from arc_submit.inference.requests import plan_requests
 from arc_submit.inference.settings import RequestSettings
-from arc_submit.inference.vllm_engine import VllmEngine, load_vllm_engine
+from arc_submit.inference.vllm_engine import Serving, VllmEngine, load_vllm_engine
 from arc_submit.language.prompt_config import read_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 
@@ -96,7 +96,7 @@ def make_both(model: Path, slots: int, adapters: list[Path], views: int) -> tupl
         return llms[0].llm_engine
 
     vllm_engine.make_core = make_core
-    engine, _, reason = load_vllm_engine(model, torch.device("cpu"), LIMIT, slots, adapters, views)
+    engine, _, reason = load_vllm_engine(model, torch.device("cpu"), LIMIT, slots, Serving(adapters, views))
     return engine, llms[0], reason
 
 
@@ -124,7 +124,7 @@ def child(settings: dict[str, Any]) -> None:
     model, adapters = Path(settings["model"]), Path(settings["adapters"])
     requests = plan(model, adapters, settings["names"], settings["views"], settings["seed"])
     folders = [adapters / name for name in settings["names"]]
-    engine, _, _ = load_vllm_engine(model, torch.device("cpu"), LIMIT, settings["slots"], folders, settings["views"])
+    engine, _, _ = load_vllm_engine(model, torch.device("cpu"), LIMIT, settings["slots"], Serving(folders, settings["views"]))
     print(run_ours(engine, requests)[0])
 
 

@@ -16,10 +16,13 @@ import pytest
 import torch
 
 from arc_submit.errors import ConfigError
+from arc_submit.inference import vllm_compat
 from arc_submit.inference.engine import Completion, Request
+from arc_submit.inference.settings import VLLM_PLAIN
 from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
-from arc_submit.inference.vllm_compat import prepare_process, supported_rank
+from arc_submit.inference.vllm_compat import choose_start, prepare_process, supported_rank
 from arc_submit.inference.vllm_engine import plan_memory
+from arc_submit.run.source_frozen import engines_of
 
 SWAPS = 100
 # Two engines that sum in different orders may choose differently between two tokens whose log-probabilities are this close.
@@ -287,6 +290,24 @@ def test_a_rank_is_rounded_up_to_a_supported_one() -> None:
 def test_a_gpu_that_vllm_would_not_take_is_refused() -> None:
     with pytest.raises(ConfigError, match="start the process with CUDA_VISIBLE_DEVICES=1"):
         prepare_process(torch.device("cuda:1"), 1)
+
+
+def test_vllm_starts_as_the_card_and_its_tools_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a T4 FlashInfer needs a compiler; a run then goes on with the plain start, which does not."""
+    gpu, installed, tools, capability = torch.device("cuda:0"), {"flashinfer"}, {"nvcc"}, (7, 5)
+    monkeypatch.setattr(vllm_compat.importlib.util, "find_spec", lambda name: object() if name in installed else None)
+    monkeypatch.setattr(vllm_compat.shutil, "which", lambda tool: tool if tool in tools else None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    with pytest.raises(ConfigError, match=r"sm_75\) FlashInfer compiles its kernels, and ninja is not installed; the plain start follows"):
+        choose_start(gpu, plain=False)
+    assert choose_start(gpu, plain=True)[0] == {"enforce_eager": True, "attention_backend": "TRITON_ATTN"}
+    tools.add("ninja")
+    assert choose_start(gpu, plain=False)[0] == {"enforce_eager": False}
+    tools.clear()
+    capability = (8, 9)
+    assert choose_start(gpu, plain=False)[0] == {"enforce_eager": False}
+    assert choose_start(torch.device("cpu"), plain=False)[0] == {"enforce_eager": True}
+    assert engines_of("vllm", on_gpus=True) == ("vllm", VLLM_PLAIN, "transformers")
 
 
 def test_memory_is_planned_for_the_requests_that_run_together() -> None:

@@ -19,7 +19,7 @@ import torch
 from arc_submit.errors import ConfigError
 from arc_submit.inference.engine import Completion, Request
 from arc_submit.inference.vllm_compat import make_core
-from arc_submit.inference.vllm_engine import VllmEngine, load_vllm_engine
+from arc_submit.inference.vllm_engine import Serving, VllmEngine, load_vllm_engine
 
 
 def to_json(completions: list[Completion]) -> list[dict[str, Any]]:
@@ -40,7 +40,7 @@ def refusal(engine: VllmEngine, requests: list[Request]) -> str:
 def main(folder: Path) -> None:
     inputs = json.loads((folder / "input.json").read_text())
     adapters = [Path(path) for path in inputs["adapters"]]
-    engine, _, reason = load_vllm_engine(Path(inputs["model"]), torch.device("cpu"), 1024, slots=4, adapters=adapters[:4], views=2)
+    engine, _, reason = load_vllm_engine(Path(inputs["model"]), torch.device("cpu"), 1024, 4, Serving(adapters[:4], views=2))
     main_requests = [request(value) for value in inputs["requests"]]
     base = main_requests[0]
     result: dict[str, Any] = {"reason": reason}

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from arc_submit.base_model.loading import choose_device
+from arc_submit.base_model.precision import repair_attention
 from arc_submit.inference.engine import Engine
-from arc_submit.inference.settings import PredictSettings
+from arc_submit.inference.settings import VLLM_PLAIN, PredictSettings
 
 
 def load_engine(settings: PredictSettings, max_seq_len: int) -> tuple[Engine, Any, str]:
@@ -21,13 +22,16 @@ def load_engine(settings: PredictSettings, max_seq_len: int) -> tuple[Engine, An
         ConfigError: where the engine cannot work here.
     """
     folder, device = Path(settings.model), choose_device(settings.device)
-    if settings.engine == "vllm":
-        from arc_submit.inference.vllm_engine import load_vllm_engine
+    if settings.engine in ("vllm", VLLM_PLAIN):
+        from arc_submit.inference.vllm_engine import Serving, load_vllm_engine
 
-        return load_vllm_engine(folder, device, max_seq_len, settings.slots, find_adapters(settings.adapters), settings.views)
+        serving = Serving(find_adapters(settings.adapters), settings.views, plain=settings.engine == VLLM_PLAIN)
+        return load_vllm_engine(folder, device, max_seq_len, settings.slots, serving)
     from arc_submit.inference.transformers_engine import load_transformers_engine
 
-    return load_transformers_engine(folder, device, settings.slots)
+    attention = repair_attention(device)
+    engine, tokenizer, reason = load_transformers_engine(folder, device, settings.slots)
+    return engine, tokenizer, f"{reason}; {attention}"
 
 
 def find_adapters(folder: str | None) -> Sequence[Path]:

@@ -10,6 +10,7 @@ from arc_submit.errors import ConfigError
 from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
 
 ENGINES = ("transformers", "vllm")
+VLLM_PLAIN = "vllm-plain"  # vllm without compiled graphs and without FlashInfer: the second try where its own choice does not start
 CANDIDATES = ("views", "dfs")
 
 
@@ -46,7 +47,7 @@ class PredictSettings:
         slots: completions generated side by side.
         threads: CPU threads of the worker.
         device: "cpu", "cuda:0", ...
-        engine: "transformers" or "vllm".
+        engine: "transformers", "vllm", or VLLM_PLAIN.
         adapters: a folder with an adapter for each task, named by the task's id; None uses the base model.
         source: the source's name in the predictions.
         candidates: "views" generates one answer under each view; "dfs" searches every answer whose probability under a view exceeds the

@@ -7,7 +7,9 @@ add_request, step, abort_request, add_lora; LoRARequest(name, id, path); Samplin
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,6 +59,34 @@ def prepare_process(device: torch.device, cache_gb: int) -> None:
         os.environ |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": str(cache_gb)}
 
 
+def choose_start(device: torch.device, plain: bool) -> tuple[dict[str, Any], str]:
+    """The arguments that say how vllm starts on a device, and why.
+
+    Below sm_80 (T4) there is no FlashAttention 2, and vllm chooses FlashInfer by itself where it is installed. FlashInfer compiles its
+    kernels at their first use: 110 CPU-seconds, with nvcc and ninja. flashinfer-cubin keeps vllm from looking whether they are there.
+
+    Args:
+        plain: without compiled graphs, and with attention in Triton, which needs no compiler beside the GPU's driver.
+
+    Raises:
+        ConfigError: where the start that is not plain would fail in the middle of the work.
+    """
+    if device.type == "cpu":
+        return {"enforce_eager": True}, "a CPU: no compiled graphs, which gain nothing there"
+    if plain:
+        return {"enforce_eager": True, "attention_backend": "TRITON_ATTN"}, "plain: no compiled graphs, attention in Triton"
+    major, minor = torch.cuda.get_device_capability(device)
+    if major < 8 and importlib.util.find_spec("flashinfer") is not None:
+        missing = [tool for tool in ("nvcc", "ninja") if shutil.which(tool) is None]
+        if missing:
+            raise ConfigError(
+                f"--engine vllm: on this GPU (sm_{major}{minor}) FlashInfer compiles its kernels, and {' and '.join(missing)} is not"
+                " installed; the plain start follows"
+            )
+    # Compiled graphs pay for the minute that compilation takes.
+    return {"enforce_eager": False}, "compiled graphs, vllm's own choice of attention"
+
+
 def make_core(**arguments: Any) -> Any:
     """An LLMEngine in this process.
 
@@ -71,6 +101,8 @@ def make_core(**arguments: Any) -> Any:
     known = {field.name for field in dataclasses.fields(EngineArgs)}
     if "swap_space" in known:
         arguments["swap_space"] = 0  # GB of pinned host memory that older versions take for each GPU: too much of a 31 GiB host
+    if "attention_backend" not in known and (backend := arguments.pop("attention_backend", None)):
+        os.environ["VLLM_ATTENTION_BACKEND"] = backend  # versions before 0.19
     missing = sorted(set(arguments) - known)
     if missing:
         raise ConfigError(f"--engine vllm: this version takes no {', '.join(missing)}; use 0.17 to 0.33")

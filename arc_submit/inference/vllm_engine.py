@@ -24,7 +24,7 @@ from arc_submit.base_model.architecture import check_weights
 from arc_submit.base_model.loading import choose_dtype, load_tokenizer
 from arc_submit.errors import ConfigError
 from arc_submit.inference.engine import Completion, NotServedError, OnStep, Request, group_by_adapter
-from arc_submit.inference.vllm_compat import RANKS, check_served, make_core, prepare_process, supported_rank, token_prompt
+from arc_submit.inference.vllm_compat import RANKS, check_served, choose_start, make_core, prepare_process, supported_rank, token_prompt
 
 # Tokens between two outputs of an unfinished completion. Each output costs vllm an object; rare outputs let a dead end go on for longer.
 _TOKENS_PER_OUTPUT = 8
@@ -264,22 +264,38 @@ def plan_memory(free: int, bytes_per_token: int, context_length: int, slots: int
     return MemoryPlan(chosen, together, -(-chosen * bytes_per_slot // 2**30) or 1, reason)
 
 
+@dataclass(frozen=True)
+class Serving:
+    """What an engine is to serve, and how it starts.
+
+    Attributes:
+        adapters: the existing adapters: their number and their largest rank decide the memory for LoRA.
+        views: requests that come with each adapter.
+        plain: start without compiled graphs and without FlashInfer.
+    """
+
+    adapters: Sequence[Path] = ()
+    views: int = 8
+    plain: bool = False
+
+
 def load_vllm_engine(
-    folder: Path, device: torch.device, context_length: int, slots: int | None = None, adapters: Sequence[Path] = (), views: int = 8
+    folder: Path, device: torch.device, context_length: int, slots: int | None = None, serving: Serving | None = None
 ) -> tuple[VllmEngine, Any, str]:
-    """An engine and its tokenizer from a model's folder, and the reasons for its dtype, slots and LoRA memory.
+    """An engine and its tokenizer from a model's folder, and the reasons for its dtype, its start, slots and LoRA memory.
 
     Args:
         context_length: limit of prompt and generated tokens together; memory is reserved for no longer ones.
         slots: completions generated side by side; None takes as many as fit.
-        adapters: the existing adapters: their number and their largest rank decide the memory for LoRA.
-        views: requests that come with each adapter.
 
     Raises:
         ConfigError: where the model, its dtype or vllm itself cannot work here.
     """
+    serving = serving or Serving()
+    adapters, views = serving.adapters, serving.views
     tokenizer = load_tokenizer(folder)
     dtype, dtype_reason = choose_dtype(device)
+    start, start_reason = choose_start(device, serving.plain)
     skeleton = check_weights(folder, quantised=True)
     config = skeleton.config
     ranks = []
@@ -314,8 +330,7 @@ def load_vllm_engine(
         max_num_batched_tokens=max(2048, context_length) if device.type == "cuda" else context_length + memory.slots,
         gpu_memory_utilization=share,
         enable_prefix_caching=True,
-        # On a GPU compiled graphs pay for the minute that compilation takes; on a CPU they gain nothing.
-        enforce_eager=device.type == "cpu",
+        **start,
         # In this process: a kill leaves no process behind.
         distributed_executor_backend="uni",
         disable_log_stats=True,
@@ -329,4 +344,4 @@ def load_vllm_engine(
     )
     served = f"adapters up to rank {rank}, {memory.adapters} at a time" if rank else "no adapters"
     engine = VllmEngine(core, skeleton, tokenizer.eos_token_id, context_length, memory.slots, rank)
-    return engine, tokenizer, f"{dtype_reason}; {memory.reason}; {served}"
+    return engine, tokenizer, f"{dtype_reason}; {start_reason}; {memory.reason}; {served}"

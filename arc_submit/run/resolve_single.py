@@ -17,6 +17,7 @@ from arc_submit.arc.task import Task, task_to_json
 from arc_submit.base_model.checks import check_model_folder
 from arc_submit.ensemble.combination import EnsembleConfig, rank_all
 from arc_submit.errors import ConfigError, DataError
+from arc_submit.inference.settings import VLLM_PLAIN
 from arc_submit.run.adapter_budget import AdapterBudget
 from arc_submit.run.config import RunConfig
 from arc_submit.run.data import RunData
@@ -97,7 +98,7 @@ def _infer_source(config: RunConfig, paths: RunPaths) -> Source:
 
 def _engines(config: RunConfig) -> tuple[str, ...]:
     """The engines in the order in which they are tried: the one that is named alone, or those that are there."""
-    return engines_of("auto", config.candidates) if config.engine == "auto" else (config.engine,)
+    return engines_of("auto", config.candidates, config.devices != ("cpu",)) if config.engine == "auto" else (config.engine,)
 
 
 def engine_timeouts(model: Path, engine: str, device: str) -> Timeouts:
@@ -107,7 +108,7 @@ def engine_timeouts(model: Path, engine: str, device: str) -> Timeouts:
     a worker beats at every step, and many times its own longest pause is a hang, however long the whole job takes.
     """
     weights = sum(path.stat().st_size for path in model.glob("*.safetensors"))
-    compiling = 480.0 if engine == "vllm" and device != "cpu" else 0.0
+    compiling = 480.0 if engine in ("vllm", VLLM_PLAIN) and device != "cpu" else 0.0
     return Timeouts(
         startup_timeout=120.0 + compiling + weights / _DISK_RATE,
         heartbeat_timeout=60.0 + weights / _PROMPT_RATE,

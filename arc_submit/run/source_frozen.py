@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import replace
 
-from arc_submit.inference.settings import PredictSettings
+from arc_submit.inference.settings import VLLM_PLAIN, PredictSettings
 from arc_submit.run.adapter_budget import AdapterBudget
 from arc_submit.run.config import RunConfig
 from arc_submit.run.source import MODEL_LANE, Source, make_backend, model_environment, model_timeouts
@@ -24,7 +24,7 @@ def resolve_frozen(config: RunConfig, paths: RunPaths, _: AdapterBudget) -> list
         threshold=config.threshold,
         temperature=config.temperature,
     )
-    return [prediction_source("frozen", config, settings, engines_of(config.engine, config.candidates))]
+    return [prediction_source("frozen", config, settings, engines_of(config.engine, config.candidates, config.devices != ("cpu",)))]
 
 
 def predict_settings(config: RunConfig, paths: RunPaths, views: int) -> PredictSettings:
@@ -46,12 +46,14 @@ def predict_settings(config: RunConfig, paths: RunPaths, views: int) -> PredictS
     )
 
 
-def engines_of(engine: str, candidates: str = "views") -> tuple[str, ...]:
-    """Engines in the order in which they are tried."""
+def engines_of(engine: str, candidates: str = "views", on_gpus: bool = False) -> tuple[str, ...]:
+    """Engines in the order in which they are tried: vllm as it chooses itself, on GPUs its plain start, then transformers."""
     if engine == "auto":
         usable = importlib.util.find_spec("vllm") is not None and candidates != "dfs"
         engine = "vllm" if usable else "transformers"
-    return ("vllm", "transformers") if engine == "vllm" else (engine,)
+    if engine != "vllm":
+        return (engine,)
+    return ("vllm", VLLM_PLAIN, "transformers") if on_gpus else ("vllm", "transformers")
 
 
 def prediction_source(

@@ -26,7 +26,7 @@ def resolve_ttft(config: RunConfig, paths: RunPaths, budget: AdapterBudget) -> l
         settings = replace(predict_settings(config, paths, views), adapters=str(paths.adapters), source="ttft")
         return [
             *resolve_finetune(config, paths, budget),
-            prediction_source("ttft", config, settings, engines_of("vllm"), config.ttft_max_views),
+            prediction_source("ttft", config, settings, engines_of("vllm", on_gpus=config.devices != ("cpu",)), config.ttft_max_views),
         ]
     worker = _source("ttft", "open_worker", config, _finetune_settings(config, paths, budget, views), ttft_ladder(config))
     return [*_joint_warmup(config, paths, budget), replace(worker, adapters_kept=budget.keeps)]

@@ -33,8 +33,9 @@ def run_with_fallback(
         last = backend is backends[-1]
         handed_on: list[str] = []
         config = processes if len(backends) == 1 else replace(processes, log_folder=processes.log_folder / backend.name)
-        if not last:  # the next backend does not wait for devices of this one
-            backend = replace(backend, timeouts=replace(backend.timeouts, wait_for_retired=False))
+        if not last:  # a backend that does not start costs two waits, and the next one does not wait for devices of this one
+            starts = min(2, backend.timeouts.max_failed_starts)
+            backend = replace(backend, timeouts=replace(backend.timeouts, max_failed_starts=starts, wait_for_retired=False))
         try:
             for event in run_jobs(source, backend, config, quota, deadline, soft_deadline):
                 if event.kind == "deadline":
