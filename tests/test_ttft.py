@@ -19,6 +19,7 @@ from arc_submit.arc.grid import frozen
 from arc_submit.arc.task import Pair, Task
 from arc_submit.base_model.loading import load_model
 from arc_submit.base_model.lora import Adapter, attach, save_adapter
+from arc_submit.base_model.output_head import OutputHead
 from arc_submit.base_model.pocket import make_pocket_tokenizer
 from arc_submit.base_model.precision import choose_training_precision, repair_attention
 from arc_submit.base_model.settings import LoraSettings
@@ -172,7 +173,7 @@ def _check_head_gradient(head: torch.nn.Linear, hidden: torch.Tensor) -> None:
     want, hidden.grad = hidden.grad, None
     whole, ttft._LOGITS = ttft._LOGITS, 7 * head.out_features  # pieces of 7 places
     try:
-        total, _ = ttft._FrozenHeadLoss.apply(hidden, labels, weights, head)  # type: ignore[no-untyped-call]
+        total, _ = ttft._FrozenHeadLoss.apply(hidden, labels, weights, OutputHead(head, None))  # type: ignore[no-untyped-call]
         total.backward()
     finally:
         ttft._LOGITS = whole
@@ -276,7 +277,7 @@ def test_settings_that_cannot_work_are_refused(change: dict[str, Any], reason: s
         TTFTSettings(**change)
 
 
-def test_tasks_that_cannot_be_learnt_from_are_refused_by_name(tiny_model: Path) -> None:
+def test_tasks_that_cannot_be_learnt_from_are_refused_by_name(tiny_model: Path, tmp_path: Path) -> None:
     adapter = adapted(tiny_model)
     with pytest.raises(PromptTooLongError, match="task single: its only train pair"):
         finetune_task(adapter, sampler(), make_task("single", 1))
@@ -290,8 +291,17 @@ def test_tasks_that_cannot_be_learnt_from_are_refused_by_name(tiny_model: Path) 
     broken = adapted(tiny_model)
     with torch.no_grad():
         broken.model.get_input_embeddings().weight.fill_(float("nan"))
-    with pytest.raises(FinetuneError, match="task task1: the loss is nan at step 1; lower learning_rate"):
+    with pytest.raises(
+        FinetuneError, match=r"task task1: the loss is nan at step 1; the base alone gives it too: .* its weights are damaged"
+    ):
         finetune_task(broken, sampler(), TASKS[1])
+    with torch.no_grad():
+        adapter.flat.fill_(float("nan"))
+    save_adapter(adapter, tmp_path / "adapter")
+    continued = attach(load_model(tiny_model, CPU, torch.float32, "sdpa"), LORA, 0, tmp_path / "adapter")
+    with pytest.raises(FinetuneError, match="task task1: the loss is nan at step 1; lower learning_rate"):
+        finetune_task(continued, sampler(), TASKS[1])
+    assert continued.model.get_submodule(next(iter(continued.layers))) is next(iter(continued.layers.values()))
 
 
 def test_an_error_on_the_way_ends_the_sampling_thread_and_the_adapter_can_go_on(tiny_model: Path) -> None:

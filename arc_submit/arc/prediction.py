@@ -49,7 +49,13 @@ class Prediction:
     logprobs: Mapping[str, float] = field(default_factory=dict)
 
     def to_line(self) -> str:
-        """The JSON line, with its newline."""
+        """The JSON line, with its newline.
+
+        Raises:
+            DataError: where a log-probability is NaN, which JSON has no word for.
+        """
+        if any(map(math.isnan, (self.logprob, *self.logprobs.values()))):
+            raise DataError(f"task {self.task}: a prediction of {self.model} has a log-probability that is not a number (NaN)")
         value = {
             "task": self.task,
             "test": self.test,

@@ -79,7 +79,7 @@ def check_for_engines(folder: Path, engines: Collection[str], trained: bool = Fa
     """
     skeleton = check_weights(folder, quantised=not trained and "transformers" not in engines)
     if "transformers" in engines:
-        check_layers(folder, skeleton.config)
+        check_layers(folder, skeleton)
     return skeleton
 
 
@@ -189,12 +189,13 @@ def check_quantisation(folder: Path, config: Any) -> None:
         raise ConfigError(f"{place}: cannot be read here ({said(error)}); give the model with weights in 16 bits") from None
 
 
-def check_layers(folder: Path, config: Any) -> None:
-    """Refuse a model with layers that keep another state of a prompt than keys and values, which the slot engine cannot store.
+def check_layers(folder: Path, model: Any) -> None:
+    """Refuse a model with layers that the slot engine cannot serve: they keep another state of a prompt than keys and values.
 
     Raises:
         ConfigError: naming the kinds of layers and the key of the configuration.
     """
+    config = model.config
     for key in _LAYER_LISTS:
         others = sorted({str(kind) for kind in getattr(config, key, None) or ()} - {*_KEYS_AND_VALUES, "attention"})
         if others:
@@ -202,6 +203,27 @@ def check_layers(folder: Path, config: Any) -> None:
                 f"{folder / 'config.json'}: {key} has {', '.join(others)} ({config.model_type}), and the transformers engine serves "
                 "layers of keys and values alone; give a model with attention in every layer, or take --engine vllm without fine-tuning"
             )
+    if not model._supports_sdpa:
+        raise ConfigError(
+            f"{folder / 'config.json'}: model_type {config.model_type} has layers that torch's attention kernels cannot compute; give "
+            "another model, or take --engine vllm without fine-tuning"
+        )
+
+
+def context_length(config: Any) -> int:
+    """Tokens of a prompt with its answer that a model takes, the same in every batch.
+
+    Raises:
+        ConfigError: where the configuration has no limit.
+    """
+    limit = getattr(config, "max_position_embeddings", None)
+    if not isinstance(limit, int):
+        raise ConfigError(f"model {config.name_or_path}: config.json has no max_position_embeddings; add the tokens that the model takes")
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        # Beyond this length all frequencies change, and with them the keys of all slots.
+        limit = min(limit, int(rope.get("original_max_position_embeddings") or limit))
+    return limit
 
 
 def _header_shapes(folder: Path) -> dict[str, list[int]]:

@@ -2,7 +2,7 @@
 
 Fine-tuning on answers needs logits at the answer's positions only. Every layer but the last needs all positions, since later layers read
 them. In the last layer the other positions serve as keys and values, and their queries, attention and MLP have no effect. Models of the
-blocks that Llama, Qwen2 and Qwen3 share are supported; any other model computes all positions. Does not know losses.
+blocks that Llama, Qwen2 and Qwen3 share, without windows, are supported; any other model computes all positions. Does not know losses.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ def hidden_states_from(model: Any, ids: torch.Tensor, first: int) -> torch.Tenso
         ids: int64, (rows, length), padded on the right if at all: no mask is used, attention is causal.
         first: the first position of the result.
     """
-    decoder = model.model
-    last = decoder.layers[-1]
-    known = type(last).__name__ in _BLOCKS and getattr(last.self_attn, "sliding_window", None) is None
+    decoder = model.base_model
+    blocks = getattr(decoder, "layers", ())
+    known = all(type(block).__name__ in _BLOCKS and getattr(block.self_attn, "sliding_window", None) is None for block in blocks)
     # The last layer then needs a mask in place of the faster causal kernel, which pays only where many positions are left out.
-    if not known or first < ids.shape[1] // 4:
+    if not blocks or not known or first < ids.shape[1] // 4:
         states: torch.Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state[:, first:]
         return states
+    last = decoder.layers[-1]
     x = decoder.embed_tokens(ids)
     rotation = decoder.rotary_emb(x, torch.arange(ids.shape[1], device=ids.device)[None])
     for layer in decoder.layers[:-1]:

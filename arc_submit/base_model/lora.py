@@ -14,6 +14,8 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -264,6 +266,17 @@ def detach(adapter: Adapter) -> None:
     """Remove the layers; the model is then the base model as loaded."""
     for name, layer in adapter.layers.items():
         _replace_module(adapter.model, name, layer.base)
+
+
+@contextmanager
+def without_layers(adapter: Adapter) -> Iterator[None]:
+    """The model is the base model as loaded within this context."""
+    detach(adapter)
+    try:
+        yield
+    finally:
+        for name, layer in adapter.layers.items():
+            _replace_module(adapter.model, name, layer)
 
 
 def _replace_module(model: Any, name: str, module: nn.Module) -> None:

@@ -1,8 +1,12 @@
-"""The number format in which a device trains, and faster attention for old GPUs, each with its reason. Does not know adapters or tasks."""
+"""Number formats of training by device with their reasons, faster attention for old GPUs, and limits of range and memory.
+
+Does not know adapters or tasks.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -45,6 +49,22 @@ def choose_training_precision(device: torch.device, fast_cpu: bool = False) -> T
     if not torch.cpu._is_avx512_bf16_supported():
         raise ConfigError("bfloat16 on this CPU would be emulated and slow; leave it out, float32 is used then")
     return TrainingPrecision(torch.float32, torch.bfloat16, False, "as requested: this CPU multiplies bfloat16 itself")
+
+
+def explain_not_finite(model: Any) -> str:
+    """A line for a model whose logits are not numbers: the model, its dtype, the remedy."""
+    dtype = str(model.dtype).removeprefix("torch.")
+    remedy = (
+        "its values exceed the range of float16: take a GPU with bfloat16 (sm_80 or later), or --devices cpu"
+        if model.dtype == torch.float16
+        else "its weights are damaged: copy, merge or convert the model again"
+    )
+    return f"model {model.config.name_or_path}: its logits in {dtype} are not numbers (NaN); {remedy}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice, on a GPU or on a CPU (for which torch has no exception class)."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def repair_attention(device: torch.device) -> str:

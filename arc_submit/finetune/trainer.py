@@ -25,8 +25,10 @@ import torch
 from arc_submit.arc.task import Task
 from arc_submit.arc.views import random_view
 from arc_submit.base_model.hidden_states import hidden_states_from
-from arc_submit.base_model.lora import Adapter, reset
-from arc_submit.base_model.precision import TrainingPrecision, choose_training_precision
+from arc_submit.base_model.lora import Adapter, reset, without_layers
+from arc_submit.base_model.output_head import OutputHead, output_head
+from arc_submit.base_model.parity import Probe, probing
+from arc_submit.base_model.precision import TrainingPrecision, choose_training_precision, explain_not_finite
 from arc_submit.errors import ArcSubmitError, ConfigError
 from arc_submit.finetune.settings import OF_SHOWN_GRIDS, TTFTSettings
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
@@ -238,7 +240,11 @@ def finetune_task(
             result.losses.append(loss)
             hooks.on_step(step + 1, loss)
             if not math.isfinite(loss):
-                raise FinetuneError(f"task {task.id}: the loss is {loss} at step {step + 1}; lower learning_rate")
+                remedy = "lower learning_rate"
+                with torch.no_grad(), without_layers(adapter):
+                    if not all(batch_loss(adapter.model, batch, precision)[0].isfinite() for batch in batches):
+                        remedy = f"the base alone gives it too: {explain_not_finite(adapter.model)}"
+                raise FinetuneError(f"task {task.id}: the loss is {loss} at step {step + 1}; {remedy}")
             if time.monotonic() >= hooks.deadline:
                 break
     result.seconds = time.monotonic() - started
@@ -289,8 +295,34 @@ def batch_loss(model: Any, batch: MicroBatch, precision: TrainingPrecision) -> t
     """
     with torch.autocast(batch.ids.device.type, dtype=precision.autocast or torch.bfloat16, enabled=precision.autocast is not None):
         hidden = hidden_states_from(model, batch.ids, batch.first).flatten(0, 1)[batch.positions]
-        total, by_token = _FrozenHeadLoss.apply(hidden, batch.labels, batch.weights, model.lm_head)  # type: ignore[no-untyped-call]
+        total, by_token = _FrozenHeadLoss.apply(hidden, batch.labels, batch.weights, output_head(model))  # type: ignore[no-untyped-call]
     return total, by_token
+
+
+Loss = Callable[[Any, MicroBatch, TrainingPrecision], tuple[torch.Tensor, torch.Tensor]]
+
+
+@torch.no_grad()
+def check_loss(model: Any, precision: TrainingPrecision, loss: Loss = batch_loss) -> None:
+    """Refuse a model whose training loss is not the one that its own forward pass gives, for rows alone and side by side.
+
+    Args:
+        model: as loaded, before layers are attached.
+
+    Raises:
+        ConfigError: naming what differs.
+    """
+
+    def by_prompt(probe: Probe, rows: int) -> list[float]:
+        count = len(probe.continuation)
+        samples = [Sample(ids + probe.continuation, list(range(len(ids), len(ids) + count))) for ids in probe.prompts]
+        steps = [samples[start : start + rows] for start in range(0, len(samples), rows)]
+        losses = [loss(model, batch, precision)[1] for batch in make_batches(steps, rows, model.device)]
+        return [-float(part.sum()) for part in torch.split(torch.cat(losses), count)]
+
+    with probing(model, precision.base == torch.float32 and precision.autocast is None) as probe:
+        probe.compare_sums("the training loss", lambda probe: by_prompt(probe, 1))
+        probe.compare_sums("the training loss of a batch", lambda probe: by_prompt(probe, len(probe.prompts)))
 
 
 class _FrozenHeadLoss(torch.autograd.Function):
@@ -302,20 +334,23 @@ class _FrozenHeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, head: torch.nn.Linear
+        ctx: Any, hidden: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, head: OutputHead
     ) -> tuple[torch.Tensor, torch.Tensor]:
         gradient = torch.empty_like(hidden)
         losses = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
-        count = max(1, _LOGITS // head.out_features)
+        count = max(1, _LOGITS // head.linear.out_features)
         for start in range(0, len(labels), count):
             part = slice(start, start + count)
             label, loss = labels[part], losses[part]
+            if head.whole is not None:
+                gradient[part], losses[part] = _differentiate(head, hidden[part], label)
+                continue
             logprobs = head(hidden[part]).float().log_softmax(-1)
             loss.copy_(-logprobs.gather(1, label[:, None])[:, 0])
             # The gradient of the logits is softmax - one_hot(label). The weights follow in the backward pass: in float16 a small weight
             # would make small probabilities vanish.
             logit_gradient = logprobs.exp_().scatter_add_(1, label[:, None], torch.full_like(loss, -1)[:, None])
-            gradient[part] = logit_gradient.to(head.weight.dtype) @ head.weight
+            gradient[part] = logit_gradient.to(head.linear.weight.dtype) @ head.linear.weight
         ctx.save_for_backward(gradient, weights)
         ctx.mark_non_differentiable(losses)
         return (losses * weights).sum(), losses
@@ -324,6 +359,15 @@ class _FrozenHeadLoss(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         gradient, weights = ctx.saved_tensors
         return (gradient.float() * (weights * grad)[:, None]).to(gradient.dtype), None, None, None
+
+
+def _differentiate(head: OutputHead, hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradient of each position's loss by its hidden states, (predicted, width), and the losses, for a head of more than one layer."""
+    with torch.enable_grad():
+        states = hidden.detach().requires_grad_()
+        losses = torch.nn.functional.cross_entropy(head(states).float(), labels, reduction="none")
+        (gradient,) = torch.autograd.grad(losses.sum(), states)
+    return gradient, losses.detach()
 
 
 @torch.no_grad()

@@ -23,18 +23,18 @@ from arc_submit.arc.datasets import read_task
 from arc_submit.arc.files import append_lines, file_name
 from arc_submit.arc.task import Task
 from arc_submit.base_model.adapter_files import CONFIG
+from arc_submit.base_model.attention import ATTENTION
 from arc_submit.base_model.loading import choose_device, load_model, load_tokenizer
 from arc_submit.base_model.lora import Adapter, attach, save_adapter
-from arc_submit.base_model.precision import choose_training_precision, repair_attention
+from arc_submit.base_model.precision import choose_training_precision, is_out_of_memory, repair_attention
 from arc_submit.errors import ArcSubmitError
 from arc_submit.finetune.adapter_cache import make_room, mark_used
 from arc_submit.finetune.joint_warmup import joint_warmup
 from arc_submit.finetune.settings import FinetuneSettings
-from arc_submit.finetune.trainer import FinetuneError, FinetuneResult, Hooks, TaskSampler, finetune_task
+from arc_submit.finetune.trainer import FinetuneError, FinetuneResult, Hooks, TaskSampler, check_loss, finetune_task
 from arc_submit.inference.predict import Predictor, predict_tasks
 from arc_submit.inference.requests import plan_requests
-from arc_submit.inference.slot_cache import ATTENTION
-from arc_submit.inference.transformers_engine import TransformersEngine
+from arc_submit.inference.transformers_engine import TransformersEngine, check_engine
 from arc_submit.language.prompt_config import SHORTEST
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.truncation import PromptTooLongError
@@ -82,6 +82,8 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Call
     settings = FinetuneSettings.from_json(settings_json)
     model, sampler, max_seq_len = _load(settings)
     engine = TransformersEngine(with_same_weights(model), sampler.tokenizer.end_id, settings.predict.slots)  # before layers are attached
+    if settings.predict.views:
+        check_engine(engine)
     worker = _Worker(settings, *_attach(model, settings), engine, sampler, max_seq_len, beat)
     beat()
 
@@ -131,9 +133,10 @@ def _load(settings: FinetuneSettings) -> tuple[Any, TaskSampler, int]:
     precision = choose_training_precision(device, settings.ttft.fast_cpu)
     tokenizer = PromptTokenizer.from_config(load_tokenizer(folder), prompt_config)
     sampler = TaskSampler(tokenizer, settings.ttft, settings.max_seq_len or prompt_config.max_seq_len, predict.seed)
-    model = load_model(folder, device, precision.base, "sdpa", settings.in_4_bits)
+    model = load_model(folder, device, precision.base, ATTENTION, settings.in_4_bits)
     print(f"model {predict.model}: {device}, {precision.base} ({precision.reason}); tokens: {tokenizer.summary}", flush=True)
     print(repair_attention(device), flush=True)
+    check_loss(model, precision)
     return model, sampler, prompt_config.max_seq_len
 
 
@@ -286,11 +289,6 @@ def with_less_memory(task_id: str, sampler: TaskSampler) -> tuple[TaskSampler, s
         )
     note = f"task {task_id}: out of memory, tried again with samples of at most {shorter} tokens"
     return replace(sampler, max_seq_len=shorter), note
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory did not suffice, on a GPU or on a CPU (for which torch has no exception class)."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _losses_writer(path: Path) -> Callable[[int, float], None]:

@@ -51,7 +51,7 @@ class Completion:
         tokens: generated ids, with the end token where there is one.
         logprob: sum of the natural logs of the tokens' probabilities under the model at temperature 1.
         finished: "stop" at the end token, "length" at max_new_tokens, "dead_end" where the request's check returned True, "failed" where
-            its adapter cannot be loaded.
+            its adapter cannot be loaded or the model's logits are not numbers.
         seconds: wall clock from the request's prefill to its end; time shared with other requests counts in full.
         reason: of a failure.
     """
@@ -92,7 +92,11 @@ class Engine(Protocol):
         ...
 
     def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]], adapter: Path | None = None) -> list[float]:
-        """Natural log of the probability of each continuation after the prompt."""
+        """Natural log of the probability of each continuation after the prompt.
+
+        Raises:
+            ConfigError: where the model's logits are not numbers.
+        """
         ...
 
     def check_adapter(self, folder: Path) -> None:

@@ -33,6 +33,10 @@ from arc_submit.storage.run_dir import RunPaths
 from arc_submit.storage.task_result import TaskResult
 
 
+class UnansweredError(ArcSubmitError):
+    """A task for which this engine gives no answer, now or in another try."""
+
+
 @dataclass(frozen=True)
 class Predictor:
     """A loaded model and the settings of its predictions.
@@ -153,8 +157,11 @@ class _Job:
         for task_id in self.results:
             own = [one for one in view_requests if one.task == task_id]
             if own and (deadline is None or time.monotonic() < deadline):
-                for candidates, counts in _search_task(self.predictor, own, self.on_step, deadline):
-                    self.save(task_id, candidates, **counts)
+                try:
+                    for candidates, counts in _search_task(self.predictor, own, self.on_step, deadline):
+                        self.save(task_id, candidates, **counts)
+                except UnansweredError as error:
+                    self.results[task_id].failed, self.results[task_id].not_served = str(error), True
 
     def on_step(self) -> None:
         self.beat(dict(self.progress))
@@ -193,6 +200,7 @@ def _search_task(
 
     Raises:
         ConfigError: where the engine cannot search.
+        UnansweredError: where the model gives no answer that could be used.
     """
     engine, tokenizer, settings = predictor.engine, predictor.tokenizer, predictor.settings
     if not isinstance(engine, TransformersEngine):
@@ -203,6 +211,8 @@ def _search_task(
     tokens = dict.fromkeys(answers, 0)
     limits = SearchLimits(settings.threshold)
     for completion in search_completions(engine, [one.request for one in view_requests], limits, on_step, deadline):
+        if completion.finished == "failed":
+            raise UnansweredError(completion.reason)
         one = by_id[completion.id]
         answers[one.test].append(make_prediction(tokenizer, one, completion, model, settings.source))
         tokens[one.test] += len(completion.tokens)
@@ -214,7 +224,10 @@ def _search_task(
             if answer.grid is not None:
                 best.setdefault(grid_id(answer.grid), answer)
         grids: list[Grid] = [p.grid for p in best.values() if p.grid is not None]
-        scores = score_grids(engine, tokenizer, own, grids, on_step)
+        try:
+            scores = score_grids(engine, tokenizer, own, grids, on_step)
+        except ConfigError as error:
+            raise UnansweredError(str(error)) from None
         seconds = time.monotonic() - started
         # The mean over the views that were scored; a grid that no view could score is dropped.
         candidates = [

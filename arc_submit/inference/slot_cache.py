@@ -11,40 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
-ATTENTION = "sdpa_grouped"
 # The CPU's attention kernel sums over blocks of this many positions. The attended length is a multiple of it: another request's length can
 # then only add whole masked blocks, which contribute exact zeros. A partial block would be summed in another order, and a slot's result
 # would depend, in its last bits, on its neighbours.
 _BLOCK = 512
-
-
-def _grouped_attention(
-    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Any
-) -> tuple[torch.Tensor, None]:
-    """SDPA in which one new token reads shared key-value heads without copying them.
-
-    Transformers' version repeats keys and values for every query head of a group where there is a mask, which copies the whole cache at
-    every step. A single query position leaves the position axis free, so the heads of a group take its place.
-
-    Shapes: query (batch, heads, positions, size); key and value (batch, key-value heads, length, size).
-    """
-    groups = query.shape[1] // key.shape[1]
-    if query.shape[2] != 1 or groups == 1:
-        result: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-        return result
-    batch, heads, _, size = query.shape
-    folded = query.view(batch, heads // groups, groups, size)
-    out = torch.nn.functional.scaled_dot_product_attention(folded, key, value, attn_mask=attention_mask, scale=kwargs.get("scaling"))
-    return out.reshape(batch, 1, heads, size), None
-
-
-AttentionInterface.register(ATTENTION, _grouped_attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers' types are not followed
@@ -102,8 +74,10 @@ class SlotCache:
             return
         new = _round_up(length)
         for i, read in enumerate(like.layers):
-            shape = (self._slots, read.keys.shape[1], new, read.keys.shape[3])
-            keys, values = (torch.zeros(shape, dtype=read.keys.dtype, device=self._positions.device) for _ in range(2))
+            keys, values = (
+                torch.zeros(self._slots, one.shape[1], new, one.shape[3], dtype=one.dtype, device=self._positions.device)
+                for one in (read.keys, read.values)
+            )
             if old:
                 layer = self._layers[i]
                 keys[:, :, :old], values[:, :, :old] = layer.keys, layer.values
@@ -115,7 +89,8 @@ class SlotCache:
         """The arguments of a model's forward pass that reads one token in every slot.
 
         Args:
-            positions: of each slot's token. A slot attends to its own positions up to this one; content behind it is hidden.
+            positions: of each slot's token. A slot attends to its own positions up to this one, in layers with a window to the last of
+                them (base_model.attention); content behind it is hidden.
         """
         self._positions.copy_(torch.tensor(positions))
         length = _round_up(max(positions) + 1)

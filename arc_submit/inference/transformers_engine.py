@@ -8,8 +8,9 @@ token, and waits for the longest completion of a batch. Does not know grids.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -18,10 +19,15 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache
 
 from arc_submit.base_model.adapter_files import applied, check_adapter, read_adapter
+from arc_submit.base_model.architecture import context_length
+from arc_submit.base_model.attention import ATTENTION
 from arc_submit.base_model.loading import choose_dtype, load_model, load_tokenizer
+from arc_submit.base_model.output_head import output_head
+from arc_submit.base_model.parity import Probe, probing
+from arc_submit.base_model.precision import explain_not_finite, is_out_of_memory
 from arc_submit.errors import ConfigError
 from arc_submit.inference.engine import Completion, OnStep, Request, group_by_adapter
-from arc_submit.inference.slot_cache import ATTENTION, SlotCache
+from arc_submit.inference.slot_cache import SlotCache
 
 
 class SlotState(Protocol):
@@ -84,7 +90,7 @@ class TransformersEngine:
     """Generation and scoring with a model of the transformers package.
 
     Args:
-        model: a causal language model with the attention implementation slot_cache.ATTENTION.
+        model: a causal language model with the attention implementation base_model.attention.ATTENTION.
         end_id: the token that ends a completion of a request without end tokens of its own.
         slots: completions generated side by side, at least 2; more of them use the device better and take more memory.
     """
@@ -98,7 +104,7 @@ class TransformersEngine:
         self.end_id = end_id
         self.slots = slots
         self.device: torch.device = model.device
-        self.context_length: int = model.config.max_position_embeddings
+        self.context_length: int = context_length(model.config)
 
     def generate(self, requests: Sequence[Request], on_step: OnStep = None, deadline: float | None = None) -> Iterator[Completion]:
         """See `Engine.generate`; one call must end before the next begins."""
@@ -144,8 +150,7 @@ class TransformersEngine:
                     if on_step:
                         on_step()
                     best = int(logprobs.argmax())
-                    yield from state.take(logprobs, (best, float(logprobs[best])))
-                    running[slot] = state if state.next() else None
+                    running[slot] = yield from self._take(state, logprobs, (best, float(logprobs[best])))
             if not any(running) or _is_past(deadline):
                 return
             # An idle slot reads token 0 at position 0, so that it does not lengthen the attention of the others.
@@ -160,18 +165,26 @@ class TransformersEngine:
             values, ids = (column.tolist() for column in steps.max(-1))
             for slot, current in enumerate(running):
                 if current:
-                    yield from current.take(steps[slot], (ids[slot], values[slot]))
-                    running[slot] = current if current.next() else None
+                    running[slot] = yield from self._take(current, steps[slot], (ids[slot], values[slot]))
+
+    def _take(self, state: SlotState, logprobs: torch.Tensor, best: tuple[int, float]) -> Generator[Completion, None, SlotState | None]:
+        """Yield what ends with these log-probabilities; returns the request's state, or None where it is finished."""
+        if math.isnan(best[1]):
+            yield Completion(state.request.id, [], 0.0, "failed", 0.0, explain_not_finite(self.model))
+            return None
+        yield from state.take(logprobs, best)
+        return state if state.next() else None
 
     @torch.inference_mode()
     def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]], adapter: Path | None = None) -> list[float]:
         """Natural log of the probability of each continuation after the prompt; the prompt is read once for all of them.
 
-        Continuations of similar length are read together, as many as there are slots. The shorter ones are padded at their end, where
-        causal attention hides the padding from every scored token.
+        Continuations of similar length are read together, as many as there are slots, or as memory suffices for. The shorter ones are
+        padded at their end, where causal attention hides the padding from every scored token.
 
         Raises:
-            ConfigError: where a continuation is empty or exceeds the context length, or the adapter cannot be served.
+            ConfigError: where a continuation is empty or exceeds the context length, the adapter cannot be served, the logits are not
+                numbers, or memory does not suffice for a single continuation.
         """
         longest = max(map(len, continuations), default=0)
         if not prompt or not all(continuations) or len(prompt) + longest > self.context_length:
@@ -183,23 +196,52 @@ class TransformersEngine:
         with self._adapted(adapter):
             shared = DynamicCache()
             first = self._forward(torch.tensor([list(prompt)], device=self.device), past_key_values=shared)[0, -1].log_softmax(-1)
-            order = sorted(range(len(continuations)), key=lambda i: len(continuations[i]))
-            for start in range(0, len(order), self.slots):
-                group = order[start : start + self.slots]
-                ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(list(continuations[i])) for i in group], batch_first=True)
-                ids = ids.to(self.device)
-                values = first[ids[:, 0]]
-                if ids.shape[1] > 1:
-                    repeated = _repeat(shared, len(group))
-                    hidden = self.model.model(input_ids=ids[:, :-1], past_key_values=repeated, use_cache=True).last_hidden_state
-                    # Row by row: the logits of a whole batch over a large vocabulary would be the largest tensor of all.
-                    for row, i in enumerate(group):
-                        length = len(continuations[i])
-                        logprobs = self.model.lm_head(hidden[row, : length - 1]).float().log_softmax(-1)
-                        values[row] += logprobs.gather(1, ids[row, 1:length, None]).sum()
-                for i, value in zip(group, values.tolist(), strict=True):
+            waiting = sorted(range(len(continuations)), key=lambda i: len(continuations[i]))
+            together = self.slots
+            while waiting:
+                group = waiting[:together]
+                try:
+                    values = self._score_group(first, shared, [continuations[i] for i in group])
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    if len(group) == 1:
+                        raise ConfigError(
+                            f"out of memory with one answer of {len(continuations[group[0]])} tokens behind a prompt of {len(prompt)}; "
+                            "lower --max-seq-len, or use a device with more memory"
+                        ) from None
+                    together = len(group) // 2
+                    values = None
+                if values is None:  # outside the handler: the exception holds the tensors of the failed pass
+                    if self.device.type == "cuda":
+                        torch.cuda.empty_cache()
+                    continue
+                waiting = waiting[len(group) :]
+                for i, value in zip(group, values, strict=True):
                     scores[i] = value
+        if any(map(math.isnan, scores)):
+            raise ConfigError(explain_not_finite(self.model))
         return scores
+
+    def _score_group(self, first: torch.Tensor, shared: Cache, group: Sequence[Sequence[int]]) -> list[float]:
+        """The scores of continuations that are read together.
+
+        Args:
+            first: log-probabilities of the first token, (vocabulary,).
+            shared: the cache of the prompt.
+        """
+        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(list(one)) for one in group], batch_first=True)
+        ids = ids.to(self.device)
+        values = first[ids[:, 0]]
+        if ids.shape[1] > 1:
+            head = output_head(self.model)
+            repeated = _repeat(shared, len(group))
+            hidden = self.model.base_model(input_ids=ids[:, :-1], past_key_values=repeated, use_cache=True).last_hidden_state
+            # Row by row: the logits of a whole batch over a large vocabulary would be the largest tensor of all.
+            for row, one in enumerate(group):
+                logprobs = head(hidden[row, : len(one) - 1]).float().log_softmax(-1)
+                values[row] += logprobs.gather(1, ids[row, 1 : len(one), None]).sum()
+        return values.tolist()
 
     def _adapted(self, folder: Path | None) -> AbstractContextManager[None]:
         """A context in which the model carries an adapter."""
@@ -245,5 +287,34 @@ def load_transformers_engine(folder: Path, device: torch.device, slots: int = 16
     """An engine and its tokenizer from a model's folder, and the reason for its dtype."""
     tokenizer = load_tokenizer(folder)
     dtype, reason = choose_dtype(device)
-    model = load_model(folder, device, dtype, ATTENTION)
-    return TransformersEngine(model, tokenizer.eos_token_id, slots), tokenizer, reason
+    engine = TransformersEngine(load_model(folder, device, dtype, ATTENTION), tokenizer.eos_token_id, slots)
+    check_engine(engine)
+    return engine, tokenizer, reason
+
+
+def check_engine(engine: TransformersEngine) -> None:
+    """Refuse a model that the engine reads or continues otherwise than transformers' plain forward pass does.
+
+    Prompts of different lengths are read side by side, continued by given tokens with the cache, and scored.
+
+    Raises:
+        ConfigError: naming what differs, and the layers and keys of the configuration that may be the cause.
+    """
+
+    @torch.inference_mode()
+    def generate(probe: Probe) -> list[torch.Tensor]:
+        cache = SlotCache(len(probe.prompts), engine.device)
+        requests = [Request(str(i), prompt, len(probe.continuation)) for i, prompt in enumerate(probe.prompts)]
+        found = [engine._prefill(request, slot, cache)[None] for slot, request in enumerate(requests)]
+        for index, token in enumerate(probe.continuation[:-1]):
+            steps = engine.step([token] * len(requests), [len(prompt) + index for prompt in probe.prompts], cache)
+            found = [torch.cat([one, step[None]]) for one, step in zip(found, steps, strict=True)]
+        return found
+
+    def score(probe: Probe) -> list[float]:
+        shorter = probe.continuation[:-1]
+        return [engine.score(prompt, [probe.continuation, shorter])[0] for prompt in probe.prompts]
+
+    with probing(engine.model) as probe:
+        probe.compare("generation", generate)
+        probe.compare_sums("scoring", score)

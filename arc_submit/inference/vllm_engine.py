@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -48,6 +49,9 @@ class MemoryPlan:
     adapters: int
     cache_gb: int
     reason: str
+
+
+_NOT_FINITE = "vllm's log-probabilities are not numbers (NaN): the model's values exceed the range of its dtype, or its weights are damaged"
 
 
 class EngineStuckError(RuntimeError):
@@ -126,7 +130,7 @@ class VllmEngine:
                     state = running.get(output.request_id)
                     completion = self._completion(state, output) if state else None
                     if completion:
-                        if completion.finished == "dead_end":
+                        if not output.finished:
                             self.core.abort_request([output.request_id])
                         del running[output.request_id]
                         yield completion
@@ -172,6 +176,8 @@ class VllmEngine:
                 raise EngineStuckError(f"vllm: {len(keys) - len(scores)} continuations are not scored and never will be")
         finally:
             self.core.abort_request([key for key in keys if key not in scores])
+        if any(map(math.isnan, scores.values())):
+            raise ConfigError(_NOT_FINITE)
         return [scores[key] for key in keys]
 
     def check_adapter(self, folder: Path) -> None:
@@ -232,6 +238,8 @@ class VllmEngine:
         """The completion of a request, or None while the request goes on."""
         answer = output.outputs[0]
         tokens = list(answer.token_ids)
+        if math.isnan(answer.cumulative_logprob or 0.0):
+            return Completion(state.request.id, [], 0.0, "failed", time.monotonic() - state.started, _NOT_FINITE)
         finished: Literal["stop", "length", "dead_end"]
         if output.finished:
             finished = "stop" if tokens and tokens[-1] in (state.request.end_ids or (self.end_id,)) else "length"

@@ -17,13 +17,15 @@ import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint as recompute
 
+from arc_submit.base_model.attention import ATTENTION
 from arc_submit.base_model.hidden_states import hidden_states_from
 from arc_submit.base_model.loading import load_model, load_tokenizer
 from arc_submit.base_model.lora import Adapter, attach, save_adapter
+from arc_submit.base_model.output_head import output_head
 from arc_submit.base_model.precision import TrainingPrecision, choose_training_precision
 from arc_submit.base_model.saving import own_dtype, save_model
 from arc_submit.errors import ConfigError
-from arc_submit.finetune.trainer import MicroBatch, batch_loss
+from arc_submit.finetune.trainer import MicroBatch, batch_loss, check_loss
 from arc_submit.language.prompt_config import PromptConfig
 from arc_submit.train.config import TrainConfig, TrainSettings
 from arc_submit.train.distributed import Processes
@@ -71,14 +73,16 @@ def load_trainable(config: TrainConfig, device: torch.device, checkpoint: Path |
     scaler = torch.amp.GradScaler(device.type, enabled=precision.scale)
     adapter = None
     if settings.full:
-        model = load_model(checkpoint / "model" if checkpoint else config.model, device, torch.float32, "sdpa")
+        model = load_model(checkpoint / "model" if checkpoint else config.model, device, torch.float32, ATTENTION)
+        check_loss(model, precision, full_loss)
         model.requires_grad_(True)
         parameters = list(model.parameters())
         gradient = torch.zeros(sum(parameter.numel() for parameter in parameters), device=device)
         for parameter, part in zip(parameters, torch.split(gradient, [parameter.numel() for parameter in parameters]), strict=True):
             parameter.grad = part.view_as(parameter)
     else:
-        model = load_model(config.model, device, precision.base, "sdpa", settings.in_4_bits)
+        model = load_model(config.model, device, precision.base, ATTENTION, settings.in_4_bits)
+        check_loss(model, precision)
         adapter = attach(model, config.lora, config.seed, config.base_adapter)
         if checkpoint:
             with torch.no_grad():
@@ -172,12 +176,14 @@ def make_pass(samples: Sequence[TokenSample], weight: float, total: float, devic
 def full_loss(model: Any, batch: MicroBatch, precision: TrainingPrecision) -> tuple[torch.Tensor, torch.Tensor]:
     """As `finetune.trainer.batch_loss`, with gradients of the output layer; large logits are computed again in the backward pass."""
 
+    head = output_head(model)
+
     def cross_entropy(hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.cross_entropy(model.lm_head(hidden).float(), labels, reduction="none")
+        return torch.nn.functional.cross_entropy(head(hidden).float(), labels, reduction="none")
 
     with _autocast(batch.ids.device, precision):
         hidden = hidden_states_from(model, batch.ids, batch.first).flatten(0, 1)[batch.positions]
-        count = max(1, _LOGITS // model.lm_head.out_features)
+        count = max(1, _LOGITS // head.linear.out_features)
         if len(hidden) <= count:
             by_token = cross_entropy(hidden, batch.labels)
         else:
@@ -232,15 +238,15 @@ def evaluate(trainable: Trainable, samples: Sequence[TokenSample], pass_tokens: 
     Raises:
         PassTooLargeError: where memory does not suffice.
     """
-    model = trainable.model
+    model, head = trainable.model, output_head(trainable.model)
     loss = tokens = right = 0.0
     for rows in cut_passes(samples[group.rank :: group.world], pass_tokens):
         batch, in_mask = make_pass(rows, 0.0, 1.0, group.device)
         with _within_memory(batch), _autocast(group.device, trainable.precision):
             hidden = hidden_states_from(model, batch.ids, batch.first).flatten(0, 1)[batch.positions]
-            count = max(1, _LOGITS // model.lm_head.out_features)
+            count = max(1, _LOGITS // head.linear.out_features)
             pieces = zip(torch.split(hidden, count), torch.split(batch.labels, count), strict=True)
-            scores = [_score(model.lm_head(states), labels) for states, labels in pieces]
+            scores = [_score(head(states), labels) for states, labels in pieces]
         loss -= float(torch.cat([logprobs for logprobs, _ in scores]).sum())
         tokens += int(in_mask.sum())
         likeliest = torch.cat([hits for _, hits in scores]).cpu().numpy()
