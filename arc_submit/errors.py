@@ -13,7 +13,10 @@ class ArcSubmitError(Exception):
 
     Attributes:
         figures: the JSON object that --json prints in spite of the error; None for none.
+        exit_code: of the command line.
     """
+
+    exit_code = 1
 
     def __init__(self, message: str, figures: dict[str, Any] | None = None):
         super().__init__(" ".join(message.split()))
@@ -26,3 +29,9 @@ class DataError(ArcSubmitError):
 
 class ConfigError(ArcSubmitError):
     """An option, or a combination of options, that cannot work."""
+
+
+class ModelRefusedError(ConfigError):
+    """A model that cannot be used, as `arc-submit model check` finds it."""
+
+    exit_code = 5

@@ -21,12 +21,13 @@ from arc_submit.language.truncation import PromptTooLongError, fit_prompt
 
 @dataclass(frozen=True)
 class ViewRequest:
-    """A request for one test input of a task under one view."""
+    """A request for one test input of a task under one view, with the train pairs that its prompt shows."""
 
     request: Request
     task: str
     test: int
     view: View
+    train_indices: tuple[int, ...] = ()
 
 
 def plan_requests(
@@ -66,7 +67,7 @@ def plan_requests(
                 dead_end,
                 tokenizer.end_ids,
             )
-            planned.append(ViewRequest(request, task.id, test, view))
+            planned.append(ViewRequest(request, task.id, test, view, prompt.train_indices))
     return planned, refused
 
 

@@ -84,6 +84,7 @@ class PromptTokenizer:
         self._templates: dict[Any, str] = {}
         self._literals: dict[str, list[int]] = {}
         self._lengths: dict[tuple[int, int], int] = {}
+        self._longest_rows: dict[int, npt.NDArray[np.int8]] = {}
         self._rows: dict[tuple[bytes, int, bool], list[int]] = {}
         self._patterns: dict[tuple[int, bool], _RowPattern | None] = {}
         self.reuse, self.reason = False, "reuse is off"
@@ -140,9 +141,7 @@ class PromptTokenizer:
     def _up_to_end(self, answer: list[int]) -> list[int]:
         """An answer's tokens with its end token, without what the template writes behind that: the model must learn to stop there."""
         if self.end_id not in answer:
-            raise ConfigError(
-                f"the chat template of {self.tokenizer.name_or_path} does not end every answer with {self._names([self.end_id])}"
-            )
+            raise ConfigError(f"the chat template of {self.tokenizer.name_or_path} does not end every answer with {self.end_marks[0]}")
         return answer[: answer.index(self.end_id) + 1]
 
     def grid_spans(self, turns: Sequence[Turn]) -> list[tuple[int, int]]:
@@ -192,9 +191,14 @@ class PromptTokenizer:
         Exact for tokenizers that write every cell alike. For those that merge cells it is what the longest of many rows takes in every row.
         """
         if shape not in self._lengths:
-            grid = frozen(np.tile(self._longest_row(shape[1]), (shape[0], 1)))
-            self._lengths[shape] = len(self.answer_ids(grid))
+            self._lengths[shape] = len(self.answer_ids(self.longest_grid(shape)))
         return self._lengths[shape]
+
+    def longest_grid(self, shape: tuple[int, int]) -> Grid:
+        """A grid of a shape that takes as many tokens as any, or nearly so where cells merge."""
+        if shape[1] not in self._longest_rows:
+            self._longest_rows[shape[1]] = self._longest_row(shape[1])
+        return frozen(np.tile(self._longest_rows[shape[1]], (shape[0], 1)))
 
     def _longest_row(self, width: int) -> npt.NDArray[np.int8]:
         """Of rows in which every two colours alternate, and of random ones, the one with the most tokens; int8, (width,)."""
@@ -224,6 +228,13 @@ class PromptTokenizer:
     def text(self, turns: Sequence[Turn], generation: bool = True) -> str:
         """The chat as text, rendered by the model's own template."""
         return self._filled(self._template(turns, generation), _grids(turns))
+
+    def outline(self, turns: Sequence[Turn]) -> str:
+        """The chat in one line, for people: the text around the grids as the template writes it, and each grid by its size."""
+        pieces = _MARK.split(self._template(turns, True))
+        grids = _grids(turns)
+        sizes = (grids[ord(piece) - _FIRST_MARK].shape if i % 2 else () for i, piece in enumerate(pieces))
+        return "".join(f"[{size[0]}x{size[1]}]" if size else repr(piece)[1:-1] for size, piece in zip(sizes, pieces, strict=True))
 
     def _filled(self, template: str, grids: Sequence[Grid]) -> str:
         """A rendered template, or a part of it, with the grids in the place of their marks."""
@@ -396,14 +407,15 @@ class PromptTokenizer:
     @property
     def summary(self) -> str:
         """A line for people: how tokens are made, what ends an answer, and the date in the prompts."""
-        ends = f"an answer ends with {self._names(self.end_ids[:1])}"
-        if len(self.end_ids) > 1:
-            ends += f" (or {self._names(self.end_ids[1:])})"
+        first, *others = self.end_marks
+        ends = f"an answer ends with {first}" + (f" (or {', '.join(others)})" if others else "")
         dated = f"; the chat template's date is always {FIXED_DATE:%d %b %Y}" if self._chat.writes_date else ""
         return f"{self.reason}; {ends}{dated}"
 
-    def _names(self, ids: Sequence[int]) -> str:
-        return ", ".join(str(self.tokenizer.convert_ids_to_tokens(token)) for token in ids)
+    @property
+    def end_marks(self) -> list[str]:
+        """The tokens that end an answer, as texts."""
+        return [str(self.tokenizer.convert_ids_to_tokens(token)) for token in self.end_ids]
 
 
 def _grids(turns: Sequence[Turn]) -> list[Grid]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from arc_submit.arc.datasets import read_task
 from arc_submit.arc.prediction import Prediction, read_predictions
+from arc_submit.report.prompt_text import show_turns
 from arc_submit.run.config import RunConfig
 from arc_submit.storage.run_dir import RunPaths
 
@@ -25,7 +26,7 @@ class ShownPrompt:
         view: key of the view.
         tokens: of the prompt.
         answer_tokens: that the answer may take.
-        text: the prompt as the model's own template renders it.
+        text: the prompt for people: the template's text in one line with grids by their sizes, then each turn with grids in colours.
     """
 
     test: int
@@ -54,9 +55,10 @@ def read_prompts(config: RunConfig, task_id: str) -> tuple[list[ShownPrompt], li
     planned, refused = plan_requests(writer, task, RequestSettings(config.views, config.seed, how.max_seq_len, config.keep_background))
     prompts = []
     for asked in planned:
-        ids = list(asked.request.prompt)
-        text = writer.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        prompts.append(ShownPrompt(asked.test, asked.view.key, len(ids), asked.request.max_new_tokens, text))
+        seen = asked.view.apply_task(task)
+        turns = writer.prompt.turns([seen.train[i] for i in asked.train_indices], seen.tests[asked.test])
+        text = f"{writer.outline(turns)}\n\n{show_turns(turns)}"
+        prompts.append(ShownPrompt(asked.test, asked.view.key, len(asked.request.prompt), asked.request.max_new_tokens, text))
     return prompts, refused
 
 

@@ -1,0 +1,44 @@
+"""`arc-submit model check`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from arc_submit.options import add_json
+from arc_submit.run.presets import make_config
+
+_ASKED = ("model_config", "chat_template", "grid_encoder", "prompt", "max_seq_len")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A parser for each thing to do with a model's folder."""
+    commands = parser.add_subparsers(required=True, metavar="command")
+    purpose = "show what the project makes of a model: how it is asked, what fits, an adapter's size; exit code 5 where it is refused"
+    check = commands.add_parser("check", help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
+    add = check.add_argument
+    add("folder", type=Path, help="of the model")
+    add("--preset", default="cpu-pocket", help="whose adapters are meant (default: cpu-pocket)")
+    add("--model-config", type=Path, metavar="FILE", help="as for arc-submit run")
+    add("--chat-template", type=Path, metavar="FILE", help="as for arc-submit run")
+    add("--grid-encoder", help="as for arc-submit run")
+    add("--prompt", help="as for arc-submit run")
+    add("--max-seq-len", type=int, help="as for arc-submit run")
+    add("--colours", action=argparse.BooleanOptionalAction, help="draw grids in colours (default: on a terminal)")
+    add_json(check)
+    check.set_defaults(command=main)
+
+
+def main(args: argparse.Namespace) -> dict[str, Any]:
+    """Check a model; returns its figures."""
+    from arc_submit.errors import ArcSubmitError, ModelRefusedError
+    from arc_submit.run.model_check import check_model
+
+    try:
+        config = make_config(args.preset, model=args.folder, **{name: getattr(args, name) for name in _ASKED})
+    except ArcSubmitError as error:
+        raise ModelRefusedError(str(error)) from None
+    colours = sys.stdout.isatty() if args.colours is None else args.colours
+    return check_model(config, lambda name, text: print(f"{name:15} {text}" if name else text), colours)
