@@ -82,7 +82,7 @@ def test_the_projects_kernel_lacks_only_the_users_id_and_data_sets(kernel: Path)
         ({"kernel_sources": ["me/abc"]}, "error", "kernel_sources", "'me/abc' has the wrong form"),
         ({"model_sources": ["a/b/transformers/c"]}, "error", "model_sources", "with a whole number as version"),
         ({"competition_sources": ["https://www.kaggle.com/competitions/arc-prize-2026-arc-agi-2"]}, "error", "competition_sources", "slug"),
-        ({"competition_sources": []}, "warning", "competition_sources", "no test file"),
+        ({"competition_sources": []}, "error", "competition_sources", "no test file"),
         ({"docker_image_pinning_type": ...}, "warning", "docker_image_pinning_type", "wheels for another image"),
         ({"docker_image_pinning_type": "latest"}, "warning", "docker_image_pinning_type", "newest image of that day"),
         ({"docker_image": "python:3.12"}, "warning", "docker_image", "does not look like one of Kaggle's"),
@@ -142,6 +142,10 @@ def add_code(source: str) -> Callable[[dict[str, Any]], Any]:
     return lambda notebook: notebook["cells"].append(cell)
 
 
+WIDGETS = "application/vnd.jupyter.widget-state+json"
+FAILURE = {"output_type": "error", "ename": "ValueError", "evalue": "no", "traceback": []}
+
+
 def first_code(notebook: dict[str, Any]) -> dict[str, Any]:
     return next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
 
@@ -164,12 +168,26 @@ def first_code(notebook: dict[str, Any]) -> dict[str, Any]:
         (add_code("import subprocess\nsubprocess.run(['pip', 'install', 'vllm'])"), "error", "cell 10", "installs from the network"),
         (add_code("%%bash\ncd /tmp\npip install vllm"), "error", "cell 10", "installs from the network"),
         (add_code("import os\nos.system('pip install -q vllm')"), "error", "cell 10", "installs from the network"),
-        (add_code("import x\nx.snapshot_download('Qwen/Qwen2.5-0.5B')"), "warning", "cell 10", "downloads with 'snapshot_download('"),
+        (add_code("import x\nx.snapshot_download('Qwen/Qwen2.5-0.5B')"), "warning", "cell 10", "downloads with 'x.snapshot_download'"),
         (add_code("model = x.from_pretrained('Qwen/Qwen2.5-0.5B')"), "warning", "cell 10", "loads 'Qwen/Qwen2.5-0.5B'"),
         (add_code("path = '/kaggle/input/arc-submit-bundle/models'"), "warning", "cell 10", "two layouts"),
         (add_code("from arc_submit.kaggle.wheels import make_wheelhouse"), "error", "cell 10", "downloads wheels"),
         (lambda n: n["metadata"].update(kaggle={"isInternetEnabled": True}), "warning", "metadata.kaggle", "the internet is on"),
         (lambda n: n["cells"].pop(1), "error", "cell 1", "before any cell installs"),
+        (add_code("rerun_budget = 50000"), "error", "rerun_budget", "50000 leaves less than"),
+        (add_code("rerun_budget: int = 14 * 60 * 60"), "error", "rerun_budget", "50400 leaves less than"),
+        (add_code("seed, rerun_budget = 1, '14h'"), "error", "rerun_budget", "14h leaves less than"),
+        (add_code("rerun_budget = float('12h' if seed else '1h')"), "error", "rerun_budget", "12h leaves less than"),
+        (add_code("make_config(preset, rerun_budget=1e5)"), "error", "rerun_budget", "100000.0 leaves less than"),
+        (add_code("budget = 'soon'"), "error", "budget", "duration 'soon'"),
+        (lambda n: n["metadata"].update(widgets={WIDGETS: {"abc": {}}}), "error", "metadata.widgets", "KeyError: 'state'"),
+        (lambda n: n["metadata"].update(widgets=[]), "error", "metadata.widgets", "has no state"),
+        (lambda n: n["metadata"]["kernelspec"].pop("language"), "warning", "kernelspec", "can set no parameters"),
+        (lambda n: n["metadata"]["kernelspec"].update(language="R"), "error", "kernelspec", "the language 'R'"),
+        (lambda n: n.update(nbformat=5), "error", "file", "not of format 4"),
+        (lambda n: first_code(n)["metadata"].update(tags=["injected-parameters"]), "error", "cell 1", "parameters of a dry run"),
+        (lambda n: first_code(n)["metadata"].update(tags=["raises-exception"]), "warning", "cell 1", "does not fail the notebook"),
+        (lambda n: first_code(n)["outputs"].append(FAILURE), "warning", "cell 1", "which ended with ValueError"),
     ],
 )
 def test_faults_of_the_notebook_are_found(
@@ -225,6 +243,7 @@ def test_metadata_written_by_kaggle_give_no_findings(kernel: Path) -> None:
         ("l4x4-qwen2.5-1.5b", {"machine_shape": "NvidiaTeslaT4"}, "error", "4 GPUs, and NvidiaTeslaT4, which is requested, has 2"),
         ("hybrid-7b", {"machine_shape": "NvidiaH100"}, "error", "which is requested, has 1"),
         ("hybrid-7b", {"machine_shape": ..., "enable_gpu": False}, "error", "a machine without a GPU"),
+        ("hybrid-7b", {"machine_shape": "None", "enable_gpu": "false"}, "error", "a machine without a GPU"),
         ("t4x2-qwen2.5-0.5b", {}, "warning", "leaves 2 of NvidiaL4 idle"),
         ("l4x4-qwen", {}, "error", "choose from cpu-pocket"),
     ],
@@ -233,12 +252,35 @@ def test_a_preset_for_another_number_of_gpus_is_found(
     kernel: Path, preset: str, fields: dict[str, Any], severity: str | None, words: str
 ) -> None:
     change(kernel, fields)
-    path = kernel / NOTEBOOK
-    path.with_suffix(".py").unlink()
-    path.write_text(path.read_text().replace('preset = \\"cpu-pocket\\"', f'preset = \\"{preset}\\"'))
+    use_preset(kernel, preset)
     findings = [finding for finding in check_kernel(kernel) if finding.place == "preset"]
     assert severities(findings) == ([(severity, "preset")] if severity else [])
     assert words in "".join(map(str, findings))
+
+
+def use_preset(kernel: Path, preset: str) -> None:
+    path = kernel / NOTEBOOK
+    path.with_suffix(".py").unlink()
+    path.write_text(path.read_text().replace('preset = \\"cpu-pocket\\"', f'preset = \\"{preset}\\"'))
+
+
+def test_a_preset_for_gpus_needs_a_machine_that_is_named(kernel: Path) -> None:
+    use_preset(kernel, "l4x4-qwen2.5-1.5b")
+    assert check_kernel(kernel) == []
+    change(kernel, {"machine_shape": ...})
+    findings = check_kernel(kernel)
+    assert severities(findings) == [("error", "machine_shape")]
+    assert "Kaggle gives a P100" in str(findings[0])
+    assert "write one of NvidiaL4" in str(findings[0])
+
+
+@pytest.mark.parametrize("sources", [["me/arc-submit-wheels-kaggle"], ["me/arc-submit-wheels-kaggle/3"]])
+def test_a_preset_for_a_model_needs_something_that_can_hold_it(kernel: Path, sources: list[str]) -> None:
+    use_preset(kernel, "l4x4-qwen2.5-1.5b")
+    change(kernel, {"dataset_sources": sources})
+    assert severities(check_kernel(kernel)) == [("error", "model_sources")]
+    change(kernel, {"model_sources": ["a/b/transformers/c/1"]})
+    assert check_kernel(kernel) == []
 
 
 def test_a_kernel_of_another_user_is_found(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from arc_submit.cli import main
 from arc_submit.kaggle.check import check_kernel
 from arc_submit.kaggle.kernel_metadata import FIELDS
 from arc_submit.kaggle.notebook_check import client_text
+from arc_submit.kaggle.push import _differences
 
 FAST = ("--every", "0.05s")
 
@@ -135,6 +136,18 @@ def test_a_refused_push_is_an_error_whatever_the_exit_code(
     _, err = printed(capsys)
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("recorded", ["NvidiaTeslaP100", "Gpu"])
+def test_a_gpu_that_kaggle_chose_is_a_difference(recorded: str) -> None:
+    requested = {"enable_gpu": True, "enable_internet": False}
+    assert list(_differences(requested, {"enable_gpu": True, "machine_shape": "NvidiaTeslaT4"}, None)) == []
+    assert list(_differences({"enable_gpu": False}, {"machine_shape": recorded}, None)) == []
+    (line,) = _differences(requested, {"enable_gpu": True, "machine_shape": recorded}, None)
+    assert f"none was requested, and Kaggle has {recorded}" in line
+    (line,) = _differences(requested, {"enable_gpu": True, "machine_shape": recorded}, "NvidiaL4")
+    assert f"Kaggle has {recorded} and not NvidiaL4" in line
+    assert list(_differences(requested, {"enable_gpu": False}, None)) == ["enable_gpu: is off at Kaggle"]
 
 
 def test_differences_from_kaggles_record_are_errors(

@@ -11,6 +11,7 @@ from typing import Any
 from arc_submit.durations import format_duration, parse_duration
 from arc_submit.errors import ConfigError
 from arc_submit.kaggle.findings import Finding, add_ignore_option, raise_on_errors
+from arc_submit.kaggle.given_values import given_values
 from arc_submit.kaggle.kernel_metadata import ACCELERATORS, KERNEL_METADATA, SOURCES, check_metadata, read_switch, requested_machine
 from arc_submit.kaggle.notebook_check import check_notebook, imports_library, source_of
 from arc_submit.run.presets import PRESETS
@@ -58,23 +59,38 @@ def check_kernel(folder: Path, accelerator: str | None = None, session: str = SE
         problem = "no data set, notebook or model is attached, so arc_submit is not installed on Kaggle"
         remedy = "attach the wheels and the bundle (arc-submit kaggle wheels, bundle, upload)"
         findings.append(Finding("warning" if internet else "error", KERNEL_METADATA, "dataset_sources", problem, remedy))
-    text, file = "\n".join(map(source_of, cells)), Path(code_file).name
-    return [*findings, *_check_session(text, session, file), *_check_gpus(text, metadata, accelerator, file)]
+    code, file = [source_of(cell) for cell in cells if cell.get("cell_type") == "code"], Path(code_file).name
+    findings += _check_session(code, session, file)
+    for preset in given_values(code, "preset"):
+        if preset not in PRESETS:
+            findings.append(Finding("error", file, "preset", f"there is no preset {preset!r}", f"choose from {', '.join(PRESETS)}"))
+            continue
+        findings += [*_check_model(str(preset), metadata), *_check_gpus(str(preset), metadata, accelerator, file)]
+    # A preset makes an error of a missing machine_shape, which the metadata alone warn of.
+    errors = [finding for finding in findings if finding.severity == "error"]
+    superseded = "machine_shape" if any(finding.place == "machine_shape" for finding in errors) else None
+    return [finding for finding in findings if finding in errors or finding.place != superseded]
 
 
-def _check_gpus(text: str, metadata: dict[str, Any], accelerator: str | None, file: str) -> Iterator[Finding]:
+def _check_model(preset: str, metadata: dict[str, Any]) -> Iterator[Finding]:
+    """Whether something is attached that can hold the base model of a preset."""
+    sources = [str(source) for name in SOURCES if name != "competition_sources" for source in metadata.get(name) or ()]
+    if preset != "cpu-pocket" and all(re.search(r"/arc-submit-wheels\b", source) for source in sources):
+        problem = f"{preset} needs a base model, and no data set or model that could hold one is attached"
+        yield Finding("error", KERNEL_METADATA, "model_sources", problem, "attach the model, or the bundle that holds it")
+
+
+def _check_gpus(preset: str, metadata: dict[str, Any], accelerator: str | None, file: str) -> Iterator[Finding]:
     """Compare the GPUs of the notebook's preset with those of the kernel."""
-    match = re.search(r"^preset = [\"']([^\"']+)[\"']", text, re.MULTILINE)
-    if not match:
-        return
-    preset = match[1]
-    if preset not in PRESETS:
-        yield Finding("error", file, "preset", f"there is no preset {preset!r}", f"choose from {', '.join(PRESETS)}")
-        return
     needed = sum(device.startswith("cuda") for device in PRESETS[preset].get("devices", ()))
     shape = accelerator or requested_machine(metadata)
-    if not needed or (not shape and read_switch(metadata, "enable_gpu", False)):
-        return  # without a shape Kaggle chooses the GPU, which check_metadata reports
+    if not needed:
+        return
+    if not shape and read_switch(metadata, "enable_gpu", False):
+        problem = f"is missing, so Kaggle gives a P100, for which torch has no code; {preset} needs {needed} GPUs that work"
+        matching = [name for name, count in ACCELERATORS.items() if count == needed]
+        yield Finding("error", KERNEL_METADATA, "machine_shape", problem, f"write one of {', '.join(matching or ACCELERATORS)}")
+        return
     available = ACCELERATORS.get(shape, needed) if shape else 0
     if available < needed:
         problem = f"{preset} needs {needed} GPUs, and {shape or 'a machine without a GPU'}, which is requested, has {available}"
@@ -84,7 +100,7 @@ def _check_gpus(text: str, metadata: dict[str, Any], accelerator: str | None, fi
         yield Finding("warning", file, "preset", problem, "choose a preset for that machine")
 
 
-def _check_session(text: str, session: str, file: str) -> Iterator[Finding]:
+def _check_session(code: list[str], session: str, file: str) -> Iterator[Finding]:
     """Compare the notebook's budgets with the session's time limit."""
     try:
         limit = parse_duration(session)
@@ -94,7 +110,7 @@ def _check_session(text: str, session: str, file: str) -> Iterator[Finding]:
     if limit >= 12 * 3600:
         problem = f"{session} is not below the 12 hours after which Kaggle ends every session"
         yield Finding("error", "command line", "--session", problem, f"write {SESSION} or less")
-    for name, value in re.findall(r"^(rerun_budget|budget) = [\"']([^\"']+)[\"']", text, re.MULTILINE):
+    for name, value in [(one, value) for one in ("rerun_budget", "budget") for value in given_values(code, one)]:
         try:
             budget = parse_duration(value)
         except ConfigError as error:

@@ -219,7 +219,9 @@ def _check_sources(metadata: dict[str, Any]) -> Iterator[Finding]:
     for name in _OTHER_COMPETITIONS.keys() & competitions:
         yield _error("competition_sources", f"{name} {_OTHER_COMPETITIONS[name]}", "write arc-prize-2026-arc-agi-2")
     if not value:
-        yield _warning("competition_sources", "is empty: there will be no test file", "name the competition, as in its address")
+        # With the internet on the kernel cannot be submitted anyway: it may be one that downloads wheels.
+        finding = _warning if read_switch(metadata, "enable_internet", True) else _error
+        yield finding("competition_sources", "is empty: there will be no test file", "name the competition, as in its address")
 
 
 def _check_image(metadata: dict[str, Any]) -> Iterator[Finding]:

@@ -17,23 +17,10 @@ from arc_submit.arc.files import has_byte_order_mark, read_json
 from arc_submit.errors import ArcSubmitError, DataError
 from arc_submit.kaggle.dataset_folder import INSTALLER
 from arc_submit.kaggle.findings import Finding
+from arc_submit.kaggle.network_check import check_network
 from arc_submit.kaggle.secret_scan import credential_kind
 
 MAX_BYTES = 1_000_000  # Kaggle: "The kernel source must be less than 1 megabytes in size."
-_INSTALLS = re.compile(
-    r"(?:^\s*[!%].*\bpip3?\s+(?:-\S+\s+)*install\b"  # !pip install, %pip install, !python -m pip -q install, !uv pip install
-    r"|\bpip3?[\"'],\s*[\"']install\b"  # subprocess.run([sys.executable, "-m", "pip", "install", ...])
-    r"|(?:system|run|call|check_call|check_output|Popen)\(\s*f?[\"'][^\"'\n]*\bpip3?\s+install\b"
-    r"|\A\s*%%(?:bash|sh)\b[\s\S]*?^\s*pip3?\s+install\b)"
-    r"(?![^\]!%]*--no-index)",
-    re.MULTILINE,
-)
-_DOWNLOADS = re.compile(
-    r"^\s*!.*\b(?:wget|curl|git\s+clone|apt(?:-get)?\s+install|conda\s+install)\b.*"
-    r"|\b(?:snapshot_download|hf_hub_download|load_dataset|urlretrieve|urlopen)\(|\b(?:kagglehub|wandb)\.\w+\(|\brequests\.(?:get|post)\(",
-    re.MULTILINE,
-)
-_HUB_MODEL = re.compile(r"\.from_pretrained\(\s*[\"']([\w.-]+/[\w.-]+)[\"']")
 _MOUNT = re.compile(r"[\"'](/kaggle/input/[^\"'\n]+)[\"']")
 
 
@@ -87,6 +74,14 @@ def _check_structure(file: str, notebook: dict[str, Any], internet: bool) -> Ite
         yield Finding("error", file, "kernelspec", problem, remedy)
     elif kernelspec["name"] != "python3":
         yield Finding("error", file, "kernelspec", f"is {kernelspec['name']!r}, which Kaggle does not have", 'name it "python3"')
+    language = kernelspec.get("language") or metadata.get("language_info", {}).get("name")
+    if kernelspec.get("name") and language != "python":
+        problem = f"names the language {language!r}" if language else "names no language, so papermill can set no parameters"
+        yield Finding("error" if language else "warning", file, "kernelspec", problem, 'give it "language": "python"')
+    for kind, widgets in metadata.get("widgets", {}).items() if isinstance(metadata.get("widgets", {}), dict) else [("", None)]:
+        if not isinstance(widgets, dict) or not isinstance(widgets.get("state"), dict):
+            problem = f"{kind or 'widgets'} has no state, and nbconvert, which makes Kaggle's page, stops with KeyError: 'state'"
+            yield Finding("error", file, "metadata.widgets", problem, "remove metadata.widgets, or clear all outputs and save")
     editor = metadata.get("kaggle", {})
     if isinstance(editor, dict) and editor.get("isInternetEnabled") and not internet:
         problem = "was written by Kaggle's editor and states that the internet is on"
@@ -98,10 +93,21 @@ def _check_structure(file: str, notebook: dict[str, Any], internet: bool) -> Ite
     elif cells[tagged[0]]["cell_type"] != "code":
         problem = 'is tagged "parameters" but is not code: papermill sets the values after it instead of replacing them'
         yield Finding("error", file, f"cell {tagged[0]}", problem, "tag the code cell that holds them")
+    for number, cell in enumerate(cells):
+        tags = cell["metadata"].get("tags", ())
+        if "injected-parameters" in tags:
+            problem = "holds the parameters of a dry run, which replace the notebook's own"
+            yield Finding("error", file, f"cell {number}", problem, "push the notebook that papermill read, not the one that it wrote")
+        if "raises-exception" in tags:
+            problem = 'is tagged "raises-exception": its failure does not fail the notebook'
+            yield Finding("warning", file, f"cell {number}", problem, "remove the tag")
     executed = [number for number, cell in enumerate(cells) if cell.get("outputs") or cell.get("execution_count")]
     if executed:
         remedy = "make it again: make notebooks, or clear all outputs and save"
-        yield Finding("warning", file, f"cell {executed[0]}", f"holds outputs of a run ({len(executed)} cells do)", remedy)
+        failed = [output for number in executed for output in cells[number].get("outputs") or () if output.get("output_type") == "error"]
+        problem = f"holds outputs of a run ({len(executed)} cells do)"
+        problem += f", which ended with {failed[0].get('ename')}" if failed else ""
+        yield Finding("warning", file, f"cell {executed[0]}", problem, remedy)
 
 
 def _check_size(file: str, notebook: dict[str, Any]) -> Iterator[Finding]:
@@ -146,13 +152,14 @@ def _check_cells(file: str, cells: list[dict[str, Any]], internet: bool) -> Iter
         if mount := _MOUNT.search(source):
             problem = f"names {mount[1]}, and Kaggle mounts inputs in two layouts"
             yield Finding("warning", file, place, problem, "find the folder by its files, as arc_submit.kaggle.inputs does")
-        if not internet:
-            yield from _network_access(file, place, source)
         if not installed and imports_library([cell]) and INSTALLER not in source:
             problem = "imports arc_submit before any cell installs the attached data sets"
             yield Finding("error", file, place, problem, f"run {INSTALLER} in the first cell, as those of notebooks/ do")
             installed = True  # report it once
         installed |= INSTALLER in source or "--no-index" in source
+    if not internet:
+        code = [(number, source_of(cell)) for number, cell in enumerate(cells) if cell.get("cell_type") == "code"]
+        yield from check_network(file, code)
 
 
 def imports_library(cells: list[dict[str, Any]]) -> bool:
@@ -164,18 +171,6 @@ def source_of(cell: dict[str, Any]) -> str:
     """A cell's source; the file may hold it as one text or as a list of lines."""
     source = cell.get("source", "")
     return "".join(source) if isinstance(source, list) else str(source)
-
-
-def _network_access(file: str, place: str, source: str) -> Iterator[Finding]:
-    if _INSTALLS.search(source):
-        yield Finding("error", file, place, "installs from the network, which is off", "install from attached wheels, with --no-index")
-    elif match := _DOWNLOADS.search(source):
-        yield Finding("warning", file, place, f"downloads with {match[0].strip()!r}, and the network is off", "attach it as a data set")
-    if match := _HUB_MODEL.search(source):
-        problem = f"loads {match[1]!r}, which is downloaded unless it is a folder, and the network is off"
-        yield Finding("warning", file, place, problem, "attach the model and give its folder")
-    if re.search(r"arc_submit\.kaggle\.wheels\b", source):
-        yield Finding("error", file, place, "downloads wheels, and the network is off", "set enable_internet, and name no competition")
 
 
 def _syntax_error(source: str) -> str:

@@ -35,7 +35,8 @@ def notebook_text(script: Path) -> str:
         raise DataError(f'{script}: {len(tagged)} cells tagged "parameters", exactly one is needed')
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
-    notebook.metadata.pop("jupytext", None)
+    for name in ("jupytext", "widgets"):
+        notebook.metadata.pop(name, None)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     nbformat.validate(notebook)
     text: str = nbformat.writes(notebook) + "\n"  # type: ignore[no-untyped-call]

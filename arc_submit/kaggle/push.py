@@ -23,6 +23,7 @@ from arc_submit.kaggle.findings import raise_on_errors
 from arc_submit.kaggle.kernel_metadata import KERNEL_METADATA, SOURCES, read_kernel_id, read_switch, requested_machine
 
 _CLIENT_TIMEOUT = 300.0  # seconds
+_WITHOUT_KERNELS = ("NvidiaTeslaP100", "Gpu")  # Kaggle records a GPU of its choice, a P100, by either name
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,10 @@ def _differences(metadata: dict[str, Any], record: dict[str, Any], accelerator: 
     shape, recorded_shape = accelerator or requested_machine(metadata), record.get("machine_shape")
     if shape and recorded_shape and recorded_shape != shape:
         yield f"machine_shape: Kaggle has {recorded_shape} and not {shape}"
+    elif not shape and read_switch(metadata, "enable_gpu", False) and recorded_shape in _WITHOUT_KERNELS:
+        yield f"machine_shape: none was requested, and Kaggle has {recorded_shape}, for which the image's torch has no code"
+    if record.get("enable_gpu") is False and read_switch(metadata, "enable_gpu", False):
+        yield "enable_gpu: is off at Kaggle"
 
 
 def _same_source(source: str, other: str) -> bool:
