@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DISTRIBUTION_OF = {"slugify": "python-slugify"}  # where the import has another name
+DISTRIBUTION_OF = {"slugify": "python-slugify", "IPython": "ipython"}  # where the import has another name
 # Extras that a folder may import from, beside the base dependencies. A new folder starts with none.
 EXTRAS_OF = {
     "arc": {"data", "report"},
