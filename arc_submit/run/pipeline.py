@@ -69,7 +69,7 @@ def run(config: RunConfig) -> RunResult:
     resolved = resolve_run(config)
     progress, _ = choose_progress()
     with open_run(config.out, resolved.fingerprint, resolved.reset_budget) as directory:
-        deadline = run_deadline(resolved, directory)
+        deadline = run_deadline(resolved, directory, began)
         submission = Submission(resolved.data.challenges, resolved.submission, resolved.data.counts)
         _answer(directory, resolved, submission)
         _log_start(resolved, directory, deadline, progress)
@@ -144,7 +144,7 @@ def finetune(config: RunConfig) -> FinetuneResult:
     resolved = resolve_run(config, predict=False)
     progress, _ = choose_progress()
     with open_run(config.out, resolved.fingerprint, resolved.reset_budget) as directory:
-        deadline = run_deadline(resolved, directory)
+        deadline = run_deadline(resolved, directory, began)
         _log_start(resolved, directory, deadline, progress)
         split_tasks(resolved.data.challenges.subset(resolved.data.chosen), directory.tasks)
         events = directory.read_events()
@@ -315,9 +315,13 @@ def search(config: RunConfig) -> list[SearchReport]:
     return [reports[task_id] for task_id in resolved.data.challenges.tasks if task_id in reports]
 
 
-def run_deadline(resolved: ResolvedRun, directory: RunDirectory) -> float:
-    """When the sources of a run must end, on the monotonic clock."""
-    return time.monotonic() + directory.started + resolved.budget - resolved.reserve - time.time()
+def run_deadline(resolved: ResolvedRun, directory: RunDirectory, began: float) -> float:
+    """When the sources of a run must end, on the monotonic clock.
+
+    The budget counts from the run's first call, and in this call from its beginning: resolving loads libraries and reads files.
+    """
+    first = time.monotonic() + directory.started - time.time()
+    return min(first, began) + resolved.budget - resolved.reserve
 
 
 def _exhaust(steps: Iterator[Step]) -> None:
