@@ -21,9 +21,10 @@ from arc_submit.base_model.loading import load_model
 from arc_submit.base_model.lora import Adapter, attach, save_adapter
 from arc_submit.base_model.output_head import OutputHead
 from arc_submit.base_model.pocket import make_pocket_tokenizer
-from arc_submit.base_model.precision import choose_training_precision, repair_attention
+from arc_submit.base_model.precision import TrainingPrecision, choose_training_precision, repair_attention
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ConfigError
+from arc_submit.finetune import trainer
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.finetune.trainer import (
     FinetuneError,
@@ -315,6 +316,28 @@ def test_an_error_on_the_way_ends_the_sampling_thread_and_the_adapter_can_go_on(
         finetune_task(adapter, sampler(), TASKS[1], Hooks(stop))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("samples")]
     assert torch.equal(tune(adapter, TASKS[0]), expected)
+
+
+def test_steps_that_float16_skips_are_counted_and_said(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient of the second step overflows: no update, and a smaller scale."""
+    adapter = adapted(tiny_model)
+    half = TrainingPrecision(torch.float32, torch.float16, True, "as on a T4")
+    monkeypatch.setattr(trainer, "choose_training_precision", lambda *_: half)
+    assert finetune_task(adapter, sampler(), TASKS[0]).skipped == 0
+    calls, values = 0, []
+
+    def overflowing(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        total, by_token = batch_loss(*arguments)
+        return total * (1e36 if calls == 2 else 1), by_token
+
+    monkeypatch.setattr(trainer, "batch_loss", overflowing)
+    hooks = Hooks(lambda *_: values.append(adapter.flat.detach().clone()))
+    result = finetune_task(adapter, sampler(), TASKS[0], hooks)
+    assert (result.skipped, result.notes[-1]) == (1, f"1 of {len(result.losses)} steps were skipped: float16 gradients overflowed")
+    assert torch.equal(values[0], values[1])
+    assert not torch.equal(values[1], values[2])
 
 
 def test_precision_and_attention_have_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:

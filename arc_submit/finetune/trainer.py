@@ -52,6 +52,7 @@ class FinetuneResult:
         tokens: in all samples, without padding.
         learned_tokens: those of them that are in the loss.
         seconds: wall time.
+        skipped: steps without an update, because scaled float16 gradients overflowed.
         notes: lines a user should see.
     """
 
@@ -59,6 +60,7 @@ class FinetuneResult:
     tokens: int = 0
     learned_tokens: int = 0
     seconds: float = 0.0
+    skipped: int = 0
     notes: list[str] = field(default_factory=list)
 
 
@@ -232,7 +234,9 @@ def finetune_task(
             scaler.unscale_(optimizer)
             _clip_gradient(adapter, settings.max_grad_norm)
             scaler.step(optimizer)
+            scale = scaler.get_scale()
             scaler.update()
+            result.skipped += scaler.get_scale() < scale
             adapter.mark_changed()
             assert adapter.flat.grad is not None
             adapter.flat.grad.zero_()
@@ -248,6 +252,8 @@ def finetune_task(
             if time.monotonic() >= hooks.deadline:
                 break
     result.seconds = time.monotonic() - started
+    if result.skipped:
+        result.notes.append(f"{result.skipped} of {len(result.losses)} steps were skipped: float16 gradients overflowed")
     return result
 
 
