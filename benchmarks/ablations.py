@@ -49,9 +49,10 @@ from arc_submit.base_model.settings import LoraSettings
 from arc_submit.ensemble.voting import vote_all
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.finetune.trainer import TaskSampler, finetune_task
+from arc_submit.inference.load_transformers import load_transformers_engine
 from arc_submit.inference.requests import make_prediction, plan_requests
 from arc_submit.inference.settings import RequestSettings
-from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
+from arc_submit.inference.transformers_engine import TransformersEngine
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer

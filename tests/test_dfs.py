@@ -15,10 +15,11 @@ from arc_submit.base_model.pocket import make_pocket_tokenizer
 from arc_submit.errors import ConfigError
 from arc_submit.inference.dfs import SearchLimits, search_completions
 from arc_submit.inference.engine import Request
+from arc_submit.inference.load_transformers import load_transformers_engine
 from arc_submit.inference.requests import plan_requests
 from arc_submit.inference.scoring import score_grids
 from arc_submit.inference.settings import RequestSettings
-from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
+from arc_submit.inference.transformers_engine import TransformersEngine
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version

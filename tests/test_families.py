@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from families import CPU, FAMILIES, make_model, measure
@@ -19,8 +20,11 @@ from arc_submit.base_model.pocket import make_pocket_tokenizer
 from arc_submit.base_model.precision import choose_training_precision
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.finetune.trainer import check_loss
-from arc_submit.inference.engine import Request
-from arc_submit.inference.transformers_engine import TransformersEngine, check_engine, load_transformers_engine
+from arc_submit.inference.dfs import SearchLimits, search_completions
+from arc_submit.inference.engine import Request, ScoringMemoryError
+from arc_submit.inference.load_transformers import check_engine, load_transformers_engine
+from arc_submit.inference.serial_engine import SerialEngine
+from arc_submit.inference.transformers_engine import TransformersEngine
 from arc_submit.train.step import full_loss
 
 
@@ -152,5 +156,21 @@ def test_scores_that_need_too_much_memory_are_computed_in_smaller_groups(
         assert engine.score([5] * 20, continuations) == pytest.approx(expected, abs=1e-4)
         assert max(rows) > limit[0]
     limit[0] = 0
-    with pytest.raises(ConfigError, match="out of memory with one answer of 2 tokens behind a prompt of 20"):
+    with pytest.raises(ScoringMemoryError, match="out of memory with 20 prompt tokens and an answer of up to 3"):
         engine.score([5] * 20, [[5, 6], [5, 6, 7]])
+
+
+def test_without_slots_the_answers_are_the_same(engine: TransformersEngine) -> None:
+    """What serves layers with a state, on a model that both can serve."""
+    serial = SerialEngine(engine.model, engine.end_id)
+    check_engine(serial)
+    rng = np.random.default_rng(3)
+    requests = [Request(str(n), rng.integers(5, 45, 5 + 9 * n).tolist(), 12) for n in range(4)]
+    limits = SearchLimits(0.01, 60)
+    for run in (lambda one: one.generate(requests), lambda one: search_completions(one, requests, limits)):
+        ours, theirs = (sorted((c.id, c.tokens, c.finished, round(c.logprob, 3)) for c in run(one)) for one in (serial, engine))
+        assert ours == theirs
+        assert len(ours) >= 4
+    continuations = [[5, 6, 7], [8], [9, 10]]
+    assert serial.score(requests[0].prompt, continuations) == pytest.approx(engine.score(requests[0].prompt, continuations), abs=1e-4)
+    assert list(serial.generate(requests, deadline=0.0)) == []

@@ -15,9 +15,9 @@ from arc_submit.arc.training_sets import read_training_tasks, with_wrong_predict
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.cli import main
 from arc_submit.ensemble.judgements import judgement_from_line
+from arc_submit.inference.load_transformers import load_transformers_engine
 from arc_submit.inference.requests import plan_requests
 from arc_submit.inference.settings import RequestSettings
-from arc_submit.inference.transformers_engine import load_transformers_engine
 from arc_submit.language.prompt_config import resolve_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 

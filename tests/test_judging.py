@@ -129,7 +129,7 @@ def test_judgements_are_the_engines_scores(name: str, tiny_model: Path) -> None:
     """Each value is computed again from the engine's score of the answer's tokens under its view."""
     import torch
 
-    from arc_submit.inference.transformers_engine import load_transformers_engine
+    from arc_submit.inference.load_transformers import load_transformers_engine
 
     engine, tokenizer, _ = load_transformers_engine(tiny_model, torch.device("cpu"), 4)
     writer = PromptTokenizer(tokenizer, make_encoder("CompactGridEncoder()"), prompt_version(name))

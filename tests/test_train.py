@@ -21,7 +21,7 @@ from arc_submit import cli
 from arc_submit.arc.packed_tasks import open_packed
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.inference.engine import Request
-from arc_submit.inference.transformers_engine import load_transformers_engine
+from arc_submit.inference.load_transformers import load_transformers_engine
 from arc_submit.language.prompt_config import CONFIG_FILE
 from arc_submit.train import train as base
 from arc_submit.train import train_log

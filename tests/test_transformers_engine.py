@@ -12,7 +12,8 @@ from arc_submit.base_model.loading import choose_dtype, load_model
 from arc_submit.errors import ConfigError
 from arc_submit.inference.dfs import SearchLimits, search_completions
 from arc_submit.inference.engine import Completion, Request
-from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
+from arc_submit.inference.load_transformers import load_transformers_engine
+from arc_submit.inference.transformers_engine import TransformersEngine
 
 CPU = torch.device("cpu")
 

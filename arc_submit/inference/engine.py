@@ -68,6 +68,10 @@ class NotServedError(ConfigError):
     """A valid adapter that this engine does not serve and another engine may serve."""
 
 
+class ScoringMemoryError(ConfigError):
+    """A prompt with one answer that do not fit into memory together."""
+
+
 class Engine(Protocol):
     """A loaded model.
 
@@ -95,6 +99,7 @@ class Engine(Protocol):
         """Natural log of the probability of each continuation after the prompt.
 
         Raises:
+            ScoringMemoryError: where memory does not suffice for a single continuation.
             ConfigError: where the model's logits are not numbers.
         """
         ...

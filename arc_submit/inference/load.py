@@ -27,7 +27,7 @@ def load_engine(settings: PredictSettings, max_seq_len: int) -> tuple[Engine, An
 
         serving = Serving(find_adapters(settings.adapters), settings.views, plain=settings.engine == VLLM_PLAIN)
         return load_vllm_engine(folder, device, max_seq_len, settings.slots, serving)
-    from arc_submit.inference.transformers_engine import load_transformers_engine
+    from arc_submit.inference.load_transformers import load_transformers_engine
 
     attention = repair_attention(device)
     engine, tokenizer, reason = load_transformers_engine(folder, device, settings.slots)

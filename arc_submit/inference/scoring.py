@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from arc_submit.arc.grid import Grid
-from arc_submit.inference.engine import Engine, OnStep
+from arc_submit.inference.engine import Engine, OnStep, ScoringMemoryError
 from arc_submit.inference.requests import ViewRequest
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 
@@ -16,7 +16,7 @@ def score_grids(
     """For every grid its log-probability under every view, by the view's key, with the adapter of the view's request.
 
     A view's prompt is read once for all grids. A view is left out for all grids where a grid with its prompt exceeds the engine's
-    context length, so that sums over views stay comparable.
+    context length or its memory, so that sums over views stay comparable.
 
     Args:
         view_requests: one for each view of one test input.
@@ -29,7 +29,12 @@ def score_grids(
         answers = [tokenizer.answer_ids(view.apply(grid)) for grid in grids]
         if len(request.prompt) + max(map(len, answers)) > engine.context_length:
             continue
-        for score, value in zip(scores, engine.score(request.prompt, answers, request.adapter), strict=True):
+        try:
+            values = engine.score(request.prompt, answers, request.adapter)
+        except ScoringMemoryError as error:
+            print(f"{request.id}: not scored under this view ({error})", flush=True)
+            values = []
+        for score, value in zip(scores, values, strict=False):
             score[view.key] = value
         if on_view:
             on_view()

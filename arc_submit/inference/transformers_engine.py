@@ -20,13 +20,10 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from arc_submit.base_model.adapter_files import applied, check_adapter, read_adapter
 from arc_submit.base_model.architecture import context_length
-from arc_submit.base_model.attention import ATTENTION
-from arc_submit.base_model.loading import choose_dtype, load_model, load_tokenizer
 from arc_submit.base_model.output_head import output_head
-from arc_submit.base_model.parity import Probe, probing
 from arc_submit.base_model.precision import explain_not_finite, is_out_of_memory
 from arc_submit.errors import ConfigError
-from arc_submit.inference.engine import Completion, OnStep, Request, group_by_adapter
+from arc_submit.inference.engine import Completion, OnStep, Request, ScoringMemoryError, group_by_adapter
 from arc_submit.inference.slot_cache import SlotCache
 
 
@@ -143,7 +140,7 @@ class TransformersEngine:
             for slot in range(self.slots):
                 # A loop, because a request may end with its first token and leave the slot free again.
                 while waiting and running[slot] is None:
-                    if _is_past(deadline):
+                    if is_past(deadline):
                         return
                     state = start(waiting.pop())
                     logprobs = self._prefill(state.request, slot, cache)
@@ -151,7 +148,7 @@ class TransformersEngine:
                         on_step()
                     best = int(logprobs.argmax())
                     running[slot] = yield from self._take(state, logprobs, (best, float(logprobs[best])))
-            if not any(running) or _is_past(deadline):
+            if not any(running) or is_past(deadline):
                 return
             # An idle slot reads token 0 at position 0, so that it does not lengthen the attention of the others.
             tokens, positions = [0] * self.slots, [0] * self.slots
@@ -183,8 +180,9 @@ class TransformersEngine:
         padded at their end, where causal attention hides the padding from every scored token.
 
         Raises:
-            ConfigError: where a continuation is empty or exceeds the context length, the adapter cannot be served, the logits are not
-                numbers, or memory does not suffice for a single continuation.
+            ConfigError: where a continuation is empty or exceeds the context length, the adapter cannot be served, or the logits are not
+                numbers.
+            ScoringMemoryError: where memory does not suffice for a single continuation.
         """
         longest = max(map(len, continuations), default=0)
         if not prompt or not all(continuations) or len(prompt) + longest > self.context_length:
@@ -192,35 +190,43 @@ class TransformersEngine:
                 f"cannot score {len(prompt)} prompt tokens with continuations of up to {longest}: "
                 f"the model takes 1 to {self.context_length} in all"
             )
-        scores = [0.0] * len(continuations)
-        with self._adapted(adapter):
-            shared = DynamicCache()
-            first = self._forward(torch.tensor([list(prompt)], device=self.device), past_key_values=shared)[0, -1].log_softmax(-1)
-            waiting = sorted(range(len(continuations)), key=lambda i: len(continuations[i]))
-            together = self.slots
-            while waiting:
-                group = waiting[:together]
-                try:
-                    values = self._score_group(first, shared, [continuations[i] for i in group])
-                except (RuntimeError, MemoryError) as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    if len(group) == 1:
-                        raise ConfigError(
-                            f"out of memory with one answer of {len(continuations[group[0]])} tokens behind a prompt of {len(prompt)}; "
-                            "lower --max-seq-len, or use a device with more memory"
-                        ) from None
-                    together = len(group) // 2
-                    values = None
-                if values is None:  # outside the handler: the exception holds the tensors of the failed pass
-                    if self.device.type == "cuda":
-                        torch.cuda.empty_cache()
-                    continue
-                waiting = waiting[len(group) :]
-                for i, value in zip(group, values, strict=True):
-                    scores[i] = value
+        try:
+            with self._adapted(adapter):
+                scores = self._score(prompt, continuations)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ScoringMemoryError(
+                f"out of memory with {len(prompt)} prompt tokens and an answer of up to {longest}; lower --max-seq-len, or use a device "
+                "with more memory"
+            ) from None
         if any(map(math.isnan, scores)):
             raise ConfigError(explain_not_finite(self.model))
+        return scores
+
+    def _score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[float]:
+        """`score` for arguments that are in order, with the adapter on the model."""
+        scores = [0.0] * len(continuations)
+        shared = DynamicCache()
+        first = self._forward(torch.tensor([list(prompt)], device=self.device), past_key_values=shared)[0, -1].log_softmax(-1)
+        waiting = sorted(range(len(continuations)), key=lambda i: len(continuations[i]))
+        together = self.slots
+        while waiting:
+            group = waiting[:together]
+            values: list[float] = []
+            try:
+                values = self._score_group(first, shared, [continuations[i] for i in group])
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or len(group) == 1:
+                    raise
+                together = len(group) // 2
+            if not values:  # outside the handler: the exception holds the tensors of the failed pass
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                continue
+            waiting = waiting[len(group) :]
+            for i, value in zip(group, values, strict=True):
+                scores[i] = value
         return scores
 
     def _score_group(self, first: torch.Tensor, shared: Cache, group: Sequence[Sequence[int]]) -> list[float]:
@@ -234,14 +240,16 @@ class TransformersEngine:
         ids = ids.to(self.device)
         values = first[ids[:, 0]]
         if ids.shape[1] > 1:
-            head = output_head(self.model)
             repeated = _repeat(shared, len(group))
             hidden = self.model.base_model(input_ids=ids[:, :-1], past_key_values=repeated, use_cache=True).last_hidden_state
             # Row by row: the logits of a whole batch over a large vocabulary would be the largest tensor of all.
             for row, one in enumerate(group):
-                logprobs = head(hidden[row, : len(one) - 1]).float().log_softmax(-1)
-                values[row] += logprobs.gather(1, ids[row, 1 : len(one), None]).sum()
+                values[row] += self._sum_logprobs(hidden[row, : len(one) - 1], ids[row, 1 : len(one)])
         return values.tolist()
+
+    def _sum_logprobs(self, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """The log-probability of tokens, (length,), each after its hidden state, (length, width)."""
+        return output_head(self.model)(hidden).float().log_softmax(-1).gather(1, ids[:, None]).sum()
 
     def _adapted(self, folder: Path | None) -> AbstractContextManager[None]:
         """A context in which the model carries an adapter."""
@@ -271,7 +279,8 @@ class TransformersEngine:
         return logits.float()
 
 
-def _is_past(deadline: float | None) -> bool:
+def is_past(deadline: float | None) -> bool:
+    """Whether a time on the monotonic clock has come; None never comes."""
     return deadline is not None and time.monotonic() >= deadline
 
 
@@ -281,40 +290,3 @@ def _repeat(cache: Cache, rows: int) -> DynamicCache:
     for i, layer in enumerate(cache.layers):
         repeated.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), i)
     return repeated
-
-
-def load_transformers_engine(folder: Path, device: torch.device, slots: int = 16) -> tuple[TransformersEngine, Any, str]:
-    """An engine and its tokenizer from a model's folder, and the reason for its dtype."""
-    tokenizer = load_tokenizer(folder)
-    dtype, reason = choose_dtype(device)
-    engine = TransformersEngine(load_model(folder, device, dtype, ATTENTION), tokenizer.eos_token_id, slots)
-    check_engine(engine)
-    return engine, tokenizer, reason
-
-
-def check_engine(engine: TransformersEngine) -> None:
-    """Refuse a model that the engine reads or continues otherwise than transformers' plain forward pass does.
-
-    Prompts of different lengths are read side by side, continued by given tokens with the cache, and scored.
-
-    Raises:
-        ConfigError: naming what differs, and the layers and keys of the configuration that may be the cause.
-    """
-
-    @torch.inference_mode()
-    def generate(probe: Probe) -> list[torch.Tensor]:
-        cache = SlotCache(len(probe.prompts), engine.device)
-        requests = [Request(str(i), prompt, len(probe.continuation)) for i, prompt in enumerate(probe.prompts)]
-        found = [engine._prefill(request, slot, cache)[None] for slot, request in enumerate(requests)]
-        for index, token in enumerate(probe.continuation[:-1]):
-            steps = engine.step([token] * len(requests), [len(prompt) + index for prompt in probe.prompts], cache)
-            found = [torch.cat([one, step[None]]) for one, step in zip(found, steps, strict=True)]
-        return found
-
-    def score(probe: Probe) -> list[float]:
-        shorter = probe.continuation[:-1]
-        return [engine.score(prompt, [probe.continuation, shorter])[0] for prompt in probe.prompts]
-
-    with probing(engine.model) as probe:
-        probe.compare("generation", generate)
-        probe.compare_sums("scoring", score)

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 
 from arc_submit.base_model.adapter_files import check_adapter, read_config
-from arc_submit.base_model.architecture import check_weights
+from arc_submit.base_model.architecture import check_weights, takes_pictures
 from arc_submit.base_model.loading import choose_dtype, load_tokenizer
 from arc_submit.errors import ConfigError
 from arc_submit.inference.engine import Completion, NotServedError, OnStep, Request, group_by_adapter
@@ -306,6 +306,8 @@ def load_vllm_engine(
     start, start_reason = choose_start(device, serving.plain)
     skeleton = check_weights(folder, quantised=True)
     config = skeleton.config
+    if takes_pictures(folder):
+        raise ConfigError(f"model {folder}: also takes pictures, and its text part is served by --engine transformers alone")
     ranks = []
     for path in adapters:
         with contextlib.suppress(ConfigError):  # a broken adapter is reported by the request that names it

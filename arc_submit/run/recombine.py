@@ -122,7 +122,7 @@ def ask(run: Path, tasks: Mapping[str, Task], decision: CombinedRanking, way: st
     if prompt.kind != ("output" if question == "product" else question):
         raise ConfigError(f"--prompt {name} asks another question than --method {way}")
     from arc_submit.base_model.loading import choose_device  # with torch: only now, when nothing speaks against it
-    from arc_submit.inference.transformers_engine import load_transformers_engine
+    from arc_submit.inference.load_transformers import load_transformers_engine
 
     engine, tokenizer, _ = load_transformers_engine(settings.model, choose_device(settings.device))
     writer = PromptTokenizer.from_config(tokenizer, how, None if name == how.prompt else prompt)
