@@ -56,7 +56,7 @@ def test_one_task_that_fails_is_no_failure_of_all(tiny_model: Path, tmp_path: Pa
 
 @pytest.mark.parametrize(
     "changes",
-    [{"prompt": "output-from-examples-v1"}, {"adapters": "others"}, {"keep_background": True}, {"max_seq_len": 500}, {"temperature": 1.0}],
+    [{"prompt": "output-from-turns-v0"}, {"adapters": "others"}, {"keep_background": True}, {"max_seq_len": 500}, {"temperature": 1.0}],
 )
 def test_predictions_of_different_kinds_are_not_mixed(
     tiny_model: Path, files: tuple[Path, Path], tmp_path: Path, changes: dict[str, Any]

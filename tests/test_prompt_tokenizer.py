@@ -137,20 +137,21 @@ def test_cells_that_merge_are_tokenized_row_by_row() -> None:
     _check(tokenizer, 12)
 
 
-def test_a_tokenizer_with_which_no_grid_can_be_read_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"writes an answer as '_\d', from which the grid cannot be read"):
-        PromptTokenizer(_bpe(QWEN, "prepend"), make_encoder("MinimalGridEncoder()"), prompt_version("output-from-examples-v0"))
-
-
-@pytest.mark.parametrize("kind", ["prefix space", "strip"])
+@pytest.mark.parametrize("kind", ["prefix space", "strip", "prepend"])
 def test_a_tokenizer_that_changes_the_beginning_or_end_of_a_text_is_detected(kind: str) -> None:
     tokenizer = PromptTokenizer(_bpe(QWEN, kind), make_encoder("MinimalGridEncoder()"), prompt_version("output-from-examples-v0"))
     assert not tokenizer.reuse
     assert "differ" in tokenizer.reason
     rng = np.random.default_rng(0)
     for _ in range(5):
-        turns = _question(tokenizer.prompt, rng)
+        turns, answer = _question(tokenizer.prompt, rng), random_grid(rng)
         assert tokenizer.prompt_ids(turns) == _whole(tokenizer, turns)
+        # What comes in front of every text does not come in front of an answer, which has a prompt before it.
+        ids, start = tokenizer.sample_ids(turns, answer)
+        assert ids == _whole(tokenizer, [*turns, Turn("assistant", (answer,))], generation=False)[: len(ids)]
+        assert ids[start:] == tokenizer.answer_ids(answer)
+        assert len(ids) - start <= tokenizer.answer_length((answer.shape[0], answer.shape[1]))
+        assert same_grid(tokenizer.decode(ids[start:]), answer)
 
 
 def test_a_metaspace_tokenizer_is_detected_and_still_right() -> None:

@@ -91,6 +91,7 @@ class ChatTemplate:
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             roles = ", ".join(dict.fromkeys(message["role"] for message in messages))
             raise ConfigError(
-                f"the chat template of {self._tokenizer.name_or_path} refuses a chat with the roles {roles} ({error}); use another prompt"
+                f"the chat template of {self._tokenizer.name_or_path} refuses a chat with the roles {roles} ({error}); use a prompt that "
+                "it takes, such as --prompt output-from-turns-v0"
             ) from None
         return text

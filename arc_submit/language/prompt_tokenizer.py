@@ -83,6 +83,7 @@ class PromptTokenizer:
         self.prompt = prompt
         self._templates: dict[Any, str] = {}
         self._literals: dict[str, list[int]] = {}
+        self._last_words = ""
         self._lengths: dict[tuple[int, int], int] = {}
         self._longest_rows: dict[int, npt.NDArray[np.int8]] = {}
         self._rows: dict[tuple[bytes, int, bool], list[int]] = {}
@@ -100,15 +101,16 @@ class PromptTokenizer:
         self._check_answers()
 
     @classmethod
-    def from_config(cls, tokenizer: Any, config: PromptConfig, prompt: PromptVersion | None = None) -> PromptTokenizer:
+    def from_config(cls, tokenizer: Any, config: PromptConfig, prompt: PromptVersion | None = None, reuse: bool = True) -> PromptTokenizer:
         """The one for a model's prompt configuration.
 
         Args:
             prompt: another question than the configuration's, asked in the same way.
+            reuse: see the class.
         """
         special_tokens = {name: value for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
         version = prompt or config.version(special_tokens)
-        return cls(tokenizer, make_encoder(config.grid_encoder), version, True, config.chat_template, config.end_marks)
+        return cls(tokenizer, make_encoder(config.grid_encoder), version, reuse, config.chat_template, config.end_marks)
 
     def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
         """Token ids of the chat, with the template's beginning of an answer at its end."""
@@ -124,7 +126,7 @@ class PromptTokenizer:
         """
         prompt = self.prompt_ids(turns)
         template, grids = self._after_prompt(turns, answer)
-        return prompt + self._up_to_end(self._tokens(template, grids)), len(prompt)
+        return prompt + self._up_to_end(self._answer_tokens(template, grids)), len(prompt)
 
     def _after_prompt(self, turns: Sequence[Turn], answer: Part) -> tuple[str, list[Grid]]:
         """What the template writes behind a chat's prompt, with a mark where the answer is a grid, and the grids of the whole chat.
@@ -183,7 +185,7 @@ class PromptTokenizer:
 
     def answer_ids(self, grid: Grid) -> list[int]:
         """Token ids of a grid as the answer to any prompt, end token included."""
-        return self._up_to_end(self._tokens(self._answer_template, [grid]))
+        return self._up_to_end(self._answer_tokens(self._answer_template, [grid]))
 
     def answer_length(self, shape: tuple[int, int]) -> int:
         """The number of tokens of an answer with a grid of a shape: all that training teaches, from the prompt's end to the end token.
@@ -271,6 +273,18 @@ class PromptTokenizer:
                 spans.append((first, len(ids)))
             literal = self.encoder.footer
         return ids + self._literal(literal)
+
+    def _answer_tokens(self, template: str, grids: Sequence[Grid]) -> list[int]:
+        """Tokens of what the template writes behind a prompt.
+
+        Some tokenizers write a space in front of every text. Behind a prompt there is none, so the answer is tokenized behind the prompt's
+        last words.
+        """
+        if self.reuse:
+            return self._tokens(template, grids)
+        answer, words = self._filled(template, grids), self._tokenize(self._last_words)
+        both = self._tokenize(self._last_words + answer)
+        return both[len(words) :] if both[: len(words)] == words else self._tokenize(answer)
 
     def _row(self, cells: bytes, index: int, newline: bool) -> list[int]:
         """Tokens of a row.
@@ -368,8 +382,9 @@ class PromptTokenizer:
 
     def _find_end(self, end_marks: Sequence[str]) -> tuple[str, tuple[int, ...]]:
         """What the template writes behind a prompt, with the first mark where the answer's grid belongs, and the tokens that end it."""
-        grid = frozen(np.arange(COLOURS)[None])
-        template, grids = self._after_prompt(self._random_turns(np.random.default_rng(0)), grid)
+        grid, turns = frozen(np.arange(COLOURS)[None]), self._random_turns(np.random.default_rng(0))
+        self._last_words = _MARK.split(self._template(turns, True))[-1]
+        template, grids = self._after_prompt(turns, grid)
         pieces = _MARK.split(template)
         if len(pieces) != 3 or not same_grid(grids[ord(pieces[1]) - _FIRST_MARK], grid):
             raise ConfigError(f"the chat template of {self.tokenizer.name_or_path} does not write the answer once right after its prompt")

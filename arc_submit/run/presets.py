@@ -12,7 +12,7 @@ from typing import Any
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.durations import parse_duration
-from arc_submit.errors import ConfigError
+from arc_submit.errors import ArcSubmitError, ConfigError
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.language.prompt_config import config_path, read_prompt_config
 from arc_submit.options import add_options, option_names, with_current_names
@@ -151,7 +151,12 @@ def _with_model_options(values: Mapping[str, Any], weaker: Mapping[str, Any]) ->
         ArcSubmitError: where the configuration is malformed, or an option in it is none that fits a model.
     """
     model, given = Path(values.get("model") or pocket_folder()), values.get("model_config")
-    config = read_prompt_config(model, given)
+    try:
+        config = read_prompt_config(model, given)
+    except ArcSubmitError:
+        if not is_competition_rerun():
+            raise
+        return dict(values)  # resolving the run then decides what works without the model
     if config is None or not config.options:
         return dict(values)
     where = f"{config_path(given or model)}: options"

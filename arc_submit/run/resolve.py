@@ -21,6 +21,7 @@ from arc_submit.run.data import RunData, load_data
 from arc_submit.run.fingerprint import run_fingerprint
 from arc_submit.run.host import Host, check_devices, estimate_costs
 from arc_submit.run.kaggle_paths import KAGGLE_WORKING, is_competition_rerun
+from arc_submit.run.prompt_check import check_prompts
 from arc_submit.run.source import CPU_LANE, MODEL_LANE, Source
 from arc_submit.run.source_frozen import engines_of
 from arc_submit.run.source_table import SOURCE_TABLE, check_sources, uses_model
@@ -186,6 +187,7 @@ def _check_model(config: RunConfig) -> PromptConfig | None:
     from arc_submit.base_model.architecture import check_for_engines
 
     skeleton = check_for_engines(config.model, engines, tuned)
+    check_prompts(config.model, prompt, skeleton.get_input_embeddings().num_embeddings)
     if tuned:
         from arc_submit.base_model.adapter_files import check_adapter
         from arc_submit.base_model.lora import find_targets

@@ -24,6 +24,7 @@ from arc_submit.run.data import RunData
 from arc_submit.run.fingerprint import infer_fingerprint, search_fingerprint
 from arc_submit.run.host import estimate_costs
 from arc_submit.run.orchestrator import Step
+from arc_submit.run.prompt_check import check_prompts
 from arc_submit.run.resolve import ResolvedRun, resolve_host
 from arc_submit.run.source import Source
 from arc_submit.run.source_frozen import engines_of, predict_settings, prediction_source
@@ -46,11 +47,12 @@ def resolve_infer(config: RunConfig) -> ResolvedRun:
     check_model_folder(config.model)
     if config.adapters is not None and not config.adapters.is_dir():
         raise ConfigError(f"--adapters {config.adapters}: no such folder; give the one that holds an adapter for each task")
-    prompt_len = config.prompt_config().max_seq_len
+    prompt = config.prompt_config()
     challenges = read_challenges(config.challenges) if config.challenges else None
     from arc_submit.base_model.architecture import check_for_engines  # with torch, which takes seconds
 
-    check_for_engines(config.model, _engines(config)[:1])
+    skeleton = check_for_engines(config.model, _engines(config)[:1])
+    check_prompts(config.model, prompt, skeleton.get_input_embeddings().num_embeddings)
     fingerprint = infer_fingerprint(config, challenges.tasks if challenges else None)
     config, host = resolve_host(config)
     if not host.on_cpu:
@@ -65,8 +67,8 @@ def resolve_infer(config: RunConfig) -> ResolvedRun:
         answering=config.sources,
         host=host,
         costs=estimate_costs(config.model, config.devices)[0],
-        prompt_len=prompt_len,
-        train_len=prompt_len,
+        prompt_len=prompt.max_seq_len,
+        train_len=prompt.max_seq_len,
         budget=config.budget,
         reserve=0.0,
         reset_budget=False,
