@@ -9,6 +9,9 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
+import select
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -36,6 +39,33 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code, or 141 where what reads its output, such as `head`, has gone."""
+    try:
+        try:
+            return _run_command(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _silence_broken_outputs():
+            raise
+        return 128 + signal.SIGPIPE
+
+
+def _silence_broken_outputs() -> bool:
+    """Send what is left for a reader that has gone to nowhere, because Python writes it at its end; returns whether one has gone."""
+    broken = False
+    for stream in (sys.stdout, sys.stderr):
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        if any(events & select.POLLERR for _, events in poll.poll(0)):
+            broken = True
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+    return broken
+
+
+def _run_command(arguments: list[str] | None) -> int:
     """Run one command; returns the exit code (docs/usage.md has a table)."""
     words = sys.argv[1:] if arguments is None else arguments
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +90,16 @@ def _fill_disk() -> None:
 def infer_here(config: dict[str, Any]) -> None:
     """What the process that is harmed does: `infer` with this module's worker, with the figures as a last line."""
     from arc_submit.run import resolve_single, source_frozen
+    from arc_submit.run.config import RunConfig
     from arc_submit.run.pipeline import infer
     from arc_submit.run.presets import make_infer_config
-    from arc_submit.workers.pool import Timeouts
+    from arc_submit.run.source import Source
+    from arc_submit.storage.run_dir import RunPaths
+    from arc_submit.workers.pool import Backend, Timeouts
 
-    def timeouts(model: Path, engine: str, device: str) -> Timeouts:
+    def timeouts(backend: Backend) -> Timeouts:
         return Timeouts(
-            startup_timeout=config["start"][engine],
+            startup_timeout=config["start"][backend.name],
             heartbeat_timeout=20.0,
             pause_factor=5.0,
             min_heartbeat_timeout=2.0,
@@ -105,7 +108,13 @@ def infer_here(config: dict[str, Any]) -> None:
         )
 
     source_frozen.PREDICT_WORKER = "faults:open_worker"
-    resolve_single.engine_timeouts = timeouts
+    make_source = resolve_single._infer_source
+
+    def make_impatient_source(run_config: RunConfig, run: RunPaths) -> Source:
+        source = make_source(run_config, run)
+        return replace(source, backends=tuple(replace(one, timeouts=timeouts(one)) for one in source.backends))
+
+    resolve_single._infer_source = make_impatient_source
     paths = {name: Path(config[name]) for name in ("out", "challenges", "model", "adapters")}
     result = infer(make_infer_config(**paths, engine=config["engine"], views=VIEWS, max_concurrent=4, tasks_per_job=4, budget=_PATIENCE))
     print(json.dumps({**result.to_json(), "reasons": result.failed, "left": result.unfinished}))

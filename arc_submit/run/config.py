@@ -368,15 +368,15 @@ class RunConfig:
         metavar="TIME",
         commands=_TUNE,
     )
-    startup_timeout: float = option(
-        600.0,
-        help="time that a worker may take to load the model",
+    startup_timeout: float | None = option(
+        None,
+        help="time that a worker may take to load the model (default: 10 min, and a second for each 50 MB of weights)",
         identity=Identity.FREE,
         above=0,
         aliases=("start",),
         read=parse_duration,
         metavar="TIME",
-        commands=_TUNE,
+        commands=_MODEL,
     )
     pictures: int = option(8, help="tasks to draw in the report", identity=Identity.FREE, minimum=0, commands=_RUN)
 

@@ -28,6 +28,7 @@ from arc_submit.run.resolve import ResolvedRun, resolve_run
 from arc_submit.run.resolve_single import (
     SearchReport,
     check_same_tasks,
+    finished_inference,
     finished_searches,
     resolve_infer,
     resolve_search_alone,
@@ -238,9 +239,14 @@ def infer(config: RunConfig) -> InferResult:
             split_tasks(resolved.data.challenges, directory.tasks)
         if not resolved.data.chosen:
             raise ConfigError(f"{directory.root}: holds no tasks; give --challenges")
-        sources = [load_progress(source, resolved, []) for source in resolved.sources]
+        source = load_progress(resolved.sources[0], resolved, [])
+        finished = finished_inference(directory, source.source.name)
+        finished = {task_id: result for task_id, result in finished.items() if task_id in resolved.data.tasks}
+        source.results |= finished
+        source.costs = {task_id: cost for task_id, cost in source.costs.items() if task_id not in finished}
         # The command has its whole budget in each call; its directory may be another command's, with a budget of its own.
-        result = _follow_inference(run_sources(resolved, sources, directory, began + resolved.budget, progress), sources[0])
+        steps = run_sources(resolved, [source], directory, began + resolved.budget, progress) if source.costs else ()
+        result = _follow_inference(steps, source)
         if config.challenges is not None:
             _answer(directory, resolved, Submission(resolved.data.challenges, directory.submission, resolved.data.counts))
         result.seconds = time.monotonic() - began

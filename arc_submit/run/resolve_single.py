@@ -17,7 +17,6 @@ from arc_submit.arc.task import Task, task_to_json
 from arc_submit.base_model.checks import check_model_folder
 from arc_submit.ensemble.combination import EnsembleConfig, rank_all
 from arc_submit.errors import ConfigError, DataError
-from arc_submit.inference.settings import VLLM_PLAIN
 from arc_submit.run.adapter_budget import AdapterBudget
 from arc_submit.run.config import RunConfig
 from arc_submit.run.data import RunData
@@ -26,14 +25,13 @@ from arc_submit.run.host import estimate_costs
 from arc_submit.run.orchestrator import Step
 from arc_submit.run.prompt_check import check_prompts
 from arc_submit.run.resolve import ResolvedRun, resolve_host
-from arc_submit.run.source import Source
+from arc_submit.run.source import Source, startup_timeout
 from arc_submit.run.source_frozen import engines_of, predict_settings, prediction_source
 from arc_submit.run.source_search import resolve_search
 from arc_submit.storage.run_dir import RunPaths
 from arc_submit.storage.task_result import TaskResult
 from arc_submit.workers.supervisor import OVER_JOB_TIMEOUT, Timeouts
 
-_DISK_RATE = 50e6  # bytes a second at which the slowest disk reads a model
 _PROMPT_RATE = 100e6  # bytes of weights for each second in which the slowest device reads a full prompt
 _NO_ADAPTERS = AdapterBudget(None, True, "")
 
@@ -92,8 +90,7 @@ def _infer_source(config: RunConfig, paths: RunPaths) -> Source:
     )
     engines = _engines(config)
     source = prediction_source(name, config, settings, engines)
-    timeouts = [engine_timeouts(config.model, engine, settings.device) for engine in engines]
-    backends = tuple(replace(backend, timeouts=one) for backend, one in zip(source.backends, timeouts, strict=True))
+    backends = tuple(replace(one, timeouts=infer_timeouts(config, settings.device)) for one in source.backends)
     # All tasks are given out in their order: nothing is scheduled, because there is one level.
     return replace(source, backends=backends, ladder=None)
 
@@ -103,16 +100,15 @@ def _engines(config: RunConfig) -> tuple[str, ...]:
     return engines_of("auto", config.candidates, config.devices != ("cpu",)) if config.engine == "auto" else (config.engine,)
 
 
-def engine_timeouts(model: Path, engine: str, device: str) -> Timeouts:
-    """How long what may take, by the size of the model and the engine.
+def infer_timeouts(config: RunConfig, device: str) -> Timeouts:
+    """How long what may take, by the size of the model.
 
-    The start is bound by the disk, and vllm compiles on a GPU. The first heartbeat in a job may need a full prompt to be read; after that
+    The first heartbeat in a job may need a full prompt to be read; after that
     a worker beats at every step, and many times its own longest pause is a hang, however long the whole job takes.
     """
-    weights = sum(path.stat().st_size for path in model.glob("*.safetensors"))
-    compiling = 480.0 if engine in ("vllm", VLLM_PLAIN) and device != "cpu" else 0.0
+    weights = sum(path.stat().st_size for path in config.model.glob("*.safetensors"))
     return Timeouts(
-        startup_timeout=120.0 + compiling + weights / _DISK_RATE,
+        startup_timeout=startup_timeout(config),
         heartbeat_timeout=60.0 + weights / _PROMPT_RATE,
         pause_factor=20.0,
         # On a GPU a kernel may be compiled at its first use, in the middle of the work.
@@ -185,6 +181,28 @@ def read_or_none(path: Path) -> Task | None:
         return read_task(path)
     except DataError:
         return None
+
+
+def finished_inference(paths: RunPaths, source: str) -> dict[str, TaskResult]:
+    """Results of the tasks that earlier calls of `infer` have finished in a directory of its own, and whose predictions are all there.
+
+    A worker would find nothing to do for them. In the directory of another command, calls of `infer` may differ in their views: none is
+    taken for finished there.
+    """
+    if (paths.read_config() or {}).get("command") != "infer":
+        return {}
+    results: dict[str, TaskResult] = {}
+    for event in paths.read_events():
+        task_id = event.get("task")
+        if event["event"] != "infer_done" or event.get("source") != source or not isinstance(task_id, str):
+            continue
+        done = TaskResult.from_json(event)
+        held = read_predictions(paths.predictions(source, task_id))[0]
+        distinct = len(held) if any(one.logprobs for one in held) else len({(one.test, one.view) for one in held})
+        results.pop(task_id, None)
+        if distinct and distinct == done.made + done.held:
+            results[task_id] = TaskResult(held=distinct, refused=done.refused, malformed=0, answered=done.answered, unfinished=0, tokens=0)
+    return results
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from arc_submit.workers.pool import Backend
 from arc_submit.workers.supervisor import Timeouts
 
 CPU_LANE, MODEL_LANE = "search", "model"
+_DISK_RATE = 50e6  # bytes a second at which the slowest disk reads a model
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,17 @@ def model_environment(config: RunConfig) -> Callable[[int], dict[str, str]]:
     return lambda number: worker_environment(config.threads, worker_device(config.devices, number))
 
 
+def startup_timeout(config: RunConfig) -> float:
+    """Seconds that a worker with the model may take until it is ready, in every command.
+
+    The constant part is for imports on a machine that is busy with other work, and for vllm, which compiles on a GPU.
+    """
+    weights = sum(path.stat().st_size for path in config.model.glob("*.safetensors"))
+    return config.startup_timeout or Timeouts.startup_timeout + weights / _DISK_RATE
+
+
 def model_timeouts(config: RunConfig) -> Timeouts:
-    return Timeouts(startup_timeout=config.startup_timeout, heartbeat_timeout=config.heartbeat_timeout)
+    return Timeouts(startup_timeout=startup_timeout(config), heartbeat_timeout=config.heartbeat_timeout)
 
 
 def task_cost(task: Task) -> float:

@@ -21,6 +21,7 @@ def resolve_search(config: RunConfig, paths: RunPaths, _: AdapterBudget) -> list
     settings = SearchSettings(str(paths.root), config.search_effort, config.search_memory, niceness)
     # A worker beats only when it has new answers, so it may be silent for longer than one that decodes.
     heartbeat_timeout = max(config.heartbeat_timeout, 300.0, config.search_seconds or 0.0)
-    timeouts = Timeouts(startup_timeout=config.startup_timeout, heartbeat_timeout=heartbeat_timeout, job_timeout=config.search_seconds)
+    start = config.startup_timeout or Timeouts.startup_timeout
+    timeouts = Timeouts(startup_timeout=start, heartbeat_timeout=heartbeat_timeout, job_timeout=config.search_seconds)
     backend = make_backend("search", SEARCH_WORKER, settings, timeouts)
     return [Source("search", CPU_LANE, (backend,), lambda _: worker_environment(1, "cpu"))]
