@@ -154,6 +154,7 @@ def test_every_command_gives_a_worker_the_same_time_to_start(tmp_path: Path) -> 
     model.mkdir()
     with (model / "model.safetensors").open("wb") as file:
         file.truncate(10**9)  # sparse
-    for given, expected in ({}, 620.0), ({"startup_timeout": "30s"}, 30.0):
+    cases: list[tuple[dict[str, str], float]] = [({}, 620.0), ({"startup_timeout": "30s"}, 30.0)]
+    for given, expected in cases:
         run, infer = make_config(out=tmp_path, model=model, **given), make_infer_config(out=tmp_path, model=model, **given)
-        assert model_timeouts(run).startup_timeout == infer_timeouts(infer, "cpu").startup_timeout == expected
+        assert [one.startup_timeout for one in (model_timeouts(run), infer_timeouts(infer, "cpu"))] == [expected] * 2
