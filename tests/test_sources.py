@@ -155,6 +155,6 @@ def test_every_command_gives_a_worker_the_same_time_to_start(tmp_path: Path) -> 
     with (model / "model.safetensors").open("wb") as file:
         file.truncate(10**9)  # sparse
     cases: list[tuple[dict[str, str], float]] = [({}, 620.0), ({"startup_timeout": "30s"}, 30.0)]
-    for given, expected in cases:
-        run, infer = make_config(out=tmp_path, model=model, **given), make_infer_config(out=tmp_path, model=model, **given)
+    for changes, expected in cases:
+        run, infer = make_config(out=tmp_path, model=model, **changes), make_infer_config(out=tmp_path, model=model, **changes)
         assert [one.startup_timeout for one in (model_timeouts(run), infer_timeouts(infer, "cpu"))] == [expected] * 2
