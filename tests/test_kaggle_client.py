@@ -147,6 +147,8 @@ def test_a_gpu_that_kaggle_chose_is_a_difference(recorded: str) -> None:
     assert f"none was requested, and Kaggle has {recorded}" in line
     (line,) = _differences(requested, {"enable_gpu": True, "machine_shape": recorded}, "NvidiaL4")
     assert f"Kaggle has {recorded} and not NvidiaL4" in line
+    (line,) = _differences(requested | {"machine_shape": "NvidiaL4"}, {"enable_gpu": True, "machine_shape": ""}, None)
+    assert "Kaggle has none and not NvidiaL4" in line
     assert list(_differences(requested, {"enable_gpu": False}, None)) == ["enable_gpu: is off at Kaggle"]
 
 

@@ -9,6 +9,7 @@ from arc_submit.kaggle.given_values import given_values
 from arc_submit.kaggle.network_check import check_network
 
 INSTALLS = [
+    "get_ipython().magic('%pip install x')",
     "!pip install x",
     "%pip install x",
     "pip = 1\n!cd /tmp && pip install -q x",
@@ -77,6 +78,7 @@ INSTALLS = [
     "os.execvp('pip', ['pip','install','x'])",
 ]
 DOWNLOADS = [
+    "trainer = SFTTrainer(model='a/b')",
     "!wget http://a/b",
     "!curl -O https://x",
     "!git clone https://github.com/a/b",
@@ -184,5 +186,5 @@ def test_a_shell_text_is_split_into_its_commands() -> None:
 
 
 def test_the_values_of_a_name_are_found() -> None:
-    cells = ["a = 3\n!ls\nb, a = 1, 'x'", "a: int = 2 * (3 + 4)\nf(a=7)\na = True\na = g()", "a = (", "a = 5 if b else 6"]
-    assert given_values(cells, "a") == [3, "x", 14, 7, 5, 6]
+    cells = ["a = 3\n!ls\nb, a = 1, 'x'", "a: int = 2 * (3 + 4)\nf(a=7)\na = True\na = g({'a': 9})", "a = (", "a = 5 if b else 6"]
+    assert given_values(cells, "a") == [3, "x", 14, 7, 9, 5, 6]

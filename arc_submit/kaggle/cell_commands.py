@@ -100,7 +100,8 @@ class Notebook:
         name, line, body = (*call.arguments, "", "", "")[:3]
         if call.function in ("system", "getoutput"):
             return [], list(split_commands(name))
-        if call.function == "run_line_magic":
+        if call.function in ("run_line_magic", "magic"):
+            name, line = (name, line) if call.function == "run_line_magic" else (*name.lstrip("%").split(maxsplit=1), "", "")[:2]
             line = f"{name} {line}" if name in _PACKAGE_MAGICS else line if name in _SHELL_MAGICS else ""
             return [], list(split_commands(line))
         if call.function != "run_cell_magic":

@@ -13,7 +13,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {ast.Mult: ope
 
 
 def given_values(cells: Sequence[str], name: str) -> list[str | float]:
-    """Every text or number that cells give to a variable, or to a keyword argument, of a name."""
+    """Every text or number that cells give to a variable, a keyword argument or a dictionary's key of a name."""
     found: list[str | float] = []
     for tree in map(parse_cell, cells):
         for node in ast.walk(tree) if tree else ():
@@ -24,6 +24,8 @@ def given_values(cells: Sequence[str], name: str) -> list[str | float]:
                 given = [(node.target, node.value)]
             elif isinstance(node, ast.keyword) and node.arg == name:
                 found += _known_values(node.value)
+            elif isinstance(node, ast.Dict):
+                given = [(ast.Name(getattr(key, "value", "")), value) for key, value in zip(node.keys, node.values, strict=True)]
             found += [value for target, one in given if getattr(target, "id", None) == name for value in _known_values(one)]
     return list(dict.fromkeys(found))
 

@@ -49,7 +49,7 @@ _DOWNLOADING_CALLS = re.compile(
 # Calls that take a folder or the name of a model that is downloaded.
 _LOADERS = re.compile(
     r"from_pretrained|from_pretrained_hf|pipeline|LLM|LLMEngine|EngineArgs|AsyncEngineArgs|AsyncLLM|SentenceTransformer|CrossEncoder"
-    r"|load_model|load_adapter|load_tokenizer|get_model|InferenceClient|create_model"
+    r"|load_model|load_adapter|load_tokenizer|get_model|InferenceClient|create_model|\w*Trainer|transformers|vllm"
 )
 _HUB_NAME = re.compile(r"(?!\.)[\w.-]+/[\w.-]+(?:@[\w.-]+)?")
 _MODEL_OPTIONS = ("--model", "--model-path", "--model_name_or_path", "--model-id", "--tokenizer", "--served-model")

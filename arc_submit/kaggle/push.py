@@ -111,8 +111,8 @@ def _differences(metadata: dict[str, Any], record: dict[str, Any], accelerator: 
     if record.get("enable_internet") and not read_switch(metadata, "enable_internet", True):
         yield "enable_internet: is on at Kaggle; no submission can be made from it"
     shape, recorded_shape = accelerator or requested_machine(metadata), record.get("machine_shape")
-    if shape and recorded_shape and recorded_shape != shape:
-        yield f"machine_shape: Kaggle has {recorded_shape} and not {shape}"
+    if shape and recorded_shape != shape:
+        yield f"machine_shape: Kaggle has {recorded_shape or 'none'} and not {shape}"
     elif not shape and read_switch(metadata, "enable_gpu", False) and recorded_shape in _WITHOUT_KERNELS:
         yield f"machine_shape: none was requested, and Kaggle has {recorded_shape}, for which the image's torch has no code"
     if record.get("enable_gpu") is False and read_switch(metadata, "enable_gpu", False):
