@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arc_submit.arc.datasets import read_challenges, read_sample_submission, read_solutions
-from arc_submit.arc.files import file_name, is_file_name, read_json, read_text, write_json
+from arc_submit.arc.files import file_name, is_file_name, read_json, read_json_lines, read_text, write_json
 from arc_submit.arc.training_sets import read_training_tasks
 from arc_submit.errors import DataError
 
@@ -56,6 +56,14 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
             read_json(tmp_path / name)
         assert str(failure.value).startswith(str(tmp_path))
     assert read_text(tmp_path / "bytes.json", "replace") == "\ufffd[1]"
+
+
+def test_only_whole_objects_of_a_file_of_lines_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "l.jsonl"
+    with pytest.raises(DataError, match="check the path"):
+        list(read_json_lines(path))
+    path.write_bytes(codecs.BOM_UTF8 + b'{"a": 1}\n[2]\n\n\xff\n{"b": "\xff"}\n' + b"[" * 100_000 + b'\n{"c": 3')
+    assert list(read_json_lines(path)) == [{"a": 1}, {"b": "\ufffd"}]
 
 
 @given(st.text(max_size=120), st.text(max_size=120))

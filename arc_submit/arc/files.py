@@ -18,6 +18,7 @@ import threading
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -110,6 +111,19 @@ def read_json_with_repeats(path: AnyPath) -> tuple[Any, set[str]]:
     outer = {key for fault, keys in faults if fault is value for key in keys}
     inner = {id(fault) for fault, _ in faults if fault is not value}
     return value, outer | {key for key, entry in value.items() if _holds(entry, inner)}
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects in the lines of a file; a line that a kill cut short is left out, and so is one that holds anything else.
+
+    Raises:
+        DataError: where the file cannot be read.
+    """
+    for line in read_text(path, "replace").split("\n"):
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(line)
+            if isinstance(value, dict):
+                yield value
 
 
 def _parse_json(path: AnyPath, pairs_hook: Any) -> Any:

@@ -5,14 +5,12 @@ Reads the losses folder of a run and the log.jsonl of `arc-submit train`. Does n
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from arc_submit.arc.files import file_name
+from arc_submit.arc.files import file_name, read_json_lines
 from arc_submit.arc.pictures import save_picture
 from arc_submit.errors import DataError
 from arc_submit.storage.run_dir import RunPaths
@@ -27,7 +25,7 @@ def read_losses(run: Path) -> dict[str, list[float]]:
     id_of = {file_name(task_id): task_id for task_id in paths.task_ids()}
     losses: dict[str, list[float]] = {}
     for path in paths.loss_files():
-        curve = [float(line["loss"]) for line in _lines(path) if isinstance(line.get("loss"), int | float)]
+        curve = [float(line["loss"]) for line in read_json_lines(path) if isinstance(line.get("loss"), int | float)]
         if curve:
             losses[id_of.get(path.stem, path.stem)] = curve
     return losses
@@ -87,7 +85,7 @@ def read_learning_curve(path: Path) -> LearningCurve:
     log = path / "log.jsonl" if path.is_dir() else path
     curve, tokens = LearningCurve(), 0
     try:
-        for line in _lines(log):
+        for line in read_json_lines(log):
             tokens = int(line.get("tokens", tokens))  # before 2026-11-28 the lines of evaluations had no tokens
             if isinstance(line.get("loss"), int | float):
                 curve.losses.append(float(line["loss"]))
@@ -95,8 +93,8 @@ def read_learning_curve(path: Path) -> LearningCurve:
             if isinstance(line.get("eval_loss"), int | float):
                 curve.eval_losses.append(float(line["eval_loss"]))
                 curve.eval_tokens.append(tokens)
-    except OSError as error:
-        raise DataError(f"{log}: cannot be read ({error.strerror}); give the --out of an arc-submit train, or its log.jsonl") from None
+    except DataError as error:
+        raise DataError(f"{str(error).partition('; ')[0]}; give the --out of an arc-submit train, or its log.jsonl") from None
     if not curve.losses:
         raise DataError(f"{log}: no loss in it yet; wait for the first lines of the training")
     return curve
@@ -131,15 +129,6 @@ def plot_learning(path: Path, curves: Mapping[str, LearningCurve]) -> Path:
     axis.set_ylabel("loss, nats a token learnt")
     axis.legend(fontsize=7)
     return save_picture(figure, path)
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects in the lines of a file; any other line is left out."""
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError):
-            value = json.loads(line)
-            if isinstance(value, dict):
-                yield value
 
 
 def _moving_mean(values: Sequence[float], parts: int) -> np.ndarray:

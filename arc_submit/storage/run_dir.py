@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from arc_submit.arc.datasets import read_task
-from arc_submit.arc.files import append_lines, file_name, is_file_name, read_json, write_json
+from arc_submit.arc.files import append_lines, file_name, is_file_name, read_json, read_json_lines, write_json
 from arc_submit.arc.prediction import Prediction, read_predictions
 from arc_submit.arc.task import Task
 from arc_submit.errors import ConfigError, DataError
@@ -222,14 +222,9 @@ def _difference(name: str, was: Any, now: Any) -> str:
 
 def _read_events(path: Path) -> list[dict[str, Any]]:
     events = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue
-            sound = isinstance(value, dict) and isinstance(value.get("event"), str) and isinstance(value.get("time"), int | float)
-            # A time of the future would move the deadline; a clock that is a day off is still taken.
-            if sound and 0 <= value["time"] <= time.time() + 86400:
-                events.append(value)
+    for value in read_json_lines(path) if path.exists() else ():
+        sound = isinstance(value.get("event"), str) and isinstance(value.get("time"), int | float)
+        # A time of the future would move the deadline; a clock that is a day off is still taken.
+        if sound and 0 <= value["time"] <= time.time() + 86400:
+            events.append(value)
     return events
