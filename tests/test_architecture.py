@@ -61,6 +61,7 @@ REFUSED: list[tuple[str, Callable[[Path], object]]] = [
         "hold model.layers.1.input_layernorm.weight and 11 more weights",
         lambda f: change_config(f, num_hidden_layers=1, layer_types=["full_attention"]),
     ),
+    ("model.norm.weight is stored as I8", lambda f: change_weights(f, lambda t: {**t, "model.norm.weight": t["model.norm.weight"].char()})),
     ("hold v_head.weight", lambda f: change_weights(f, lambda t: {**t, "v_head.weight": torch.zeros(1, 128)})),
     ("config.json: no model can be built", lambda f: change_config(f, num_attention_heads=3, num_key_value_heads=2, hidden_act="none")),
     ("transformers .* has no model_type xx", lambda f: change_config(f, model_type="xx")),

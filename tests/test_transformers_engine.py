@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from arc_submit.base_model.loading import choose_dtype, load_model
-from arc_submit.errors import ConfigError
+from arc_submit.errors import ConfigError, DataError
 from arc_submit.inference.dfs import SearchLimits, search_completions
 from arc_submit.inference.engine import Completion, Request
 from arc_submit.inference.load_transformers import load_transformers_engine
@@ -126,7 +126,7 @@ def test_loading_refuses_what_it_cannot_read(tmp_path: Path, tiny_model: Path) -
     with pytest.raises(ConfigError, match="safetensors"):
         load_transformers_engine(tmp_path, CPU)
     (tmp_path / "model.safetensors").write_bytes((tiny_model / "model.safetensors").read_bytes()[:1000])
-    with pytest.raises(ConfigError, match="cannot be loaded"):
+    with pytest.raises(DataError, match=r"model.safetensors: cannot be read"):
         load_transformers_engine(tmp_path, CPU)
 
 

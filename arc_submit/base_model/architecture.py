@@ -20,6 +20,7 @@ from arc_submit.errors import ConfigError, DataError
 # The text part of a model that also takes pictures has these names in its files, and its own names in memory.
 _TEXT_KEYS = {r"^language_model\.model\.": "model.", r"^model\.language_model\.": "model.", r"^language_model\.lm_head\.": "lm_head."}
 _KEYS_AND_VALUES = ("full_attention", "sliding_attention", "attention")  # layers whose whole memory of a prompt is keys and values
+_WHOLE_FORMATS = ("F64", "F32", "F16", "BF16")  # in safetensors' words
 _LAYER_LISTS = ("layer_types", "layers_block_type", "block_types")
 
 
@@ -102,7 +103,7 @@ def check_weights(folder: Path, quantised: bool = False) -> Any:
         if not quantised:
             check_quantisation(folder, config)
         return skeleton
-    tensors = {name: torch.empty(shape, device="meta") for name, shape in _header_shapes(folder).items()}
+    tensors = {name: torch.empty(shape, device="meta") for name, shape in read_shapes(folder).items()}
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what transformers says in many lines is said in one below
     logging.disable_progress_bar()
@@ -231,15 +232,27 @@ def context_length(config: Any) -> int:
     return limit
 
 
-def _header_shapes(folder: Path) -> dict[str, list[int]]:
-    """Shapes by name of all tensors in the files that transformers loads."""
+def read_shapes(folder: Path) -> dict[str, list[int]]:
+    """Shapes by name of all tensors in the files that transformers loads.
+
+    Raises:
+        ConfigError: where a tensor is stored in fewer than 16 bits.
+        DataError: where a file cannot be read.
+    """
     from safetensors import SafetensorError, safe_open
 
     shapes = {}
     for path in weight_files(folder):
         try:
             with safe_open(path, "pt") as file:
-                shapes.update({name: file.get_slice(name).get_shape() for name in file.keys()})  # noqa: SIM118 - not a dict
+                for name in file.keys():  # noqa: SIM118 - not a dict, cannot be iterated over
+                    part = file.get_slice(name)
+                    shapes[name] = part.get_shape()
+                    if part.get_dtype() not in _WHOLE_FORMATS:
+                        raise ConfigError(
+                            f"{path}: {name} is stored as {part.get_dtype()}, and config.json has no quantization_config that says what "
+                            "its values mean; give the model with weights in 16 bits"
+                        )
         except (OSError, SafetensorError) as error:
             raise DataError(f"{path}: cannot be read ({said(error)}); copy it again") from None
     return shapes

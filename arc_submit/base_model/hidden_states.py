@@ -23,7 +23,7 @@ def hidden_states_from(model: Any, ids: torch.Tensor, first: int) -> torch.Tenso
         ids: int64, (rows, length), padded on the right if at all: no mask is used, attention is causal.
         first: the first position of the result.
     """
-    decoder = model.base_model
+    decoder = model.get_decoder()
     blocks = getattr(decoder, "layers", ())
     known = all(type(block).__name__ in _BLOCKS and getattr(block.self_attn, "sliding_window", None) is None for block in blocks)
     # The last layer then needs a mask in place of the faster causal kernel, which pays only where many positions are left out.

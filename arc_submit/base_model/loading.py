@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from arc_submit.base_model.architecture import check_quantisation, loading_options, read_config, refuse_differences
+from arc_submit.base_model.architecture import check_quantisation, loading_options, read_config, read_shapes, refuse_differences
 from arc_submit.base_model.checks import check_model_folder, said
 from arc_submit.errors import ConfigError
 
@@ -111,6 +111,8 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype, attention
     config = read_config(folder)
     if getattr(config, "quantization_config", None):
         check_quantisation(folder, config)
+    else:
+        read_shapes(folder)  # refuses formats that transformers would round or misread in silence
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,

@@ -13,7 +13,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from transformers.modeling_outputs import MoeModelOutputWithPast
+
+from arc_submit.errors import ConfigError
 
 _IS_LINEAR: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
 
@@ -39,18 +40,45 @@ class OutputHead:
         return flat.view(*hidden.shape[:-1], flat.shape[-1])  # type: ignore[no-any-return]
 
 
-class _GivenStates(torch.nn.Module):
-    """A decoder that returns its input."""
+class _States:
+    """A decoder's output with nothing but its hidden states."""
 
-    def forward(self, *_: Any, **given: Any) -> MoeModelOutputWithPast:
-        return MoeModelOutputWithPast(last_hidden_state=given["inputs_embeds"])
+    def __init__(self, last_hidden_state: torch.Tensor):
+        self.last_hidden_state = last_hidden_state
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return (self.last_hidden_state,)[index]
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+class _GivenStates(torch.nn.Module):
+    """A decoder that returns its input, and has all other attributes of the decoder in whose place it stands."""
+
+    def __init__(self, decoder: torch.nn.Module):
+        super().__init__()
+        self.__dict__["_decoder"] = decoder  # not as a part of this module
+
+    def forward(self, *_: Any, **given: Any) -> _States:
+        return _States(given["inputs_embeds"])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_decoder"], name)
 
 
 def output_head(model: Any) -> OutputHead:
-    """The head of a causal language model of transformers, with the layers that are in the model now."""
-    linear = model.get_output_embeddings()
+    """The head of a causal language model of transformers, with the layers that are in the model now.
+
+    Raises:
+        ConfigError: where the model is not a decoder with a head behind it.
+    """
+    linear, decoder = model.get_output_embeddings(), model.get_decoder()
+    place = next((name for name, module in model._modules.items() if module is decoder), None)
+    if place is None or linear is None:
+        raise ConfigError(f"model {model.config.name_or_path}: {type(model).__name__} is no decoder with an output layer behind it")
     whole = copy.copy(model)
-    whole.__dict__["_modules"] = {**model._modules, model.base_model_prefix: _GivenStates()}
+    whole.__dict__["_modules"] = {**model._modules, place: _GivenStates(decoder)}
     if model not in _IS_LINEAR:
         _IS_LINEAR[model] = _is_linear(linear, OutputHead(linear, whole))
     return OutputHead(linear, None if _IS_LINEAR[model] else whole)

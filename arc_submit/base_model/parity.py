@@ -102,7 +102,7 @@ class Probe:
 
     @property
     def _place(self) -> str:
-        kinds = sorted({type(layer).__name__ for layer in getattr(self.model.base_model, "layers", ())})
+        kinds = sorted({type(layer).__name__ for layer in getattr(self.model.get_decoder(), "layers", ())})
         return f"model {self.model.config.name_or_path} ({', '.join(kinds) or type(self.model).__name__})"
 
     @property

@@ -50,6 +50,6 @@ class SerialEngine(TransformersEngine):
         scores = []
         for one in continuations:
             ids = torch.tensor([[*prompt, *one]], device=self.device)
-            hidden = self.model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[0, len(prompt) - 1 :]
+            hidden = self.model.get_decoder()(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[0, len(prompt) - 1 :]
             scores.append(float(self._sum_logprobs(hidden, ids[0, len(prompt) :])))
         return scores

@@ -26,6 +26,8 @@ from arc_submit.errors import ConfigError
 from arc_submit.inference.engine import Completion, OnStep, Request, ScoringMemoryError, group_by_adapter
 from arc_submit.inference.slot_cache import SlotCache
 
+_LOGITS = 1 << 26  # logits of an answer in memory at a time: 256 MB in float32
+
 
 class SlotState(Protocol):
     """A request in a slot, from its prefill to its end."""
@@ -241,7 +243,7 @@ class TransformersEngine:
         values = first[ids[:, 0]]
         if ids.shape[1] > 1:
             repeated = _repeat(shared, len(group))
-            hidden = self.model.base_model(input_ids=ids[:, :-1], past_key_values=repeated, use_cache=True).last_hidden_state
+            hidden = self.model.get_decoder()(input_ids=ids[:, :-1], past_key_values=repeated, use_cache=True).last_hidden_state
             # Row by row: the logits of a whole batch over a large vocabulary would be the largest tensor of all.
             for row, one in enumerate(group):
                 values[row] += self._sum_logprobs(hidden[row, : len(one) - 1], ids[row, 1 : len(one)])
@@ -249,7 +251,10 @@ class TransformersEngine:
 
     def _sum_logprobs(self, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """The log-probability of tokens, (length,), each after its hidden state, (length, width)."""
-        return output_head(self.model)(hidden).float().log_softmax(-1).gather(1, ids[:, None]).sum()
+        head = output_head(self.model)
+        count = max(1, _LOGITS // head.linear.out_features)
+        pieces = zip(torch.split(hidden, count), torch.split(ids, count), strict=True)
+        return torch.stack([head(states).float().log_softmax(-1).gather(1, own[:, None]).sum() for states, own in pieces]).sum()
 
     def _adapted(self, folder: Path | None) -> AbstractContextManager[None]:
         """A context in which the model carries an adapter."""
