@@ -279,6 +279,22 @@ BREAKS = [
         "tests/test_encoders.py",
     ),
     Break(
+        "a prompt is the same on every day",
+        "let templates tell the time",
+        "arc_submit/language/chat_template.py",
+        "strftime_now=strftime_now,",
+        "",
+        "tests/test_chat_templates.py",
+    ),
+    Break(
+        "there is room for a whole answer",
+        "count the grid and one end mark",
+        "arc_submit/language/prompt_tokenizer.py",
+        "len(self.answer_ids(self.longest_grid(shape)))",
+        "len(self._tokenize(self.encoder.encode(self.longest_grid(shape)))) + 1",
+        "tests/test_chat_templates.py",
+    ),
+    Break(
         "reused tokens are the text's tokens",
         "do not try whether they are",
         "arc_submit/language/prompt_tokenizer.py",

@@ -20,7 +20,6 @@ from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.finetune.trainer import TaskSampler
-from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import (
     CONFIG_FILE,
     NO_CHAT_TEMPLATE,
@@ -29,7 +28,6 @@ from arc_submit.language.prompt_config import (
     read_prompt_config,
     resolve_prompt_config,
 )
-from arc_submit.language.prompt_files import check_grids_apart, read_prompt
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import is_grid
 from arc_submit.options import identity_values
@@ -154,7 +152,7 @@ def test_a_prompt_file_with_and_without_a_chat_template() -> None:
 def test_a_prompt_that_cannot_work_is_refused_when_it_is_read(change: tuple[str, str], words: str) -> None:
     assert change[0] in OWN
     with pytest.raises(ConfigError, match=r"^prompt own\.jinja: ") as refused:
-        check_grids_apart(read_prompt("own.jinja", OWN.replace(*change)), make_encoder("MinimalGridEncoder()"))
+        PromptConfig("MinimalGridEncoder()", "own.jinja", 500, OWN.replace(*change)).version()
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -197,6 +195,7 @@ def test_files_beside_the_model_are_read_and_written_again(tmp_path: Path) -> No
         ({"chat_tempalte": "x.jinja"}, "the key chat_tempalte is not known"),
         ({"chat_template": "missing.jinja"}, "chat_template missing.jinja: cannot be read"),
         ({"chat_template": "../x.jinja"}, "name a file that lies beside it"),
+        ({"prompt": "/x.jinja"}, "name a file that lies beside it"),
         ({"prompt": "missing.jinja"}, "prompt missing.jinja: cannot be read"),
         ({"end_marks": [1]}, "end_marks is a list of texts"),
         ({"options": [1]}, "options is an object"),
@@ -244,6 +243,16 @@ def test_the_fingerprint_holds_the_content_that_is_given(tmp_path: Path) -> None
         fingerprint(chat_template=tmp_path / "own.jinja"),
     ]
     assert len({json.dumps(one) for one in given}) == len(given)
+
+
+def test_a_file_that_is_given_names_files_anywhere(tmp_path: Path) -> None:
+    """Their content is in the fingerprint; of a model's own file it is not, so that one names files beside it."""
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "own.jinja").write_text(OWN)
+    own = _model(tmp_path / "model", prompt=str(tmp_path / "templates" / "own.jinja"), chat_template="../templates/own.jinja") / CONFIG_FILE
+    config = read_prompt_config(Path("nowhere"), own)
+    assert config is not None
+    assert (config.prompt, config.prompt_text, config.chat_template) == ("own.jinja", OWN, OWN)
 
 
 def test_every_format_that_comes_with_the_project_can_be_read() -> None:

@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     judge.add_argument("--ask", action="store_true", help="ask now; without it what was asked before is used")
     judge.add_argument("--model", type=Path, default=pocket_folder(), help="folder of the model (default: the pocket model)")
     judge.add_argument("--adapters", type=Path, help="folder with an adapter for each task")
+    judge.add_argument("--model-config", type=Path, metavar="FILE", help="how the model is asked, as for arc-submit run")
     judge.add_argument("--prompt", help="prompt version (default: the one that goes with the model's own)")
     judge.add_argument("--views", type=int, default=4, help="under how many views each question is asked")
     judge.add_argument("--candidates", type=int, default=6, help="of the most probable answers to each test input")
@@ -73,7 +74,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if args.ask:
         if args.method not in JUDGED_METHODS:
             raise ConfigError(f"--ask goes with --method {', '.join(JUDGED_METHODS)}")
-        told = JudgeSettings(args.model, args.adapters, args.prompt, args.views, args.candidates, args.seed, args.device)
+        told = JudgeSettings(args.model, args.adapters, args.prompt, args.views, args.candidates, args.seed, args.device, args.model_config)
         first = combine_sources(ranked, EnsembleConfig("probability", order, settings.weights))
         print(f"{ask(args.run, tasks, first, args.method, told)} questions asked")
     judgements = read_judgements(args.run, sorted(tasks))

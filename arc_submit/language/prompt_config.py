@@ -96,8 +96,10 @@ def read_prompt_config(folder: Path, model_config: Path | None = None) -> Prompt
         ConfigError: where there is no such file or format.
         DataError: where the file does not hold a configuration.
     """
-    path = folder / CONFIG_FILE if model_config is None else config_path(model_config)
-    return _read(path) if path.exists() else None
+    if model_config is not None:
+        return _read(config_path(model_config), anywhere=True)
+    path = folder / CONFIG_FILE
+    return _read(path, anywhere=False) if path.exists() else None
 
 
 def config_path(model_config: Path) -> Path:
@@ -119,7 +121,12 @@ def format_names() -> list[str]:
     return sorted(path.stem for path in FORMATS.glob("*.json"))
 
 
-def _read(path: Path) -> PromptConfig:
+def _read(path: Path, anywhere: bool) -> PromptConfig:
+    """The configuration in a file.
+
+    Args:
+        anywhere: it may name files that do not lie beside it.
+    """
     try:
         value: Any = json.loads(path.read_text(encoding="utf-8-sig"))
         config = PromptConfig(str(value["grid_encoder"]), str(value["prompt"]), int(value["max_seq_len"]))
@@ -138,9 +145,10 @@ def _read(path: Path) -> PromptConfig:
     if not isinstance(options, dict):
         raise DataError(f"{path}: options is an object of a run's settings, such as {{'lora_rank': 16}}")
     if template is not None and template != NO_CHAT_TEMPLATE and not _is_text(template):
-        template = _read_beside(path, "chat_template", template)
+        template = _read_named(path, "chat_template", template, anywhere)
     if config.prompt.endswith(PROMPT_SUFFIX):
-        config = replace(config, prompt_text=_read_beside(path, "prompt", config.prompt))
+        text = _read_named(path, "prompt", config.prompt, anywhere)
+        config = replace(config, prompt=Path(config.prompt).name, prompt_text=text)
     return replace(config, chat_template=template, end_marks=marks, options=options)
 
 
@@ -148,9 +156,9 @@ def _is_text(template: str) -> bool:
     return "{" in template or "\n" in template
 
 
-def _read_beside(path: Path, key: str, name: str) -> str:
-    """The content of a file that lies in the folder of a configuration file."""
-    if Path(name).name != name:
+def _read_named(path: Path, key: str, name: str, anywhere: bool) -> str:
+    """The content of a file that a configuration file names, seen from its folder."""
+    if Path(name).name != name and not anywhere:
         raise DataError(f"{path}: {key} {name}: name a file that lies beside it")
     return _read_text(path.parent / name, f"{path}: {key} {name}")
 

@@ -44,6 +44,7 @@ class JudgeSettings:
         candidates: how many of the most probable answers to each test input are asked about.
         seed: of the views.
         device: "cpu", "cuda:0", ...
+        model_config: a file with how the model is asked, or a format's name; None takes the model's arc_submit.json.
     """
 
     model: Path = field(default_factory=pocket_folder)
@@ -53,6 +54,7 @@ class JudgeSettings:
     candidates: int = 6
     seed: int = 0
     device: str = "cpu"
+    model_config: Path | None = None
 
     def __post_init__(self) -> None:
         if self.views < 1 or self.candidates < 2:
@@ -115,7 +117,7 @@ def ask(run: Path, tasks: Mapping[str, Task], decision: CombinedRanking, way: st
     from arc_submit.language.prompts import prompt_version
 
     check_model_folder(settings.model)
-    how = resolve_prompt_config(settings.model, None, None, None)
+    how = resolve_prompt_config(settings.model, None, None, None, settings.model_config)
     question = QUESTIONS[way]
     name = settings.prompt or (how.prompt if question == "product" else how.prompt.replace("output", f"{question}-output", 1))
     prompt = how.version() if name == how.prompt else prompt_version(name)
@@ -129,11 +131,12 @@ def ask(run: Path, tasks: Mapping[str, Task], decision: CombinedRanking, way: st
     base = Judge(engine, writer, settings.model.name, how.max_seq_len, settings.views, settings.seed)
     asked = 0
     files = files_fingerprint(settings.model)
+    wording = prompt.name if settings.model_config is None else f"{prompt.name} {how.digest()}"
     for task_id, task in tqdm(sorted(tasks.items()), desc=way):
         there = {judgement.key for judgement in read_judgements(run, [task_id])}
         adapter = settings.adapters / file_name(task_id) if settings.adapters else None
         name = settings.model.name if adapter is None else f"{settings.model.name} with its adapter"
-        fingerprint = _digest(files, files_fingerprint(adapter) if adapter else {}, prompt.name)
+        fingerprint = _digest(files, files_fingerprint(adapter) if adapter else {}, wording)
         judge = replace(base, model=name, adapter=adapter, fingerprint=fingerprint)
         for test in range(len(task.tests)):
             grids = [choice.grid for choice in decision.answers.get((task_id, test), ())[: settings.candidates]]
