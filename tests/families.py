@@ -72,7 +72,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "Mixtral": ("Mixtral", {"sliding_window": WINDOW, "num_local_experts": 4}),
     "Gemma 2": (
         "Gemma2",
-        {"sliding_window": WINDOW, "attn_logit_softcapping": 1.0, "final_logit_softcapping": 3.0, "query_pre_attn_scalar": 16},
+        {"sliding_window": WINDOW, "attn_logit_softcapping": 1.0, "final_logit_softcapping": 4.0, "query_pre_attn_scalar": 16},
     ),
     "Gemma 3": ("Gemma3", {"sliding_window": WINDOW, "layer_types": ONE_OF_EACH, "query_pre_attn_scalar": 16}),
     "Phi-3": ("Phi3", {"sliding_window": WINDOW}),
@@ -211,7 +211,7 @@ def main() -> None:
     torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    print("| family | load | generate | search | score | training loss | gradient | merge |\n|---|---|---|---|---|---|---|---|")
+    print("| family | load | generate | search (DFS) | score | TTFT loss | TTFT gradient | merge |\n|---|---|---|---|---|---|---|---|")
     for family in parser.parse_args().names:
         with tempfile.TemporaryDirectory() as folder:
             one = measure(family, Path(folder))

@@ -59,6 +59,7 @@ def plain_scores(query: Any, key: Any, value: Any, mask: Any, scaling: float, so
         ("Gemma 3", attention, "_within_window", lambda mask, window: mask, "generation differs.*layer_types"),
         ("Gemma 2", attention, "_softcapped", plain_scores, "generation differs.*attn_logit_softcapping 1.0"),
         ("Granite", output_head, "_is_linear", lambda linear, head: True, "scoring differs.*logits_scaling 8.0"),
+        ("Gemma 2", output_head, "_is_linear", lambda linear, head: True, "scoring differs.*final_logit_softcapping 4.0"),
         ("Cohere 2", output_head, "_is_linear", lambda linear, head: True, "scoring differs.*logit_scale 0.25"),
     ],
 )
