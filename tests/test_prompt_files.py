@@ -34,6 +34,9 @@ from arc_submit.options import identity_values
 from arc_submit.run.config import RunConfig
 from arc_submit.run.fingerprint import infer_fingerprint
 from arc_submit.run.presets import make_config, make_infer_config
+from arc_submit.train.config import TrainConfig
+from arc_submit.train.mixture import parse_part
+from arc_submit.train.train import resolve_prompts
 
 PAIR = Pair(frozen(np.array([[1, 2], [3, 4]])), frozen(np.array([[4]])))
 TEST, ANSWER = frozen(np.array([[5]])), frozen(np.array([[4]]))
@@ -263,6 +266,26 @@ def test_every_format_that_comes_with_the_project_can_be_read() -> None:
         turns = config.version().turns([PAIR], TEST)
         assert sum(is_grid(part) for turn in turns for part in turn.parts) == 3
         assert make_config(model_config=name).lora.rank > 32
+
+
+def test_training_takes_the_prompt_file_that_the_configuration_names(tiny_model: Path, tmp_path: Path) -> None:
+    """Its samples, and the configuration beside its result."""
+    text = "{% block pairs %}{% for pair in pairs %}{{ pair.input }}<|answer|>{{ pair.output }}{{ eos_token }}{% endfor %}{% endblock %}"
+    text += "{% block test %}{{ test }}<|answer|>{% endblock %}{% block answer %}{{ answer }}{{ eos_token }}{% endblock %}"
+    (tmp_path / "own.jinja").write_text(text)
+    file = tmp_path / "asked.json"
+    file.write_text(
+        json.dumps({"grid_encoder": "CompactGridEncoder()", "prompt": "own.jinja", "max_seq_len": 300, "chat_template": "none"})
+    )
+    parts = (parse_part("data.jsonl,own.jinja"),)
+    config = TrainConfig(model=tiny_model, out=tmp_path / "out", parts=parts, model_config=file, benchmarks=())
+    asked, tokenizers = resolve_prompts(config)
+    assert asked == read_prompt_config(Path("nowhere"), file)
+    writer = tokenizers["own.jinja"]
+    ids, start = writer.sample_ids(writer.prompt.turns([PAIR], TEST), ANSWER)
+    assert writer.tokenizer.decode(ids[start:], skip_special_tokens=False) == "AAA4<|end|>"
+    with pytest.raises(ConfigError, match=r"prompt own\.jinja: name the file in the model's arc_submit\.json"):
+        resolve_prompts(replace(config, model_config=None))
 
 
 def test_what_is_missing_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,12 +16,11 @@ from typing import Any
 
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.language.encoders import make_encoder
-from arc_submit.language.prompts import PromptVersion, prompt_version
+from arc_submit.language.prompts import PROMPT_SUFFIX, PromptVersion, prompt_version
 
 CONFIG_FILE = "arc_submit.json"
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 NO_CHAT_TEMPLATE = "none"  # turns follow each other without marks
-PROMPT_SUFFIX = ".jinja"
 SHORTEST = 16  # tokens: fewer hold no pair and no answer
 FORMATS = Path(__file__).parent / "formats"
 _NEEDED = ("grid_encoder", "prompt", "max_seq_len")

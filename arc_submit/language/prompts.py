@@ -19,6 +19,7 @@ from arc_submit.errors import ConfigError
 
 Part = str | Grid
 Kind = Literal["output", "inputs", "select", "verify"]
+PROMPT_SUFFIX = ".jinja"  # of a prompt file's name, see arc_submit.language.prompt_files
 SELECT_ANSWERS = ("1", "2")
 VERIFY_ANSWERS = ("yes", "no")
 CANDIDATES_OF: dict[Kind, int] = {"output": 0, "inputs": 0, "select": 2, "verify": 1}  # candidate outputs in a question
@@ -70,6 +71,15 @@ class PromptVersion:
         if len(candidates) != needed or (test is None) != (self.kind == "inputs"):
             raise ConfigError(f"prompt {self.name} takes {needed} candidates and {'no' if self.kind == 'inputs' else 'a'} test input")
         return self.build(pairs, cast("Grid", test), candidates)
+
+
+def prompt_kind(name: str) -> Kind:
+    """The question of a version, or of a prompt file, which asks for the output.
+
+    Raises:
+        ConfigError: where there is no version of that name.
+    """
+    return "output" if name.endswith(PROMPT_SUFFIX) else prompt_version(name).kind
 
 
 def prompt_version(name: str) -> PromptVersion:

@@ -13,7 +13,7 @@ from typing import Any
 
 from arc_submit.arc.task import Task, task_to_json
 from arc_submit.base_model.checks import files_fingerprint
-from arc_submit.language.prompt_config import PROMPT_SUFFIX
+from arc_submit.language.prompts import PROMPT_SUFFIX
 from arc_submit.options import identity_values
 from arc_submit.run.config import RunConfig
 from arc_submit.run.data import RunData

@@ -9,7 +9,7 @@ from pathlib import Path
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ConfigError
 from arc_submit.finetune.settings import LOSSES
-from arc_submit.language.prompts import prompt_version
+from arc_submit.language.prompts import prompt_kind
 from arc_submit.options import Identity, check_options, option
 from arc_submit.train.mixture import MixturePart
 
@@ -136,7 +136,7 @@ class TrainConfig:
         check_options(self)
         if not self.parts:
             raise ConfigError("no training data: give --data DATA,PROMPT or --mixture FILE")
-        judging = [part.prompt for part in self.parts if prompt_version(part.prompt).kind in ("select", "verify")]
+        judging = [part.prompt for part in self.parts if prompt_kind(part.prompt) in ("select", "verify")]
         if judging and (self.settings.loss_on == "all" or self.settings.prompt_weight or self.settings.prompt_weight_end):
             raise ConfigError(
                 f"prompt {judging[0]} shows wrong outputs: with --loss-on all or --prompt-weight the model would learn to write them; "

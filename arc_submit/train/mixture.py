@@ -27,7 +27,7 @@ from arc_submit.arc.views import random_view
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.finetune.settings import OF_SHOWN_GRIDS
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
-from arc_submit.language.prompts import Kind, Part, Turn, is_grid, prompt_version
+from arc_submit.language.prompts import Kind, Part, Turn, is_grid, prompt_kind
 from arc_submit.train.augment import random_task_change
 from arc_submit.train.decontamination import BenchmarkIndex, decontaminate
 
@@ -79,7 +79,7 @@ class MixturePart:
     wrong: str = ""
 
     def __post_init__(self) -> None:
-        kind = prompt_version(self.prompt).kind
+        kind = prompt_kind(self.prompt)
         if not 0 < self.weight < math.inf:
             raise ConfigError(f"{self.data}: weight {self.weight}: a number above 0 is needed; leave the part out instead")
         for name in ("max_tokens", "max_grid_cells", "max_task_tokens", "max_pair_cells"):

@@ -34,7 +34,7 @@ from arc_submit.base_model.precision import repair_attention
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 from arc_submit.language.prompt_config import SHORTEST, PromptConfig, read_chat_template, read_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
-from arc_submit.language.prompts import prompt_version
+from arc_submit.language.prompts import PROMPT_SUFFIX, prompt_kind, prompt_version
 from arc_submit.options import Identity, flag_of, options_of
 from arc_submit.train.checkpoints import checkpoint_folders, exclusive_folder, load_optimizers, read_state, save_checkpoint
 from arc_submit.train.config import TrainConfig, TrainSettings
@@ -342,15 +342,21 @@ def resolve_prompts(config: TrainConfig) -> tuple[PromptConfig, dict[str, Prompt
         raise ConfigError(f"--max-seq-len {length}: {SHORTEST} to {limit}, the model's limit")
     tokenizer = load_tokenizer(config.model)
     prompts = [part.prompt for part in (*config.parts, *config.eval_parts)]
-    for_outputs = [prompt for prompt in prompts if prompt_version(prompt).kind == "output"]
+    for_outputs = [prompt for prompt in prompts if prompt_kind(prompt) == "output"]
     prompt = for_outputs[0] if for_outputs else of_model.prompt if of_model else prompts[0]
-    text = of_model.prompt_text if of_model and of_model.prompt == prompt else None
+    files = {of_model.prompt: of_model.prompt_text} if of_model and of_model.prompt_text is not None else {}
+    if unread := [one for one in prompts if one.endswith(PROMPT_SUFFIX) and one not in files]:
+        raise ConfigError(f"--data: prompt {unread[0]}: name the file in the model's arc_submit.json, or in one for --model-config")
+    text = files.get(prompt)
     asked = replace(
         of_model or PromptConfig(encoder, prompt, length), grid_encoder=encoder, prompt=prompt, max_seq_len=length, prompt_text=text
     )
     if config.chat_template is not None:
         asked = replace(asked, chat_template=read_chat_template(config.chat_template))
-    tokenizers = {one: PromptTokenizer.from_config(tokenizer, asked, prompt_version(one)) for one in dict.fromkeys(prompts)}
+    tokenizers = {}
+    for one in dict.fromkeys(prompts):
+        own = replace(asked, prompt=one, prompt_text=files.get(one))
+        tokenizers[one] = PromptTokenizer.from_config(tokenizer, own, None if one in files else prompt_version(one))
     return asked, tokenizers
 
 
