@@ -48,6 +48,7 @@ SLOW_FILES = [
     "search_warm_up",
     "sweep",
     "predict",
+    "simulated_device",
     "dfs",
     "transformers_engine",
     "adapters",

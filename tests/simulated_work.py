@@ -1,0 +1,159 @@
+"""The project's own code on a simulated GPU, with models of any size; as a program, the table of memory, launches and synchronizations.
+
+python tests/simulated_work.py                        # the table of docs/experiments/2026-11-30-memory-plan.md
+python tests/simulated_work.py train 4B l4 5120 checkpointed r256 all
+python tests/simulated_work.py generate 7B l4 5120 16
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+import torch
+from simulated_device import NAME, Meter, simulated_device
+
+from arc_submit.arc.task import Task
+from arc_submit.base_model import output_head
+from arc_submit.base_model.adapter_files import LowRank, applied
+from arc_submit.base_model.attention import ATTENTION
+from arc_submit.base_model.lora import Adapter
+from arc_submit.base_model.memory import SIZES, ModelShape
+from arc_submit.base_model.precision import TrainingPrecision
+from arc_submit.base_model.settings import LoraSettings
+from arc_submit.finetune import trainer
+from arc_submit.finetune.settings import TTFTSettings
+from arc_submit.finetune.trainer import Sample, TaskSampler, finetune_task
+from arc_submit.inference.dfs import SearchLimits, search_completions
+from arc_submit.inference.engine import Request
+from arc_submit.inference.transformers_engine import TransformersEngine
+
+T4, L4 = (7, 5), (8, 9)
+QKVO = ("q_proj", "k_proj", "v_proj", "o_proj")
+ARC24 = LoraSettings(rank=128, alpha=64.0, rslora=True, targets=QKVO)
+
+
+class _AtOnce:
+    """An executor that runs what it is given in the caller's thread: the simulation counts one thread."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        pass
+
+    def __enter__(self) -> _AtOnce:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*args))
+        return future
+
+
+class _Lengths(TaskSampler):
+    """Samples of one length, without a tokenizer."""
+
+    def __post_init__(self) -> None:
+        pass
+
+    def check(self, task: Task) -> list[str]:
+        return []
+
+
+def _never(*args: Any, **kwargs: Any) -> bool:
+    return False  # unlike a Mock it keeps no tensors
+
+
+def _always(*args: Any) -> bool:
+    return True
+
+
+@contextlib.contextmanager
+def gpu(capability: tuple[int, int] = L4, capacity: int | None = None) -> Iterator[Meter]:
+    """A simulated GPU on which the project's code trains and predicts as on a real one of that capability."""
+    old = capability < (8, 0)
+    dtype = torch.float16 if old else torch.bfloat16
+    precision = TrainingPrecision(dtype, dtype, old, "simulated")
+    with contextlib.ExitStack() as stack:
+        meter = stack.enter_context(simulated_device(capability, capacity))
+        stack.enter_context(mock.patch.object(trainer, "choose_training_precision", return_value=precision))
+        stack.enter_context(mock.patch.object(trainer, "ThreadPoolExecutor", _AtOnce))
+        # It compares values, which are all 0 here: the output layer of these models is linear.
+        stack.enter_context(mock.patch.object(output_head, "_is_linear", _always))
+        if old:
+            # As repair_attention does on such a GPU.
+            from transformers.integrations import sdpa_attention
+
+            stack.enter_context(mock.patch.object(sdpa_attention, "use_gqa_in_sdpa", _never))
+        yield meter
+
+
+def make_model(shape: ModelShape, meter: Meter, attention: str = "sdpa") -> Any:
+    """A model of that shape on the simulated device, in 16 bits."""
+    from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+
+    kinds: dict[str, Any] = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
+    config = kinds[shape.kind](
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.mlp_width,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        max_position_embeddings=32768,
+        tie_word_embeddings=shape.tied,
+        **({"head_dim": shape.head_size} if shape.kind == "qwen3" else {}),
+    )
+    dtype = torch.float16 if meter.capability < (8, 0) else torch.bfloat16
+    with torch.device(NAME):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+    model.tie_weights()
+    meter.reset_peak()  # the output layer took room until it was tied
+    return model.eval()
+
+
+def train(adapter: Adapter, tokens: int, learnt: int, checkpointing: bool = False, steps: int = 1) -> None:
+    """Fine-tune on samples of that length, the last tokens of which are learnt."""
+    sampler = _Lengths(None, TTFTSettings(steps=steps, gradient_checkpointing=checkpointing), tokens, 0)  # type: ignore[arg-type]
+    finetune_task(adapter, sampler, Task("x", (), ()), None, lambda _: [Sample([1] * tokens, list(range(tokens - learnt, tokens)))])
+
+
+def serve(model: Any, lora: LoraSettings | None) -> contextlib.AbstractContextManager[None]:
+    """A context in which the model carries a trained adapter."""
+    layers = {name: layer for name, layer in model.named_modules() if lora and name.rpartition(".")[2] in lora.targets}
+    make = lambda *sizes: torch.zeros(sizes, dtype=model.dtype, device=model.device)  # noqa: E731
+    rank = lora.rank if lora else 0
+    return applied(model, {name: LowRank(make(rank, one.in_features), make(one.out_features, rank), 1.0) for name, one in layers.items()})
+
+
+def generate(model: Any, slots: int, lengths: tuple[int, int], search: bool = False, on_step: Callable[[], None] | None = None) -> None:
+    """Answer two requests with the slot engine, or search them depth-first.
+
+    Args:
+        lengths: tokens of the prompt and of the answer.
+        on_step: called after every forward pass.
+    """
+    prompt, answer = lengths
+    model.set_attn_implementation(ATTENTION)
+    engine = TransformersEngine(model, model.config.vocab_size - 1, slots)
+    asked = [Request(str(i), [2] * prompt, answer) for i in range(2)]
+    limits = SearchLimits(0.1, max_steps=answer)
+    done = search_completions(engine, asked, limits, on_step) if search else engine.generate(asked, on_step)
+    assert len(list(done)) == (0 if search else 2)
+
+
+def score(model: Any, slots: int, prompt: int, answer: int, answers: int) -> None:
+    """Score answers of one length after one prompt."""
+    model.set_attn_implementation(ATTENTION)
+    engine = TransformersEngine(model, model.config.vocab_size - 1, slots)
+    assert len(engine.score([2] * prompt, [[3] * answer] * answers)) == answers
+
+
+def cut(size: str, layers: int) -> ModelShape:
+    """The shape of a public model with fewer layers."""
+    return replace(SIZES[size], layers=layers)

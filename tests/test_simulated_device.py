@@ -1,0 +1,193 @@
+"""The project's own code on a simulated GPU: what a GPU refuses is caught, launches, synchronizations and memory are bounded."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from simulated_device import NAME, Meter, unavailable
+
+from arc_submit.base_model.lora import attach
+from arc_submit.base_model.memory import SIZES, Footprint
+from arc_submit.base_model.settings import LoraSettings
+from arc_submit.finetune import trainer, ttft_worker
+from arc_submit.inference import slot_cache
+
+pytestmark = pytest.mark.skipif(bool(unavailable()), reason=unavailable())
+if not unavailable():
+    from simulated_work import ARC24, L4, QKVO, T4, cut, generate, gpu, make_model, score, serve, train
+
+ALL = LoraSettings(rank=256, alpha=32.0, rslora=True)
+DORA = replace(ARC24, dora=True)
+# Kernels of one more layer in a step, and waits of the host in a step whatever the layers, with room for another version of a library.
+# The figures themselves are in docs/experiments/2026-11-30-memory-plan.md.
+LAUNCHES = {"plain": 180, "checkpointed": 245, "dora": 280, "generate": 60, "dfs": 60, "score": 120}
+
+
+def _check_peak(meter: Meter, bound: int) -> None:
+    """Refuse a peak above the formula's, or so far below it that the formula would turn work away."""
+    assert meter.peak <= bound, f"{meter.peak} bytes at the peak, the memory plan allows {bound}"
+    assert bound <= 1.35 * meter.peak, f"{meter.peak} bytes at the peak, the memory plan reserves {bound}"
+
+
+@pytest.mark.parametrize("kind", ["plain", "checkpointed", "dora"])
+def test_launches_and_synchronizations_of_a_training_step_are_bounded(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    counts = []
+    for layers in (2, 3):
+        with gpu() as meter:
+            adapter = attach(make_model(cut("0.5B", layers), meter), DORA if kind == "dora" else ARC24, 0)
+            meter.reset_peak()
+            train(adapter, 64, 8, kind == "checkpointed")
+            counts.append(meter.launches.total())
+            syncs = meter.syncs.total() - meter.syncs["copy to the host"]  # those of DoRA's initial values, once for a task
+    with capsys.disabled():
+        print(f"\n{kind}: {counts[1] - counts[0]} launches a layer and step, {syncs} synchronizations a step")
+    assert counts[1] - counts[0] <= LAUNCHES[kind]
+    assert syncs <= 1  # the loss
+
+
+def _note(seen: list[tuple[int, int]], meter: Meter) -> None:
+    seen.append((meter.launches.total(), meter.syncs.total()))
+
+
+@pytest.mark.parametrize("kind", ["generate", "dfs", "score"])
+def test_launches_and_synchronizations_of_a_decoding_step_are_bounded(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    launches, slots = [], 2
+    for layers in (1, 2):
+        with gpu() as meter:
+            model = make_model(cut("0.5B", layers), meter)
+            seen: list[tuple[int, int]] = []
+            with serve(model, ARC24):
+                if kind == "score":
+                    score(model, slots, 16, 3, slots)
+                    steps = (meter.launches.total(), meter.syncs.total())
+                else:
+                    generate(model, slots, (16, 4), kind == "dfs", partial(_note, seen, meter))
+                    steps = (seen[-1][0] - seen[-2][0], seen[-1][1] - seen[-2][1])
+            launches.append(steps[0])
+    with capsys.disabled():
+        print(f"\n{kind}: {launches[1] - launches[0]} launches a layer and step, {steps[1]} synchronizations a step of {slots} slots")
+    assert launches[1] - launches[0] <= LAUNCHES[kind]
+    assert steps[1] <= {"generate": 2, "score": 1, "dfs": 2 + 3 * slots}[kind]
+
+
+@pytest.mark.parametrize(
+    ("size", "capability", "lora", "checkpointing"),
+    [("0.5B", L4, ARC24, False), ("4B", L4, ALL, True), ("7B", L4, ARC24, True), ("1B", T4, ALL, False), ("1.5B", T4, DORA, True)],
+)
+def test_the_plan_bounds_the_peak_of_training(size: str, capability: tuple[int, int], lora: LoraSettings, checkpointing: bool) -> None:
+    with gpu(capability) as meter:
+        shape = cut(size, 2)
+        footprint = Footprint(shape, lora, capability < (8, 0))
+        model = make_model(shape, meter)
+        assert meter.live == pytest.approx(shape.weights, rel=1e-3)
+        adapter = attach(model, lora, 0)
+        train(adapter, 6000, 300, checkpointing)
+        gc.collect()
+        assert meter.live == pytest.approx(footprint.resident, rel=1e-2)
+        _check_peak(meter, footprint.training_peak(6000, 300, checkpointing))
+
+
+@pytest.mark.parametrize(("size", "capability", "lora"), [("1.5B", T4, None), ("4B", L4, ALL), ("7B", L4, ARC24)])
+def test_the_plan_bounds_the_peak_of_prediction(size: str, capability: tuple[int, int], lora: LoraSettings | None) -> None:
+    with gpu(capability) as meter:
+        shape = cut(size, 2)
+        footprint = Footprint(shape, lora, capability < (8, 0))
+        model = make_model(shape, meter)
+        with serve(model, lora):
+            generate(model, 8, (6000, 2))
+            _check_peak(meter, footprint.prediction_peak(8, 6002, trains=False))
+            meter.reset_peak()
+            if lora is None:
+                generate(model, 8, (6000, 2), search=True)
+                assert meter.peak <= footprint.prediction_peak(8, 6002, trains=False)
+                meter.reset_peak()
+            score(model, 8, 4000, 600, 8)
+            assert meter.peak <= footprint.scoring_peak(8, 4000, 600, trains=False)
+
+
+def test_a_host_tensor_in_training_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = trainer.make_batches
+    monkeypatch.setattr(trainer, "make_batches", lambda steps, size, device: real(steps, size, torch.device("cpu")))
+    with gpu() as meter, pytest.raises(RuntimeError, match="one device"):
+        train(attach(make_model(cut("0.5B", 2), meter), ARC24, 0), 64, 8)
+
+
+def test_a_host_tensor_in_prediction_is_caught() -> None:
+    with gpu() as meter:
+        model = make_model(cut("0.5B", 2), meter)
+        model.model.layers[1].input_layernorm.weight = torch.nn.Parameter(torch.zeros(896))
+        with pytest.raises(RuntimeError, match="one device"):
+            generate(model, 2, (16, 2))
+
+
+def test_a_wrong_dtype_is_caught() -> None:
+    with gpu() as meter:
+        model = make_model(cut("0.5B", 2), meter)
+        model.model.layers[1].mlp.up_proj.weight = torch.nn.Parameter(torch.zeros(4864, 896, device=NAME))
+        with pytest.raises(RuntimeError, match="expected one dtype"):
+            generate(model, 2, (16, 2))
+
+
+def test_a_second_copy_of_the_weights_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = cut("1.5B", 2)
+
+    def predict_beside_training(broken: bool) -> None:
+        with gpu() as meter:
+            model = make_model(shape, meter)
+            if broken:
+                monkeypatch.setattr(ttft_worker, "copy", SimpleNamespace(deepcopy=lambda *_: make_model(shape, meter)))
+            twin = ttft_worker.with_same_weights(model)
+            attach(model, ARC24, 0)
+            meter.reset_peak()
+            with serve(twin, ARC24):
+                generate(twin, 4, (500, 2))
+            _check_peak(meter, Footprint(shape, ARC24).prediction_peak(4, 502, trains=True))
+
+    predict_beside_training(broken=False)
+    with pytest.raises(AssertionError, match="the memory plan allows"):
+        predict_beside_training(broken=True)
+
+
+def test_a_cache_without_a_bound_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def predict() -> None:
+        with gpu() as meter:
+            shape = cut("4B", 2)
+            model = make_model(shape, meter)
+            generate(model, 8, (700, 2))
+            _check_peak(meter, Footprint(shape).prediction_peak(8, 702, trains=False))
+
+    predict()
+    monkeypatch.setattr(slot_cache, "_round_up", lambda length: 32768)  # the model's context instead of the requests' length
+    with pytest.raises(AssertionError, match="the memory plan allows"):
+        predict()
+
+
+def test_a_device_without_room_raises_as_a_gpu_does() -> None:
+    shape = cut("0.5B", 2)
+    with pytest.raises(torch.OutOfMemoryError), gpu(capacity=shape.weights + 2**20) as meter:
+        generate(make_model(shape, meter), 4, (4000, 2))
+
+
+def test_attention_without_a_fast_kernel_shows_in_memory() -> None:
+    """A T4 whose attention is not repaired takes a kernel that keeps the scores of all pairs of positions."""
+    peaks = []
+    for repaired in (True, False):
+        with gpu(T4) as meter:
+            if not repaired:
+                from transformers.integrations import sdpa_attention
+
+                sdpa_attention.use_gqa_in_sdpa = lambda *_, **__: True
+            generate(make_model(cut("0.5B", 2), meter), 2, (4000, 2))
+            peaks.append(meter.peak)
+            assert ("attention (math)" in meter.launches) is not repaired
+    assert peaks[1] > peaks[0] + 4 * 14 * 4000 * 4000
+
+
+def test_targets_that_a_model_does_not_have_take_nothing() -> None:
+    plain = Footprint(SIZES["4B"], LoraSettings(rank=8, targets=QKVO))
+    assert Footprint(SIZES["4B"], LoraSettings(rank=8, targets=(*QKVO, "qkv_proj"))).adapter_values == plain.adapter_values
