@@ -49,6 +49,7 @@ SLOW_FILES = [
     "sweep",
     "predict",
     "simulated_device",
+    "nvarc_format",
     "dfs",
     "transformers_engine",
     "adapters",
