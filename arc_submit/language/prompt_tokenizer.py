@@ -138,8 +138,8 @@ class PromptTokenizer:
         prompt_template, chat_template = self._template(turns, True), self._template(chat, False)
         if not chat_template.startswith(prompt_template):
             raise ConfigError(
-                f"the chat template of {self.tokenizer.name_or_path} does not write an answer right after its prompt; give another one with "
-                "--chat-template FILE"
+                f"the chat template of {self.tokenizer.name_or_path} does not write an answer right after its prompt; give another one "
+                "with --chat-template FILE"
             )
         return chat_template[len(prompt_template) :], _grids(chat)
 
