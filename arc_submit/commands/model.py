@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--grid-encoder", help="as for arc-submit run")
     add("--prompt", help="as for arc-submit run")
     add("--max-seq-len", type=int, help="as for arc-submit run")
+    add("--load", action="store_true", help="load the weights on a CPU, and compare the engine with transformers")
     add("--colours", action=argparse.BooleanOptionalAction, help="draw grids in colours (default: on a terminal)")
     add_json(check)
     check.set_defaults(command=main)
@@ -41,4 +42,4 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     except ArcSubmitError as error:
         raise ModelRefusedError(str(error)) from None
     colours = sys.stdout.isatty() if args.colours is None else args.colours
-    return check_model(config, lambda name, text: print(f"{name:15} {text}" if name else text), colours)
+    return check_model(config, lambda name, text: print(f"{name:15} {text}" if name else text), colours, args.load)

