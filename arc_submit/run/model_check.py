@@ -126,12 +126,11 @@ def _load(config: RunConfig, show: Callable[[str, str], None]) -> float:
     Raises:
         ConfigError: where the engine computes something else than transformers.
     """
-    import torch
-
+    from arc_submit.base_model.loading import choose_device
     from arc_submit.inference.load_transformers import load_transformers_engine
 
     began = time.monotonic()
-    _, _, reason = load_transformers_engine(config.model, torch.device("cpu"), 2)
+    _, _, reason = load_transformers_engine(config.model, choose_device("cpu"), 2)
     seconds = round(time.monotonic() - began, 1)
     show("parity", f"reading, decoding and scoring equal transformers' own on a CPU ({reason}); loaded and compared in {seconds} s")
     return seconds
