@@ -248,6 +248,22 @@ BREAKS = [
     ),
     Break(
         "7 refused at once",
+        "run on random weights in place of those that a file lacks",
+        "arc_submit/base_model/architecture.py",
+        "    refuse_differences(folder, report)\n    return skeleton",
+        "    return skeleton",
+        "tests/test_architecture.py",
+    ),
+    Break(
+        "7 refused at once",
+        "let a layer with a window see everything while an answer is written",
+        "arc_submit/base_model/attention.py",
+        "if window and attention_mask",
+        "if False and attention_mask",
+        "tests/test_families.py -k Mistral",
+    ),
+    Break(
+        "7 refused at once",
         "take a prompt over the limit",
         "arc_submit/language/truncation.py",
         "if length([*chosen, i]) <= limit:",

@@ -110,12 +110,12 @@ class Deviation:
     merged: float
 
 
-def make_model(family: str) -> Any:
-    """The tiny random model of a family."""
+def make_model(family: str, **more: Any) -> Any:
+    """The tiny random model of a family, with more values of its configuration."""
     prefix, changes = FAMILIES[family]
     torch.manual_seed(0)
     text_config = getattr(transformers, f"{prefix}TextConfig", None)
-    config = (text_config or getattr(transformers, f"{prefix}Config"))(**{**SIZES, **changes})
+    config = (text_config or getattr(transformers, f"{prefix}Config"))(**{**SIZES, **changes, **more})
     model = getattr(transformers, f"{prefix}ForCausalLM")(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -13,11 +13,14 @@ from families import CPU, FAMILIES, make_model, measure
 
 from arc_submit.arc.prediction import Prediction
 from arc_submit.base_model import attention, output_head
-from arc_submit.base_model.architecture import context_length
+from arc_submit.base_model.architecture import check_for_engines, context_length
 from arc_submit.base_model.attention import ATTENTION
+from arc_submit.base_model.checks import adapter_values
 from arc_submit.base_model.loading import load_model
+from arc_submit.base_model.lora import attach
 from arc_submit.base_model.pocket import make_pocket_tokenizer
 from arc_submit.base_model.precision import choose_training_precision
+from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.finetune.trainer import check_loss
 from arc_submit.inference.dfs import SearchLimits, search_completions
@@ -107,6 +110,18 @@ def test_prompts_end_where_all_rotations_change(tmp_path: Path) -> None:
     assert context_length(config) == 512
     config.rope_parameters = {"rope_type": "longrope", "original_max_position_embeddings": 128}
     assert context_length(config) == 128
+    folder = written("Phi-3", tmp_path)
+    check_for_engines(folder, ["transformers"], max_seq_len=512)
+    with pytest.raises(ConfigError, match="max_seq_len 513 is over the 512 tokens"):
+        check_for_engines(folder, ["transformers"], max_seq_len=513)
+
+
+def test_the_size_of_an_adapter_leaves_out_experts(tmp_path: Path) -> None:
+    """transformers has them in one tensor, which is no linear layer."""
+    model = make_model("Qwen3-MoE", mlp_only_layers=[0])
+    model.save_pretrained(tmp_path)
+    settings = LoraSettings(rank=2)
+    assert adapter_values(tmp_path, settings) == attach(model, settings, 0).flat.numel()
 
 
 @pytest.fixture

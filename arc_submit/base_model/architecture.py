@@ -72,8 +72,11 @@ def make_skeleton(folder: Path, config: Any | None = None) -> Any:
         raise ConfigError(f"{folder / 'config.json'}: no model can be built from it ({said(error)})") from None
 
 
-def check_for_engines(folder: Path, engines: Collection[str], trained: bool = False) -> Any:
+def check_for_engines(folder: Path, engines: Collection[str], trained: bool = False, max_seq_len: int = 1) -> Any:
     """Refuse a folder's model where these engines cannot serve it, or it cannot be fine-tuned; returns it on torch's meta device.
+
+    Args:
+        max_seq_len: tokens of a prompt with its answer.
 
     Raises:
         ConfigError, DataError: as `check_weights` and `check_layers` do.
@@ -81,6 +84,8 @@ def check_for_engines(folder: Path, engines: Collection[str], trained: bool = Fa
     skeleton = check_weights(folder, quantised=not trained and "transformers" not in engines)
     if "transformers" in engines:
         check_layers(folder, skeleton)
+    if max_seq_len > (limit := context_length(skeleton.config)):
+        raise ConfigError(f"max_seq_len {max_seq_len} is over the {limit} tokens that model {folder} takes; lower it")
     return skeleton
 
 

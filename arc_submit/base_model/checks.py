@@ -129,7 +129,8 @@ def adapter_values(model: Path, lora: LoraSettings, base_adapter: Path | None = 
     values = 0
     for name, shape in _shapes(model):
         *_, layer, kind = ("", *name.split("."))
-        if layer in lora.targets and kind == "weight" and len(shape) == 2:
+        # transformers keeps the experts of a layer in one tensor, which no adapter changes.
+        if layer in lora.targets and kind == "weight" and len(shape) == 2 and ".experts." not in name:
             # An adapter that starts from factors of the weight is saved as a difference, with twice the rank.
             values += (2 if lora.init in ("pissa", "olora") else 1) * lora.rank * sum(shape) + (shape[0] if lora.dora else 0)
     return values

@@ -186,7 +186,7 @@ def _check_model(config: RunConfig) -> PromptConfig | None:
     # With torch, which takes seconds: only now, when nothing that is known sooner speaks against the model.
     from arc_submit.base_model.architecture import check_for_engines
 
-    skeleton = check_for_engines(config.model, engines, tuned)
+    skeleton = check_for_engines(config.model, engines, tuned, prompt.max_seq_len)
     check_prompts(config.model, prompt, skeleton.get_input_embeddings().num_embeddings)
     if tuned:
         from arc_submit.base_model.adapter_files import check_adapter

@@ -49,7 +49,7 @@ def resolve_infer(config: RunConfig) -> ResolvedRun:
     challenges = read_challenges(config.challenges) if config.challenges else None
     from arc_submit.base_model.architecture import check_for_engines  # with torch, which takes seconds
 
-    skeleton = check_for_engines(config.model, _engines(config)[:1])
+    skeleton = check_for_engines(config.model, _engines(config)[:1], max_seq_len=prompt.max_seq_len)
     check_prompts(config.model, prompt, skeleton.get_input_embeddings().num_embeddings)
     fingerprint = infer_fingerprint(config, challenges.tasks if challenges else None)
     config, host = resolve_host(config)
