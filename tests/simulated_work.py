@@ -1,13 +1,13 @@
-"""The project's own code on a simulated GPU, with models of any size; as a program, the table of memory, launches and synchronizations.
+"""The project's own code on a simulated GPU, with models of any size; as a program, it holds the memory plan against whole models.
 
-python tests/simulated_work.py                        # the table of docs/experiments/2026-11-30-memory-plan.md
-python tests/simulated_work.py train 4B l4 5120 checkpointed r256 all
-python tests/simulated_work.py generate 7B l4 5120 16
+python tests/simulated_work.py              # the table of docs/experiments/2026-11-30-memory-plan.md, 4 minutes
+python tests/simulated_work.py train        # a part of it: train, generate or score
 """
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
@@ -21,8 +21,8 @@ from arc_submit.arc.task import Task
 from arc_submit.base_model import output_head
 from arc_submit.base_model.adapter_files import LowRank, applied
 from arc_submit.base_model.attention import ATTENTION
-from arc_submit.base_model.lora import Adapter
-from arc_submit.base_model.memory import SIZES, ModelShape
+from arc_submit.base_model.lora import Adapter, attach
+from arc_submit.base_model.memory import GIB, SIZES, Footprint, ModelShape
 from arc_submit.base_model.precision import TrainingPrecision
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.finetune import trainer
@@ -157,3 +157,61 @@ def score(model: Any, slots: int, prompt: int, answer: int, answers: int) -> Non
 def cut(size: str, layers: int) -> ModelShape:
     """The shape of a public model with fewer layers."""
     return replace(SIZES[size], layers=layers)
+
+
+# Size, capability, adapter, tokens, with gradient checkpointing.
+_TRAINED = [
+    ("0.5B", T4, ARC24, 5120, False),
+    ("1.5B", T4, ARC24, 3584, False),
+    ("1.5B", T4, ARC24, 5120, False),
+    ("1.5B", T4, ARC24, 5120, True),
+    ("4B", L4, LoraSettings(rank=256, alpha=32.0, rslora=True), 2048, False),
+    ("4B", L4, LoraSettings(rank=256, alpha=32.0, rslora=True), 5120, True),
+    ("7B", L4, ARC24, 896, False),
+    ("7B", L4, ARC24, 5120, True),
+]
+
+
+def main(parts: list[str]) -> None:
+    """Print the table."""
+    print(
+        "| work | model, card | tokens | simulated GiB | planned GiB | launches | synchronizations |\n|---|---|---|---|---|---|---|",
+        flush=True,
+    )
+    for size, capability, lora, tokens, checkpointing in _TRAINED:
+        learnt = min(900, tokens * 2 // 3)
+        footprint, card = Footprint(SIZES[size], lora, capability == T4), "T4" if capability == T4 else "L4"
+
+        def row(work: str, tokens: str, meter: Meter, planned: int, steps: int, name: str = f"{size}, {card}") -> None:
+            counts = f"{meter.launches.total() // steps:,} | {meter.syncs.total() / steps:g}"
+            print(f"| {work} | {name} | {tokens} | {meter.peak / GIB:.2f} | {planned / GIB:.2f} | {counts} |", flush=True)
+
+        if "train" in parts:
+            with gpu(capability) as meter:
+                adapter = attach(make_model(SIZES[size], meter), lora, 0)
+                meter.reset_peak()
+                train(adapter, tokens, learnt, checkpointing, steps=2)
+                work = "training step, checkpointed" if checkpointing else "training step"
+                row(work, f"{tokens:,}", meter, footprint.training_peak(tokens, learnt, checkpointing), 2)
+        if checkpointing and "generate" in parts:
+            with gpu(capability) as meter:
+                model = make_model(SIZES[size], meter)
+                with serve(model, lora):
+                    generate(model, 16, (tokens, 2))
+                row(
+                    "prediction, 16 slots (two prompts, a step)",
+                    f"{tokens:,} + 2",
+                    meter,
+                    footprint.prediction_peak(16, tokens + 2, False),
+                    1,
+                )
+        if checkpointing and "score" in parts:
+            with gpu(capability) as meter:
+                model = make_model(SIZES[size], meter)
+                with serve(model, lora):
+                    score(model, 4, tokens - 900, 900, 4)
+                row("scoring, 4 answers", f"{tokens - 900:,} + 900", meter, footprint.scoring_peak(4, tokens - 900, 900, False), 1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or ["train", "generate", "score"])

@@ -116,7 +116,7 @@ def test_the_7b_notebooks_parameters_make_its_configuration(tiny_model: Path) ->
     values = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged).body}  # type: ignore[attr-defined]
     assert values["preset"] == "hybrid-7b"
     config = make_config(values["preset"], model=tiny_model, sources=tuple(values["sources"].split(",")), ttft_steps=values["steps"])
-    assert (config.engine, len(config.devices), config.ttft_max_seq_len, config.ttft.steps) == ("vllm", 4, 896, 100)
+    assert (config.engine, len(config.devices), config.max_seq_len, config.ttft.steps) == ("vllm", 4, 5120, 100)
     assert not config.ttft_in_4_bits
     assert parse_duration(values["budget"]) < parse_duration(values["rerun_budget"]) < 12 * 3600
 

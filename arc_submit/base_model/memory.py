@@ -7,6 +7,7 @@ device on which the project's own code runs. Does not know tasks, cards or what 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -187,8 +188,9 @@ class Footprint:
         before = (shape.layers - 1) * (inputs if checkpointing else layer)
         # The last layer and the loss; or, once these are gone, the backward pass of the layer before.
         head = 12 * min(LOGITS, learnt * shape.vocabulary) + 12 * learnt * shape.width
-        last = rows * kept + factors + tokens * 4 * shape.query + 3 * tokens * rows + max(head, rows * self._work_of_backward())
-        other = tokens * self._work_of_backward() + (layer if checkpointing else 0)
+        shared = tokens * (8 * shape.width + 8 * shape.key + 4 * shape.query) + 3 * tokens * rows  # its keys and values, repeated; its mask
+        last = rows * kept + factors + shared + max(head, rows * self._work_of_backward())
+        other = tokens * self._work_of_backward() + (layer + inputs if checkpointing else 0)
         return self.resident + 8 * self.adapter_values + before + max(last, other) + self._weights_of_dora()
 
     def _kept_for_backward(self) -> int:
@@ -254,3 +256,82 @@ class Footprint:
     def served_alone(self) -> Footprint:
         """The same without an adapter."""
         return replace(self, lora=None)
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How a task is fine-tuned.
+
+    Attributes:
+        tokens: limit of a sample.
+        checkpointing: layers are computed again in the backward pass.
+        shortened: the limit is below the task's longest sample.
+        reason: for people.
+    """
+
+    tokens: int
+    checkpointing: bool
+    shortened: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """A model on a card: what fits, as a function of a task's lengths alone.
+
+    Attributes:
+        room: bytes that tensors may take.
+        footprint: of the model and the adapter.
+    """
+
+    room: int
+    footprint: Footprint
+
+    def plan_training(self, tokens: int, rows: int, checkpointing: bool) -> TrainingPlan:
+        """The cheapest way to fine-tune on samples of up to `tokens`, `rows` of them in a pass.
+
+        Where even checkpointing does not fit, the longest sample that does, down to the shortest of use.
+        """
+
+        def fits(length: int, again: bool) -> bool:
+            return self.footprint.training_peak(rows * length, rows * length, again) <= self.room
+
+        if not checkpointing and fits(tokens, False):
+            return TrainingPlan(tokens, False, False, "fine-tuning fits as it is")
+        if fits(tokens, True):
+            return TrainingPlan(tokens, True, False, "fine-tuning fits with gradient checkpointing")
+        shorter = _longest(tokens, lambda length: fits(length, True))
+        return TrainingPlan(shorter, True, True, f"samples of at most {shorter} tokens fit in memory, with gradient checkpointing")
+
+    def plan_slots(self, longest: int, most: int, trains: bool, answer: int = 0) -> int:
+        """Completions side by side: the largest of most, most / 2, ..., 2 that fits; 0 where none does.
+
+        Args:
+            longest: tokens of the longest prompt with its answer.
+            trains: the worker fine-tunes too.
+            answer: tokens of the longest answer where answers are scored; 0 where none is.
+        """
+        slots = most
+        while slots >= 2:
+            peak = self.footprint.prediction_peak(slots, longest, trains)
+            # Scoring takes fewer rows where memory does not suffice; one must fit.
+            one_row = self.footprint.scoring_peak(1, longest - answer, answer, trains) if answer else 0
+            if max(peak, one_row) <= self.room:
+                return slots
+            slots = slots // 2 if slots > 3 else 0
+        return 0
+
+    def longest_request(self, tokens: int, trains: bool) -> int:
+        """The longest prompt with its answer, up to `tokens`, that two slots fit."""
+        return _longest(tokens, lambda length: self.footprint.prediction_peak(2, length, trains) <= self.room)
+
+
+def _longest(tokens: int, fits: Callable[[int], bool]) -> int:
+    """The largest length up to `tokens`, in steps of 64 below it, that fits; 0 where none does."""
+    if fits(tokens):
+        return tokens
+    low, high = 0, tokens // 64
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(64 * middle) else (low, middle - 1)
+    return 64 * low

@@ -33,6 +33,7 @@ from arc_submit.finetune.joint_warmup import joint_warmup
 from arc_submit.finetune.settings import FinetuneSettings
 from arc_submit.finetune.trainer import FinetuneError, FinetuneResult, Hooks, TaskSampler, check_loss, finetune_task
 from arc_submit.inference.load_transformers import make_engine
+from arc_submit.inference.memory_limits import MemoryLimits, find_memory_limits
 from arc_submit.inference.predict import Predictor, predict_tasks
 from arc_submit.inference.requests import plan_requests
 from arc_submit.inference.transformers_engine import TransformersEngine
@@ -61,6 +62,7 @@ class _Worker:
         sampler: of training samples, under the run's settings.
         max_seq_len: tokens of a prompt with its answer.
         heartbeat: shows that the worker is alive.
+        memory: what fits on the device; None: the settings hold for every task.
     """
 
     settings: FinetuneSettings
@@ -70,6 +72,7 @@ class _Worker:
     sampler: TaskSampler
     max_seq_len: int
     heartbeat: Callable[[], None]
+    memory: MemoryLimits | None = None
 
 
 def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -83,7 +86,11 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Call
     settings = FinetuneSettings.from_json(settings_json)
     model, sampler, max_seq_len = _load(settings)
     engine = make_engine(with_same_weights(model), sampler.tokenizer.end_id, settings.predict.slots)  # before layers are attached
-    worker = _Worker(settings, *_attach(model, settings), engine, sampler, max_seq_len, beat)
+    adapter, notes = _attach(model, settings)
+    memory = None
+    if not settings.in_4_bits:
+        memory = find_memory_limits(settings.predict, engine.device, sampler.tokenizer, adapter.settings, trains=True)
+    worker = _Worker(settings, adapter, notes, engine, sampler, max_seq_len, beat, memory)
     beat()
 
     def do(job: dict[str, Any]) -> dict[str, Any]:
@@ -171,6 +178,7 @@ def _do_task(worker: _Worker, task_id: str, job: dict[str, Any]) -> TaskResult:
     predict = replace(settings.predict, source=SOURCE, adapters=str(folder.parent))
     paths, deadline = RunPaths(Path(predict.run)), job.get("soft_deadline")
     trained: FinetuneResult | None = None
+    plan_notes: list[str] = []
 
     def on_pass() -> None:
         worker.heartbeat()
@@ -191,6 +199,7 @@ def _do_task(worker: _Worker, task_id: str, job: dict[str, Any]) -> TaskResult:
         mark_used(folder)
         if not (folder / CONFIG).exists():
             sampler = replace(worker.sampler, settings=settings.ttft)
+            sampler, plan_notes = _within_plan(worker.memory, sampler, task)
             sampler.check(task)
             if settings.adapter_bytes is not None:
                 deleted = make_room(paths.root, settings.adapter_bytes, job["tasks"])
@@ -202,14 +211,29 @@ def _do_task(worker: _Worker, task_id: str, job: dict[str, Any]) -> TaskResult:
     except ArcSubmitError as error:
         return replace(_finetune_result(None), seconds=_seconds_since(started), failed=str(error))
     result = _finetune_result(trained)
-    result.notes = [*(worker.notes if trained else []), *(result.notes or [])]
+    result.notes = [*([*worker.notes, *plan_notes] if trained else []), *(result.notes or [])]
     if not predict.views:
         return result
     worker.heartbeat()
-    predictor = Predictor(worker.engine, tokenizer, predict, worker.max_seq_len)
+    predictor = Predictor(worker.engine, tokenizer, predict, worker.max_seq_len, worker.memory)
     predicted = predict_tasks(predictor, [task_id], lambda *_: on_prediction(), deadline)[task_id]
     trained_values = {name: getattr(result, name) for name in ("tokens", "steps", "train_seconds", "notes", "first_loss", "last_loss")}
     return replace(predicted, **trained_values, seconds=round(result.seconds + predicted.seconds, 3))
+
+
+def _within_plan(memory: MemoryLimits | None, sampler: TaskSampler, task: Task) -> tuple[TaskSampler, list[str]]:
+    """The sampler with what the memory plan decides for a task, and a note where its samples become shorter."""
+    if memory is None:
+        return sampler, []
+    settings = sampler.settings
+    plan = memory.of_training(task, sampler.max_seq_len, settings.batch_size, settings.gradient_checkpointing)
+    print(f"task {task.id}: {plan.reason}", flush=True)
+    planned = replace(sampler, settings=replace(settings, gradient_checkpointing=plan.checkpointing))
+    if not plan.shortened:
+        return planned, []
+    # With the shortest samples it is tried whatever the plan says: the formulas are upper bounds.
+    shortest = min(max(SHORTEST, 256), sampler.max_seq_len)
+    return replace(planned, max_seq_len=max(shortest, plan.tokens)), [f"task {task.id}: {plan.reason}"]
 
 
 def _seconds_since(started: float) -> float:

@@ -7,6 +7,7 @@ answers to a test input are written together, each once and scored under all vie
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +21,13 @@ from arc_submit.arc.datasets import read_task
 from arc_submit.arc.files import file_name
 from arc_submit.arc.grid import Grid, grid_id
 from arc_submit.arc.prediction import Prediction, append_predictions, read_predictions
+from arc_submit.base_model.adapter_files import read_config
+from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 from arc_submit.inference import load
 from arc_submit.inference.dfs import SearchLimits, search_completions
 from arc_submit.inference.engine import Engine, NotServedError
+from arc_submit.inference.memory_limits import MemoryLimits, find_memory_limits
 from arc_submit.inference.requests import ViewRequest, make_prediction, plan_requests
 from arc_submit.inference.scoring import score_grids
 from arc_submit.inference.settings import PredictSettings
@@ -43,12 +47,14 @@ class Predictor:
 
     Attributes:
         max_seq_len: tokens of a prompt with its answer, as resolved for the model.
+        memory: what fits on the device; None: the settings hold for every task.
     """
 
     engine: Engine
     tokenizer: PromptTokenizer
     settings: PredictSettings
     max_seq_len: int
+    memory: MemoryLimits | None = None
 
 
 def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -66,11 +72,14 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
     engine, base_tokenizer, reason = load.load_engine(settings, config.max_seq_len)
     tokenizer = PromptTokenizer.from_config(base_tokenizer, config)
     print(f"model {settings.model}: {engine.name} on {settings.device} ({reason}); tokens: {tokenizer.summary}", flush=True)
+    memory = None
+    if isinstance(engine, TransformersEngine):  # vllm divides its memory itself
+        memory = find_memory_limits(settings, engine.device, tokenizer, _adapters_settings(settings))
     beat()
 
     def do(job: dict[str, Any]) -> dict[str, Any]:
         job_settings = replace(settings, views=job.get("views", settings.views))
-        predictor = Predictor(engine, tokenizer, job_settings, config.max_seq_len)
+        predictor = Predictor(engine, tokenizer, job_settings, config.max_seq_len, memory)
         results = predict_tasks(predictor, job["tasks"], beat, job.get("soft_deadline"))
         return {
             "tasks": {task_id: result.to_json() for task_id, result in results.items() if not result.not_served},
@@ -78,6 +87,15 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
         }
 
     return do
+
+
+def _adapters_settings(settings: PredictSettings) -> LoraSettings | None:
+    """Settings of the adapters that are served, for their size; all have those of the first."""
+    for folder in load.find_adapters(settings.adapters):
+        with contextlib.suppress(ConfigError):  # a broken adapter is reported by its task
+            config = read_config(folder)
+            return LoraSettings(rank=config.largest_rank, dora=config.dora)
+    return None
 
 
 def predict_tasks(
@@ -109,6 +127,7 @@ class _Job:
         self.beat = beat
         self.started = time.monotonic()
         self.results: dict[str, TaskResult] = {}
+        self.slots: dict[str, int] = {}  # by task, where the memory plan decides
         self.progress = {"made": 0, "answered": 0, "tokens": 0}
 
     def plan(self, task_id: str) -> list[ViewRequest]:
@@ -123,7 +142,11 @@ class _Job:
                 raise DataError(f"{task_id}.json: holds task {task.id}; name the file after its task")
             if adapter is not None:
                 engine.check_adapter(adapter)
-            request_settings = settings.for_requests(self.predictor.max_seq_len)
+            max_seq_len = self.predictor.max_seq_len
+            if self.predictor.memory is not None:
+                scored = settings.candidates == "dfs"
+                self.slots[task_id], max_seq_len = self.predictor.memory.of_prediction(task, max_seq_len, settings.slots, scored)
+            request_settings = settings.for_requests(max_seq_len)
             planned, result.refused = plan_requests(self.predictor.tokenizer, task, request_settings, adapter)
             existing = _read_existing(paths.predictions(settings.source, task_id), settings.candidates == "dfs")
         except ArcSubmitError as error:
@@ -141,7 +164,25 @@ class _Job:
         return missing
 
     def generate(self, view_requests: Sequence[ViewRequest], deadline: float | None) -> None:
-        """One answer for each request."""
+        """One answer for each request; tasks with the same slots together, so that a task's slots do not depend on the others."""
+        for slots in sorted({self.slots.get(one.task, 0) for one in view_requests}, reverse=True):
+            with self._with_slots(slots):
+                self._generate([one for one in view_requests if self.slots.get(one.task, 0) == slots], deadline)
+
+    @contextlib.contextmanager
+    def _with_slots(self, slots: int) -> Iterator[None]:
+        """The engine with a number of slots; 0 leaves its own."""
+        engine = self.predictor.engine
+        if not slots or not isinstance(engine, TransformersEngine):
+            yield
+            return
+        own, engine.slots = engine.slots, slots
+        try:
+            yield
+        finally:
+            engine.slots = own
+
+    def _generate(self, view_requests: Sequence[ViewRequest], deadline: float | None) -> None:
         settings = self.predictor.settings
         by_id = {one.request.id: one for one in view_requests}
         for completion in self.predictor.engine.generate([one.request for one in by_id.values()], self.on_step, deadline):
@@ -158,8 +199,9 @@ class _Job:
             own = [one for one in view_requests if one.task == task_id]
             if own and (deadline is None or time.monotonic() < deadline):
                 try:
-                    for candidates, counts in _search_task(self.predictor, own, self.on_step, deadline):
-                        self.save(task_id, candidates, **counts)
+                    with self._with_slots(self.slots.get(task_id, 0)):
+                        for candidates, counts in _search_task(self.predictor, own, self.on_step, deadline):
+                            self.save(task_id, candidates, **counts)
                 except UnansweredError as error:
                     self.results[task_id].failed, self.results[task_id].not_served = str(error), True
 

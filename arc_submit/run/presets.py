@@ -26,8 +26,8 @@ _MODEL_PREFIXES = ("lora_", "ttft_")
 _MODEL_OPTIONS = ("views", "candidates", "threshold", "temperature", "keep_background")
 
 # The GPU presets take the hyperparameters with which others have won places (arc24 with Qwen2.5, NVARC with Qwen3-4B); they have not been
-# run here. Where memory does not suffice, fine-tuning lowers its demands task by task and says so. What is left of the hours buys up to
-# eight times the steps and 32 times the views.
+# run here. The memory plan decides checkpointing and slots for each task; `arc-submit plan --preset NAME` shows them. What is left of the
+# hours buys up to eight times the steps and 32 times the views.
 _T4X2 = {"devices": ("cuda:0", "cuda:1"), "engine": "vllm", "max_concurrent": 32, "heartbeat_timeout": 180.0}
 _L4X4 = {"devices": ("cuda:0", "cuda:1", "cuda:2", "cuda:3"), "engine": "vllm", "max_concurrent": 64, "heartbeat_timeout": 180.0}
 _ARC24 = {"lora_rank": 128, "lora_alpha": 64.0, "lora_rslora": True, "lora_targets": ("q_proj", "k_proj", "v_proj", "o_proj")}
@@ -65,11 +65,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ttft_max_steps": 2400,
         "ttft_max_views": 3072,
     },
-    # 5120 tokens ran out of memory on a T4. 100 steps and 32 views took 3.8 minutes a task with a new process for each.
+    # 100 steps and 32 views took 3.8 minutes a task with a new process for each. Samples over about 4,300 tokens take gradient
+    # checkpointing on a T4: without it 5,120 ran out of memory.
     "t4x2-qwen2.5-1.5b": {
         **_T4X2,
         **_ARC24,
-        "max_seq_len": 3584,
+        "max_seq_len": 5120,
         "ttft_steps": 100,
         "ttft_learning_rate": 1e-5,
         "views": 8,
@@ -104,12 +105,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ttft_max_steps": 1024,
         "ttft_max_views": 512,
     },
-    # 15 GB of weights leave room to train on 896 tokens, which half of the tasks fit; the frozen model answers the others.
+    # Beside 15 GB of weights long samples take gradient checkpointing.
     "hybrid-7b": {
         **_L4X4,
         **_ARC24,
         "max_seq_len": 5120,
-        "ttft_max_seq_len": 896,
         "ttft_steps": 100,
         "ttft_learning_rate": 1e-5,
         "views": 16,

@@ -87,6 +87,7 @@ def _infer_source(config: RunConfig, paths: RunPaths) -> Source:
         candidates=config.candidates,
         threshold=config.threshold,
         temperature=config.temperature,
+        workers_per_device=1 if config.devices == ("cpu",) else max(1, config.workers // len(config.devices)),
     )
     engines = _engines(config)
     source = prediction_source(name, config, settings, engines)

@@ -1,0 +1,72 @@
+"""The memory plan of a worker on a GPU: how many slots, and how long a prompt, a task gets.
+
+The answer is a function of the card, the model and the task alone, so a resumed run, or another order of tasks, decides the same. On a CPU
+there is no plan, and the settings hold. `arc-submit plan` shows the same decisions before a run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from arc_submit.arc.task import Task
+from arc_submit.base_model.memory import GIB, Card, Footprint, TrainingPlan, read_shape, usable_bytes
+from arc_submit.base_model.settings import LoraSettings
+from arc_submit.inference.settings import PredictSettings
+from arc_submit.language.lengths import Words, lengths_of, words_of
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
+
+
+@dataclass(frozen=True)
+class MemoryLimits:
+    """What fits on a worker's card.
+
+    Attributes:
+        card: with the model on it.
+        words: of the model's prompts.
+        trains: the worker fine-tunes too.
+    """
+
+    card: Card
+    words: Words
+    trains: bool
+
+    def of_prediction(self, task: Task, max_seq_len: int, slots: int, scored: bool) -> tuple[int, int]:
+        """The slots for a task, at most `slots`, and the limit of its prompts with their answers, at most max_seq_len.
+
+        Args:
+            scored: answers are scored under other views.
+        """
+        lengths = lengths_of(task, self.words, max_seq_len, max_seq_len)
+        chosen = self.card.plan_slots(lengths.request, slots, self.trains, lengths.answer if scored else 0)
+        if chosen:
+            return chosen, max_seq_len
+        # Not even two fit: prompts with fewer train pairs. Where none fits, the first try says so.
+        return 2, self.card.longest_request(lengths.request, self.trains) or max_seq_len
+
+    def of_training(self, task: Task, max_seq_len: int, rows: int, checkpointing: bool) -> TrainingPlan:
+        """How a task is fine-tuned on samples of up to max_seq_len tokens, `rows` of them in a pass."""
+        return self.card.plan_training(lengths_of(task, self.words, max_seq_len, max_seq_len).sample, rows, checkpointing)
+
+
+def find_memory_limits(
+    settings: PredictSettings, device: torch.device, tokenizer: PromptTokenizer, lora: LoraSettings | None, trains: bool = False
+) -> MemoryLimits | None:
+    """The limits on a GPU; None on a CPU, and for layers that the formulas do not hold for.
+
+    Args:
+        settings: which model, and how many workers share the device.
+        lora: of the adapter that is trained or served; None for the base alone.
+    """
+    if device.type != "cuda":
+        return None
+    shape = read_shape(Path(settings.model))
+    if shape is None:
+        print("memory plan: none, its formulas do not hold for this model's layers", flush=True)
+        return None
+    card = torch.cuda.get_device_properties(device)
+    room = usable_bytes(card.total_memory / GIB / settings.workers_per_device)
+    print(f"memory plan: {room / GIB:.2f} of {card.total_memory / GIB:.2f} GiB for the tensors of this worker", flush=True)
+    return MemoryLimits(Card(room, Footprint(shape, lora, card.major < 8)), words_of(tokenizer), trains)
