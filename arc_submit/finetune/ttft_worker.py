@@ -87,9 +87,7 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Call
     model, sampler, max_seq_len = _load(settings)
     engine = make_engine(with_same_weights(model), sampler.tokenizer.end_id, settings.predict.slots)  # before layers are attached
     adapter, notes = _attach(model, settings)
-    memory = None
-    if not settings.in_4_bits:
-        memory = find_memory_limits(settings.predict, engine.device, sampler.tokenizer, adapter.settings, trains=True)
+    memory = _memory_limits(settings, sampler, adapter)
     worker = _Worker(settings, adapter, notes, engine, sampler, max_seq_len, beat, memory)
     beat()
 
@@ -110,6 +108,7 @@ def open_warm_up(settings_json: dict[str, Any], beat: Callable[[], None]) -> Cal
     settings = FinetuneSettings.from_json(settings_json)
     model, sampler, _ = _load(settings)
     adapter, _ = _attach(model, settings)
+    memory = _memory_limits(settings, sampler, adapter)
     beat()
     paths = RunPaths(Path(settings.predict.run))
     folder = paths.joint_warmup
@@ -122,7 +121,9 @@ def open_warm_up(settings_json: dict[str, Any], beat: Callable[[], None]) -> Cal
             hooks = Hooks(_losses_writer(folder.parent / "losses.jsonl"), beat, job.get("soft_deadline", math.inf))
             return joint_warmup(adapter, sampler, tasks, settings.joint_warmup_samples, hooks)
 
-        result = _within_memory(train, "warmup", sampler, beat)
+        planned, notes = (sampler, []) if memory is None else _within_plan(memory, sampler, memory.longest(tasks))
+        result = _within_memory(train, "warmup", planned, beat)
+        result.notes = [*notes, *result.notes]
         save_adapter(adapter, folder)
         done = replace(_finetune_result(result), seconds=round(time.monotonic() - started, 3))
         return {"tasks": dict.fromkeys(job["tasks"], done.to_json())}
@@ -219,6 +220,13 @@ def _do_task(worker: _Worker, task_id: str, job: dict[str, Any]) -> TaskResult:
     predicted = predict_tasks(predictor, [task_id], lambda *_: on_prediction(), deadline)[task_id]
     trained_values = {name: getattr(result, name) for name in ("tokens", "steps", "train_seconds", "notes", "first_loss", "last_loss")}
     return replace(predicted, **trained_values, seconds=round(result.seconds + predicted.seconds, 3))
+
+
+def _memory_limits(settings: FinetuneSettings, sampler: TaskSampler, adapter: Adapter) -> MemoryLimits | None:
+    """The memory plan of a worker that fine-tunes; None for a base in 4 bits, whose bytes the formulas do not give."""
+    if settings.in_4_bits:
+        return None
+    return find_memory_limits(settings.predict, adapter.flat.device, sampler.tokenizer, adapter.settings, trains=True)
 
 
 def _within_plan(memory: MemoryLimits | None, sampler: TaskSampler, task: Task) -> tuple[TaskSampler, list[str]]:

@@ -6,6 +6,8 @@ there is no plan, and the settings hold. `arc-submit plan` shows the same decisi
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +47,10 @@ class MemoryLimits:
             return chosen, max_seq_len
         # Not even two fit: prompts with fewer train pairs. Where none fits, the first try says so.
         return 2, self.card.longest_request(lengths.request, self.trains) or max_seq_len
+
+    def longest(self, tasks: Sequence[Task]) -> Task:
+        """The task with the longest sample."""
+        return max(tasks, key=lambda task: lengths_of(task, self.words, sys.maxsize, sys.maxsize).sample)
 
     def of_training(self, task: Task, max_seq_len: int, rows: int, checkpointing: bool) -> TrainingPlan:
         """How a task is fine-tuned on samples of up to max_seq_len tokens, `rows` of them in a pass."""
