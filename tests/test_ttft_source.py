@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -412,7 +411,7 @@ def test_what_no_worker_could_take_is_refused_before_any_work(
 def test_a_loss_on_outputs_that_cannot_be_told_apart_is_refused_before_the_first_task(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PromptTokenizer, "__init__", partialmethod(PromptTokenizer.__init__, reuse=False))
+    monkeypatch.setattr(PromptTokenizer, "_try_reuse", lambda self: (False, "rows depend on their neighbours"))
     config = make_config(model=tiny_model, out=tmp_path, ttft_loss_on="outputs")
     with pytest.raises(ConfigError, match=r"loss_on outputs.*choose answer or all"):
         worker.open_worker(worker_settings("ttft", config), lambda *_: None)
