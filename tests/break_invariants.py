@@ -356,7 +356,7 @@ BREAKS = [
         "arc_submit/finetune/ttft_worker.py",
         "and not (warmup_adapter / CONFIG).exists():",
         "and False:",
-        "tests/test_ttft_source.py -k warm_up_that_fails",
+        "tests/test_ttft_source.py -k warm_up_that_fails -m campaign",
     ),
     Break(
         "5 same seed, same predictions",

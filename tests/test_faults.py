@@ -45,7 +45,8 @@ def test_killed_stopped_and_broken_engines_cost_nothing_that_was_finished(tiny_m
     only_the_broken_ones_are_named(round)
 
 
-@pytest.mark.parametrize("fault", [{"never_start": "vllm", "start": 6.0}, pytest.param({"full_disk": "vllm"}, marks=pytest.mark.campaign)])
+@pytest.mark.campaign
+@pytest.mark.parametrize("fault", [{"never_start": "vllm", "start": 6.0}, {"full_disk": "vllm"}])
 def test_what_one_engine_cannot_do_the_next_one_does(
     tiny_model: Path, material: Path, tmp_path: Path, fault: dict[str, float | str]
 ) -> None:

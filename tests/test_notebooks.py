@@ -226,6 +226,7 @@ def test_a_frozen_model_answers_from_a_notebook(on_kaggle: Kaggle, files: tuple[
     assert len(list((on_kaggle.root / "temp" / "frozen_inference" / "predictions" / "frozen").iterdir())) == 6
 
 
+@pytest.mark.campaign
 def test_the_7b_notebook_runs_with_a_small_model(off_kaggle: Kaggle, files: tuple[Path, Path], tiny_model: Path) -> None:
     parameters = {"preset": "cpu-pocket", "challenges": files[0], "solutions": files[1], "model": tiny_model, "sources": "ttft"}
     text = off_kaggle.execute("hybrid_7b", **parameters, out="run", tasks=1, steps=2, fine_tuned_tokens=512, budget="13m")

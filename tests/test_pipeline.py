@@ -204,11 +204,12 @@ def test_killed_at_random_moments_nothing_is_lost_and_the_end_is_the_same(
     undisturbed: tuple[tuple[Path, Path], Path, RunResult], tiny_model: Path, tmp_path: Path
 ) -> None:
     files, out, _ = undisturbed
-    kill_and_resume(files, tiny_model, tmp_path / "out", kills=3, seed=1)
+    kill_and_resume(files, tiny_model, tmp_path / "out", kills=2, seed=1)
     assert answers(tmp_path / "out") == answers(out)
     assert (tmp_path / "out" / "submission.json").read_bytes() == (out / "submission.json").read_bytes()
 
 
+@pytest.mark.campaign
 def test_a_worker_that_is_killed_or_frozen_costs_nothing(
     undisturbed: tuple[tuple[Path, Path], Path, RunResult], tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -405,6 +406,7 @@ def test_the_competitions_own_folder_and_order_are_used(files: tuple[Path, Path]
     assert "no solutions" in result.report.text
 
 
+@pytest.mark.campaign
 def test_the_search_and_the_model_work_side_by_side(files: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:
     """Every output is the input mirrored, which the search finds; a run cut off between the sources goes on."""
     given = {"sources": ("search", "frozen"), "search_effort": "quick", "views": 1, "task_ids": ("task000", "task001")}

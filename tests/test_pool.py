@@ -167,7 +167,7 @@ def test_a_task_that_is_refused_does_not_end_its_worker(pool: Any) -> None:
 
 
 def test_a_worker_that_cannot_start_does_not_affect_the_others(pool: Any) -> None:
-    jobs = [(f"slow-{i}",) for i in range(12)]  # enough work that the other worker fails to start twice meanwhile, on a busy machine too
+    jobs = [(f"slow-{i}",) for i in range(7)]  # enough work that the other worker fails to start twice meanwhile, on a busy machine too
     events = list(pool(jobs, bad_worker=True))
     assert done(events) == sorted(task_id for (task_id,) in jobs)
     retired = [e for e in events if e.kind == "retired"]

@@ -112,6 +112,7 @@ def test_without_namespaces_changed_inputs_are_found(
     assert facts["cwd"] == str(out / "kaggle" / "working")
 
 
+@pytest.mark.campaign
 def test_the_submission_notebook_with_broken_tasks(bundle: Path, tmp_path: Path) -> None:
     config = RehearsalConfig(tmp_path / "out", SUBMISSION, None, bundle, scenario="broken-task", layout="old", tasks=6, budget=20.0)
     figures = rehearse(config)

@@ -35,7 +35,7 @@ from arc_submit.run.pipeline import RunResult, run
 from arc_submit.run.presets import make_config
 
 CPU = torch.device("cpu")
-STEPS = 40
+STEPS = 24
 TASKS = 5
 Undisturbed = tuple[tuple[Path, Path], Path, RunResult]
 
@@ -216,11 +216,12 @@ def test_a_common_warm_up_comes_first_and_every_task_goes_on_from_it(undisturbed
         "ttft_learning_rate": 1e-6,
         "joint_warmup_steps": 3,
         "workers": 2,
+        "task_ids": ("task000", "task001"),
     }
     result = run(make_config(**given, budget=300.0))
-    assert (len(result.done), result.failed, result.unfinished) == (TASKS, {}, [])
+    assert (len(result.done), result.failed, result.unfinished) == (2, {}, [])
     begun = [event["source"] for event in events(tmp_path / "out", "worker_begun")]
-    assert begun == ["warmup"] + ["ttft"] * TASKS
+    assert begun == ["warmup"] + ["ttft"] * 2
     lines = (tmp_path / "out" / "warmup" / "losses.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
     warmed = load_file(tmp_path / "out" / "warmup" / "adapter" / "adapter_model.safetensors")
@@ -229,9 +230,10 @@ def test_a_common_warm_up_comes_first_and_every_task_goes_on_from_it(undisturbed
             torch.testing.assert_close(tensor, warmed[name], atol=1e-5, rtol=0)  # one step of 1e-6 away
     again = run(make_config(**given, budget=300.0))
     assert again.done == result.done
-    assert len(events(tmp_path / "out", "worker_begun")) == 1 + TASKS, "the warm-up was made again"
+    assert len(events(tmp_path / "out", "worker_begun")) == 1 + 2, "the warm-up was made again"
 
 
+@pytest.mark.campaign
 def test_a_warm_up_that_fails_costs_no_task_its_fine_tuning(undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path) -> None:
     """Here it finds no place for its adapter: each task begins afresh, as without a warm-up, and says so."""
     files, out, _ = undisturbed
@@ -343,6 +345,13 @@ def test_out_of_memory_lowers_the_demands_and_says_so(
         worker.with_less_memory("t", replace(samplers[-1], max_seq_len=300))
 
 
+def test_a_worker_without_the_warm_ups_adapter_starts_with_a_fresh_one(tiny_model: Path, tmp_path: Path, files: tuple[Path, Path]) -> None:
+    split_tasks(read_challenges(files[0]), tmp_path / "tasks")
+    do = worker.open_worker(settings(tiny_model, tmp_path, joint_warmup_steps=2), lambda: None)
+    result = do({"tasks": ["task000"]})["tasks"]["task000"]
+    assert (result["failed"], result["notes"]) == ("", ["the joint warm-up left no adapter: started with a fresh one"])
+
+
 def test_a_warm_up_whose_time_is_up_keeps_what_it_has_learnt(tiny_model: Path, tmp_path: Path, files: tuple[Path, Path]) -> None:
     """One that was given too many steps must not end as one that was never made."""
     split_tasks(read_challenges(files[0]), tmp_path / "tasks")
@@ -430,6 +439,7 @@ def test_a_task_with_one_train_pair_fails_alone_before_it_costs_anything(tiny_mo
     assert set(adapters(tmp_path / "out")) == {"task001"}
 
 
+@pytest.mark.campaign
 def test_vllm_answers_with_the_same_adapters_as_the_worker_that_made_them(
     undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ from arc_submit.inference.vllm_compat import choose_start, prepare_process, supp
 from arc_submit.inference.vllm_engine import plan_memory
 from arc_submit.run.source_frozen import engines_of
 
-SWAPS = 100
+SWAPS = 50
 # Two engines that sum in different orders may choose differently between two tokens whose log-probabilities are this close.
 TIE = 1e-4
 
@@ -185,7 +185,7 @@ def test_an_adapter_changes_the_answer(engine: TransformersEngine, main_requests
     assert sum(bare[i] != full[i] for i in bare) > len(bare) // 2
 
 
-def test_a_hundred_adapters_leave_nothing_behind(engine: TransformersEngine, swaps: list[Request], results: dict[str, Any]) -> None:
+def test_many_adapters_leave_nothing_behind(engine: TransformersEngine, swaps: list[Request], results: dict[str, Any]) -> None:
     own = {completion.id: completion for completion in engine.generate(swaps)}
     theirs = {completion["id"]: completion["tokens"] for completion in results["swaps"]}
     assert len({tuple(tokens) for tokens in theirs.values()}) > SWAPS // 2, "equal completions of all adapters would prove nothing"
