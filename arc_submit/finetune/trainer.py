@@ -213,6 +213,7 @@ def finetune_task(
     precision = choose_training_precision(device, settings.fast_cpu)
     optimizer = torch.optim.AdamW([adapter.flat], lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     scaler = torch.amp.GradScaler(device.type, enabled=precision.scale)
+    scale = scaler.get_scale()
 
     def make_step(step: int) -> list[MicroBatch]:
         samples = draw_step(step) if draw_step else [sampler.draw(task, step * count + i) for i in range(count)]
@@ -234,9 +235,9 @@ def finetune_task(
             scaler.unscale_(optimizer)
             _clip_gradient(adapter, settings.max_grad_norm)
             scaler.step(optimizer)
-            scale = scaler.get_scale()
             scaler.update()
-            result.skipped += scaler.get_scale() < scale
+            before, scale = scale, scaler.get_scale()
+            result.skipped += scale < before
             adapter.mark_changed()
             assert adapter.flat.grad is not None
             adapter.flat.grad.zero_()
