@@ -74,9 +74,11 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if args.ask:
         if args.method not in JUDGED_METHODS:
             raise ConfigError(f"--ask goes with --method {', '.join(JUDGED_METHODS)}")
-        told = JudgeSettings(args.model, args.adapters, args.prompt, args.views, args.candidates, args.seed, args.device, args.model_config)
+        judge_settings = JudgeSettings(
+            args.model, args.adapters, args.prompt, args.views, args.candidates, args.seed, args.device, args.model_config
+        )
         first = combine_sources(ranked, EnsembleConfig("probability", order, settings.weights))
-        print(f"{ask(args.run, tasks, first, args.method, told)} questions asked")
+        print(f"{ask(args.run, tasks, first, args.method, judge_settings)} questions asked")
     judgements = read_judgements(args.run, sorted(tasks))
     judged = {way: scores for way in JUDGED_METHODS if (scores := judgement_scores(judgements, QUESTIONS[way]))}
     if settings.method in JUDGED_METHODS and settings.method not in judged:
