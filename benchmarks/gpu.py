@@ -32,49 +32,42 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from arc_submit.arc.grid import frozen
 from arc_submit.arc.task import Pair, Task
 from arc_submit.base_model.loading import choose_device, choose_dtype, load_model, load_tokenizer
 from arc_submit.base_model.lora import attach, detach
+from arc_submit.base_model.memory import GIB, SIZES, ModelShape
 from arc_submit.base_model.pocket import pocket_folder
-from arc_submit.base_model.precision import TrainingPrecision, choose_training_precision, repair_attention
+from arc_submit.base_model.precision import TrainingPrecision, choose_training_precision, is_out_of_memory, repair_attention
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.finetune import trainer
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.finetune.trainer import Sample, TaskSampler, finetune_task
-from arc_submit.finetune.ttft_worker import finetune_and_save, is_out_of_memory, with_same_weights
+from arc_submit.finetune.ttft_worker import finetune_and_save, with_same_weights
 from arc_submit.inference.engine import Request
 from arc_submit.inference.transformers_engine import TransformersEngine
 from arc_submit.language.prompt_config import read_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 
-GIB = 2**30
 QUERIES, ALL = ("q_proj", "k_proj", "v_proj", "o_proj"), ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_QWEN2 = {"num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True, "max_position_embeddings": 32768}
-
-
-def sizes(hidden: int, intermediate: int, layers: int, heads: int, **more: Any) -> dict[str, Any]:
-    """A configuration of the Qwen family."""
-    names = {"hidden_size": hidden, "intermediate_size": intermediate, "num_hidden_layers": layers, "num_attention_heads": heads}
-    return {**_QWEN2, **names, **more}
 
 
 @dataclass(frozen=True)
 class Shape:
     """A model's architecture with random weights, and the adapter that its preset trains."""
 
-    family: str
-    config: dict[str, Any]
+    model: ModelShape
     rank: int
     targets: tuple[str, ...]
 
 
 SHAPES = {
-    "0.5b": Shape("Qwen2", sizes(896, 4864, 24, 14), 128, QUERIES),
-    "1.5b": Shape("Qwen2", sizes(1536, 8960, 28, 12), 128, QUERIES),
-    "4b": Shape("Qwen3", sizes(2560, 9728, 36, 32, num_key_value_heads=8, head_dim=128), 256, ALL),
-    "7b": Shape("Qwen2", sizes(3584, 18944, 28, 28, num_key_value_heads=4, vocab_size=152064, tie_word_embeddings=False), 128, QUERIES),
+    "0.5b": Shape(SIZES["0.5B"], 128, QUERIES),
+    "1.5b": Shape(SIZES["1.5B"], 128, QUERIES),
+    "4b": Shape(SIZES["4B"], 256, ALL),
+    "7b": Shape(SIZES["7B"], 128, QUERIES),
 }
 _TINY = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 _TINY |= {"head_dim": 16, "vocab_size": 512, "max_position_embeddings": 8192}
@@ -274,8 +267,8 @@ def lengths(session: Session) -> Iterator[dict[str, Any]]:
     """Training on samples of random lengths in this process; see `fragments`."""
     chance = random.Random(0)
     figures: dict[str, Any] = {}
-    for number in range(2 if session.tiny else 12):
-        figures = training_peak(session, "0.5b", chance.randrange(256, 4096), False, release_after=number < 0)
+    for _ in range(2 if session.tiny else 12):
+        figures = training_peak(session, "0.5b", chance.randrange(256, 4096), False, release_after=False)
     yield figures | {"reserved_gib": round(torch.cuda.max_memory_reserved(session.device) / GIB, 2) if session.on_gpu else None}
 
 
@@ -354,18 +347,9 @@ def train_pocket(device: torch.device, steps: int, precision: TrainingPrecision 
 
 def make_model(session: Session, name: str) -> Any:
     """A model of a shape with random weights, made on the device."""
-    import transformers
-
-    shape = SHAPES[name]
-    config = getattr(transformers, f"{shape.family}Config")(**{**shape.config, **(_TINY if session.tiny else {})})
-    config._attn_implementation = "sdpa"
-    previous = torch.get_default_dtype()
-    torch.set_default_dtype(choose_dtype(session.device)[0])
-    try:
-        with torch.device(session.device):
-            model = getattr(transformers, f"{shape.family}ForCausalLM")(config)
-    finally:
-        torch.set_default_dtype(previous)
+    config = AutoConfig.for_model(**{**SHAPES[name].model.config, **(_TINY if session.tiny else {})})
+    with torch.device(session.device):
+        model = AutoModelForCausalLM.from_config(config, dtype=choose_dtype(session.device)[0], attn_implementation="sdpa")
     return model.eval().requires_grad_(False)
 
 

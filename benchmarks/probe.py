@@ -14,10 +14,11 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoConfig, Qwen2ForCausalLM
 
 from arc_submit.base_model.attention import ATTENTION
 from arc_submit.base_model.loading import load_model
+from arc_submit.base_model.memory import SIZES
 from arc_submit.base_model.parity import Probe
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.base_model.precision import TrainingPrecision
@@ -62,17 +63,7 @@ def report(name: str, model: Any) -> None:
 
 def make_shape(dtype: torch.dtype) -> Any:
     """A random model of the shape of Qwen2.5-0.5B."""
-    config = Qwen2Config(
-        vocab_size=151936,
-        hidden_size=896,
-        intermediate_size=4864,
-        num_hidden_layers=24,
-        num_attention_heads=14,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-        max_position_embeddings=32768,
-        attn_implementation=ATTENTION,
-    )
+    config = AutoConfig.for_model(**SIZES["0.5B"].config, attn_implementation=ATTENTION)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return Qwen2ForCausalLM(config).to(dtype).eval()

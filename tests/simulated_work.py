@@ -95,20 +95,9 @@ def gpu(capability: tuple[int, int] = L4, capacity: int | None = None) -> Iterat
 
 def make_model(shape: ModelShape, meter: Meter, attention: str = "sdpa") -> Any:
     """A model of that shape on the simulated device, in 16 bits."""
-    from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    kinds: dict[str, Any] = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
-    config = kinds[shape.kind](
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.width,
-        intermediate_size=shape.mlp_width,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        max_position_embeddings=32768,
-        tie_word_embeddings=shape.tied,
-        **({"head_dim": shape.head_size} if shape.kind == "qwen3" else {}),
-    )
+    config = AutoConfig.for_model(**shape.config)
     dtype = torch.float16 if meter.capability < (8, 0) else torch.bfloat16
     with torch.device(NAME):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "gpu.py"
 
@@ -68,11 +69,9 @@ def test_a_part_that_fails_is_a_line(gpu: Any, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_sizes_of_the_shapes_are_those_of_the_published_models(gpu: Any) -> None:
-    import transformers
-
     counts = {}
     for name, shape in gpu.SHAPES.items():
         with torch.device("meta"):
-            model = getattr(transformers, f"{shape.family}ForCausalLM")(getattr(transformers, f"{shape.family}Config")(**shape.config))
+            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape.model.config))
         counts[name] = round(sum(parameter.numel() for parameter in model.parameters()) / 1e9, 2)
     assert counts == {"0.5b": 0.49, "1.5b": 1.54, "4b": 4.02, "7b": 7.62}

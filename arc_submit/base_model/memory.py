@@ -46,6 +46,22 @@ class ModelShape:
     tied: bool
 
     @property
+    def config(self) -> dict[str, Any]:
+        """The values of a config.json that describes it, as `shape_of` reads them."""
+        return {
+            "model_type": self.kind,
+            "num_hidden_layers": self.layers,
+            "hidden_size": self.width,
+            "intermediate_size": self.mlp_width,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "vocab_size": self.vocabulary,
+            "tie_word_embeddings": self.tied,
+            "max_position_embeddings": 32768,
+            **({"head_dim": self.head_size} if self.kind == "qwen3" else {}),  # elsewhere it follows from width and heads
+        }
+
+    @property
     def query(self) -> int:
         """Width of all query heads."""
         return self.heads * self.head_size
