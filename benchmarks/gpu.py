@@ -349,7 +349,9 @@ def make_model(session: Session, name: str) -> Any:
     """A model of a shape with random weights, made on the device."""
     config = AutoConfig.for_model(**{**SHAPES[name].model.config, **(_TINY if session.tiny else {})})
     with torch.device(session.device):
-        model = AutoModelForCausalLM.from_config(config, dtype=choose_dtype(session.device)[0], attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(
+            config, trust_remote_code=False, dtype=choose_dtype(session.device)[0], attn_implementation="sdpa"
+        )
     return model.eval().requires_grad_(False)
 
 
