@@ -39,8 +39,9 @@ from arc_submit.arc.task import Pair, Task
 from arc_submit.base_model.loading import choose_device, choose_dtype, load_model, load_tokenizer
 from arc_submit.base_model.lora import attach, detach
 from arc_submit.base_model.memory import GIB, SIZES, ModelShape
+from arc_submit.base_model.out_of_memory import is_out_of_memory
 from arc_submit.base_model.pocket import pocket_folder
-from arc_submit.base_model.precision import TrainingPrecision, choose_training_precision, is_out_of_memory, repair_attention
+from arc_submit.base_model.precision import TrainingPrecision, choose_training_precision, repair_attention
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.finetune import trainer
 from arc_submit.finetune.settings import TTFTSettings

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from arc_submit.base_model.checks import said
-from arc_submit.base_model.precision import explain_not_finite, is_out_of_memory
+from arc_submit.base_model.out_of_memory import is_out_of_memory
+from arc_submit.base_model.precision import explain_not_finite
 from arc_submit.errors import ArcSubmitError, ConfigError
 
 _WINDOW = 12  # tokens of a sliding window while a model is probed

@@ -1,4 +1,4 @@
-"""Number formats of training by device with their reasons, faster attention for old GPUs, and limits of range and memory.
+"""Number formats of training by device with their reasons, faster attention for old GPUs, and the limits of range.
 
 Does not know adapters or tasks.
 """
@@ -60,11 +60,6 @@ def explain_not_finite(model: Any) -> str:
         else "its weights are damaged: copy, merge or convert the model again"
     )
     return f"model {model.config.name_or_path}: its logits in {dtype} are not numbers (NaN); {remedy}"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory did not suffice, on a GPU or on a CPU (for which torch has no exception class)."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def repair_attention(device: torch.device) -> str:

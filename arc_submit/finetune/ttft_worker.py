@@ -26,7 +26,8 @@ from arc_submit.base_model.adapter_files import CONFIG
 from arc_submit.base_model.attention import ATTENTION
 from arc_submit.base_model.loading import choose_device, load_model, load_tokenizer
 from arc_submit.base_model.lora import Adapter, attach, save_adapter
-from arc_submit.base_model.precision import choose_training_precision, is_out_of_memory, repair_attention
+from arc_submit.base_model.out_of_memory import free_cached_memory, is_out_of_memory
+from arc_submit.base_model.precision import choose_training_precision, repair_attention
 from arc_submit.errors import ArcSubmitError
 from arc_submit.finetune.adapter_cache import make_room, mark_used
 from arc_submit.finetune.joint_warmup import joint_warmup
@@ -122,7 +123,7 @@ def open_warm_up(settings_json: dict[str, Any], beat: Callable[[], None]) -> Cal
             return joint_warmup(adapter, sampler, tasks, settings.joint_warmup_samples, hooks)
 
         planned, notes = (sampler, []) if memory is None else _within_plan(memory, sampler, memory.longest(tasks))
-        result = _within_memory(train, "warmup", planned, beat)
+        result = _within_memory(train, adapter, "warmup", planned, beat)
         result.notes = [*notes, *result.notes]
         save_adapter(adapter, folder)
         done = replace(_finetune_result(result), seconds=round(time.monotonic() - started, 3))
@@ -279,13 +280,13 @@ def finetune_and_save(adapter: Adapter, sampler: TaskSampler, task: Task, root: 
     def train(sampler: TaskSampler) -> FinetuneResult:
         return finetune_task(adapter, sampler, task, Hooks(_losses_writer(losses_path(root, task.id)), on_pass))
 
-    result = _within_memory(train, task.id, sampler, on_pass)
+    result = _within_memory(train, adapter, task.id, sampler, on_pass)
     save_adapter(adapter, adapter_folder(root, task.id), adapter.model.dtype)
     return result
 
 
 def _within_memory(
-    train: Callable[[TaskSampler], FinetuneResult], task_id: str, sampler: TaskSampler, heartbeat: Callable[[], None]
+    train: Callable[[TaskSampler], FinetuneResult], adapter: Adapter, task_id: str, sampler: TaskSampler, heartbeat: Callable[[], None]
 ) -> FinetuneResult:
     """The result of `train`, tried again with lower demands where memory does not suffice, with a note for each try."""
     notes: list[str] = []
@@ -299,8 +300,7 @@ def _within_memory(
         # Outside the handler: the exception holds the tensors of the failed step.
         sampler, note = with_less_memory(task_id, sampler)
         notes.append(note)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_cached_memory(adapter.flat.device)
         heartbeat()
 
 

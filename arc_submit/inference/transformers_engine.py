@@ -20,8 +20,9 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from arc_submit.base_model.adapter_files import applied, check_adapter, read_adapter
 from arc_submit.base_model.architecture import context_length
+from arc_submit.base_model.out_of_memory import free_cached_memory, is_out_of_memory
 from arc_submit.base_model.output_head import output_head
-from arc_submit.base_model.precision import explain_not_finite, is_out_of_memory
+from arc_submit.base_model.precision import explain_not_finite
 from arc_submit.errors import ConfigError
 from arc_submit.inference.engine import Completion, OnStep, Request, ScoringMemoryError, group_by_adapter
 from arc_submit.inference.slot_cache import SlotCache
@@ -223,8 +224,7 @@ class TransformersEngine:
                     raise
                 together = len(group) // 2
             if not values:  # outside the handler: the exception holds the tensors of the failed pass
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
+                free_cached_memory(self.device)
                 continue
             waiting = waiting[len(group) :]
             for i, value in zip(group, values, strict=True):

@@ -21,6 +21,7 @@ import torch
 
 from arc_submit.arc.files import write_json
 from arc_submit.arc.pictures import save_picture
+from arc_submit.base_model.out_of_memory import free_cached_memory
 from arc_submit.base_model.precision import repair_attention
 from arc_submit.language.prompt_config import SHORTEST
 from arc_submit.train.config import TrainConfig
@@ -111,8 +112,7 @@ def training_step(config: TrainConfig, trainable: Trainable, group: Processes) -
         if group.sum([float(bool(reason))])[0]:
             trainable.gradient.zero_()
             gc.collect()  # the exception's frames still hold the failed pass
-            if group.device.type == "cuda":
-                torch.cuda.empty_cache()
+            free_cached_memory(group.device)
             raise PassTooLargeError(reason or "out of memory in another process")
         group.sum_gradient(trainable.gradient)
         take_step(trainable, optimizers, settings.max_grad_norm)

@@ -21,6 +21,7 @@ from arc_submit.base_model.attention import ATTENTION
 from arc_submit.base_model.hidden_states import hidden_states_from
 from arc_submit.base_model.loading import load_model, load_tokenizer
 from arc_submit.base_model.lora import Adapter, attach, save_adapter
+from arc_submit.base_model.out_of_memory import is_out_of_memory
 from arc_submit.base_model.output_head import output_head
 from arc_submit.base_model.precision import TrainingPrecision, choose_training_precision
 from arc_submit.base_model.saving import own_dtype, save_model
@@ -222,7 +223,9 @@ def add_gradients(trainable: Trainable, samples: Sequence[TokenSample], weight: 
 def _within_memory(batch: MicroBatch) -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise PassTooLargeError(
             f"out of memory with {tuple(batch.ids.shape)} tokens in a pass ({str(error)[:80]}); lower --tokens-per-pass or "
             "--max-seq-len, or give --gradient-checkpointing"
