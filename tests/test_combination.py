@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from arc_submit.arc.grid import Grid, grid_id, make_grid, same_grid
 from arc_submit.arc.prediction import OutputKey, Prediction
+from arc_submit.ensemble import published
 from arc_submit.ensemble.combination import (
     JUDGED_METHODS,
     METHODS,
@@ -115,7 +116,12 @@ def test_the_examples_of_the_documentation() -> None:
     assert [(values([answer]), round(answer.probability, 2)) for answer in probable] == [([0], 0.5), ([1], 0.24), ([2], 0.06)]
     assert probable[0].reason == "search 1 of 2 (0.54) and ttft 1 of 8 votes (0.04): 0.50"
     orders = {"probability": [0, 1, 2], "voting": [0, 2, 1], "concatenation": [2, 1, 0], "combination": [0, 2, 1], "precedence": [0, 1, 2]}
+    orders |= {"count-minus-mean": [2, 1, 0], "product-with-baseline": [2, 1, 0]}
     assert {method: values(combined(pool, method).answers["t", 0]) for method in METHODS} == orders
+    shares = [math.log(odds / math.fsum(search)) for odds in search]
+    pooled = [({"search": (shares[0],), "ttft": (-1.0,)}), ({"search": (shares[1],), "ttft": (-1.0,) * 2}), ({"ttft": (-1.0,) * 5})]
+    assert [round(published.count_minus_mean(found, {}, {}), 3) for found in pooled] == [1.343, 1.896, 4.0]
+    assert [round(published.product_with_baseline(found, {}, {}), 3) for found in pooled] == [4.687, 5.687, 10.0]
     comparisons = ((A, B, 2.0), (B, A, 0.0), (A, C, 1.0), (C, A, 0.5), (B, C, -0.5), (C, B, 1.5))
     judged = [Judgement("t", 0, "select", "v", (first, second), value, "m") for first, second, value in comparisons]
     for question, rows in (("verify", ((1.2, -0.2), (-0.4, -1.0), (0.3, 0.9))), ("product", ((-0.4, -1.6), (-0.9, -0.8), (-0.1, -2.4)))):

@@ -54,7 +54,10 @@ def test_all_methods_are_compared(run: Path, files: tuple[Path, Path], capsys: p
     assert (run / "submission.json").read_bytes() == before
     assert {name: row["top_2"] for name, row in figures["sources"].items()} == {"search": 1, "ttft": 3}
     solved = {name: row["top_2"] for name, row in figures["ways"].items()}
-    assert solved == {"probability": 3, "voting": 3, "combination": 3, "concatenation": 3, "precedence": 1}
+    assert solved == {"probability": 3, "voting": 3, "combination": 3, "concatenation": 3, "precedence": 1} | {
+        "count-minus-mean": 3,
+        "product-with-baseline": 3,
+    }
     assert figures["ways"]["probability"]["top_1"] == 3
     assert all(row["outputs"] == 6 for row in figures["ways"].values())
     assert "probability *" in out

@@ -35,6 +35,7 @@ class Prediction:
         reason: why there is no grid; empty where there is one.
         logprobs: where an answer was scored under many views, its log-probability by the key of the view; `logprob` is their mean, and
             each grid has one prediction.
+        found: where answers were searched for, the log-probability of this one by the key of each view whose search found it.
     """
 
     task: str
@@ -47,6 +48,7 @@ class Prediction:
     seconds: float
     reason: str = ""
     logprobs: Mapping[str, float] = field(default_factory=dict)
+    found: Mapping[str, float] = field(default_factory=dict)
 
     def to_line(self) -> str:
         """The JSON line, with its newline.
@@ -54,7 +56,7 @@ class Prediction:
         Raises:
             DataError: where a log-probability is NaN, which JSON has no word for.
         """
-        if any(map(math.isnan, (self.logprob, *self.logprobs.values()))):
+        if any(map(math.isnan, (self.logprob, *self.logprobs.values(), *self.found.values()))):
             raise DataError(f"task {self.task}: a prediction of {self.model} has a log-probability that is not a number (NaN)")
         value = {
             "task": self.task,
@@ -68,8 +70,9 @@ class Prediction:
         }
         if self.reason:
             value["reason"] = self.reason
-        if self.logprobs:
-            value["logprobs"] = {view: round(logprob, 6) for view, logprob in self.logprobs.items()}
+        for name, by_view in (("logprobs", self.logprobs), ("found", self.found)):
+            if by_view:
+                value[name] = {view: round(logprob, 6) for view, logprob in by_view.items()}
         return json.dumps(value, separators=(",", ":")) + "\n"
 
 
@@ -82,8 +85,8 @@ def prediction_from_line(line: str, where: str = "prediction") -> Prediction:
     try:
         value = json.loads(line)
         test, logprob = value["test"], float(value["logprob"])
-        logprobs = {str(view): float(one) for view, one in value.get("logprobs", {}).items()}
-        if type(test) is not int or test < 0 or any(map(math.isnan, (logprob, *logprobs.values()))):
+        logprobs, found = ({str(view): float(one) for view, one in value.get(name, {}).items()} for name in ("logprobs", "found"))
+        if type(test) is not int or test < 0 or any(map(math.isnan, (logprob, *logprobs.values(), *found.values()))):
             raise DataError(f"{where}: test {test!r:.20} and logprob {logprob} are not an index and a number")
         return Prediction(
             task=str(value["task"]),
@@ -96,6 +99,7 @@ def prediction_from_line(line: str, where: str = "prediction") -> Prediction:
             seconds=float(value["seconds"]),
             reason=str(value.get("reason", "")),
             logprobs=logprobs,
+            found=found,
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"{where}: not a prediction line ({type(error).__name__}: {error})") from None

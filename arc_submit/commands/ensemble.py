@@ -124,7 +124,7 @@ def _compare(
         for way in METHODS + tuple(judged):
             other = _attempts(combine_sources(ranked, EnsembleConfig(way, settings.order, settings.weights), judged.get(way)))
             differing[way] = sum(used[output] != other[output] for output in used)
-            print(f"{way:<16}{differing[way]:>6} of {len(used)} outputs with other attempts than {settings.method}")
+            print(f"{way:<24}{differing[way]:>6} of {len(used)} outputs with other attempts than {settings.method}")
         return {"differing": differing}
     known = [task_id for task_id, task in tasks.items() if len(solutions.outputs.get(task_id, ())) == len(task.tests)]
     sources, ways = compare_methods(ranked, solutions, known, settings, judged)

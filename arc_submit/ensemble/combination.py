@@ -14,11 +14,20 @@ from dataclasses import dataclass, field
 from arc_submit.arc.best_first import best_first
 from arc_submit.arc.grid import Grid, grid_id
 from arc_submit.arc.prediction import OutputKey, Prediction, group_by_output
+from arc_submit.ensemble import published
 from arc_submit.ensemble.evidence import MEETING, SCORED_SOURCES, Trust, estimate_trust, source_odds
 from arc_submit.ensemble.voting import RankedSources, SourceAnswer, vote
 from arc_submit.errors import ConfigError
 
-METHODS = ("probability", "voting", "combination", "concatenation", "precedence")
+METHODS = (
+    "probability",
+    "voting",
+    "combination",
+    "concatenation",
+    "precedence",
+    "count-minus-mean",
+    "product-with-baseline",
+)
 JUDGED_METHODS = ("selection", "verification", "product")  # these need a model's score of each candidate
 
 
@@ -29,10 +38,12 @@ class EnsembleConfig:
     Attributes:
         method: "probability": the most probable answers first. "voting": each source's votes are normalised to shares, which are added.
             "concatenation": the votes of all predictions in one pool. "combination": the first answer of each source in turn, then the
-            second of each. "precedence": all answers of the first source, then those of the next. "selection", "verification", "product":
-            by a model's scores of the candidates; answers without a score come last.
+            second of each. "precedence": all answers of the first source, then those of the next. "count-minus-mean",
+            "product-with-baseline": published rankings of scored candidates (published.py), with all sources in one pool. "selection",
+            "verification", "product": by a model's scores of the candidates; answers without a score come last.
         order: sources, the most trusted first; predictions of others are ignored. Only "combination" and "precedence" use the order.
-        weights: by source, 1 by default. They multiply the odds in "probability", the votes in "voting" and "concatenation".
+        weights: by source, 1 by default. They multiply the odds in "probability", the votes in "voting" and "concatenation", the counts in
+            "count-minus-mean" and the sums in "product-with-baseline".
     """
 
     method: str = "probability"
@@ -101,7 +112,8 @@ class CombinedRanking:
 class _Evidence:
     """The evidence for one grid, by source; votes, shares and odds are multiplied by the weight of the source.
 
-    A share is the fraction of the source's votes, or of its odds where the source does not vote.
+    A share is the fraction of the source's votes, or of its odds where the source does not vote. The log-probabilities in `found` and
+    `scored` are those of `SourceAnswer`; a scored source counts as one view that found the answer with the probability of its share.
     """
 
     grid: Grid
@@ -111,6 +123,8 @@ class _Evidence:
     ranks: dict[str, int] = field(default_factory=dict)
     logprobs: dict[str, float] = field(default_factory=dict)
     backing: dict[str, str] = field(default_factory=dict)
+    found: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    scored: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def rank(predictions: Sequence[Prediction]) -> list[SourceAnswer]:
@@ -197,6 +211,8 @@ def _gather(pools: Mapping[str, Sequence[SourceAnswer]], trust: Mapping[str, Tru
             evidence.ranks[source] = number
             # A search's score is no log-probability; the log of the share is on the same scale as a model's.
             evidence.logprobs[source] = math.log(max(share, 1e-300)) if scored else answer.mean_logprob
+            evidence.found[source] = (evidence.logprobs[source],) if scored else answer.found
+            evidence.scored[source] = answer.scored
             place = f"{answer.votes} of {votes} votes" if counted else f"{number} of {len(answers)}"
             evidence.backing[source] = f"{source} {place} ({value / (1 + total):.2f})"
     return gathered
@@ -209,6 +225,10 @@ _RULES: dict[str, Callable[[EnsembleConfig, _Evidence, float], tuple[float, ...]
     "concatenation": lambda config, evidence, score: (-math.fsum(evidence.votes.values()),),
     "combination": lambda config, evidence, score: min((float(rank), float(place)) for place, rank in _places(config, evidence)),
     "precedence": lambda config, evidence, score: min((float(place), float(rank)) for place, rank in _places(config, evidence)),
+    "count-minus-mean": lambda config, evidence, score: (-published.count_minus_mean(evidence.found, evidence.scored, config.weights),),
+    "product-with-baseline": lambda config, evidence, score: (
+        -published.product_with_baseline(evidence.found, evidence.scored, config.weights),
+    ),
     **dict.fromkeys(JUDGED_METHODS, lambda config, evidence, score: (-score,)),
 }
 

@@ -23,12 +23,16 @@ class SourceAnswer:
         mean_logprob: mean log-probability of those predictions; the score of the answer for a search.
         probability: the geometric mean of the answer's probabilities under the views, where every prediction was scored under many views;
             else None. Over all answers to a test input it sums to at most 1.
+        found: the log-probability of the answer in each view that gave it, ascending; empty for a search's answers, which have scores.
+        scored: its log-probabilities under the views that scored it, ascending; empty where answers are not scored.
     """
 
     grid: Grid
     votes: int
     mean_logprob: float
     probability: float | None = None
+    found: tuple[float, ...] = ()
+    scored: tuple[float, ...] = ()
 
 
 RankedSources = Mapping[str, Mapping[OutputKey, Sequence[SourceAnswer]]]
@@ -51,8 +55,21 @@ def vote(predictions: Iterable[Prediction]) -> list[SourceAnswer]:
         assert grid is not None
         # fsum is exact, so that the mean does not depend on the order of the predictions.
         mean = math.fsum(p.logprob for p in pool) / len(pool)
-        answers.append(SourceAnswer(grid, len(pool), mean, math.exp(min(0.0, mean)) if all(p.logprobs for p in pool) else None))
+        probability = math.exp(min(0.0, mean)) if all(p.logprobs for p in pool) else None
+        found = tuple(sorted(value for p in pool for value in _found(p)))
+        scored = tuple(sorted(value for p in pool for value in p.logprobs.values()))
+        answers.append(SourceAnswer(grid, len(pool), mean, probability, found, scored))
     return sorted(answers, key=lambda a: (-a.votes, -a.mean_logprob, grid_id(a.grid)))
+
+
+def _found(prediction: Prediction) -> list[float]:
+    """The log-probability of a prediction's grid in each view that gave it.
+
+    A scored prediction of an earlier version names one view: the one under which the search found it with the highest probability.
+    """
+    if prediction.found:
+        return list(prediction.found.values())
+    return [prediction.logprobs.get(prediction.view, prediction.logprob)]
 
 
 def vote_all(predictions: Iterable[Prediction]) -> dict[OutputKey, list[SourceAnswer]]:

@@ -88,11 +88,11 @@ def comparison_table(sources: Sequence[ScoreRow], methods: Sequence[ScoreRow], c
     """One line for each source and each method; shares in per cent of test outputs, and the mean over tasks."""
     lines = []
     for title, rows in (("source", sources), ("way", methods)):
-        lines.append(f"{title:<16}{'top 1':>12}{'top 2':>14}{'pass_n':>14}{'top 2 by task':>15}")
+        lines.append(f"{title:<24}{'top 1':>12}{'top 2':>14}{'pass_n':>14}{'top 2 by task':>15}")
         for row in rows:
             top_1, top_2, found = row.shares()
             name = f"{row.name} *" if row.name == chosen else row.name
-            lines.append(f"{name:<16}{top_1:>12}{top_2:>14}{found:>14}{100 * row.per_task:>13.1f} %")
+            lines.append(f"{name:<24}{top_1:>12}{top_2:>14}{found:>14}{100 * row.per_task:>13.1f} %")
         lines.append("")
     outputs = sources[0].outputs if sources else 0
     return "\n".join([*lines[:-1], f"({outputs} outputs; * the way in use)"])
