@@ -30,7 +30,7 @@ COMMANDS = {
     "infer": "predictions of a model alone, with or without an adapter for each task",
     "ensemble": "combine the predictions of a run anew, or compare all methods",
     "train": "train a base model, or an adapter for all tasks, on data sets",
-    "model": "what the project makes of a model's folder",
+    "model": "what the project makes of a model's folder, or the folder of a real model",
     "merge": "merge an adapter into its base model",
     "plan": "what of a run fits on a GPU's memory, task by task",
     "simulate": "how runs would use their hours, on devices that need not exist",
