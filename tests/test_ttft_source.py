@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,10 @@ from arc_submit.arc.submission import read_submission
 from arc_submit.arc.task import Task
 from arc_submit.base_model.loading import load_model
 from arc_submit.errors import ConfigError
+from arc_submit.finetune import trainer
 from arc_submit.finetune import ttft_worker as worker
 from arc_submit.finetune.settings import FinetuneSettings
-from arc_submit.finetune.trainer import FinetuneError, FinetuneResult, Hooks, Sample, TaskSampler
+from arc_submit.finetune.trainer import Sample, TaskSampler
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.run.pipeline import RunResult, run
 from arc_submit.run.presets import make_config
@@ -311,38 +311,33 @@ def test_the_base_and_what_the_engine_says_are_untouched_by_training(tiny_model:
     assert mine <= {p.data_ptr() for p in model.parameters()}, "the base lies in memory twice"
 
 
-@pytest.mark.parametrize("kind", ["gpu", "cpu"])
-def test_out_of_memory_lowers_the_demands_and_says_so(
-    tiny_model: Path, tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, kind: str
+def test_a_task_out_of_memory_keeps_its_earlier_level_and_the_next_starts_from_its_own_plan(
+    tiny_model: Path, tmp_path: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split_tasks(read_challenges(files[0]), tmp_path / "run" / "tasks")
-    tried: list[tuple[bool, int]] = []
-    samplers: list[TaskSampler] = []
-    real = worker.finetune_task
-
-    def scarce(adapter: Any, sampler: TaskSampler, task: Task, hooks: Hooks) -> FinetuneResult:
-        tried.append((sampler.settings.gradient_checkpointing, sampler.max_seq_len))
-        if sampler.max_seq_len > 600:
-            raise torch.OutOfMemoryError("CUDA out of memory") if kind == "gpu" else RuntimeError("DefaultCPUAllocator: not enough memory")
-        samplers.append(sampler)
-        return real(adapter, sampler, task, hooks)
-
-    monkeypatch.setattr(worker, "finetune_task", scarce)
     do = worker.open_worker(settings(tiny_model, tmp_path / "run"), lambda: None)
-    result = do({"tasks": ["task000"]})["tasks"]["task000"]
-    assert tried == [(False, 1024), (True, 1024), (True, 768), (True, 576)]
-    assert [note.split("tried again with ")[1] for note in result["notes"]] == [
-        "gradient checkpointing",
-        "samples of at most 768 tokens",
-        "samples of at most 576 tokens",
-    ]
+    assert do({"tasks": ["task000"]})["tasks"]["task000"]["failed"] == ""
+    kept = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    plain: list[bool] = []
+    real = trainer.batch_loss
+
+    def scarce(model: Any, *more: Any) -> Any:
+        plain.append(not any(layer.training for layer in model.model.layers))
+        if len(plain) > 3:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory")
+        return real(model, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "batch_loss", scarce)
+        result = do({"tasks": ["task000"], "steps": 5, "views": 2})["tasks"]["task000"]
+    assert result["failed"].startswith("task task000: out of memory at step 4 even with gradient checkpointing"), result["failed"]
+    assert {path: path.read_bytes() for path in kept} == kept, "the adapter and the predictions of the level before"
+    assert not (tmp_path / "run" / "steps-5" / "adapters").exists()
+    plain.clear()
+    monkeypatch.setattr(trainer, "batch_loss", lambda *given: scarce(*given) if not plain else real(*given))
+    result = do({"tasks": ["task002"]})["tasks"]["task002"]
+    assert plain == [True], "a task must not depend on those before it"
     assert (result["failed"], result["made"], result["steps"]) == ("", 1, 3)
-    tried.clear()
-    do({"tasks": ["task002"]})
-    assert tried[0] == (False, 1024), "a task must not depend on those before it"
-    assert samplers[-1].settings.gradient_checkpointing
-    with pytest.raises(FinetuneError, match=r"task t: out of memory even with samples of 300 tokens; lower"):
-        worker.with_less_memory("t", replace(samplers[-1], max_seq_len=300))
 
 
 def test_a_worker_without_the_warm_ups_adapter_starts_with_a_fresh_one(tiny_model: Path, tmp_path: Path, files: tuple[Path, Path]) -> None:
@@ -392,14 +387,14 @@ def test_a_warm_up_out_of_memory_lowers_its_demands_too(
 ) -> None:
     """Without its adapter no task could be fine-tuned at all."""
     split_tasks(read_challenges(files[0]), tmp_path / "tasks")
-    real = worker.joint_warmup
+    real = trainer.batch_loss
 
-    def scarce(adapter: Any, sampler: TaskSampler, *more: Any) -> FinetuneResult:
-        if not sampler.settings.gradient_checkpointing:
+    def scarce(model: Any, *more: Any) -> Any:
+        if not any(layer.training for layer in model.model.layers):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(adapter, sampler, *more)
+        return real(model, *more)
 
-    monkeypatch.setattr(worker, "joint_warmup", scarce)
+    monkeypatch.setattr(trainer, "batch_loss", scarce)
     config = make_config(model=tiny_model, out=tmp_path, joint_warmup_steps=1, lora_rank=2)
     do = worker.open_warm_up(worker_settings("warmup", config), lambda: None)
     (result,) = do({"tasks": ["all tasks"]})["tasks"].values()

@@ -20,6 +20,7 @@ CARDS = {"t4": 14.56, "l4": 22.3, "h100": 79.0, "rtx-pro-6000": 95.0}  # GiB tha
 # The CUDA context and the workspaces of libraries, and the gaps that blocks of many sizes leave.
 _CONTEXT, _GAPS = 0.6 * GIB, 0.03
 LOGITS = 1 << 26  # logits that the loss holds at a time
+SHORTEST_SAMPLE = 256  # tokens: shorter samples of fine-tuning are of no use
 CACHE_BLOCK = 512  # positions: the slot engine's cache grows by whole blocks
 _KINDS = ("llama", "qwen2", "qwen3")
 
@@ -283,12 +284,29 @@ class TrainingPlan:
         checkpointing: layers are computed again in the backward pass.
         shortened: the limit is below the task's longest sample.
         reason: for people.
+        rows: samples in one forward and backward pass; a step of more samples adds their gradients.
     """
 
     tokens: int
     checkpointing: bool
     shortened: bool
     reason: str
+    rows: int = 1
+
+    def cheaper(self, longest: int) -> TrainingPlan | None:
+        """The next plan where memory does not suffice for a pass with samples of up to `longest` tokens; None where this is the cheapest.
+
+        Checkpointing and fewer samples in a pass change an adapter by rounding alone. Shorter samples are other samples, so they come last.
+        """
+        if not self.checkpointing:
+            return replace(self, checkpointing=True, reason="with gradient checkpointing")
+        if self.rows > 1:
+            rows = (self.rows + 1) // 2
+            return replace(self, rows=rows, reason=f"with {rows} sample{'s' if rows > 1 else ''} in a pass")
+        shorter = min(self.tokens, longest) * 3 // 4
+        if shorter < SHORTEST_SAMPLE:
+            return None
+        return replace(self, tokens=shorter, shortened=True, reason=f"on samples of at most {shorter} tokens")
 
 
 @dataclass(frozen=True)
@@ -304,19 +322,23 @@ class Card:
     footprint: Footprint
 
     def plan_training(self, tokens: int, rows: int, checkpointing: bool) -> TrainingPlan:
-        """The cheapest way to fine-tune on samples of up to `tokens`, `rows` of them in a pass.
+        """The fastest way to fine-tune on samples of up to `tokens`, at most `rows` of them in a pass.
 
-        Where even checkpointing does not fit, the longest sample that does, down to the shortest of use.
+        Where even one sample with checkpointing does not fit, the longest sample that does, down to the shortest of use.
         """
 
-        def fits(length: int, again: bool) -> bool:
+        def fits(length: int, rows: int, again: bool) -> bool:
             return self.footprint.training_peak(rows * length, rows * length, again) <= self.room
 
-        if not checkpointing and fits(tokens, False):
-            return TrainingPlan(tokens, False, False, "fine-tuning fits as it is")
-        if fits(tokens, True):
-            return TrainingPlan(tokens, True, False, "fine-tuning fits with gradient checkpointing")
-        shorter = _longest(tokens, lambda length: fits(length, True))
+        if not checkpointing and fits(tokens, rows, False):
+            return TrainingPlan(tokens, False, False, "fine-tuning fits as it is", rows)
+        fewer = rows
+        while fewer > 1 and not fits(tokens, fewer, True):
+            fewer = (fewer + 1) // 2
+        if fits(tokens, fewer, True):
+            reason = "fine-tuning fits with gradient checkpointing" + (f" and {fewer} of {rows} samples in a pass" if fewer < rows else "")
+            return TrainingPlan(tokens, True, False, reason, fewer)
+        shorter = _longest(tokens, lambda length: fits(length, 1, True))
         return TrainingPlan(shorter, True, True, f"samples of at most {shorter} tokens fit in memory, with gradient checkpointing")
 
     def plan_slots(self, longest: int, most: int, trains: bool, answer: int = 0) -> int:

@@ -6,6 +6,7 @@ what was tried or what to try next.
 
 from __future__ import annotations
 
+import gc
 import re
 
 import torch
@@ -50,6 +51,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_cached_memory(device: torch.device) -> None:
-    """Give the blocks that torch keeps for later back to the device. Call it outside the handler: the error holds tensors of its frames."""
+    """Give back what nothing refers to. Call it outside the handler of an error, whose frames hold the tensors of the failed pass."""
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

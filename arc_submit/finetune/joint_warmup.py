@@ -8,29 +8,62 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
 from arc_submit.arc.task import Task
 from arc_submit.base_model.lora import Adapter
-from arc_submit.finetune.trainer import FinetuneResult, Hooks, Sample, TaskSampler, finetune_task
+from arc_submit.base_model.memory import TrainingPlan
+from arc_submit.finetune.trainer import WARM_UP, FinetuneResult, Hooks, Sample, TaskSampler, configured_plan, finetune_task
 from arc_submit.language.truncation import PromptTooLongError
 
 
 def joint_warmup(
-    adapter: Adapter, sampler: TaskSampler, tasks: Sequence[Task], samples_per_step: int, hooks: Hooks | None = None
+    adapter: Adapter,
+    sampler: TaskSampler,
+    tasks: Sequence[Task],
+    samples_per_step: int,
+    hooks: Hooks | None = None,
+    plan: TrainingPlan | None = None,
 ) -> FinetuneResult:
     """Reset the adapter and train it on samples of all tasks that fit, with new random tasks in each step.
 
     Args:
         sampler: as for one task; its settings' steps are those of the warm-up.
         samples_per_step: rounded down to whole batches, at least one. With few, the adapter follows each task in turn.
-        hooks: as for one task; a note gives the number of steps before the deadline.
+        hooks, plan: as for one task; a note gives the number of steps before the deadline.
 
     Raises:
         PromptTooLongError: where no task gives a sample.
-        FinetuneError: where the loss is not finite.
+        FinetuneError: where the loss is not finite, or memory does not suffice for the cheapest plan.
     """
+    batches = max(1, samples_per_step // sampler.settings.batch_size)
+    sampler = replace(sampler, settings=replace(sampler.settings, accumulation=batches))
+    plan = plan or configured_plan(sampler)
+    count = sampler.samples_per_step
+
+    @cache
+    def fitting(max_seq_len: int) -> list[Task]:
+        return _fitting(replace(sampler, max_seq_len=max_seq_len), tasks)
+
+    def draw_step(sampler: TaskSampler, step: int) -> list[Sample]:
+        drawn = fitting(sampler.max_seq_len)
+        chosen = np.random.default_rng([sampler.seed, step]).integers(len(drawn), size=count)
+        return [sampler.draw(drawn[i], step * count + k) for k, i in enumerate(chosen)]
+
+    first = fitting(plan.tokens)
+    result = finetune_task(adapter, sampler, first[0], hooks, draw_step, plan)
+    notes = [note for note in result.notes if note.startswith(WARM_UP)]
+    if len(first) < len(tasks):
+        notes.append(f"{WARM_UP}: {len(tasks) - len(first)} of {len(tasks)} tasks give no sample")
+    if len(result.losses) < sampler.settings.steps:
+        notes.append(f"{WARM_UP}: its time was up after {len(result.losses)} of {sampler.settings.steps} steps, whose result is used")
+    return replace(result, notes=notes)
+
+
+def _fitting(sampler: TaskSampler, tasks: Sequence[Task]) -> list[Task]:
+    """The tasks that give a sample."""
     fitting, reason = [], ""
     for task in tasks:
         try:
@@ -39,17 +72,5 @@ def joint_warmup(
         except PromptTooLongError as error:
             reason = str(error)
     if not fitting:
-        raise PromptTooLongError(f"warm-up: {reason}")
-    batches = max(1, samples_per_step // sampler.settings.batch_size)
-    sampler = replace(sampler, settings=replace(sampler.settings, accumulation=batches))
-    count = sampler.samples_per_step
-
-    def draw_step(step: int) -> list[Sample]:
-        chosen = np.random.default_rng([sampler.seed, step]).integers(len(fitting), size=count)
-        return [sampler.draw(fitting[i], step * count + k) for k, i in enumerate(chosen)]
-
-    result = finetune_task(adapter, sampler, fitting[0], hooks, draw_step)
-    notes = [f"warm-up: {len(tasks) - len(fitting)} of {len(tasks)} tasks give no sample"] if len(fitting) < len(tasks) else []
-    if len(result.losses) < sampler.settings.steps:
-        notes.append(f"warm-up: its time was up after {len(result.losses)} of {sampler.settings.steps} steps, whose result is used")
-    return replace(result, notes=notes)
+        raise PromptTooLongError(f"{WARM_UP}: {reason}")
+    return fitting

@@ -16,16 +16,19 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from arc_submit.arc.task import Task
 from arc_submit.arc.views import random_view
+from arc_submit.base_model.checkpointing import checkpointed
 from arc_submit.base_model.hidden_states import hidden_states_from
 from arc_submit.base_model.lora import Adapter, reset, without_layers
+from arc_submit.base_model.memory import TrainingPlan
+from arc_submit.base_model.out_of_memory import free_cached_memory, is_out_of_memory
 from arc_submit.base_model.output_head import OutputHead, output_head
 from arc_submit.base_model.parity import Probe, probing
 from arc_submit.base_model.precision import TrainingPrecision, choose_training_precision, explain_not_finite
@@ -36,6 +39,8 @@ from arc_submit.language.prompts import is_grid
 from arc_submit.language.truncation import PromptTooLongError, fit_sample
 
 _LOGITS = 1 << 26  # logits in memory at a time: 256 MB in float32
+WARM_UP = "warm-up"  # in messages about the joint one
+_Made = TypeVar("_Made")
 _VIEW_TRIES = 16  # views that are drawn for a sample until a pair fits; there are eight orientations
 
 
@@ -187,75 +192,206 @@ class Hooks:
     deadline: float = math.inf
 
 
+DrawStep = Callable[[TaskSampler, int], list[Sample]]  # the samples of a step, by its number from 0, within a sampler's limit of tokens
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What one fine-tuning keeps from step to step, whatever the plan of a step.
+
+    Attributes:
+        name: of what is trained, for messages.
+        result: of the steps that are done.
+    """
+
+    adapter: Adapter
+    settings: TTFTSettings
+    name: str
+    draw: DrawStep
+    hooks: Hooks
+    precision: TrainingPrecision
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    result: FinetuneResult
+
+
 def finetune_task(
     adapter: Adapter,
     sampler: TaskSampler,
     task: Task,
     hooks: Hooks | None = None,
-    draw_step: Callable[[int], list[Sample]] | None = None,
+    draw_step: DrawStep | None = None,
+    plan: TrainingPlan | None = None,
 ) -> FinetuneResult:
     """Reset the adapter and fine-tune it on one task.
+
+    A step for which memory does not suffice is repeated with the next cheaper plan, under which the steps after it are computed too; a
+    note says so. The repeated step has the result that it has where the plan holds from the start.
 
     Args:
         adapter: in its model; afterwards it holds the task's values.
         sampler: its seed is also that of fresh initial values.
-        draw_step: the samples of a step, by its number from 0; None draws the task's own.
+        draw_step: the samples of a step; None draws the task's own.
+        plan: how steps are computed; None: as the sampler's settings say.
 
     Raises:
         PromptTooLongError: where the task gives no sample.
-        FinetuneError: where the loss is not finite; the adapter is then of no use.
+        FinetuneError: where the loss is not finite, or memory does not suffice for the cheapest plan; the adapter is then of no use.
     """
-    hooks = hooks or Hooks()
     started = time.monotonic()
     settings, device, count = sampler.settings, adapter.flat.device, sampler.samples_per_step
-    result = FinetuneResult(notes=sampler.check(task))
+    plan = plan or configured_plan(sampler)
+    planned = replace(sampler, max_seq_len=plan.tokens)
+    result = FinetuneResult(notes=planned.check(task))
     reset(adapter, task_seed(sampler.seed, task))
     precision = choose_training_precision(device, settings.fast_cpu)
-    optimizer = torch.optim.AdamW([adapter.flat], lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision.scale)
-    scale = scaler.get_scale()
 
-    def make_step(step: int) -> list[MicroBatch]:
-        samples = draw_step(step) if draw_step else [sampler.draw(task, step * count + i) for i in range(count)]
-        result.tokens += sum(len(sample.ids) for sample in samples)
-        result.learned_tokens += sum(len(sample.positions) for sample in samples)
-        return make_batches([samples], settings.batch_size, device)
+    def draw_own(sampler: TaskSampler, step: int) -> list[Sample]:
+        return [sampler.draw(task, step * count + i) for i in range(count)]
 
-    with _training_mode(adapter.model, settings.gradient_checkpointing), contextlib.closing(_prefetch(make_step, settings.steps)) as steps:
-        for step, batches in enumerate(steps):
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * rate_factor(settings, step)
-            mean_loss = torch.zeros(1, device=device)
-            for batch in batches:
-                total, by_token = batch_loss(adapter.model, batch, precision)
-                torch.autograd.backward(scaler.scale(total))
-                # Adds one token after the other, as earlier versions did: the losses on disk are equal to the last digit.
-                mean_loss.index_add_(0, torch.zeros_like(batch.labels), by_token * batch.weights)
-                hooks.on_pass()
-            scaler.unscale_(optimizer)
-            _clip_gradient(adapter, settings.max_grad_norm)
-            scaler.step(optimizer)
-            scaler.update()
-            before, scale = scale, scaler.get_scale()
+    training = _Training(
+        adapter,
+        settings,
+        f"task {task.id}" if draw_step is None else WARM_UP,
+        draw_step or draw_own,
+        hooks or Hooks(),
+        precision,
+        _make_optimizer(adapter, settings),
+        torch.amp.GradScaler(device.type, enabled=precision.scale),
+        result,
+    )
+    while too_long := _take_steps(training, planned, plan):
+        plan = _cheaper_plan(training, plan, too_long)
+        planned = replace(sampler, max_seq_len=plan.tokens)
+        if draw_step is None:
+            _check_again(training, planned, task)
+        training.hooks.on_pass()
+    result.seconds = time.monotonic() - started
+    if result.skipped:
+        result.notes.append(f"{result.skipped} of {len(result.losses)} steps were skipped: float16 gradients overflowed")
+    return result
+
+
+def configured_plan(sampler: TaskSampler) -> TrainingPlan:
+    """The plan that the sampler's settings ask for."""
+    settings = sampler.settings
+    return TrainingPlan(sampler.max_seq_len, settings.gradient_checkpointing, False, "as the settings say", settings.batch_size)
+
+
+def _cheaper_plan(training: _Training, plan: TrainingPlan, longest: int) -> TrainingPlan:
+    """The plan to repeat a step with whose longest sample has that many tokens; clears what the failed pass has left."""
+    adapter = training.adapter
+    free_cached_memory(adapter.flat.device)
+    assert adapter.flat.grad is not None
+    adapter.flat.grad.zero_()
+    place = f"{training.name}: out of memory at step {len(training.result.losses) + 1}"
+    cheaper = plan.cheaper(longest)
+    if cheaper is None:
+        raise FinetuneError(
+            f"{place} even with gradient checkpointing and one sample of {min(longest, plan.tokens)} tokens in a pass; lower lora_rank or "
+            "take a smaller model"
+        )
+    training.result.notes.append(f"{place}, repeated {cheaper.reason}")
+    print(training.result.notes[-1], flush=True)
+    return cheaper
+
+
+def _check_again(training: _Training, sampler: TaskSampler, task: Task) -> None:
+    """Refuse a plan under which no sample fits; the reason is the memory."""
+    try:
+        sampler.check(task)
+    except PromptTooLongError as error:
+        raise FinetuneError(f"{training.result.notes[-1]}, which is too few: {error}") from None
+
+
+def _make_optimizer(adapter: Adapter, settings: TTFTSettings) -> torch.optim.Optimizer:
+    """AdamW with its moments, which a step of rate 0 without a gradient makes: the first step then takes as much memory as the others."""
+    optimizer = torch.optim.AdamW([adapter.flat], lr=0.0, weight_decay=settings.weight_decay, fused=True)
+    optimizer.step()
+    optimizer.state[adapter.flat]["step"].zero_()
+    return optimizer
+
+
+def _take_steps(training: _Training, sampler: TaskSampler, plan: TrainingPlan) -> int:
+    """Take the steps that are not done; returns 0, or the tokens of the longest sample of a step for which memory does not suffice.
+
+    Such a step has changed nothing but the gradient: weights, moments, loss scale and random numbers are as before it.
+    """
+    settings, result, hooks, adapter = training.settings, training.result, training.hooks, training.adapter
+    device, scale = adapter.flat.device, training.scaler.get_scale()
+
+    def make_step(step: int) -> tuple[list[Sample], list[MicroBatch]]:
+        samples = training.draw(sampler, step)
+        return samples, make_batches([samples], plan.rows, device)
+
+    remaining = range(len(result.losses), settings.steps)
+    with _training_mode(adapter.model, plan.checkpointing), contextlib.closing(_prefetch(make_step, remaining)) as steps:
+        for step in remaining:
+            random_numbers = _random_state(device)
+            try:
+                samples, batches = next(steps)
+                mean_loss = _add_gradients(training, batches)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                batches = []
+            if not batches:  # outside the handler: the error holds the tensors of the failed pass
+                _restore_random_state(device, random_numbers)
+                return max(len(sample.ids) for sample in training.draw(sampler, step))
+            _update(training, step)
+            before, scale = scale, training.scaler.get_scale()
             result.skipped += scale < before
-            adapter.mark_changed()
-            assert adapter.flat.grad is not None
-            adapter.flat.grad.zero_()
+            result.tokens += sum(len(sample.ids) for sample in samples)
+            result.learned_tokens += sum(len(sample.positions) for sample in samples)
             loss = mean_loss.item()
             result.losses.append(loss)
             hooks.on_step(step + 1, loss)
             if not math.isfinite(loss):
                 remedy = "lower learning_rate"
                 with torch.no_grad(), without_layers(adapter):
-                    if not all(batch_loss(adapter.model, batch, precision)[0].isfinite() for batch in batches):
+                    if not all(batch_loss(adapter.model, batch, training.precision)[0].isfinite() for batch in batches):
                         remedy = f"the base alone gives it too: {explain_not_finite(adapter.model)}"
-                raise FinetuneError(f"task {task.id}: the loss is {loss} at step {step + 1}; {remedy}")
+                raise FinetuneError(f"{training.name}: the loss is {loss} at step {step + 1}; {remedy}")
             if time.monotonic() >= hooks.deadline:
                 break
-    result.seconds = time.monotonic() - started
-    if result.skipped:
-        result.notes.append(f"{result.skipped} of {len(result.losses)} steps were skipped: float16 gradients overflowed")
-    return result
+    return 0
+
+
+def _add_gradients(training: _Training, batches: Sequence[MicroBatch]) -> torch.Tensor:
+    """Add the gradient of a step's passes; returns the mean loss, (1,), on the device."""
+    mean_loss = torch.zeros(1, device=training.adapter.flat.device)
+    for batch in batches:
+        total, by_token = batch_loss(training.adapter.model, batch, training.precision)
+        torch.autograd.backward(training.scaler.scale(total))
+        # Adds one token after the other, as earlier versions did: the losses on disk are equal to the last digit.
+        mean_loss.index_add_(0, torch.zeros_like(batch.labels), by_token * batch.weights)
+        training.hooks.on_pass()
+    return mean_loss
+
+
+def _update(training: _Training, step: int) -> None:
+    """Change the weights by the gradient, and clear it."""
+    adapter, optimizer, scaler = training.adapter, training.optimizer, training.scaler
+    for group in optimizer.param_groups:
+        group["lr"] = training.settings.learning_rate * rate_factor(training.settings, step)
+    scaler.unscale_(optimizer)
+    _clip_gradient(adapter, training.settings.max_grad_norm)
+    scaler.step(optimizer)
+    scaler.update()
+    adapter.mark_changed()
+    assert adapter.flat.grad is not None
+    adapter.flat.grad.zero_()
+
+
+def _random_state(device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The states of the generators that a pass may draw from: the host's and the device's."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _restore_random_state(device: torch.device, state: tuple[torch.Tensor, torch.Tensor | None]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
 
 
 def task_seed(seed: int, task: Task) -> int:
@@ -385,27 +521,19 @@ def _clip_gradient(adapter: Adapter, max_norm: float) -> None:
         adapter.flat.grad.mul_((max_norm / (adapter.flat.grad.norm() + 1e-6)).clamp_(max=1.0))
 
 
-def _prefetch(make_step: Callable[[int], list[MicroBatch]], count: int, depth: int = 2) -> Generator[list[MicroBatch], None, None]:
-    """make_step(0), make_step(1), ... made in another thread, a little ahead of their use."""
+def _prefetch(make_step: Callable[[int], _Made], steps: Sequence[int], depth: int = 2) -> Generator[_Made, None, None]:
+    """make_step(number) of all steps, made in another thread, a little ahead of their use."""
     with ThreadPoolExecutor(1, thread_name_prefix="samples") as pool:
-        queue: deque[Future[list[MicroBatch]]] = deque(pool.submit(make_step, i) for i in range(min(depth, count)))
-        for number in range(count):
-            batches = queue.popleft().result()
-            if number + depth < count:
-                queue.append(pool.submit(make_step, number + depth))
-            yield batches
+        queue: deque[Future[_Made]] = deque(pool.submit(make_step, step) for step in steps[:depth])
+        for number in range(len(steps)):
+            made = queue.popleft().result()
+            if number + depth < len(steps):
+                queue.append(pool.submit(make_step, steps[number + depth]))
+            yield made
 
 
 @contextlib.contextmanager
 def _training_mode(model: Any, checkpointing: bool) -> Iterator[None]:
     """Enable gradients, and checkpointing on request; afterwards the model is in evaluation mode again, for engines."""
-    if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.train()  # transformers checkpoints in this mode only
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        if checkpointing:
-            model.gradient_checkpointing_disable()
-        model.eval()
+    with torch.enable_grad(), checkpointed(model) if checkpointing else contextlib.nullcontext():
+        yield

@@ -12,7 +12,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,18 @@ from arc_submit.base_model.adapter_files import CONFIG
 from arc_submit.base_model.attention import ATTENTION
 from arc_submit.base_model.loading import choose_device, load_model, load_tokenizer
 from arc_submit.base_model.lora import Adapter, attach, save_adapter
-from arc_submit.base_model.out_of_memory import free_cached_memory, is_out_of_memory
+from arc_submit.base_model.memory import SHORTEST_SAMPLE, TrainingPlan
 from arc_submit.base_model.precision import choose_training_precision, repair_attention
 from arc_submit.errors import ArcSubmitError
 from arc_submit.finetune.adapter_cache import make_room, mark_used
 from arc_submit.finetune.joint_warmup import joint_warmup
 from arc_submit.finetune.settings import FinetuneSettings
-from arc_submit.finetune.trainer import FinetuneError, FinetuneResult, Hooks, TaskSampler, check_loss, finetune_task
+from arc_submit.finetune.trainer import FinetuneResult, Hooks, TaskSampler, check_loss, configured_plan, finetune_task
 from arc_submit.inference.load_transformers import make_engine
 from arc_submit.inference.memory_limits import MemoryLimits, find_memory_limits
 from arc_submit.inference.predict import Predictor, predict_tasks
 from arc_submit.inference.requests import plan_requests
 from arc_submit.inference.transformers_engine import TransformersEngine
-from arc_submit.language.prompt_config import SHORTEST
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.truncation import PromptTooLongError
 from arc_submit.storage.run_dir import RunPaths
@@ -118,12 +117,9 @@ def open_warm_up(settings_json: dict[str, Any], beat: Callable[[], None]) -> Cal
         started = time.monotonic()
         tasks = [read_task(paths.task(task_id)) for task_id in paths.task_ids()]
 
-        def train(sampler: TaskSampler) -> FinetuneResult:
-            hooks = Hooks(_losses_writer(folder.parent / "losses.jsonl"), beat, job.get("soft_deadline", math.inf))
-            return joint_warmup(adapter, sampler, tasks, settings.joint_warmup_samples, hooks)
-
-        planned, notes = (sampler, []) if memory is None else _within_plan(memory, sampler, memory.longest(tasks))
-        result = _within_memory(train, adapter, "warmup", planned, beat)
+        plan, notes = _plan(memory, sampler, tasks)
+        hooks = Hooks(_losses_writer(folder.parent / "losses.jsonl"), beat, job.get("soft_deadline", math.inf))
+        result = joint_warmup(adapter, sampler, tasks, settings.joint_warmup_samples, hooks, plan)
         result.notes = [*notes, *result.notes]
         save_adapter(adapter, folder)
         done = replace(_finetune_result(result), seconds=round(time.monotonic() - started, 3))
@@ -201,13 +197,13 @@ def _do_task(worker: _Worker, task_id: str, job: dict[str, Any]) -> TaskResult:
         mark_used(folder)
         if not (folder / CONFIG).exists():
             sampler = replace(worker.sampler, settings=settings.ttft)
-            sampler, plan_notes = _within_plan(worker.memory, sampler, task)
-            sampler.check(task)
+            plan, plan_notes = _plan(worker.memory, sampler, [task])
+            replace(sampler, max_seq_len=plan.tokens).check(task)
             if settings.adapter_bytes is not None:
                 deleted = make_room(paths.root, settings.adapter_bytes, job["tasks"])
                 print(f"adapters deleted to free disk space: {len(deleted)}", flush=True)
             worker.heartbeat()
-            trained = finetune_and_save(worker.adapter, sampler, task, settings.root, on_pass)
+            trained = finetune_and_save(worker.adapter, sampler, task, settings.root, on_pass, plan)
     except TimeIsUpError:
         return replace(_finetune_result(None), seconds=_seconds_since(started), unfinished=1)
     except ArcSubmitError as error:
@@ -230,19 +226,19 @@ def _memory_limits(settings: FinetuneSettings, sampler: TaskSampler, adapter: Ad
     return find_memory_limits(settings.predict, adapter.flat.device, sampler.tokenizer, adapter.settings, trains=True)
 
 
-def _within_plan(memory: MemoryLimits | None, sampler: TaskSampler, task: Task) -> tuple[TaskSampler, list[str]]:
-    """The sampler with what the memory plan decides for a task, and a note where its samples become shorter."""
+def _plan(memory: MemoryLimits | None, sampler: TaskSampler, tasks: Sequence[Task]) -> tuple[TrainingPlan, list[str]]:
+    """How the memory plan computes the steps of a training on tasks, and a note where its samples become shorter."""
+    configured = configured_plan(sampler)
     if memory is None:
-        return sampler, []
-    settings = sampler.settings
-    plan = memory.of_training(task, sampler.max_seq_len, settings.batch_size, settings.gradient_checkpointing)
+        return configured, []
+    task = memory.longest(tasks)
+    plan = memory.of_training(task, sampler.max_seq_len, configured.rows, configured.checkpointing)
     print(f"task {task.id}: {plan.reason}", flush=True)
-    planned = replace(sampler, settings=replace(settings, gradient_checkpointing=plan.checkpointing))
     if not plan.shortened:
-        return planned, []
+        return replace(plan, tokens=sampler.max_seq_len), []
     # With the shortest samples it is tried whatever the plan says: the formulas are upper bounds.
-    shortest = min(max(SHORTEST, 256), sampler.max_seq_len)
-    return replace(planned, max_seq_len=max(shortest, plan.tokens)), [f"task {task.id}: {plan.reason}"]
+    shortest = min(SHORTEST_SAMPLE, sampler.max_seq_len)
+    return replace(plan, tokens=max(shortest, plan.tokens)), [f"task {task.id}: {plan.reason}"]
 
 
 def _seconds_since(started: float) -> float:
@@ -264,62 +260,22 @@ def _finetune_result(trained: FinetuneResult | None) -> TaskResult:
     )
 
 
-def finetune_and_save(adapter: Adapter, sampler: TaskSampler, task: Task, root: Path, on_pass: Callable[[], None]) -> FinetuneResult:
+def finetune_and_save(
+    adapter: Adapter, sampler: TaskSampler, task: Task, root: Path, on_pass: Callable[[], None], plan: TrainingPlan | None = None
+) -> FinetuneResult:
     """Fine-tune on a task and save its adapter and, for each step, a JSON line of {"step", "loss", "seconds"}.
-
-    Where memory does not suffice the fine-tuning starts again with gradient checkpointing and then with shorter samples, which the
-    result's notes say. A task always starts from the sampler's settings, so that its adapter does not depend on the tasks before it.
 
     Args:
         root: the folder for adapters/ and losses/.
+        plan: as of `finetune_task`. A task starts from its own, so that its adapter does not depend on the tasks before it.
 
     Raises:
         ArcSubmitError: where there is no sample, the loss is not finite, or memory does not suffice for the shortest samples.
     """
-
-    def train(sampler: TaskSampler) -> FinetuneResult:
-        return finetune_task(adapter, sampler, task, Hooks(_losses_writer(losses_path(root, task.id)), on_pass))
-
-    result = _within_memory(train, adapter, task.id, sampler, on_pass)
+    hooks = Hooks(_losses_writer(losses_path(root, task.id)), on_pass)
+    result = finetune_task(adapter, sampler, task, hooks, plan=plan)
     save_adapter(adapter, adapter_folder(root, task.id), adapter.model.dtype)
     return result
-
-
-def _within_memory(
-    train: Callable[[TaskSampler], FinetuneResult], adapter: Adapter, task_id: str, sampler: TaskSampler, heartbeat: Callable[[], None]
-) -> FinetuneResult:
-    """The result of `train`, tried again with lower demands where memory does not suffice, with a note for each try."""
-    notes: list[str] = []
-    while True:
-        try:
-            result = train(sampler)
-            return replace(result, notes=[*notes, *result.notes])
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        # Outside the handler: the exception holds the tensors of the failed step.
-        sampler, note = with_less_memory(task_id, sampler)
-        notes.append(note)
-        free_cached_memory(adapter.flat.device)
-        heartbeat()
-
-
-def with_less_memory(task_id: str, sampler: TaskSampler) -> tuple[TaskSampler, str]:
-    """The sampler for the next try where memory did not suffice, and a note.
-
-    Raises:
-        FinetuneError: where there is none.
-    """
-    if not sampler.settings.gradient_checkpointing:
-        settings = replace(sampler.settings, gradient_checkpointing=True)
-        return replace(sampler, settings=settings), f"task {task_id}: out of memory, tried again with gradient checkpointing"
-    shorter = sampler.max_seq_len * 3 // 4
-    if shorter < max(SHORTEST, 256):
-        raise FinetuneError(
-            f"task {task_id}: out of memory even with samples of {sampler.max_seq_len} tokens; lower batch_size or the model's size"
-        )
-    note = f"task {task_id}: out of memory, tried again with samples of at most {shorter} tokens"
-    return replace(sampler, max_seq_len=shorter), note
 
 
 def _losses_writer(path: Path) -> Callable[[int, float], None]:

@@ -11,11 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from arc_submit.arc.task import Task
-from arc_submit.base_model.memory import GIB, Card, Footprint, ModelShape, TrainingPlan, usable_bytes
+from arc_submit.base_model.memory import GIB, SHORTEST_SAMPLE, Card, Footprint, ModelShape, TrainingPlan, usable_bytes
 from arc_submit.language.lengths import TaskLengths, Words, lengths_of
 from arc_submit.run.config import RunConfig
-
-SHORTEST_SAMPLE = 256  # tokens: with shorter samples fine-tuning gives up
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,8 @@ def plan_task(card: Card, config: RunConfig, lengths: TaskLengths, tunes: bool) 
     rows, training, peak = config.ttft.batch_size, None, 0
     if tunes:
         training = card.plan_training(lengths.sample, rows, config.ttft.gradient_checkpointing)
-        peak = card.footprint.training_peak(rows * training.tokens, rows * training.tokens, training.checkpointing)
+        tokens = training.rows * training.tokens
+        peak = card.footprint.training_peak(tokens, tokens, training.checkpointing)
     candidates = config.ttft_candidates if tunes else config.candidates
     answer = lengths.answer if candidates == "dfs" else 0
     request = lengths.request

@@ -9,7 +9,6 @@ and a picture, and trains nothing.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -111,7 +110,6 @@ def training_step(config: TrainConfig, trainable: Trainable, group: Processes) -
             reason = str(error)
         if group.sum([float(bool(reason))])[0]:
             trainable.gradient.zero_()
-            gc.collect()  # the exception's frames still hold the failed pass
             free_cached_memory(group.device)
             raise PassTooLargeError(reason or "out of memory in another process")
         group.sum_gradient(trainable.gradient)

@@ -18,6 +18,7 @@ import torch
 from torch.utils.checkpoint import checkpoint as recompute
 
 from arc_submit.base_model.attention import ATTENTION
+from arc_submit.base_model.checkpointing import enable_checkpointing
 from arc_submit.base_model.hidden_states import hidden_states_from
 from arc_submit.base_model.loading import load_model, load_tokenizer
 from arc_submit.base_model.lora import Adapter, attach, save_adapter
@@ -91,8 +92,7 @@ def load_trainable(config: TrainConfig, device: torch.device, checkpoint: Path |
         assert adapter.flat.grad is not None
         parameters, gradient = [adapter.flat], adapter.flat.grad.view(-1)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.train()  # transformers checkpoints in this mode only
+        enable_checkpointing(model)
     return Trainable(model, adapter, parameters, gradient, precision, scaler)
 
 
