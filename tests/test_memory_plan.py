@@ -196,6 +196,7 @@ def test_a_worker_on_a_cpu_has_no_plan(training_tasks: Sequence[Task]) -> None:
 def test_two_workers_of_a_card_plan_with_half_of_it_each(monkeypatch: pytest.MonkeyPatch) -> None:
     card = SimpleNamespace(total_memory=int(16 * GIB), major=7)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(15.5 * GIB), int(16 * GIB)))
     settings = PredictSettings("", str(pocket_folder()), 2, 0, False, None, None, None, 16, 1, "cuda:0")
     for workers, gib in ((1, 16), (2, 8)):
         limits = find_memory_limits(replace(settings, workers_per_device=workers), torch.device("cuda:0"), TOKENIZER, None)

@@ -119,6 +119,16 @@ def read_shape(folder: Path) -> ModelShape | None:
         raise DataError(f"{path}: not a model's configuration ({type(error).__name__}: {error})") from None
 
 
+def weights_of(folder: Path) -> int:
+    """Bytes of a model's weights in 16 bits; 0 for blocks that the formulas do not hold for.
+
+    Raises:
+        DataError: where config.json cannot be read.
+    """
+    shape = read_shape(folder)
+    return shape.weights if shape else 0
+
+
 def shape_of(config: dict[str, Any]) -> ModelShape | None:
     """The shape that a config.json describes; None for blocks that the formulas do not hold for."""
     if config.get("model_type") not in _KINDS:

@@ -24,9 +24,10 @@ from arc_submit.arc.files import append_lines, file_name
 from arc_submit.arc.task import Task
 from arc_submit.base_model.adapter_files import CONFIG
 from arc_submit.base_model.attention import ATTENTION
+from arc_submit.base_model.device_memory import load_when_free
 from arc_submit.base_model.loading import choose_device, load_model, load_tokenizer
 from arc_submit.base_model.lora import Adapter, attach, save_adapter
-from arc_submit.base_model.memory import SHORTEST_SAMPLE, TrainingPlan
+from arc_submit.base_model.memory import SHORTEST_SAMPLE, TrainingPlan, weights_of
 from arc_submit.base_model.precision import choose_training_precision, repair_attention
 from arc_submit.errors import ArcSubmitError
 from arc_submit.finetune.adapter_cache import make_room, mark_used
@@ -137,7 +138,11 @@ def _load(settings: FinetuneSettings) -> tuple[Any, TaskSampler, int]:
     precision = choose_training_precision(device, settings.ttft.fast_cpu)
     tokenizer = PromptTokenizer.from_config(load_tokenizer(folder), prompt_config)
     sampler = TaskSampler(tokenizer, settings.ttft, settings.max_seq_len or prompt_config.max_seq_len, predict.seed)
-    model = load_model(folder, device, precision.base, ATTENTION, settings.in_4_bits)
+
+    def load() -> Any:
+        return load_model(folder, device, precision.base, ATTENTION, settings.in_4_bits)
+
+    model = load_when_free(device, load, 0 if settings.in_4_bits else weights_of(folder), predict.workers_per_device)
     print(f"model {predict.model}: {device}, {precision.base} ({precision.reason}); tokens: {tokenizer.summary}", flush=True)
     print(repair_attention(device), flush=True)
     check_loss(model, precision)

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from arc_submit.base_model.checks import check_model_folder
+from arc_submit.base_model.device_memory import load_when_free
 from arc_submit.base_model.loading import choose_device
+from arc_submit.base_model.memory import weights_of
 from arc_submit.base_model.precision import repair_attention
 from arc_submit.inference.engine import Engine
 from arc_submit.inference.settings import VLLM_PLAIN, PredictSettings
@@ -30,7 +33,12 @@ def load_engine(settings: PredictSettings, max_seq_len: int) -> tuple[Engine, An
     from arc_submit.inference.load_transformers import load_transformers_engine
 
     attention = repair_attention(device)
-    engine, tokenizer, reason = load_transformers_engine(folder, device, settings.slots)
+
+    def load() -> tuple[Engine, Any, str]:
+        return load_transformers_engine(folder, device, settings.slots)
+
+    check_model_folder(folder)
+    engine, tokenizer, reason = load_when_free(device, load, weights_of(folder), settings.workers_per_device)
     return engine, tokenizer, f"{reason}; {attention}"
 
 

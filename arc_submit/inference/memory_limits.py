@@ -1,7 +1,8 @@
 """The memory plan of a worker on a GPU: how many slots, and how long a prompt, a task gets.
 
-The answer is a function of the card, the model and the task alone, so a resumed run, or another order of tasks, decides the same. On a CPU
-there is no plan, and the settings hold. `arc-submit plan` shows the same decisions before a run.
+The answer is a function of the card, the model and the task alone, so a resumed run, or another order of tasks, decides the same, unless
+other processes hold the card's memory. On a CPU there is no plan, and the settings hold. `arc-submit plan` shows the same decisions before
+a run.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 import torch
 
 from arc_submit.arc.task import Task
-from arc_submit.base_model.memory import GIB, Card, Footprint, TrainingPlan, read_shape, usable_bytes
+from arc_submit.base_model.device_memory import available_bytes, planned_bytes
+from arc_submit.base_model.memory import GIB, Card, Footprint, TrainingPlan, read_shape
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.inference.settings import PredictSettings
 from arc_submit.language.lengths import Words, lengths_of, words_of
@@ -73,6 +75,10 @@ def find_memory_limits(
         print("memory plan: none, its formulas do not hold for this model's layers", flush=True)
         return None
     card = torch.cuda.get_device_properties(device)
-    room = usable_bytes(card.total_memory / GIB / settings.workers_per_device)
-    print(f"memory plan: {room / GIB:.2f} of {card.total_memory / GIB:.2f} GiB for the tensors of this worker", flush=True)
+    room = planned_bytes(device, settings.workers_per_device)
+    available = available_bytes(device)
+    # What other processes hold in spite of the wait for it is left out; the plan is then another than on a free card.
+    taken = "" if available >= room else f", of which other processes leave {available / GIB:.2f}"
+    print(f"memory plan: {room / GIB:.2f} of {card.total_memory / GIB:.2f} GiB for the tensors of this worker{taken}", flush=True)
+    room = min(room, available)
     return MemoryLimits(Card(room, Footprint(shape, lora, card.major < 8)), words_of(tokenizer), trains)

@@ -22,6 +22,7 @@ import torch
 
 from arc_submit.base_model.adapter_files import check_adapter, read_config
 from arc_submit.base_model.architecture import check_weights, takes_pictures
+from arc_submit.base_model.device_memory import wait_for_memory
 from arc_submit.base_model.loading import choose_dtype, load_tokenizer
 from arc_submit.errors import ConfigError
 from arc_submit.inference.engine import Completion, NotServedError, OnStep, Request, group_by_adapter
@@ -287,6 +288,20 @@ class Serving:
     plain: bool = False
 
 
+def _free_share(device: torch.device, weights: int, wanted: float) -> float:
+    """The share of a GPU's memory, at most `wanted`, that other processes leave after a wait for it.
+
+    Raises:
+        DeviceFullError: where the weights do not fit into it.
+    """
+    if device.type != "cuda":
+        return wanted
+    total = torch.cuda.get_device_properties(device).total_memory
+    needed = int(wanted * total)
+    available = wait_for_memory(device, needed, min(weights, needed))
+    return wanted if available >= needed else math.floor(100 * available / total - 1) / 100
+
+
 def load_vllm_engine(
     folder: Path, device: torch.device, context_length: int, slots: int | None = None, serving: Serving | None = None
 ) -> tuple[VllmEngine, Any, str]:
@@ -318,7 +333,7 @@ def load_vllm_engine(
     bytes_per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_size * dtype.itemsize
     weights = sum(parameter.numel() for parameter in skeleton.parameters()) * dtype.itemsize
     # vllm refuses to start where less than this share of the device is free; the rest is for the CUDA context and uncounted buffers.
-    share = 0.9
+    share = _free_share(device, weights, 0.9)
     free = int(share * torch.cuda.mem_get_info(device)[1]) - weights if device.type == "cuda" else 4 * 2**30
     memory = plan_memory(free, bytes_per_token, context_length, slots, max(len(adapters), 1 if rank else 0), views)
     prepare_process(device, memory.cache_gb)
