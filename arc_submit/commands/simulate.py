@@ -16,9 +16,11 @@ from typing import Any
 from arc_submit.durations import format_duration, parse_duration
 from arc_submit.errors import ConfigError
 from arc_submit.options import add_json
+from arc_submit.run.config import ALLOCATIONS
 from arc_submit.run.data import load_data
 from arc_submit.run.presets import PRESETS, make_config
 from arc_submit.run.simulate import Rig, ends_of, figures_of, like_config, like_setup, rig_setup, simulate_runs, text_of
+from arc_submit.scheduling.chances import read_chances
 from arc_submit.scheduling.costs import INITIAL_RATES, PROCESS_OVERHEAD, RESIDENT_OVERHEAD
 from arc_submit.scheduling.simulation import simulate_run
 
@@ -43,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--start", type=float, default=40.0, metavar="SECONDS", help="that a worker takes to get ready")
     add("--faults", type=float, default=1.0, metavar="FACTOR", help="how often they come; 0 for none")
+    add("--chances", type=Path, metavar="FILE", help="chances of solving a task, to count expected solved outputs (arc-submit chances)")
+    add("--allocation", choices=(*ALLOCATIONS, "both"), help="how fine-tuning divides its time; both: side by side (default: the preset's)")
     add("--plot", type=Path, metavar="PNG", help="draw the timeline of the first run")
     add("--like", type=Path, metavar="RUN", help="foretell a real run of other tasks on the same machine from this one's timeline")
     add("--against", type=Path, metavar="RUN", help="with --like: a run that was done, to hold the forecast against")
@@ -62,19 +66,26 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     config = make_config(args.preset, model=Path("simulated"), budget=budget, seed=args.seed, max_seq_len=None)
     count, kind = _rig(args.rig or _rig_of(args.preset))
     rig = Rig(count, kind, 1e9 * (args.parameters or _billions_of(args.preset)), args.fixed_cost, args.start, args.faults)
-    setup = rig_setup(config, rig, args.tasks or 100)
+    worth = read_chances(args.chances) if args.chances else None
+    if worth is None and args.allocation in ("gain", "both"):
+        raise ConfigError(f"--allocation {args.allocation}: give --chances FILE, as arc-submit chances writes it")
     print(
-        f"{args.preset}, {rig.parameters / 1e9:.3g} billion parameters on {rig.count} {rig.kind}, {len(setup.sizes)} tasks, "
+        f"{args.preset}, {rig.parameters / 1e9:.3g} billion parameters on {rig.count} {rig.kind}, {args.tasks or 100} tasks, "
         f"{rig.overhead:g} s for each task beside its work"
     )
-    outcomes = simulate_runs(setup, args.runs, args.seed, print)
-    figures = figures_of(setup, outcomes)
-    print(text_of(figures))
-    if args.plot:
-        from arc_submit.report.timeline import plot_timeline
+    figures: dict[str, Any] = {}
+    # Without chances time cannot go by them.
+    allocations = ALLOCATIONS if args.allocation == "both" else ((args.allocation or config.allocation) if worth else "equal",)
+    for allocation in allocations:
+        setup = rig_setup(config, rig, args.tasks or 100, worth, allocation)
+        figures[allocation] = figures_of(setup, simulate_runs(setup, args.runs, args.seed, print))
+        print(f"--allocation {allocation}: {text_of(figures[allocation])}" if worth else text_of(figures[allocation]))
+        if args.plot:
+            from arc_submit.report.timeline import plot_timeline
 
-        print(plot_timeline(args.plot, simulate_run(setup, args.seed, record=True).events))
-    return figures
+            path = args.plot if len(allocations) == 1 else args.plot.with_stem(f"{args.plot.stem}-{allocation}")
+            print(plot_timeline(path, simulate_run(setup, args.seed, record=True).events))
+    return figures if len(allocations) > 1 else figures[allocations[0]]
 
 
 def _foretell(args: argparse.Namespace, budget: float) -> dict[str, Any]:

@@ -227,6 +227,7 @@ def _score(data: ReportData) -> _Scores:
             f"{len(answered)} of {expected} outputs answered by {len(data.predictions)} predictions; no solutions to score them with"
         )
     notes = [f"{source}: {trust.reason}" for source, trust in data.ranking.trust.items()] if len(data.ranked) > 1 else []
+    notes += [str(event.get("reason")) for event in data.events if event.get("event") == "time_worth"]
     refused = sorted({line for event in data.events for line in event.get("refused", [])})
     if refused:
         notes.append(f"{len(refused)} tasks or views without a prompt that fits, first: {refused[0]}")

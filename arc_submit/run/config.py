@@ -23,6 +23,7 @@ from arc_submit.workers.ray_cluster import EXECUTORS, check_executor
 
 SOURCES = ("search", "ttft", "frozen")  # the default of `sources`, the most trusted first
 EFFORTS = ("quick", "normal", "long")
+ALLOCATIONS = ("equal", "gain")
 _RUN = ("run",)
 _TUNE = ("run", "finetune")
 _MODEL = ("run", "finetune", "infer")
@@ -284,6 +285,20 @@ class RunConfig:
         help="views up to which left-over time predicts further (default: the plan's)",
         identity=Identity.FREE,
         minimum=1,
+        commands=_RUN,
+    )
+    allocation: str = option(
+        "equal",
+        help="how fine-tuning divides its time: equal, every task climbs the same levels; gain, where --chances expect most solved outputs",
+        identity=Identity.FREE,
+        choices=ALLOCATIONS,
+        commands=_RUN,
+    )
+    chances: Path | None = option(
+        None,
+        help="file of the chances of solving a task, for --allocation gain; arc-submit chances writes it (default: the preset's)",
+        identity=Identity.FREE,
+        metavar="FILE",
         commands=_RUN,
     )
     adapter_gb: float | None = option(

@@ -14,13 +14,15 @@ from typing import Any
 
 from arc_submit.arc.prediction import Prediction, read_predictions
 from arc_submit.durations import format_duration, seconds_left
-from arc_submit.ensemble.combination import rank_all
+from arc_submit.ensemble.combination import EnsembleConfig, rank_all
 from arc_submit.ensemble.evidence import SCORED_SOURCES
-from arc_submit.run.host import Host, allocate_workers
+from arc_submit.run.host import allocate_workers
 from arc_submit.run.progress import Progress, SourceCounts
 from arc_submit.run.resolve import ResolvedRun
 from arc_submit.run.source import Source, task_cost, task_size
+from arc_submit.run.standings import Standings
 from arc_submit.scheduling.costs import CostModel, TaskSize, learn_from_events
+from arc_submit.scheduling.gain_scheduler import GainOptions, GainScheduler
 from arc_submit.scheduling.scheduler import (
     Level,
     Scheduler,
@@ -177,7 +179,7 @@ def run_sources(
             quota.stopped = True
 
     allocate()
-    streams = [_run_lane(members, directory, quotas[lane], deadline, resolved.host) for lane, members in lanes.items()]
+    streams = [_run_lane(members, directory, quotas[lane], deadline, resolved) for lane, members in lanes.items()]
     begun: dict[str, SourceProgress] = {}
     try:
         # A worker that the kernel holds can keep its lane beyond the deadline, but not the run.
@@ -198,7 +200,7 @@ def run_sources(
 
 
 def _run_lane(
-    members: Sequence[SourceProgress], directory: RunDirectory, quota: WorkerQuota, deadline: float, host: Host
+    members: Sequence[SourceProgress], directory: RunDirectory, quota: WorkerQuota, deadline: float, resolved: ResolvedRun
 ) -> Iterator[Step]:
     """One source after the other, each for as long as the scheduler allows."""
     for number, one in enumerate(members):
@@ -207,8 +209,8 @@ def _run_lane(
         own_deadline, reason = choose_deadline(now, deadline, one.estimated_seconds, behind)
         directory.event("source_begun", source=source.name, seconds=round(own_deadline - now, 1), reason=reason)
         soft_deadline = choose_soft_deadline(now, own_deadline)
-        jobs = _job_source(one, directory, soft_deadline)
-        processes = ProcessConfig(directory.logs(source.name), source.environment, host.launch(source.lane))
+        jobs = _job_source(one, directory, soft_deadline, resolved.ensemble)
+        processes = ProcessConfig(directory.logs(source.name), source.environment, resolved.host.launch(source.lane))
         try:
             for event in run_with_fallback(jobs, source.backends, processes, quota, own_deadline, soft_deadline):
                 yield Step(one, event)
@@ -218,17 +220,24 @@ def _run_lane(
         if left := jobs.pending():
             reason = f"{format_duration(seconds_left(own_deadline))} of its time are left, less than any of them takes"
             directory.event("left_out", source=source.name, tasks=left, reason=reason)
+        if isinstance(jobs, GainScheduler):
+            spent = quota.workers * (time.monotonic() - now)
+            directory.event("time_worth", source=source.name, reason=f"{source.name}: {jobs.outlook(spent)}")
         yield Step(one)
 
 
-def _job_source(one: SourceProgress, directory: RunDirectory, soft_deadline: float) -> JobSource:
-    """What chooses a source's next job: the scheduler, or for a source without levels the smallest task."""
+def _job_source(one: SourceProgress, directory: RunDirectory, soft_deadline: float, ensemble: EnsembleConfig) -> JobSource:
+    """What chooses a source's next job: a scheduler, or for a source without levels the smallest task."""
     source = one.source
     if source.ladder is None:
         todo = sorted((task_id for task_id in one.costs if task_id not in one.reached), key=lambda i: (one.costs[i], i))
         count = source.tasks_per_job
         return JobQueue(Job(tuple(todo[i : i + count])) for i in range(0, len(todo), count))
     learn_from_events(one.cost_model, directory.read_events(), source.name, one.sizes)
+    if source.chances is not None:
+        standings = Standings(directory, one.sizes, ensemble)
+        gain_options = GainOptions(standings, standings.shift(source.name, source.chances), source.adapters_kept)
+        return GainScheduler(one.sizes, source.ladder, one.cost_model, soft_deadline, source.chances, one.reached, gain_options)
 
     def uncertainty(task_id: str) -> float:
         return _uncertainty(_predictions(directory, source.name, task_id), source.name)

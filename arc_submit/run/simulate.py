@@ -34,6 +34,7 @@ from arc_submit.run.host import Host, allocate_workers, estimate_costs, local_re
 from arc_submit.run.presets import make_config
 from arc_submit.run.source import MODEL_LANE, Source, task_size
 from arc_submit.run.source_table import SOURCE_TABLE
+from arc_submit.scheduling.chances import SolveChances
 from arc_submit.scheduling.costs import (
     RESIDENT_OVERHEAD,
     CostModel,
@@ -121,12 +122,15 @@ class Rig:
     faults: float = 1.0
 
 
-def rig_setup(config: RunConfig, rig: Rig, tasks: int) -> SimulationSetup:
+def rig_setup(config: RunConfig, rig: Rig, tasks: int, worth: SolveChances | None = None, allocation: str | None = None) -> SimulationSetup:
     """A run of a preset on a rig, with made-up tasks. The search is left out: it does not use the devices.
 
     Args:
         tasks: how many.
+        worth: the chances of solving by which a run's levels are counted, and by which it divides its time with --allocation gain.
+        allocation: "equal" or "gain"; None as the configuration says.
     """
+    gain = (allocation or config.allocation) == "gain"
     drawn = random.Random(config.seed)
     sizes = {}
     for number in range(tasks):
@@ -136,10 +140,11 @@ def rig_setup(config: RunConfig, rig: Rig, tasks: int) -> SimulationSetup:
     lanes: dict[str, list[SimulatedSource]] = {}
     for source in _sources(replace(config, sources=tuple(name for name in config.sources if name != "search"))):
         costs = partial(initial_costs, rig.kind, rig.parameters, rig.overhead)
-        lanes.setdefault(source.lane, []).append(_simulated(source, costs, costs(), rig.start_seconds))
+        simulated = _simulated(source, costs, costs(), rig.start_seconds)
+        lanes.setdefault(source.lane, []).append(replace(simulated, chances=worth if gain and source.trains else None))
     workers = {MODEL_LANE: rig.count}
     return SimulationSetup(
-        sizes, lanes, lambda running: workers, rig.count, config.budget, config.reserve, faults=Faults().scaled(rig.faults)
+        sizes, lanes, lambda running: workers, rig.count, config.budget, config.reserve, faults=Faults().scaled(rig.faults), worth=worth
     )
 
 
@@ -151,7 +156,7 @@ def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> Simul
     """
     paths = RunPaths(run)
     events, known = _events(paths), paths.read_tasks()
-    prompt_len, train_len = _lengths(config)
+    prompt_len, train_len = sequence_lengths(config)
     lanes: dict[str, list[SimulatedSource]] = {}
     models = []
     sizes: dict[str, TaskSize] = {}
@@ -238,7 +243,7 @@ def _events(paths: RunPaths) -> list[dict[str, Any]]:
     return events
 
 
-def _lengths(config: RunConfig) -> tuple[int, int]:
+def sequence_lengths(config: RunConfig) -> tuple[int, int]:
     """Tokens of a prompt with its answer, and of a sample, at most."""
     prompt_len = config.prompt_config().max_seq_len
     return prompt_len, config.ttft_max_seq_len or prompt_len
@@ -314,6 +319,9 @@ def figures_of(setup: SimulationSetup, outcomes: Sequence[SimulatedOutcome]) -> 
         "busy_5_percent": round(busy[len(busy) // 20], 4),
         "ended_median": round(statistics.median(ended), 1),
         "ended_latest": round(ended[-1], 1),
+        "solved": {source: round(statistics.mean(o.solved[source] for o in outcomes), 3) for source in outcomes[0].solved}
+        if setup.worth
+        else {},
         "budget": setup.budget,
         "tasks": len(setup.sizes),
         "device_time": {what: round(part, 5) for what, part in sorted(spent.items(), key=lambda item: -item[1])},
@@ -346,6 +354,8 @@ def text_of(figures: Mapping[str, Any]) -> str:
         f"below {100 * figures['busy_5_percent']:.1f} %); means:",
     ]
     lines += [f"  {100 * part:6.2f} %  {_MEANING[what]}" for what, part in figures["device_time"].items() if part >= 5e-5]
+    for source, solved in figures["solved"].items():
+        lines.append(f"outputs that {source} is expected to solve and the search does not: {solved:.2f} of {figures['tasks']}")
     for source, reached in figures["levels"].items():
         lines.append(f"tasks of {source} at each level at the end (mean of the runs):")
         lines += [f"  {n:6.1f}  {level}" for level, n in reached.items() if n >= 0.05]

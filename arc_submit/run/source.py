@@ -13,6 +13,7 @@ from typing import Any
 
 from arc_submit.arc.task import Task
 from arc_submit.run.config import RunConfig
+from arc_submit.scheduling.chances import SolveChances
 from arc_submit.scheduling.costs import TaskSize
 from arc_submit.scheduling.scheduler import Ladder
 from arc_submit.workers.devices import worker_device, worker_environment
@@ -37,6 +38,7 @@ class Source:
         adapters_kept: the newest adapter of each task stays on disk, so that further views need no fine-tuning.
         trains: its work includes fine-tuning.
         for_all_tasks: it does one job for all tasks together.
+        chances: of solving an output at a level; with them, time goes where it is expected to solve most. None: all tasks alike.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Source:
     adapters_kept: bool = True
     trains: bool = False
     for_all_tasks: bool = False
+    chances: SolveChances | None = None
 
 
 def make_backend(name: str, entry: str, settings: Any, timeouts: Timeouts) -> Backend:

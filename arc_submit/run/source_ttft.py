@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from arc_submit.errors import ConfigError
 from arc_submit.finetune.settings import FinetuneSettings
 from arc_submit.run.adapter_budget import AdapterBudget
 from arc_submit.run.config import RunConfig
 from arc_submit.run.source import MODEL_LANE, Source, make_backend, model_environment, model_timeouts
 from arc_submit.run.source_frozen import engines_of, predict_settings, prediction_source
+from arc_submit.scheduling.chances import SolveChances, read_chances
 from arc_submit.scheduling.scheduler import Ladder, make_ladder
 from arc_submit.storage.run_dir import RunPaths
 
@@ -23,13 +25,24 @@ def resolve_ttft(config: RunConfig, paths: RunPaths, budget: AdapterBudget) -> l
     """Fine-tuning and prediction, in one source or in two."""
     views = config.ttft_views or config.views
     if config.ttft_engine == "vllm":
+        if config.allocation == "gain":
+            raise ConfigError("--allocation gain chooses a task's steps and views together; take --ttft-engine transformers")
         settings = replace(predict_settings(config, paths, views), adapters=str(paths.adapters), source="ttft")
         return [
             *resolve_finetune(config, paths, budget),
             prediction_source("ttft", config, settings, engines_of("vllm", on_gpus=config.devices != ("cpu",)), config.ttft_max_views),
         ]
     worker = _source("ttft", "open_worker", config, _finetune_settings(config, paths, budget, views), ttft_ladder(config))
-    return [*_joint_warmup(config, paths, budget), replace(worker, adapters_kept=budget.keeps)]
+    return [*_joint_warmup(config, paths, budget), replace(worker, adapters_kept=budget.keeps, chances=_chances(config))]
+
+
+def _chances(config: RunConfig) -> SolveChances | None:
+    """What the division of time goes by; None where all tasks climb the same levels."""
+    if config.allocation == "equal":
+        return None
+    if config.chances is None:
+        raise ConfigError("--allocation gain: this preset has no file of chances; give --chances FILE (arc-submit chances writes it)")
+    return read_chances(config.chances)
 
 
 def resolve_finetune(config: RunConfig, paths: RunPaths, budget: AdapterBudget) -> list[Source]:

@@ -16,7 +16,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from arc_submit.scheduling.costs import CostModel, TaskSize, learn_from_job
 from arc_submit.workers.supervisor import Event, Job
@@ -27,7 +27,7 @@ from arc_submit.workers.supervisor import Event, Job
 _ALLOWANCE = 1.05
 # A single job begins only if it ends in time even when it takes this many standard deviations longer than estimated: a job that is killed
 # at the deadline wastes all its time, while one that is not begun only leaves time for a smaller one.
-_DEVIATIONS = 2.0
+DEVIATIONS = 2.0
 
 
 @dataclass(frozen=True, order=True)
@@ -256,10 +256,8 @@ class Scheduler:
             level = self._in_progress.pop(task_id).level
             result = results.get(task_id, {})
             self._failures.pop(task_id, None)
-            if result.get("failed"):
-                self.closed[task_id] = result["failed"]
-            elif result.get("unfinished"):
-                self.closed[task_id] = "the time ended during the job"
+            if reason := closing_reason(result):
+                self.closed[task_id] = reason
             else:
                 self.reached[task_id] = level
                 self._add_climber(task_id)
@@ -429,7 +427,7 @@ class Scheduler:
 
     def _upper_bound(self, seconds: float) -> float:
         """Return the seconds that a job with this estimate hardly ever exceeds."""
-        return seconds * (1 + _DEVIATIONS * self.costs.rel_std) if self.costs.measured_jobs else seconds
+        return seconds * (1 + DEVIATIONS * self.costs.rel_std) if self.costs.measured_jobs else seconds
 
     # State.
 
@@ -470,6 +468,11 @@ class Scheduler:
 
     def _invalidate(self) -> None:
         self._cached_choice, self._nothing_fits_for = None, 0
+
+
+def closing_reason(result: Mapping[str, Any]) -> str:
+    """Why a task gets no further job after a result as its worker reports it; "" where it may climb."""
+    return str(result.get("failed") or ("the time ended during the job" if result.get("unfinished") else ""))
 
 
 def estimated_seconds(sizes: Mapping[str, TaskSize], ladder: Ladder, costs: CostModel) -> float:

