@@ -11,8 +11,10 @@ from arc_submit.base_model.device_memory import load_when_free
 from arc_submit.base_model.loading import choose_device
 from arc_submit.base_model.memory import weights_of
 from arc_submit.base_model.precision import repair_attention
+from arc_submit.inference.compile_cache import use_compile_cache
 from arc_submit.inference.engine import Engine
 from arc_submit.inference.settings import VLLM_PLAIN, PredictSettings
+from arc_submit.storage.run_dir import RunPaths
 
 
 def load_engine(settings: PredictSettings, max_seq_len: int) -> tuple[Engine, Any, str]:
@@ -28,8 +30,13 @@ def load_engine(settings: PredictSettings, max_seq_len: int) -> tuple[Engine, An
     if settings.engine in ("vllm", VLLM_PLAIN):
         from arc_submit.inference.vllm_engine import Serving, load_vllm_engine
 
+        cache = ""
+        if device.type == "cuda":
+            archive = None if settings.compile_cache is None else Path(settings.compile_cache)
+            cache = f"; {use_compile_cache(RunPaths(Path(settings.run)).compile_cache, archive)}"
         serving = Serving(find_adapters(settings.adapters), settings.views, plain=settings.engine == VLLM_PLAIN)
-        return load_vllm_engine(folder, device, max_seq_len, settings.slots, serving)
+        served, tokenizer, reason = load_vllm_engine(folder, device, max_seq_len, settings.slots, serving)
+        return served, tokenizer, reason + cache
     from arc_submit.inference.load_transformers import load_transformers_engine
 
     attention = repair_attention(device)

@@ -54,6 +54,7 @@ class PredictSettings:
             threshold, and scores each of them under all views. Only the transformers engine supports "dfs".
         threshold: see `candidates`.
         temperature: 0 takes the most probable answer; 1 samples from the model's probabilities.
+        compile_cache: archive of what an earlier session has compiled, for vllm on a GPU.
         workers_per_device: workers that share a GPU, each of which plans with its part of the memory.
         model_config, chat_template: files of the prompt configuration; None takes what lies in the model's folder.
     """
@@ -78,6 +79,7 @@ class PredictSettings:
     model_config: str | None = None
     chat_template: str | None = None
     workers_per_device: int = 1
+    compile_cache: str | None = None
 
     def for_requests(self, max_seq_len: int) -> RequestSettings:
         """The part that the requests depend on, with the resolved max_seq_len."""

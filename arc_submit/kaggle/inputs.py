@@ -14,7 +14,9 @@ from pathlib import Path
 
 from arc_submit.arc.datasets import find_folders
 from arc_submit.errors import DataError
+from arc_submit.inference.compile_cache import ARCHIVE, pack_compile_cache
 from arc_submit.language.prompt_config import CONFIG_FILE
+from arc_submit.storage.run_dir import RunPaths
 
 _DEPTH = 7  # /kaggle/input/models/<owner>/<model>/<framework>/<variation>/<version> is six folders down
 _SAVED_PATTERNS = ("submission.json", "events.jsonl", "config.json", "report/*", "logs/**/*.log")
@@ -96,12 +98,18 @@ def run_folder(root: Path, name: str) -> Path:
 def save_results(root: Path, run: Path) -> list[Path]:
     """Copy a run directory's small results to /kaggle/working/<its name>; returns the copies, none off Kaggle.
 
+    What vllm has compiled becomes /kaggle/working/compile_cache.tar, to be attached to later sessions.
     The submission is already where the competition expects it, so a file that cannot be copied is only reported.
     """
     working = root / "working"
     if not working.is_dir():
         return []
     copies = []
+    try:
+        if pack_compile_cache(RunPaths(run).compile_cache, working / ARCHIVE):
+            copies.append(working / ARCHIVE)
+    except OSError as error:
+        print(f"{working / ARCHIVE}: not written ({error.strerror}); a later session compiles again")
     for path in _small_results(run):
         target = working / run.name / path.relative_to(run)
         try:

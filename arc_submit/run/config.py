@@ -155,6 +155,13 @@ class RunConfig:
         choices=("auto", *ENGINES),
         commands=("run", "infer"),
     )
+    compile_cache: Path | None = option(
+        None,
+        help="compile_cache.tar of an earlier session on the same kind of GPU: vllm then starts without compiling (default: compile here)",
+        identity=Identity.FREE,
+        metavar="FILE",
+        commands=("run", "infer"),
+    )
     views: int = option(
         8, help="predictions of the model for each test input", identity=Identity.SAME, minimum=1, commands=("run", "infer")
     )

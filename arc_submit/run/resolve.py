@@ -153,7 +153,7 @@ def resolve_host(config: RunConfig) -> tuple[RunConfig, Host]:
     base_adapter, adapters = ((None if folder is None else folder.absolute()) for folder in (config.base_adapter, config.adapters))
     config = replace(config, out=config.out.absolute(), model=config.model.absolute(), base_adapter=base_adapter, adapters=adapters)
     # A name such as that of a format is no file; it stays as it is.
-    files = {name: getattr(config, name) for name in ("model_config", "chat_template")}
+    files = {name: getattr(config, name) for name in ("model_config", "chat_template", "compile_cache")}
     config = replace(config, **{name: path.absolute() for name, path in files.items() if path is not None and path.exists()})
     needs_model = uses_model(config.sources)
     folders = [folder for folder in (config.model, base_adapter, adapters) if folder and needs_model]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import replace
 
+from arc_submit.inference.compile_cache import check_archive
 from arc_submit.inference.settings import VLLM_PLAIN, PredictSettings
 from arc_submit.run.adapter_budget import AdapterBudget
 from arc_submit.run.config import RunConfig
@@ -28,7 +29,13 @@ def resolve_frozen(config: RunConfig, paths: RunPaths, _: AdapterBudget) -> list
 
 
 def predict_settings(config: RunConfig, paths: RunPaths, views: int) -> PredictSettings:
-    """Settings that all predictions of a run share. A worker sees its device as the only one, so that all workers get the same."""
+    """Settings that all predictions of a run share. A worker sees its device as the only one, so that all workers get the same.
+
+    Raises:
+        ConfigError: where the archive of compiled code is none.
+    """
+    if config.compile_cache is not None:
+        check_archive(config.compile_cache)
     return PredictSettings(
         run=str(paths.root),
         model=str(config.model),
@@ -42,6 +49,7 @@ def predict_settings(config: RunConfig, paths: RunPaths, views: int) -> PredictS
         threads=config.threads,
         device=visible_device(config.devices[0]),
         model_config=None if config.model_config is None else str(config.model_config),
+        compile_cache=None if config.compile_cache is None else str(config.compile_cache),
         chat_template=None if config.chat_template is None else str(config.chat_template),
     )
 

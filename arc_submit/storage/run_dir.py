@@ -51,6 +51,11 @@ class RunPaths:
         return self.root / "report"
 
     @property
+    def compile_cache(self) -> Path:
+        """The folder of what vllm and its like compile on a GPU."""
+        return self.root / "compile_cache"
+
+    @property
     def joint_warmup(self) -> Path:
         """The folder of the adapter that the joint warm-up trains; its losses lie beside it."""
         return self.root / "warmup" / "adapter"
