@@ -39,7 +39,7 @@ from arc_submit.run.pipeline import run
 from arc_submit.run.presets import make_config
 
 # %% tags=["parameters"]
-preset = "cpu-pocket"
+preset = None  # "auto", or a name: hardware and model; None: auto where a GPU and a model are there, else "cpu-pocket"
 model = None  # a folder, or the name of an attached model; the only one that is attached, off Kaggle the pocket model
 model_config = None  # how to ask a model without an arc_submit.json: a format's name, a file, or an attached one's name; see docs/kaggle.md
 chat_template = None  # a file, or the name of an attached one; the model's own

@@ -38,7 +38,7 @@ from arc_submit.run.pipeline import run
 from arc_submit.run.presets import make_config
 
 # %% tags=["parameters"]
-preset = "cpu-pocket"
+preset = None  # "auto", or a name: hardware and model; None: auto where a GPU and a model are there, else "cpu-pocket"
 model = None  # a folder, or the name of an attached model; the only one that is attached, off Kaggle the pocket model
 model_config = None  # how to ask a model without an arc_submit.json: a format's name, a file, or an attached one's name; see docs/kaggle.md
 chat_template = None  # a file, or the name of an attached one; the model's own
@@ -51,6 +51,7 @@ tasks = 40  # a random sample; in a competition's re-run all tasks are worked on
 seed = 0
 budget = "10m"
 rerun_budget = "11h30m"  # of a competition's re-run
+measured = None  # file of gpu_check.ipynb of this card and model, or the name of an attached one
 challenges = None  # another challenges file
 solutions = None  # its solutions, to score the run
 
@@ -70,6 +71,7 @@ config = make_config(
     grid_encoder=grid_encoder,
     prompt=prompt,
     max_seq_len=max_seq_len,
+    measured=find_file(KAGGLE, measured),
     challenges=challenges,
     solutions=solutions,
 )

@@ -86,6 +86,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
+@pytest.fixture(autouse=True)
+def no_gpu_is_chosen_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with a GPU the tests choose the devices that they choose elsewhere."""
+    from arc_submit.workers import devices
+
+    monkeypatch.setattr(devices, "_DRIVERS", ())
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer model of the pocket model's make, sharp enough to write varied text."""

@@ -246,6 +246,9 @@ def test_metadata_written_by_kaggle_give_no_findings(kernel: Path) -> None:
         ("hybrid-7b", {"machine_shape": "None", "enable_gpu": "false"}, "error", "a machine without a GPU"),
         ("t4x2-qwen2.5-0.5b", {}, "warning", "leaves 2 of NvidiaL4 idle"),
         ("l4x4-qwen", {}, "error", "choose from cpu-pocket"),
+        ("auto", {}, None, ""),
+        ("auto", {"machine_shape": "NvidiaTeslaT4"}, None, ""),
+        ("auto", {"machine_shape": ..., "enable_gpu": False}, "error", "auto needs 1 GPU, and a machine without a GPU"),
     ],
 )
 def test_a_preset_for_another_number_of_gpus_is_found(
@@ -261,7 +264,9 @@ def test_a_preset_for_another_number_of_gpus_is_found(
 def use_preset(kernel: Path, preset: str) -> None:
     path = kernel / NOTEBOOK
     path.with_suffix(".py").unlink()
-    path.write_text(path.read_text().replace('preset = \\"cpu-pocket\\"', f'preset = \\"{preset}\\"'))
+    text = path.read_text()
+    assert "preset = None" in text
+    path.write_text(text.replace("preset = None", f'preset = \\"{preset}\\"'))
 
 
 def test_a_preset_for_gpus_needs_a_machine_that_is_named(kernel: Path) -> None:
@@ -272,6 +277,11 @@ def test_a_preset_for_gpus_needs_a_machine_that_is_named(kernel: Path) -> None:
     assert severities(findings) == [("error", "machine_shape")]
     assert "Kaggle gives a P100" in str(findings[0])
     assert "write one of NvidiaL4" in str(findings[0])
+    path = kernel / NOTEBOOK
+    path.write_text(path.read_text().replace("l4x4-qwen2.5-1.5b", "auto"))
+    (finding,) = check_kernel(kernel)
+    assert "auto needs 1 GPU that work" in str(finding)
+    assert "write one of NvidiaTeslaT4, NvidiaL4" in str(finding)
 
 
 @pytest.mark.parametrize("sources", [["me/arc-submit-wheels-kaggle"], ["me/arc-submit-wheels-kaggle/3"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +15,16 @@ from conftest import make_challenges, worker_settings
 
 from arc_submit.arc.datasets import read_challenges
 from arc_submit.arc.submission import read_submission
+from arc_submit.base_model.memory import SIZES
 from arc_submit.cli import main
 from arc_submit.errors import ConfigError
-from arc_submit.run import host, source_frozen
+from arc_submit.run import host, resolve, source_frozen
+from arc_submit.run.card_check import sources_that_fit_no_card
 from arc_submit.run.pipeline import run
 from arc_submit.run.presets import make_config
 from arc_submit.run.resolve import resolve_run
 from arc_submit.workers import devices
-from arc_submit.workers.devices import count_gpus
+from arc_submit.workers.devices import Gpu, find_gpus
 
 
 @pytest.fixture
@@ -31,19 +34,19 @@ def challenges(tmp_path: Path) -> Path:
     return path
 
 
-def see(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr(host, "count_gpus", lambda: (count, f"torch sees {count} GPUs"))
+def see(monkeypatch: pytest.MonkeyPatch, count: int, gib: float = 14.56) -> None:
+    monkeypatch.setattr(host, "find_gpus", lambda: ([Gpu("Tesla T4", gib, (7, 5))] * count, f"torch sees {count} GPUs"))
 
 
-def test_gpus_are_counted_in_a_process_of_its_own_with_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_listed_in_a_process_of_its_own_with_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    count, evidence = count_gpus()
-    assert count == 0
+    gpus, evidence = find_gpus()
+    assert gpus == []
     assert evidence.startswith("torch ")
-    monkeypatch.setattr(devices, "_COUNT_GPUS", "import time; time.sleep(60)")
-    assert count_gpus(0.3) == (0, "the driver has not answered in 0 s")
-    monkeypatch.setattr(devices, "_COUNT_GPUS", "raise RuntimeError('driver too old')")
-    assert count_gpus() == (0, "RuntimeError: driver too old")
+    monkeypatch.setattr(devices, "_LIST_GPUS", "import time; time.sleep(60)")
+    assert find_gpus(0.3) == ([], "the driver has not answered in 0 s")
+    monkeypatch.setattr(devices, "_LIST_GPUS", "raise RuntimeError('driver too old')")
+    assert find_gpus() == ([], "RuntimeError: driver too old")
 
 
 @pytest.mark.parametrize(
@@ -129,3 +132,63 @@ def test_a_source_that_is_lost_on_the_way_is_named_at_the_end(
     assert "No module named 'not_installed'" in result.lost["frozen"]
     assert result.report.text.startswith(f"frozen gives nothing: {result.lost['frozen']}")
     assert result.done == ["task000"]
+
+
+def model_of(size: str, folder: Path, tiny_model: Path) -> Path:
+    """The tiny model's files, with the sizes of a public model in its config.json: as far as it is planned for, that model."""
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text()) | SIZES[size].config
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("size", "gib", "given", "lost", "words"),
+    [
+        ("7B", 14.56, {}, {"ttft", "frozen"}, "14.2 GiB of weights, with fine-tuning at least 16."),
+        ("7B", 14.56, {"sources": ("frozen",)}, {"frozen"}, "GiB, and cuda:0 (Tesla T4) has 13.5 GiB for them; "),
+        ("7B", 14.56, {}, {"ttft", "frozen"}, "; take a card such as l4 (22.3 GiB) or take a smaller model"),
+        ("4B", 14.56, {"lora_rank": 512}, {"ttft"}, "; lower --lora-rank or take a card such as h100 (79 GiB) or"),
+        ("4B", 14.56, {"lora_rank": 512, "sources": ("frozen",)}, set(), ""),
+        ("4B", 14.56, {"lora_rank": 16}, set(), ""),
+        ("7B", 14.56, {"ttft_in_4_bits": True, "sources": ("search", "ttft")}, set(), ""),
+        ("7B", 22.3, {}, set(), ""),
+        ("7B", 0.0, {}, set(), ""),
+    ],
+)
+def test_a_model_that_no_card_holds_is_found(
+    tiny_model: Path, tmp_path: Path, size: str, gib: float, given: dict[str, Any], lost: set[str], words: str
+) -> None:
+    config = make_config(model=model_of(size, tmp_path / "model", tiny_model), devices=("cuda:0",), **given)
+    reasons = sources_that_fit_no_card(config, {"cuda:0": Gpu("Tesla T4", gib, (7, 5))})
+    assert set(reasons) == lost
+    assert all("\n" not in reason for reason in reasons.values())
+    assert words in next(iter(reasons.values()), "")
+    # One card that holds it is enough.
+    assert not sources_that_fit_no_card(config, {"cuda:0": Gpu("Tesla T4", 14.56, (7, 5)), "cuda:1": Gpu("NVIDIA H100", 79.0, (9, 0))})
+
+
+def test_4_bits_are_named_where_their_package_is_there(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    config = make_config(model=model_of("7B", tmp_path / "model", tiny_model), devices=("cuda:0",), lora_rank=16)
+    reasons = sources_that_fit_no_card(config, {"cuda:0": Gpu("Tesla T4", 14.56, (7, 5))})
+    assert "give --ttft-in-4-bits with --sources search,ttft or take a card" in reasons["ttft"]
+    assert "4-bits" not in reasons["frozen"]
+
+
+def test_a_model_that_no_card_holds_is_refused_and_in_a_re_run_left_out(
+    challenges: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {"challenges": challenges, "out": tmp_path / "out", "devices": ("cuda:0", "cuda:1"), "max_seq_len": 1024}
+    see(monkeypatch, 2, gib=1.0)
+    config = make_config(**given, model=model_of("0.5B", tmp_path / "model", tiny_model))
+    monkeypatch.setattr(resolve, "_check_model", lambda config: config.prompt_config())
+    with pytest.raises(ConfigError, match=r"0\.9 GiB of weights, with fine-tuning at least"):
+        resolve_run(config)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setenv("KAGGLE_IS_COMPETITION_RERUN", "1")
+    assert [source.name for source in resolve_run(config).sources] == ["search"]
+    see(monkeypatch, 2, gib=1.75)
+    without_adapters = resolve_run(config)
+    assert [source.name for source in without_adapters.sources] == ["search", "frozen"]
+    assert list(without_adapters.lost) == ["ttft"]

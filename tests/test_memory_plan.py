@@ -222,6 +222,11 @@ def test_the_command_prints_figures_and_a_picture(tmp_path: Path, capsys: pytest
     out = capsys.readouterr().out
     assert '"not_answered": 0' in out.splitlines()[-1]
     assert (tmp_path / "plan.png").stat().st_size > 5000
+    assert main(["plan", "--preset", "auto", "--card", "4xl4", "--size", "4B", "--sample", "20", "--budget", "11h", "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("auto: devices cuda:0,cuda:1,cuda:2,cuda:3: a worker on each GPU")
+    figures = json.loads(lines[-1])
+    assert (figures["tasks"], figures["auto"]["max_seq_len"], figures["auto"]["ttft_steps"]) == (20, 5120, 400)
     assert main(["plan", "--card", "p100"]) == 1
     assert "choose from t4, l4" in capsys.readouterr().err
     assert main(["plan", "--size", "12B"]) == 1

@@ -26,7 +26,7 @@ from arc_submit.train.config import TrainConfig, TrainSettings
 
 SETTINGS = (RunConfig, LoraSettings, TTFTSettings, TrainSettings, TrainConfig)
 NESTED = {"lora": LoraSettings, "ttft": TTFTSettings}
-WITHOUT = {RunConfig: set(NESTED), TrainConfig: {"model", "out", "parts", "settings", "lora", "eval_parts", "benchmarks"}}
+WITHOUT = {RunConfig: {*NESTED, "choices"}, TrainConfig: {"model", "out", "parts", "settings", "lora", "eval_parts", "benchmarks"}}
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -73,7 +73,7 @@ def test_a_change_of_an_option_of_the_identity_changes_the_fingerprint_and_of_an
     }
     base = make_config(**given)
     before = run_fingerprint(base, load_data(base))
-    paths = {"out", "challenges", "solutions", "input", "model", "adapters", "base_adapter", "model_config", "chat_template"}
+    paths = {"out", "challenges", "solutions", "input", "model", "adapters", "base_adapter", "model_config", "chat_template", "measured"}
     computed = {"tasks", "task_ids"}
     bound = {
         "engine",

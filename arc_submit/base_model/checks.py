@@ -80,6 +80,23 @@ def check_adapter_folder(folder: Path) -> None:
             raise ConfigError(f"adapter {folder}: {name} is missing; give a folder in PEFT format")
 
 
+def adapter_lora(folder: Path) -> LoraSettings:
+    """The rank and the targets of an adapter in a folder, as far as the bytes of its fine-tuning depend on them.
+
+    Raises:
+        ConfigError: where there is no adapter, or its configuration cannot be read.
+    """
+    check_adapter_folder(folder)
+    path = folder / "adapter_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        named = config.get("target_modules")
+        targets = tuple(name for name in LoraSettings().targets if not isinstance(named, list) or name in named)
+        return LoraSettings(int(config["r"]), targets=targets or LoraSettings().targets, dora=bool(config.get("use_dora")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: not an adapter's configuration ({said(error)}); give a folder in PEFT format") from None
+
+
 def said(error: Exception) -> str:
     """What another package's error says, in one line of at most 300 characters without the names of its kinds."""
     text = re.sub(r"\b\w*(Error|Exception): ", "", " ".join(str(error).split()))

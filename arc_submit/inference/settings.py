@@ -56,6 +56,7 @@ class PredictSettings:
         temperature: 0 takes the most probable answer; 1 samples from the model's probabilities.
         compile_cache: archive of what an earlier session has compiled, for vllm on a GPU.
         workers_per_device: workers that share a GPU, each of which plans with its part of the memory.
+        memory_factor: measured over planned bytes; the memory plan divides its room by it.
         model_config, chat_template: files of the prompt configuration; None takes what lies in the model's folder.
     """
 
@@ -80,6 +81,7 @@ class PredictSettings:
     chat_template: str | None = None
     workers_per_device: int = 1
     compile_cache: str | None = None
+    memory_factor: float = 1.0
 
     def for_requests(self, max_seq_len: int) -> RequestSettings:
         """The part that the requests depend on, with the resolved max_seq_len."""

@@ -14,6 +14,7 @@ from arc_submit.kaggle.findings import Finding, add_ignore_option, raise_on_erro
 from arc_submit.kaggle.given_values import given_values
 from arc_submit.kaggle.kernel_metadata import ACCELERATORS, KERNEL_METADATA, SOURCES, check_metadata, read_switch, requested_machine
 from arc_submit.kaggle.notebook_check import check_notebook, imports_library, source_of
+from arc_submit.run.auto_inputs import AUTO
 from arc_submit.run.presets import PRESETS
 
 SESSION = "11h55m"  # Kaggle ends a session after 12 hours, and a limit must be lower
@@ -62,8 +63,9 @@ def check_kernel(folder: Path, accelerator: str | None = None, session: str = SE
     code, file = [source_of(cell) for cell in cells if cell.get("cell_type") == "code"], Path(code_file).name
     findings += _check_session(code, session, file)
     for preset in given_values(code, "preset"):
-        if preset not in PRESETS:
-            findings.append(Finding("error", file, "preset", f"there is no preset {preset!r}", f"choose from {', '.join(PRESETS)}"))
+        if preset not in (*PRESETS, AUTO):
+            remedy = f"choose from {', '.join((*PRESETS, AUTO))}"
+            findings.append(Finding("error", file, "preset", f"there is no preset {preset!r}", remedy))
             continue
         findings += [*_check_model(str(preset), metadata), *_check_gpus(str(preset), metadata, accelerator, file)]
     # A preset makes an error of a missing machine_shape, which the metadata alone warn of.
@@ -82,22 +84,27 @@ def _check_model(preset: str, metadata: dict[str, Any]) -> Iterator[Finding]:
 
 def _check_gpus(preset: str, metadata: dict[str, Any], accelerator: str | None, file: str) -> Iterator[Finding]:
     """Compare the GPUs of the notebook's preset with those of the kernel."""
-    needed = sum(device.startswith("cuda") for device in PRESETS[preset].get("devices", ()))
     shape = accelerator or requested_machine(metadata)
+    # auto takes what is there, and one GPU is the least.
+    needed = 1 if preset == AUTO else sum(device.startswith("cuda") for device in PRESETS[preset].get("devices", ()))
     if not needed:
         return
     if not shape and read_switch(metadata, "enable_gpu", False):
-        problem = f"is missing, so Kaggle gives a P100, for which torch has no code; {preset} needs {needed} GPUs that work"
-        matching = [name for name, count in ACCELERATORS.items() if count == needed]
+        problem = f"is missing, so Kaggle gives a P100, for which torch has no code; {preset} needs {_gpus(needed)} that work"
+        matching = [name for name, count in ACCELERATORS.items() if count == needed or preset == AUTO]
         yield Finding("error", KERNEL_METADATA, "machine_shape", problem, f"write one of {', '.join(matching or ACCELERATORS)}")
         return
     available = ACCELERATORS.get(shape, needed) if shape else 0
     if available < needed:
-        problem = f"{preset} needs {needed} GPUs, and {shape or 'a machine without a GPU'}, which is requested, has {available}"
+        problem = f"{preset} needs {_gpus(needed)}, and {shape or 'a machine without a GPU'}, which is requested, has {available}"
         yield Finding("error", file, "preset", problem, "choose another preset, or the machine_shape that it is made for")
-    elif available > needed:
+    elif available > needed and preset != AUTO:
         problem = f"{preset} uses {needed} GPUs and leaves {available - needed} of {shape} idle"
         yield Finding("warning", file, "preset", problem, "choose a preset for that machine")
+
+
+def _gpus(number: int) -> str:
+    return f"{number} GPU{'s' if number > 1 else ''}"
 
 
 def _check_session(code: list[str], session: str, file: str) -> Iterator[Finding]:

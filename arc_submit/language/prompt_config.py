@@ -208,7 +208,7 @@ def resolve_prompt_config(
     make_encoder(grid_encoder)
     if config.version().kind != "output":
         raise ConfigError(f"prompt {config.prompt} does not ask for the output; choose one named output-from-...")
-    limit = _length_limit(folder)
+    limit = length_limit(folder)
     if limit is not None and max_seq_len > limit:
         raise ConfigError(f"max_seq_len {max_seq_len} is over the {limit} tokens that model {folder} takes; lower it")
     return config
@@ -223,7 +223,7 @@ def read_chat_template(path: Path) -> str:
     return NO_CHAT_TEMPLATE if str(path) == NO_CHAT_TEMPLATE else _read_text(path, f"--chat-template {path}")
 
 
-def _length_limit(folder: Path) -> int | None:
+def length_limit(folder: Path) -> int | None:
     """The tokens that a model takes according to its config.json, where that says."""
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -19,6 +19,7 @@ from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.inference.settings import CANDIDATES, ENGINES, check_candidates
 from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
 from arc_submit.options import Identity, check_options, option
+from arc_submit.run.choices import Choice
 from arc_submit.workers.ray_cluster import EXECUTORS, check_executor
 
 SOURCES = ("search", "ttft", "frozen")  # the default of `sources`, the most trusted first
@@ -48,7 +49,11 @@ def _tunes_for_dfs(config: RunConfig) -> bool:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What to run, on which hardware, for how long. `lora` and `ttft` hold the options of adapters and of fine-tuning."""
+    """What to run, on which hardware, for how long.
+
+    `lora` and `ttft` hold the options of adapters and of fine-tuning. `choices` says what the preset auto decided and why; the values are
+    in the other fields.
+    """
 
     out: Path = option(
         Path("runs/run"), help="run directory; a run begun there goes on", identity=Identity.FREE, required=True, commands=_ALL
@@ -400,7 +405,15 @@ class RunConfig:
         metavar="TIME",
         commands=_MODEL,
     )
+    measured: Path | None = option(
+        None,
+        help="file of notebooks/gpu_check.py, measured on this card: corrects the memory plan and the first estimate of costs",
+        identity=Identity.COMPUTED,
+        metavar="FILE",
+        commands=_TUNE,
+    )
     pictures: int = option(8, help="tasks to draw in the report", identity=Identity.FREE, minimum=0, commands=_RUN)
+    choices: tuple[Choice, ...] = ()
 
     def __post_init__(self) -> None:
         check_options(self)

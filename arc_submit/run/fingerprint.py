@@ -15,13 +15,15 @@ from arc_submit.arc.task import Task, task_to_json
 from arc_submit.base_model.checks import files_fingerprint
 from arc_submit.language.prompts import PROMPT_SUFFIX
 from arc_submit.options import identity_values
+from arc_submit.run.auto_inputs import RECORD, recorded_values
 from arc_submit.run.config import RunConfig
 from arc_submit.run.data import RunData
+from arc_submit.run.measured import memory_factor
 from arc_submit.run.source_table import uses_model
 from arc_submit.storage.run_dir import RunPaths
 
 # The fields of RunConfig with Identity.COMPUTED: each is in the fingerprint through the value that is computed here.
-COMPUTED = ("challenges", "tasks", "task_ids", "model", "model_config", "chat_template", "adapters", "base_adapter")
+COMPUTED = ("challenges", "tasks", "task_ids", "model", "model_config", "chat_template", "adapters", "base_adapter", "measured")
 _INFER_FIELDS = (
     "views",
     "seed",
@@ -40,6 +42,10 @@ def run_fingerprint(config: RunConfig, data: RunData) -> dict[str, Any]:
     values = identity_values(config) | _model_values(config)
     values |= {"challenges": tasks_digest(data.challenges.tasks, data.counts), "tasks": len(data.chosen)}
     values |= {"task_ids": list(data.chosen)} if config.task_ids is not None else {}
+    # It decides checkpointing and lengths; the costs decide only when a task's turn comes.
+    values |= {"memory_factor": memory_factor(config.measured)} if config.measured is not None else {}
+    # With what auto decided, a run that goes on decides nothing anew.
+    values |= {RECORD: recorded_values(config.choices)} if config.choices else {}
     if "ttft" in config.sources:
         values |= identity_values(config.lora, "lora_") | identity_values(config.ttft, "ttft_")
         values["base_adapter"] = None if config.base_adapter is None else config.base_adapter.name

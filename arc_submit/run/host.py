@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from arc_submit.errors import ConfigError
+from arc_submit.run.measured import read_measured
 from arc_submit.run.source import CPU_LANE, MODEL_LANE
 from arc_submit.scheduling.costs import INITIAL_RATES, CostModel, initial_costs
-from arc_submit.workers.devices import count_gpus
+from arc_submit.workers.devices import Gpu, find_gpus
 from arc_submit.workers.pool import Launch, launch_locally
 from arc_submit.workers.ray_cluster import Cluster
 
@@ -26,6 +27,7 @@ class Host:
         search_memory: GB that a worker of the search may take.
         cluster: the Ray cluster that does the work; None: this machine.
         workers_per_gpu: workers that run a model on each GPU.
+        gpus: of the devices, where they are on this machine and a source needs them.
     """
 
     devices: tuple[str, ...]
@@ -34,6 +36,7 @@ class Host:
     search_memory: float
     cluster: Cluster | None = None
     workers_per_gpu: int = 1
+    gpus: Mapping[str, Gpu] = field(default_factory=dict)
 
     @property
     def on_cpu(self) -> bool:
@@ -80,27 +83,44 @@ def allocate_workers(host: Host, running: Sequence[str], cores: int, memory_gb: 
     return {lane: workers[lane] for lane in running}, reason
 
 
-def estimate_costs(model: Path, devices: Sequence[str]) -> tuple[CostModel, str]:
-    """The costs of work before anything has been measured, and why."""
-    parameters = sum(path.stat().st_size for path in model.glob("*.safetensors")) / 2  # nearly every file has two bytes each
+def estimate_costs(model: Path, devices: Sequence[str], measured: Path | None = None) -> tuple[CostModel, str]:
+    """The costs of work before a run has done any, and why.
+
+    Args:
+        measured: a file of figures of this card, in place of those that are known of its kind.
+
+    Raises:
+        DataError: where that file holds none.
+    """
+    parameters = count_parameters(model)
+    if measured is not None:
+        figures = read_measured(measured)
+        return figures.costs(parameters), f"{parameters / 1e9:.3g} billion parameters, measured on {figures.card}"
     kind, reason = device_kind(devices)
     return initial_costs(kind, parameters), f"{parameters / 1e9:.3g} billion parameters on {reason}"
 
 
-def check_devices(devices: Sequence[str]) -> None:
-    """Refuse GPUs that are not there, before a worker loads anything for them.
+def count_parameters(model: Path) -> float:
+    """The number of a model's parameters, from the size of its files: nearly all have two bytes each."""
+    return sum(path.stat().st_size for path in model.glob("*.safetensors")) / 2
+
+
+def check_devices(devices: Sequence[str]) -> dict[str, Gpu]:
+    """The GPUs of a run's devices; refuses those that are not there, before a worker loads anything for them.
 
     Raises:
         ConfigError: with the GPUs that are there.
     """
     if tuple(devices) == ("cpu",):
-        return
-    count, evidence = count_gpus()
-    missing = [device for device in devices if int(device.partition(":")[2] or 0) >= count]
+        return {}
+    gpus, evidence = find_gpus()
+    numbers = {device: int(device.partition(":")[2] or 0) for device in devices}
+    missing = [device for device, number in numbers.items() if number >= len(gpus)]
     if missing:
-        there = ",".join(f"cuda:{number}" for number in range(count)) or "cpu"
+        there = ",".join(f"cuda:{number}" for number in range(len(gpus))) or "cpu"
         remedy = f"switch the accelerator on, or give --devices {there}"
         raise ConfigError(f"--devices {','.join(devices)}: {', '.join(missing)} not there ({evidence}); {remedy}")
+    return {device: gpus[number] for device, number in numbers.items()}
 
 
 def device_kind(devices: Sequence[str], names: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, str]:

@@ -14,6 +14,18 @@ from arc_submit.arc.task import Task
 from arc_submit.base_model.memory import GIB, SHORTEST_SAMPLE, Card, Footprint, ModelShape, TrainingPlan, usable_bytes
 from arc_submit.language.lengths import TaskLengths, Words, lengths_of
 from arc_submit.run.config import RunConfig
+from arc_submit.run.measured import memory_factor
+
+
+def least_bytes(footprint: Footprint, tunes: bool, trains: bool = True) -> int:
+    """The bytes without which a model is of no use: two short prompts side by side, and fine-tuning on the shortest samples.
+
+    Args:
+        tunes: the run fine-tunes.
+        trains: the same worker then predicts.
+    """
+    predicted = footprint.prediction_peak(2, SHORTEST_SAMPLE, tunes and trains)
+    return max(predicted, footprint.training_peak(SHORTEST_SAMPLE, SHORTEST_SAMPLE, True) if tunes else 0)
 
 
 @dataclass(frozen=True)
@@ -84,7 +96,7 @@ def plan_memory(config: RunConfig, shape: ModelShape, card: tuple[str, float], t
     """
     tunes = "ttft" in config.sources
     footprint = Footprint(shape, config.lora if tunes else None, card[0] == "t4")
-    room = usable_bytes(card[1])
+    room = int(usable_bytes(card[1]) / memory_factor(config.measured))
     limit = config.max_seq_len or 32768
     plans = [
         plan_task(Card(room, footprint), config, lengths_of(task, words, limit, config.ttft_max_seq_len or limit), tunes) for task in tasks
@@ -117,7 +129,8 @@ def text_of(plan: MemoryPlan) -> list[str]:
     total = len(plan.tasks)
     counts = plan.counts
     lines = [
-        f"card {name}: {gib:g} GiB, of which {plan.room / GIB:.2f} are planned with (a margin of 0.6 GiB and 3 % is left)",
+        f"card {name}: {gib:g} GiB, of which {plan.room / GIB:.2f} are planned with "
+        f"(a margin of 0.6 GiB and 3 % is left{_measured_words(plan)})",
         f"resident beside any work: {plan.resident / GIB:.2f} GiB",
         f"tasks {total}: trained as they are {counts['trained_plain']}, with gradient checkpointing {counts['trained_checkpointed']}, "
         f"on shortened samples {counts['trained_shortened']}, not {counts['trained_not']}",
@@ -133,6 +146,11 @@ def text_of(plan: MemoryPlan) -> list[str]:
         need = min(task.training_peak for task in refused) / GIB
         lines.append(f"not trained, at least {need:.1f} GiB are needed: {', '.join(task.lengths.task for task in refused[:20])}")
     return lines
+
+
+def _measured_words(plan: MemoryPlan) -> str:
+    factor = usable_bytes(plan.card[1]) / plan.room
+    return "" if abs(factor - 1) < 1e-3 else f"; what is planned takes {factor:.3g} times as much, as measured"
 
 
 def _most(tasks: Sequence[TaskPlan]) -> int:

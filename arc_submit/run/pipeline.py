@@ -424,6 +424,8 @@ def _log_start(resolved: ResolvedRun, directory: RunDirectory, deadline: float, 
         f"{'going on with' if directory.resumed else 'run'} {directory.root}: {len(data.chosen)} of {len(data.counts)} tasks"
         f" ({outputs} outputs) of {data.name}; sources {', '.join(resolved.answering)}; {format_duration(seconds_left(deadline))} left"
     )
+    for choice in resolved.choices:
+        progress.log(f"auto: {choice.text}")
     _log_broken(resolved, progress)
     if resolved.adapter_budget is not None:
         directory.event("adapter_room", bound=resolved.adapter_budget.bound, reason=resolved.adapter_budget.reason)

@@ -16,6 +16,8 @@ from arc_submit.errors import ArcSubmitError, ConfigError
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.language.prompt_config import config_path, read_prompt_config
 from arc_submit.options import add_options, option_names, with_current_names
+from arc_submit.run.auto_inputs import AUTO, decide
+from arc_submit.run.choices import values_of
 from arc_submit.run.config import RunConfig
 from arc_submit.run.kaggle_paths import is_competition_rerun
 from arc_submit.run.source_table import check_sources
@@ -120,25 +122,42 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_config(preset: str = "cpu-pocket", rerun_budget: float | str | None = None, **changes: Any) -> RunConfig:
+PRESET_HELP = (
+    "hardware and model; auto decides by the GPUs, the model, the budget and the tasks (default: auto where a GPU is there and a model "
+    "other than the pocket model is given, else cpu-pocket)"
+)
+
+
+def make_config(preset: str | None = None, rerun_budget: float | str | None = None, **changes: Any) -> RunConfig:
     """A preset with changes, by the names of RunConfig's fields or by their earlier names.
 
     A change that is None is no change. A text becomes the type of its field: "10m", "cuda:0,cuda:1", "3". The fields of `lora` and `ttft`
     have the names "lora_rank", "ttft_steps". In a competition's re-run (KAGGLE_IS_COMPETITION_RERUN is set) `tasks` and `task_ids` are
     ignored, because the sample is for commit runs, and `rerun_budget` replaces `budget`.
 
+    Args:
+        preset: auto decides the settings by the GPUs, the model, the time and the tasks (run/auto.py). None takes auto where a GPU is there
+            and a model other than the pocket model is given, else cpu-pocket.
+
     Raises:
         ConfigError: where the preset or a name is not known, or the values cannot work together.
     """
-    if preset not in PRESETS:
-        raise ConfigError(f"--preset {preset}: choose from {', '.join(PRESETS)}")
-    if preset != "cpu-pocket" and changes.get("model") is None:
+    if preset is not None and preset not in (*PRESETS, AUTO):
+        raise ConfigError(f"--preset {preset}: choose from {', '.join((*PRESETS, AUTO))}")
+    if preset not in (None, "cpu-pocket") and changes.get("model") is None:
         raise ConfigError(f"--preset {preset}: give --model the folder of the base model, its arc_submit.json included")
     if rerun_budget is not None:
         parse_duration(rerun_budget)  # here too: a dry run must find what the re-run would
     if is_competition_rerun():
         changes |= {"tasks": None, "task_ids": None, "budget": rerun_budget or changes.get("budget")}
-    return build_config(_with_model_options({**PRESETS[preset], **current_names(changes)}, PRESETS[preset]))
+    current = current_names(changes)
+    if preset in (None, AUTO):
+        given = _with_model_options(current, {})
+        choices = decide(given, asked=preset == AUTO)
+        if choices is not None:
+            return replace(build_config({**current_names(values_of(choices)), **given}), choices=choices)
+    values = PRESETS[preset or "cpu-pocket"]
+    return build_config(_with_model_options({**values, **current}, values))
 
 
 def _with_model_options(values: Mapping[str, Any], weaker: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,11 +16,14 @@ from arc_submit.ensemble.combination import EnsembleConfig
 from arc_submit.errors import ArcSubmitError, ConfigError
 from arc_submit.language.prompt_config import PromptConfig
 from arc_submit.run.adapter_budget import AdapterBudget, resolve_adapter_budget
+from arc_submit.run.card_check import sources_that_fit_no_card
+from arc_submit.run.choices import Choice
 from arc_submit.run.config import RunConfig
 from arc_submit.run.data import RunData, load_data
 from arc_submit.run.fingerprint import run_fingerprint
 from arc_submit.run.host import Host, check_devices, estimate_costs
 from arc_submit.run.kaggle_paths import KAGGLE_WORKING, is_competition_rerun
+from arc_submit.run.measured import read_measured
 from arc_submit.run.prompt_check import check_prompts
 from arc_submit.run.source import CPU_LANE, MODEL_LANE, Source
 from arc_submit.run.source_frozen import engines_of
@@ -52,6 +55,7 @@ class ResolvedRun:
         pictures: tasks to draw in the report.
         done_event: name of the event that notes a finished task. Commands whose work is not the run's own have another one.
         lost: why a source of the configuration cannot work, by source. Only in a competition's re-run, where the others go on.
+        choices: what the preset auto decided, and why.
     """
 
     paths: RunPaths
@@ -72,6 +76,7 @@ class ResolvedRun:
     pictures: int
     done_event: str = "task"
     lost: dict[str, str] = field(default_factory=dict)
+    choices: tuple[Choice, ...] = ()
 
 
 def resolve_run(config: RunConfig, predict: bool = True) -> ResolvedRun:
@@ -88,6 +93,13 @@ def resolve_run(config: RunConfig, predict: bool = True) -> ResolvedRun:
     lost: dict[str, str] = {}
     try:
         prompt, (resolved_config, host) = _check_model(config), resolve_host(config)
+        if config.measured is not None and host.cluster is None:
+            read_measured(config.measured).check_cards([gpu.name for gpu in host.gpus.values()] or ["cpu"])
+        lost = sources_that_fit_no_card(resolved_config, host.gpus)
+        left = tuple(name for name in config.sources if name not in lost)
+        if lost and not (is_competition_rerun() and uses_model(left)):
+            raise ConfigError(next(iter(lost.values())))
+        resolved_config = replace(resolved_config, sources=left)
     except ArcSubmitError as error:
         if not is_competition_rerun():
             raise
@@ -113,7 +125,7 @@ def resolve_run(config: RunConfig, predict: bool = True) -> ResolvedRun:
         sources=tuple(sources),
         answering=config.sources,
         host=host,
-        costs=estimate_costs(config.model, config.devices)[0],
+        costs=estimate_costs(config.model, config.devices, config.measured)[0],
         prompt_len=prompt_len,
         train_len=config.ttft_max_seq_len or prompt_len,
         budget=config.budget,
@@ -124,6 +136,7 @@ def resolve_run(config: RunConfig, predict: bool = True) -> ResolvedRun:
         submission=submission_path(config),
         pictures=config.pictures,
         lost=lost,
+        choices=config.choices,
     )
 
 
@@ -146,9 +159,7 @@ def resolve_host(config: RunConfig) -> tuple[RunConfig, Host]:
     """
     host = Host(config.devices, config.workers, config.threads, config.search_memory)
     if config.executor == "local":
-        if uses_model(config.sources):
-            check_devices(config.devices)
-        return config, host
+        return config, replace(host, gpus=check_devices(config.devices)) if uses_model(config.sources) else host
     # A worker on another node has another current folder.
     base_adapter, adapters = ((None if folder is None else folder.absolute()) for folder in (config.base_adapter, config.adapters))
     config = replace(config, out=config.out.absolute(), model=config.model.absolute(), base_adapter=base_adapter, adapters=adapters)

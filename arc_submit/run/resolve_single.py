@@ -18,6 +18,7 @@ from arc_submit.base_model.checks import check_model_folder
 from arc_submit.ensemble.combination import EnsembleConfig, rank_all
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.run.adapter_budget import AdapterBudget
+from arc_submit.run.card_check import sources_that_fit_no_card
 from arc_submit.run.config import RunConfig
 from arc_submit.run.data import RunData
 from arc_submit.run.fingerprint import infer_fingerprint, search_fingerprint
@@ -55,6 +56,8 @@ def resolve_infer(config: RunConfig) -> ResolvedRun:
     config, host = resolve_host(config)
     if not host.on_cpu:
         host = replace(host, workers_per_gpu=max(1, config.workers // len(config.devices)))
+        for reason in sources_that_fit_no_card(config, host.gpus, host.workers_per_gpu).values():
+            raise ConfigError(reason)
     paths = RunPaths(config.out)
     data = _own_tasks(paths, challenges)
     return ResolvedRun(

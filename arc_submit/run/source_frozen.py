@@ -9,6 +9,7 @@ from arc_submit.inference.compile_cache import check_archive
 from arc_submit.inference.settings import VLLM_PLAIN, PredictSettings
 from arc_submit.run.adapter_budget import AdapterBudget
 from arc_submit.run.config import RunConfig
+from arc_submit.run.measured import memory_factor
 from arc_submit.run.source import MODEL_LANE, Source, make_backend, model_environment, model_timeouts
 from arc_submit.scheduling.scheduler import make_ladder
 from arc_submit.storage.run_dir import RunPaths
@@ -51,6 +52,7 @@ def predict_settings(config: RunConfig, paths: RunPaths, views: int) -> PredictS
         model_config=None if config.model_config is None else str(config.model_config),
         compile_cache=None if config.compile_cache is None else str(config.compile_cache),
         chat_template=None if config.chat_template is None else str(config.chat_template),
+        memory_factor=memory_factor(config.measured),
     )
 
 
