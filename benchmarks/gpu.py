@@ -11,13 +11,9 @@ GPU the same parts run on the CPU with tiny models; that shows that the script r
 from __future__ import annotations
 
 import argparse
-import gc
-import importlib.metadata
-import importlib.util
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,32 +21,39 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
-from arc_submit.arc.grid import frozen
-from arc_submit.arc.task import Pair, Task
-from arc_submit.base_model.loading import choose_device, choose_dtype, load_model, load_tokenizer
+from arc_submit.arc.task import Task
+from arc_submit.base_model.loading import choose_device, load_model
 from arc_submit.base_model.lora import attach, detach
 from arc_submit.base_model.memory import GIB, SIZES, ModelShape
 from arc_submit.base_model.out_of_memory import is_out_of_memory
 from arc_submit.base_model.pocket import pocket_folder
-from arc_submit.base_model.precision import TrainingPrecision, choose_training_precision, repair_attention
+from arc_submit.base_model.precision import TrainingPrecision, choose_training_precision
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.finetune import trainer
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import FinetuneError, Sample, TaskSampler, finetune_task
+from arc_submit.finetune.trainer import TaskSampler, finetune_task
 from arc_submit.finetune.ttft_worker import finetune_and_save, with_same_weights
 from arc_submit.inference.engine import Request
 from arc_submit.inference.transformers_engine import TransformersEngine
-from arc_submit.language.prompt_config import read_prompt_config
-from arc_submit.language.prompt_tokenizer import PromptTokenizer
+from arc_submit.run.gpu_check import (
+    example_task,
+    machine_facts,
+    make_random_model,
+    measure_decoding,
+    measure_training,
+    peak,
+    pocket_sampler,
+    random_ids,
+    release,
+)
 
 QUERIES, ALL = ("q_proj", "k_proj", "v_proj", "o_proj"), ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -131,7 +134,7 @@ def run_part(name: str, session: Session, out: Any) -> None:
             write(**figures)
     except Exception as error:  # noqa: BLE001 - the other parts are worth as much
         write(error=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-    release(session)
+    release(session.device)
     write(seconds=round(time.monotonic() - began, 1))
 
 
@@ -140,18 +143,7 @@ def run_part(name: str, session: Session, out: Any) -> None:
 
 def machine(session: Session) -> Iterator[dict[str, Any]]:
     """Versions, the card, and which attention it takes."""
-    names = ("torch", "transformers", "peft", "vllm", "flashinfer-python", "bitsandbytes", "numba")
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = ""
-    yield {"versions": versions, "tools": {tool: bool(shutil.which(tool)) for tool in ("nvcc", "ninja", "gcc")}}
-    if session.on_gpu:
-        card = torch.cuda.get_device_properties(session.device)
-        yield {"card": card.name, "gib": round(card.total_memory / GIB, 2), "capability": torch.cuda.get_device_capability(session.device)}
-    yield {"attention": repair_attention(session.device), "training": choose_training_precision(session.device).reason}
+    yield machine_facts(session.device)
 
 
 def losses(session: Session) -> Iterator[dict[str, Any]]:
@@ -189,26 +181,11 @@ def engine(session: Session) -> Iterator[dict[str, Any]]:
     for name, slots in ENGINE:
         if time.monotonic() > session.ends:
             return
+        prompt, answer = (32, 8) if session.tiny else (1024, 64)
         model = make_model(session, name)
-        served = TransformersEngine(model, 0, min(4, slots) if session.tiny else slots)
-        length, new = (32, 8) if session.tiny else (1024, 64)
-        requests = [Request(str(i), random_ids(model, length, i), new, end_ids=(model.config.vocab_size + 1,)) for i in range(served.slots)]
-        times: list[float] = []
-        began = time.monotonic()
-        reset_peak(session)
-        done = [len(one.tokens) for one in served.generate(requests, lambda times=times: times.append(time.monotonic()))]  # type: ignore[misc]
-        seconds = time.monotonic() - began
-        steps = np.diff(times)[served.slots :] if len(times) > served.slots + 2 else np.diff(times)
-        yield {
-            "shape": name,
-            "slots": served.slots,
-            "prompt": length,
-            "ms_a_step": round(1000 * float(np.median(steps)), 2),
-            "tokens_a_second": round(sum(done) / seconds, 1),
-            "peak_gib": peak(session),
-        }
-        del model, served
-        release(session)
+        yield {"shape": name} | measure_decoding(model, min(4, slots) if session.tiny else slots, prompt, answer)
+        del model
+        release(session.device)
 
 
 def out_of_memory(session: Session) -> Iterator[dict[str, Any]]:
@@ -232,7 +209,7 @@ def out_of_memory(session: Session) -> Iterator[dict[str, Any]]:
         finally:
             trainer.batch_loss = real
         detach(adapter)
-    release(session)
+    release(session.device)
     yield {"notes": result.notes, "steps": len(result.losses), "held_before_gib": before, "held_after_gib": held(session)}
 
 
@@ -305,88 +282,47 @@ PARTS: dict[str, Callable[[Session], Iterator[dict[str, Any]]]] = {
 # --- What the parts share --------------------------------------------------------------------------------------------------------------
 
 
-def example_task() -> Task:
-    """Small random grids whose output is the input mirrored."""
-    chance = np.random.default_rng(0)
-    grids = [chance.integers(0, 6, (6, 6)) for _ in range(4)]
-    pairs = tuple(Pair(frozen(grid), frozen(grid[:, ::-1].copy())) for grid in grids[:3])
-    return Task("mirrored", pairs, (frozen(grids[3]),))
-
-
 @contextmanager
 def pocket(device: torch.device, steps: int = 5, precision: TrainingPrecision | None = None) -> Iterator[tuple[Any, TaskSampler, Task]]:
     """The pocket model on a device, its sampler, and a task."""
     folder = pocket_folder()
     base = (precision or choose_training_precision(device)).base
-    prompt_config = read_prompt_config(folder)
-    tokenizer = PromptTokenizer.from_config(load_tokenizer(folder), prompt_config)
-    settings = TTFTSettings(steps=steps, learning_rate=1e-3)
-    yield load_model(folder, device, base, "sdpa"), TaskSampler(tokenizer, settings, prompt_config.max_seq_len, 0), example_task()
+    yield load_model(folder, device, base, "sdpa"), pocket_sampler(TTFTSettings(steps=steps, learning_rate=1e-3)), example_task()
 
 
 def train_pocket(device: torch.device, steps: int, precision: TrainingPrecision | None) -> tuple[list[float], int]:
     """Losses of a fine-tuning, and the number of steps that the scaler skipped."""
-    skipped, real_update, real_choice = 0, torch.amp.GradScaler.update, trainer.choose_training_precision
-
-    def update(scaler: Any) -> None:
-        nonlocal skipped
-        before = scaler.get_scale()
-        real_update(scaler)
-        skipped += scaler.get_scale() < before
-
+    real_choice = trainer.choose_training_precision
     with pocket(device, steps, precision) as (model, sampler, task):
         adapter = attach(model, LoraSettings(rank=8), 0)
         try:
-            torch.amp.GradScaler.update = update  # type: ignore[method-assign]
             if precision is not None:
                 trainer.choose_training_precision = lambda *_: precision
-            return finetune_task(adapter, sampler, task).losses, skipped
+            result = finetune_task(adapter, sampler, task)
         finally:
-            torch.amp.GradScaler.update = real_update  # type: ignore[method-assign]
             trainer.choose_training_precision = real_choice
+    return result.losses, result.skipped
 
 
 def make_model(session: Session, name: str) -> Any:
     """A model of a shape with random weights, made on the device."""
-    config = AutoConfig.for_model(**{**SHAPES[name].model.config, **(_TINY if session.tiny else {})})
-    with torch.device(session.device):
-        model = AutoModelForCausalLM.from_config(
-            config, trust_remote_code=False, dtype=choose_dtype(session.device)[0], attn_implementation="sdpa"
-        )
-    return model.eval().requires_grad_(False)
-
-
-def random_ids(model: Any, length: int, seed: int) -> list[int]:
-    return np.random.default_rng(seed).integers(1, min(500, model.config.vocab_size), length).tolist()  # type: ignore[no-any-return]
+    return make_random_model({**SHAPES[name].model.config, **(_TINY if session.tiny else {})}, session.device)
 
 
 def training_peak(session: Session, name: str, tokens: int, checkpointing: bool, release_after: bool = True) -> dict[str, Any]:
-    """Peak memory and seconds of three training steps on a sample of so many tokens, or that it does not fit."""
+    """Peak memory and milliseconds of three training steps on a sample of so many tokens, or that it does not fit."""
     tokens = min(tokens, 128) if session.tiny else tokens
     shape = SHAPES[name]
+    lora = LoraSettings(rank=8 if session.tiny else shape.rank, targets=shape.targets)
     try:
-        with pocket(torch.device("cpu"), 3) as (_, sampler, task):
-            model = make_model(session, name)
-            reset_peak(session)
-            adapter = attach(model, LoraSettings(rank=8 if session.tiny else shape.rank, targets=shape.targets), 0)
-            settings = replace(sampler.settings, gradient_checkpointing=checkpointing, learning_rate=1e-5)
-            sample = Sample(random_ids(model, tokens, 1), list(range(tokens - min(tokens - 1, 900), tokens)))
-            times = [time.monotonic()]
-            hooks = trainer.Hooks(on_step=lambda *_: times.append(time.monotonic()))
-            result = finetune_task(adapter, replace(sampler, settings=settings), task, hooks, lambda *_: [sample])
-        if any("out of memory" in note for note in result.notes):  # a step was repeated in another way than the one that is measured
-            return {"fits": False, "peak_gib": peak(session)}
-        return {"fits": True, "peak_gib": peak(session), "seconds_a_step": round(min(np.diff(times)), 4)}
-    except FinetuneError:
-        return {"fits": False, "peak_gib": peak(session)}
+        return measure_training(make_model(session, name), lora, tokens, checkpointing, 3, release_after)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        return {"fits": False, "peak_gib": peak(session)}
+        return {"fits": False, "peak_gib": peak(session.device)}
     finally:
         if release_after:
-            model = adapter = None
-            release(session)
+            release(session.device)
 
 
 @contextmanager
@@ -416,26 +352,9 @@ def kill_a_worker(pid: int, out: Path) -> bool:
     return False
 
 
-def reset_peak(session: Session) -> None:
-    if session.on_gpu:
-        torch.cuda.reset_peak_memory_stats(session.device)
-
-
-def peak(session: Session) -> float | None:
-    """GiB at most since `reset_peak`; None on a CPU."""
-    return round(torch.cuda.max_memory_allocated(session.device) / GIB, 2) if session.on_gpu else None
-
-
 def held(session: Session) -> float | None:
     """GiB that tensors hold now; None on a CPU."""
     return round(torch.cuda.memory_allocated(session.device) / GIB, 3) if session.on_gpu else None
-
-
-def release(session: Session) -> None:
-    """Free what nothing refers to."""
-    gc.collect()
-    if session.on_gpu:
-        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def test_every_part_ends_with_its_seconds(gpu: Any, monkeypatch: pytest.MonkeyPa
     memory = [line for line in lines if line["part"] == "memory" and "fits" in line]
     assert [line["checkpointing"] for line in memory] == [False, True] * len(gpu.MEMORY)
     (forced,) = [line for line in lines if "notes" in line]
-    assert "tried again with gradient checkpointing" in forced["notes"][0]
+    assert "repeated with gradient checkpointing" in forced["notes"][0]
     (repeated,) = [line for line in lines if "equal_answers" in line]
     assert (repeated["equal_answers"], repeated["largest_difference_of_adapters"]) == (repeated["of"], 0)
 
