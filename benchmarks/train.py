@@ -42,6 +42,7 @@ from arc_submit.base_model.lora import save_adapter
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.base_model.precision import TrainingPrecision
 from arc_submit.base_model.settings import LoraSettings
+from arc_submit.finetune.trainer import full_loss
 from arc_submit.language.prompt_config import PromptConfig
 from arc_submit.train.config import TrainConfig, TrainSettings
 from arc_submit.train.decontamination import BenchmarkIndex
@@ -52,7 +53,6 @@ from arc_submit.train.step import (
     Trainable,
     add_gradients,
     cut_passes,
-    full_loss,
     load_trainable,
     make_optimizers,
     make_pass,

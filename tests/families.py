@@ -18,6 +18,7 @@ import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 
+from arc_submit.base_model.adapter_files import factor_names
 from arc_submit.base_model.attention import ATTENTION
 from arc_submit.base_model.loading import load_model
 from arc_submit.base_model.lora import attach
@@ -97,7 +98,7 @@ class Deviation:
         search: of the log-probability of an answer of the depth-first search, nats.
         score: of a continuation's log-probability, nats.
         loss: of the training loss, nats a token.
-        gradient: of the low-rank weights' gradient, as a share of the largest.
+        gradient: of a layer's low-rank weights' gradient, as a share of its largest.
         merged: of the merged model's log-probabilities, nats.
     """
 
@@ -124,13 +125,18 @@ def make_model(family: str, **more: Any) -> Any:
     return model
 
 
-def measure(family: str, folder: Path) -> Deviation:
-    """Serve, score, search, fine-tune and merge the family's model, which is written into a folder."""
-    model = make_model(family)
+def measure(family: str, folder: Path, targets: tuple[str, ...] = LAYERS, **more: Any) -> Deviation:
+    """Serve, score, search, fine-tune and merge the family's model, which is written into a folder.
+
+    Args:
+        targets: names of layers to adapt, of which the model need not have all.
+        more: values of its configuration.
+    """
+    model = make_model(family, **more)
     base, adapter = folder / "base", folder / "adapter"
     model.save_pretrained(base)
     make_pocket_tokenizer().save_pretrained(base)
-    layers = tuple(sorted({name.rpartition(".")[2] for name, _ in model.named_modules()} & set(LAYERS)))
+    layers = tuple(sorted({name.rpartition(".")[2] for name, _ in model.named_modules()} & set(targets)))
     torch.manual_seed(1)
     plain = transformers.AutoModelForCausalLM.from_pretrained(
         base, attn_implementation="eager", dtype=torch.float32, local_files_only=True, trust_remote_code=False
@@ -196,12 +202,16 @@ def compare_gradients(base: Path, adapter: Path, theirs: Any, prompt: list[int])
     loss, _ = batch_loss(own.model, make_batches([samples], 2, CPU)[0], choose_training_precision(CPU))
     loss.backward()
     wanted = {name.replace(".default", ""): parameter.grad for name, parameter in theirs.named_parameters() if parameter.grad is not None}
-    difference = largest = 0.0
+    share = 0.0
     for name, layer in own.layers.items():
-        for part, found in zip("AB", layer.gradients, strict=True):
-            grad = wanted[f"base_model.model.{name}.lora_{part}.weight"]
-            difference, largest = max(difference, float((grad - found).abs().max())), max(largest, float(grad.abs().max()))
-    return abs(expected.item() - loss.item()), difference / largest
+        own_largest = own_difference = 0.0
+        for factor, found in zip(factor_names(name, layer.base), layer.gradients, strict=False):
+            grad = wanted[factor]
+            own_difference = max(own_difference, float((grad - found).abs().max()))
+            own_largest = max(own_largest, float(grad.abs().max()))
+        assert own_largest > 0, name
+        share = max(share, own_difference / own_largest)
+    return abs(expected.item() - loss.item()), share
 
 
 def main() -> None:

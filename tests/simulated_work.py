@@ -117,7 +117,9 @@ def serve(model: Any, lora: LoraSettings | None) -> contextlib.AbstractContextMa
     layers = {name: layer for name, layer in model.named_modules() if lora and name.rpartition(".")[2] in lora.targets}
     make = lambda *sizes: torch.zeros(sizes, dtype=model.dtype, device=model.device)  # noqa: E731
     rank = lora.rank if lora else 0
-    return applied(model, {name: LowRank(make(rank, one.in_features), make(one.out_features, rank), 1.0) for name, one in layers.items()})
+    sizes = {name: tuple(one.weight.shape) for name, one in layers.items()}
+    sizes |= {name: sizes[name][::-1] for name, one in layers.items() if isinstance(one, torch.nn.Embedding)}
+    return applied(model, {name: LowRank(make(rank, inputs), make(outputs, rank), 1.0) for name, (outputs, inputs) in sizes.items()})
 
 
 def generate(model: Any, slots: int, lengths: tuple[int, int], search: bool = False, on_step: Callable[[], None] | None = None) -> None:

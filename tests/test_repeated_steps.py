@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_ttft import CPU, LORA, QUICK, TASKS, adapted, make_task, sampler
 
-from arc_submit.base_model import lora
+from arc_submit.base_model import lora_layers
 from arc_submit.base_model.checkpointing import checkpointed
 from arc_submit.base_model.loading import load_model
 from arc_submit.base_model.lora import Adapter, attach
@@ -69,7 +69,7 @@ def test_a_step_is_repeated_with_checkpointing(adapter: Adapter, monkeypatch: py
 def test_a_gradient_that_is_half_added_does_not_count(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
     """cuBLAS finds no memory in the middle of the backward pass."""
     expected, _ = train(adapter, replace(QUICK, gradient_checkpointing=True))
-    real, calls = lora._MergedLinear.backward, 0
+    real, calls = lora_layers._MergedLinear.backward, 0
 
     def backward(*arguments: Any) -> Any:
         nonlocal calls
@@ -78,7 +78,7 @@ def test_a_gradient_that_is_half_added_does_not_count(adapter: Adapter, monkeypa
             raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
         return real(*arguments)
 
-    monkeypatch.setattr(lora._MergedLinear, "backward", backward)
+    monkeypatch.setattr(lora_layers._MergedLinear, "backward", backward)
     values, result = train(adapter, QUICK)
     assert "at step 2, repeated with gradient checkpointing" in result.notes[0]
     assert torch.allclose(values, expected, atol=1e-6)

@@ -23,6 +23,7 @@ if not unavailable():
 
 ALL = LoraSettings(rank=256, alpha=32.0, rslora=True)
 DORA = replace(ARC24, dora=True)
+ENDS = replace(ALL, targets=(*ALL.targets, "embed_tokens", "lm_head"))
 # Kernels of one more layer in a step, and waits of the host in a step whatever the layers, with room for another version of a library.
 # The figures themselves are in docs/experiments/2026-11-30-memory-plan.md.
 LAUNCHES = {"plain": 180, "checkpointed": 245, "dora": 280, "generate": 60, "dfs": 60, "score": 120}
@@ -88,6 +89,8 @@ def test_launches_and_synchronizations_of_a_decoding_step_are_bounded(kind: str,
         _campaign("7B", L4, ARC24, True),
         ("1B", T4, ALL, False),
         ("1.5B", T4, DORA, True),
+        ("4B", L4, ENDS, True),
+        _campaign("1B", T4, ENDS, False),
     ],
 )
 def test_the_plan_bounds_the_peak_of_training(size: str, capability: tuple[int, int], lora: LoraSettings, checkpointing: bool) -> None:
@@ -97,13 +100,14 @@ def test_the_plan_bounds_the_peak_of_training(size: str, capability: tuple[int, 
         model = make_model(shape, meter)
         assert meter.live == pytest.approx(shape.weights, rel=1e-3)
         adapter = attach(model, lora, 0)
-        train(adapter, 6000, 300, checkpointing)
+        # The optimizer's state comes with the first step; of two layers alone it is a small part, but not of a whole vocabulary's factors.
+        train(adapter, 6000, 300, checkpointing, steps=2 if lora is ENDS else 1)
         gc.collect()
         assert meter.live == pytest.approx(footprint.resident, rel=1e-2)
         _check_peak(meter, footprint.training_peak(6000, 300, checkpointing))
 
 
-@pytest.mark.parametrize(("size", "capability", "lora"), [_campaign("1.5B", T4, None), ("4B", L4, ALL), _campaign("7B", L4, ARC24)])
+@pytest.mark.parametrize(("size", "capability", "lora"), [_campaign("1.5B", T4, None), ("4B", L4, ENDS), _campaign("7B", L4, ARC24)])
 def test_the_plan_bounds_the_peak_of_prediction(size: str, capability: tuple[int, int], lora: LoraSettings | None) -> None:
     with gpu(capability) as meter:
         shape = cut(size, 2)

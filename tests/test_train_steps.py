@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from trainings import CPU, PROMPT
 from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
@@ -24,7 +23,7 @@ from arc_submit.base_model.precision import TrainingPrecision
 from arc_submit.base_model.saving import merge_adapter, save_model
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
-from arc_submit.finetune.trainer import batch_loss
+from arc_submit.finetune.trainer import batch_loss, full_loss
 from arc_submit.language.prompt_config import CONFIG_FILE, PromptConfig
 from arc_submit.train import step as learning
 from arc_submit.train.checkpoints import checkpoint_folders, load_optimizers, read_state, save_checkpoint
@@ -34,7 +33,6 @@ from arc_submit.train.new_pocket import add_columns, make_start
 from arc_submit.train.step import (
     Trainable,
     cut_passes,
-    full_loss,
     make_optimizers,
     make_pass,
     rate_factor,
@@ -96,14 +94,6 @@ def test_the_adapters_loss_is_that_of_all_weights(tiny_model: Path) -> None:
     batch, _ = make_pass(samples_of([30, 12]), 0.5, 7, CPU)
     expected = full_loss(model, batch, FLOAT32)[0].item()
     assert float(batch_loss(attach(model, LoraSettings(rank=2), 0).model, batch, FLOAT32)[0]) == pytest.approx(expected, abs=1e-5)
-
-
-def test_an_adapter_on_weights_that_the_embeddings_share_is_not_merged(tmp_path: Path, tiny_model: Path) -> None:
-    made_elsewhere = get_peft_model(load(tiny_model), LoraConfig(r=2, target_modules=["lm_head"]))
-    made_elsewhere.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
-    with pytest.raises(ConfigError, match=r"lm_head.*both would change"):
-        merge_adapter(tiny_model, tmp_path / "adapter", tmp_path / "merged")
-    assert not (tmp_path / "merged").exists()
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

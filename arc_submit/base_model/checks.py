@@ -142,9 +142,14 @@ def adapter_values(model: Path, lora: LoraSettings, base_adapter: Path | None = 
         ConfigError: where a file cannot be read.
     """
     if base_adapter is not None:
-        return sum(math.prod(shape) for _, shape in _shapes(base_adapter))
+        # PEFT adds a copy of the base's weights where embeddings are adapted; ours are without.
+        return sum(math.prod(shape) for name, shape in _shapes(base_adapter) if ".base_layer." not in name)
     values = 0
-    for name, shape in _shapes(model):
+    tied: list[tuple[int, ...]] = []
+    shapes = dict(_shapes(model))
+    if "lm_head" in lora.targets and "lm_head.weight" not in shapes:
+        tied = [shape for name, shape in shapes.items() if name.endswith("embed_tokens.weight")]
+    for name, shape in [*shapes.items(), *(("lm_head.weight", shape) for shape in tied)]:
         *_, layer, kind = ("", *name.split("."))
         # transformers keeps the experts of a layer in one tensor, which no adapter changes.
         if layer in lora.targets and kind == "weight" and len(shape) == 2 and ".experts." not in name:

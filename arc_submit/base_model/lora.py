@@ -1,8 +1,8 @@
 """LoRA on a loaded base model: attached once, reset between tasks, saved in PEFT's file format.
 
-The linear layers named by the settings are wrapped; the base's own weights are frozen and never written. All low-rank weights are views of
-one flat float32 tensor, so that a reset is one copy, a clip one norm and an optimizer step one kernel. PEFT's own layers are not used:
-they need three products and two additions where one product suffices (see `_MergedLinear`). Does not know tasks.
+The layers named by the settings are wrapped; the base's own weights are frozen and never written. All low-rank weights are views of one
+flat float32 tensor, so that a reset is one copy, a clip one norm and an optimizer step one kernel. Embeddings and an output layer that
+share their weights are changed apart, as in PEFT. Does not know tasks.
 
 LoRA is Hu et al. 2021 (arXiv 2106.09685), rsLoRA Kalajdzievski 2023 (2312.03732), DoRA Liu et al. 2024 (2402.09353), PiSSA Meng et al. 2024
 (2404.02948), OLoRA Buyukakyuz 2024 (2406.01775).
@@ -23,159 +23,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from arc_submit.base_model.adapter_files import CONFIG, PREFIX, WEIGHTS, check_adapter
+from arc_submit.base_model.adapter_files import CONFIG, WEIGHTS, check_adapter, check_copies, factor_names
+from arc_submit.base_model.lora_layers import LoraEmbedding, LoraLinear
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ConfigError
 
-
-class LoraLinear(nn.Module):
-    """A frozen linear layer with low-rank factors.
-
-    Attributes:
-        base: the layer itself.
-        down: the first factor (PEFT's A), (rank, inputs).
-        up: the second factor (PEFT's B), (outputs, rank).
-        magnitude: for DoRA, the learned norm of each row of the weight, (outputs,). All three are views of the adapter's flat tensor.
-        gradients: views of the same parts of its gradient; the backward pass adds to them itself.
-        initial_factors: for PiSSA and OLoRA, down and up at the start; their product is subtracted.
-        merged: (outputs, inputs), the effective weight, computed again when the flat tensor has changed; None where it is not stored.
-    """
-
-    def __init__(self, base: nn.Linear, scaling: float, flat: nn.Parameter, views: list[torch.Tensor], gradients: list[torch.Tensor]):
-        super().__init__()
-        self.base = base
-        self.scaling = scaling
-        self.flat = [flat]  # in a list, so that it is not registered as a parameter of the model
-        self.down, self.up = views[:2]
-        self.magnitude = views[2] if len(views) > 2 else None
-        self.gradients = gradients
-        self.initial_factors: tuple[torch.Tensor, torch.Tensor] | None = None
-        self.merged: torch.Tensor | None = None
-        self.row_scale: torch.Tensor | None = None  # DoRA's magnitude / norm of each row, of the stored effective weight
-        self.version = -1  # of the flat tensor in the stored effective weight
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x of shape (rows, length, inputs)."""
-        # Autocast would round the effective weight to 16 bits, in which the low-rank change is lost.
-        if self.merged is None or torch.is_autocast_enabled(x.device.type):
-            return self._unmerged(x)
-        if self.version != self.flat[0]._version:
-            self._merge(self.merged)
-        # The flat tensor is an argument so that autograd calls the backward pass; its gradient is added there, and None is returned.
-        merged: torch.Tensor = _MergedLinear.apply(x, self.flat[0], self)  # type: ignore[no-untyped-call]
-        return merged
-
-    @torch.no_grad()
-    def _merge(self, merged: torch.Tensor) -> None:
-        """Compute the effective weight: base + scaling * up @ down, and DoRA's rescaled rows."""
-        torch.addmm(self.base.weight, self.up, self.down, alpha=self.scaling, out=merged)
-        if self.initial_factors is not None:
-            merged.sub_(self.initial_factors[1] @ self.initial_factors[0], alpha=self.scaling)
-        if self.magnitude is not None:
-            self.row_scale = self.magnitude / merged.norm(dim=1)
-            merged.mul_(self.row_scale[:, None])
-        self.version = self.flat[0]._version
-
-    def _unmerged(self, x: torch.Tensor) -> torch.Tensor:
-        """The base layer and the two low-rank products apart: for weights in 16 or 4 bits, in which the low-rank change would be lost."""
-        out: torch.Tensor = self.base(x)
-        change: torch.Tensor = _LowRank.apply(x.to(out.dtype), self.flat[0], self)  # type: ignore[no-untyped-call]
-        if self.initial_factors is not None:
-            initial_down, initial_up = (factor.to(out.dtype) for factor in self.initial_factors)
-            change = change - (x.to(out.dtype) @ initial_down.mT) @ initial_up.mT * self.scaling
-        if self.magnitude is None:
-            return out + change
-        with torch.no_grad():  # as in the paper, the norm is a constant in the backward pass
-            norm = torch.addmm(self.base.weight.float(), self.up, self.down, alpha=self.scaling).norm(dim=1)
-        bias = torch.zeros_like(out[..., :1]) if self.base.bias is None else self.base.bias
-        scaled: torch.Tensor = _ScaledRows.apply(out - bias + change, self.flat[0], norm, self)  # type: ignore[no-untyped-call]
-        return scaled + bias
-
-
-class _MergedLinear(torch.autograd.Function):
-    """The layer as one product with the effective weight, and gradients of the factors alone.
-
-    Computed apart, x W + (x A) B takes two more thin products, three more in the backward pass, and a sum for each of them. With the
-    effective weight W + A B stored, the forward pass and the gradient of x are one product each. The factors' gradients follow from two
-    thin products each, or from the weight's gradient where that is cheaper. The product adds them to the flat gradient itself.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, flat: torch.Tensor, layer: LoraLinear) -> torch.Tensor:
-        merged, bias = layer.merged, layer.base.bias
-        assert merged is not None
-        ctx.save_for_backward(x, merged)
-        ctx.layer = layer
-        return nn.functional.linear(x, merged, bias)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, merged = ctx.saved_tensors
-        layer: LoraLinear = ctx.layer
-        rank, (outputs, inputs) = len(layer.down), merged.shape
-        flat_grad, flat_x = grad.reshape(-1, outputs), x.reshape(-1, inputs)
-        grad_x = (flat_grad @ merged).view(x.shape) if ctx.needs_input_grad[0] else None
-        # For each position the thin products cost 2 * rank * (inputs + outputs), the weight's gradient inputs * outputs.
-        if layer.magnitude is None and inputs * outputs > 2 * rank * (inputs + outputs):
-            _add_gradients(layer, flat_grad, flat_x, layer.down, layer.up)
-            return grad_x, None, None
-        grad_weight = flat_grad.mT @ flat_x
-        if layer.magnitude is not None and layer.row_scale is not None:
-            # merged = magnitude * unit row: the gradient along the row is the magnitude's, and the chain rule scales that of the rows.
-            layer.gradients[2].add_((grad_weight * merged).sum(1) / layer.magnitude)
-            grad_weight *= layer.row_scale[:, None]
-        layer.gradients[0].addmm_(layer.up.mT, grad_weight, alpha=layer.scaling)
-        layer.gradients[1].addmm_(grad_weight, layer.down.mT, alpha=layer.scaling)
-        return grad_x, None, None
-
-
-class _LowRank(torch.autograd.Function):
-    """scaling * up @ down @ x in the dtype of x, with float32 gradients of the factors."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, flat: torch.Tensor, layer: LoraLinear) -> torch.Tensor:
-        down, up = layer.down.to(x.dtype), layer.up.to(x.dtype)
-        ctx.save_for_backward(x, down, up)
-        ctx.layer = layer
-        out = ((x.reshape(-1, x.shape[-1]) @ down.mT) @ up.mT).mul_(layer.scaling)
-        return out.view(*x.shape[:-1], len(up))
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, down, up = ctx.saved_tensors
-        grad_low = _add_gradients(ctx.layer, grad.reshape(-1, len(up)), x.reshape(-1, x.shape[-1]), down, up)
-        grad_x = (grad_low @ down).mul_(ctx.layer.scaling).view(x.shape) if ctx.needs_input_grad[0] else None
-        return grad_x, None, None
-
-
-class _ScaledRows(torch.autograd.Function):
-    """DoRA's last part: outputs times magnitude / norm, with the gradient of the magnitude."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, flat: torch.Tensor, norm: torch.Tensor, layer: LoraLinear) -> torch.Tensor:
-        assert layer.magnitude is not None
-        scale = layer.magnitude / norm
-        ctx.save_for_backward(x, norm, scale)
-        ctx.layer = layer
-        return x * scale.to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, norm, scale = ctx.saved_tensors
-        ctx.layer.gradients[2].add_((grad.float() * x.float()).view(-1, len(norm)).sum(0) / norm)
-        return grad * scale.to(grad.dtype), None, None, None
-
-
-def _add_gradients(layer: LoraLinear, grad: torch.Tensor, x: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """Add both factors' gradients; `grad` and `x` are of shape (positions, width). Returns grad @ up, (positions, rank)."""
-    grad_low = grad @ up
-    if grad.dtype == torch.float32:
-        layer.gradients[0].addmm_(grad_low.mT, x, alpha=layer.scaling)
-        layer.gradients[1].addmm_(grad.mT, x @ down.mT, alpha=layer.scaling)
-    else:  # products in 16 bits cannot add to float32 themselves
-        layer.gradients[0].add_(grad_low.mT @ x, alpha=layer.scaling)
-        layer.gradients[1].add_(grad.mT @ (x @ down.mT), alpha=layer.scaling)
-    return grad_low
+LoraLayer = LoraLinear | LoraEmbedding
 
 
 @dataclass
@@ -195,7 +48,7 @@ class Adapter:
 
     model: Any
     settings: LoraSettings
-    layers: dict[str, LoraLinear]
+    layers: dict[str, LoraLayer]
     flat: nn.Parameter
     initial: torch.Tensor
     continued: bool
@@ -207,6 +60,35 @@ class Adapter:
         To be called after a fused optimizer's step, whose kernel does not raise the flat tensor's version.
         """
         torch.autograd.graph.increment_version(self.flat)
+
+    def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
+        """The flat tensor for an optimizer, with its peak learning rate as "peak".
+
+        Where embeddings and output layer have a rate of their own, it comes in parts, which share its values and gradient.
+        """
+        own = self.settings.embedding_learning_rate
+        if own is None:
+            return [{"params": [self.flat], "peak": rate}]
+        assert self.flat.grad is not None
+        ends = (self.model.get_input_embeddings(), self.model.get_output_embeddings())
+        by_rate: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
+        offset = 0
+        for layer in self.layers.values():
+            parts, begin = by_rate[any(layer is end for end in ends)], offset
+            offset += sum(gradient.numel() for gradient in layer.gradients)
+            if parts and parts[-1][1] == begin:
+                begin = parts.pop()[0]
+            parts.append((begin, offset))
+        groups = []
+        for at_ends, parts in by_rate.items():
+            parameters = []
+            for begin, end in parts:
+                parameter = nn.Parameter(self.flat.detach()[:, begin:end])
+                parameter.grad = self.flat.grad[:, begin:end]
+                parameters.append(parameter)
+            if parameters:
+                groups.append({"params": parameters, "peak": own if at_ends else rate})
+        return groups
 
 
 def attach(model: Any, settings: LoraSettings, seed: int, base_adapter: Path | None = None, merge: bool | None = None) -> Adapter:
@@ -220,36 +102,38 @@ def attach(model: Any, settings: LoraSettings, seed: int, base_adapter: Path | N
         merge: store the effective weights (one product for each layer, but a copy of the weights); None decides.
 
     Raises:
-        ConfigError: where a target matches no linear layer, the model cannot take the base adapter, or the settings cannot work. The model
+        ConfigError: where a target matches no layer, the model cannot take the base adapter, or the settings cannot work. The model
             is then unchanged.
     """
-    if any(isinstance(module, LoraLinear) for module in model.modules()):
+    if any(isinstance(module, LoraLayer) for module in model.modules()):
         raise ConfigError("this model has low-rank layers already; detach them first")
     tensors: dict[str, torch.Tensor] = {}
     if base_adapter is None:
         targets = find_targets(model, settings)
     else:
-        settings, targets, tensors = _read_base_adapter(base_adapter, model)
-    initial_factors = {name: _decompose(linear, settings) for name, linear in targets.items()}
+        settings, targets, tensors = _read_base_adapter(base_adapter, model, settings)
+    linears = {name: module for name, module in targets.items() if isinstance(module, nn.Linear)}
+    initial_factors = {name: _decompose(linear, settings) for name, linear in linears.items()}
     # Nothing is refused from here on.
-    merge, reason = _choose_merge(targets) if merge is None else (merge, "as requested")
+    merge, reason = _choose_merge(linears) if merge is None else (merge, "as requested")
     model.requires_grad_(False)
-    count = sum(math.prod(shape) for linear in targets.values() for shape in _shapes(linear, settings))
-    device = next(iter(targets.values())).weight.device
+    count = sum(math.prod(shape) for module in targets.values() for shape in _shapes(module, settings))
+    device = next(iter(targets.values())).get_parameter("weight").device
     flat = nn.Parameter(torch.zeros(1, count, dtype=torch.float32, device=device))
     flat.grad = torch.zeros_like(flat)
-    layers, offset = {}, 0
-    for name, linear in targets.items():
+    layers: dict[str, LoraLayer] = {}
+    offset = 0
+    for name, module in targets.items():
         views, gradients = [], []
-        for shape in _shapes(linear, settings):
+        for shape in _shapes(module, settings):
             part = slice(offset, offset + math.prod(shape))
             views.append(flat.detach()[0, part].view(shape))
             gradients.append(flat.grad[0, part].view(shape))
             offset = part.stop
-        layer = layers[name] = LoraLinear(linear, settings.scaling, flat, views, gradients)
-        layer.initial_factors = initial_factors[name]
-        if merge:
-            layer.merged = torch.empty(linear.weight.shape, dtype=torch.float32, device=device)
+        layers[name] = _make_layer(module, settings.scaling, flat, views, gradients)
+        if isinstance(layer := layers[name], LoraLinear):
+            layer.initial_factors = initial_factors[name]
+            layer.merged = torch.empty(layer.weight.shape, dtype=torch.float32, device=device) if merge else None
         _replace_module(model, name, layer)
     adapter = Adapter(model, settings, layers, flat, torch.empty(0), base_adapter is not None, reason)
     if base_adapter is None:
@@ -260,6 +144,15 @@ def attach(model: Any, settings: LoraSettings, seed: int, base_adapter: Path | N
         adapter.initial = flat.detach()[0].clone()
     reset(adapter)
     return adapter
+
+
+def _make_layer(
+    module: nn.Module, scaling: float, flat: nn.Parameter, views: list[torch.Tensor], gradients: list[torch.Tensor]
+) -> LoraLayer:
+    if isinstance(module, nn.Embedding):
+        return LoraEmbedding(module, scaling, flat, views, gradients)
+    assert isinstance(module, nn.Linear)
+    return LoraLinear(module, scaling, flat, views, gradients)
 
 
 def detach(adapter: Adapter) -> None:
@@ -314,10 +207,11 @@ def save_adapter(adapter: Adapter, folder: Path, dtype: torch.dtype = torch.floa
         down, up = layer.down, layer.up
         if layer.initial_factors is not None:
             down, up = torch.cat([down, layer.initial_factors[0]]), torch.cat([up, -layer.initial_factors[1]], dim=1)
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = down.to("cpu", dtype).contiguous()
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = up.to("cpu", dtype).contiguous()
+        names = factor_names(name, layer.base)
+        tensors[names[0]] = down.to("cpu", dtype).contiguous()
+        tensors[names[1]] = up.to("cpu", dtype).contiguous()
         if layer.magnitude is not None:
-            tensors[f"{PREFIX}{name}.lora_magnitude_vector"] = layer.magnitude.cpu().contiguous()
+            tensors[names[2]] = layer.magnitude.cpu().contiguous()
     if settings.init in _DECOMPOSED:  # B A - B0 A0 is one product of twice the rank; a larger alpha leaves the scaling unchanged
         alpha = settings.alpha * (math.sqrt(2) if settings.rslora else 2)
         settings = replace(settings, rank=2 * settings.rank, alpha=alpha, init="default")
@@ -353,26 +247,30 @@ def save_adapter(adapter: Adapter, folder: Path, dtype: torch.dtype = torch.floa
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def find_targets(model: Any, settings: LoraSettings) -> dict[str, nn.Linear]:
-    """The linear layers that the settings name, by their full names.
+def find_targets(model: Any, settings: LoraSettings) -> dict[str, nn.Module]:
+    """The linear layers, and the input embedding, that the settings name, by their full names.
 
     Raises:
         ConfigError: where a target matches none.
     """
-    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    chosen = {name: module for name, module in linears.items() if name.rpartition(".")[2] in settings.targets}
+    embedding = model.get_input_embeddings()
+    known = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) or module is embedding}
+    chosen = {name: module for name, module in known.items() if name.rpartition(".")[2] in settings.targets}
     missing = set(settings.targets) - {name.rpartition(".")[2] for name in chosen}
     if missing:
-        head = model.get_output_embeddings()
-        known = sorted({name.rpartition(".")[2] for name, module in linears.items() if module is not head})
+        names = sorted({name.rpartition(".")[2] for name in known})
         raise ConfigError(
-            f"LoRA target {', '.join(sorted(missing))}: no linear layer of this model is called so; it has {', '.join(known)}"
+            f"LoRA target {', '.join(sorted(missing))}: no linear layer of this model is called so; it has {', '.join(names)}"
         )
     return chosen
 
 
-def _read_base_adapter(folder: Path, model: Any) -> tuple[LoraSettings, dict[str, nn.Linear], dict[str, torch.Tensor]]:
-    """A base adapter's settings, the layers that it adapts in the model's order, and its tensors by name."""
+def _read_base_adapter(folder: Path, model: Any, given: LoraSettings) -> tuple[LoraSettings, dict[str, nn.Module], dict[str, torch.Tensor]]:
+    """A base adapter's settings, the layers that it adapts in the model's order, and its tensors by name.
+
+    Args:
+        given: has what is no property of the adapter.
+    """
     from safetensors.torch import load_file
 
     config, scales = check_adapter(folder, model)
@@ -381,20 +279,26 @@ def _read_base_adapter(folder: Path, model: Any) -> tuple[LoraSettings, dict[str
     rank, alpha = config.of_layer(next(iter(scales)))
     names = tuple(sorted({name.rpartition(".")[2] for name in scales}))
     try:
-        settings = LoraSettings(rank, alpha, names, config.rslora, config.dora)
+        settings = replace(given, rank=rank, alpha=alpha, targets=names, rslora=config.rslora, dora=config.dora, init="default")
     except ConfigError as error:
         raise ConfigError(f"adapter {folder}: {error}") from None
+    check_copies(folder, model)
     return settings, {name: module for name, module in model.named_modules() if name in scales}, load_file(folder / WEIGHTS)
 
 
-def _shapes(linear: nn.Linear, settings: LoraSettings) -> list[tuple[int, ...]]:
-    shapes: list[tuple[int, ...]] = [(settings.rank, linear.in_features), (linear.out_features, settings.rank)]
-    return [*shapes, (linear.out_features,)] if settings.dora else shapes
+def _shapes(module: nn.Module, settings: LoraSettings) -> list[tuple[int, ...]]:
+    if isinstance(module, nn.Embedding):
+        return [(settings.rank, module.num_embeddings), (module.embedding_dim, settings.rank)]
+    assert isinstance(module, nn.Linear)
+    shapes: list[tuple[int, ...]] = [(settings.rank, module.in_features), (module.out_features, settings.rank)]
+    return [*shapes, (module.out_features,)] if settings.dora else shapes
 
 
 def _choose_merge(targets: dict[str, nn.Linear]) -> tuple[bool, str]:
     """Whether to store effective weights, with the reason."""
-    weight = next(iter(targets.values())).weight
+    weight = next((linear.weight for linear in targets.values()), None)
+    if weight is None:
+        return False, "no linear layer is adapted"
     if weight.dtype != torch.float32:
         return False, f"{weight.dtype} weights would lose the small change"
     gigabytes = sum(linear.weight.numel() for linear in targets.values()) * 4 / 1e9
@@ -413,6 +317,8 @@ def _draw(adapter: Adapter, seed: int) -> torch.Tensor:
         rank, inputs = layer.down.shape
         if layer.initial_factors is not None:
             down, up = (factor.cpu() for factor in layer.initial_factors)
+        elif isinstance(layer, LoraEmbedding):  # the other way round, as in PEFT: a token's column is learnt only where the token occurs
+            down, up = torch.zeros(layer.down.shape), torch.empty(layer.up.shape).normal_(generator=generator)
         else:
             up = torch.zeros(layer.up.shape)
             down = torch.empty(rank, inputs)
@@ -450,9 +356,10 @@ def _decompose(linear: nn.Linear, settings: LoraSettings) -> tuple[torch.Tensor,
 
 
 @torch.no_grad()
-def _fill(layer: LoraLinear, tensors: dict[str, torch.Tensor], name: str) -> None:
+def _fill(layer: LoraLayer, tensors: dict[str, torch.Tensor], name: str) -> None:
     """Copy a saved adapter's values into a layer."""
-    layer.down.copy_(tensors[f"{PREFIX}{name}.lora_A.weight"])
-    layer.up.copy_(tensors[f"{PREFIX}{name}.lora_B.weight"])
+    names = factor_names(name, layer.base)
+    layer.down.copy_(tensors[names[0]])
+    layer.up.copy_(tensors[names[1]])
     if layer.magnitude is not None:
-        layer.magnitude.copy_(tensors[f"{PREFIX}{name}.lora_magnitude_vector"])
+        layer.magnitude.copy_(tensors[names[2]])

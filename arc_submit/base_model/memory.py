@@ -185,11 +185,20 @@ class Footprint:
     @property
     def adapter_values(self) -> int:
         """Values of the trained adapter; a served one has twice as many after PiSSA and OLoRA."""
+        return self.shape.layers * self._values_of_a_layer() + self._values_at_the_ends()
+
+    def _values_at_the_ends(self) -> int:
+        """Values of the factors of embeddings and output layer."""
+        if self.lora is None:
+            return 0
+        each = self.lora.rank * (self.shape.vocabulary + self.shape.width)
+        return each * len(self.lora.at_the_ends) + (self.shape.vocabulary if self.lora.dora and "lm_head" in self.lora.targets else 0)
+
+    def _values_of_a_layer(self) -> int:
         if self.lora is None:
             return 0
         sizes = [self.shape.linear(name) for name in self.lora.targets]
-        each = sum(self.lora.rank * (inputs + outputs) + (outputs if self.lora.dora else 0) for inputs, outputs in sizes)
-        return self.shape.layers * each
+        return sum(self.lora.rank * (inputs + outputs) + (outputs if self.lora.dora else 0) for inputs, outputs in sizes)
 
     @property
     def _decomposed(self) -> bool:
@@ -209,16 +218,29 @@ class Footprint:
             checkpointing: layers are computed again in the backward pass.
         """
         shape, kept = self.shape, self._kept_for_backward()
-        factors = 2 * self.adapter_values // shape.layers  # of a layer, in 16 bits
+        factors = 2 * self._values_of_a_layer()  # in 16 bits
         layer, rows = tokens * kept + factors, _rows_of_last_layer(tokens, learnt)
         inputs = 2 * tokens * shape.width  # of a layer, from which it is computed again
         before = (shape.layers - 1) * (inputs if checkpointing else layer)
         # The last layer and the loss; or, once these are gone, the backward pass of the layer before.
-        head = 12 * min(LOGITS, learnt * shape.vocabulary) + 12 * learnt * shape.width
+        head = self._work_of_the_head(min(LOGITS, learnt * shape.vocabulary)) + 12 * learnt * shape.width
         shared = tokens * (8 * shape.width + 8 * shape.key + 4 * shape.query) + 3 * tokens * rows  # its keys and values, repeated; its mask
         last = rows * kept + factors + shared + max(head, rows * self._work_of_backward())
         other = tokens * self._work_of_backward() + (layer + inputs if checkpointing else 0)
-        return self.resident + 8 * self.adapter_values + before + max(last, other) + self._weights_of_dora()
+        ends = 2 * self._values_at_the_ends() + self._work_of_the_embedding(tokens)
+        return self.resident + 8 * self.adapter_values + before + max(last, other) + self._weights_of_dora() + ends
+
+    def _work_of_the_head(self, logits: int) -> int:
+        """Bytes of the loss of some logits; where the head is trained too, with those of its gradient."""
+        if self.lora is None or "lm_head" not in self.lora.targets:
+            return 12 * logits
+        return 18 * logits + 4 * self.lora.rank * self.shape.vocabulary
+
+    def _work_of_the_embedding(self, tokens: int) -> int:
+        """Bytes that a trained embedding keeps for its backward pass, and those of its gradient."""
+        if self.lora is None or "embed_tokens" not in self.lora.targets:
+            return 0
+        return self.lora.rank * (2 * tokens + 4 * self.shape.vocabulary)
 
     def _kept_for_backward(self) -> int:
         """Bytes of a position that a layer keeps for its backward pass."""
@@ -239,7 +261,8 @@ class Footprint:
         """Bytes of a layer's weight in float32, twice, from whose rows DoRA takes the norms."""
         if self.lora is None or not self.lora.dora:
             return 0
-        return 2 * 4 * max(inputs * outputs for inputs, outputs in map(self.shape.linear, self.lora.targets))
+        head = self.shape.vocabulary * self.shape.width if "lm_head" in self.lora.targets else 0
+        return 2 * 4 * max(head, *(inputs * outputs for inputs, outputs in map(self.shape.linear, self.lora.targets)))
 
     def prediction_peak(self, slots: int, longest: int, trains: bool) -> int:
         """Peak bytes of prediction, depth-first search included.

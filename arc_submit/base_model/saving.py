@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from arc_submit.base_model.adapter_files import PREFIX, WEIGHTS, check_adapter
+from arc_submit.base_model.adapter_files import WEIGHTS, check_adapter, check_copies, factor_names
 from arc_submit.base_model.checks import READ_FROM, check_adapter_folder, check_model_folder
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.language.prompt_config import PromptConfig, read_prompt_config
@@ -59,8 +59,9 @@ def own_dtype(folder: Path) -> torch.dtype:
 def merge_adapter(model_folder: Path, adapter_folder: Path, out: Path, dtype: str | None = None) -> int:
     """Add an adapter's low-rank products to its base's weights and write the result, loadable by transformers and vllm.
 
-    Each layer's sum is computed in float32 and rounded once. The other files that loading reads, such as the tokenizer's, are copied from
-    the base; arc_submit.json is the adapter's where it has one.
+    Each layer's sum is computed in float32 and rounded once. Where the output layer shares the embeddings' weights and the adapter changes
+    one of the two, or each in its own way, the result has weights of its own for each. The other files that loading reads, such as the
+    tokenizer's, are copied from the base; arc_submit.json is the adapter's where it has one.
 
     Args:
         dtype: name of the result's dtype; None takes the base's.
@@ -84,18 +85,19 @@ def merge_adapter(model_folder: Path, adapter_folder: Path, out: Path, dtype: st
     model = load_model(model_folder, torch.device("cpu"), torch.promote_types(base_dtype, out_dtype), "sdpa")
     _, scales = check_adapter(adapter_folder, model)
     tensors = load_file(adapter_folder / WEIGHTS)
+    check_copies(adapter_folder, model)
     layers = dict(model.named_modules())
-    embeddings = model.get_input_embeddings().weight
-    if tied := [name for name in scales if layers[name].weight is embeddings]:
-        raise ConfigError(
-            f"{adapter_folder}: it changes {tied[0]}, whose weights are the embeddings' too in {model_folder}: merged, both would "
-            "change; serve the adapter as it is, or train one without that target"
-        )
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head.weight is embedding.weight and any(layers[name].weight is embedding.weight for name in scales):
+        head.weight = torch.nn.Parameter(head.weight.clone())
+        model.config.tie_word_embeddings = False
     for name, scale in scales.items():
-        down, up = (tensors[f"{PREFIX}{name}.lora_{part}.weight"].float() for part in "AB")
+        *factors, magnitude = factor_names(name, layers[name])
+        down, up = (tensors[factor].float() for factor in factors)
         weight = layers[name].weight
-        merged = weight.float().addmm_(up, down, alpha=scale)
-        magnitudes = tensors.get(f"{PREFIX}{name}.lora_magnitude_vector")
+        product = (down.mT, up.mT) if layers[name] is embedding else (up, down)  # an embedding has a row for each input
+        merged = weight.float().addmm_(*product, alpha=scale)
+        magnitudes = tensors.get(magnitude)
         if magnitudes is not None:
             merged *= (magnitudes.float() / merged.norm(dim=1))[:, None]
         weight.copy_(merged)

@@ -24,7 +24,10 @@ class LoraSettings:
     rank: int = option(16, help="rank of the two factors", identity=Identity.SAME, minimum=1, commands=_COMMANDS)
     alpha: float = option(32.0, help="the product is scaled by alpha / rank", identity=Identity.SAME, above=0, commands=_COMMANDS)
     targets: tuple[str, ...] = option(
-        _LAYERS, help="last parts of the names of the linear layers to adapt", identity=Identity.SAME, commands=_COMMANDS
+        _LAYERS,
+        help="last parts of the names of the linear layers to adapt; embed_tokens, the embeddings, may be among them",
+        identity=Identity.SAME,
+        commands=_COMMANDS,
     )
     rslora: bool = option(
         False,
@@ -46,14 +49,30 @@ class LoraSettings:
         commands=_COMMANDS,
     )
 
+    embedding_learning_rate: float | None = option(
+        None,
+        help="peak learning rate of embed_tokens and lm_head (default: that of the other layers)",
+        identity=Identity.SAME,
+        when=lambda settings: settings.embedding_learning_rate is not None,
+        above=0,
+        below=1,
+        commands=_COMMANDS,
+    )
+
     def __post_init__(self) -> None:
         check_options(self, "lora_")
         if not self.targets or len(set(self.targets)) != len(self.targets):
             raise ConfigError(f"--lora-targets {','.join(self.targets) or 'none'}: name each linear layer once")
-        if set(self.targets) & {"lm_head", "embed_tokens"}:
-            raise ConfigError("--lora-targets: vllm cannot serve lm_head and embed_tokens; name layers inside the blocks")
+        if "embed_tokens" in self.targets and (self.dora or self.init in ("pissa", "olora")):
+            other = "--lora-dora" if self.dora else f"--lora-init {self.init}"
+            raise ConfigError(f"--lora-targets embed_tokens with {other}: it is defined for linear layers; leave one of the two out")
         if self.dora and self.init in ("pissa", "olora"):
             raise ConfigError(f"--lora-init {self.init} with --lora-dora: a difference to first values is no DoRA adapter; choose one")
+
+    @property
+    def at_the_ends(self) -> tuple[str, ...]:
+        """The targets that vllm does not serve."""
+        return tuple(name for name in self.targets if name in ("embed_tokens", "lm_head"))
 
     @property
     def scaling(self) -> float:

@@ -21,12 +21,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch.utils.checkpoint import checkpoint as recompute
 
 from arc_submit.arc.task import Task
 from arc_submit.arc.views import random_view
 from arc_submit.base_model.checkpointing import checkpointed
 from arc_submit.base_model.hidden_states import hidden_states_from
 from arc_submit.base_model.lora import Adapter, reset, without_layers
+from arc_submit.base_model.lora_layers import LoraLinear
 from arc_submit.base_model.memory import TrainingPlan
 from arc_submit.base_model.out_of_memory import free_cached_memory, is_out_of_memory
 from arc_submit.base_model.output_head import OutputHead, output_head
@@ -306,9 +308,11 @@ def _check_again(training: _Training, sampler: TaskSampler, task: Task) -> None:
 
 def _make_optimizer(adapter: Adapter, settings: TTFTSettings) -> torch.optim.Optimizer:
     """AdamW with its moments, which a step of rate 0 without a gradient makes: the first step then takes as much memory as the others."""
-    optimizer = torch.optim.AdamW([adapter.flat], lr=0.0, weight_decay=settings.weight_decay, fused=True)
+    groups = adapter.parameter_groups(settings.learning_rate)
+    optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=settings.weight_decay, fused=True)
     optimizer.step()
-    optimizer.state[adapter.flat]["step"].zero_()
+    for state in optimizer.state.values():
+        state["step"].zero_()
     return optimizer
 
 
@@ -373,7 +377,7 @@ def _update(training: _Training, step: int) -> None:
     """Change the weights by the gradient, and clear it."""
     adapter, optimizer, scaler = training.adapter, training.optimizer, training.scaler
     for group in optimizer.param_groups:
-        group["lr"] = training.settings.learning_rate * rate_factor(training.settings, step)
+        group["lr"] = group["peak"] * rate_factor(training.settings, step)
     scaler.unscale_(optimizer)
     _clip_gradient(adapter, training.settings.max_grad_norm)
     scaler.step(optimizer)
@@ -436,10 +440,35 @@ def batch_loss(model: Any, batch: MicroBatch, precision: TrainingPrecision) -> t
 
     No mask is needed: attention is causal, so no predicted token sees the padding on the right.
     """
-    with torch.autocast(batch.ids.device.type, dtype=precision.autocast or torch.bfloat16, enabled=precision.autocast is not None):
+    head = output_head(model)
+    if isinstance(head.linear, LoraLinear):
+        return full_loss(model, batch, precision)
+    with _autocast(batch.ids.device, precision):
         hidden = hidden_states_from(model, batch.ids, batch.first).flatten(0, 1)[batch.positions]
-        total, by_token = _FrozenHeadLoss.apply(hidden, batch.labels, batch.weights, output_head(model))  # type: ignore[no-untyped-call]
+        total, by_token = _FrozenHeadLoss.apply(hidden, batch.labels, batch.weights, head)  # type: ignore[no-untyped-call]
     return total, by_token
+
+
+def full_loss(model: Any, batch: MicroBatch, precision: TrainingPrecision) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `batch_loss`, with gradients of the output layer; large logits are computed again in the backward pass."""
+    head = output_head(model)
+
+    def cross_entropy(hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(head(hidden).float(), labels, reduction="none")
+
+    with _autocast(batch.ids.device, precision):
+        hidden = hidden_states_from(model, batch.ids, batch.first).flatten(0, 1)[batch.positions]
+        count = max(1, _LOGITS // head.linear.out_features)
+        if len(hidden) <= count:
+            by_token = cross_entropy(hidden, batch.labels)
+        else:
+            pieces = zip(torch.split(hidden, count), torch.split(batch.labels, count), strict=True)
+            by_token = torch.cat([recompute(cross_entropy, *piece, use_reentrant=False) for piece in pieces])
+    return (by_token * batch.weights).sum(), by_token.detach()
+
+
+def _autocast(device: torch.device, precision: TrainingPrecision) -> Any:
+    return torch.autocast(device.type, dtype=precision.autocast or torch.bfloat16, enabled=precision.autocast is not None)
 
 
 Loss = Callable[[Any, MicroBatch, TrainingPrecision], tuple[torch.Tensor, torch.Tensor]]

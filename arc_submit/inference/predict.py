@@ -94,7 +94,8 @@ def _adapters_settings(settings: PredictSettings) -> LoraSettings | None:
     for folder in load.find_adapters(settings.adapters):
         with contextlib.suppress(ConfigError):  # a broken adapter is reported by its task
             config = read_config(folder)
-            return LoraSettings(rank=config.largest_rank, dora=config.dora)
+            ends = tuple(name for name in ("embed_tokens", "lm_head") if name in config.targets)
+            return LoraSettings(rank=config.largest_rank, targets=(*LoraSettings().targets, *ends), dora=config.dora)
     return None
 
 

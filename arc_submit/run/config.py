@@ -429,8 +429,9 @@ class RunConfig:
             raise ConfigError(f"--devices {','.join(self.devices) or 'none'}: write cpu, or GPUs such as cuda:0,cuda:1, each once")
         if self.ttft_in_4_bits and self.devices == ("cpu",):
             raise ConfigError("--ttft-in-4-bits needs GPUs: give --devices cuda:0, or leave it out")
-        if self.ttft_engine == "vllm" and (self.lora.dora or self.ttft_in_4_bits):
+        if self.ttft_engine == "vllm" and (self.lora.dora or self.lora.at_the_ends or self.ttft_in_4_bits):
             kind = "adapters with DoRA" if self.lora.dora else "a base in 4 bits"
+            kind = f"adapters of {' and '.join(self.lora.at_the_ends)}" if self.lora.at_the_ends else kind
             raise ConfigError(f"--ttft-engine vllm does not serve {kind}; take transformers")
         if self.budget <= self.reserve:
             raise ConfigError(f"--budget {self.budget:.0f}s: its reserve for the report is {self.reserve:.0f}s; give more")

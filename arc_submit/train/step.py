@@ -10,12 +10,12 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.checkpoint import checkpoint as recompute
 
 from arc_submit.base_model.attention import ATTENTION
 from arc_submit.base_model.checkpointing import enable_checkpointing
@@ -27,7 +27,7 @@ from arc_submit.base_model.output_head import output_head
 from arc_submit.base_model.precision import TrainingPrecision, choose_training_precision
 from arc_submit.base_model.saving import own_dtype, save_model
 from arc_submit.errors import ConfigError
-from arc_submit.finetune.trainer import MicroBatch, batch_loss, check_loss
+from arc_submit.finetune.trainer import MicroBatch, batch_loss, check_loss, full_loss
 from arc_submit.language.prompt_config import PromptConfig
 from arc_submit.train.config import TrainConfig, TrainSettings
 from arc_submit.train.distributed import Processes
@@ -97,11 +97,19 @@ def load_trainable(config: TrainConfig, device: torch.device, checkpoint: Path |
 
 
 def make_optimizers(trainable: Trainable, settings: TrainSettings) -> list[torch.optim.Optimizer]:
-    """The optimizers; together they have every parameter once."""
+    """The optimizers; together they have every parameter once. Each group of parameters has its peak learning rate as "peak"."""
+    optimizers = _make_optimizers(trainable, settings)
+    for group in chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
+        group.setdefault("peak", group["lr"])
+    return optimizers
+
+
+def _make_optimizers(trainable: Trainable, settings: TrainSettings) -> list[torch.optim.Optimizer]:
     rate, decay = settings.learning_rate, settings.weight_decay
+    groups: Any = trainable.adapter.parameter_groups(rate) if trainable.adapter else trainable.parameters
     fused = trainable.gradient.device.type in ("cuda", "cpu")
 
-    def adamw(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def adamw(parameters: Any) -> torch.optim.Optimizer:
         return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, settings.beta2), weight_decay=decay, fused=fused)
 
     if settings.optimizer == "muon":
@@ -113,10 +121,10 @@ def make_optimizers(trainable: Trainable, settings: TrainSettings) -> list[torch
         kind = Float32Muon if trainable.gradient.device.type == "cpu" else torch.optim.Muon
         return [kind(matrices, lr=rate, momentum=0.95, weight_decay=decay, adjust_lr_fn="match_rms_adamw"), adamw(others)]
     if settings.optimizer == "sgd":
-        return [torch.optim.SGD(trainable.parameters, lr=rate, momentum=0.9, weight_decay=decay)]
+        return [torch.optim.SGD(groups, lr=rate, momentum=0.9, weight_decay=decay)]
     if settings.optimizer == "adafactor":
         return [torch.optim.Adafactor(trainable.parameters, lr=rate, weight_decay=decay)]
-    return [adamw(trainable.parameters)]
+    return [adamw(groups)]
 
 
 def rate_factor(schedule: str, warmup_ratio: float, progress: float) -> float:
@@ -172,25 +180,6 @@ def make_pass(samples: Sequence[TokenSample], weight: float, total: float, devic
         torch.from_numpy(weights[rows, positions] / np.float32(total)).to(device),
     )
     return batch, torch.from_numpy(mask[rows, positions]).to(device)
-
-
-def full_loss(model: Any, batch: MicroBatch, precision: TrainingPrecision) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `finetune.trainer.batch_loss`, with gradients of the output layer; large logits are computed again in the backward pass."""
-
-    head = output_head(model)
-
-    def cross_entropy(hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.cross_entropy(head(hidden).float(), labels, reduction="none")
-
-    with _autocast(batch.ids.device, precision):
-        hidden = hidden_states_from(model, batch.ids, batch.first).flatten(0, 1)[batch.positions]
-        count = max(1, _LOGITS // head.linear.out_features)
-        if len(hidden) <= count:
-            by_token = cross_entropy(hidden, batch.labels)
-        else:
-            pieces = zip(torch.split(hidden, count), torch.split(batch.labels, count), strict=True)
-            by_token = torch.cat([recompute(cross_entropy, *piece, use_reentrant=False) for piece in pieces])
-    return (by_token * batch.weights).sum(), by_token.detach()
 
 
 def _autocast(device: torch.device, precision: TrainingPrecision) -> Any:

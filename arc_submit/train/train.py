@@ -243,9 +243,10 @@ def run_steps(training: Training, stream: Iterator[list[TokenSample]], signals: 
         if stops or (settings.minutes and seconds >= settings.minutes * 60):
             break
         progress = (training.step + 1) / (settings.steps + 1) if settings.steps else max(1e-3, seconds / (settings.minutes * 60))
-        rate = settings.learning_rate * rate_factor(settings.schedule, settings.warmup_ratio, progress)
+        factor = rate_factor(settings.schedule, settings.warmup_ratio, progress)
+        rate = settings.learning_rate * factor
         for parameters in chain.from_iterable(optimizer.param_groups for optimizer in training.optimizers):
-            parameters["lr"] = rate
+            parameters["lr"] = parameters["peak"] * factor
         interval.loss += add_gradients(trainable, samples, prompt_weight(settings, progress), learned_tokens, training.pass_tokens)
         group.sum_gradient(trainable.gradient)
         training.consistent = False
