@@ -32,15 +32,16 @@ else:
 from IPython.display import Image, display
 
 from arc_submit.arc.files import file_name
-from arc_submit.kaggle.inputs import find_file, find_model, run_folder
 from arc_submit.kaggle.parameters import check_parameters
+from arc_submit.kaggle.run_parameters import run_parameters
 from arc_submit.report.votes import plot_votes, votes_table
 from arc_submit.run.debug_task import answers_table, prompts_table, read_prompts
 from arc_submit.run.kaggle_paths import KAGGLE
 from arc_submit.run.pipeline import run
-from arc_submit.run.presets import make_config
+from arc_submit.run.presets import keyword_names, make_config
 
 # %% tags=["parameters"]
+# Every option of a run (docs/usage.md) is a parameter, here or with papermill -p: method, base_adapter, ttft_steps, lora_rank, ...
 preset = "cpu-pocket"
 task = "67a3c6ac"
 challenges = None  # challenges file that holds the task; ARC-AGI-1 training tasks where there is none
@@ -51,29 +52,15 @@ out = None  # run directory; on Kaggle in its scratch folder
 sources = "search,ttft,frozen"
 seed = 0
 views = 8
-steps = 50
+ttft_views = 8
+ttft_steps = 50
 budget = "10m"
 
 # %%
-check_parameters()
+check_parameters(options=keyword_names())
 task = str(task)  # papermill takes an id of digits for a number
-config = make_config(
-    preset,
-    out=out or run_folder(KAGGLE, f"debug_task-{file_name(task)}"),
-    challenges=challenges,
-    solutions=solutions,
-    split="training",
-    task_ids=(task,),
-    sources=sources,
-    model=find_model(KAGGLE, model),
-    model_config=find_file(KAGGLE, model_config),
-    seed=seed,
-    views=views,
-    ttft_views=views,
-    ttft_steps=steps,
-    pictures=1,
-    budget=budget,
-)
+own = {"split": "training", "task_ids": (task,), "pictures": 1}
+config = make_config(**run_parameters(globals(), KAGGLE, f"debug_task-{file_name(task)}"), **own)
 result = run(config)
 print(result.report.text)
 

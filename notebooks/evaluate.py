@@ -32,20 +32,18 @@ else:
 from IPython.display import Image, display
 
 from arc_submit.arc.datasets import find_competition
-from arc_submit.kaggle.inputs import find_file, find_model, run_folder, save_results
+from arc_submit.kaggle.inputs import save_results
 from arc_submit.kaggle.parameters import check_parameters
+from arc_submit.kaggle.run_parameters import run_parameters
 from arc_submit.run.kaggle_paths import KAGGLE, KAGGLE_INPUT
 from arc_submit.run.pipeline import run
-from arc_submit.run.presets import make_config
+from arc_submit.run.presets import keyword_names, make_config
 
 # %% tags=["parameters"]
+# Every option of a run (docs/usage.md) is a parameter, here or with papermill -p: method, base_adapter, ttft_steps, lora_rank, ...
 preset = None  # "auto", or a name: hardware and model; None: auto where a GPU and a model are there, else "cpu-pocket"
 model = None  # a folder, or the name of an attached model; the only one that is attached, off Kaggle the pocket model
 model_config = None  # how to ask a model without an arc_submit.json: a format's name, a file, or an attached one's name; see docs/kaggle.md
-chat_template = None  # a file, or the name of an attached one; the model's own
-grid_encoder = None  # with prompt and max_seq_len: in place of those in the file
-prompt = None
-max_seq_len = None  # the preset's
 out = None  # run directory; on Kaggle in its scratch folder
 sources = "search,ttft,frozen"  # in the order of trust
 split = "evaluation"  # of ARC-AGI-1, where no competition is attached
@@ -56,29 +54,13 @@ challenges = None  # another challenges file, with
 solutions = None  # its solutions
 
 # %%
-check_parameters()
+check_parameters(options=keyword_names())
 if challenges is None and KAGGLE_INPUT.is_dir():
     files = find_competition(KAGGLE_INPUT)
     challenges, solutions = files.evaluation_challenges, files.evaluation_solutions
 
 # %%
-config = make_config(
-    preset,
-    out=out or run_folder(KAGGLE, "evaluate"),
-    sources=sources,
-    split=split,
-    tasks=tasks,
-    seed=seed,
-    budget=budget,
-    model=find_model(KAGGLE, model),
-    model_config=find_file(KAGGLE, model_config),
-    chat_template=find_file(KAGGLE, chat_template),
-    grid_encoder=grid_encoder,
-    prompt=prompt,
-    max_seq_len=max_seq_len,
-    challenges=challenges,
-    solutions=solutions,
-)
+config = make_config(**run_parameters(globals(), KAGGLE, "evaluate"))
 result = run(config)
 
 # %% [markdown]

@@ -32,25 +32,23 @@ else:
 # %%
 from IPython.display import Image, display
 
-from arc_submit.kaggle.inputs import find_file, find_model, run_folder, save_results
+from arc_submit.kaggle.inputs import save_results
 from arc_submit.kaggle.parameters import check_parameters
+from arc_submit.kaggle.run_parameters import run_parameters
 from arc_submit.run.kaggle_paths import KAGGLE
 from arc_submit.run.pipeline import run
-from arc_submit.run.presets import make_config
+from arc_submit.run.presets import keyword_names, make_config
 
 # %% tags=["parameters"]
+# Every option of a run (docs/usage.md) is a parameter, here or with papermill -p: method, base_adapter, ttft_steps, lora_rank, ...
 preset = "hybrid-7b"  # its hyperparameters are those of published runs; it has not been run on its GPUs yet
 model = None  # a folder, or the name of an attached model; the only one that is attached
 model_config = None  # how to ask a model without an arc_submit.json: a format's name, a file, or an attached one's name; see docs/kaggle.md
-chat_template = None  # a file, or the name of an attached one; the model's own
-grid_encoder = None  # with prompt and max_seq_len: in place of those in the file
-prompt = None
-max_seq_len = None  # the preset's
 out = None  # run directory; on Kaggle in its scratch folder
 sources = "search,ttft,frozen"  # in the order of trust
-in_4_bits = False  # keep the base in 4 bits for fine-tuning: less memory, and slower
-fine_tuned_tokens = None  # the longest sample that is fine-tuned on; the preset's
-steps = None  # of fine-tuning a task; the preset's
+ttft_in_4_bits = False  # keep the base in 4 bits for fine-tuning: less memory, and slower
+ttft_max_seq_len = None  # the longest sample that is fine-tuned on; the preset's
+ttft_steps = None  # of fine-tuning a task; the preset's
 tasks = 20  # a random sample; in a competition's re-run all tasks are worked on
 seed = 0
 budget = "30m"  # loading 15 GB takes minutes
@@ -59,27 +57,8 @@ challenges = None  # another challenges file
 solutions = None  # its solutions, to score the run
 
 # %%
-check_parameters()
-config = make_config(
-    preset,
-    out=out or run_folder(KAGGLE, "hybrid_7b"),
-    sources=sources,
-    ttft_in_4_bits=in_4_bits or None,
-    ttft_max_seq_len=fine_tuned_tokens,
-    ttft_steps=steps,
-    tasks=tasks,
-    seed=seed,
-    budget=budget,
-    rerun_budget=rerun_budget,
-    model=find_model(KAGGLE, model),
-    model_config=find_file(KAGGLE, model_config),
-    chat_template=find_file(KAGGLE, chat_template),
-    grid_encoder=grid_encoder,
-    prompt=prompt,
-    max_seq_len=max_seq_len,
-    challenges=challenges,
-    solutions=solutions,
-)
+check_parameters(options=keyword_names())
+config = make_config(**run_parameters(globals(), KAGGLE, "hybrid_7b"))
 result = run(config)
 
 # %% [markdown]

@@ -32,14 +32,15 @@ else:
 from IPython.display import Image, display
 
 from arc_submit.arc.files import file_name
-from arc_submit.kaggle.inputs import find_file, find_model, run_folder
 from arc_submit.kaggle.parameters import check_parameters
+from arc_submit.kaggle.run_parameters import run_parameters
 from arc_submit.report.votes import plot_votes, votes_table
 from arc_submit.run.kaggle_paths import KAGGLE
 from arc_submit.run.pipeline import run
-from arc_submit.run.presets import make_config
+from arc_submit.run.presets import keyword_names, make_config
 
 # %% tags=["parameters"]
+# Every option of a run (docs/usage.md) is a parameter, here or with papermill -p: method, base_adapter, ttft_steps, lora_rank, ...
 preset = "cpu-pocket"
 task = "67a3c6ac"
 challenges = None  # challenges file that holds the task (default: ARC-AGI-1 training tasks)
@@ -48,34 +49,19 @@ out = None  # run directory; on Kaggle in its scratch folder
 model = None  # a folder, or the name of an attached model; the only one that is attached, off Kaggle the pocket model
 model_config = None  # how to ask a model without an arc_submit.json: a format's name, a file, or an attached one's name
 seed = 0
-steps = 100
-learning_rate = 1e-3
-rank = None
+sources = "ttft,frozen"
+ttft_steps = 100
+ttft_learning_rate = 1e-3
+lora_rank = None
 views = 8
+ttft_views = 8
 budget = "20m"
 
 # %%
-check_parameters()
+check_parameters(options=keyword_names())
 task = str(task)  # papermill takes an id of digits for a number
-config = make_config(
-    preset,
-    out=out or run_folder(KAGGLE, f"single_task-{file_name(task)}"),
-    challenges=challenges,
-    solutions=solutions,
-    split="training",
-    task_ids=(task,),
-    sources=("ttft", "frozen"),
-    model=find_model(KAGGLE, model),
-    model_config=find_file(KAGGLE, model_config),
-    seed=seed,
-    lora_rank=rank,
-    ttft_steps=steps,
-    ttft_learning_rate=learning_rate,
-    views=views,
-    ttft_views=views,
-    pictures=1,
-    budget=budget,
-)
+own = {"split": "training", "task_ids": (task,), "pictures": 1}
+config = make_config(**run_parameters(globals(), KAGGLE, f"single_task-{file_name(task)}"), **own)
 result = run(config)
 
 # %% [markdown]

@@ -100,11 +100,36 @@ def test_a_parameter_that_a_notebook_does_not_have_is_an_error() -> None:
         check_parameters(["import os", own, "# Parameters\ny = 3\nseed = 1\nx = 2"])
 
 
+def test_every_option_of_a_run_is_a_parameter_of_its_notebook(tiny_model: Path, tmp_path: Path) -> None:
+    from arc_submit.kaggle.run_parameters import run_parameters
+    from arc_submit.run.presets import keyword_names, make_config
+
+    own = "preset = 'cpu-pocket'\nbudget = '10m'"
+    injected = "# Parameters\nttft_steps = '7'\nmethod = 'voting'\nweights = 'search=1,ttft=2'\nsources = 'ttft,frozen'\nlora_rank = 4\n"
+    check_parameters([own, injected, ""], keyword_names())
+    variables: dict[str, object] = {"model": str(tiny_model), "print": print, "config": 3, "views": None}
+    assign(own + "\n" + injected, variables)
+    config = make_config(**run_parameters(variables, tmp_path, "run"))
+    assert (config.ttft.steps, config.method, config.sources, config.lora.rank) == (7, "voting", ("ttft", "frozen"), 4)
+    assert config.weights == {"search": 1.0, "ttft": 2.0}
+    assert config.out == Path("runs/run")
+    assert config.model == tiny_model
+    with pytest.raises(ConfigError, match="no parameter ttft_step; did you mean ttft_steps"):
+        check_parameters([own, "# Parameters\nttft_step = 3\n", ""], keyword_names())
+
+
+def assign(source: str, variables: dict[str, object]) -> None:
+    """What a cell of plain assignments does to a notebook's variables."""
+    variables |= {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(source).body}  # type: ignore[attr-defined]
+
+
 def test_every_notebook_checks_its_parameters() -> None:
     for script in SCRIPTS:
         cells = [cell for cell in json.loads(script.with_suffix(".ipynb").read_text())["cells"] if cell["cell_type"] == "code"]
         place = next(i for i, cell in enumerate(cells) if "parameters" in cell["metadata"].get("tags", []))
-        assert "".join(cells[place + 1]["source"]).startswith("check_parameters()\n"), script
+        assert "".join(cells[place + 1]["source"]).startswith(("check_parameters()\n", "check_parameters(options=keyword_names())\n")), (
+            script
+        )
 
 
 def test_the_7b_notebooks_parameters_make_its_configuration(tiny_model: Path) -> None:
@@ -115,7 +140,7 @@ def test_the_7b_notebooks_parameters_make_its_configuration(tiny_model: Path) ->
     tagged = next("".join(c["source"]) for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))
     values = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged).body}  # type: ignore[attr-defined]
     assert values["preset"] == "hybrid-7b"
-    config = make_config(values["preset"], model=tiny_model, sources=tuple(values["sources"].split(",")), ttft_steps=values["steps"])
+    config = make_config(values["preset"], model=tiny_model, sources=tuple(values["sources"].split(",")), ttft_steps=values["ttft_steps"])
     assert (config.engine, len(config.devices), config.max_seq_len, config.ttft.steps) == ("vllm", 4, 5120, 100)
     assert not config.ttft_in_4_bits
     assert parse_duration(values["budget"]) < parse_duration(values["rerun_budget"]) < 12 * 3600
@@ -229,14 +254,14 @@ def test_a_frozen_model_answers_from_a_notebook(on_kaggle: Kaggle, files: tuple[
 @pytest.mark.campaign
 def test_the_7b_notebook_runs_with_a_small_model(off_kaggle: Kaggle, files: tuple[Path, Path], tiny_model: Path) -> None:
     parameters = {"preset": "cpu-pocket", "challenges": files[0], "solutions": files[1], "model": tiny_model, "sources": "ttft"}
-    text = off_kaggle.execute("hybrid_7b", **parameters, out="run", tasks=1, steps=2, fine_tuned_tokens=512, budget="13m")
+    text = off_kaggle.execute("hybrid_7b", **parameters, out="run", tasks=1, ttft_steps=2, ttft_max_seq_len=512, budget="13m")
     assert "1 tasks fine-tuned on samples of at most 512 tokens" in text
     assert "outputs solved" in text
 
 
 def test_papermill_studies_a_single_task(off_kaggle: Kaggle, files: tuple[Path, Path], tiny_model: Path) -> None:
     parameters = {"task": "task001", "challenges": files[0], "solutions": files[1], "model": tiny_model}
-    text = off_kaggle.execute("single_task_ttft", **parameters, out="run", steps=3, views=1, budget="13m")
+    text = off_kaggle.execute("single_task_ttft", **parameters, out="run", ttft_steps=3, views=1, ttft_views=1, budget="13m")
     assert text.count("PICTURE") == 3
     assert "ttft" in text
     assert "votes" in text

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from arc_submit.errors import ConfigError
@@ -16,11 +16,12 @@ from arc_submit.errors import ConfigError
 _INJECTED = "# Parameters\n"  # how papermill's cell begins
 
 
-def check_parameters(cells: Sequence[str] | None = None) -> None:
+def check_parameters(cells: Sequence[str] | None = None, options: Collection[str] = ()) -> None:
     """Check the parameters that papermill has put into the notebook that calls this.
 
     Args:
         cells: the sources of the cells that have run; None takes those of this notebook.
+        options: names that the notebook takes beside those that its cell of parameters sets.
 
     Raises:
         ConfigError: naming the parameters that the notebook does not have.
@@ -31,9 +32,10 @@ def check_parameters(cells: Sequence[str] | None = None) -> None:
         if not injected.startswith(_INJECTED):
             continue
         known = _assigned_names(before)
-        if unknown := sorted(_assigned_names(injected) - known):
-            close = difflib.get_close_matches(unknown[0], known, 1)
-            remedy = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(known))}"
+        if unknown := sorted(_assigned_names(injected) - known - set(options)):
+            close = difflib.get_close_matches(unknown[0], known | set(options), 1)
+            all_of_a_run = " and every option of a run (docs/usage.md)" if options else ""
+            remedy = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(known))}{all_of_a_run}"
             raise ConfigError(f"this notebook has no parameter {', '.join(unknown)}; {remedy}")
 
 

@@ -208,6 +208,12 @@ def current_names(changes: Mapping[str, Any]) -> dict[str, Any]:
     return current | {group: changes[group] for group in _NESTED if changes.get(group) is not None}
 
 
+def keyword_names() -> set[str]:
+    """Every keyword of `make_config`: the options of a run, of its adapters and of its fine-tuning, earlier names included."""
+    nested = {f"{group}_{name}" for group, kind in _NESTED.items() for name in option_names(kind)}
+    return ({"preset", "rerun_budget"} | option_names(RunConfig) | nested) - set(_NESTED)
+
+
 def build_config(values: Mapping[str, Any]) -> RunConfig:
     """RunConfig's defaults with values by current names.
 

@@ -1,0 +1,38 @@
+"""The parameters of a notebook that makes a run: every option of `make_config`, under its own name, with inputs found by name.
+
+A notebook's cell of parameters sets a few; papermill, or a line added to the cell, sets any other. Does not know what an option means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from arc_submit.kaggle.inputs import find_adapters, find_file, find_model, run_folder
+from arc_submit.run.presets import keyword_names
+
+_DATA = (str, int, float, Path, list, tuple, dict)  # a function or a module of an option's name is no value of it
+_FILES = ("model_config", "chat_template", "compile_cache", "chances", "measured")
+_ADAPTERS = ("adapters", "base_adapter")
+
+
+def run_parameters(namespace: Mapping[str, Any], root: Path, folder: str) -> dict[str, Any]:
+    """Keywords for `make_config` from a notebook's variables; a variable that is None, or that is no option, is left out.
+
+    Args:
+        namespace: the notebook's `globals()`.
+        root: Kaggle's root, /kaggle.
+        folder: name of the run directory where `out` is not given.
+
+    Raises:
+        DataError: where an input is not found, or more than one is.
+    """
+    values = {name: namespace[name] for name in sorted(keyword_names()) if isinstance(namespace.get(name), _DATA)}
+    values.setdefault("out", run_folder(root, folder))
+    values["model"] = find_model(root, values.get("model"))
+    for name in _ADAPTERS:
+        values[name] = find_adapters(root, values.get(name))
+    for name in _FILES:
+        values[name] = find_file(root, values.get(name))
+    return values
