@@ -38,12 +38,7 @@ from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.base_model.precision import TrainingPrecision, choose_training_precision
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.finetune import trainer
-from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import TaskSampler, finetune_task
-from arc_submit.finetune.ttft_worker import finetune_and_save, with_same_weights
-from arc_submit.inference.engine import Request
-from arc_submit.inference.transformers_engine import TransformersEngine
-from arc_submit.run.gpu_check import (
+from arc_submit.finetune.gpu_check import (
     example_task,
     machine_facts,
     make_random_model,
@@ -54,6 +49,11 @@ from arc_submit.run.gpu_check import (
     random_ids,
     release,
 )
+from arc_submit.finetune.settings import TTFTSettings
+from arc_submit.finetune.trainer import TaskSampler, finetune_task
+from arc_submit.finetune.ttft_worker import finetune_and_save, with_same_weights
+from arc_submit.inference.engine import Request
+from arc_submit.inference.transformers_engine import TransformersEngine
 
 QUERIES, ALL = ("q_proj", "k_proj", "v_proj", "o_proj"), ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

@@ -32,9 +32,9 @@ else:
 # %%
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.base_model.settings import LoraSettings
+from arc_submit.finetune.gpu_check import TINY, check_gpu
 from arc_submit.kaggle.inputs import find_model, run_folder
 from arc_submit.kaggle.parameters import check_parameters
-from arc_submit.run.gpu_check import TINY, check_gpu
 from arc_submit.run.kaggle_paths import KAGGLE, KAGGLE_WORKING
 
 # %% tags=["parameters"]

@@ -16,16 +16,16 @@ from arc_submit.base_model.memory import CARDS, GIB, SIZES, Footprint, usable_by
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.cli import main
 from arc_submit.errors import ConfigError, DataError
-from arc_submit.finetune import trainer
+from arc_submit.finetune import gpu_check, trainer
+from arc_submit.finetune.gpu_check import TINY, Sizes, check_gpu, measure_training, planned_slots, planned_training
 from arc_submit.inference.memory_limits import find_memory_limits
-from arc_submit.run import auto_inputs, gpu_check, host
+from arc_submit.run import auto_inputs, host
 from arc_submit.run.auto import Model, Work, choose_settings
 from arc_submit.run.auto_inputs import machine_of
 from arc_submit.run.card_check import sources_that_fit_no_card
 from arc_submit.run.choices import values_of
 from arc_submit.run.data import load_data
 from arc_submit.run.fingerprint import run_fingerprint
-from arc_submit.run.gpu_check import TINY, Sizes, check_gpu, measure_training, planned_slots, planned_training
 from arc_submit.run.host import estimate_costs
 from arc_submit.run.measured import read_measured
 from arc_submit.run.presets import make_config

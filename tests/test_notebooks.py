@@ -259,6 +259,14 @@ def test_the_7b_notebook_runs_with_a_small_model(off_kaggle: Kaggle, files: tupl
     assert "outputs solved" in text
 
 
+@pytest.mark.campaign
+def test_a_card_is_checked_from_a_notebook(off_kaggle: Kaggle, tiny_model: Path) -> None:
+    text = off_kaggle.execute("gpu_check", model=tiny_model, device="cpu", rank=4, out="gpu.json")
+    assert "training on 64 tokens, plain: " in text
+    assert "measured on cpu: memory 1 times the plan" in text
+    assert json.loads((off_kaggle.root / "gpu.json").read_text())["card"] == "cpu"
+
+
 def test_papermill_studies_a_single_task(off_kaggle: Kaggle, files: tuple[Path, Path], tiny_model: Path) -> None:
     parameters = {"task": "task001", "challenges": files[0], "solutions": files[1], "model": tiny_model}
     text = off_kaggle.execute("single_task_ttft", **parameters, out="run", ttft_steps=3, views=1, ttft_views=1, budget="13m")

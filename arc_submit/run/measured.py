@@ -1,4 +1,4 @@
-"""What a session on a card has measured (run/gpu_check.py), as corrections of the memory plan and of the costs. Needs no torch.
+"""What a session on a card has measured (finetune/gpu_check.py), as corrections of the memory plan and of the costs. Needs no torch.
 
 The memory plan is corrected by one factor, measured bytes over planned bytes at the worst; the costs by the seconds of a training step and
 of an answer for a thousand tokens. Does not know how they were measured.

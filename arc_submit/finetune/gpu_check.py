@@ -26,6 +26,7 @@ from arc_submit.arc.files import write_json
 from arc_submit.arc.grid import frozen
 from arc_submit.arc.task import Pair, Task
 from arc_submit.base_model.attention import ATTENTION
+from arc_submit.base_model.checks import weight_files
 from arc_submit.base_model.loading import choose_device, choose_dtype, load_model, load_tokenizer
 from arc_submit.base_model.lora import attach, detach
 from arc_submit.base_model.memory import GIB, Card, Footprint, ModelShape, read_shape, usable_bytes
@@ -40,7 +41,6 @@ from arc_submit.inference.engine import Request
 from arc_submit.inference.transformers_engine import TransformersEngine
 from arc_submit.language.prompt_config import read_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
-from arc_submit.run.host import count_parameters
 
 LEARNT = 900  # tokens of a sample that are in its loss: a large answer
 PROMPT, ANSWER = 896, 128  # tokens of a request: of a thousand cells of a task about an eighth is the answer
@@ -97,7 +97,7 @@ def check_gpu(
     where, sizes = choose_device(device), sizes or Sizes()
     figures: dict[str, Any] = {
         **machine_facts(where),
-        "model": {"name": model.name, "parameters": count_parameters(model)},
+        "model": {"name": model.name, "parameters": sum(path.stat().st_size for path in weight_files(model)) / 2},
         "lora": asdict(lora),
     }
     say(f"{figures['card']}, {figures['gib'] or '-'} GiB: {figures['attention']}; {figures['training_precision']}")
