@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from simulated_device import NAME, Meter, simulated_device
 
@@ -26,11 +29,15 @@ from arc_submit.base_model.memory import GIB, SIZES, Footprint, ModelShape
 from arc_submit.base_model.precision import TrainingPrecision
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.finetune import trainer
+from arc_submit.finetune.joint_warmup import joint_warmup
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.finetune.trainer import Sample, TaskSampler, finetune_task
+from arc_submit.inference import transformers_engine
 from arc_submit.inference.dfs import SearchLimits, search_completions
 from arc_submit.inference.engine import Request
 from arc_submit.inference.transformers_engine import TransformersEngine
+from arc_submit.train.mixture import TokenSample
+from arc_submit.train.step import Trainable, add_gradients, flat_gradient, take_step
 
 T4, L4 = (7, 5), (8, 9)
 QKVO = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -93,12 +100,12 @@ def gpu(capability: tuple[int, int] = L4, capacity: int | None = None) -> Iterat
         yield meter
 
 
-def make_model(shape: ModelShape, meter: Meter, attention: str = "sdpa") -> Any:
-    """A model of that shape on the simulated device, in 16 bits."""
+def make_model(shape: ModelShape, meter: Meter, attention: str = "sdpa", dtype: torch.dtype | None = None) -> Any:
+    """A model of that shape on the simulated device, in 16 bits unless a dtype is given."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(**shape.config)
-    dtype = torch.float16 if meter.capability < (8, 0) else torch.bfloat16
+    dtype = dtype or (torch.float16 if meter.capability < (8, 0) else torch.bfloat16)
     with torch.device(NAME):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
     model.tie_weights()
@@ -114,25 +121,79 @@ def train(adapter: Adapter, tokens: int, learnt: int, checkpointing: bool = Fals
 
 def serve(model: Any, lora: LoraSettings | None) -> contextlib.AbstractContextManager[None]:
     """A context in which the model carries a trained adapter."""
-    layers = {name: layer for name, layer in model.named_modules() if lora and name.rpartition(".")[2] in lora.targets}
+    return applied(model, read_low_rank(Path(), model, lora) if lora else {})
+
+
+def warm_up(adapter: Adapter, tokens: int, learnt: int, passes: int, steps: int = 1) -> None:
+    """The joint warm-up on samples of two tasks, a number of passes in each step."""
+
+    class _Fixed(_Lengths):
+        def draw(self, task: Task, number: int) -> Sample:
+            return Sample([1] * tokens, list(range(tokens - learnt, tokens)))
+
+    sampler = _Fixed(None, TTFTSettings(steps=steps), tokens, 0)  # type: ignore[arg-type]
+    joint_warmup(adapter, sampler, [Task("x", (), ()), Task("y", (), ())], passes)
+
+
+def make_trainable(shape: ModelShape, meter: Meter, lora: LoraSettings | None) -> Trainable:
+    """A model for base training: all of its weights in float32, or an adapter on 16 bits."""
+    precision = trainer.choose_training_precision(torch.device(NAME))
+    scaler = torch.amp.GradScaler(NAME, enabled=precision.scale)
+    model = make_model(shape, meter, dtype=None if lora else torch.float32)
+    if lora is not None:
+        adapter = attach(model, lora, 0)
+        assert adapter.flat.grad is not None
+        return Trainable(model, adapter, [adapter.flat], adapter.flat.grad.view(-1), precision, scaler)
+    parameters = list(model.parameters())
+    return Trainable(model, None, parameters, flat_gradient(parameters), replace(precision, base=torch.float32), scaler)
+
+
+def train_base(trainable: Trainable, optimizers: Sequence[torch.optim.Optimizer], tokens: int, learnt: int) -> None:
+    """A step of base training on two samples, each a pass of its own."""
+    mask = np.arange(tokens) >= tokens - learnt
+    samples = [TokenSample(i, 0, 0, np.ones(tokens, np.int32), mask, tokens - learnt, 1, False) for i in range(2)]
+    add_gradients(trainable, samples, 0.0, 2.0 * learnt, tokens)
+    take_step(trainable, optimizers, 1.0)
+
+
+def read_low_rank(folder: Path, model: Any, lora: LoraSettings = ARC24) -> dict[str, LowRank]:
+    """What `read_adapter` gives for an adapter's folder."""
+    layers = {name: layer for name, layer in model.named_modules() if name.rpartition(".")[2] in lora.targets}
     make = lambda *sizes: torch.zeros(sizes, dtype=model.dtype, device=model.device)  # noqa: E731
-    rank = lora.rank if lora else 0
     sizes = {name: tuple(one.weight.shape) for name, one in layers.items()}
     sizes |= {name: sizes[name][::-1] for name, one in layers.items() if isinstance(one, torch.nn.Embedding)}
-    return applied(model, {name: LowRank(make(rank, inputs), make(outputs, rank), 1.0) for name, (outputs, inputs) in sizes.items()})
+    return {name: LowRank(make(lora.rank, inputs), make(outputs, lora.rank), 1.0) for name, (outputs, inputs) in sizes.items()}
 
 
-def generate(model: Any, slots: int, lengths: tuple[int, int], search: bool = False, on_step: Callable[[], None] | None = None) -> None:
+@contextlib.contextmanager
+def folders_of(lora: LoraSettings) -> Iterator[None]:
+    """A context in which every path names the folder of an adapter."""
+    with (
+        mock.patch.object(transformers_engine, "read_adapter", partial(read_low_rank, lora=lora)),
+        mock.patch.object(transformers_engine, "check_adapter", _always),
+    ):
+        yield
+
+
+def generate(
+    model: Any,
+    slots: int,
+    lengths: tuple[int, int],
+    search: bool = False,
+    on_step: Callable[[], None] | None = None,
+    adapters: Sequence[Path | None] = (None,),
+) -> None:
     """Answer two requests with the slot engine, or search them depth-first.
 
     Args:
         lengths: tokens of the prompt and of the answer.
         on_step: called after every forward pass.
+        adapters: of the requests in turn, see `folders_of`.
     """
     prompt, answer = lengths
     model.set_attn_implementation(ATTENTION)
     engine = TransformersEngine(model, model.config.vocab_size - 1, slots)
-    asked = [Request(str(i), [2] * prompt, answer) for i in range(2)]
+    asked = [Request(str(i), [2] * prompt, answer, adapter=adapters[i % len(adapters)]) for i in range(2)]
     limits = SearchLimits(0.1, max_steps=answer)
     done = search_completions(engine, asked, limits, on_step) if search else engine.generate(asked, on_step)
     assert len(list(done)) == (0 if search else 2)

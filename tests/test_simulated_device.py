@@ -5,28 +5,59 @@ from __future__ import annotations
 import gc
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from simulated_device import NAME, Meter, unavailable
 
-from arc_submit.base_model.lora import attach
+from arc_submit.base_model.lora import attach, reset
 from arc_submit.base_model.memory import SIZES, Footprint
+from arc_submit.base_model.output_head import output_head
+from arc_submit.base_model.precision import TrainingPrecision
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.finetune import trainer, ttft_worker
-from arc_submit.inference import slot_cache
+from arc_submit.inference import slot_cache, transformers_engine
+from arc_submit.train.config import TrainSettings
+from arc_submit.train.step import make_optimizers
 
 pytestmark = pytest.mark.skipif(bool(unavailable()), reason=unavailable())
 if not unavailable():
-    from simulated_work import ARC24, L4, QKVO, T4, cut, generate, gpu, make_model, score, serve, train
+    from simulated_work import (
+        ARC24,
+        L4,
+        QKVO,
+        T4,
+        cut,
+        folders_of,
+        generate,
+        gpu,
+        make_model,
+        make_trainable,
+        score,
+        serve,
+        train,
+        train_base,
+        warm_up,
+    )
 
 ALL = LoraSettings(rank=256, alpha=32.0, rslora=True)
 DORA = replace(ARC24, dora=True)
 ENDS = replace(ALL, targets=(*ALL.targets, "embed_tokens", "lm_head"))
 # Kernels of one more layer in a step, and waits of the host in a step whatever the layers, with room for another version of a library.
 # The figures themselves are in docs/experiments/2026-11-30-memory-plan.md.
-LAUNCHES = {"plain": 180, "checkpointed": 245, "dora": 280, "generate": 60, "dfs": 60, "score": 120}
+LAUNCHES = {
+    "plain": 180,
+    "checkpointed": 245,
+    "dora": 280,
+    "generate": 60,
+    "dfs": 60,
+    "score": 120,
+    "warm-up": 350,
+    "base lora": 350,
+    "base full": 320,
+}
 
 
 def _campaign(*values: object) -> object:
@@ -54,6 +85,30 @@ def test_launches_and_synchronizations_of_a_training_step_are_bounded(kind: str,
         print(f"\n{kind}: {counts[1] - counts[0]} launches a layer and step, {syncs} synchronizations a step")
     assert counts[1] - counts[0] <= LAUNCHES[kind]
     assert syncs <= 1  # the loss
+
+
+@pytest.mark.parametrize("kind", ["warm-up", "base lora", "base full"])
+def test_launches_and_synchronizations_of_longer_trainings_are_bounded(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A step of two passes: gradients add up on the device, and only the loss is read."""
+    counts = []
+    for layers in (1, 2):
+        with gpu() as meter:
+            if kind == "warm-up":
+                adapter = attach(make_model(cut("1B", layers), meter), ARC24, 0)
+                meter.reset_peak()
+                warm_up(adapter, 64, 8, passes=2)
+            else:
+                trainable = make_trainable(cut("1B", layers), meter, ARC24 if kind == "base lora" else None)
+                optimizers = make_optimizers(trainable, TrainSettings())
+                train_base(trainable, optimizers, 64, 8)
+                meter.reset_peak()
+                train_base(trainable, optimizers, 64, 8)
+            counts.append(meter.launches.total())
+            syncs = meter.syncs.total()
+    with capsys.disabled():
+        print(f"\n{kind}: {counts[1] - counts[0]} launches a layer and step of two passes, {syncs} synchronizations a step")
+    assert counts[1] - counts[0] <= LAUNCHES[kind]
+    assert syncs <= (kind == "warm-up")
 
 
 def _note(seen: list[tuple[int, int]], meter: Meter) -> None:
@@ -123,6 +178,84 @@ def test_the_plan_bounds_the_peak_of_prediction(size: str, capability: tuple[int
                 meter.reset_peak()
             score(model, 8, 4000, 600, 8)
             assert meter.peak <= footprint.scoring_peak(8, 4000, 600, trains=False)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_adapters_are_on_the_device_one_after_the_other(monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
+    with gpu() as meter, folders_of(ALL):
+        shape, all_read = cut("4B", 2), []
+        model = make_model(shape, meter)
+        if kept:  # an engine that holds on to the adapters of finished requests
+            read = transformers_engine.read_adapter
+            monkeypatch.setattr(transformers_engine, "read_adapter", lambda *given: all_read.append(read(*given)) or all_read[-1])
+        generate(model, 2, (16, 2), adapters=[Path("a"), Path("b")])
+        bound = Footprint(shape, ALL).prediction_peak(2, 18, trains=False)
+        if kept:
+            assert meter.peak > bound
+        else:
+            assert meter.peak <= bound
+
+
+def test_the_joint_warm_up_takes_the_memory_of_one_pass() -> None:
+    with gpu() as meter:
+        shape = cut("4B", 2)
+        warm_up(attach(make_model(shape, meter), ALL, 0), 3000, 300, passes=3)
+        _check_peak(meter, Footprint(shape, ALL).training_peak(3000, 300, checkpointing=False))
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_base_training_holds_weights_gradient_and_moments_once(second: bool) -> None:
+    with gpu() as meter:
+        trainable = make_trainable(cut("1B", 2), meter, None)
+        optimizers = make_optimizers(trainable, TrainSettings())
+        train_base(trainable, optimizers, 64, 8)
+        copy = [one.detach().clone() for one in trainable.parameters] if second else []
+        values = sum(one.numel() for one in trainable.parameters)
+        assert (meter.live <= 1.01 * 4 * 4 * values) is not bool(copy)
+
+
+def test_initial_values_are_not_on_the_device() -> None:
+    with gpu() as meter:
+        shape = cut("4B", 2)
+        model = make_model(shape, meter)
+        before = meter.live
+        adapter = attach(model, ALL, 0)
+        assert meter.live - before == pytest.approx(8 * Footprint(shape, ALL).adapter_values, rel=1e-3)
+        assert adapter.initial.device.type == "cpu"
+        meter.reset_peak()
+        reset(adapter, seed=1)
+        assert meter.peak == meter.live
+
+
+def test_the_loss_frees_a_part_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks = []
+    for count in (1, 3):
+        with gpu() as meter:
+            model = make_model(cut("0.5B", 1), meter)
+            hidden = torch.zeros(count * 64, 896, dtype=torch.bfloat16, device=NAME)
+            labels, weights = torch.zeros(len(hidden), dtype=torch.long, device=NAME), torch.zeros(len(hidden), device=NAME)
+            monkeypatch.setattr(trainer, "_LOGITS", 64 * 151936)
+            meter.reset_peak()
+            before = meter.live
+            trainer._FrozenHeadLoss.apply(hidden, labels, weights, output_head(model))
+            peaks.append(meter.peak - before)
+    assert peaks[1] < peaks[0] + 2 * 128 * 896 * 2 + 2**20, "only the gradient of the hidden states grows with the parts"
+
+
+def test_a_wrong_dtype_in_training_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = TrainingPrecision(torch.bfloat16, None, False, "simulated")
+    for broken in (False, True):
+        with gpu() as meter:
+            monkeypatch.setattr(trainer, "choose_training_precision", lambda *_: plain)
+            model = make_model(cut("0.5B", 2), meter)
+            if broken:
+                model.model.norm.weight = torch.nn.Parameter(torch.zeros(896, device=NAME))
+            adapter = attach(model, ARC24, 0)
+            if broken:
+                with pytest.raises(RuntimeError, match="expected one dtype"):
+                    train(adapter, 64, 8)
+            else:
+                train(adapter, 64, 8)
 
 
 def test_a_host_tensor_in_training_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

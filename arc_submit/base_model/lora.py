@@ -41,7 +41,7 @@ class Adapter:
         layers: by the wrapped module's name.
         flat: every low-rank weight, float32, (1, parameters): one row, its form in checkpoints of trainings. Its gradient has the same
             shape and always exists.
-        initial: the values that a reset restores, (parameters,).
+        initial: the values that a reset restores, (parameters,), in the host's memory.
         continued: whether they are those of a trained base adapter.
         reason: why the effective weights are stored, or not.
     """
@@ -137,12 +137,11 @@ def attach(model: Any, settings: LoraSettings, seed: int, base_adapter: Path | N
         _replace_module(model, name, layer)
     adapter = Adapter(model, settings, layers, flat, torch.empty(0), base_adapter is not None, reason)
     if base_adapter is None:
-        adapter.initial = _draw(adapter, seed)
+        _draw(adapter, seed)
     else:
         for name, layer in layers.items():
             _fill(layer, tensors, name)
-        adapter.initial = flat.detach()[0].clone()
-    reset(adapter)
+    adapter.initial = flat.detach()[0].to("cpu", copy=True)
     return adapter
 
 
@@ -186,7 +185,10 @@ def reset(adapter: Adapter, seed: int | None = None) -> None:
             The values depend on the seed alone, not on earlier training.
     """
     fresh = seed is not None and not adapter.continued and adapter.settings.init in ("default", "gaussian")
-    adapter.flat.copy_(_draw(adapter, seed) if fresh and seed is not None else adapter.initial)
+    if fresh and seed is not None:
+        _draw(adapter, seed)
+    else:
+        adapter.flat.copy_(adapter.initial)
     assert adapter.flat.grad is not None
     adapter.flat.grad.zero_()
 
@@ -309,27 +311,27 @@ def _choose_merge(targets: dict[str, nn.Linear]) -> tuple[bool, str]:
     return True, f"float32: one product a layer for {gigabytes:.2f} GB of effective weights"
 
 
-def _draw(adapter: Adapter, seed: int) -> torch.Tensor:
-    """Initial values, (parameters,), drawn on the CPU so that they are the same on every device."""
+@torch.no_grad()
+def _draw(adapter: Adapter, seed: int) -> None:
+    """Fill the layers with initial values, which are drawn on the CPU so that they are the same on every device."""
     generator = torch.Generator().manual_seed(seed)
-    pieces: list[torch.Tensor] = []
+    adapter.flat.zero_()
     for layer in adapter.layers.values():
         rank, inputs = layer.down.shape
         if layer.initial_factors is not None:
-            down, up = (factor.cpu() for factor in layer.initial_factors)
+            layer.down.copy_(layer.initial_factors[0])
+            layer.up.copy_(layer.initial_factors[1])
         elif isinstance(layer, LoraEmbedding):  # the other way round, as in PEFT: a token's column is learnt only where the token occurs
-            down, up = torch.zeros(layer.down.shape), torch.empty(layer.up.shape).normal_(generator=generator)
+            layer.up.copy_(torch.empty(layer.up.shape).normal_(generator=generator))
         else:
-            up = torch.zeros(layer.up.shape)
             down = torch.empty(rank, inputs)
             if adapter.settings.init == "gaussian":
                 down.normal_(std=1 / rank, generator=generator)
             else:
                 down.uniform_(-1 / math.sqrt(inputs), 1 / math.sqrt(inputs), generator=generator)  # as in nn.Linear
-        pieces += [down.flatten(), up.flatten()]
+            layer.down.copy_(down)
         if layer.magnitude is not None:
-            pieces.append(layer.base.weight.detach().float().norm(dim=1).cpu())
-    return torch.cat(pieces).to(adapter.flat.device)
+            layer.magnitude.copy_(layer.base.weight.detach().float().norm(dim=1))
 
 
 _DECOMPOSED = ("pissa", "olora")  # their factors start from a decomposition of the weight

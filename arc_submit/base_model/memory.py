@@ -206,8 +206,8 @@ class Footprint:
 
     @property
     def resident(self) -> int:
-        """Bytes that stay beside any work of a worker that fine-tunes: weights; the adapter, its gradient and initial values."""
-        return self.shape.weights + (16 if self._decomposed else 12) * self.adapter_values
+        """Bytes that stay beside any work of a worker that fine-tunes: weights; the adapter, its gradient, decomposed weights."""
+        return self.shape.weights + (12 if self._decomposed else 8) * self.adapter_values
 
     def training_peak(self, tokens: int, learnt: int, checkpointing: bool) -> int:
         """Peak bytes of a step of fine-tuning.
@@ -233,7 +233,7 @@ class Footprint:
     def _work_of_the_head(self, logits: int) -> int:
         """Bytes of the loss of some logits; where the head is trained too, with those of its gradient."""
         if self.lora is None or "lm_head" not in self.lora.targets:
-            return 12 * logits
+            return 8 * logits
         return 18 * logits + 4 * self.lora.rank * self.shape.vocabulary
 
     def _work_of_the_embedding(self, tokens: int) -> int:

@@ -523,6 +523,7 @@ class _FrozenHeadLoss(torch.autograd.Function):
             # would make small probabilities vanish.
             logit_gradient = logprobs.exp_().scatter_add_(1, label[:, None], torch.full_like(loss, -1)[:, None])
             gradient[part] = logit_gradient.to(head.linear.weight.dtype) @ head.linear.weight
+            del logprobs, logit_gradient  # else they stay while the next part's logits are computed
         ctx.save_for_backward(gradient, weights)
         ctx.mark_non_differentiable(losses)
         return (losses * weights).sum(), losses

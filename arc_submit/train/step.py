@@ -79,9 +79,7 @@ def load_trainable(config: TrainConfig, device: torch.device, checkpoint: Path |
         check_loss(model, precision, full_loss)
         model.requires_grad_(True)
         parameters = list(model.parameters())
-        gradient = torch.zeros(sum(parameter.numel() for parameter in parameters), device=device)
-        for parameter, part in zip(parameters, torch.split(gradient, [parameter.numel() for parameter in parameters]), strict=True):
-            parameter.grad = part.view_as(parameter)
+        gradient = flat_gradient(parameters)
     else:
         model = load_model(config.model, device, precision.base, ATTENTION, settings.in_4_bits)
         check_loss(model, precision)
@@ -96,6 +94,15 @@ def load_trainable(config: TrainConfig, device: torch.device, checkpoint: Path |
     return Trainable(model, adapter, parameters, gradient, precision, scaler)
 
 
+def flat_gradient(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
+    """One float32 tensor of which every parameter's gradient becomes a view."""
+    sizes = [parameter.numel() for parameter in parameters]
+    gradient = torch.zeros(sum(sizes), device=parameters[0].device)
+    for parameter, part in zip(parameters, torch.split(gradient, sizes), strict=True):
+        parameter.grad = part.view_as(parameter)
+    return gradient
+
+
 def make_optimizers(trainable: Trainable, settings: TrainSettings) -> list[torch.optim.Optimizer]:
     """The optimizers; together they have every parameter once. Each group of parameters has its peak learning rate as "peak"."""
     optimizers = _make_optimizers(trainable, settings)
@@ -107,10 +114,9 @@ def make_optimizers(trainable: Trainable, settings: TrainSettings) -> list[torch
 def _make_optimizers(trainable: Trainable, settings: TrainSettings) -> list[torch.optim.Optimizer]:
     rate, decay = settings.learning_rate, settings.weight_decay
     groups: Any = trainable.adapter.parameter_groups(rate) if trainable.adapter else trainable.parameters
-    fused = trainable.gradient.device.type in ("cuda", "cpu")
 
     def adamw(parameters: Any) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, settings.beta2), weight_decay=decay, fused=fused)
+        return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, settings.beta2), weight_decay=decay, fused=True)
 
     if settings.optimizer == "muon":
         # Each row of the embedding is trained for itself: Muon's common scale for a whole matrix does not suit it (arXiv 2502.16982).
