@@ -15,6 +15,7 @@ import torch
 from conftest import worker_settings
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from test_ttft_source import adapters, answers, events, options
 
 from arc_submit.base_model.adapter_files import WEIGHTS, read_adapter
@@ -25,6 +26,7 @@ from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ConfigError
 from arc_submit.finetune.adapter_cache import adapters_of, bytes_of, make_room, mark_used
 from arc_submit.finetune.ttft_worker import adapter_folder, open_worker
+from arc_submit.options import identity_values
 from arc_submit.run.adapter_budget import resolve_adapter_budget
 from arc_submit.run.config import RunConfig
 from arc_submit.run.pipeline import finetune, run
@@ -67,6 +69,22 @@ def test_an_adapters_size_is_known_from_the_models_heads(tiny_model: Path, tmp_p
         assert torch.equal(one.down, other.down)
         assert torch.equal(one.up, other.up)
         assert (one.row_scale is None and other.row_scale is None) or torch.equal(one.row_scale, other.row_scale)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("auto", 4), ("float32", 4), ("float16", 2), ("bfloat16", 2)])
+def test_the_dtype_of_an_adapters_file_is_chosen_and_planned_with(tiny_model: Path, tmp_path: Path, dtype: str, size: int) -> None:
+    make = LoraSettings(rank=4, dtype=dtype)
+    model = load_model(tiny_model, CPU, torch.float32, "sdpa")
+    adapter = attach(model, make, 0)
+    save_adapter(adapter, tmp_path / "a", model.dtype)
+    with safe_open(tmp_path / "a" / WEIGHTS, "pt") as file:
+        kinds = {file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118 - it is no dict
+    assert kinds == {torch.float32 if dtype == "auto" else getattr(torch, dtype)}
+    detach(adapter)
+    assert {one.down.dtype for one in read_adapter(tmp_path / "a", model).values()} == {torch.float32}
+    config = RunConfig(out=tmp_path / "run", model=tiny_model, lora=make)
+    assert f"adapters of {size * adapter_values(tiny_model, make) / 1e6:.3g} MB each" in resolve_adapter_budget(config, 2).reason
+    assert ("lora_dtype" in identity_values(make, "lora_")) == (dtype != "auto")
 
 
 def lay(run: Path, name: str, used: float, size: int = 10) -> Path:
@@ -176,7 +194,7 @@ def test_on_kaggle_no_more_is_counted_on_than_working_has(tiny_model: Path, tmp_
 # Widths of the layers that rank-r factors are put beside: hidden, keys and values, feed-forward; and the number of blocks.
 BASES = {"t4x2-qwen2.5-0.5b": (896, 896, 128, 4864, 24), "t4x2-qwen2.5-1.5b": (1536, 1536, 256, 8960, 28)}
 BASES |= {"l4x4-qwen2.5-1.5b": BASES["t4x2-qwen2.5-1.5b"], "l4x4-qwen3-4b": (2560, 4096, 1024, 9728, 36)}
-BASES |= {"hybrid-7b": (3584, 3584, 512, 18944, 28)}
+BASES |= {"hybrid-7b": (3584, 3584, 512, 18944, 28), "nvarc-4b": BASES["l4x4-qwen3-4b"], "architects-2024": (3072, 3072, 1024, 8192, 28)}
 
 
 @pytest.mark.parametrize(
@@ -187,6 +205,8 @@ BASES |= {"hybrid-7b": (3584, 3584, 512, 18944, 28)}
         ("l4x4-qwen2.5-1.5b", 69.7, True, True),
         ("l4x4-qwen3-4b", 1057.0, True, False),
         ("hybrid-7b", 161.5, True, False),
+        ("nvarc-4b", 1057.0, True, False),
+        ("architects-2024", 194.5, True, False),
     ],
 )
 def test_every_presets_adapters_find_room_on_kaggle(

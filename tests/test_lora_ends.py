@@ -27,8 +27,8 @@ from arc_submit.finetune.trainer import MicroBatch, Sample, TaskSampler, batch_l
 from arc_submit.inference.engine import NotServedError, Request
 from arc_submit.inference.load_transformers import load_transformers_engine
 from arc_submit.inference.vllm_engine import VllmEngine
+from arc_submit.options import identity_values
 from arc_submit.run.config import RunConfig
-from arc_submit.run.fingerprint import identity_values
 from arc_submit.train.config import TrainSettings
 from arc_submit.train.step import Trainable, make_optimizers
 

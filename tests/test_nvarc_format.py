@@ -8,9 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from tokens16 import make_tokenizer
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from tokens16 import save_model
 
 from arc_submit.arc.grid import frozen, same_grid
 from arc_submit.arc.prediction import read_predictions
@@ -25,23 +23,8 @@ from arc_submit.storage.run_dir import RunPaths
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A read-only folder as it is published: no arc_submit.json and no chat template."""
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    config = Qwen3Config(
-        vocab_size=16,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        max_position_embeddings=8192,
-        pad_token_id=13,
-        eos_token_id=15,
-    )
     folder = tmp_path_factory.mktemp("nvarc")
-    Qwen3ForCausalLM(config).save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
+    save_model(folder)
     assert not list(folder.glob("*.jinja"))
     return folder
 

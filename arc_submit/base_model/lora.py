@@ -198,12 +198,13 @@ def save_adapter(adapter: Adapter, folder: Path, dtype: torch.dtype = torch.floa
 
     Args:
         folder: is created or replaced.
-        dtype: of the factors in the file. The base's own dtype takes half the disk on a GPU and changes no prediction, because engines
-            convert the factors to it. DoRA's magnitudes stay in float32.
+        dtype: of the factors in the file where the settings leave it open. The base's own dtype takes half the disk on a GPU and changes
+            no prediction, because engines convert the factors to it. DoRA's magnitudes stay in float32.
     """
     from safetensors.torch import save_file
 
     settings = adapter.settings
+    dtype = dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
     tensors = {}
     for name, layer in adapter.layers.items():
         down, up = layer.down, layer.up

@@ -103,7 +103,9 @@ SIZES = {
     "4B": ModelShape(layers=36, width=2560, mlp_width=9728, heads=32, **_QWEN3),  # type: ignore[arg-type]
     "8B": ModelShape("qwen3", 36, 4096, 12288, 32, 8, 128, 151936, False),
     "1B": ModelShape("llama", 16, 2048, 8192, 32, 8, 64, 128256, True),
+    "3B": ModelShape("llama", 28, 3072, 8192, 24, 8, 128, 128256, True),
 }
+SIZES["NVARC-4B"] = replace(SIZES["4B"], vocabulary=16)
 
 
 def read_shape(folder: Path) -> ModelShape | None:

@@ -9,6 +9,7 @@ from arc_submit.errors import ConfigError
 from arc_submit.options import Identity, check_options, option
 
 INITS = ("default", "gaussian", "pissa", "olora")
+DTYPES = ("auto", "float32", "float16", "bfloat16")
 _COMMANDS = ("run", "finetune", "train")
 _LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -56,6 +57,15 @@ class LoraSettings:
         when=lambda settings: settings.embedding_learning_rate is not None,
         above=0,
         below=1,
+        commands=_COMMANDS,
+    )
+
+    dtype: str = option(
+        "auto",
+        help="dtype of the factors in an adapter's file; auto: the base's, after a training float32. They are trained in float32",
+        identity=Identity.SAME,
+        when=lambda settings: settings.dtype != "auto",
+        choices=DTYPES,
         commands=_COMMANDS,
     )
 

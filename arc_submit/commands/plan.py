@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from arc_submit.run.choices import Choice
     from arc_submit.run.config import RunConfig
 
+_SIZES = {"nvarc-4b": "NVARC-4B", "architects-2024": "3B"}  # of presets whose names do not say it
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `arc-submit plan`."""
@@ -159,5 +161,7 @@ def _card_of(preset: str) -> str:
 
 
 def _size_of(preset: str) -> str:
+    if preset in _SIZES:
+        return _SIZES[preset]
     found = re.search(r"([\d.]+b)\b", preset)
     return found[1] if found else "0.5B"

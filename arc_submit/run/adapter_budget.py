@@ -49,7 +49,8 @@ def resolve_adapter_budget(config: RunConfig, tasks: int, steps: int = 1, all_at
         ConfigError: where there is no room for as many as are needed at once, with the remedy.
     """
     on_gpus = config.devices != ("cpu",)
-    each = adapter_values(config.model, config.lora, config.base_adapter) * (2 if on_gpus else 4)
+    wide = config.lora.dtype == "float32" or (config.lora.dtype == "auto" and not on_gpus)
+    each = adapter_values(config.model, config.lora, config.base_adapter) * (4 if wide else 2)
     made = adapters_of(config.out)
     room, why = _room(config, sum(map(bytes_of, made)))
     at_work = len(config.devices) if on_gpus else config.workers

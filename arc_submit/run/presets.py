@@ -34,6 +34,8 @@ _T4X2 = {"devices": ("cuda:0", "cuda:1"), "engine": "vllm", "max_concurrent": 32
 _L4X4 = {"devices": ("cuda:0", "cuda:1", "cuda:2", "cuda:3"), "engine": "vllm", "max_concurrent": 64, "heartbeat_timeout": 180.0}
 _ARC24 = {"lora_rank": 128, "lora_alpha": 64.0, "lora_rslora": True, "lora_targets": ("q_proj", "k_proj", "v_proj", "o_proj")}
 
+_ENDS_TOO = {"lora_rslora": True, "lora_targets": (*LoraSettings().targets, "embed_tokens", "lm_head")}
+
 PRESETS: dict[str, dict[str, Any]] = {
     # Two cores and no GPU: one worker a core is faster than two threads for so small a model. What is planned fits minutes; each doubling
     # of the steps, up to 400, solved more (docs/experiments/2026-11-20-ttft-steps.md): --ttft-max-steps 400 --ttft-max-views 32 spend
@@ -106,6 +108,53 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ttft_views": 16,
         "ttft_max_steps": 1024,
         "ttft_max_views": 512,
+    },
+    # Two published recipes, whole, for published weights: the format says how the model is asked. Samples are drawn under random geometries
+    # and colours, one after the other, and a search reads so many tokens instead of so many seconds. Left-over hours buy more of the same.
+    # Four views are searched side by side.
+    "nvarc-4b": {
+        **_L4X4,
+        **_ENDS_TOO,
+        "engine": "transformers",
+        "model_config": Path("nvarc-2025"),
+        "method": "count-minus-mean",
+        "max_concurrent": 4,
+        "max_seq_len": 8192,
+        "lora_rank": 256,
+        "lora_alpha": 32.0,
+        "ttft_steps": 128,
+        "ttft_learning_rate": 5e-5,
+        "ttft_schedule": "cosine",
+        "ttft_warmup_ratio": 0.1,
+        "ttft_loss_on": "replies",
+        "views": 8,
+        "ttft_views": 16,
+        "ttft_candidates": "dfs",
+        "ttft_threshold": 0.2,
+        "ttft_max_steps": 512,
+        "ttft_max_views": 64,
+    },
+    "architects-2024": {
+        **_L4X4,
+        **_ENDS_TOO,
+        "engine": "transformers",
+        "model_config": Path("architects-2024"),
+        "method": "product-with-baseline",
+        "max_concurrent": 4,
+        "max_seq_len": 8192,
+        "lora_rank": 64,
+        "lora_alpha": 16.0,
+        "lora_embedding_learning_rate": 1e-5,
+        "ttft_batch_size": 2,
+        "ttft_accumulation": 2,
+        "ttft_learning_rate": 1e-4,
+        "ttft_schedule": "cosine",
+        "ttft_warmup_ratio": 0.25,
+        "ttft_loss_on": "outputs",
+        "views": 8,
+        "ttft_candidates": "dfs",
+        "ttft_max_steps": 400,
+        "ttft_max_views": 32,
     },
     # Beside 15 GB of weights long samples take gradient checkpointing.
     "hybrid-7b": {
