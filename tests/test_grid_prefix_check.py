@@ -88,3 +88,11 @@ def test_it_decodes_the_pocket_models_tokens() -> None:
     check = GridPrefixCheck(tokenizer, encoder)
     assert not any(check(ids[:end]) for end in range(1, len(ids) + 1))
     assert check([*ids, VOCABULARY.index("C")])
+
+
+def test_a_call_with_fewer_tokens_begins_another_answer() -> None:
+    tokenizer, encoder = make_pocket_tokenizer(), make_encoder("CompactGridEncoder()")
+    ids = tokenizer.encode("CCA012B01", add_special_tokens=False)
+    check = GridPrefixCheck(tokenizer, encoder)
+    assert check([*ids, VOCABULARY.index("C")])
+    assert not any(check(ids[:end]) for end in range(1, len(ids) + 1))

@@ -23,10 +23,12 @@ from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.cli import main
 from arc_submit.ensemble.combination import rank
 from arc_submit.errors import ConfigError
+from arc_submit.inference.candidates import search_views
+from arc_submit.inference.engine import ScoringMemoryError
 from arc_submit.inference.load_transformers import load_transformers_engine
 from arc_submit.inference.predict import Predictor, predict_tasks
 from arc_submit.inference.requests import plan_requests
-from arc_submit.inference.settings import PredictSettings, RequestSettings
+from arc_submit.inference.settings import DfsLimits, PredictSettings, RequestSettings
 from arc_submit.inference.transformers_engine import TransformersEngine
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import resolve_prompt_config
@@ -165,6 +167,73 @@ def test_the_deadline_preserves_found_candidates_and_begins_no_other_task(engine
     assert predict(engine, run, "task000", "task002")["task002"]["made"] > 0
     nothing = predict(engine, run, "task003", deadline=0.0)["task003"]
     assert (nothing["made"], nothing["unfinished"], nothing["failed"]) == (0, 2 * VIEWS, "")
+
+
+def test_what_was_found_before_a_limit_is_kept(engine: TransformersEngine, run: Path) -> None:
+    """A search that ends at its limit of tokens gives what it found by then, as every search of a task does at the task's."""
+    whole = predict(engine, run, "task001")["task001"]
+    path = RunPaths(run).predictions("frozen", "task001")
+    everything, _ = read_predictions(path)
+    for limits in ({"dfs_steps": 16}, {"dfs_task_steps": 16 * 2 * VIEWS}):  # an answer and a little more; of two test inputs
+        path.unlink()
+        cut = predict(engine, run, "task001", **limits)["task001"]
+        kept, _ = read_predictions(path)
+        assert 0 < cut["made"] <= whole["made"]
+        assert (cut["unfinished"], cut["failed"], cut["refused"]) == (0, "", [])
+        assert all(p.found and set(p.found) <= set(p.logprobs) for p in kept)
+        for test in range(2):
+            assert grids(kept, test) <= grids(everything, test)
+            assert grids(kept, test)
+    assert sum(len(p.found) for p in kept) < sum(len(p.found) for p in everything), "the limit ended no search"
+
+
+def test_a_tasks_tokens_are_shared_by_its_views_whatever_the_slots(engine: TransformersEngine, run: Path) -> None:
+    task = read_task(run / "tasks" / "task001.json")
+    view_requests = plan_requests(TOKENIZER, task, RequestSettings(4, 0, 1024))[0]
+
+    def search(slots: int, **limits: int) -> dict[str, list[tuple[int, ...]]]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine, "slots", slots)
+            found: dict[str, list[tuple[int, ...]]] = {}
+            for one, completion in search_views(engine, view_requests, 0.02, DfsLimits(**limits)):  # type: ignore[arg-type]
+                found.setdefault(one.request.id, []).append(tuple(completion.tokens))
+            return {key: sorted(paths) for key, paths in found.items()}
+
+    batched = search(2, task_steps=136, batch=2)
+    assert search(7, task_steps=136, batch=2) == batched
+    # Eight searches, four of them in each batch: the first batch has 17 tokens a search, and the second what the first left.
+    first = search(4, steps=136 // 8)
+    keys = [one.request.id for one in view_requests]
+    half = {key for key in keys[:4] if key in first}
+    assert {key: batched[key] for key in half} == {key: first[key] for key in half}
+    assert search(4, batch=2, task_steps=10**6) == search(4)
+    assert search(4, task_steps=7) == {}, "less than a token for each search"
+
+
+def test_candidates_are_scored_under_as_many_views_as_asked(engine: TransformersEngine, run: Path) -> None:
+    task = read_task(run / "tasks" / "task000.json")
+    keys = [one.view.key for one in plan_requests(TOKENIZER, task, RequestSettings(5, 0, 1024))[0]]
+    for count in (1, 5):
+        predict(engine, run, "task000", dfs_score_views=count)
+        path = RunPaths(run).predictions("frozen", "task000")
+        predictions, _ = read_predictions(path)
+        path.unlink()
+        assert {tuple(p.logprobs) for p in predictions} == {tuple(keys[:count])}
+        assert all(set(p.found) <= set(keys[:VIEWS]) for p in predictions)
+        assert any(len(p.found) > 1 for p in predictions)
+
+
+def test_candidates_that_memory_lets_no_view_score_are_kept(engine: TransformersEngine, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def score(*_: Any) -> list[float]:
+        raise ScoringMemoryError("out of memory")
+
+    monkeypatch.setattr(engine, "score", score)
+    result = predict(engine, run, "task000")["task000"]
+    predictions, _ = read_predictions(RunPaths(run).predictions("frozen", "task000"))
+    assert (result["made"], result["failed"]) == (len(predictions), "")
+    assert all(p.grid is not None and not p.logprobs for p in predictions)
+    assert all(p.logprob == pytest.approx(math.fsum(p.found.values()) / len(p.found), abs=1e-5) for p in predictions)
+    assert predict(engine, run, "task000")["task000"]["made"] == 0
 
 
 def test_votes_and_scores_are_not_mixed(engine: TransformersEngine, run: Path) -> None:

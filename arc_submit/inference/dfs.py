@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from arc_submit.errors import ConfigError
 from arc_submit.inference.engine import Completion, OnStep, Request
+from arc_submit.inference.settings import DFS_STEPS
 from arc_submit.inference.transformers_engine import TransformersEngine
 
 
@@ -32,7 +33,7 @@ class SearchLimits:
     """
 
     threshold: float = 0.1
-    max_steps: int = 5000
+    max_steps: int = DFS_STEPS
     keep_greedy: bool = True
 
     def __post_init__(self) -> None:
@@ -61,22 +62,27 @@ def search_completions(
     limits: SearchLimits | None = None,
     on_step: OnStep = None,
     deadline: float | None = None,
+    steps: MutableMapping[str, int] | None = None,
 ) -> Iterator[Completion]:
     """Yield each completion above the threshold as soon as it is found; those of one request share its id.
 
     A completion without an end token within max_new_tokens is not yielded. A request's dead_end check ends its greedy path, which is
     followed first and, with keep_greedy, whatever its probability. Temperature and seed have no effect. For `on_step`, `deadline` and
-    errors see `Engine.generate`; the completions found before the deadline are yielded.
+    errors see `Engine.generate`; the completions found before the deadline, and before max_steps, are yielded.
+
+    Args:
+        steps: filled with the number of tokens that each request's search has read, by the request's id.
     """
-    chosen = limits or SearchLimits()
-    return engine.run(requests, lambda request: _Search(request, chosen, request.end_ids or (engine.end_id,)), on_step, deadline)
+    chosen, counts = limits or SearchLimits(), {} if steps is None else steps
+    return engine.run(requests, lambda request: _Search(request, chosen, request.end_ids or (engine.end_id,), counts), on_step, deadline)
 
 
 class _Search:
     """The search of one prompt, as a state of `TransformersEngine.run`."""
 
-    def __init__(self, request: Request, limits: SearchLimits, end_ids: tuple[int, ...]):
+    def __init__(self, request: Request, limits: SearchLimits, end_ids: tuple[int, ...], counts: MutableMapping[str, int]):
         self.request = request
+        self._counts = counts
         self._limits = limits
         self._end_ids = end_ids
         self._started = time.monotonic()
@@ -92,6 +98,7 @@ class _Search:
         """Push the tokens that may follow the node on top, the most probable last, and yield the completion that ends with it."""
         node = self._stack.pop()
         self._steps += 1
+        self._counts[self.request.id] = self._steps
         depth = node.depth + 1
         self._path[node.depth :] = [node.token] if depth else []
         above = (logprobs + node.logprob >= math.log(self._limits.threshold)).nonzero()[:, 0].tolist()

@@ -8,7 +8,6 @@ answers to a test input are written together, each once and scored under all vie
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,17 +18,15 @@ import torch
 
 from arc_submit.arc.datasets import read_task
 from arc_submit.arc.files import file_name
-from arc_submit.arc.grid import Grid, grid_id
 from arc_submit.arc.prediction import Prediction, append_predictions, read_predictions
 from arc_submit.base_model.adapter_files import read_config
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 from arc_submit.inference import load
-from arc_submit.inference.dfs import SearchLimits, search_completions
+from arc_submit.inference.candidates import score_candidates, search_views
 from arc_submit.inference.engine import Engine, NotServedError
 from arc_submit.inference.memory_limits import MemoryLimits, find_memory_limits
 from arc_submit.inference.requests import ViewRequest, make_prediction, plan_requests
-from arc_submit.inference.scoring import score_grids
 from arc_submit.inference.settings import PredictSettings
 from arc_submit.inference.transformers_engine import TransformersEngine
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
@@ -128,7 +125,8 @@ class _Job:
         self.beat = beat
         self.started = time.monotonic()
         self.results: dict[str, TaskResult] = {}
-        self.slots: dict[str, int] = {}  # by task, where the memory plan decides
+        self.slots: dict[str, int] = {}  # by task, where the memory plan or the batches of a search decide
+        self.scoring: dict[str, list[ViewRequest]] = {}  # by task, where others than the searched views score
         self.progress = {"made": 0, "answered": 0, "tokens": 0}
 
     def plan(self, task_id: str) -> list[ViewRequest]:
@@ -143,13 +141,17 @@ class _Job:
                 raise DataError(f"{task_id}.json: holds task {task.id}; name the file after its task")
             if adapter is not None:
                 engine.check_adapter(adapter)
-            max_seq_len = self.predictor.max_seq_len
+            max_seq_len, searches, slots = self.predictor.max_seq_len, settings.candidates == "dfs", settings.slots
+            if searches and settings.dfs_batch is not None:
+                slots = self.slots[task_id] = min(slots, max(2, settings.dfs_batch * len(task.tests)))
             if self.predictor.memory is not None:
-                scored = settings.candidates == "dfs"
-                self.slots[task_id], max_seq_len = self.predictor.memory.of_prediction(task, max_seq_len, settings.slots, scored)
+                self.slots[task_id], max_seq_len = self.predictor.memory.of_prediction(task, max_seq_len, slots, searches)
             request_settings = settings.for_requests(max_seq_len)
             planned, result.refused = plan_requests(self.predictor.tokenizer, task, request_settings, adapter)
-            existing = _read_existing(paths.predictions(settings.source, task_id), settings.candidates == "dfs")
+            if searches and settings.dfs_score_views is not None:
+                scoring = replace(request_settings, views=settings.dfs_score_views)
+                self.scoring[task_id], _ = plan_requests(self.predictor.tokenizer, task, scoring, adapter)
+            existing = _read_existing(paths.predictions(settings.source, task_id), searches)
         except ArcSubmitError as error:
             result.failed, result.not_served = str(error), isinstance(error, NotServedError)
             return []
@@ -159,7 +161,7 @@ class _Job:
             result.failed = result.refused[0]  # no view of the task fits: other sources may still solve it
         answered = {(p.test, p.view) for p in existing}
         # The candidates of a test input are written together, so one of them shows that its search is complete.
-        searched = {p.test for p in existing} if settings.candidates == "dfs" else set()
+        searched = {p.test for p in existing} if searches else set()
         missing = [one for one in planned if one.test not in searched and (one.test, one.view.key) not in answered]
         result.held, result.unfinished, result.answered = len(existing), len(missing), len(planned) - len(missing)
         return missing
@@ -201,10 +203,51 @@ class _Job:
             if own and (deadline is None or time.monotonic() < deadline):
                 try:
                     with self._with_slots(self.slots.get(task_id, 0)):
-                        for candidates, counts in _search_task(self.predictor, own, self.on_step, deadline):
-                            self.save(task_id, candidates, **counts)
+                        self._search_task(task_id, own, deadline)
                 except UnansweredError as error:
                     self.results[task_id].failed, self.results[task_id].not_served = str(error), True
+
+    def _search_task(self, task_id: str, view_requests: Sequence[ViewRequest], deadline: float | None) -> None:
+        """Find, score and save the candidates of each test input, the most probable first.
+
+        At the deadline the candidates found so far are scored and saved all the same.
+
+        Raises:
+            ConfigError: where the engine cannot search.
+            UnansweredError: where the model gives no answer that could be used.
+        """
+        engine, tokenizer, settings = self.predictor.engine, self.predictor.tokenizer, self.predictor.settings
+        if not isinstance(engine, TransformersEngine):
+            raise ConfigError(f"--candidates dfs: the engine {engine.name} cannot search; take transformers")
+        started, model = time.monotonic(), Path(settings.model).name
+        answers: dict[int, list[Prediction]] = {one.test: [] for one in view_requests}
+        tokens, failures = dict.fromkeys(answers, 0), list[str]()
+        for one, completion in search_views(engine, view_requests, settings.threshold, settings.dfs, self.on_step, deadline):
+            if completion.finished == "failed":
+                failures.append(completion.reason)
+                continue
+            answers[one.test].append(make_prediction(tokenizer, one, completion, model, settings.source))
+            tokens[one.test] += len(completion.tokens)
+        if failures and not any(answers.values()):
+            raise UnansweredError(failures[0])
+        self.results[task_id].refused += failures
+        in_time = deadline is None or time.monotonic() < deadline
+        for test, found in answers.items():
+            own = [one for one in view_requests if one.test == test]
+            scoring = [one for one in self.scoring.get(task_id, view_requests) if one.test == test]
+            try:
+                candidates = score_candidates(engine, tokenizer, found, scoring, self.on_step)
+            except ConfigError as error:
+                raise UnansweredError(str(error)) from None
+            seconds = time.monotonic() - started
+            candidates = [replace(p, seconds=seconds) for p in candidates]
+            if not candidates and in_time:
+                # A line without a grid marks the complete search, so that the next job does not repeat it.
+                reason = f"0 grids among {len(found)} answers above a probability of {settings.threshold:g}, none could be scored"
+                candidates = [Prediction(task_id, test, None, settings.source, "", 0.0, model, seconds, reason)]
+            if candidates:
+                malformed = sum(p.grid is None for p in found)
+                self.save(task_id, candidates, answered=len(own), malformed=malformed, tokens=tokens[test])
 
     def on_step(self) -> None:
         self.beat(dict(self.progress))
@@ -228,61 +271,7 @@ def _read_existing(path: Path, scored: bool) -> list[Prediction]:
         DataError: where they are of the other kind: votes and scores cannot be weighed against each other.
     """
     held, _ = read_predictions(path)
-    if any((bool(p.logprobs) or not p.view) != scored for p in held):
+    if any((bool(p.logprobs or p.found) or not p.view) != scored for p in held):
         kind = "views" if scored else "dfs"
         raise DataError(f"{path}: holds predictions of candidates {kind}; go on with those, remove it, or give another --out")
     return held if scored else list({(p.test, p.view): p for p in held}.values())
-
-
-def _search_task(
-    predictor: Predictor, view_requests: Sequence[ViewRequest], on_step: Callable[[], None], deadline: float | None
-) -> Iterator[tuple[list[Prediction], dict[str, int]]]:
-    """For each test input of a task its candidates, the most probable first, and the arguments of `_Job.save`.
-
-    At the deadline the candidates found so far are scored and returned all the same.
-
-    Raises:
-        ConfigError: where the engine cannot search.
-        UnansweredError: where the model gives no answer that could be used.
-    """
-    engine, tokenizer, settings = predictor.engine, predictor.tokenizer, predictor.settings
-    if not isinstance(engine, TransformersEngine):
-        raise ConfigError(f"--candidates dfs: the engine {engine.name} cannot search; take transformers")
-    started, model = time.monotonic(), Path(settings.model).name
-    by_id = {one.request.id: one for one in view_requests}
-    answers: dict[int, list[Prediction]] = {one.test: [] for one in view_requests}
-    tokens = dict.fromkeys(answers, 0)
-    limits = SearchLimits(settings.threshold)
-    for completion in search_completions(engine, [one.request for one in view_requests], limits, on_step, deadline):
-        if completion.finished == "failed":
-            raise UnansweredError(completion.reason)
-        one = by_id[completion.id]
-        answers[one.test].append(make_prediction(tokenizer, one, completion, model, settings.source))
-        tokens[one.test] += len(completion.tokens)
-    in_time = deadline is None or time.monotonic() < deadline
-    for test, found in answers.items():
-        own = [one for one in view_requests if one.test == test]
-        best: dict[bytes, Prediction] = {}
-        for answer in sorted(found, key=lambda p: (-p.logprob, p.view)):
-            if answer.grid is not None:
-                best.setdefault(grid_id(answer.grid), answer)
-        grids: list[Grid] = [p.grid for p in best.values() if p.grid is not None]
-        try:
-            scores = score_grids(engine, tokenizer, own, grids, on_step)
-        except ConfigError as error:
-            raise UnansweredError(str(error)) from None
-        seconds = time.monotonic() - started
-        # The mean over the views that were scored; a grid that no view could score is dropped.
-        candidates = [
-            replace(p, logprob=math.fsum(score.values()) / len(score), logprobs=score, seconds=seconds)
-            for p, score in zip(best.values(), scores, strict=True)
-            if score
-        ]
-        candidates.sort(key=lambda p: -p.logprob)
-        if not candidates and in_time:
-            # A line without a grid marks the complete search, so that the next job does not repeat it.
-            reason = f"{len(grids)} grids among {len(found)} answers above a probability of {settings.threshold:g}, none could be scored"
-            candidates = [Prediction(own[0].task, test, None, settings.source, "", 0.0, model, seconds, reason)]
-        if candidates:
-            malformed = sum(p.grid is None for p in found)
-            yield candidates, {"answered": len(own), "malformed": malformed, "tokens": tokens[test]}

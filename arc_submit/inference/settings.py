@@ -12,6 +12,27 @@ from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_confi
 ENGINES = ("transformers", "vllm")
 VLLM_PLAIN = "vllm-plain"  # vllm without compiled graphs and without FlashInfer: the second try where its own choice does not start
 CANDIDATES = ("views", "dfs")
+DFS_STEPS = 5000  # tokens that the search under one view reads at most, unless a setting says otherwise
+
+
+@dataclass(frozen=True)
+class DfsLimits:
+    """The extent of the depth-first searches of a task.
+
+    All limits count tokens or views, none counts seconds: what a task's searches find is then a function of the task and of these values
+    alone, whatever the machine, its load, and a kill in between. A run's time ends work by the soft deadline of a job.
+
+    Attributes:
+        steps: tokens that the search under one view reads at most.
+        task_steps: tokens that all searches of a task read at most, those of all its test inputs together; None sets no such limit.
+        batch: views that are searched side by side; None takes all. What a batch leaves of task_steps is shared by those after it.
+        score_views: views under which every candidate is scored; None takes those of the searches.
+    """
+
+    steps: int = DFS_STEPS
+    task_steps: int | None = None
+    batch: int | None = None
+    score_views: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +76,7 @@ class PredictSettings:
         threshold: see `candidates`.
         temperature: 0 takes the most probable answer; 1 samples from the model's probabilities.
         compile_cache: archive of what an earlier session has compiled, for vllm on a GPU.
+        dfs_steps, dfs_task_steps, dfs_batch, dfs_score_views: see `DfsLimits`.
         workers_per_device: workers that share a GPU, each of which plans with its part of the memory.
         memory_factor: measured over planned bytes; the memory plan divides its room by it.
         model_config, chat_template: files of the prompt configuration; None takes what lies in the model's folder.
@@ -82,10 +104,19 @@ class PredictSettings:
     workers_per_device: int = 1
     compile_cache: str | None = None
     memory_factor: float = 1.0
+    dfs_steps: int = DFS_STEPS
+    dfs_task_steps: int | None = None
+    dfs_batch: int | None = None
+    dfs_score_views: int | None = None
 
     def for_requests(self, max_seq_len: int) -> RequestSettings:
         """The part that the requests depend on, with the resolved max_seq_len."""
         return RequestSettings(self.views, self.seed, max_seq_len, self.keep_background, self.temperature)
+
+    @property
+    def dfs(self) -> DfsLimits:
+        """The limits of depth-first searches."""
+        return DfsLimits(self.dfs_steps, self.dfs_task_steps, self.dfs_batch, self.dfs_score_views)
 
     def prompt_config(self) -> PromptConfig:
         """How the model is asked.

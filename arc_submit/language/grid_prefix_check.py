@@ -17,7 +17,9 @@ _FENCE = re.compile(r"```grid(?: shape: ([0-9]+)x([0-9]+))?\n")
 
 
 class GridPrefixCheck:
-    """The check of one answer: called with all its tokens so far, it returns True at a dead end.
+    """The check of one answer: called with all its tokens so far, more of them each time, it returns True at a dead end.
+
+    A call with no more tokens than the one before begins another answer.
 
     At a dead end `encoder.decode` would refuse the answer with every continuation: a line is not a row, rows differ in length, or there are
     more rows than announced or than a grid may have. Every rule is conservative: an answer of an unknown form, such as a text before an
@@ -28,6 +30,9 @@ class GridPrefixCheck:
         self.tokenizer = tokenizer
         self.encoder = encoder
         self.compact = encoder.separator == ""
+        self._begin()
+
+    def _begin(self) -> None:
         # Tokens are decoded and characters are checked once: these are the numbers of those done so far.
         self._decoded = 0
         self._checked = 0
@@ -39,6 +44,8 @@ class GridPrefixCheck:
         self._closed = False
 
     def __call__(self, tokens: Sequence[int]) -> bool:
+        if len(tokens) <= self._decoded:
+            self._begin()
         self._text += self.tokenizer.decode(list(tokens[self._decoded :]), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         self._decoded = len(tokens)
         return self._compact_dead_end() if self.compact else self._lines_dead_end()

@@ -16,7 +16,7 @@ from arc_submit.durations import parse_duration
 from arc_submit.ensemble.combination import METHODS, EnsembleConfig, parse_weights
 from arc_submit.errors import ConfigError
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.inference.settings import CANDIDATES, ENGINES, check_candidates
+from arc_submit.inference.settings import CANDIDATES, DFS_STEPS, ENGINES, check_candidates
 from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
 from arc_submit.options import Identity, check_options, option
 from arc_submit.run.choices import Choice
@@ -33,6 +33,10 @@ _ALL = ("run", "finetune", "infer", "search")
 
 def _uses_dfs(config: RunConfig) -> bool:
     return config.candidates == "dfs"
+
+
+def _searches(config: RunConfig) -> bool:
+    return _uses_dfs(config) or _tunes_for_dfs(config)
 
 
 def _tunes(config: RunConfig) -> bool:
@@ -180,6 +184,38 @@ class RunConfig:
     )
     threshold: float = option(
         0.1, help="least probability of a candidate of dfs", identity=Identity.SAME, when=_uses_dfs, commands=("run", "infer")
+    )
+    dfs_steps: int = option(
+        DFS_STEPS,
+        help="tokens that the search of dfs reads under one view at most; what it has found by then is kept",
+        identity=Identity.SAME,
+        when=lambda config: _searches(config) and config.dfs_steps != DFS_STEPS,
+        minimum=1,
+        commands=("run", "infer"),
+    )
+    dfs_task_steps: int | None = option(
+        None,
+        help="tokens that all searches of a task read at most; each view gets an equal share of what is left (default: no limit)",
+        identity=Identity.SAME,
+        when=lambda config: _searches(config) and config.dfs_task_steps is not None,
+        minimum=1,
+        commands=("run", "infer"),
+    )
+    dfs_batch: int | None = option(
+        None,
+        help="views that dfs searches side by side; later ones share what these leave of --dfs-task-steps (default: all)",
+        identity=Identity.SAME,
+        when=lambda config: _searches(config) and config.dfs_batch is not None,
+        minimum=1,
+        commands=("run", "infer"),
+    )
+    dfs_score_views: int | None = option(
+        None,
+        help="views under which each candidate of dfs is scored (default: those of the search)",
+        identity=Identity.SAME,
+        when=lambda config: _searches(config) and config.dfs_score_views is not None,
+        minimum=1,
+        commands=("run", "infer"),
     )
     temperature: float = option(
         0.0,

@@ -33,6 +33,10 @@ _INFER_FIELDS = (
     "max_seq_len",
     "candidates",
     "threshold",
+    "dfs_steps",
+    "dfs_task_steps",
+    "dfs_batch",
+    "dfs_score_views",
     "temperature",
 )
 

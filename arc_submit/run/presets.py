@@ -25,7 +25,8 @@ from arc_submit.run.source_table import check_sources
 _NESTED: dict[str, type] = {"lora": LoraSettings, "ttft": TTFTSettings}
 # What a model's prompt configuration may set: how it is fine-tuned and decoded, but no hardware and no budget.
 _MODEL_PREFIXES = ("lora_", "ttft_")
-_MODEL_OPTIONS = ("views", "candidates", "threshold", "temperature", "keep_background")
+_DFS_OPTIONS = ("threshold", "dfs_steps", "dfs_task_steps", "dfs_batch", "dfs_score_views")
+_MODEL_OPTIONS = ("views", "candidates", *_DFS_OPTIONS, "temperature", "keep_background")
 
 # The GPU presets take the hyperparameters with which others have won places (arc24 with Qwen2.5, NVARC with Qwen3-4B); they have not been
 # run here. The memory plan decides checkpointing and slots for each task; `arc-submit plan --preset NAME` shows them. What is left of the

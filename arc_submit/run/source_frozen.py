@@ -53,6 +53,10 @@ def predict_settings(config: RunConfig, paths: RunPaths, views: int) -> PredictS
         compile_cache=None if config.compile_cache is None else str(config.compile_cache),
         chat_template=None if config.chat_template is None else str(config.chat_template),
         memory_factor=memory_factor(config.measured),
+        dfs_steps=config.dfs_steps,
+        dfs_task_steps=config.dfs_task_steps,
+        dfs_batch=config.dfs_batch,
+        dfs_score_views=config.dfs_score_views,
     )
 
 
