@@ -171,9 +171,7 @@ class RunConfig:
         metavar="FILE",
         commands=("run", "infer"),
     )
-    views: int = option(
-        8, help="predictions of the model for each test input", identity=Identity.SAME, minimum=1, commands=("run", "infer")
-    )
+    views: int = option(8, help="predictions of the model for each test input", identity=Identity.SAME, minimum=1, commands=_MODEL)
     candidates: str = option(
         "views",
         help="views: the likeliest answer under each view; dfs: all answers above --threshold, each scored under all views",
@@ -191,7 +189,7 @@ class RunConfig:
         identity=Identity.SAME,
         when=lambda config: _searches(config) and config.dfs_steps != DFS_STEPS,
         minimum=1,
-        commands=("run", "infer"),
+        commands=_MODEL,
     )
     dfs_task_steps: int | None = option(
         None,
@@ -199,7 +197,7 @@ class RunConfig:
         identity=Identity.SAME,
         when=lambda config: _searches(config) and config.dfs_task_steps is not None,
         minimum=1,
-        commands=("run", "infer"),
+        commands=_MODEL,
     )
     dfs_batch: int | None = option(
         None,
@@ -207,7 +205,7 @@ class RunConfig:
         identity=Identity.SAME,
         when=lambda config: _searches(config) and config.dfs_batch is not None,
         minimum=1,
-        commands=("run", "infer"),
+        commands=_MODEL,
     )
     dfs_score_views: int | None = option(
         None,
@@ -215,7 +213,7 @@ class RunConfig:
         identity=Identity.SAME,
         when=lambda config: _searches(config) and config.dfs_score_views is not None,
         minimum=1,
-        commands=("run", "infer"),
+        commands=_MODEL,
     )
     temperature: float = option(
         0.0,
@@ -301,7 +299,7 @@ class RunConfig:
         identity=Identity.SAME,
         when=_tunes,
         minimum=1,
-        commands=_RUN,
+        commands=_TUNE,
     )
     ttft_engine: str = option(
         "transformers",
@@ -316,10 +314,10 @@ class RunConfig:
         identity=Identity.SAME,
         when=_tunes_for_dfs,
         choices=CANDIDATES,
-        commands=_RUN,
+        commands=_TUNE,
     )
     ttft_threshold: float = option(
-        0.1, help="--threshold for the fine-tuned model", identity=Identity.SAME, when=_tunes_for_dfs, commands=_RUN
+        0.1, help="--threshold for the fine-tuned model", identity=Identity.SAME, when=_tunes_for_dfs, commands=_TUNE
     )
     ttft_max_steps: int | None = option(
         None,
