@@ -33,7 +33,7 @@ from arc_submit.base_model.settings import LoraSettings
 from arc_submit.ensemble.voting import vote
 from arc_submit.errors import ArcSubmitError
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import TaskSampler
+from arc_submit.finetune.trainer import Hooks, TaskSampler
 from arc_submit.finetune.ttft_worker import finetune_and_save, with_same_weights
 from arc_submit.inference.dfs import SearchLimits, search_completions
 from arc_submit.inference.engine import Completion
@@ -96,7 +96,7 @@ def measure(args: argparse.Namespace, path: Path, tasks: dict[str, Task], output
         started = time.process_time()
         try:
             if folder and not (folder / CONFIG).exists():
-                finetune_and_save(adapter, sampler, task, args.out, lambda: None)
+                finetune_and_save(adapter, sampler, task, args.out, Hooks())
         except ArcSubmitError as error:
             print(f"{name}: {error}", flush=True)
             continue

@@ -205,7 +205,7 @@ def out_of_memory(session: Session) -> Iterator[dict[str, Any]]:
 
         trainer.batch_loss = once
         try:
-            result = finetune_and_save(adapter, sampler, task, Path(folder), lambda: None)
+            result = finetune_and_save(adapter, sampler, task, Path(folder), trainer.Hooks())
         finally:
             trainer.batch_loss = real
         detach(adapter)

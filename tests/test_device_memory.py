@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from arc_submit.base_model import device_memory
-from arc_submit.base_model.device_memory import WAIT_SECONDS, DeviceFullError, load_when_free, wait_for_memory
+from arc_submit.base_model.device_memory import WAIT_SECONDS, DeviceFullError, load_when_free, memory_came_back, wait_for_memory
 from arc_submit.base_model.memory import GIB, usable_bytes
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.inference.memory_limits import find_memory_limits
@@ -95,6 +95,23 @@ def test_out_of_memory_while_loading_waits_and_tries_once_more(card: Any, monkey
     tries.clear()
     with pytest.raises(KeyError):
         load_when_free(GPU, lambda: load(KeyError), 8 * GIB)
+
+
+def test_a_step_waits_for_the_memory_of_others_alone(card: Any) -> None:
+    beats: list[int] = []
+
+    def came_back() -> bool:
+        return memory_came_back(GPU, 1, lambda: beats.append(1))
+
+    clock = card(lambda _: 15.5)
+    assert not came_back(), "the pass itself was too large"
+    assert clock[0] == 0
+    clock = card(lambda seconds: 15.5 if seconds >= 5 else 9.0)
+    assert came_back()
+    assert (clock[0], len(beats)) == (5, 5)
+    card(lambda _: 9.0)
+    assert not came_back()
+    assert not memory_came_back(torch.device("cpu"), 1, lambda: None)
 
 
 def test_weights_that_no_card_holds_are_no_matter_of_other_processes(card: Any) -> None:

@@ -21,7 +21,7 @@ from arc_submit.base_model.precision import TrainingPrecision
 from arc_submit.finetune import trainer
 from arc_submit.finetune.joint_warmup import joint_warmup
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import FinetuneError, FinetuneResult, MicroBatch, batch_loss, finetune_task
+from arc_submit.finetune.trainer import FinetuneError, FinetuneResult, Hooks, MicroBatch, batch_loss, finetune_task
 from arc_submit.language.truncation import PromptTooLongError
 
 TASK = make_task("large", 4, 13, 3)
@@ -139,6 +139,23 @@ def test_random_numbers_and_the_loss_scale_are_those_of_the_step(adapter: Adapte
     assert found[0][2] == found[1][2] == 1
     assert found[0][1] == pytest.approx(found[1][1], abs=1e-6)
     assert torch.allclose(found[0][0], found[1][0], atol=1e-6)
+
+
+def test_memory_that_comes_back_repeats_the_same_plan_once(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process held it: the plan was right."""
+    expected, _ = train(adapter, QUICK)
+    asked: list[int] = []
+    hooks = Hooks(memory_came_back=lambda: not asked.append(1))  # type: ignore[func-returns-value]
+    with monkeypatch.context() as patch:
+        scarce(patch, lambda number, _: number == 3)
+        result = finetune_task(adapter, sampler(QUICK, 1024), TASK, hooks)
+    assert result.notes == ["task large: another process held memory at step 3, repeated without it"]
+    assert torch.equal(adapter.flat, expected)
+    scarce(monkeypatch, lambda number, _: number in (2, 3))
+    asked.clear()
+    result = finetune_task(adapter, sampler(QUICK, 1024), TASK, hooks)
+    assert [note.partition("at step 2, repeated ")[2] for note in result.notes] == ["without it", "with gradient checkpointing"]
+    assert len(asked) == 1
 
 
 def test_a_task_that_fits_in_no_way_is_given_up_with_a_reason(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,21 +35,22 @@ def planned_bytes(device: torch.device, workers: int = 1) -> int:
     return usable_bytes(torch.cuda.get_device_properties(device).total_memory / GIB / workers)
 
 
-def wait_for_memory(device: torch.device, wanted: int, needed: int, limit: float = WAIT_SECONDS) -> int:
-    """Wait until a GPU has that much memory for this process; returns the bytes that it has then.
+def wait_for_memory(device: torch.device, wanted: int, needed: int, on_poll: Callable[[], None] = lambda: None) -> int:
+    """Wait until a GPU has that much memory for this process, for a limited time; returns the bytes that it has then.
 
     Args:
-        wanted: bytes to wait for.
+        wanted: bytes to wait for; after the time less must do.
         needed: bytes without which nothing can be done.
-        limit: seconds; afterwards less than what is wanted must do.
+        on_poll: called about every second.
 
     Raises:
         DeviceFullError: where there is less than what is needed.
     """
     started = time.monotonic()
     first = available = available_bytes(device)
-    while available < wanted and time.monotonic() - started < limit:
+    while available < wanted and time.monotonic() - started < WAIT_SECONDS:
         time.sleep(_POLL_SECONDS)
+        on_poll()
         available = available_bytes(device)
     if first < wanted:
         print(
@@ -63,6 +64,14 @@ def wait_for_memory(device: torch.device, wanted: int, needed: int, limit: float
             "end them (nvidia-smi names them)"
         )
     return available
+
+
+def memory_came_back(device: torch.device, workers: int, on_poll: Callable[[], None]) -> bool:
+    """Whether other processes held memory of a GPU that this worker plans with, and have given it back after a wait; never on a CPU."""
+    if device.type != "cuda":
+        return False
+    wanted = planned_bytes(device, workers)
+    return available_bytes(device) < wanted <= wait_for_memory(device, wanted, 0, on_poll)
 
 
 def load_when_free(device: torch.device, load: Callable[[], _Loaded], weights: int, workers: int = 1) -> _Loaded:

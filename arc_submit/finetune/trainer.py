@@ -187,11 +187,14 @@ class Hooks:
         on_step: called after every step with its number from 1 and its loss.
         on_pass: called after every forward and backward pass; a step may have many.
         deadline: on the monotonic clock; the first step that ends after it is the last.
+        memory_came_back: called where a pass runs out of memory, once; whether the same pass may fit now, because another process held
+            the memory.
     """
 
     on_step: Callable[[int, float], None] = lambda step, loss: None
     on_pass: Callable[[], None] = lambda: None
     deadline: float = math.inf
+    memory_came_back: Callable[[], bool] = lambda: False
 
 
 DrawStep = Callable[[TaskSampler, int], list[Sample]]  # the samples of a step, by its number from 0, within a sampler's limit of tokens
@@ -262,7 +265,14 @@ def finetune_task(
         torch.amp.GradScaler(device.type, enabled=precision.scale),
         result,
     )
+    waited = False
     while too_long := _take_steps(training, planned, plan):
+        _clear_failed_pass(adapter)
+        if not waited and training.hooks.memory_came_back():
+            waited = True
+            result.notes.append(f"{training.name}: another process held memory at step {len(result.losses) + 1}, repeated without it")
+            continue
+        waited = True
         plan = _cheaper_plan(training, plan, too_long)
         planned = replace(sampler, max_seq_len=plan.tokens)
         if draw_step is None:
@@ -280,12 +290,15 @@ def configured_plan(sampler: TaskSampler) -> TrainingPlan:
     return TrainingPlan(sampler.max_seq_len, settings.gradient_checkpointing, False, "as the settings say", settings.batch_size)
 
 
-def _cheaper_plan(training: _Training, plan: TrainingPlan, longest: int) -> TrainingPlan:
-    """The plan to repeat a step with whose longest sample has that many tokens; clears what the failed pass has left."""
-    adapter = training.adapter
+def _clear_failed_pass(adapter: Adapter) -> None:
+    """Free what a pass has left for which memory did not suffice, and the part of a gradient that it has added."""
     free_cached_memory(adapter.flat.device)
     assert adapter.flat.grad is not None
     adapter.flat.grad.zero_()
+
+
+def _cheaper_plan(training: _Training, plan: TrainingPlan, longest: int) -> TrainingPlan:
+    """The plan to repeat a step with whose longest sample has that many tokens."""
     place = f"{training.name}: out of memory at step {len(training.result.losses) + 1}"
     cheaper = plan.cheaper(longest)
     if cheaper is None:

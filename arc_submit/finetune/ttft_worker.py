@@ -24,7 +24,7 @@ from arc_submit.arc.files import append_lines, file_name
 from arc_submit.arc.task import Task
 from arc_submit.base_model.adapter_files import CONFIG
 from arc_submit.base_model.attention import ATTENTION
-from arc_submit.base_model.device_memory import load_when_free
+from arc_submit.base_model.device_memory import load_when_free, memory_came_back
 from arc_submit.base_model.loading import choose_device, load_model, load_tokenizer
 from arc_submit.base_model.lora import Adapter, attach, save_adapter, without_layers
 from arc_submit.base_model.lora_layers import LoraLinear
@@ -120,7 +120,8 @@ def open_warm_up(settings_json: dict[str, Any], beat: Callable[[], None]) -> Cal
         tasks = [read_task(paths.task(task_id)) for task_id in paths.task_ids()]
 
         plan, notes = _plan(memory, sampler, tasks)
-        hooks = Hooks(_losses_writer(folder.parent / "losses.jsonl"), beat, job.get("soft_deadline", math.inf))
+        come_back = _watch(adapter, settings.predict.workers_per_device, beat)
+        hooks = Hooks(_losses_writer(folder.parent / "losses.jsonl"), beat, job.get("soft_deadline", math.inf), come_back)
         result = joint_warmup(adapter, sampler, tasks, settings.joint_warmup_samples, hooks, plan)
         result.notes = [*notes, *result.notes]
         save_adapter(adapter, folder)
@@ -212,7 +213,8 @@ def _do_task(worker: _Worker, task_id: str, job: dict[str, Any]) -> TaskResult:
                 deleted = make_room(paths.root, settings.adapter_bytes, job["tasks"])
                 print(f"adapters deleted to free disk space: {len(deleted)}", flush=True)
             worker.heartbeat()
-            trained = finetune_and_save(worker.adapter, sampler, task, settings.root, on_pass, plan)
+            hooks = Hooks(on_pass=on_pass, memory_came_back=_watch(worker.adapter, predict.workers_per_device, on_pass))
+            trained = finetune_and_save(worker.adapter, sampler, task, settings.root, hooks, plan)
     except TimeIsUpError:
         return replace(_finetune_result(None), seconds=_seconds_since(started), unfinished=1)
     except ArcSubmitError as error:
@@ -250,6 +252,11 @@ def _plan(memory: MemoryLimits | None, sampler: TaskSampler, tasks: Sequence[Tas
     return replace(plan, tokens=max(shortest, plan.tokens)), [f"task {task.id}: {plan.reason}"]
 
 
+def _watch(adapter: Adapter, workers: int, beat: Callable[[], None]) -> Callable[[], bool]:
+    """A function that tells whether other processes have given memory back, see `Hooks`."""
+    return lambda: memory_came_back(adapter.flat.device, workers, beat)
+
+
 def _seconds_since(started: float) -> float:
     return round(time.monotonic() - started, 3)
 
@@ -270,18 +277,19 @@ def _finetune_result(trained: FinetuneResult | None) -> TaskResult:
 
 
 def finetune_and_save(
-    adapter: Adapter, sampler: TaskSampler, task: Task, root: Path, on_pass: Callable[[], None], plan: TrainingPlan | None = None
+    adapter: Adapter, sampler: TaskSampler, task: Task, root: Path, hooks: Hooks, plan: TrainingPlan | None = None
 ) -> FinetuneResult:
     """Fine-tune on a task and save its adapter and, for each step, a JSON line of {"step", "loss", "seconds"}.
 
     Args:
         root: the folder for adapters/ and losses/.
-        plan: as of `finetune_task`. A task starts from its own, so that its adapter does not depend on the tasks before it.
+        hooks, plan: as of `finetune_task`; the losses are written in place of `on_step`. A task starts from its own plan, so that its
+            adapter does not depend on the tasks before it.
 
     Raises:
         ArcSubmitError: where there is no sample, the loss is not finite, or memory does not suffice for the shortest samples.
     """
-    hooks = Hooks(_losses_writer(losses_path(root, task.id)), on_pass)
+    hooks = replace(hooks, on_step=_losses_writer(losses_path(root, task.id)))
     result = finetune_task(adapter, sampler, task, hooks, plan=plan)
     save_adapter(adapter, adapter_folder(root, task.id), adapter.model.dtype)
     return result
