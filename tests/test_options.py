@@ -242,3 +242,14 @@ def test_finetune_offers_every_option_that_a_later_run_of_its_adapters_must_repe
         for name, definition in options_of(settings):
             if definition.identity is not Identity.FREE and "run" in definition.commands and name not in others:
                 assert "finetune" in definition.commands, name
+
+
+def test_the_length_of_a_models_file_bounds_a_presets_but_not_a_given_one(tmp_path: Path) -> None:
+    file = tmp_path / "asked.json"
+    values = {"grid_encoder": "MinimalGridEncoder()", "prompt": "output-from-examples-v1", "max_seq_len": 1024}
+    file.write_text(json.dumps(values))
+    given = {"model": tmp_path, "model_config": file}
+    assert make_config("t4x2-qwen2.5-0.5b", **given).max_seq_len == 1024
+    assert make_config("t4x2-qwen2.5-0.5b", **given, max_seq_len=5120).max_seq_len == 5120
+    file.write_text(json.dumps({**values, "max_seq_len": 8192}))
+    assert make_config("t4x2-qwen2.5-0.5b", **given).max_seq_len == 5120

@@ -207,11 +207,13 @@ def make_config(preset: str | None = None, rerun_budget: float | str | None = No
         if choices is not None:
             return replace(build_config({**current_names(values_of(choices)), **given}), choices=choices)
     values = PRESETS[preset or "cpu-pocket"]
-    return build_config(_with_model_options({**values, **current}, values))
+    return build_config(_with_model_options({**values, **current}, {name: value for name, value in values.items() if name not in current}))
 
 
 def _with_model_options(values: Mapping[str, Any], weaker: Mapping[str, Any]) -> dict[str, Any]:
     """Values with the options in the model's prompt configuration, which are stronger than a preset's and weaker than changes.
+
+    Its length replaces a preset's longer one.
 
     Args:
         weaker: those of the values that come from a preset, or defaults.
@@ -226,7 +228,14 @@ def _with_model_options(values: Mapping[str, Any], weaker: Mapping[str, Any]) ->
         if not is_competition_rerun():
             raise
         return dict(values)  # resolving the run then decides what works without the model
-    if config is None or not config.options:
+    if config is None:
+        return dict(values)
+    longest = weaker.get("max_seq_len")
+    if longest is not None and longest > config.max_seq_len:
+        # A preset says what its hardware takes, the file what the model takes.
+        values = {**values, "max_seq_len": config.max_seq_len}
+        weaker = {**weaker, "max_seq_len": config.max_seq_len}
+    if not config.options:
         return dict(values)
     where = f"{config_path(given or model)}: options"
     if foreign := [name for name in config.options if not name.startswith(_MODEL_PREFIXES) and name not in _MODEL_OPTIONS]:
