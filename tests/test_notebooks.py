@@ -260,6 +260,7 @@ def test_the_7b_notebook_runs_with_a_small_model(off_kaggle: Kaggle, files: tupl
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(900)
 def test_a_card_is_checked_from_a_notebook(off_kaggle: Kaggle, tiny_model: Path) -> None:
     text = off_kaggle.execute("gpu_check", model=tiny_model, device="cpu", rank=4, out="gpu.json")
     assert "training on 64 tokens, plain: " in text

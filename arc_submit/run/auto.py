@@ -29,6 +29,7 @@ _START_SECONDS = 60.0  # of a worker that loads a model
 _VLLM_SECONDS = 1800.0  # in a shorter run vllm's start, minutes of compiling on some cards, takes too much
 _MOST_SLOTS, _MOST_SLOTS_OLD = 64, 32
 _SHORT_PROMPT = 512  # tokens: most tasks' prompts are longer
+_MEDIAN_SAMPLE = 1024  # tokens: half of the tasks' samples are longer
 
 _CAPABILITIES = {"t4": (7, 5), "l4": (8, 9), "h100": (9, 0), "rtx-pro-6000": (12, 0)}
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -198,10 +199,10 @@ def _choose_lengths(card: Card, model: Model, tunes: bool, known: Mapping[str, A
 
 def _choose_checkpointing(card: Card, known: Mapping[str, Any]) -> list[Choice]:
     rows = int(known.get("ttft_batch_size", 1))
-    peak = card.footprint.training_peak(rows * _SHORT_PROMPT, rows * _SHORT_PROMPT, False)
+    peak = card.footprint.training_peak(rows * _MEDIAN_SAMPLE, rows * _MEDIAN_SAMPLE, False)
     needed = peak > card.room
     word = "does not fit" if needed else "fits"
-    reason = f"a sample of {_SHORT_PROMPT} tokens {word} without ({peak / GIB:.1f} GiB)"
+    reason = f"a sample of {_MEDIAN_SAMPLE} tokens {word} without ({peak / GIB:.1f} GiB)"
     return [Choice({"ttft_gradient_checkpointing": needed}, reason if needed else f"{reason}; longer tasks take it where they need it")]
 
 
@@ -236,8 +237,8 @@ def _choose_amounts(gpus: Sequence[Gpu], machine: Machine, model: Model, work: W
     if not tunes:
         return choices
     return [
-        Choice({"ttft_steps": steps}, f"{have}, of which {_TRAIN_SHARE:.0%} train; a step takes {step:.2g} s ({whose})"),
-        Choice({"ttft_views": views}, f"{_PREDICT_SHARE:.0%} predict; a view takes {view:.2g} s ({whose})"),
+        Choice({"ttft_steps": steps}, f"{have}, {_TRAIN_SHARE:.0%} of it for training; a step takes {step:.2g} s ({whose})"),
+        Choice({"ttft_views": views}, f"{_PREDICT_SHARE:.0%} of it for predictions; a view takes {view:.2g} s ({whose})"),
         Choice({"ttft_max_steps": 8 * steps, "ttft_max_views": 32 * views}, "bounds of what left-over time buys, 8 and 32 times the plan"),
         *choices,
     ]
