@@ -85,11 +85,11 @@ def fresh(base: Path) -> Any:
     return load_model(base, CPU, torch.float32, "sdpa")
 
 
-def trained(base: Path, settings: LoraSettings = SETTINGS, seed: int = 0) -> Adapter:
+def trained(base: Path, settings: LoraSettings = SETTINGS, seed: int = 0, strength: float = 0.1) -> Adapter:
     """An adapter with other values in every place, as after training."""
     adapter = attach(fresh(base), settings, 1)
     with torch.no_grad():
-        adapter.flat.add_(torch.randn(adapter.flat.shape, generator=torch.Generator().manual_seed(seed)), alpha=0.1)
+        adapter.flat.add_(torch.randn(adapter.flat.shape, generator=torch.Generator().manual_seed(seed)), alpha=strength)
     return adapter
 
 
@@ -161,7 +161,7 @@ def test_an_adapter_starts_at_the_base_and_is_read_back(base: Path, tmp_path: Pa
 def test_adapters_of_the_ends_take_turns_in_the_slots(base: Path, tmp_path: Path) -> None:
     folders = [tmp_path / "a", tmp_path / "b"]
     for seed, folder in enumerate(folders):
-        save_adapter(trained(base, seed=seed), folder)
+        save_adapter(trained(base, seed=seed, strength=1.0), folder)
     engine = load_transformers_engine(base, CPU, 3)[0]
     requests = [Request(f"{which}-{n}", [5, 6, 7 + n], 6, which) for n in range(3) for which in (None, *folders)]
     together = {done.id: done.tokens for done in engine.generate(requests)}

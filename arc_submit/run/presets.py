@@ -111,8 +111,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ttft_max_views": 512,
     },
     # Two published recipes, whole, for published weights: the format says how the model is asked. Samples are drawn under random geometries
-    # and colours, one after the other, and a search reads so many tokens instead of so many seconds. Left-over hours buy more of the same.
-    # Four views are searched side by side.
+    # and colours, one after the other. The limits of 540 seconds a search and 1,200 a task are those many tokens at 44 ms a step
+    # (docs/ensemble.md). Left-over hours buy more of the same.
     "nvarc-4b": {
         **_L4X4,
         **_ENDS_TOO,
@@ -132,6 +132,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ttft_views": 16,
         "ttft_candidates": "dfs",
         "ttft_threshold": 0.2,
+        "dfs_batch": 4,
+        "dfs_steps": 12_000,
+        "dfs_task_steps": 109_000,
+        "dfs_score_views": 8,
         "ttft_max_steps": 512,
         "ttft_max_views": 64,
     },
