@@ -19,6 +19,7 @@ from trainings import CPU, PROMPT, TWO, config_of, losses, start, weights, write
 
 from arc_submit import cli
 from arc_submit.arc.packed_tasks import open_packed
+from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.inference.engine import Request
 from arc_submit.inference.load_transformers import load_transformers_engine
@@ -106,9 +107,29 @@ def test_another_training_in_the_same_folder_is_refused(tmp_path: Path, tiny_mod
     card = tmp_path / "run" / "train.json"
     told = json.loads(card.read_text())
     del told["parts"][0]["max_task_tokens"], told["settings"]["prompt_weight_end"]
+    del told["lora"]["dtype"], told["lora"]["embedding_learning_rate"]
     card.write_text(json.dumps(told))
     train(config_of(tiny_model, tmp_path / "run", data, steps=5))
     assert len(losses(tmp_path / "run")) == 5
+
+
+def test_embeddings_and_output_layer_are_trained_at_their_own_rate_and_go_on(tmp_path: Path, tiny_model: Path) -> None:
+    ends = ("q_proj", "embed_tokens", "lm_head")
+    lora = LoraSettings(rank=2, targets=ends, embedding_learning_rate=1e-4, dtype="bfloat16")
+    data = write_data(tmp_path)
+    for name, steps in (("whole", (4,)), ("cut", (2, 4))):
+        for count in steps:
+            train(replace(config_of(tiny_model, tmp_path / name, data, steps=count, loaders=0, schedule="constant"), lora=lora))
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(tensor, cut[name]) for name, tensor in whole.items())
+    tensors = load_file(tmp_path / "whole" / "adapter" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+    change = {
+        name: float(tensor.float().abs().max()) for name, tensor in tensors.items() if name.endswith(("embedding_A", "lora_B.weight"))
+    }
+    slow = max(value for name, value in change.items() if "q_proj" not in name)
+    assert 0 < 10 * slow < max(value for name, value in change.items() if "q_proj" in name)
 
 
 def test_a_finished_training_that_is_asked_for_again_says_nothing_twice(tmp_path: Path, tiny_model: Path) -> None:

@@ -510,6 +510,17 @@ def check_loss(model: Any, precision: TrainingPrecision, loss: Loss = batch_loss
         probe.compare_sums("the training loss of a batch", lambda probe: by_prompt(probe, len(probe.prompts)))
 
 
+def check_adapted_loss(adapter: Adapter, precision: TrainingPrecision) -> None:
+    """As `check_loss`, of the loss that is computed where the output layer is adapted.
+
+    Raises:
+        ConfigError: naming what differs.
+    """
+    if isinstance(adapter.model.get_output_embeddings(), LoraLinear):
+        with without_layers(adapter):
+            check_loss(adapter.model, precision, full_loss)
+
+
 class _FrozenHeadLoss(torch.autograd.Function):
     """Cross-entropy after a frozen output layer, computed for some positions at a time.
 

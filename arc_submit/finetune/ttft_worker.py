@@ -26,15 +26,14 @@ from arc_submit.base_model.adapter_files import CONFIG
 from arc_submit.base_model.attention import ATTENTION
 from arc_submit.base_model.device_memory import load_when_free, memory_came_back
 from arc_submit.base_model.loading import choose_device, load_model, load_tokenizer
-from arc_submit.base_model.lora import Adapter, attach, save_adapter, without_layers
-from arc_submit.base_model.lora_layers import LoraLinear
+from arc_submit.base_model.lora import Adapter, attach, save_adapter
 from arc_submit.base_model.memory import SHORTEST_SAMPLE, TrainingPlan, weights_of
 from arc_submit.base_model.precision import choose_training_precision, repair_attention
 from arc_submit.errors import ArcSubmitError
 from arc_submit.finetune.adapter_cache import make_room, mark_used
 from arc_submit.finetune.joint_warmup import joint_warmup
 from arc_submit.finetune.settings import FinetuneSettings
-from arc_submit.finetune.trainer import FinetuneResult, Hooks, TaskSampler, check_loss, configured_plan, finetune_task, full_loss
+from arc_submit.finetune.trainer import FinetuneResult, Hooks, TaskSampler, check_adapted_loss, check_loss, configured_plan, finetune_task
 from arc_submit.inference.load_transformers import make_engine
 from arc_submit.inference.memory_limits import MemoryLimits, find_memory_limits
 from arc_submit.inference.predict import Predictor, predict_tasks
@@ -161,9 +160,7 @@ def _attach(model: Any, settings: FinetuneSettings) -> tuple[Adapter, list[str]]
         print(notes[0], flush=True)
     adapter = attach(model, settings.lora, settings.predict.seed, None if base_adapter is None else Path(base_adapter))
     print(f"adapter: {adapter.flat.numel():,} values in {len(adapter.layers)} layers ({adapter.reason})", flush=True)
-    if isinstance(model.get_output_embeddings(), LoraLinear):
-        with without_layers(adapter):
-            check_loss(model, choose_training_precision(adapter.flat.device, settings.ttft.fast_cpu), full_loss)
+    check_adapted_loss(adapter, choose_training_precision(adapter.flat.device, settings.ttft.fast_cpu))
     return adapter, notes
 
 

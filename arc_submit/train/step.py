@@ -27,7 +27,7 @@ from arc_submit.base_model.output_head import output_head
 from arc_submit.base_model.precision import TrainingPrecision, choose_training_precision
 from arc_submit.base_model.saving import own_dtype, save_model
 from arc_submit.errors import ConfigError
-from arc_submit.finetune.trainer import MicroBatch, batch_loss, check_loss, full_loss
+from arc_submit.finetune.trainer import MicroBatch, batch_loss, check_adapted_loss, check_loss, full_loss
 from arc_submit.language.prompt_config import PromptConfig
 from arc_submit.train.config import TrainConfig, TrainSettings
 from arc_submit.train.distributed import Processes
@@ -84,6 +84,7 @@ def load_trainable(config: TrainConfig, device: torch.device, checkpoint: Path |
         model = load_model(config.model, device, precision.base, ATTENTION, settings.in_4_bits)
         check_loss(model, precision)
         adapter = attach(model, config.lora, config.seed, config.base_adapter)
+        check_adapted_loss(adapter, precision)
         if checkpoint:
             with torch.no_grad():
                 adapter.flat.copy_(load_file(checkpoint / "trainable.safetensors")["flat"])

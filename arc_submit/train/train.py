@@ -31,6 +31,7 @@ from arc_submit.arc.files import read_json, write_json
 from arc_submit.base_model.checks import adapter_values, check_adapter_folder, check_model_folder, differing, files_fingerprint
 from arc_submit.base_model.loading import load_tokenizer
 from arc_submit.base_model.precision import repair_attention
+from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 from arc_submit.language.prompt_config import SHORTEST, PromptConfig, read_chat_template, read_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
@@ -394,6 +395,7 @@ def check_same_training(config: TrainConfig, prompt_config: PromptConfig, log: C
             raise DataError(f"{error}; give another --out, or remove the folder") from None
         before["parts"] = [_with_defaults(MixturePart, part) for part in before["parts"]]
         before["settings"] = _with_defaults(TrainSettings, before["settings"])
+        before["lora"] = _with_defaults(LoraSettings, before["lora"])
         different = ["--data or --mixture"] if current["parts"] != before["parts"] else []
         different += [_flag(name) for name in _fixed(TrainConfig) if current[name] != before.get(name)]
         different += [_flag(f"lora_{name}") for name, value in current["lora"].items() if value != before["lora"].get(name)]
