@@ -12,6 +12,7 @@ import pytest
 import torch
 from test_ttft import CPU, LORA, QUICK, TASKS, adapted, make_task, sampler
 
+from arc_submit.arc.task import Task
 from arc_submit.base_model import lora_layers
 from arc_submit.base_model.checkpointing import checkpointed
 from arc_submit.base_model.loading import load_model
@@ -24,7 +25,7 @@ from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.finetune.trainer import FinetuneError, FinetuneResult, Hooks, MicroBatch, batch_loss, finetune_task
 from arc_submit.language.truncation import PromptTooLongError
 
-TASK = make_task("large", 4, 13, 3)
+TASK, LONG = make_task("large", 4, 5, 3), make_task("long", 4, 13, 3)
 Fails = Callable[[int, MicroBatch], bool]
 
 
@@ -47,8 +48,10 @@ def scarce(monkeypatch: pytest.MonkeyPatch, fails: Fails) -> list[tuple[int, int
     return passes
 
 
-def train(adapter: Adapter, settings: TTFTSettings, plan: TrainingPlan | None = None) -> tuple[torch.Tensor, FinetuneResult]:
-    result = finetune_task(adapter, sampler(settings, 1024), TASK, plan=plan)
+def train(
+    adapter: Adapter, settings: TTFTSettings, plan: TrainingPlan | None = None, task: Task = TASK
+) -> tuple[torch.Tensor, FinetuneResult]:
+    result = finetune_task(adapter, sampler(settings, 1024), task, plan=plan)
     assert not adapter.model.training
     return adapter.flat.detach().clone(), result
 
@@ -84,6 +87,24 @@ def test_a_gradient_that_is_half_added_does_not_count(adapter: Adapter, monkeypa
     assert torch.allclose(values, expected, atol=1e-6)
 
 
+def test_a_step_is_repeated_whose_tokens_find_no_room(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are moved to the device in another thread, ahead of their step."""
+    expected, _ = train(adapter, QUICK)
+    real, calls = trainer.make_batches, 0
+
+    def make_batches(*given: Any) -> list[MicroBatch]:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*given)
+
+    monkeypatch.setattr(trainer, "make_batches", make_batches)
+    values, result = train(adapter, QUICK)
+    assert result.notes == ["task large: out of memory at step 3, repeated with gradient checkpointing"]
+    assert torch.allclose(values, expected, atol=1e-6)
+
+
 def test_fewer_rows_in_a_pass_add_up_to_the_same_step(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = replace(QUICK, batch_size=5, steps=3)
     whole, full = train(adapter, settings)
@@ -102,14 +123,14 @@ def test_fewer_rows_in_a_pass_add_up_to_the_same_step(adapter: Adapter, monkeypa
 
 
 def test_shorter_samples_come_last_and_are_those_of_the_plan(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    longest = max(len(sampler(max_seq_len=1024).draw(TASK, step).ids) for step in range(3))
-    limit = len(sampler(max_seq_len=1024).draw(TASK, 0).ids) * 3 // 4
-    settings = replace(QUICK, steps=3)
+    longest = max(len(sampler(max_seq_len=1024).draw(LONG, step).ids) for step in range(2))
+    limit = len(sampler(max_seq_len=1024).draw(LONG, 0).ids) * 3 // 4
+    settings = replace(QUICK, steps=2)
     passes = scarce(monkeypatch, lambda _, batch: batch.ids.shape[1] > limit)
-    values, result = train(adapter, settings)
-    assert result.notes[-1] == f"task large: out of memory at step 1, repeated on samples of at most {limit} tokens"
+    values, result = train(adapter, settings, task=LONG)
+    assert result.notes[-1] == f"task long: out of memory at step 1, repeated on samples of at most {limit} tokens"
     assert max(length for _, length in passes[2:]) <= limit < longest
-    again, same = train(adapter, settings, TrainingPlan(limit, True, True, "from the start"))
+    again, same = train(adapter, settings, TrainingPlan(limit, True, True, "from the start"), LONG)
     assert torch.equal(values, again)
     assert (result.losses, result.tokens) == (same.losses, same.tokens)
 
