@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import make_challenges
 
-from arc_submit.base_model.memory import SIZES
+from arc_submit.base_model.memory import SIZES, shape_of
 from arc_submit.errors import ConfigError
 from arc_submit.run import auto_inputs, host
 from arc_submit.run.auto import Machine, Model, Work, choose_settings
 from arc_submit.run.choices import Choice, values_of
 from arc_submit.run.data import load_data
 from arc_submit.run.fingerprint import run_fingerprint
+from arc_submit.run.pipeline import _log_start
 from arc_submit.run.presets import PRESETS, build_config, make_config
 from arc_submit.run.resolve import resolve_run
 from arc_submit.storage.run_dir import open_run
@@ -224,6 +226,35 @@ def test_a_models_own_settings_are_stronger(challenges: Path, tiny_model: Path, 
     )
     assert (config.lora.rank, config.ttft.steps, config.views, config.lora.targets) == (12, 7, 3, ("q_proj", "k_proj", "v_proj", "o_proj"))
     assert not {"lora_rank", "ttft_steps", "views"} & set(values_of(config.choices))
+
+
+def test_a_model_in_fewer_bits_is_not_planned(challenges: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    see(monkeypatch, L4)
+    given: dict[str, Any] = {"challenges": challenges, "out": tmp_path / "run", "sources": ("ttft",)}
+    config = make_config("auto", **given, model=tiny_model, ttft_in_4_bits=True)
+    assert any("the memory plan does not hold for this model" in choice.text for choice in config.choices)
+    assert shape_of(SIZES["4B"].config | {"quantization_config": {"quant_method": "awq"}}) is None
+
+
+def test_a_cluster_is_not_seen(challenges: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    see(monkeypatch, L4)
+    given: dict[str, Any] = {"challenges": challenges, "out": tmp_path / "run", "model": tiny_model, "executor": "ray"}
+    with pytest.raises(ConfigError, match="on a cluster name a preset"):
+        make_config("auto", **given)
+    assert make_config(**given).devices == ("cpu",)
+
+
+def test_the_log_of_a_run_says_what_was_decided(
+    challenges: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    see(monkeypatch, L4)
+    resolved = resolve_run(make_config("auto", challenges=challenges, model=tiny_model, out=tmp_path / "run", max_seq_len=1024))
+    lines: list[str] = []
+    with open_run(tmp_path / "run", resolved.fingerprint) as directory:
+        _log_start(resolved, directory, 1e9, SimpleNamespace(log=lines.append))  # type: ignore[arg-type]
+    told = [line for line in lines if line.startswith("auto: ")]
+    assert told == [f"auto: {choice.text}" for choice in resolved.choices]
+    assert len(told) > 8
 
 
 def test_a_choice_is_told_in_words() -> None:

@@ -132,8 +132,8 @@ def weights_of(folder: Path) -> int:
 
 
 def shape_of(config: dict[str, Any]) -> ModelShape | None:
-    """The shape that a config.json describes; None for blocks that the formulas do not hold for."""
-    if config.get("model_type") not in _KINDS:
+    """The shape that a config.json describes; None for blocks, or weights in fewer bits, that the formulas do not hold for."""
+    if config.get("model_type") not in _KINDS or config.get("quantization_config"):
         return None
     heads = int(config["num_attention_heads"])
     return ModelShape(

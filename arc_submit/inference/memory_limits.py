@@ -72,7 +72,7 @@ def find_memory_limits(
         return None
     shape = read_shape(Path(settings.model))
     if shape is None:
-        print("memory plan: none, its formulas do not hold for this model's layers", flush=True)
+        print("memory plan: none, its formulas do not hold for this model's layers or weights", flush=True)
         return None
     card = torch.cuda.get_device_properties(device)
     room = planned_bytes(device, settings.workers_per_device)

@@ -63,7 +63,7 @@ class Model:
     """What is known of a model without loading it.
 
     Attributes:
-        shape: its sizes; None for layers that the memory plan does not hold for.
+        shape: its sizes; None for layers or weights that the memory plan does not hold for.
         parameters: their number.
         context: tokens that it takes; None where it does not say.
         trained_length: tokens of its prompts by its arc_submit.json; None where it has none.
@@ -113,10 +113,10 @@ def choose_settings(machine: Machine, model: Model, work: Work, given: Mapping[s
         choices.append(
             Choice(
                 {"max_seq_len": _wanted_length(model)[0]},
-                "the memory plan does not hold for these layers: out of memory is met as it comes",
+                "the memory plan does not hold for this model; out of memory is met as it comes",
             )
         )
-        choices.append(Choice({"max_concurrent": 16}, "few, because the memory plan does not hold for these layers"))
+        choices.append(Choice({"max_concurrent": 16}, "few, because the memory plan does not hold for this model"))
     else:
         card = Card(room, Footprint(model.shape, lora_of(known) if tunes else None, old))
         choices += _choose_lengths(card, model, tunes, known)

@@ -53,6 +53,8 @@ def decide(given: Mapping[str, Any], asked: bool) -> tuple[Choice, ...] | None:
     if not asked and (not _suits(given) or (begun is not None and recorded is None)):
         return None
     try:
+        if given.get("executor", "local") != "local":
+            raise ConfigError("--preset auto decides by the GPUs of this machine; on a cluster name a preset")
         gpus, evidence = _find_gpus()
         if not gpus:
             if not asked and recorded is None:
@@ -111,7 +113,8 @@ def read_model(given: Mapping[str, Any]) -> Model:
     if folder is None:
         raise ConfigError("--preset auto: give --model the folder of the base model, its arc_submit.json included")
     asked = read_prompt_config(folder, given.get("model_config"))
-    return Model(read_shape(folder), count_parameters(folder), length_limit(folder), asked.max_seq_len if asked else None)
+    shape = None if given.get("ttft_in_4_bits") else read_shape(folder)  # the memory plan is for weights in 16 bits
+    return Model(shape, count_parameters(folder), length_limit(folder), asked.max_seq_len if asked else None)
 
 
 def read_work(given: Mapping[str, Any]) -> Work:
