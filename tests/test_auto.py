@@ -157,6 +157,11 @@ def test_it_is_the_default_where_a_gpu_and_a_model_are_there(
     assert make_config(**given, model=tiny_model, devices="cpu").choices == ()
     see(monkeypatch)
     assert make_config(**given, model=tiny_model) == make_config("cpu-pocket", **given, model=tiny_model)
+    monkeypatch.setattr(auto_inputs, "has_gpu_driver", lambda: True)
+    unseen = make_config(**given, model=tiny_model)
+    assert unseen.devices == ("cpu",)
+    assert [choice.text for choice in unseen.choices] == ["devices cpu: there is the driver of a GPU, but torch sees 0 GPUs"]
+    assert "auto" not in run_fingerprint(unseen, load_data(unseen))
     with pytest.raises(ConfigError, match=r"no GPU is there \(torch sees 0 GPUs\); switch the accelerator on, or give --preset cpu-pocket"):
         make_config("auto", **given, model=tiny_model)
     with pytest.raises(ConfigError, match="give --model"):

@@ -34,7 +34,7 @@ _DATA = ("challenges", "solutions", "input", "split", "tasks", "task_ids", "seed
 _find_gpus = functools.cache(find_gpus)  # seconds each time, and a sweep reads many configurations
 
 
-def decide(given: Mapping[str, Any], asked: bool) -> tuple[Choice, ...] | None:
+def decide(given: Mapping[str, Any], asked: bool) -> tuple[Choice, ...]:
     """What auto decides for a run, or decided when the run directory began.
 
     Args:
@@ -42,7 +42,7 @@ def decide(given: Mapping[str, Any], asked: bool) -> tuple[Choice, ...] | None:
         asked: --preset auto is given; otherwise auto is taken only where a GPU and a model other than the pocket model are there.
 
     Returns:
-        None where auto is not taken.
+        No setting where auto is not taken; a fact where that is for a GPU that has a driver and is not seen.
 
     Raises:
         ArcSubmitError: where auto is asked for and nothing can be decided. In a competition's re-run there is a choice all the same, and
@@ -51,14 +51,14 @@ def decide(given: Mapping[str, Any], asked: bool) -> tuple[Choice, ...] | None:
     begun = RunPaths(given.get("out") or RunConfig.out).read_config()
     recorded = (begun or {}).get(RECORD)
     if not asked and (not _suits(given) or (begun is not None and recorded is None)):
-        return None
+        return ()
     try:
         if given.get("executor", "local") != "local":
             raise ConfigError("--preset auto decides by the GPUs of this machine; on a cluster name a preset")
         gpus, evidence = _find_gpus()
         if not gpus:
             if not asked and recorded is None:
-                return None
+                return (Choice({"devices": ("cpu",)}, f"there is the driver of a GPU, but {evidence}", setting=False),)
             raise ConfigError(f"--preset auto: no GPU is there ({evidence}); switch the accelerator on, or give --preset cpu-pocket")
         model = read_model(given)
         machine = machine_of(gpus, importlib.util.find_spec("vllm") is not None, model, given)

@@ -49,7 +49,7 @@ def run_fingerprint(config: RunConfig, data: RunData) -> dict[str, Any]:
     # It decides checkpointing and lengths; the costs decide only when a task's turn comes.
     values |= {"memory_factor": memory_factor(config.measured)} if config.measured is not None else {}
     # With what auto decided, a run that goes on decides nothing anew.
-    values |= {RECORD: recorded_values(config.choices)} if config.choices else {}
+    values |= {RECORD: decided} if (decided := recorded_values(config.choices)) else {}
     if "ttft" in config.sources:
         values |= identity_values(config.lora, "lora_") | identity_values(config.ttft, "ttft_")
         values["base_adapter"] = None if config.base_adapter is None else config.base_adapter.name

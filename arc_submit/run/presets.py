@@ -17,7 +17,7 @@ from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.language.prompt_config import config_path, read_prompt_config
 from arc_submit.options import add_options, option_names, with_current_names
 from arc_submit.run.auto_inputs import AUTO, decide
-from arc_submit.run.choices import values_of
+from arc_submit.run.choices import Choice, values_of
 from arc_submit.run.config import RunConfig
 from arc_submit.run.kaggle_paths import is_competition_rerun
 from arc_submit.run.source_table import check_sources
@@ -205,13 +205,15 @@ def make_config(preset: str | None = None, rerun_budget: float | str | None = No
     if is_competition_rerun():
         changes |= {"tasks": None, "task_ids": None, "budget": rerun_budget or changes.get("budget")}
     current = current_names(changes)
+    choices: tuple[Choice, ...] = ()
     if preset in (None, AUTO):
         given = _with_model_options(current, {})
         choices = decide(given, asked=preset == AUTO)
-        if choices is not None:
-            return replace(build_config({**current_names(values_of(choices)), **given}), choices=choices)
+        if decided := current_names(values_of(choices)):
+            return replace(build_config({**decided, **given}), choices=choices)
     values = PRESETS[preset or "cpu-pocket"]
-    return build_config(_with_model_options({**values, **current}, {name: value for name, value in values.items() if name not in current}))
+    weaker = {name: value for name, value in values.items() if name not in current}
+    return replace(build_config(_with_model_options({**values, **current}, weaker)), choices=choices)
 
 
 def _with_model_options(values: Mapping[str, Any], weaker: Mapping[str, Any]) -> dict[str, Any]:
