@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +282,28 @@ def test_infer_with_candidates_dfs(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_run_refuses_invalid_options(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_config(**changes)
+
+
+@pytest.mark.parametrize("candidates", ["dfs", "views"])
+def test_a_view_without_memory_leaves_the_answers_of_the_others(
+    engine: TransformersEngine, run: Path, candidates: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = read_task(run / "tasks" / "task000.json")
+    first, *others = (one.request.prompt for one in plan_requests(TOKENIZER, task, RequestSettings(VIEWS, 0, 1024))[0])
+    real = engine.model.forward
+
+    def forward(*args: Any, fail: bool = False, **kwargs: Any) -> Any:
+        ids = kwargs["input_ids"]
+        if fail or (ids.shape[0] == 1 and ids[0, : len(first)].tolist() == list(first)):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.75 GiB")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(engine.model, "forward", forward)
+    result = predict(engine, run, "task000", candidates=candidates)["task000"]
+    predictions, _ = read_predictions(RunPaths(run).predictions("frozen", "task000"))
+    assert (result["failed"], result["unfinished"], len(result["refused"])) == ("", 0, 1)
+    assert "out of memory with" in result["refused"][0]
+    assert result["made"] == len(predictions) >= len(others) - 1
+    monkeypatch.setattr(engine.model, "forward", partial(forward, fail=True))
+    nothing = predict(engine, run, "task002", candidates=candidates)["task002"]
+    assert (nothing["made"], "out of memory with" in nothing["failed"]) == (0, True)

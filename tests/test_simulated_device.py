@@ -117,7 +117,7 @@ def _note(seen: list[tuple[int, int]], meter: Meter) -> None:
 
 @pytest.mark.parametrize("kind", ["generate", "dfs", "score"])
 def test_launches_and_synchronizations_of_a_decoding_step_are_bounded(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    launches, slots = [], 2
+    launches, slots = [], 6
     for layers in (1, 2):
         with gpu() as meter:
             model = make_model(cut("0.5B", layers), meter)
@@ -133,7 +133,7 @@ def test_launches_and_synchronizations_of_a_decoding_step_are_bounded(kind: str,
     with capsys.disabled():
         print(f"\n{kind}: {launches[1] - launches[0]} launches a layer and step, {steps[1]} synchronizations a step of {slots} slots")
     assert launches[1] - launches[0] <= LAUNCHES[kind]
-    assert steps[1] <= {"generate": 2, "score": 1, "dfs": 2 + 3 * slots}[kind]
+    assert steps[1] <= 1, "one transfer for all slots"
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,16 @@ import time
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
 from arc_submit.errors import ConfigError
 from arc_submit.inference.engine import Completion, OnStep, Request
 from arc_submit.inference.settings import DFS_STEPS
-from arc_submit.inference.transformers_engine import TransformersEngine
+from arc_submit.inference.transformers_engine import NextToken, TransformersEngine
+
+# Tokens that a step brings to the host for each slot. Where all of them exceed the threshold, which a low one makes possible, the slot's
+# whole distribution is read.
+_MOST_CHOICES = 64
 
 
 @dataclass(frozen=True)
@@ -93,19 +97,22 @@ class _Search:
         # smaller depth: it overwrites the abandoned path, and attention does not reach beyond it.
         self._path: list[int] = []
         self._steps = -1  # the root is the prompt, which does not count
+        # A path's probability exceeds the threshold only where its last token's does, and no more than 1 / threshold tokens can.
+        self.choices = min(int(1 / limits.threshold) + 1, _MOST_CHOICES)
 
-    def take(self, logprobs: torch.Tensor, best: tuple[int, float]) -> Iterator[Completion]:
+    def take(self, following: NextToken) -> Iterator[Completion]:
         """Push the tokens that may follow the node on top, the most probable last, and yield the completion that ends with it."""
+        likely = self._above_threshold(following)
         node = self._stack.pop()
         self._steps += 1
         self._counts[self.request.id] = self._steps
         depth = node.depth + 1
         self._path[node.depth :] = [node.token] if depth else []
-        above = (logprobs + node.logprob >= math.log(self._limits.threshold)).nonzero()[:, 0].tolist()
-        if self._limits.keep_greedy and node.greedy and best[0] not in above:
-            above.append(best[0])
-        values = {token: node.logprob + float(logprobs[token]) for token in above}
-        for token in sorted(above, key=lambda t: (values[t], -t)):
+        best = following.best
+        if self._limits.keep_greedy and node.greedy:
+            likely.setdefault(*best)
+        values = {token: node.logprob + logprob for token, logprob in likely.items()}
+        for token in sorted(values, key=lambda t: (values[t], -t)):
             path = [*self._path, token]
             if token in self._end_ids:
                 yield Completion(self.request.id, path, values[token], "stop", time.monotonic() - self._started)
@@ -115,6 +122,18 @@ class _Search:
                 # threshold ends it.
                 if not (greedy and self.request.dead_end is not None and self.request.dead_end(path)):
                     self._stack.append(_Node(depth, token, values[token], greedy))
+
+    def _above_threshold(self, following: NextToken) -> dict[int, float]:
+        """The log-probability of each token with which the path to the node on top exceeds the threshold."""
+        path, least = np.float32(self._stack[-1].logprob), np.float32(math.log(self._limits.threshold))
+        likely = {token: value for token, value in following.top if np.float32(value) + path >= least}
+        if len(likely) < len(following.top) or len(likely) == len(following.logprobs):
+            return likely
+        values = following.logprobs.cpu().numpy()
+        return {int(token): float(values[token]) for token in np.flatnonzero(values + path >= least)}
+
+    def before(self) -> Sequence[int]:
+        return self._path[: self._stack[-1].depth]
 
     def next(self) -> tuple[int, int] | None:
         """The token of the node on top and its depth."""

@@ -51,7 +51,7 @@ class Completion:
         tokens: generated ids, with the end token where there is one.
         logprob: sum of the natural logs of the tokens' probabilities under the model at temperature 1.
         finished: "stop" at the end token, "length" at max_new_tokens, "dead_end" where the request's check returned True, "failed" where
-            its adapter cannot be loaded or the model's logits are not numbers.
+            its adapter cannot be loaded, memory does not suffice for it alone, or the model's logits are not numbers.
         seconds: wall clock from the request's prefill to its end; time shared with other requests counts in full.
         reason: of a failure.
     """
@@ -112,6 +112,15 @@ class Engine(Protocol):
             ConfigError: naming the adapter and its fault.
         """
         ...
+
+
+def without_memory(request: Request) -> Completion:
+    """The failure of a request for which memory does not suffice."""
+    reason = (
+        f"out of memory with {len(request.prompt)} prompt tokens and {request.max_new_tokens} to generate; lower --max-seq-len, or use a "
+        "device with more memory"
+    )
+    return Completion(request.id, [], 0.0, "failed", 0.0, reason)
 
 
 def group_by_adapter(engine: Engine, requests: Sequence[Request]) -> dict[Path | None, list[Request]]:

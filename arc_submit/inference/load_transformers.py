@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from arc_submit.base_model.loading import choose_dtype, load_model, load_tokeniz
 from arc_submit.base_model.parity import Probe, probing
 from arc_submit.inference.engine import Completion, Request
 from arc_submit.inference.serial_engine import SerialEngine
-from arc_submit.inference.transformers_engine import TransformersEngine
+from arc_submit.inference.transformers_engine import NextToken, TransformersEngine
 
 
 def load_transformers_engine(folder: Path, device: torch.device, slots: int = 16) -> tuple[TransformersEngine, Any, str]:
@@ -45,18 +45,23 @@ def make_engine(model: Any, end_id: int, slots: int) -> TransformersEngine:
 class _Forced:
     """A request whose tokens are given: it keeps the log-probabilities."""
 
+    choices = 0
+
     def __init__(self, request: Request, tokens: list[int]):
         self.request = request
         self.tokens = tokens
         self.logprobs: list[torch.Tensor] = []
 
-    def take(self, logprobs: torch.Tensor, best: tuple[int, float]) -> Iterator[Completion]:
-        self.logprobs.append(logprobs.clone())
+    def take(self, following: NextToken) -> Iterator[Completion]:
+        self.logprobs.append(following.logprobs.clone())
         return iter(())
 
     def next(self) -> tuple[int, int] | None:
         count = len(self.logprobs)
         return None if count == len(self.tokens) else (self.tokens[count - 1], count - 1)
+
+    def before(self) -> Sequence[int]:
+        return self.tokens[: len(self.logprobs) - 1]
 
 
 def check_engine(engine: TransformersEngine) -> None:

@@ -109,11 +109,15 @@ def predict_tasks(
         deadline: on the monotonic clock; requests that are unfinished then count as unfinished in the results.
     """
     job = _Job(predictor, beat)
-    view_requests = [one for task_id in task_ids for one in job.plan(task_id)]
-    if predictor.settings.candidates == "dfs":
-        job.search(view_requests, deadline)
-    else:
-        job.generate(view_requests, deadline)
+    try:
+        view_requests = [one for task_id in task_ids for one in job.plan(task_id)]
+        if predictor.settings.candidates == "dfs":
+            job.search(view_requests, deadline)
+        else:
+            job.generate(view_requests, deadline)
+    finally:
+        if isinstance(predictor.engine, TransformersEngine):
+            predictor.engine.release_adapter()  # fine-tuning on the next task is planned without it
     return job.results
 
 
@@ -188,13 +192,22 @@ class _Job:
     def _generate(self, view_requests: Sequence[ViewRequest], deadline: float | None) -> None:
         settings = self.predictor.settings
         by_id = {one.request.id: one for one in view_requests}
+        failures: dict[str, list[str]] = {}
         for completion in self.predictor.engine.generate([one.request for one in by_id.values()], self.on_step, deadline):
             one = by_id[completion.id]
             if completion.finished == "failed":
-                self.results[one.task].failed, self.results[one.task].not_served = completion.reason, True
+                failures.setdefault(one.task, []).append(completion.reason)
                 continue
             prediction = make_prediction(self.predictor.tokenizer, one, completion, Path(settings.model).name, settings.source)
             self.save(one.task, [prediction], answered=1, malformed=int(prediction.grid is None), tokens=len(completion.tokens))
+        for task_id, reasons in failures.items():
+            result = self.results[task_id]
+            if result.answered:
+                # The other views answer the task: what fails under one of them is no more than a prompt that does not fit.
+                result.refused += reasons
+                result.unfinished = (result.unfinished or 0) - len(reasons)
+            else:
+                result.failed, result.not_served = reasons[0], True
 
     def search(self, view_requests: Sequence[ViewRequest], deadline: float | None) -> None:
         """All candidates of each test input, one task after the other."""

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from transformers.cache_utils import DynamicCache
 
-from arc_submit.inference.engine import Completion, OnStep, Request
+from arc_submit.base_model.out_of_memory import free_cached_memory, is_out_of_memory
+from arc_submit.inference.engine import Completion, OnStep, Request, without_memory
 from arc_submit.inference.transformers_engine import SlotState, TransformersEngine, is_past
 
 
@@ -22,29 +23,39 @@ class SerialEngine(TransformersEngine):
     def _run(
         self, requests: Sequence[Request], start: Callable[[Request], SlotState], on_step: OnStep, deadline: float | None
     ) -> Iterator[Completion]:
-        """See `TransformersEngine.run`."""
+        """See `TransformersEngine._run`; a request for which memory does not suffice fails, and the others go on."""
         for request in sorted(requests, key=lambda r: len(r.prompt) + r.max_new_tokens):
             if is_past(deadline):
                 return
-            state: SlotState | None = start(request)
-            cache, read = DynamicCache(config=self.model.config), [*request.prompt]
-            waiting = read
-            while state is not None:
-                logprobs = self._forward(torch.tensor([waiting], device=self.device), past_key_values=cache)[0, -1].log_softmax(-1)
-                if on_step:
-                    on_step()
-                best = int(logprobs.argmax())
-                state = yield from self._take(state, logprobs, (best, float(logprobs[best])))
-                following = state.next() if state else None
-                if following is None or is_past(deadline):
-                    break
-                token, index = following
-                position = len(request.prompt) + index
-                waiting = [token]
-                if position < len(read):  # back to a branch: the state holds the abandoned path
-                    read = read[:position]
-                    cache, waiting = DynamicCache(config=self.model.config), [*read, token]
-                read = [*read, token]
+            try:
+                yield from self._serve(start(request), on_step, deadline)
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            free_cached_memory(self.device)  # outside the handler: the exception holds the tensors of the failed pass
+            yield without_memory(request)
+
+    def _serve(self, state: SlotState | None, on_step: OnStep, deadline: float | None) -> Iterator[Completion]:
+        """The completions of one request."""
+        assert state is not None
+        prompt, cache = state.request.prompt, DynamicCache(config=self.model.config)
+        waiting = read = [*prompt]
+        while state is not None:
+            logprobs = self._forward(torch.tensor([waiting], device=self.device), past_key_values=cache)[0, -1].log_softmax(-1)
+            if on_step:
+                on_step()
+            state = yield from self._take(state, self._read(logprobs[None], [state])[0])
+            following = state.next() if state else None
+            if following is None or is_past(deadline):
+                return
+            token, index = following
+            position = len(prompt) + index
+            waiting = [token]
+            if position < len(read):  # back to a branch: the state holds the abandoned path
+                read = read[:position]
+                cache, waiting = DynamicCache(config=self.model.config), [*read, token]
+            read = [*read, token]
 
     def _score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[float]:
         scores = []

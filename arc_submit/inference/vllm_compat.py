@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from arc_submit.base_model.adapter_files import AdapterConfig
+from arc_submit.base_model.out_of_memory import is_out_of_memory
 from arc_submit.errors import ConfigError
 from arc_submit.inference.engine import NotServedError
 
@@ -91,7 +92,7 @@ def make_core(**arguments: Any) -> Any:
     """An LLMEngine in this process.
 
     Raises:
-        ConfigError: where vllm is not installed, or does not know one of the arguments.
+        ConfigError: where vllm is not installed, does not know one of the arguments, or finds too little memory.
     """
     try:
         from vllm import EngineArgs
@@ -106,7 +107,14 @@ def make_core(**arguments: Any) -> Any:
     missing = sorted(set(arguments) - known)
     if missing:
         raise ConfigError(f"--engine vllm: this version takes no {', '.join(missing)}; use 0.17 to 0.33")
-    return LLMEngine.from_engine_args(EngineArgs(**arguments))
+    try:
+        return LLMEngine.from_engine_args(EngineArgs(**arguments))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        # A refusal: another start would find as little, and the next engine may need less.
+        first = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"--engine vllm: out of memory at its start ({first}); lower --max-seq-len or --max-concurrent") from None
 
 
 def token_prompt(ids: Sequence[int]) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from arc_submit.base_model.adapter_files import check_adapter, read_config
 from arc_submit.base_model.architecture import check_weights, takes_pictures
 from arc_submit.base_model.device_memory import wait_for_memory
 from arc_submit.base_model.loading import choose_dtype, load_tokenizer
+from arc_submit.base_model.out_of_memory import free_cached_memory, is_out_of_memory
 from arc_submit.errors import ConfigError
-from arc_submit.inference.engine import Completion, NotServedError, OnStep, Request, group_by_adapter
+from arc_submit.inference.engine import Completion, NotServedError, OnStep, Request, ScoringMemoryError, group_by_adapter, without_memory
 from arc_submit.inference.vllm_compat import RANKS, check_served, choose_start, make_core, prepare_process, supported_rank, token_prompt
 
 # Tokens between two outputs of an unfinished completion. Each output costs vllm an object; rare outputs let a dead end go on for longer.
@@ -92,19 +93,20 @@ class VllmEngine:
     def generate(self, requests: Sequence[Request], on_step: OnStep = None, deadline: float | None = None) -> Iterator[Completion]:
         """See `Engine.generate`. Requests of one adapter run together, otherwise in the given order.
 
-        An adapter that cannot be loaded fails its own requests and no others.
+        An adapter that cannot be loaded fails its own requests and no others. Where memory does not suffice for a step, its requests begin
+        again, half as many of them together; one that does not fit alone fails, and the others go on.
 
         Raises:
             EngineStuckError: where the steps give no output any more.
         """
         waiting = deque(request for group in group_by_adapter(self, requests).values() for request in group)
         running: dict[str, _Running] = {}
-        idle_steps, base_runs = 0, True
+        idle_steps, base_runs, together = 0, True, self.slots
         try:
             while waiting or running:
                 if deadline is not None and time.monotonic() >= deadline:
                     return
-                while waiting and len(running) < self.slots:
+                while waiting and len(running) < together:
                     # In a batch with adapters, vllm on a CPU applies the last LoRA slot's weights to base requests, without an error
                     # (vllm pull request 48421). Requests with and without an adapter therefore never run together.
                     if running and (waiting[0].adapter is None) != base_runs:
@@ -121,9 +123,18 @@ class VllmEngine:
                     running[key] = _Running(request, time.monotonic())
                 if not running:
                     continue
-                outputs = self.core.step()
+                outputs = self._step()
                 if on_step:
                     on_step()
+                if outputs is None:
+                    self.core.abort_request(list(running))
+                    lost, running = [state.request for state in running.values()], {}
+                    together = max(1, len(lost) // 2)
+                    if len(lost) == 1:
+                        yield without_memory(lost.pop())
+                    waiting.extendleft(reversed(lost))
+                    print(f"out of memory: {together} answers side by side from here on", flush=True)
+                    continue
                 idle_steps = 0 if outputs else idle_steps + 1
                 if idle_steps >= _IDLE_STEPS:
                     raise EngineStuckError(f"vllm: {idle_steps} steps with {len(running)} requests and not one token")
@@ -147,9 +158,9 @@ class VllmEngine:
         transformers engine is the faster one for scoring.
 
         Raises:
+            ScoringMemoryError: where memory does not suffice for a single continuation.
             ConfigError: where a continuation is empty or exceeds the context length, or the adapter cannot be served.
         """
-        from vllm import SamplingParams
 
         longest = max(map(len, continuations), default=0)
         if not prompt or not all(continuations) or len(prompt) + longest >= self.context_length:  # vllm generates one token as well
@@ -159,7 +170,15 @@ class VllmEngine:
             )
         if adapter is not None:
             self.check_adapter(adapter)
-        lora = self._lora(adapter)
+        scores = self._score(prompt, continuations, self._lora(adapter))
+        if any(map(math.isnan, scores)):
+            raise ConfigError(_NOT_FINITE)
+        return scores
+
+    def _score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]], lora: Any) -> list[float]:
+        """`score` for arguments that are in order; where memory does not suffice for all together, one half after the other."""
+        from vllm import SamplingParams
+
         sampling = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
         scores: dict[str, float] = {}
         keys = [str(next(self._numbers)) for _ in continuations]
@@ -169,7 +188,10 @@ class VllmEngine:
             for _ in range(_IDLE_STEPS + 10 * len(keys)):
                 if len(scores) == len(keys):
                     break
-                for output in self.core.step():
+                outputs = self._step()
+                if outputs is None:
+                    break
+                for output in outputs:
                     if output.finished:
                         positions = zip(output.prompt_logprobs[len(prompt) :], output.prompt_token_ids[len(prompt) :], strict=True)
                         scores[output.request_id] = sum(logprobs[token].logprob for logprobs, token in positions)
@@ -177,9 +199,25 @@ class VllmEngine:
                 raise EngineStuckError(f"vllm: {len(keys) - len(scores)} continuations are not scored and never will be")
         finally:
             self.core.abort_request([key for key in keys if key not in scores])
-        if any(map(math.isnan, scores.values())):
-            raise ConfigError(_NOT_FINITE)
-        return [scores[key] for key in keys]
+        if len(scores) == len(keys):
+            return [scores[key] for key in keys]
+        if len(keys) == 1:
+            raise ScoringMemoryError(
+                f"out of memory with {len(prompt)} prompt tokens and an answer of {len(continuations[0])}; lower --max-seq-len, or use a "
+                "device with more memory"
+            )
+        half = len(keys) // 2
+        return [*self._score(prompt, continuations[:half], lora), *self._score(prompt, continuations[half:], lora)]
+
+    def _step(self) -> Any:
+        """The outputs of vllm's next step; None where memory does not suffice for it."""
+        try:
+            return self.core.step()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        free_cached_memory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # outside the handler: the error holds tensors
+        return None
 
     def check_adapter(self, folder: Path) -> None:
         """See `Engine.check_adapter`."""
