@@ -89,10 +89,12 @@ def test_a_training_from_nothing_learns_and_the_model_can_be_asked(tmp_path: Pat
 
 
 def test_the_clock_ends_a_training(tmp_path: Path, tiny_model: Path) -> None:
-    figures = train(config_of(tiny_model, tmp_path / "run", write_data(tmp_path), steps=0, minutes=0.01))
+    figures = train(config_of(tiny_model, tmp_path / "run", write_data(tmp_path), steps=0, minutes=0.01, save_dtype="bfloat16"))
     assert figures["step"] > 0
     assert 0.6 <= figures["seconds"] < 60
-    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").exists()
+    tensors = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+    assert {tensor.dtype for name, tensor in weights(tmp_path / "run").items() if name.startswith("adapter/")} == {torch.float32}
 
 
 def test_another_training_in_the_same_folder_is_refused(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,7 +71,7 @@ class TrainSettings:
     eval_every: int = _free(0, help="steps between evaluations; 0 for none", minimum=0)
     eval_samples: int = _free(64, help="samples of an evaluation, drawn once", minimum=1)
     loaders: int = _free(2, help="processes that draw samples for each training process; 0 draws them between steps", minimum=0)
-    save_dtype: str = _same("auto", help="dtype of a fully trained model's weights; auto takes the base's", choices=PRECISIONS)
+    save_dtype: str = _same("auto", help="dtype of the trained weights; auto: the base's, and float32 for an adapter", choices=PRECISIONS)
 
     def __post_init__(self) -> None:
         check_options(self)

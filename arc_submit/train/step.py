@@ -299,12 +299,12 @@ def take_step(trainable: Trainable, optimizers: Sequence[torch.optim.Optimizer],
 
 def export(trainable: Trainable, config: TrainConfig, prompt_config: PromptConfig) -> Path:
     """Write the trained weights in the engines' format, with the prompt configuration beside them."""
+    name = config.settings.save_dtype
     if trainable.adapter:
         folder = config.out / "adapter"
-        save_adapter(trainable.adapter, folder)
+        save_adapter(trainable.adapter, folder, torch.float32 if name == "auto" else getattr(torch, name))
         prompt_config.save(folder)
         return folder
-    name = config.settings.save_dtype
     dtype: torch.dtype = getattr(torch, name) if name != "auto" else own_dtype(config.model)
     save_model(trainable.model, load_tokenizer(config.model), prompt_config, config.out / "model", dtype)
     return config.out / "model"
