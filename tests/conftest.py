@@ -26,6 +26,7 @@ SLOW_FILES = [
     "faults",
     "notebooks",
     "vllm_engine",
+    "smollm2",
     "lora",
     "train_ends",
     "train",

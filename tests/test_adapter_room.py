@@ -195,6 +195,7 @@ def test_on_kaggle_no_more_is_counted_on_than_working_has(tiny_model: Path, tmp_
 BASES = {"t4x2-qwen2.5-0.5b": (896, 896, 128, 4864, 24), "t4x2-qwen2.5-1.5b": (1536, 1536, 256, 8960, 28)}
 BASES |= {"l4x4-qwen2.5-1.5b": BASES["t4x2-qwen2.5-1.5b"], "l4x4-qwen3-4b": (2560, 4096, 1024, 9728, 36)}
 BASES |= {"hybrid-7b": (3584, 3584, 512, 18944, 28), "nvarc-4b": BASES["l4x4-qwen3-4b"], "architects-2024": (3072, 3072, 1024, 8192, 28)}
+BASES |= {"cpu-smollm2": (576, 576, 192, 1536, 30)}
 
 
 @pytest.mark.parametrize(
@@ -207,6 +208,7 @@ BASES |= {"hybrid-7b": (3584, 3584, 512, 18944, 28), "nvarc-4b": BASES["l4x4-qwe
         ("hybrid-7b", 161.5, True, False),
         ("nvarc-4b", 1057.0, True, False),
         ("architects-2024", 194.5, True, False),
+        ("cpu-smollm2", 9.8, True, True),
     ],
 )
 def test_every_presets_adapters_find_room_on_kaggle(

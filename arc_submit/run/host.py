@@ -138,3 +138,11 @@ def local_resources() -> tuple[int, float]:
     """CPU cores that this process may use, and the machine's memory in GB."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+
+
+def multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this machine's processor multiplies bfloat16 itself; False where its features are not known."""
+    try:
+        return "avx512_bf16" in cpuinfo.read_text(encoding="utf-8").split()
+    except OSError:
+        return False

@@ -19,6 +19,7 @@ from arc_submit.options import add_options, option_names, with_current_names
 from arc_submit.run.auto_inputs import AUTO, decide
 from arc_submit.run.choices import Choice, values_of
 from arc_submit.run.config import RunConfig
+from arc_submit.run.host import multiplies_bfloat16
 from arc_submit.run.kaggle_paths import is_competition_rerun
 from arc_submit.run.source_table import check_sources
 
@@ -57,6 +58,26 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ttft_loss_on": "outputs",
         "ttft_views": 4,
         # Far weaker than the search: it fills in where the search has no two answers.
+        "method": "precedence",
+    },
+    # Two cores and a real language model (`arc-submit model smollm2`), which has not been trained on grids: it learns a task's form in
+    # some twenty steps and solves little, see docs/experiments/2026-11-30-smollm2.md. Adapter and learning rate are in the model's
+    # arc_submit.json. A step takes seconds on a core, and a heartbeat as long.
+    "cpu-smollm2": {
+        "workers": 2,
+        "threads": 1,
+        "heartbeat_timeout": 180.0,
+        "views": 2,
+        "max_concurrent": 8,
+        "max_seq_len": 2048,
+        "ttft_max_seq_len": 1024,
+        "ttft_steps": 24,
+        "ttft_schedule": "constant",
+        "ttft_loss_on": "outputs",
+        "ttft_fast_cpu": multiplies_bfloat16(),
+        "ttft_views": 4,
+        "ttft_max_steps": 192,
+        "ttft_max_views": 32,
         "method": "precedence",
     },
     "t4x2-qwen2.5-0.5b": {
@@ -199,7 +220,12 @@ def make_config(preset: str | None = None, rerun_budget: float | str | None = No
     if preset is not None and preset not in (*PRESETS, AUTO):
         raise ConfigError(f"--preset {preset}: choose from {', '.join((*PRESETS, AUTO))}")
     if preset not in (None, "cpu-pocket") and changes.get("model") is None:
-        raise ConfigError(f"--preset {preset}: give --model the folder of the base model, its arc_submit.json included")
+        made = (
+            "that `arc-submit model smollm2 --out FOLDER` makes"
+            if preset == "cpu-smollm2"
+            else "of the base model, its arc_submit.json included"
+        )
+        raise ConfigError(f"--preset {preset}: give --model the folder {made}")
     if rerun_budget is not None:
         parse_duration(rerun_budget)  # here too: a dry run must find what the re-run would
     if is_competition_rerun():
