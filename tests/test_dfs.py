@@ -13,6 +13,7 @@ from arc_submit.arc.grid import frozen, same_grid
 from arc_submit.arc.task import Pair, Task
 from arc_submit.base_model.pocket import make_pocket_tokenizer
 from arc_submit.errors import ConfigError
+from arc_submit.inference import dfs
 from arc_submit.inference.dfs import SearchLimits, search_completions
 from arc_submit.inference.engine import Request
 from arc_submit.inference.load_transformers import load_transformers_engine
@@ -92,6 +93,18 @@ def test_a_search_stops_at_max_steps(engine: TransformersEngine) -> None:
 
     list(search_completions(engine, make_requests(1, 100), SearchLimits(1e-9, max_steps=25), count))
     assert steps == 26  # and the prompt
+
+
+def test_tokens_beyond_those_that_a_step_brings_are_found_too(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all of them exceed the threshold, the slot's whole distribution is read."""
+
+    def search() -> list[tuple[str, list[int], float]]:
+        return [(one.id, one.tokens, one.logprob) for one in search_completions(engine, make_requests(7, 6), SearchLimits(2e-3))]
+
+    expected = search()
+    monkeypatch.setattr(dfs, "_MOST_CHOICES", 2)
+    assert search() == expected, "to the last bit, in the same order"
+    assert len(expected) > 10
 
 
 def test_invalid_requests_and_limits_are_refused(engine: TransformersEngine) -> None:
