@@ -117,11 +117,16 @@ def test_another_training_in_the_same_folder_is_refused(tmp_path: Path, tiny_mod
 
 def test_embeddings_and_output_layer_are_trained_at_their_own_rate_and_go_on(tmp_path: Path, tiny_model: Path) -> None:
     ends = ("q_proj", "embed_tokens", "lm_head")
-    lora = LoraSettings(rank=2, targets=ends, embedding_learning_rate=1e-4, dtype="bfloat16")
+    lora = LoraSettings(rank=2, targets=ends, embedding_learning_rate=1e-4)
     data = write_data(tmp_path)
     for name, steps in (("whole", (4,)), ("cut", (2, 4))):
         for count in steps:
-            train(replace(config_of(tiny_model, tmp_path / name, data, steps=count, loaders=0, schedule="constant"), lora=lora))
+            train(
+                replace(
+                    config_of(tiny_model, tmp_path / name, data, steps=count, loaders=0, schedule="constant", save_dtype="bfloat16"),
+                    lora=lora,
+                )
+            )
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert whole.keys() == cut.keys()
     assert all(torch.equal(tensor, cut[name]) for name, tensor in whole.items())

@@ -62,11 +62,11 @@ class LoraSettings:
 
     dtype: str = option(
         "auto",
-        help="dtype of the factors in an adapter's file; auto: the base's, after a training float32. They are trained in float32",
+        help="dtype of the factors in the files of fine-tuned adapters; auto takes the base's. They are trained in float32",
         identity=Identity.SAME,
         when=lambda settings: settings.dtype != "auto",
         choices=DTYPES,
-        commands=_COMMANDS,
+        commands=("run", "finetune"),
     )
 
     def __post_init__(self) -> None:
