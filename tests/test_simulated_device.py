@@ -245,8 +245,8 @@ def test_the_loss_frees_a_part_before_the_next(monkeypatch: pytest.MonkeyPatch) 
 def test_a_wrong_dtype_in_training_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = TrainingPrecision(torch.bfloat16, None, False, "simulated")
     for broken in (False, True):
-        with gpu() as meter:
-            monkeypatch.setattr(trainer, "choose_training_precision", lambda *_: plain)
+        with gpu() as meter, monkeypatch.context() as patch:  # undone before the context's own patch is
+            patch.setattr(trainer, "choose_training_precision", lambda *_: plain)
             model = make_model(cut("0.5B", 2), meter)
             if broken:
                 model.model.norm.weight = torch.nn.Parameter(torch.zeros(896, device=NAME))
