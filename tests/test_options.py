@@ -244,7 +244,7 @@ def test_finetune_offers_every_option_that_a_later_run_of_its_adapters_must_repe
                 assert "finetune" in definition.commands, name
 
 
-def test_the_length_of_a_models_file_bounds_a_presets_but_not_a_given_one(tmp_path: Path) -> None:
+def test_the_length_of_a_named_file_bounds_a_presets_but_not_a_given_one(tmp_path: Path) -> None:
     file = tmp_path / "asked.json"
     values = {"grid_encoder": "MinimalGridEncoder()", "prompt": "output-from-examples-v1", "max_seq_len": 1024}
     file.write_text(json.dumps(values))

@@ -245,7 +245,7 @@ def make_config(preset: str | None = None, rerun_budget: float | str | None = No
 def _with_model_options(values: Mapping[str, Any], weaker: Mapping[str, Any]) -> dict[str, Any]:
     """Values with the options in the model's prompt configuration, which are stronger than a preset's and weaker than changes.
 
-    Its length replaces a preset's longer one.
+    The length of a file that is named (model_config) replaces a preset's longer one.
 
     Args:
         weaker: those of the values that come from a preset, or defaults.
@@ -263,8 +263,8 @@ def _with_model_options(values: Mapping[str, Any], weaker: Mapping[str, Any]) ->
     if config is None:
         return dict(values)
     longest = weaker.get("max_seq_len")
-    if longest is not None and longest > config.max_seq_len:
-        # A preset says what its hardware takes, the file what the model takes.
+    if longest is not None and given is not None and longest > config.max_seq_len:
+        # A preset says what its hardware takes, a file that is named says what the model takes.
         values = {**values, "max_seq_len": config.max_seq_len}
         weaker = {**weaker, "max_seq_len": config.max_seq_len}
     if not config.options:
