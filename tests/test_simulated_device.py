@@ -182,12 +182,12 @@ def test_the_plan_bounds_the_peak_of_prediction(size: str, capability: tuple[int
 
 @pytest.mark.parametrize("kept", [False, True])
 def test_adapters_are_on_the_device_one_after_the_other(monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
-    with gpu() as meter, folders_of(ALL):
+    with gpu() as meter, folders_of(ALL), monkeypatch.context() as patch:  # undone before the patches beneath it are
         shape, all_read = cut("4B", 2), []
         model = make_model(shape, meter)
         if kept:  # an engine that holds on to the adapters of finished requests
             read = transformers_engine.read_adapter
-            monkeypatch.setattr(transformers_engine, "read_adapter", lambda *given: all_read.append(read(*given)) or all_read[-1])
+            patch.setattr(transformers_engine, "read_adapter", lambda *given: all_read.append(read(*given)) or all_read[-1])
         generate(model, 2, (16, 2), adapters=[Path("a"), Path("b")])
         bound = Footprint(shape, ALL).prediction_peak(2, 18, trains=False)
         if kept:

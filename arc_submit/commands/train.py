@@ -74,5 +74,5 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
 def _given(args: argparse.Namespace, kind: type, prefix: str) -> dict[str, Any]:
     """The options of a settings class that the command line gives."""
-    values = {name: getattr(args, f"{prefix}{name}") for name, _ in options_of(kind)}
+    values = {name: getattr(args, f"{prefix}{name}") for name, definition in options_of(kind) if "train" in definition.commands}
     return {name: value for name, value in values.items() if value is not None}
