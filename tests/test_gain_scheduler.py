@@ -217,3 +217,10 @@ def test_the_outlook_says_what_more_time_would_buy() -> None:
     assert 0 < short < long
     work_off(finished := make_scheduler([0.2], 1e6), 1)
     assert finished.outlook(1e6).endswith("solve 0.00 more")
+
+
+def test_a_run_that_has_done_everything_gets_no_job_before_any_measurement() -> None:
+    sizes = {"t0": TaskSize(1.0, 1.0)}
+    scheduler = GainScheduler(sizes, LADDER, exact_costs(jobs=0), 1000.0, CHANCES, {"t0": LADDER.levels[-1]})
+    assert scheduler.next_job(1, 0.0) is None
+    assert scheduler.available(1, 0.0) == 0

@@ -216,7 +216,7 @@ class GainScheduler:
             return None
         self._read_standings(now)
         table = self._table()
-        if table is None:
+        if table is None or not table.gain.any():
             return None
         busy = sum(max(0.0, end - now) for _, end, _ in self._in_progress.values())
         capacity = max(0.0, workers * left - busy)
