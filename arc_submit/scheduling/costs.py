@@ -28,6 +28,10 @@ _INITIAL_REL_STD = 0.25
 _INITIAL_WEIGHT = 4  # of _INITIAL_REL_STD, in jobs
 _PRIOR_WEIGHT = 0.05  # of the estimate from the hardware, in jobs of mean size
 
+# A single job begins only if it ends in time even when it takes this many standard deviations longer than estimated: a job that is killed
+# at the deadline wastes all its time, while one that is not begun only leaves time for a smaller one.
+_DEVIATIONS = 2.0
+
 
 @dataclass
 class LinearCost:
@@ -132,6 +136,10 @@ class CostModel:
         return max(
             self.train.rel_std if self.train.jobs else 0.0, self.predict.rel_std if self.predict.jobs or not self.train.jobs else 0.0
         )
+
+    def upper_bound(self, seconds: Any) -> Any:
+        """The seconds, one number or an array, that a job with this estimate hardly ever exceeds."""
+        return seconds * (1 + _DEVIATIONS * self.rel_std) if self.measured_jobs else seconds
 
 
 def learn_from_events(costs: CostModel, events: Iterable[Mapping[str, Any]], source: str, sizes: Mapping[str, TaskSize]) -> None:

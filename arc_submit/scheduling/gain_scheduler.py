@@ -16,13 +16,12 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from arc_submit.scheduling.chances import UNKNOWN_EASE, SolveChances
 from arc_submit.scheduling.costs import CostModel, TaskSize, learn_from_job
-from arc_submit.scheduling.scheduler import DEVIATIONS, Ladder, Level, NextJob, closing_reason
+from arc_submit.scheduling.scheduler import Ladder, Level, NextJob, closing_reason
 from arc_submit.workers.supervisor import Event, Job
 
 # Seconds after which the answers of other sources are read again.
@@ -204,7 +203,7 @@ class GainScheduler:
             time, for_workers, choice = self._choice
             # A pool asks several times in one turn, and turns every moment.
             recent = for_workers == workers and time <= now < time + _CHOICE_SECONDS
-            if recent and (choice is None or self._upper_bound(choice.seconds) <= self.deadline - now):
+            if recent and (choice is None or self.costs.upper_bound(choice.seconds) <= self.deadline - now):
                 return choice
         choice = self._choose(workers, now)
         self._choice = (now, workers, choice)
@@ -220,7 +219,7 @@ class GainScheduler:
             return None
         busy = sum(max(0.0, end - now) for _, end, _ in self._in_progress.values())
         capacity = max(0.0, workers * left - busy)
-        gain = np.where(self._upper_bound(table.seconds) <= left, table.gain, 0.0)
+        gain = np.where(self.costs.upper_bound(table.seconds) <= left, table.gain, 0.0)
         if not gain.any():
             # An estimate without any measurement must not end a run before its first job, which is what measures the costs.
             return self._job(table, *_cheapest(table), 0.0) if not self.costs.measured_jobs else None
@@ -235,10 +234,6 @@ class GainScheduler:
             row = int(np.argmax(rates))
             column = int(columns[row])
         return self._job(table, row, column, price)
-
-    def _upper_bound(self, seconds: Any) -> Any:
-        """The seconds that a job with this estimate hardly ever exceeds."""
-        return seconds * (1.0 + DEVIATIONS * self.costs.rel_std) if self.costs.measured_jobs else seconds
 
     def _job(self, table: _Table, row: int, column: int, price: float) -> NextJob:
         task_id = table.tasks[row]

@@ -25,9 +25,6 @@ from arc_submit.workers.supervisor import Event, Job
 # first tasks would get a level that turns out too expensive for the last ones. It applies once a job has been measured: before that the
 # estimate may be wrong by a multiple, which no margin of this kind covers.
 _ALLOWANCE = 1.05
-# A single job begins only if it ends in time even when it takes this many standard deviations longer than estimated: a job that is killed
-# at the deadline wastes all its time, while one that is not begun only leaves time for a smaller one.
-DEVIATIONS = 2.0
 
 
 @dataclass(frozen=True, order=True)
@@ -330,11 +327,11 @@ class Scheduler:
             level = self.ladder.levels[index]
             seconds = self._seconds(climber.task_id, reached, level)
             # It goes less far where the remaining capacity does not take all tasks below the plan that far.
-            while index > climber.level and (seconds * below_plan * _ALLOWANCE > capacity or self._upper_bound(seconds) > left):
+            while index > climber.level and (seconds * below_plan * _ALLOWANCE > capacity or self.costs.upper_bound(seconds) > left):
                 index -= 1
                 level = self.ladder.levels[index]
                 seconds = self._seconds(climber.task_id, reached, level)
-            if self._upper_bound(seconds) > left:
+            if self.costs.upper_bound(seconds) > left:
                 continue
             if index <= plan:
                 reason = f"time remains: from {reached} up to {level}, of the plan's {self.ladder.levels[plan]}"
@@ -352,8 +349,8 @@ class Scheduler:
         for climber in climbers:
             reached, target = self.reached[climber.task_id], self.ladder.levels[climber.level]
             most = target.views - reached.views
-            first_view = self._upper_bound(self._seconds(climber.task_id, reached, Level(reached.steps, reached.views + 1)))
-            all_views = self._upper_bound(self._seconds(climber.task_id, reached, Level(reached.steps, target.views)))
+            first_view = self.costs.upper_bound(self._seconds(climber.task_id, reached, Level(reached.steps, reached.views + 1)))
+            all_views = self.costs.upper_bound(self._seconds(climber.task_id, reached, Level(reached.steps, target.views)))
             if first_view > left:
                 continue
             # Seconds are linear in views after the first one, which carries the fixed part.
@@ -379,7 +376,7 @@ class Scheduler:
         for position, task_ids in enumerate(candidates):
             for index in range(highest, -1, -1):
                 seconds = self._job_seconds(task_ids, self.ladder.levels[index])
-                if self._upper_bound(seconds) <= left:
+                if self.costs.upper_bound(seconds) <= left:
                     return task_ids, index, seconds, longest_first and position == 0
         if self.costs.measured_jobs:
             return None
@@ -424,10 +421,6 @@ class Scheduler:
         seconds = self._waiting * train.fixed + self._train_units * level.steps * train.rate if level.steps else 0.0
         jobs = self._waiting / self.options.tasks_per_job
         return seconds + (jobs * predict.fixed + self._predict_units * level.views * predict.rate if level.views else 0.0)
-
-    def _upper_bound(self, seconds: float) -> float:
-        """Return the seconds that a job with this estimate hardly ever exceeds."""
-        return seconds * (1 + DEVIATIONS * self.costs.rel_std) if self.costs.measured_jobs else seconds
 
     # State.
 
