@@ -110,7 +110,7 @@ def test_the_examples_of_the_documentation() -> None:
     search, model = score_odds(ranked["search"]["t", 0]), vote_odds(ranked["ttft"]["t", 0], trust.value)
     assert [round(odds, 3) for odds in search] == [2.014, 0.741]
     assert [round(odds, 3) for odds in model] == [0.305, 0.122, 0.061]
-    joint = [combined_odds({"search": search[0], "ttft": model[2]}), combined_odds({"search": search[1], "ttft": model[1]})]
+    joint = [combined_odds([("score", search[0]), ("votes", model[2])]), combined_odds([("score", search[1]), ("votes", model[1])])]
     assert [round(odds, 3) for odds in joint] == [2.484, 1.164]
     probable = combined(pool).answers["t", 0]
     assert [(values([answer]), round(answer.probability, 2)) for answer in probable] == [([0], 0.5), ([1], 0.24), ([2], 0.06)]
@@ -162,9 +162,11 @@ def test_an_answer_of_two_sources_ranks_higher() -> None:
 
 
 def test_agreement_of_two_models_counts_less_than_agreement_with_the_search() -> None:
-    assert combined_odds({"ttft": 0.3, "frozen": 0.2}) == pytest.approx(0.5)
-    assert combined_odds({"search": 0.3, "ttft": 0.2}) > 0.5
-    assert combined_odds({"search": 0.7}) == pytest.approx(0.7)
+    assert combined_odds([("votes", 0.3), ("votes", 0.2)]) == pytest.approx(0.5)
+    assert combined_odds([("score", 0.3), ("votes", 0.2)]) > 0.5
+    assert combined_odds([("score", 0.7)]) == pytest.approx(0.7)
+    assert combined_odds([("score", 0.7), ("score", 0.4)]) == pytest.approx(0.7), "two searches are one program"
+    assert combined_odds([("score", 0.7), ("place", 0.4)]) == pytest.approx(1.1), "nobody knows where a submission comes from"
 
 
 def test_answers_scored_under_many_views_have_the_models_probability() -> None:

@@ -27,7 +27,7 @@ class Prediction:
         task: task id.
         test: index of the test input.
         grid: the answer without the view, or None where the source's answer was not a grid.
-        source: search, frozen or ttft.
+        source: the name of what gave the answer: search, frozen, ttft, or another name.
         view: key of the view; empty where the answer belongs to none.
         logprob: natural log of the probability of the whole answer, at most 0; the score of the answer for a search.
         model: name of the model or of the search's rule.
@@ -36,6 +36,8 @@ class Prediction:
         logprobs: where an answer was scored under many views, its log-probability by the key of the view; `logprob` is their mean, and
             each grid has one prediction.
         found: where answers were searched for, the log-probability of this one by the key of each view whose search found it.
+        kind: the kind of the source where it has another name: search, frozen, ttft, or attempts for the attempts of a submission file,
+            whose logprob is the log of the share that the place of the attempt has.
     """
 
     task: str
@@ -49,6 +51,12 @@ class Prediction:
     reason: str = ""
     logprobs: Mapping[str, float] = field(default_factory=dict)
     found: Mapping[str, float] = field(default_factory=dict)
+    kind: str = ""
+
+    @property
+    def source_kind(self) -> str:
+        """The kind of the source; a source without another name is its own kind."""
+        return self.kind or self.source
 
     def to_line(self) -> str:
         """The JSON line, with its newline.
@@ -68,6 +76,8 @@ class Prediction:
             "model": self.model,
             "seconds": round(self.seconds, 4),
         }
+        if self.source_kind != self.source:
+            value["kind"] = self.kind
         if self.reason:
             value["reason"] = self.reason
         for name, by_view in (("logprobs", self.logprobs), ("found", self.found)):
@@ -100,6 +110,7 @@ def prediction_from_line(line: str, where: str = "prediction") -> Prediction:
             reason=str(value.get("reason", "")),
             logprobs=logprobs,
             found=found,
+            kind=str(value.get("kind", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"{where}: not a prediction line ({type(error).__name__}: {error})") from None

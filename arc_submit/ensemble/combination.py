@@ -15,8 +15,8 @@ from arc_submit.arc.best_first import best_first
 from arc_submit.arc.grid import Grid, grid_id
 from arc_submit.arc.prediction import OutputKey, Prediction, group_by_output
 from arc_submit.ensemble import published
-from arc_submit.ensemble.evidence import MEETING, SCORED_SOURCES, Trust, estimate_trust, source_odds
-from arc_submit.ensemble.voting import RankedSources, SourceAnswer, vote
+from arc_submit.ensemble.evidence import MEETING, Trust, estimate_trust, source_odds
+from arc_submit.ensemble.voting import Basis, RankedSources, SourceAnswer, basis_of, vote
 from arc_submit.errors import ConfigError
 
 METHODS = (
@@ -113,7 +113,8 @@ class _Evidence:
     """The evidence for one grid, by source; votes, shares and odds are multiplied by the weight of the source.
 
     A share is the fraction of the source's votes, or of its odds where the source does not vote. The log-probabilities in `found` and
-    `scored` are those of `SourceAnswer`; a scored source counts as one view that found the answer with the probability of its share.
+    `scored` are those of `SourceAnswer`; a source that does not vote counts as one view that found the answer with the probability of its
+    share.
     """
 
     grid: Grid
@@ -123,16 +124,18 @@ class _Evidence:
     ranks: dict[str, int] = field(default_factory=dict)
     logprobs: dict[str, float] = field(default_factory=dict)
     backing: dict[str, str] = field(default_factory=dict)
+    bases: dict[str, Basis] = field(default_factory=dict)
     found: dict[str, tuple[float, ...]] = field(default_factory=dict)
     scored: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def rank(predictions: Sequence[Prediction]) -> list[SourceAnswer]:
     """The distinct answers of one source to one test input, best first; the order of the predictions does not matter."""
-    if not predictions or predictions[0].source not in SCORED_SOURCES:
+    basis = basis_of(predictions[0]) if predictions else "votes"
+    if basis == "votes":
         return vote(predictions)
     ranked = best_first(predictions, lambda p: p.logprob, lambda p: p.grid)
-    return [SourceAnswer(p.grid, 1, round(p.logprob, 6)) for p in ranked if p.grid is not None]
+    return [SourceAnswer(p.grid, 1, round(p.logprob, 6), basis=basis) for p in ranked if p.grid is not None]
 
 
 def rank_all(predictions: Iterable[Prediction]) -> dict[str, dict[OutputKey, list[SourceAnswer]]]:
@@ -168,7 +171,9 @@ def combine_sources(
         answers = _gather({s: outputs[output] for s, outputs in ranked.items() if outputs.get(output)}, trust, config)
         scores = judged.get(output, {}) if judged is not None else {}
         first = {key: _RULES[config.method](config, answer, scores.get(key, -math.inf)) for key, answer in answers.items()}
-        odds = {key: combined_odds(answer.odds) for key, answer in answers.items()}
+        odds = {
+            key: combined_odds([(answer.bases[source], value) for source, value in answer.odds.items()]) for key, answer in answers.items()
+        }
         # The 1 is the odds of "no answer is right", to which all other odds are relative.
         total = 1 + math.fsum(odds.values())
         order = sorted(answers, key=lambda k: (first[k], -odds[k], -max(answers[k].logprobs.values()), k))
@@ -182,15 +187,19 @@ def combine_predictions(predictions: Iterable[Prediction], order: Sequence[str])
     return {output: [answer.grid for answer in answers] for output, answers in ranking.answers.items()}
 
 
-def combined_odds(odds: Mapping[str, float]) -> float:
-    """The odds of a grid that several sources give, from the odds that each source gives it.
+def combined_odds(odds: Iterable[tuple[Basis, float]]) -> float:
+    """The odds of a grid that several sources give, from the basis of each source and the odds that it gives the grid.
 
-    The odds of models are added first: models of one run share their base, so that they are not independent. The search is independent of
-    them; the product of its odds and theirs, over MEETING, is added to the sum.
+    The odds of models are added: models are trained on similar data or share their base, so that they are not independent. Several searches
+    are one program, so that the largest of their odds counts. The search is independent of the models; the product of its odds and theirs,
+    over MEETING, is added to the sum. Nothing tells where a submission file comes from: it may be the same search or the same model, so
+    that its odds are added and no product is taken.
     """
-    scored = math.fsum(v for s, v in odds.items() if s in SCORED_SOURCES)
-    voted = math.fsum(v for s, v in odds.items() if s not in SCORED_SOURCES)
-    return scored + voted + scored * voted / MEETING
+    by_basis: dict[Basis, list[float]] = {}
+    for basis, value in odds:
+        by_basis.setdefault(basis, []).append(value)
+    scored, voted = max(by_basis.get("score", []), default=0.0), math.fsum(by_basis.get("votes", []))
+    return scored + voted + math.fsum(by_basis.get("place", [])) + scored * voted / MEETING
 
 
 def _gather(pools: Mapping[str, Sequence[SourceAnswer]], trust: Mapping[str, Trust], config: EnsembleConfig) -> dict[bytes, _Evidence]:
@@ -199,9 +208,9 @@ def _gather(pools: Mapping[str, Sequence[SourceAnswer]], trust: Mapping[str, Tru
     for source in sorted(pools):
         answers, weight = pools[source], config.weights.get(source, 1.0)
         odds = source_odds(source, answers, trust)
-        scored = source in SCORED_SOURCES
+        basis = answers[0].basis
         votes, total = sum(a.votes for a in answers), math.fsum(odds)
-        counted = not scored and any(a.probability is None for a in answers)
+        counted = basis == "votes" and any(a.probability is None for a in answers)
         for number, (answer, value) in enumerate(zip(answers, odds, strict=True), 1):
             evidence = gathered.setdefault(grid_id(answer.grid), _Evidence(answer.grid))
             share = answer.votes / votes if counted else value / total if total else 1 / len(answers)
@@ -209,9 +218,10 @@ def _gather(pools: Mapping[str, Sequence[SourceAnswer]], trust: Mapping[str, Tru
             evidence.shares[source] = weight * share
             evidence.odds[source] = weight * value
             evidence.ranks[source] = number
+            evidence.bases[source] = basis
             # A search's score is no log-probability; the log of the share is on the same scale as a model's.
-            evidence.logprobs[source] = math.log(max(share, 1e-300)) if scored else answer.mean_logprob
-            evidence.found[source] = (evidence.logprobs[source],) if scored else answer.found
+            evidence.logprobs[source] = answer.mean_logprob if basis == "votes" else math.log(max(share, 1e-300))
+            evidence.found[source] = answer.found if basis == "votes" else (evidence.logprobs[source],)
             evidence.scored[source] = answer.scored
             place = f"{answer.votes} of {votes} votes" if counted else f"{number} of {len(answers)}"
             evidence.backing[source] = f"{source} {place} ({value / (1 + total):.2f})"

@@ -3,7 +3,8 @@
 The search's scores are those of a conditional logit: their softmax with one more candidate, "none of these", is a probability. A model's
 answer is right with the probability of its share of the votes times the trust in the model. The trust is estimated from the run itself,
 without solutions: how often does the model's first answer agree with the search where the search is sure? This is the idea of Dawid and
-Skene (1979). Formulas and examples: docs/ensemble.md. Pure functions; does not know solutions.
+Skene (1979). An attempt of a submission file has neither votes nor a score: the share of its place takes their part. Formulas and
+examples: docs/ensemble.md. Pure functions; does not know solutions.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from dataclasses import dataclass
 from arc_submit.arc.grid import grid_id
 from arc_submit.arc.prediction import OutputKey
 from arc_submit.ensemble.voting import RankedSources, SourceAnswer
-
-SCORED_SOURCES = ("search",)  # their logprob is a score, not a log-probability, and a repeated answer is not a second vote
 
 # Fitted on training tasks by benchmarks/ensemble.py. The search's rules and weights were made on these tasks too, so that its scores are
 # too optimistic for other tasks.
@@ -33,12 +32,12 @@ _LARGEST_LOGIT = 50.0  # nats; keeps exp() finite
 
 @dataclass(frozen=True)
 class Trust:
-    """The reliability of a model's votes.
+    """The reliability of a source that is no search.
 
     Attributes:
-        value: the probability that an answer with all votes is right.
-        agreed: how many of the outputs in `seen` have the same first answer from the model and from the search.
-        seen: number of outputs where the search is sure and the model has answers.
+        value: the probability that an answer with all votes is right, or that one of a submission file's attempts is.
+        agreed: how many of the outputs in `seen` have the same first answer from the source and from the search.
+        seen: number of outputs where the search is sure and the source has answers.
     """
 
     value: float
@@ -59,7 +58,13 @@ def score_odds(answers: Sequence[SourceAnswer]) -> list[float]:
 
 
 def vote_shares(answers: Sequence[SourceAnswer]) -> list[float]:
-    """Each answer's share of the votes and _UNSEEN more; its probability where all answers were scored under many views."""
+    """The probability of each answer if the source were always right.
+
+    Its share of the votes and _UNSEEN more; its probability where all answers were scored under many views; the share of its place where it
+    is an attempt of a submission file.
+    """
+    if any(a.basis == "place" for a in answers):
+        return [math.exp(min(0.0, a.mean_logprob)) for a in answers]
     probabilities = [a.probability for a in answers if a.probability is not None]
     if len(probabilities) == len(answers):
         total = max(1.0, math.fsum(probabilities))
@@ -71,31 +76,40 @@ def vote_shares(answers: Sequence[SourceAnswer]) -> list[float]:
 def vote_odds(answers: Sequence[SourceAnswer], trust: float) -> list[float]:
     """Odds of voted answers: an answer is right with probability share x trust, none is right with the rest of 1."""
     shares = vote_shares(answers)
-    none = 1 - trust * math.fsum(shares)
+    none = 1 - trust * min(1.0, math.fsum(shares))
     return [trust * share / none for share in shares]
 
 
 def source_odds(source: str, answers: Sequence[SourceAnswer], trust: Mapping[str, Trust]) -> list[float]:
     """The odds of a source's answers to one test input, in their order."""
-    return score_odds(answers) if source in SCORED_SOURCES else vote_odds(answers, trust[source].value)
+    return score_odds(answers) if is_scored(answers) else vote_odds(answers, trust[source].value)
+
+
+def is_scored(answers: Sequence[SourceAnswer]) -> bool:
+    """Whether a source's answers to a test input have the scores of a search."""
+    return any(a.basis == "score" for a in answers)
 
 
 def estimate_trust(ranked: RankedSources) -> dict[str, Trust]:
-    """The trust in every model, from all answers of a run, best first.
+    """The trust in every source that is no search, from all answers of a run, best first.
 
     Numerator: the first answers that agree with a sure search. Denominator: the shares of votes that all first answers got there. Both
     start from the prior, so that few observations leave the trust near it. The outputs where the search is sure are easy ones: HARDER is
     subtracted from the log-odds for all others (the model of Rasch, 1960), which leaves a weak model almost no trust and a strong one
     nearly all.
     """
-    sure: dict[OutputKey, bytes] = {}
-    for source in SCORED_SOURCES:
-        for output, answers in ranked.get(source, {}).items():
+    scored = {source for source, outputs in ranked.items() if any(map(is_scored, outputs.values()))}
+    surest: dict[OutputKey, tuple[float, bytes]] = {}
+    for source in sorted(scored):
+        for output, answers in ranked[source].items():
             odds = score_odds(answers)
-            if odds and max(odds) / (1 + math.fsum(odds)) >= SURE:
-                sure[output] = grid_id(answers[odds.index(max(odds))].grid)
+            probability = max(odds, default=0.0) / (1 + math.fsum(odds))
+            # Of several searches the surest counts.
+            if probability >= SURE and probability > surest.get(output, (0.0, b""))[0]:
+                surest[output] = probability, grid_id(answers[odds.index(max(odds))].grid)
+    sure = {output: grid for output, (_, grid) in surest.items()}
     trust = {}
-    for source in sorted(set(ranked) - set(SCORED_SOURCES)):
+    for source in sorted(set(ranked) - scored):
         agreed = seen = 0
         shares = []
         for output, answers in ranked[source].items():

@@ -8,9 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from arc_submit.arc.grid import Grid, grid_id
 from arc_submit.arc.prediction import OutputKey, Prediction, group_by_output
+
+Basis = Literal["votes", "score", "place"]
+"""What ranks the answers of a source: the votes of a model, the score of a search, or the place of an attempt in a submission file."""
+
+# By the kind of a source. The logprob of a score is no log-probability, and a repeated answer with a score or a place is no second vote.
+_BASES: dict[str, Basis] = {"search": "score", "attempts": "place"}
+
+
+def basis_of(prediction: Prediction) -> Basis:
+    """What ranks the answers of a prediction's source."""
+    return _BASES.get(prediction.source_kind, "votes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,11 +32,13 @@ class SourceAnswer:
     Attributes:
         grid: the answer.
         votes: how many predictions gave it.
-        mean_logprob: mean log-probability of those predictions; the score of the answer for a search.
+        mean_logprob: mean log-probability of those predictions; the score of the answer for a search; the log of the share that its place
+            has for an attempt of a submission file.
         probability: the geometric mean of the answer's probabilities under the views, where every prediction was scored under many views;
             else None. Over all answers to a test input it sums to at most 1.
-        found: the log-probability of the answer in each view that gave it, ascending; empty for a search's answers, which have scores.
+        found: the log-probability of the answer in each view that gave it, ascending; empty where the basis is not votes.
         scored: its log-probabilities under the views that scored it, ascending; empty where answers are not scored.
+        basis: what ranks the answers of the source; the same for all of them.
     """
 
     grid: Grid
@@ -33,6 +47,7 @@ class SourceAnswer:
     probability: float | None = None
     found: tuple[float, ...] = ()
     scored: tuple[float, ...] = ()
+    basis: Basis = "votes"
 
 
 RankedSources = Mapping[str, Mapping[OutputKey, Sequence[SourceAnswer]]]

@@ -17,7 +17,7 @@ from arc_submit.arc.grid import grid_id
 from arc_submit.arc.pictures import save_picture
 from arc_submit.arc.prediction import OutputKey, Prediction, group_by_output
 from arc_submit.arc.task import Solutions
-from arc_submit.ensemble.evidence import SCORED_SOURCES
+from arc_submit.ensemble.voting import basis_of
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def prediction_curves(
     outputs = sum(len(solutions.outputs[task_id]) for task_id in task_ids)
     pools: dict[str, list[Prediction]] = {}
     for p in predictions:
-        if p.source not in SCORED_SOURCES and p.task in wanted and p.test < len(solutions.outputs[p.task]):
+        if basis_of(p) == "votes" and p.task in wanted and p.test < len(solutions.outputs[p.task]):
             pools.setdefault(p.source, []).append(p)
     return {source: _curve(group_by_output(pool), solutions, outputs, choices) for source, pool in sorted(pools.items())}
 

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from arc_submit.arc.grid import COLOURS, Grid, same_grid
 from arc_submit.arc.pictures import save_picture
 from arc_submit.arc.task import Task
-from arc_submit.ensemble.evidence import SCORED_SOURCES
 from arc_submit.ensemble.voting import RankedSources
 from arc_submit.report.html_page import PALETTE
 
@@ -53,7 +52,7 @@ def plot_candidates(path: Path, task: Task, votes: RankedSources, solutions: Seq
                 row.append((solutions[test], "solution"))
             for answer in answers[:SHOWN]:
                 value = f"{answer.mean_logprob:.1f}"
-                row.append((answer.grid, f"score {value}" if source in SCORED_SOURCES else f"{answer.votes} votes, log p {value}"))
+                row.append((answer.grid, f"score {value}" if answer.basis == "score" else f"{answer.votes} votes, log p {value}"))
             rows.append(row)
     return _draw(path, rows, task.id)
 

@@ -23,7 +23,6 @@ from arc_submit.arc.prediction import Prediction
 from arc_submit.arc.task import Solutions
 from arc_submit.durations import format_duration
 from arc_submit.ensemble.combination import CombinedRanking, EnsembleConfig, RankedAnswer, combine_sources, rank_all
-from arc_submit.ensemble.evidence import SCORED_SOURCES
 from arc_submit.ensemble.voting import RankedSources, SourceAnswer
 from arc_submit.report.comparison import ScoreRow, compare_methods, comparison_table
 from arc_submit.report.html_page import CaptionedGrid, Page, Table, TaskSection, render
@@ -348,15 +347,15 @@ def _task_section(data: ReportData, task_id: str) -> TaskSection:
         rows.append((f"test {test}", row))
         for source in sorted(data.ranked):
             answers = data.ranked[source].get((task_id, test), ())
-            row = [CaptionedGrid(a.grid, [_evidence(source, a)], right(a.grid)) for a in answers[:_ANSWERS_ON_PAGE]]
+            row = [CaptionedGrid(a.grid, [_evidence(a)], right(a.grid)) for a in answers[:_ANSWERS_ON_PAGE]]
             if row:
                 rows.append((f"test {test}, {source}: {len(answers)} different answers", row))
     pairs = [(pair.input, pair.output) for pair in task.train[:_PAIRS_ON_PAGE]]
     return TaskSection(task_id, "the right answer was found and not chosen" if data.missed(task_id) else "", pairs, rows)
 
 
-def _evidence(source: str, answer: SourceAnswer) -> str:
-    if source in SCORED_SOURCES:
+def _evidence(answer: SourceAnswer) -> str:
+    if answer.basis == "score":
         return f"score {answer.mean_logprob:.2f}"
     return f"{answer.votes} vote{'' if answer.votes == 1 else 's'}, log p {answer.mean_logprob:.1f}"
 

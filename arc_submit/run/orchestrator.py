@@ -15,7 +15,7 @@ from typing import Any
 from arc_submit.arc.prediction import Prediction, read_predictions
 from arc_submit.durations import format_duration, seconds_left
 from arc_submit.ensemble.combination import EnsembleConfig, rank_all
-from arc_submit.ensemble.evidence import SCORED_SOURCES
+from arc_submit.ensemble.evidence import is_scored
 from arc_submit.run.host import allocate_workers
 from arc_submit.run.progress import Progress, SourceCounts
 from arc_submit.run.resolve import ResolvedRun
@@ -341,7 +341,7 @@ def describe_result(source: str, result: TaskResult, predictions: Sequence[Predi
     if malformed := sum(p.grid is None for p in predictions):
         parts.append(f"{malformed} without a grid")
     best = [candidates for _, candidates in sorted(rank_all(predictions).get(source, {}).items()) if candidates]
-    if best and source in SCORED_SOURCES:
+    if best and is_scored(best[0]):
         parts.append(f"best score {', '.join(f'{c[0].mean_logprob:.2f}' for c in best)}")
     elif best:
         parts.append(f"most votes {', '.join(f'{c[0].votes}/{sum(d.votes for d in c)}' for c in best)}")

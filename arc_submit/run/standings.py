@@ -12,7 +12,7 @@ from arc_submit.arc.grid import grid_id
 from arc_submit.arc.prediction import OutputKey, read_predictions
 from arc_submit.arc.submission import ATTEMPTS
 from arc_submit.ensemble.combination import EnsembleConfig, combine_sources, rank_all
-from arc_submit.ensemble.evidence import SCORED_SOURCES, SURE, score_odds
+from arc_submit.ensemble.evidence import SURE, is_scored, score_odds
 from arc_submit.ensemble.voting import SourceAnswer
 from arc_submit.scheduling.chances import UNKNOWN_EASE, SolveChances, run_shift
 from arc_submit.scheduling.costs import TaskSize
@@ -84,4 +84,4 @@ def search_ease(ranked: Mapping[str, Mapping[OutputKey, Sequence[SourceAnswer]]]
 
 
 def _search_answers(ranked: Mapping[str, Mapping[OutputKey, Sequence[SourceAnswer]]], output: OutputKey) -> Sequence[SourceAnswer]:
-    return next((ranked[source][output] for source in SCORED_SOURCES if ranked.get(source, {}).get(output)), [])
+    return next((outputs[output] for _, outputs in sorted(ranked.items()) if is_scored(outputs.get(output, ()))), [])
