@@ -37,7 +37,7 @@ from arc_submit.base_model.lora import attach, detach, reset, save_adapter
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.ensemble.voting import vote_all
 from arc_submit.errors import ArcSubmitError
-from arc_submit.finetune.joint_warmup import joint_warmup
+from arc_submit.finetune.joint import joint_warmup
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.finetune.trainer import Hooks, TaskSampler, finetune_task
 from arc_submit.inference.load_transformers import load_transformers_engine

@@ -29,7 +29,7 @@ from arc_submit.base_model.memory import GIB, SIZES, Footprint, ModelShape
 from arc_submit.base_model.precision import TrainingPrecision
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.finetune import trainer
-from arc_submit.finetune.joint_warmup import joint_warmup
+from arc_submit.finetune.joint import joint_warmup
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.finetune.trainer import Sample, TaskSampler, finetune_task
 from arc_submit.inference import transformers_engine

@@ -23,7 +23,7 @@ from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ConfigError
 from arc_submit.finetune import trainer
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import MicroBatch, Sample, TaskSampler, batch_loss, finetune_task, make_batches
+from arc_submit.finetune.trainer import JointSamples, MicroBatch, Sample, TaskSampler, batch_loss, finetune_task, make_batches
 from arc_submit.inference.engine import NotServedError, Request
 from arc_submit.inference.load_transformers import load_transformers_engine
 from arc_submit.inference.vllm_engine import VllmEngine
@@ -204,7 +204,7 @@ def test_the_ends_have_a_learning_rate_of_their_own(base: Path, monkeypatch: pyt
 
     def tune(own: float | None) -> dict[str, torch.Tensor]:
         adapter = attach(fresh(base), replace(SETTINGS, embedding_learning_rate=own), 1)
-        finetune_task(adapter, sampler, task, draw_step=lambda sampler, step: SAMPLES)
+        finetune_task(adapter, sampler, task, joint=JointSamples("two", lambda sampler, step: SAMPLES))
         initial = attach(fresh(base), SETTINGS, 1)
         reset(initial, trainer.task_seed(0, task))
         return {name: layer.up - initial.layers[name].up for name, layer in adapter.layers.items()}

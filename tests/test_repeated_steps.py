@@ -20,7 +20,7 @@ from arc_submit.base_model.lora import Adapter, attach
 from arc_submit.base_model.memory import TrainingPlan
 from arc_submit.base_model.precision import TrainingPrecision
 from arc_submit.finetune import trainer
-from arc_submit.finetune.joint_warmup import joint_warmup
+from arc_submit.finetune.joint import joint_warmup
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.finetune.trainer import FinetuneError, FinetuneResult, Hooks, MicroBatch, batch_loss, finetune_task
 from arc_submit.language.truncation import PromptTooLongError

@@ -221,7 +221,7 @@ def measure_training(
     try:
         times = [time.monotonic()]
         hooks = trainer.Hooks(on_step=lambda *_: times.append(time.monotonic()))
-        result = trainer.finetune_task(adapter, sampler, example_task(), hooks, lambda *_: [sample])
+        result = trainer.finetune_task(adapter, sampler, example_task(), hooks, trainer.JointSamples("one sample", lambda *_: [sample]))
         if any("out of memory" in note for note in result.notes):  # a step was repeated in another way than the one that is measured
             return {**row, "fits": False, "peak_gib": peak(device)}
         milliseconds = round(1000 * float(min(np.diff(times))), 2)

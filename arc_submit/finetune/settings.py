@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -58,6 +59,7 @@ class FinetuneSettings:
         joint_warmup_samples: samples of a step of the joint warm-up.
         adapter_bytes: disk space of adapters while the next are made: older ones are deleted; None keeps all.
         subfolder: of the run directory, for adapters and losses; "" for the run directory itself.
+        tasks_per_adapter: tasks that share an adapter, see `task_groups`; 1 for an adapter for each task.
     """
 
     predict: PredictSettings
@@ -69,6 +71,7 @@ class FinetuneSettings:
     joint_warmup_samples: int = 16
     adapter_bytes: int | None = None
     subfolder: str = ""
+    tasks_per_adapter: int = 1
 
     @property
     def root(self) -> Path:
@@ -90,3 +93,15 @@ class FinetuneSettings:
         lora = LoraSettings(**{**value["lora"], "targets": tuple(value["lora"]["targets"])})
         predict = PredictSettings(**value["predict"])
         return FinetuneSettings(**{**value, "predict": predict, "lora": lora, "ttft": TTFTSettings(**value["ttft"])})
+
+
+def task_groups(task_ids: Sequence[str], size: int) -> dict[str, list[str]]:
+    """The tasks that share an adapter, by the name of their group, such as "tasks-6-to-10".
+
+    Args:
+        task_ids: of all tasks of the run; they are grouped in the order of their ids.
+        size: of a group; only the last one may be smaller.
+    """
+    ids = sorted(task_ids)
+    groups = [ids[start : start + size] for start in range(0, len(ids), size)]
+    return {f"tasks-{number * size + 1}-to-{number * size + len(group)}": group for number, group in enumerate(groups)}

@@ -41,7 +41,6 @@ from arc_submit.language.prompts import is_grid
 from arc_submit.language.truncation import PromptTooLongError, fit_sample
 
 _LOGITS = 1 << 26  # logits in memory at a time: 256 MB in float32
-WARM_UP = "warm-up"  # in messages about the joint one
 _Made = TypeVar("_Made")
 _VIEW_TRIES = 16  # views that are drawn for a sample until a pair fits; there are eight orientations
 
@@ -201,6 +200,19 @@ DrawStep = Callable[[TaskSampler, int], list[Sample]]  # the samples of a step, 
 
 
 @dataclass(frozen=True)
+class JointSamples:
+    """What one adapter for several tasks is trained on.
+
+    Attributes:
+        name: of the training, for messages.
+        draw: the samples of a step.
+    """
+
+    name: str
+    draw: DrawStep
+
+
+@dataclass(frozen=True)
 class _Training:
     """What one fine-tuning keeps from step to step, whatever the plan of a step.
 
@@ -225,7 +237,7 @@ def finetune_task(
     sampler: TaskSampler,
     task: Task,
     hooks: Hooks | None = None,
-    draw_step: DrawStep | None = None,
+    joint: JointSamples | None = None,
     plan: TrainingPlan | None = None,
 ) -> FinetuneResult:
     """Reset the adapter and fine-tune it on one task.
@@ -236,7 +248,7 @@ def finetune_task(
     Args:
         adapter: in its model; afterwards it holds the task's values.
         sampler: its seed is also that of fresh initial values.
-        draw_step: the samples of a step; None draws the task's own.
+        joint: the samples of several tasks, of which this is the first; None draws the task's own.
         plan: how steps are computed; None: as the sampler's settings say.
 
     Raises:
@@ -257,8 +269,8 @@ def finetune_task(
     training = _Training(
         adapter,
         settings,
-        f"task {task.id}" if draw_step is None else WARM_UP,
-        draw_step or draw_own,
+        f"task {task.id}" if joint is None else joint.name,
+        draw_own if joint is None else joint.draw,
         hooks or Hooks(),
         precision,
         _make_optimizer(adapter, settings),
@@ -275,7 +287,7 @@ def finetune_task(
         waited = True
         plan = _cheaper_plan(training, plan, too_long)
         planned = replace(sampler, max_seq_len=plan.tokens)
-        if draw_step is None:
+        if joint is None:
             _check_again(training, planned, task)
         training.hooks.on_pass()
     result.seconds = time.monotonic() - started

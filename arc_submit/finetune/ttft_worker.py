@@ -31,8 +31,8 @@ from arc_submit.base_model.memory import SHORTEST_SAMPLE, TrainingPlan, weights_
 from arc_submit.base_model.precision import choose_training_precision, repair_attention
 from arc_submit.errors import ArcSubmitError
 from arc_submit.finetune.adapter_cache import make_room, mark_used
-from arc_submit.finetune.joint_warmup import joint_warmup
-from arc_submit.finetune.settings import FinetuneSettings
+from arc_submit.finetune.joint import finetune_tasks, joint_warmup
+from arc_submit.finetune.settings import FinetuneSettings, task_groups
 from arc_submit.finetune.trainer import FinetuneResult, Hooks, TaskSampler, check_adapted_loss, check_loss, configured_plan, finetune_task
 from arc_submit.inference.load_transformers import make_engine
 from arc_submit.inference.memory_limits import MemoryLimits, find_memory_limits
@@ -126,6 +126,48 @@ def open_warm_up(settings_json: dict[str, Any], beat: Callable[[], None]) -> Cal
         save_adapter(adapter, folder)
         done = replace(_finetune_result(result), seconds=round(time.monotonic() - started, 3))
         return {"tasks": dict.fromkeys(job["tasks"], done.to_json())}
+
+    return do
+
+
+def open_group_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The same for adapters that several tasks share: a job's "tasks" are groups (`task_groups`), each result is a group's.
+
+    A group's adapter is saved for each of its tasks, as if it were its own. At the job's "soft_deadline" it is saved with what it has
+    learned.
+
+    Raises:
+        ArcSubmitError: where the model, the adapter or the prompt configuration cannot work.
+    """
+    settings = FinetuneSettings.from_json(settings_json)
+    model, sampler, _ = _load(settings)
+    adapter, start_notes = _attach(model, settings)
+    memory = _memory_limits(settings, sampler, adapter)
+    beat()
+    paths = RunPaths(Path(settings.predict.run))
+    groups = task_groups(paths.task_ids(), settings.tasks_per_adapter)
+
+    def do_group(name: str, deadline: float) -> TaskResult:
+        started, folders = time.monotonic(), [paths.adapter(task_id) for task_id in groups[name]]
+        if all((folder / CONFIG).exists() for folder in folders):
+            return replace(_finetune_result(None), seconds=_seconds_since(started))
+        try:
+            tasks = [read_task(paths.task(task_id)) for task_id in groups[name]]
+            plan, notes = _plan(memory, sampler, tasks)
+            come_back = _watch(adapter, settings.predict.workers_per_device, beat)
+            hooks = Hooks(_losses_writer(losses_path(paths.root, name)), beat, deadline, come_back)
+            trained = finetune_tasks(adapter, sampler, tasks, name, hooks, plan)
+            for folder in folders:
+                save_adapter(adapter, folder, adapter.model.dtype)
+                beat()
+        except ArcSubmitError as error:
+            return replace(_finetune_result(None), seconds=_seconds_since(started), failed=str(error))
+        trained.notes = [*start_notes, *notes, *trained.notes]
+        return replace(_finetune_result(trained), seconds=_seconds_since(started))
+
+    def do(job: dict[str, Any]) -> dict[str, Any]:
+        deadline = job.get("soft_deadline", math.inf)
+        return {"tasks": {name: do_group(name, deadline).to_json() for name in job["tasks"]}}
 
     return do
 

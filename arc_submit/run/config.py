@@ -47,6 +47,10 @@ def _tunes_after_warmup(config: RunConfig) -> bool:
     return _tunes(config) and config.joint_warmup_steps > 0
 
 
+def _shares_adapters(config: RunConfig) -> bool:
+    return _tunes(config) and config.tasks_per_adapter > 1
+
+
 def _tunes_for_dfs(config: RunConfig) -> bool:
     return _tunes(config) and config.ttft_candidates == "dfs"
 
@@ -278,6 +282,14 @@ class RunConfig:
         aliases=("warm_up_samples",),
         commands=_TUNE,
     )
+    tasks_per_adapter: int = option(
+        1,
+        help="tasks, in the order of their ids, that share an adapter and its --ttft-steps",
+        identity=Identity.SAME,
+        when=_shares_adapters,
+        minimum=1,
+        commands=_TUNE,
+    )
     ttft_in_4_bits: bool = option(
         False,
         help="fine-tune, and predict with the adapters, on a base in 4 bits (GPUs, with bitsandbytes)",
@@ -459,6 +471,8 @@ class RunConfig:
             raise ConfigError(f"--sources {','.join(self.sources) or 'none'}: name each source once")
         if self.joint_warmup_steps and self.base_adapter is not None:
             raise ConfigError("--joint-warmup-steps trains a fresh adapter: leave it out, or --base-adapter")
+        if self.tasks_per_adapter > 1 and self.allocation == "gain":
+            raise ConfigError("--allocation gain gives each task its own steps, --tasks-per-adapter several tasks the same: leave one out")
         if not self.devices or len(set(self.devices)) != len(self.devices) or ("cpu" in self.devices and len(self.devices) > 1):
             raise ConfigError(f"--devices {','.join(self.devices) or 'none'}: write cpu, or GPUs such as cuda:0,cuda:1, each once")
         if self.ttft_in_4_bits and self.devices == ("cpu",):

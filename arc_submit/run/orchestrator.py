@@ -128,7 +128,7 @@ def load_progress(source: Source, resolved: ResolvedRun, events: Sequence[Mappin
     tasks = resolved.data.tasks
     # A task file that cannot be read costs something: its worker says what is wrong with it.
     costs = {task_id: task_cost(tasks[task_id]) if task_id in tasks else 1.0 for task_id in resolved.data.chosen}
-    costs = {"all tasks": 1.0} if source.for_all_tasks else costs
+    costs = dict.fromkeys(source.job_names(sorted(resolved.data.chosen)), 1.0) if source.job_names else costs
     sizes: dict[str, TaskSize] = {}
     plan = Level(0, 0)
     if source.ladder:

@@ -28,7 +28,7 @@ from arc_submit.run.prompt_check import check_prompts
 from arc_submit.run.source import CPU_LANE, MODEL_LANE, Source
 from arc_submit.run.source_frozen import engines_of
 from arc_submit.run.source_table import SOURCE_TABLE, check_sources, uses_model
-from arc_submit.run.source_ttft import resolve_finetune, ttft_ladder
+from arc_submit.run.source_ttft import makes_all_adapters_first, resolve_finetune, ttft_ladder
 from arc_submit.scheduling.costs import CostModel
 from arc_submit.storage.run_dir import RunPaths
 from arc_submit.workers.ray_cluster import find_cluster
@@ -211,5 +211,5 @@ def _adapter_budget(config: RunConfig, tasks: int, predict: bool) -> AdapterBudg
     """The disk for adapters, where a run makes any."""
     if "ttft" not in config.sources:
         return None
-    all_at_once = not predict or config.ttft_engine == "vllm"
+    all_at_once = not predict or makes_all_adapters_first(config)
     return resolve_adapter_budget(config, tasks, len({level.steps for level in ttft_ladder(config).levels}), all_at_once)

@@ -7,7 +7,7 @@ Sources of one lane work one after the other. Does not know how a source makes p
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ class Source:
         ladder: levels that its tasks can reach, for the scheduler; None: one level, smaller tasks first.
         adapters_kept: the newest adapter of each task stays on disk, so that further views need no fine-tuning.
         trains: its work includes fine-tuning.
-        for_all_tasks: it does one job for all tasks together.
+        job_names: names of what its jobs do, from the ids of all tasks, where that is not one task each; None: the tasks themselves.
         chances: of solving an output at a level; with them, time goes where it is expected to solve most. None: all tasks alike.
     """
 
@@ -49,7 +49,7 @@ class Source:
     ladder: Ladder | None = None
     adapters_kept: bool = True
     trains: bool = False
-    for_all_tasks: bool = False
+    job_names: Callable[[Sequence[str]], Sequence[str]] | None = None
     chances: SolveChances | None = None
 
 

@@ -1,7 +1,7 @@
 """The source "ttft": an adapter for each task, fine-tuned on its own train pairs, and predictions with it.
 
-With transformers one worker fine-tunes and predicts. With vllm the source "finetune" makes all adapters first. The source "warmup" trains
-the joint warm-up, from which the fine-tuning of each task starts.
+With transformers one worker fine-tunes and predicts. With vllm, and where several tasks share an adapter, the source "finetune" makes all
+adapters first. The source "warmup" trains the joint warm-up, from which the fine-tuning of each task starts.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from arc_submit.errors import ConfigError
-from arc_submit.finetune.settings import FinetuneSettings
+from arc_submit.finetune.settings import FinetuneSettings, task_groups
+from arc_submit.inference.settings import PredictSettings
 from arc_submit.run.adapter_budget import AdapterBudget
 from arc_submit.run.config import RunConfig
 from arc_submit.run.source import MODEL_LANE, Source, make_backend, model_environment, model_timeouts
@@ -24,16 +25,22 @@ _WORKER = "arc_submit.finetune.ttft_worker"
 def resolve_ttft(config: RunConfig, paths: RunPaths, budget: AdapterBudget) -> list[Source]:
     """Fine-tuning and prediction, in one source or in two."""
     views = config.ttft_views or config.views
-    if config.ttft_engine == "vllm":
+    if makes_all_adapters_first(config):
         if config.allocation == "gain":
             raise ConfigError("--allocation gain chooses a task's steps and views together; take --ttft-engine transformers")
-        settings = replace(predict_settings(config, paths, views), adapters=str(paths.adapters), source="ttft")
+        settings = replace(_predict_settings(config, paths, views), adapters=str(paths.adapters), source="ttft")
+        engines = engines_of(config.ttft_engine, config.ttft_candidates, on_gpus=config.devices != ("cpu",))
         return [
             *resolve_finetune(config, paths, budget),
-            prediction_source("ttft", config, settings, engines_of("vllm", on_gpus=config.devices != ("cpu",)), config.ttft_max_views),
+            prediction_source("ttft", config, settings, engines, config.ttft_max_views),
         ]
     worker = _source("ttft", "open_worker", config, _finetune_settings(config, paths, budget, views), ttft_ladder(config))
     return [*_joint_warmup(config, paths, budget), replace(worker, adapters_kept=budget.keeps, chances=_chances(config))]
+
+
+def makes_all_adapters_first(config: RunConfig) -> bool:
+    """Whether all adapters must be on disk before the first prediction."""
+    return config.ttft_engine == "vllm" or config.tasks_per_adapter > 1
 
 
 def _chances(config: RunConfig) -> SolveChances | None:
@@ -48,7 +55,11 @@ def _chances(config: RunConfig) -> SolveChances | None:
 def resolve_finetune(config: RunConfig, paths: RunPaths, budget: AdapterBudget) -> list[Source]:
     """Fine-tuning alone."""
     settings = _finetune_settings(config, paths, budget, views=0)
-    return [*_joint_warmup(config, paths, budget), _source("finetune", "open_worker", config, settings, make_ladder(config.ttft.steps, 0))]
+    warmup = _joint_warmup(config, paths, budget)
+    if config.tasks_per_adapter == 1:
+        return [*warmup, _source("finetune", "open_worker", config, settings, make_ladder(config.ttft.steps, 0))]
+    groups = _source("finetune", "open_group_worker", config, settings, None)
+    return [*warmup, replace(groups, job_names=lambda task_ids: list(task_groups(task_ids, config.tasks_per_adapter)))]
 
 
 def ttft_ladder(config: RunConfig) -> Ladder:
@@ -61,13 +72,12 @@ def _joint_warmup(config: RunConfig, paths: RunPaths, budget: AdapterBudget) -> 
         return []
     settings = _finetune_settings(config, paths, budget, views=0)
     own = replace(settings, ttft=replace(config.ttft, steps=config.joint_warmup_steps), base_adapter=_folder(config))
-    return [_source("warmup", "open_warm_up", config, own, None)]
+    return [replace(_source("warmup", "open_warm_up", config, own, None), trains=False, job_names=lambda _: ["all tasks"])]
 
 
 def _finetune_settings(config: RunConfig, paths: RunPaths, budget: AdapterBudget, views: int) -> FinetuneSettings:
-    predict = replace(predict_settings(config, paths, views), candidates=config.ttft_candidates, threshold=config.ttft_threshold)
     return FinetuneSettings(
-        predict,
+        _predict_settings(config, paths, views),
         config.lora,
         config.ttft,
         config.ttft_max_seq_len,
@@ -75,7 +85,12 @@ def _finetune_settings(config: RunConfig, paths: RunPaths, budget: AdapterBudget
         config.ttft_in_4_bits,
         config.joint_warmup_samples,
         budget.bound,
+        tasks_per_adapter=config.tasks_per_adapter,
     )
+
+
+def _predict_settings(config: RunConfig, paths: RunPaths, views: int) -> PredictSettings:
+    return replace(predict_settings(config, paths, views), candidates=config.ttft_candidates, threshold=config.ttft_threshold)
 
 
 def _folder(config: RunConfig) -> str | None:
@@ -90,6 +105,5 @@ def _source(name: str, entry: str, config: RunConfig, settings: FinetuneSettings
         (backend,),
         model_environment(config),
         ladder=ladder,
-        trains=name != "warmup",
-        for_all_tasks=name == "warmup",
+        trains=True,
     )
