@@ -66,7 +66,7 @@ def read_search(path: Path, split: str, solvers: set[str] | None = None) -> Rank
         value = json.loads(text)
         answers = [SolverAnswer(test, make_grid(grid), *rest) for _, batch in value["batches"] for test, grid, *rest in batch]
         rows = rank([a for a in answers if solvers is None or a.solver in solvers], challenges.tasks[value["task"]], ANSWERS)
-        found |= {(value["task"], test): [SourceAnswer(r.grid, 1, r.score) for r in row] for test, row in enumerate(rows)}
+        found |= {(value["task"], test): [SourceAnswer(r.grid, 1, r.score, basis="score") for r in row] for test, row in enumerate(rows)}
     return found
 
 

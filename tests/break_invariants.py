@@ -58,7 +58,7 @@ BREAKS = [
         "2 nothing lost",
         "write predictions when the job ends",
         "arc_submit/inference/predict.py",
-        "        append_predictions(RunPaths(Path(settings.run)).predictions(settings.source, task_id), predictions)\n",
+        "        append_predictions(RunPaths(Path(settings.run)).predictions(settings.source, task_id), own)\n",
         "        pass\n",
         "tests/test_predict.py tests/test_pipeline.py -k 'not made_again and (leaves or there)'",
     ),

@@ -35,7 +35,7 @@ task_search.EFFORTS["quick"] = Effort(work=400_000, size_work=100_000, pieces=2_
 open_worker = search_worker.open_worker
 
 
-def one_answer(task, path, effort, beat):
+def one_answer(task, path, effort, beat, source):
     append_predictions(path, [Prediction(task.id, 0, frozen(np.ones((1, 1))), "search", "v", -1.0, "early", 0.0)])
     with open(os.environ["CALLS"], "a") as file:
         file.write(task.id + "\\n")

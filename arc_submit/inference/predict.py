@@ -268,7 +268,8 @@ class _Job:
     def save(self, task_id: str, predictions: Sequence[Prediction], answered: int, malformed: int, tokens: int) -> None:
         """Write predictions and count them; the arguments are numbers of requests, answers and tokens."""
         settings, result = self.predictor.settings, self.results[task_id]
-        append_predictions(RunPaths(Path(settings.run)).predictions(settings.source, task_id), predictions)
+        own = [replace(one, kind=settings.kind) for one in predictions] if settings.kind else predictions
+        append_predictions(RunPaths(Path(settings.run)).predictions(settings.source, task_id), own)
         changes = {"made": len(predictions), "answered": answered, "tokens": tokens}
         for name, number in changes.items():
             self.progress[name] += number

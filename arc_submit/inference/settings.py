@@ -71,6 +71,7 @@ class PredictSettings:
         engine: "transformers", "vllm", or VLLM_PLAIN.
         adapters: a folder with an adapter for each task, named by the task's id; None uses the base model.
         source: the source's name in the predictions.
+        kind: of the source; "" where the name is the kind.
         candidates: "views" generates one answer under each view; "dfs" searches every answer whose probability under a view exceeds the
             threshold, and scores each of them under all views. Only the transformers engine supports "dfs".
         threshold: see `candidates`.
@@ -96,6 +97,7 @@ class PredictSettings:
     engine: str = "transformers"
     adapters: str | None = None
     source: str = "frozen"
+    kind: str = ""
     candidates: str = "views"
     threshold: float = 0.1
     temperature: float = 0.0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from arc_submit.arc.datasets import read_task
 from arc_submit.arc.prediction import Prediction, read_predictions
+from arc_submit.ensemble.voting import basis_of
 from arc_submit.report.prompt_text import show_turns
 from arc_submit.run.config import RunConfig
 from arc_submit.storage.run_dir import RunPaths
@@ -78,11 +79,11 @@ def answers_table(run: Path, task_id: str, source: str) -> str:
     lines = [f"{source}: {len(predictions)} predictions", f"{'test':>4}{'score':>10}{'size':>8}  made by"]
     for test in sorted({prediction.test for prediction in predictions}):
         best = sorted((p for p in predictions if p.test == test), key=lambda p: (p.grid is None, -p.logprob))
-        lines += [_answer_line(prediction, source) for prediction in best[:_SHOWN]]
+        lines += [_answer_line(prediction) for prediction in best[:_SHOWN]]
     return "\n".join(lines)
 
 
-def _answer_line(prediction: Prediction, source: str) -> str:
+def _answer_line(prediction: Prediction) -> str:
     size = "none" if prediction.grid is None else f"{prediction.grid.shape[0]}x{prediction.grid.shape[1]}"
-    made_by = prediction.model if source == "search" else prediction.view
+    made_by = prediction.model if basis_of(prediction) == "score" else prediction.view
     return f"{prediction.test:>4}{prediction.logprob:>10.2f}{size:>8}  {made_by}{f'  ({prediction.reason})' if prediction.reason else ''}"

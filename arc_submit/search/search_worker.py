@@ -26,7 +26,7 @@ from arc_submit.storage.task_result import TaskResult
 if TYPE_CHECKING:
     from arc_submit.search.ranking import Ranked
 
-SOURCE = "search"
+KIND = "search"
 KEEP = 10  # different answers kept for each test input
 
 
@@ -52,7 +52,7 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
 
 def _search_task(paths: RunPaths, task_id: str, settings: SearchSettings, beat: Callable[..., None]) -> TaskResult:
     started, cpu_started = time.monotonic(), time.process_time()
-    path = paths.predictions(SOURCE, task_id)
+    path = paths.predictions(settings.source, task_id)
     held = len(read_predictions(path)[0])
     failed = ""
 
@@ -60,7 +60,7 @@ def _search_task(paths: RunPaths, task_id: str, settings: SearchSettings, beat: 
         beat({"cpu_seconds": time.process_time() - cpu_started})
 
     try:
-        search_into_file(read_task(paths.task(task_id)), path, settings.effort, report)
+        search_into_file(read_task(paths.task(task_id)), path, settings.effort, report, settings.source)
     except MemoryError:
         # The answers found so far are on disk. A second try would need the same memory.
         failed = f"memory: more than {settings.memory_gb:g} GB"
@@ -76,11 +76,12 @@ def _search_task(paths: RunPaths, task_id: str, settings: SearchSettings, beat: 
     )
 
 
-def search_into_file(task: Task, path: Path, effort: str, beat: Callable[[], None] | None = None) -> None:
+def search_into_file(task: Task, path: Path, effort: str, beat: Callable[[], None] | None = None, source: str = KIND) -> None:
     """Search one task and append each answer that is new or has a better score, and is good enough.
 
     Args:
         beat: called after every batch.
+        source: the source's name in the predictions.
     """
     from arc_submit.search.ranking import Ranking
     from arc_submit.search.task_search import EFFORTS, batches
@@ -91,7 +92,7 @@ def search_into_file(task: Task, path: Path, effort: str, beat: Callable[[], Non
     for batch in batches(task, EFFORTS[effort]):
         ranking.add(batch)
         best = [ranked for row in ranking.best(KEEP) for ranked in row]
-        lines = [_prediction(task, ranked, time.monotonic() - started) for ranked in best]
+        lines = [_prediction(task, ranked, time.monotonic() - started, source) for ranked in best]
         new = [line for line in lines if _key(line) not in written]
         append_predictions(path, new)
         written |= {_key(line) for line in new}
@@ -111,6 +112,6 @@ def _key(prediction: Prediction) -> tuple[int, bytes, float]:
     return prediction.test, grid, round(prediction.logprob, 6)
 
 
-def _prediction(task: Task, ranked: Ranked, seconds: float) -> Prediction:
-    view = identity_view(len(task.train)).key
-    return Prediction(task.id, ranked.test, ranked.grid, SOURCE, view, ranked.score, f"{ranked.solver}: {ranked.program}", seconds)
+def _prediction(task: Task, ranked: Ranked, seconds: float, source: str) -> Prediction:
+    view, model = identity_view(len(task.train)).key, f"{ranked.solver}: {ranked.program}"
+    return Prediction(task.id, ranked.test, ranked.grid, source, view, ranked.score, model, seconds, kind=KIND)

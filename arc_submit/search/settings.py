@@ -13,6 +13,7 @@ class SearchSettings:
         run: the run directory.
         effort: one of task_search.EFFORTS.
         memory_gb: memory that the worker may take beyond what it holds when it is ready.
+        source: the source's name in the predictions.
         niceness: lowers its priority, for cores that it shares with the processes that feed GPUs.
     """
 
@@ -20,3 +21,4 @@ class SearchSettings:
     effort: str
     memory_gb: float
     niceness: int = 0
+    source: str = "search"
