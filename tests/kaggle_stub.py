@@ -44,6 +44,12 @@ class Stub:
         outputs: the kernel's output files, bytes by name; None answers with an error page.
         states: of the kernel's run, one for each request; the last one repeats.
         dataset_states: the same for a data set; empty until it is made.
+        quota: GPU hours used and allowed, and when they are renewed (ISO, UTC).
+        kernels: the account's kernels by name, with the state and the GPU of each and the time of its last run.
+        streams: of the kernel's log, one for each connection; the last one repeats. Its kind is "live" (a stream to its end), "early" (one
+            that ends without its last line), "cut" (a connection that breaks), "silent" (one on which nothing more comes), "whole" (the log
+            of a run that has ended) or a status; its texts are the events.
+        submissions: to the competition, as Kaggle lists them.
     """
 
     def __init__(self) -> None:
@@ -54,6 +60,11 @@ class Stub:
         self.states = ["COMPLETE"]
         self.dataset_states: list[str] = []
         self.log = ""
+        self.quota = (6.0, 30.0, "2026-12-05T00:00:00")
+        self.kernels: dict[str, tuple[str, bool, str]] = {}
+        self.streams: list[tuple[str | int, list[str]]] = [("whole", [])]
+        self.submissions: list[dict[str, Any]] = []
+        self.closed = threading.Event()
         self.authorization = ""
 
     def requests(self, method: str) -> list[dict[str, Any]]:
@@ -75,6 +86,11 @@ class Stub:
         }
 
     def _get_kernel(self, body: dict[str, Any]) -> Answer:
+        name = f"{body['userName']}/{body['kernelSlug']}"
+        if name in self.kernels:
+            metadata = {"id": 2, "ref": name, "title": name, "language": "python", "kernelType": "notebook"}
+            notebook = {"source": "{}", "language": "python", "kernelType": "notebook", "slug": body["kernelSlug"]}
+            return 200, {"metadata": {**metadata, "enableGpu": self.kernels[name][1]}, "blob": notebook}
         saved = self.requests("SaveKernel")[-1]
         names = ("language", "kernelType", "isPrivate", "enableGpu", "enableInternet", "machineShape")
         names += ("datasetDataSources", "competitionDataSources", "kernelDataSources", "modelDataSources")
@@ -84,8 +100,23 @@ class Stub:
         return 200, {"metadata": metadata, "blob": blob}
 
     def _get_kernel_session_status(self, body: dict[str, Any]) -> Answer:
+        name = f"{body['userName']}/{body['kernelSlug']}"
+        if name in self.kernels:
+            return 200, {"status": self.kernels[name][0]}
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         return 200, {"status": state} | ({"failureMessage": "Your notebook tried to allocate\nmore memory"} if state == "ERROR" else {})
+
+    def _get_accelerator_quota_statistics(self, body: dict[str, Any]) -> Answer:
+        used, allowed, refresh = self.quota
+        hours = {"timeUsed": f"{used * 3600:.0f}s", "totalTimeAllowed": f"{allowed * 3600:.0f}s"}
+        return 200, {"quotaRefreshTime": f"{refresh}Z", "gpuQuota": hours}
+
+    def _list_kernels(self, body: dict[str, Any]) -> Answer:
+        rows = [{"ref": name, "title": name, "author": "me", "lastRunTime": time} for name, (_, _, time) in self.kernels.items()]
+        return 200, {"kernels": rows}
+
+    def _list_submissions(self, body: dict[str, Any]) -> Answer:
+        return 200, {"submissions": self.submissions}
 
     def _list_kernel_session_output(self, body: dict[str, Any]) -> Answer:
         files = [{"fileName": name, "url": f"http://localhost/output/{name}"} for name in self.outputs]
@@ -153,7 +184,33 @@ def serving(stub: Stub, monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator
             stub.files[name] = data
             self.reply(200, {})
 
+        def stream(self) -> None:
+            """Answer with the next stream of the log."""
+            kind, texts = stub.streams.pop(0) if len(stub.streams) > 1 else stub.streams[0]
+            if isinstance(kind, int):
+                self.reply(kind, {"code": kind, "message": "Not Found"})
+                return
+            events = [{"stream_name": "stdout", "time": 1.0, "data": text} for text in texts]
+            if kind == "whole":
+                self.reply(200, events)
+                return
+            lines = [f"data: {json.dumps(event)}\n\n" for event in events] + (["data: END_OF_LOG\n\n"] if kind == "live" else [])
+            with suppress(OSError):
+                self.send_response(200)
+                self.send_header("Content-Type", "text/event-stream")
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                for line in map(str.encode, lines):
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+                self.wfile.write(b"0\r\n\r\n" if kind in ("live", "early") else b"")
+                self.wfile.flush()
+                if kind == "silent":
+                    stub.closed.wait(60)
+
         def do_GET(self) -> None:
+            if "/kernels/logs/stream/" in self.path:
+                self.stream()
+                return
             data = stub.outputs.get(urlparse(self.path).path.rsplit("/", 1)[-1])
             self.reply(200, data) if data is not None else self.reply(403, b"<html>AccessDenied: the link has expired</html>")
 
@@ -175,6 +232,7 @@ def serving(stub: Stub, monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator
     try:
         yield stub
     finally:
+        stub.closed.set()
         server.shutdown()
         server.server_close()
         thread.join()

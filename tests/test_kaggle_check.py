@@ -73,7 +73,7 @@ def test_the_projects_kernel_lacks_only_the_users_id_and_data_sets(kernel: Path)
         ({"machine_shape": "TpuV5E8"}, "error", "machine_shape", "TPU"),
         ({"machine_shape": "nvidial4"}, "error", "machine_shape", "did you mean NvidiaL4?"),
         ({"machine_shape": "Gpu T4 x2"}, "error", "machine_shape", "not a known accelerator"),
-        ({"machine_shape": ...}, "warning", "machine_shape", "Kaggle chooses the GPU"),
+        ({"machine_shape": ...}, "error", "machine_shape", "Kaggle gives a P100"),
         ({"enable_gpu": False}, "warning", "enable_gpu", "is off while machine_shape is NvidiaL4"),
         ({"dataset_sources": ["bundle"]}, "error", "dataset_sources", "'bundle' has the wrong form"),
         ({"dataset_sources": ["your-name/bundle"]}, "error", "dataset_sources", "the example's"),
@@ -83,6 +83,7 @@ def test_the_projects_kernel_lacks_only_the_users_id_and_data_sets(kernel: Path)
         ({"model_sources": ["a/b/transformers/c"]}, "error", "model_sources", "with a whole number as version"),
         ({"competition_sources": ["https://www.kaggle.com/competitions/arc-prize-2026-arc-agi-2"]}, "error", "competition_sources", "slug"),
         ({"competition_sources": []}, "error", "competition_sources", "no test file"),
+        ({"competition_sources": [], "enable_internet": True}, "error", "competition_sources", "cannot be submitted"),
         ({"docker_image_pinning_type": ...}, "warning", "docker_image_pinning_type", "wheels for another image"),
         ({"docker_image_pinning_type": "latest"}, "warning", "docker_image_pinning_type", "newest image of that day"),
         ({"docker_image": "python:3.12"}, "warning", "docker_image", "does not look like one of Kaggle's"),
@@ -300,14 +301,48 @@ def test_a_kernel_of_another_user_is_found(kernel: Path, monkeypatch: pytest.Mon
     assert check_kernel(kernel) == []
 
 
+WITHOUT_COMPETITION = ("build_wheels", "gpu_check", "frozen_inference", "debug_task", "single_task_ttft")
+
+
 def test_every_notebook_of_the_project_passes(kernel: Path) -> None:
     for script in sorted((ROOT / "notebooks").glob("*.py")):
         for suffix in (".py", ".ipynb"):
             shutil.copy(script.with_suffix(suffix), kernel / "notebooks")
         change(kernel, {"code_file": f"notebooks/{script.stem}.ipynb", "enable_internet": script.stem == "build_wheels"})
-        change(kernel, {"competition_sources": [] if script.stem == "build_wheels" else ["arc-prize-2026-arc-agi-2"]})
+        change(kernel, {"competition_sources": [] if script.stem in WITHOUT_COMPETITION else ["arc-prize-2026-arc-agi-2"]})
         places = [finding.place for finding in check_kernel(kernel)]
-        assert places == (["enable_internet", "competition_sources"] if script.stem == "build_wheels" else []), script
+        assert places == (["enable_internet"] if script.stem == "build_wheels" else []), script
+        change(kernel, {"competition_sources": []})
+        missing = [finding for finding in check_kernel(kernel) if finding.place == "competition_sources"]
+        assert severities(missing) == ([] if script.stem in WITHOUT_COMPETITION else [("error", "competition_sources")]), script
+        change(kernel, {"machine_shape": ...})
+        assert ("error", "machine_shape") in severities(check_kernel(kernel))
+        change(kernel, {"machine_shape": "NvidiaL4"})
+
+
+@pytest.mark.parametrize(
+    ("sources", "setting", "words"),
+    [
+        ({"dataset_sources": ["me/arc-submit-wheels"]}, "model = 'qwen3-4b'", "'qwen3-4b' is in no data set, model or notebook"),
+        ({"dataset_sources": ["me/arc-submit-wheels"]}, "base_adapter = 'base'", "'base' is in no data set"),
+        ({"dataset_sources": ["me/models"]}, "model = '/kaggle/input/qwen/models'", None),
+        ({"dataset_sources": ["me/models"]}, "model = '/kaggle/input/qwen'", "attached is me/models"),
+        ({"dataset_sources": ["me/models"]}, "model = 'qwen3-4b'", None),
+        ({"kernel_sources": ["me/merged-model"]}, "model = 'qwen3-4b'", None),
+        ({"model_sources": ["a/qwen/transformers/4b/1"]}, "model = 'qwen'", "write 'qwen/transformers/4b/1'"),
+        ({"model_sources": ["a/qwen/transformers/4b/1"]}, "model = '4b/1'", None),
+        ({"model_sources": ["a/qwen/transformers/4b/1"]}, "model = '/kaggle/input/models/a/qwen/transformers/4b/1'", None),
+        ({"dataset_sources": ["me/arc-submit-wheels"]}, "model = None", None),
+        ({"dataset_sources": ["me/arc-submit-wheels"]}, "model = '/kaggle/temp/merged'", None),
+    ],
+)
+def test_a_model_that_is_named_is_in_a_source(kernel: Path, sources: dict[str, Any], setting: str, words: str | None) -> None:
+    wheels = sources.get("dataset_sources", ["me/arc-submit-wheels"])
+    change(kernel, {"dataset_sources": wheels, **sources})
+    edit(kernel, add_code(setting))
+    errors = [str(finding) for finding in check_kernel(kernel) if finding.severity == "error"]
+    assert [words in error for error in errors if words] == ([True] if words else [])
+    assert bool(errors) == bool(words)
 
 
 def test_a_notebook_that_differs_from_its_script_is_found(kernel: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 from kaggle_stub import KEY, Stub, copy_kernel, serving
 
 from arc_submit.cli import main
+from arc_submit.kaggle import quota
 from arc_submit.kaggle.check import check_kernel
 from arc_submit.kaggle.kernel_metadata import FIELDS
 from arc_submit.kaggle.notebook_check import client_text
@@ -29,6 +30,9 @@ FAST = ("--every", "0.05s")
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stub]:
+    # tests/test_kaggle_quota.py asks the client for these.
+    monkeypatch.setattr(quota, "read_quota", lambda: quota.Quota(6.0, 24.0, 30.0, None))
+    monkeypatch.setattr(quota, "running_sessions", lambda now: {})
     home = tmp_path / "home"
     home.mkdir()
     with serving(Stub(), monkeypatch, home) as working:
@@ -431,7 +435,7 @@ def test_a_client_that_hangs_is_killed(stub: Stub, monkeypatch: pytest.MonkeyPat
 
     release = threading.Event()
     stub.answers["GetKernelSessionStatus"] = lambda body: (200, {"status": "QUEUED"}) if release.wait(60) else (500, {})
-    monkeypatch.setattr("arc_submit.kaggle.status._CLIENT_TIMEOUT", 3.0)
+    monkeypatch.setattr("arc_submit.kaggle.kernel_status._CLIENT_TIMEOUT", 3.0)
     assert main(["kaggle", "status", "me/arc-submit-submission"]) == 1
     release.set()
     assert "killed after 3 s; its last line:" in printed(capsys)[1]

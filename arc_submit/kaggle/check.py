@@ -10,10 +10,11 @@ from typing import Any
 
 from arc_submit.durations import format_duration, parse_duration
 from arc_submit.errors import ConfigError
-from arc_submit.kaggle.findings import Finding, add_ignore_option, raise_on_errors
+from arc_submit.kaggle.findings import Finding, add_ignore_option, raise_on_errors, read_json_object
 from arc_submit.kaggle.given_values import given_values
 from arc_submit.kaggle.kernel_metadata import ACCELERATORS, KERNEL_METADATA, SOURCES, check_metadata, read_switch, requested_machine
-from arc_submit.kaggle.notebook_check import check_notebook, imports_library, source_of
+from arc_submit.kaggle.notebook_check import check_notebook, imports_library, makes_submission, source_of
+from arc_submit.kaggle.quota import Session, check_account
 from arc_submit.run.auto_inputs import AUTO
 from arc_submit.run.presets import PRESETS
 
@@ -24,15 +25,39 @@ _ENDING = 600.0  # seconds between a run's own end and the session's
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=Path(), help=f"folder with {KERNEL_METADATA} (default: this one)")
     parser.add_argument("--accelerator", help="replaces machine_shape of the metadata")
-    parser.add_argument("--session", default=SESSION, metavar="TIME", help="time limit of the session (default: %(default)s)")
+    parser.add_argument("--session", metavar="TIME", help=f"time limit of the session, and what it costs (default: {SESSION})")
     add_ignore_option(parser)
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
-    findings = check_kernel(args.folder, args.accelerator, args.session)
-    figures = raise_on_errors(findings, "the kernel is not ready to push", args.ignore)
+    figures = check_push(args, "the kernel is not ready to push")
     print(f"{args.folder / KERNEL_METADATA}: ready to push, {figures['warnings']} warnings")
     return figures
+
+
+def check_push(args: argparse.Namespace, consequence: str) -> dict[str, Any]:
+    """Print what is found about a kernel and the account's hours; returns the figures, and raises ConfigError if there is an error."""
+    findings = check_kernel(args.folder, args.accelerator, args.session or SESSION)
+    raise_on_errors(findings, consequence, args.ignore)
+    lines, more, account = check_account(_session_of(args.folder, args.accelerator, args.session))
+    print("\n".join(lines))
+    return {**raise_on_errors(more, consequence, args.ignore, findings), **account}
+
+
+def _session_of(folder: Path, accelerator: str | None, session: str | None) -> Session:
+    """What a push begins. A notebook's own budget tells how long it takes, unless the command line does."""
+    metadata, _ = read_json_object(folder / KERNEL_METADATA)
+    gpu = read_switch(metadata, "enable_gpu", False)
+    machine = accelerator or requested_machine(metadata) or ("NvidiaTeslaP100" if gpu else "")
+    limit = parse_duration(session or SESSION)
+    expected = [] if session else [parse_duration(one) + _ENDING for one in given_values(_code_of(folder, metadata), "budget")]
+    return Session(str(machine), limit, min([limit, max(expected, default=limit)]))
+
+
+def _code_of(folder: Path, metadata: dict[str, Any]) -> list[str]:
+    """The sources of the code cells of a kernel's notebook; none where it cannot be read."""
+    notebook, _ = read_json_object(folder / str(metadata.get("code_file", "")))
+    return [source_of(cell) for cell in notebook.get("cells", ()) if cell.get("cell_type") == "code"]
 
 
 def check_kernel(folder: Path, accelerator: str | None = None, session: str = SESSION) -> list[Finding]:
@@ -62,24 +87,69 @@ def check_kernel(folder: Path, accelerator: str | None = None, session: str = SE
         findings.append(Finding("warning" if internet else "error", KERNEL_METADATA, "dataset_sources", problem, remedy))
     code, file = [source_of(cell) for cell in cells if cell.get("cell_type") == "code"], Path(code_file).name
     findings += _check_session(code, session, file)
+    findings += _check_competition(code, metadata, internet)
+    findings += _check_named_models(code, metadata, file)
     for preset in given_values(code, "preset"):
         if preset not in (*PRESETS, AUTO):
             remedy = f"choose from {', '.join((*PRESETS, AUTO))}"
             findings.append(Finding("error", file, "preset", f"there is no preset {preset!r}", remedy))
             continue
-        findings += [*_check_model(str(preset), metadata), *_check_gpus(str(preset), metadata, accelerator, file)]
-    # A preset makes an error of a missing machine_shape, which the metadata alone warn of.
-    errors = [finding for finding in findings if finding.severity == "error"]
-    superseded = "machine_shape" if any(finding.place == "machine_shape" for finding in errors) else None
-    return [finding for finding in findings if finding in errors or finding.place != superseded]
+        of_preset = [*_check_model(str(preset), metadata), *_check_gpus(str(preset), metadata, accelerator, file)]
+        if any(finding.place == "machine_shape" for finding in of_preset):  # it names the machines that suit the preset
+            findings = [finding for finding in findings if finding.place != "machine_shape"]
+        findings += of_preset
+    return findings
+
+
+def _check_competition(code: list[str], metadata: dict[str, Any], internet: bool) -> Iterator[Finding]:
+    """A kernel that is to be submitted names its competition; those that check a GPU or collect wheels need none."""
+    ours = any(re.search(r"\barc_submit\.", one) for one in code)
+    if metadata.get("competition_sources") or (ours and not makes_submission(code)):
+        return
+    problem = "is empty: there is no test file, and the notebook cannot be submitted"
+    remedy = "name the competition, as in its address, such as arc-prize-2026-arc-agi-2"
+    yield Finding("error" if ours or not internet else "warning", KERNEL_METADATA, "competition_sources", problem, remedy)
 
 
 def _check_model(preset: str, metadata: dict[str, Any]) -> Iterator[Finding]:
     """Whether something is attached that can hold the base model of a preset."""
-    sources = [str(source) for name in SOURCES if name != "competition_sources" for source in metadata.get(name) or ()]
-    if preset != "cpu-pocket" and all(re.search(r"/arc-submit-wheels\b", source) for source in sources):
+    if preset != "cpu-pocket" and not _holders(metadata):
         problem = f"{preset} needs a base model, and no data set or model that could hold one is attached"
         yield Finding("error", KERNEL_METADATA, "model_sources", problem, "attach the model, or the bundle that holds it")
+
+
+def _check_named_models(code: list[str], metadata: dict[str, Any], file: str) -> Iterator[Finding]:
+    """Whether a source can hold each model and adapter that the notebook names: a data set and a notebook's output can hold any."""
+    holders = _holders(metadata)
+    models = [source for source in holders if source in (metadata.get("model_sources") or ())]
+    for place in ("model", "base_adapter", "adapters"):
+        for name in map(str, given_values(code, place)):
+            mount = re.match(r"/kaggle/input/(.*)", name)
+            if name.startswith("/") and not mount:
+                continue  # a folder of the image, or one that the notebook makes
+            parts = Path(mount[1] if mount else name).parts
+            if mount and any(_slug_of_source(source) in parts for source in holders):
+                continue
+            # A name is the end of a folder's path, and the folder of an attached model ends with these parts.
+            if not mount and (len(models) < len(holders) or any(source.split("/")[-len(parts) :] == list(parts) for source in models)):
+                continue
+            held = f"; attached is {', '.join(holders)}" if holders else ""
+            problem = f"{name!r} is in no data set, model or notebook that kernel-metadata.json attaches{held}"
+            last = "/".join(models[0].split("/")[1:]) if models and place == "model" else ""
+            remedy = f"write {last!r}, or attach its source" if last else "attach its source, in dataset_sources or model_sources"
+            yield Finding("error", file, place, problem, remedy)
+
+
+def _holders(metadata: dict[str, Any]) -> list[str]:
+    """The sources that can hold a model: all but the competition and the data set of wheels."""
+    lists = [metadata.get(name) for name in SOURCES if name != "competition_sources"]
+    sources = [str(source) for one in lists if isinstance(one, list) for source in one]
+    return [source for source in sources if not re.search(r"/arc-submit-wheels\b", source)]
+
+
+def _slug_of_source(source: str) -> str:
+    """The part of a source's name that its mount has in both layouts: a data set's or notebook's slug, a model's name."""
+    return source.split("/")[1] if "/" in source else source
 
 
 def _check_gpus(preset: str, metadata: dict[str, Any], accelerator: str | None, file: str) -> Iterator[Finding]:

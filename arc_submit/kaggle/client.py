@@ -7,6 +7,8 @@ the text itself. Only the client reads credentials; should it print one, the lin
 from __future__ import annotations
 
 import importlib.util
+import io
+import json
 import os
 import re
 import subprocess
@@ -14,6 +16,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from arc_submit.errors import ArcSubmitError, ConfigError
 
@@ -44,6 +47,25 @@ class ClientResult:
         return KaggleError(f"kaggle {self.command}: {problem}: {reason}")
 
 
+def start_client(arguments: Sequence[str], errors_apart: bool) -> subprocess.Popen[bytes]:
+    """Start `kaggle ARGUMENTS`, with its standard output in a pipe and its errors in another one or in the same.
+
+    Raises:
+        ConfigError: if the client is not installed.
+    """
+    for package in ("kaggle", "six"):
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(f"{package} is not installed, and this command needs it: pip install kaggle==2.2.4 six")
+    environment = {name: value for name, value in os.environ.items() if name not in _VERBOSE_VARIABLES}
+    return subprocess.Popen(
+        [sys.executable, "-m", "kaggle", "-W", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if errors_apart else subprocess.STDOUT,
+        env={**environment, "PYTHONUNBUFFERED": "1"},
+    )
+
+
 def run_client(arguments: Sequence[str], seconds: float, show_progress: bool = False) -> ClientResult:
     """Run `kaggle ARGUMENTS`.
 
@@ -56,20 +78,8 @@ def run_client(arguments: Sequence[str], seconds: float, show_progress: bool = F
         ConfigError: if the client is not installed.
         KaggleError: if it is killed at the time limit.
     """
-    for package in ("kaggle", "six"):
-        if importlib.util.find_spec(package) is None:
-            raise ConfigError(f"{package} is not installed, and this command needs it: pip install kaggle==2.2.4 six")
-    environment = {name: value for name, value in os.environ.items() if name not in _VERBOSE_VARIABLES}
     command = " ".join(arguments[:2])
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kaggle", "-W", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env={**environment, "PYTHONUNBUFFERED": "1"},
-    )
+    process = start_client(arguments, errors_apart=False)
     timed_out = threading.Event()
 
     def kill_late() -> None:
@@ -81,8 +91,8 @@ def run_client(arguments: Sequence[str], seconds: float, show_progress: bool = F
     lines = []
     try:
         assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(_mask(line.rstrip("\n")))
+        for line in io.TextIOWrapper(process.stdout, encoding="utf-8", errors="replace"):
+            lines.append(mask_credentials(line.rstrip("\n")))
             if show_progress and lines[-1].startswith(("Starting", "Upload", "Skipping", "Request failed")):
                 print(lines[-1], flush=True)
         code = process.wait()
@@ -95,7 +105,25 @@ def run_client(arguments: Sequence[str], seconds: float, show_progress: bool = F
     return ClientResult(command, code, "\n".join(lines))
 
 
-def _mask(line: str) -> str:
+def read_table(result: ClientResult, problem: str) -> list[dict[str, Any]]:
+    """The rows that a client's command prints with `--format json`; none where it says that there are none.
+
+    Raises:
+        KaggleError: with the problem and the client's reason, where the text holds no such table.
+    """
+    start = re.search(r"^\[", result.text, re.MULTILINE)
+    if result.code == 0 and start is None and re.search(r"^(Not found|No .* (found|available))\s*$", result.text, re.MULTILINE):
+        return []
+    try:
+        if result.code or start is None:
+            raise ValueError
+        rows, _ = json.JSONDecoder().raw_decode(result.text[start.start() :])
+    except ValueError:
+        raise result.error(problem) from None
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def mask_credentials(line: str) -> str:
     """Mask the credentials of the environment, and any header or field that carries one."""
     for name in _SECRET_VARIABLES:
         secret = os.environ.get(name, "")

@@ -69,19 +69,21 @@ def add_ignore_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ignore", "--despite", dest="ignore", default="", metavar="PLACE,PLACE", help=help)
 
 
-def raise_on_errors(findings: Iterable[Finding], consequence: str, ignored: str = "") -> dict[str, Any]:
+def raise_on_errors(findings: Iterable[Finding], consequence: str, ignored: str = "", printed: Collection[Finding] = ()) -> dict[str, Any]:
     """Print findings, errors first, and raise if one is an error; returns their figures.
 
     Args:
         consequence: how the message of the exception ends, such as "nothing was pushed".
         ignored: places, separated by commas, whose errors do not count.
+        printed: findings of an earlier call, which are counted and not printed again.
 
     Raises:
         ConfigError: with the figures, if there is an error.
     """
-    ordered = sorted(findings, key=lambda finding: finding.severity)
+    ordered = sorted([*printed, *findings], key=lambda finding: finding.severity)
     for finding in ordered:
-        print(finding)
+        if finding not in printed:
+            print(finding)
     errors = [finding for finding in ordered if finding.severity == "error" and finding.place not in ignored.split(",")]
     figures = {
         "errors": len(errors),

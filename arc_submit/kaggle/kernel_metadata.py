@@ -183,8 +183,8 @@ def _check_machine(metadata: dict[str, Any], accelerator: str | None) -> Iterato
     gpu = read_switch(metadata, "enable_gpu", False)
     if not shape:
         if gpu:
-            remedy = f"name one: {', '.join(ACCELERATORS)}"
-            yield _warning("machine_shape", "is missing while enable_gpu is on, so Kaggle chooses the GPU", remedy)
+            problem = "is missing while enable_gpu is on, so Kaggle gives a P100, for which torch has no code"
+            yield _error("machine_shape", problem, f"name one: {', '.join(ACCELERATORS)}")
         return
     place = "machine_shape" if accelerator is None else "--accelerator"
     if shape in _REFUSED_ACCELERATORS:
@@ -218,10 +218,6 @@ def _check_sources(metadata: dict[str, Any]) -> Iterator[Finding]:
         yield _warning("competition_sources", problem, "keep the one that you submit to")
     for name in _OTHER_COMPETITIONS.keys() & competitions:
         yield _error("competition_sources", f"{name} {_OTHER_COMPETITIONS[name]}", "write arc-prize-2026-arc-agi-2")
-    if not value:
-        # With the internet on the kernel cannot be submitted anyway: it may be one that downloads wheels.
-        finding = _warning if read_switch(metadata, "enable_internet", True) else _error
-        yield finding("competition_sources", "is empty: there will be no test file", "name the competition, as in its address")
 
 
 def _check_image(metadata: dict[str, Any]) -> Iterator[Finding]:

@@ -167,6 +167,13 @@ def imports_library(cells: list[dict[str, Any]]) -> bool:
     return any(re.search(r"^\s*(from|import) arc_submit\b", source_of(cell), re.MULTILINE) for cell in cells)
 
 
+def makes_submission(code: list[str]) -> bool:
+    """Whether a notebook's code works on a competition's test file: it runs the pipeline or arc-submit, and names no task of its own."""
+    names_a_task = re.compile(r"^\s*task\s*=", re.MULTILINE)
+    runs = re.compile(r"\barc_submit[\w.]*\.pipeline\b(?!\s+import\s+infer\s*$)|\barc-submit['\", ]+run\b", re.MULTILINE)
+    return any(map(runs.search, code)) and not any(map(names_a_task.search, code))
+
+
 def source_of(cell: dict[str, Any]) -> str:
     """A cell's source; the file may hold it as one text or as a list of lines."""
     source = cell.get("source", "")

@@ -19,7 +19,6 @@ from arc_submit.arc.files import read_json
 from arc_submit.durations import parse_duration
 from arc_submit.kaggle import check, status
 from arc_submit.kaggle.client import ClientResult, KaggleError, run_client
-from arc_submit.kaggle.findings import raise_on_errors
 from arc_submit.kaggle.kernel_metadata import KERNEL_METADATA, SOURCES, read_kernel_id, read_switch, requested_machine
 
 _CLIENT_TIMEOUT = 300.0  # seconds
@@ -42,9 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
-    findings = check.check_kernel(args.folder, args.accelerator, args.session)
-    raise_on_errors(findings, "nothing was pushed", args.ignore)
-    pushed = _push_kernel(args.folder, args.session, args.accelerator)
+    check.check_push(args, "nothing was pushed")
+    pushed = _push_kernel(args.folder, args.session or check.SESSION, args.accelerator)
     print(f"{pushed.kernel}: version {pushed.version} pushed, {pushed.url}")
     if not args.no_compare:
         differences = _compare_record(args.folder, pushed.kernel, args.accelerator)

@@ -1,39 +1,27 @@
-"""`arc-submit kaggle status`: prints the state of a kernel's last run; unlike the client, it exits with 1 if the run has failed."""
+"""`arc-submit kaggle status`: the state of a kernel's last run, once or to its end; the exit code is 1 if the run failed."""
 
 from __future__ import annotations
 
 import argparse
-import re
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from arc_submit.durations import format_duration, parse_duration
 from arc_submit.errors import ConfigError
-from arc_submit.kaggle.client import ClientResult, KaggleError, run_client
+from arc_submit.kaggle.client import KaggleError
+from arc_submit.kaggle.follow import follow_log
 from arc_submit.kaggle.kernel_metadata import KERNEL_METADATA, read_kernel_id
+from arc_submit.kaggle.kernel_status import FAILED, fetch_status
 
-_FAILED = ("ERROR", "CANCEL_REQUESTED", "CANCEL_ACKNOWLEDGED")
-_STATES = (*_FAILED, "QUEUED", "RUNNING", "NEW_SCRIPT", "COMPLETE")
-_CLIENT_TIMEOUT = 120.0  # seconds
-
-
-@dataclass(frozen=True)
-class KernelStatus:
-    """The state of a kernel's last run."""
-
-    kernel: str  # owner/slug
-    state: str  # one of _STATES
-    message: str  # Kaggle's reason of a failure; empty if it gives none
-
-    def __str__(self) -> str:
-        return f"{self.kernel}: {self.state}{': ' if self.message else ''}{self.message}"
+_LONGEST_RUN = "36h"  # a session takes 12 hours at most; the rest is for waiting before it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_kernel(parser)
     add_wait(parser)
+    parser.add_argument("--follow", action="store_true", help="print the run's log as it comes, to the run's end")
 
 
 def add_kernel(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +37,8 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
     kernel = resolve_kernel(args.kernel)
+    if args.follow:
+        return follow_log(kernel, parse_duration(args.wait or _LONGEST_RUN), parse_duration(args.every))
     return follow_run(kernel, parse_duration(args.wait) if args.wait else 0.0, parse_duration(args.every))
 
 
@@ -86,21 +76,8 @@ def follow_run(kernel: str, seconds: float, every: float) -> dict[str, Any]:
         last = status
         remaining = start + seconds - time.monotonic()
         figures = asdict(status)
-        if status.state in _FAILED:
+        if status.state in FAILED:
             raise KaggleError(f"{status}; see its log: arc-submit kaggle output {kernel} --out output", figures)
         if status.state == "COMPLETE" or remaining <= 0:
             return figures
         time.sleep(min(every, remaining))
-
-
-def fetch_status(kernel: str) -> KernelStatus:
-    """The state of a kernel's last run; KaggleError if Kaggle's answer holds no known state."""
-    return _parse_status(kernel, run_client(["kernels", "status", kernel], _CLIENT_TIMEOUT))
-
-
-def _parse_status(kernel: str, result: ClientResult) -> KernelStatus:
-    match = re.search(r'has status "(?:KernelWorkerStatus\.)?(\w+)"', result.text)
-    if result.code or match is None or match[1].upper() not in _STATES:
-        raise result.error("no status")
-    message = re.search(r'^Failure message: "(.*)"$', result.text, re.MULTILINE | re.DOTALL)
-    return KernelStatus(kernel, match[1].upper(), " ".join(message[1].split()) if message else "")

@@ -12,6 +12,7 @@ from arc_submit.kaggle import status
 from arc_submit.kaggle.client import ClientResult, KaggleError, run_client
 from arc_submit.kaggle.findings import read_json_object
 from arc_submit.kaggle.kernel_metadata import KERNEL_METADATA
+from arc_submit.kaggle.kernel_status import fetch_status
 from arc_submit.kaggle.output import SUBMISSION
 
 _CLIENT_TIMEOUT = 300.0  # seconds
@@ -34,7 +35,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if args.version < 1:
         raise ConfigError(f"--version {args.version}: push prints the number")
     if not args.ignore_status:
-        last_run = status.fetch_status(kernel)
+        last_run = fetch_status(kernel)
         if last_run.state != "COMPLETE":
             raise KaggleError(f"{last_run}: nothing was submitted; wait for its end, or give --ignore-status for another version")
     arguments = ["competitions", "submit", competition, "-k", kernel, "-v", str(args.version), "-f", args.file, "-m", args.message]
