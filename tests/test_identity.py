@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from arc_submit.base_model.checks import files_fingerprint
+from arc_submit.base_model.pocket import pocket_folder
 
 
 @pytest.mark.parametrize("size", [3_000_001, 200_000_001])  # read whole, and in blocks that a third of it lies in
@@ -32,3 +33,7 @@ def test_what_tells_a_large_file_is_in_it_from_end_to_end(tmp_path: Path, size: 
                     others.add(files_fingerprint(tmp_path)["model.safetensors"])
     assert files_fingerprint(tmp_path) == told
     assert len(others) == 1 + 2 + 20
+
+
+def test_the_pocket_models_tokenizer_counts_as_the_one_that_it_replaced() -> None:
+    assert files_fingerprint(pocket_folder())["tokenizer.json"] == "7748 bytes, 4d7f839bb8e5678b"

@@ -12,19 +12,25 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from strategies import random_grid
 from trainings import CPU, PROMPT
-from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 
 from arc_submit import cli
+from arc_submit.arc.task import Pair
 from arc_submit.base_model.adapter_files import applied, read_adapter
+from arc_submit.base_model.loading import load_tokenizer
 from arc_submit.base_model.lora import attach, save_adapter
-from arc_submit.base_model.pocket import make_pocket_tokenizer, pocket_config
+from arc_submit.base_model.pocket import make_pocket_tokenizer, pocket_config, pocket_folder
 from arc_submit.base_model.precision import TrainingPrecision
 from arc_submit.base_model.saving import merge_adapter, save_model
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 from arc_submit.finetune.trainer import batch_loss, full_loss
+from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import CONFIG_FILE, PromptConfig
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
+from arc_submit.language.prompts import prompt_version
 from arc_submit.train import step as learning
 from arc_submit.train.checkpoints import checkpoint_folders, load_optimizers, read_state, save_checkpoint
 from arc_submit.train.config import OPTIMIZERS, TrainConfig, TrainSettings
@@ -184,8 +190,32 @@ def test_a_merged_model_answers_as_the_base_with_its_adapter(tmp_path: Path, tin
         CONFIG_FILE,
         "LICENSE",
     }
+    assert (tmp_path / "merged" / "tokenizer.json").read_bytes() == (pocket_folder() / "tokenizer.json").read_bytes()
     with pytest.raises(ConfigError, match="not empty"):
         merge_adapter(tiny_model, tmp_path / "adapter", tmp_path / "merged")
+
+
+def auto_tokenizer_differs(folder: Path, spec: str) -> list[str]:
+    """The texts of random chats, and of every token, that AutoTokenizer reads or writes otherwise than PromptTokenizer does."""
+    own, auto = load_tokenizer(folder), AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tokenizer = PromptTokenizer(own, make_encoder(spec), prompt_version("output-from-turns-v0"))
+    rng, differing = np.random.default_rng(0), []
+    for _ in range(30):
+        grids = [random_grid(rng) for _ in range(4)]
+        ids, _ = tokenizer.sample_ids(tokenizer.prompt.turns([Pair(grids[0], grids[1])], grids[2]), grids[3])
+        text = own.decode(ids)
+        if auto.encode(text) != ids or auto.decode(ids) != text:
+            differing.append(text)
+    return differing + [own.decode([token]) for token in range(len(own)) if auto.decode([token]) != own.decode([token])]
+
+
+def test_transformers_own_loader_reads_the_pocket_models_tokens(tmp_path: Path) -> None:
+    for name in ("config.json", "generation_config.json", "model.safetensors"):
+        shutil.copyfile(pocket_folder() / name, tmp_path / name)
+    make_pocket_tokenizer().save_pretrained(tmp_path)  # as a start, a merge and a full training do
+    assert (tmp_path / "tokenizer.json").read_bytes() == (pocket_folder() / "tokenizer.json").read_bytes()
+    assert not auto_tokenizer_differs(pocket_folder(), "ColumnGridEncoder()")
+    assert not auto_tokenizer_differs(tmp_path, "CompactGridEncoder()")
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant", "wsd"])

@@ -34,8 +34,12 @@ def pocket_folder() -> Path:
 
 
 def make_pocket_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer with one token for each character of the compact grid form, with and without columns."""
-    from tokenizers import Regex, Tokenizer
+    """A tokenizer with one token for each character of the compact grid form, with and without columns.
+
+    Each character is an added token too. For a Qwen2 model, transformers' AutoTokenizer builds rules of its own from the vocabulary, which
+    cannot write these characters; it keeps added tokens. It drops a character outside the vocabulary, which is UNKNOWN here.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer
     from tokenizers.decoders import Fuse
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Split
@@ -53,6 +57,8 @@ def make_pocket_tokenizer() -> PreTrainedTokenizerFast:
         extra_special_tokens=[ANSWER],
         clean_up_tokenization_spaces=False,
     )
+    marks = {PAD, START, ANSWER, END, UNKNOWN}
+    fast.add_tokens([AddedToken(token, normalized=False, special=False) for token in VOCABULARY if token not in marks])
     fast.chat_template = CHAT_TEMPLATE
     if len(fast) != len(VOCABULARY):
         raise ConfigError(f"the pocket tokenizer has {len(fast)} tokens instead of {len(VOCABULARY)}: this transformers adds its own")
