@@ -7,6 +7,7 @@ with --json the last line is one JSON object of them. Only the module of the com
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import json
 import os
@@ -15,7 +16,8 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 from arc_submit import __version__
 from arc_submit.errors import ArcSubmitError
@@ -40,31 +42,58 @@ COMMANDS = {
 }
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code, or 141 where what reads its output, such as `head`, has gone."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this process
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - to the end of the process
     try:
         try:
             return _run_command(arguments)
         finally:
             sys.stdout.flush()
+    except SystemExit:
+        # argparse ends so after a help text, and hides that nobody reads it.
+        if _broken(sys.stdout) and _silence_broken_outputs():
+            return 128 + signal.SIGPIPE
+        raise
     except BrokenPipeError:
         if not _silence_broken_outputs():
             raise
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _send_to_nowhere(sys.stdout)  # Python would try to write the rest at its end
+        print(f"arc-submit: cannot write ({error.strerror}); free room where the output and --out lie", file=sys.stderr)
+        return 1
 
 
 def _silence_broken_outputs() -> bool:
     """Send what is left for a reader that has gone to nowhere, because Python writes it at its end; returns whether one has gone."""
-    broken = False
-    for stream in (sys.stdout, sys.stderr):
-        poll = select.poll()
+    broken = [stream for stream in (sys.stdout, sys.stderr) if _broken(stream)]
+    for stream in broken:
+        _send_to_nowhere(stream)
+    return bool(broken)
+
+
+def _broken(stream: TextIO) -> bool:
+    """Whether what reads a stream has gone; False for a stream that is no file, as under pytest and in notebooks."""
+    poll = select.poll()
+    try:
         poll.register(stream.fileno(), select.POLLOUT)
-        if any(events & select.POLLERR for _, events in poll.poll(0)):
-            broken = True
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
-    return broken
+    except (OSError, ValueError):
+        return False
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
+def _send_to_nowhere(stream: TextIO) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _run_command(arguments: list[str] | None) -> int:

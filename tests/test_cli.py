@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -56,6 +57,32 @@ def test_a_reader_that_has_gone_is_no_error(files: tuple[Path, Path], submission
     os.close(write_end)
     assert process.returncode == 141
     assert not process.stderr
+
+
+def test_help_for_a_reader_that_has_gone(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """argparse writes help itself, and hides that it cannot."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with io.TextIOWrapper(os.fdopen(write_end, "wb", buffering=0), write_through=True) as gone:  # as under python -u
+        monkeypatch.setattr(sys, "stdout", gone)
+        assert main(["--help"]) == 141
+    assert not capfd.readouterr().err
+
+
+def test_outputs_that_cannot_be_written(
+    files: tuple[Path, Path], submission: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for buffering in (1, -1):  # refused at the first line, and at the end
+        with Path("/dev/full").open("w", buffering=buffering) as full:
+            monkeypatch.setattr(sys, "stdout", full)
+            assert main(score(files, submission)) == 1
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line == "arc-submit: cannot write (No space left on device); free room where the output and --out lie"
+    monkeypatch.setattr(sys, "stdout", None)  # closed, as by `>&-`
+    assert main(score(files, submission)) == 0
+    monkeypatch.setattr(cli, "_run_command", lambda _: Path("a bug").stat())
+    with pytest.raises(FileNotFoundError, match="a bug"):
+        main([])
 
 
 def test_another_broken_pipe_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
