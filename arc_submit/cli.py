@@ -30,7 +30,7 @@ COMMANDS = {
     "search": "the program search alone",
     "plot": "pictures of a run",
     "infer": "predictions of a model alone, with or without an adapter for each task",
-    "ensemble": "combine the predictions of a run anew, or compare all methods",
+    "ensemble": "combine runs, pools and submissions anew, or compare all methods",
     "train": "train a base model, or an adapter for all tasks, on data sets",
     "model": "what the project makes of a model's folder, or the folder of a real model",
     "merge": "merge an adapter into its base model",

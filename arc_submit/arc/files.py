@@ -147,7 +147,12 @@ def _holds(value: Any, wanted: set[int]) -> bool:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically: at every instant the path holds the old file or the new one.
+    """Write a JSON file, see `write_text`."""
+    write_text(path, json.dumps(value, separators=(",", ":")))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, compressed where its name ends in .gz: at every instant the path holds the old file or the new one.
 
     Raises:
         DataError: where the file cannot be written (disk full, read-only); the old file remains.
@@ -155,8 +160,9 @@ def write_json(path: Path, value: Any) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(value, file, separators=(",", ":"))
+        with temporary.open("wb") as file:
+            # Without a time the same text makes the same file.
+            file.write(gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode())
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from arc_submit.arc.files import append_lines
 from arc_submit.arc.grid import Grid, grid_to_lists, make_grid
@@ -59,14 +60,22 @@ class Prediction:
         return self.kind or self.source
 
     def to_line(self) -> str:
-        """The JSON line, with its newline.
+        """The JSON line of `to_json`, with its newline.
+
+        Raises:
+            DataError: as `to_json` does.
+        """
+        return json.dumps(self.to_json(), separators=(",", ":")) + "\n"
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON value that `prediction_from_json` reads back; log-probabilities have six decimals, seconds four.
 
         Raises:
             DataError: where a log-probability is NaN, which JSON has no word for.
         """
         if any(map(math.isnan, (self.logprob, *self.logprobs.values(), *self.found.values()))):
             raise DataError(f"task {self.task}: a prediction of {self.model} has a log-probability that is not a number (NaN)")
-        value = {
+        value: dict[str, Any] = {
             "task": self.task,
             "test": self.test,
             "grid": None if self.grid is None else grid_to_lists(self.grid),
@@ -83,7 +92,7 @@ class Prediction:
         for name, by_view in (("logprobs", self.logprobs), ("found", self.found)):
             if by_view:
                 value[name] = {view: round(logprob, 6) for view, logprob in by_view.items()}
-        return json.dumps(value, separators=(",", ":")) + "\n"
+        return value
 
 
 def prediction_from_line(line: str, where: str = "prediction") -> Prediction:
@@ -94,6 +103,18 @@ def prediction_from_line(line: str, where: str = "prediction") -> Prediction:
     """
     try:
         value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not a prediction line ({type(error).__name__}: {error})") from None
+    return prediction_from_json(value, where)
+
+
+def prediction_from_json(value: Any, where: str = "prediction") -> Prediction:
+    """Read the JSON value of a prediction.
+
+    Raises:
+        DataError: naming `where`, where the value is not a prediction.
+    """
+    try:
         test, logprob = value["test"], float(value["logprob"])
         logprobs, found = ({str(view): float(one) for view, one in value.get(name, {}).items()} for name in ("logprobs", "found"))
         if type(test) is not int or test < 0 or any(map(math.isnan, (logprob, *logprobs.values(), *found.values()))):
@@ -112,7 +133,7 @@ def prediction_from_line(line: str, where: str = "prediction") -> Prediction:
             found=found,
             kind=str(value.get("kind", "")),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{where}: not a prediction line ({type(error).__name__}: {error})") from None
 
 

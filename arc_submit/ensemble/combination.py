@@ -68,7 +68,7 @@ def parse_weights(text: str) -> dict[str, float]:
     """
     weights = {}
     for part in text.split(","):
-        source, _, number = part.partition("=")
+        source, _, number = part.rpartition("=")
         try:
             weights[source] = float(number)
         except ValueError:
@@ -84,11 +84,13 @@ class RankedAnswer:
         grid: the answer.
         probability: the estimated probability that it is right; the same estimate under every method.
         backing: the evidence of each source that gave it, such as "ttft 5 of 8 votes (0.31)".
+        sources: their names, in the same order.
     """
 
     grid: Grid
     probability: float
     backing: tuple[str, ...]
+    sources: tuple[str, ...] = ()
 
     @property
     def reason(self) -> str:
@@ -177,8 +179,12 @@ def combine_sources(
         # The 1 is the odds of "no answer is right", to which all other odds are relative.
         total = 1 + math.fsum(odds.values())
         order = sorted(answers, key=lambda k: (first[k], -odds[k], -max(answers[k].logprobs.values()), k))
-        combined[output] = [RankedAnswer(answers[k].grid, odds[k] / total, tuple(answers[k].backing.values())) for k in order]
+        combined[output] = [_ranked(answers[k], odds[k] / total) for k in order]
     return CombinedRanking(combined, trust)
+
+
+def _ranked(evidence: _Evidence, probability: float) -> RankedAnswer:
+    return RankedAnswer(evidence.grid, probability, tuple(evidence.backing.values()), tuple(evidence.backing))
 
 
 def combine_predictions(predictions: Iterable[Prediction], order: Sequence[str]) -> dict[OutputKey, list[Grid]]:

