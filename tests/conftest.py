@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -93,6 +94,15 @@ def no_gpu_is_chosen_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     from arc_submit.workers import devices
 
     monkeypatch.setattr(devices, "_DRIVERS", ())
+
+
+@pytest.fixture(autouse=True)
+def workers_are_forks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes of runs within the test's process come from a server that has their imports (fork_server.py)."""
+    from arc_submit.run import host
+
+    if request.node.get_closest_marker("real_workers") is None:
+        monkeypatch.setattr(host, "launch_locally", fork_server.launch)
 
 
 @pytest.fixture(scope="session")

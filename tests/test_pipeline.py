@@ -241,6 +241,7 @@ def worker_events(out: Path, kind: str) -> int:
     return sum(f'"event":"{kind}"' in line for line in path.read_text().splitlines()) if path.exists() else 0
 
 
+@pytest.mark.real_workers  # they take the time in which this run's budget ends
 def test_the_budget_ends_a_run_and_a_new_one_goes_on(
     undisturbed: tuple[tuple[Path, Path], Path, RunResult], tiny_model: Path, tmp_path: Path
 ) -> None:
