@@ -23,6 +23,7 @@ from arc_submit.cli import main
 from arc_submit.ensemble.attempts_file import attempt_predictions, read_attempts
 from arc_submit.ensemble.combination import METHODS, rank_all
 from arc_submit.errors import DataError
+from arc_submit.kaggle.inputs import save_results
 from arc_submit.run.ensemble_inputs import read_inputs
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
@@ -142,6 +143,19 @@ def test_a_pool_of_several_inputs_gives_the_same_submission(inputs: list[str], t
             ensemble(*words, "--out", out, "--method", method, *more)
             made.append((out.read_text(), out.with_name(f"{number}.reasons.json").read_text()))
         assert made[0] == made[1], method
+
+
+def test_a_kaggle_session_leaves_its_pool(inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path(inputs[0].partition("=")[2])
+    (tmp_path / "working").mkdir()
+    copied = save_results(tmp_path, run)
+    assert copied[0] == tmp_path / "working" / "run" / "pool.jsonl.gz"
+    (one,), (other,) = read_inputs([str(copied[0])]), read_inputs([str(run)])
+    assert sorted(p.to_line() for p in one.pool.predictions) == sorted(p.to_line() for p in other.pool.predictions)
+    assert one.pool.tasks == other.pool.tasks
+    (run / "tasks" / "t0.json").write_text("{}")
+    assert save_results(tmp_path, run) == []
+    assert "pool.jsonl.gz: not written" in capsys.readouterr().out
 
 
 def test_inputs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path, ensemble: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,12 +25,12 @@ from arc_submit.ensemble.combination import (
     rank_all,
 )
 from arc_submit.ensemble.judgements import QUESTIONS, judgement_scores, latest_judgements
-from arc_submit.ensemble.pool import Pool, write_pool
+from arc_submit.ensemble.pool import write_pool
 from arc_submit.errors import ConfigError
 from arc_submit.options import add_json
 from arc_submit.report.comparison import ScoreRow, compare_methods, comparison_table
 from arc_submit.run.config import SOURCES
-from arc_submit.run.ensemble_inputs import Gathered, gather, read_inputs
+from arc_submit.run.ensemble_inputs import Gathered, gather, pool_of, read_inputs
 from arc_submit.run.recombine import (
     JudgeSettings,
     Ranked,
@@ -111,10 +111,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if args.compare:
         figures |= _compare(gathered.challenges, ranked, settings, judged, args.solutions)
     if args.export_pool:
-        ordered = sorted(predictions, key=lambda p: gathered.sources.index(p.source))
-        pool = Pool(tasks, gathered.challenges.test_counts, ordered, judgements)
-        figures["candidates"] = write_pool(args.export_pool, pool)
-        print(f"{args.export_pool}: {figures['candidates']} candidates of {len(pool.counts)} tasks")
+        figures["candidates"] = write_pool(args.export_pool, pool_of(gathered, judgements))
+        print(f"{args.export_pool}: {figures['candidates']} candidates of {figures['tasks']} tasks")
     if not args.compare and not args.export_pool:
         figures |= _rewrite(args, run, tasks, decision, settings) if run else _write(args.out, gathered.challenges, decision)
     figures["seconds"] = round(time.monotonic() - began, 2)

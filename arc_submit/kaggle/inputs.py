@@ -13,13 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from arc_submit.arc.datasets import find_folders
-from arc_submit.errors import DataError
+from arc_submit.ensemble.pool import write_pool
+from arc_submit.errors import ArcSubmitError, DataError
 from arc_submit.inference.compile_cache import ARCHIVE, pack_compile_cache
 from arc_submit.language.prompt_config import CONFIG_FILE
+from arc_submit.run.ensemble_inputs import gather, pool_of, read_inputs
 from arc_submit.storage.run_dir import RunPaths
 
 _DEPTH = 7  # /kaggle/input/models/<owner>/<model>/<framework>/<variation>/<version> is six folders down
 _SAVED_PATTERNS = ("submission.json", "events.jsonl", "config.json", "report/*", "logs/**/*.log")
+POOL = "pool.jsonl.gz"  # all candidates of a run
 _LARGEST_SAVED = 20_000_000  # bytes; a larger log is not copied
 
 
@@ -98,6 +101,7 @@ def run_folder(root: Path, name: str) -> Path:
 def save_results(root: Path, run: Path) -> list[Path]:
     """Copy a run directory's small results to /kaggle/working/<its name>; returns the copies, none off Kaggle.
 
+    All candidates go to pool.jsonl.gz beside them.
     What vllm has compiled becomes /kaggle/working/compile_cache.tar, to be attached to later sessions.
     The submission is already where the competition expects it, so a file that cannot be copied is only reported.
     """
@@ -110,6 +114,7 @@ def save_results(root: Path, run: Path) -> list[Path]:
             copies.append(working / ARCHIVE)
     except OSError as error:
         print(f"{working / ARCHIVE}: not written ({error.strerror}); a later session compiles again")
+    copies += _save_pool(working / run.name / POOL, run)
     for path in _small_results(run):
         target = working / run.name / path.relative_to(run)
         try:
@@ -121,6 +126,20 @@ def save_results(root: Path, run: Path) -> list[Path]:
                 target.unlink(missing_ok=True)
             print(f"{target}: not copied ({error.strerror})")
     return copies
+
+
+def _save_pool(path: Path, run: Path) -> list[Path]:
+    """Write all candidates of a run as one file, for `arc-submit ensemble`; returns the file where it was written."""
+    if not (run / "predictions").is_dir():
+        return []
+    try:
+        gathered = gather(read_inputs([str(run)]))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_pool(path, pool_of(gathered, gathered.judgements))
+    except (ArcSubmitError, OSError) as error:
+        print(f"{path}: not written ({error})")
+        return []
+    return [path]
 
 
 def _small_results(run: Path) -> Iterator[Path]:

@@ -190,6 +190,12 @@ def gather(inputs: Sequence[Input], challenges: Challenges | None = None, challe
     return Gathered(tested, predictions, judgements, tuple(sources), sources, notes)
 
 
+def pool_of(gathered: Gathered, judgements: list[Judgement]) -> Pool:
+    """Everything that was gathered as a pool, the sources in their order of trust."""
+    predictions = sorted(gathered.predictions, key=lambda p: gathered.sources.index(p.source))
+    return Pool(gathered.challenges.tasks, gathered.challenges.test_counts, predictions, judgements)
+
+
 def _names(name: str, source: str) -> set[str]:
     """What stands for a source beside its full name; a source of a pool may have the name of an input before its own already."""
     before, _, own = source.rpartition("/")
