@@ -15,9 +15,10 @@ COMMANDS = {
     "rehearse": "run a notebook without Kaggle as a competition's re-run does",
     "check": "check a kernel for what Kaggle refuses or silently does differently",
     "push": "check a kernel, push it with the kaggle client, and compare Kaggle's record of it",
-    "status": "print the state of a kernel's last run",
+    "status": "print the state of a kernel's last run, or follow it with its log",
     "output": "download the output of a kernel's last run and check its submission",
     "submit": "submit a version of a kernel to its competition",
+    "season": "the season's pushes with their scores, the noise of reruns, and two final picks",
     "upload": "make a data set of a folder, or a new version of one",
 }
 

@@ -28,6 +28,7 @@ from arc_submit.kaggle.dataset_folder import (
 )
 from arc_submit.kaggle.files import format_size, list_files, require_space, sha256_of
 from arc_submit.kaggle.install import BUNDLE_MANIFEST, last_error, run_pip
+from arc_submit.kaggle.push_record import commit_of
 from arc_submit.kaggle.secret_scan import shipping_problems
 from arc_submit.language.prompt_config import PromptConfig, read_prompt_config
 
@@ -83,6 +84,7 @@ def make_bundle(
     shipped = [path for path in list_files(out) if path.parts[0] in _FOLDERS]
     manifest = {
         "version": version,
+        "commit": commit_of(checkout),
         "requirements": [f"arc_submit=={version}"],
         "wheels": [asdict(StoredFile(wheel.name, (wheel.name,), wheel.stat().st_size, sha256_of(wheel)))],
         "models": [place.name for place in places if place.parts[0] == "models"],

@@ -20,6 +20,8 @@ from arc_submit.durations import parse_duration
 from arc_submit.kaggle import check, status
 from arc_submit.kaggle.client import ClientResult, KaggleError, run_client
 from arc_submit.kaggle.kernel_metadata import KERNEL_METADATA, SOURCES, read_kernel_id, read_switch, requested_machine
+from arc_submit.kaggle.push_record import push_record
+from arc_submit.kaggle.season_table import add_table, note_record, read_records, table_of
 
 _CLIENT_TIMEOUT = 300.0  # seconds
 _WITHOUT_KERNELS = ("NvidiaTeslaP100", "Gpu")  # Kaggle records a GPU of its choice, a P100, by either name
@@ -36,14 +38,23 @@ class PushedVersion:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_arguments(parser)
+    add_table(parser)
+    help = "directory of the dry run whose score is kept beside the push (default: the newest of this notebook below runs/)"
+    parser.add_argument("--run", type=Path, metavar="DIR", help=help)
     parser.add_argument("--no-compare", action="store_true", help="do not compare Kaggle's record of the kernel")
     status.add_wait(parser)
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
-    check.check_push(args, "nothing was pushed")
-    pushed = _push_kernel(args.folder, args.session or check.SESSION, args.accelerator)
+    checked = check.check_push(args, "nothing was pushed")
+    table = table_of(args.folder, args.table)
+    record = push_record(args.folder, args.accelerator, args.run, read_records(table))
+    session = args.session or check.SESSION
+    pushed = _push_kernel(args.folder, session, args.accelerator)
     print(f"{pushed.kernel}: version {pushed.version} pushed, {pushed.url}")
+    note_record(table, "push", {**asdict(pushed), **record, "session": session, "gpu_hours": checked["gpu_hours"]})
+    if local := record["local"]:
+        print(f"its dry run {local['run']} solved {local['per_task']:.2f} % of {local['tasks']} tasks")
     if not args.no_compare:
         differences = _compare_record(args.folder, pushed.kernel, args.accelerator)
         for difference in differences:
@@ -56,7 +67,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if args.wait:
         figures |= status.follow_run(pushed.kernel, parse_duration(args.wait), parse_duration(args.every))
     else:
-        print(f"its first run has begun: arc-submit kaggle status {pushed.kernel} --wait 1h")
+        print(f"its first run has begun: arc-submit kaggle status {pushed.kernel} --follow")
     return figures
 
 

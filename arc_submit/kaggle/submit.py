@@ -14,6 +14,7 @@ from arc_submit.kaggle.findings import read_json_object
 from arc_submit.kaggle.kernel_metadata import KERNEL_METADATA
 from arc_submit.kaggle.kernel_status import fetch_status
 from arc_submit.kaggle.output import SUBMISSION
+from arc_submit.kaggle.season_table import add_table, note_record, table_of
 
 _CLIENT_TIMEOUT = 300.0  # seconds
 
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--message", required=True, help="your description of this submission")
     add("--competition", help="its slug (default: the only one of competition_sources)")
     add("--file", default=SUBMISSION, help="the kernel's output (default: %(default)s)")
+    add_table(parser)
     help = "submit an earlier version although the kernel's last run is not complete"
     add("--ignore-status", "--despite-status", dest="ignore_status", action="store_true", help=help)
 
@@ -34,6 +36,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     competition = args.competition or _read_competition(args.folder)
     if args.version < 1:
         raise ConfigError(f"--version {args.version}: push prints the number")
+    table = table_of(args.folder, args.table)
     if not args.ignore_status:
         last_run = fetch_status(kernel)
         if last_run.state != "COMPLETE":
@@ -41,6 +44,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     arguments = ["competitions", "submit", competition, "-k", kernel, "-v", str(args.version), "-f", args.file, "-m", args.message]
     message, left = _parse_submit(run_client(arguments, _CLIENT_TIMEOUT))
     print(f"{kernel} version {args.version} submitted to {competition}: {message}")
+    note_record(table, "submit", {"kernel": kernel, "version": args.version, "competition": competition, "message": args.message})
     if left is not None:
         print(f"submissions left today: {left}")
     return {"kernel": kernel, "version": args.version, "competition": competition, "message": message, "left_today": left}

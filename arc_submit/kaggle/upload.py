@@ -12,10 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from arc_submit.arc.files import read_json
 from arc_submit.durations import format_duration, parse_duration
 from arc_submit.kaggle.client import ClientResult, KaggleError, run_client
 from arc_submit.kaggle.dataset_check import check_dataset, uploaded_names
 from arc_submit.kaggle.findings import add_ignore_option, raise_on_errors
+from arc_submit.kaggle.install import BUNDLE_MANIFEST
+from arc_submit.kaggle.season_table import add_table, note_record, table_of
 
 _CLIENT_TIMEOUT = 120.0  # seconds
 
@@ -26,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", default="3h", metavar="TIME", help="time limit of the upload (default: %(default)s)")
     parser.add_argument("--wait", default="20m", metavar="TIME", help="time limit until the data set is ready (default: %(default)s)")
     parser.add_argument("--every", default="15s", metavar="TIME", help="between two requests (default: %(default)s)")
+    add_table(parser)
     add_ignore_option(parser)
 
 
@@ -38,8 +42,12 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     archives = ", folders as archives" if any((args.folder / name).is_dir() for name in names) else ""
     print(f"{dataset}: {'a new version' if exists else 'new'}, {len(names)} files{archives}", flush=True)
     arguments = ["datasets", *(["version", "-m", args.message] if exists else ["create"]), "-p", str(args.folder), "-r", "tar"]
+    bundle = args.folder / BUNDLE_MANIFEST
+    commit = read_json(bundle).get("commit") if bundle.is_file() else None
     url = _parse_upload(run_client(arguments, parse_duration(args.limit), show_progress=True), names)
     print(f"{dataset}: all {len(names)} have arrived, {url}", flush=True)
+    if commit:
+        note_record(table_of(Path(), args.table), "upload", {"dataset": dataset, "commit": commit})
     seconds = _wait_until_ready(dataset, parse_duration(args.wait), parse_duration(args.every))
     print(f"{dataset}: ready after {format_duration(seconds)}; attach it as {dataset!r} in dataset_sources")
     return {"dataset": dataset, "new": not exists, "files": names, "url": url, "ready": True}
