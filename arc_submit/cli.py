@@ -25,6 +25,7 @@ from arc_submit.errors import ArcSubmitError
 COMMANDS = {
     "run": "make a submission within a budget, or go on with one",
     "sweep": "a run for every combination of seeds, models or settings, here or on a Ray cluster",
+    "experiment": "the founding experiments: splits, temperature, rank and rate, and others, each a table and a picture",
     "finetune": "an adapter for every task, without predictions",
     "score": "score a submission with its solutions",
     "search": "the program search alone",

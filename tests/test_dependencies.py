@@ -23,6 +23,7 @@ EXTRAS_OF = {
     "finetune": {"models"},
     "train": {"models", "tracking", "report"},
     "report": {"report"},
+    "experiments": {"models", "report"},
     "kaggle": {"kaggle"},
     "workers": {"ray"},
     "commands": {"models"},

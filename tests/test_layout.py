@@ -19,7 +19,7 @@ TIERS = (
     {"ensemble", "finetune"},
     {"report", "train"},
     {"run"},
-    {"kaggle"},
+    {"kaggle", "experiments"},
     {"commands"},
     {"cli"},
 )

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from arc_submit.commands import run as run_command
 from arc_submit.durations import format_duration
 from arc_submit.errors import ConfigError
 from arc_submit.options import add_json
-from arc_submit.run.config import RunConfig
-from arc_submit.run.sweep import find_launch, make_points, run_points, table, tabulate
+from arc_submit.run.sweep import find_launch, make_points, read_point_config, run_points, table, tabulate
 from arc_submit.storage.run_dir import open_run
 from arc_submit.workers.ray_cluster import EXECUTORS, check_executor
 
@@ -41,13 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("arguments", nargs="*", metavar="-- ARGUMENTS", help="of `arc-submit run`, for all runs")
 
 
-def read_run_config(words: Sequence[str]) -> RunConfig:
-    """The configuration that `arc-submit run` makes of its arguments."""
-    parser = argparse.ArgumentParser(prog="arc-submit run")
-    run_command.add_arguments(parser)
-    return run_command.read_config(parser.parse_args(words))
-
-
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """Run every point that has not been run; returns figures."""
     check_executor(args.executor, args.ray_address)
@@ -55,7 +45,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(f"--parallel {args.parallel}: at least 1 is needed")
     points = make_points(args.over, args.arguments)
     # All are read before the first is run: a slip in the last value is not to be found after hours.
-    configs = [read_run_config(["--out", str(args.out / point.name), *point.arguments]) for point in points]
+    configs = [read_point_config(point, args.out) for point in points]
     if args.executor == "ray":
         args.out = args.out.absolute()  # a worker on another node has another current folder
     launch, parallel = find_launch(args.executor, args.ray_address, args.out, args.parallel, configs)

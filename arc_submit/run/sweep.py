@@ -7,6 +7,7 @@ about what a run does; it reads what one leaves.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import itertools
 import os
@@ -24,7 +25,9 @@ from typing import Any
 from arc_submit.arc.files import read_json
 from arc_submit.durations import format_duration
 from arc_submit.errors import ConfigError, DataError
+from arc_submit.options import add_json
 from arc_submit.run.config import RunConfig
+from arc_submit.run.presets import PRESET_HELP, add_run_options, make_config, make_infer_config, option_values
 from arc_submit.storage.run_dir import RunDirectory, RunPaths
 from arc_submit.workers.parent_death import PARENT
 from arc_submit.workers.pool import Launch
@@ -39,17 +42,19 @@ _ENDED = (0, 3)  # exit codes of a run that came to its end, 3 where it answered
 
 @dataclass(frozen=True)
 class Point:
-    """One run of a sweep.
+    """One run of a sweep or of an experiment.
 
     Attributes:
         name: of its folder.
         settings: by name, as text; what the sweep goes over.
-        arguments: of `arc-submit run`, all but --out.
+        arguments: of the command, all but --out.
+        command: "run", or "infer", which leaves no score of its own.
     """
 
     name: str
     settings: dict[str, str]
     arguments: list[str]
+    command: str = "run"
 
 
 def make_points(over: Sequence[str], arguments: Sequence[str]) -> list[Point]:
@@ -83,6 +88,25 @@ def make_points(over: Sequence[str], arguments: Sequence[str]) -> list[Point]:
     if len({point.name for point in points}) != len(points):
         raise ConfigError("--over: two points would have the same folder; give values whose last parts differ")
     return points
+
+
+def read_point_config(point: Point, out: Path) -> RunConfig:
+    """The configuration that the command makes of a point's arguments.
+
+    Args:
+        out: the folder of the sweep.
+
+    Raises:
+        ConfigError: where it cannot work.
+    """
+    parser = argparse.ArgumentParser(prog=f"arc-submit {point.command}")
+    add_run_options(parser, point.command)
+    add_json(parser)
+    if point.command == "infer":
+        return make_infer_config(**option_values(parser.parse_args(["--out", str(out / point.name), *point.arguments])))
+    parser.add_argument("--preset", help=PRESET_HELP)
+    args = parser.parse_args(["--out", str(out / point.name), *point.arguments])
+    return make_config(args.preset, **option_values(args))
 
 
 def _option(name: str, value: str) -> list[str]:
@@ -163,7 +187,7 @@ def run_points(
 
 
 def _start(point: Point, out: Path, launch: Launch) -> subprocess.Popen[bytes]:
-    arguments = ["-m", "arc_submit.cli", "run", "--out", str(out / point.name), *point.arguments]
+    arguments = ["-m", "arc_submit.cli", point.command, "--out", str(out / point.name), *point.arguments]
     with (out / f"{point.name}.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, *launch(arguments, {})],
@@ -193,7 +217,7 @@ def _end(one: _Try, code: int, directory: RunDirectory, result: SweepResult) -> 
     done = {"settings": point.settings, "arguments": point.arguments, "seconds": seconds_of(events), "figures": scores, "run": told}
     directory.event("point_done", point=point.name, **done)
     result.done[point.name] = done
-    _say(f"{point.name}: {_summary(done)}")
+    _say(f"{point.name}: {_summary(done) if point.command == 'run' else format_duration(done['seconds'])}")
     return ""
 
 
