@@ -49,6 +49,13 @@ def said(task: str, colour: int, value: float) -> list[Judgement]:
     ]
 
 
+def by_output(found: list[Prediction]) -> dict[str, dict[tuple[str, int], list[str]]]:
+    groups: dict[str, dict[tuple[str, int], list[str]]] = {}
+    for p in found:
+        groups.setdefault(p.source, {}).setdefault((p.task, p.test), []).append(p.to_line())
+    return groups
+
+
 judged = st.lists(st.builds(said, st.sampled_from(("a", "b é/ü")), st.integers(0, 3), st.floats(-5, 0)), max_size=4)
 
 
@@ -61,7 +68,8 @@ def test_nothing_is_lost_in_a_pool(tmp_path_factory: pytest.TempPathFactory, fou
     pool, problems = read_pool(path)
     assert problems == []
     assert (pool.tasks, pool.counts) == (TASKS, COUNTS)
-    assert sorted(p.to_line() for p in pool.predictions) == sorted(p.to_line() for p in found)
+    assert by_output(pool.predictions) == by_output(found), "in their order too"
+    assert list(by_output(pool.predictions)) == list(by_output(found)), "and that of the sources"
     assert [j.to_line() for j in pool.judgements] == [j.to_line() for j in judgements]
     order = tuple(source for source, _ in SOURCES)
     for method in METHODS + JUDGED_METHODS:
@@ -89,7 +97,8 @@ def test_a_candidate_has_its_rank_votes_and_predictions(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in example(tmp_path).read_text().splitlines()]
     assert lines[2] == {"task": "only in a file", "outputs": 1}
     prediction = {"view": VIEWS[0], "logprob": -1.0, "model": "m", "seconds": 0.5}
-    place = {"source": "ttft", "rank": 1, "votes": 2, "logprob": -1.0, "predictions": [prediction, prediction]}
+    numbered = [{"number": number} | prediction for number in (0, 1)]
+    place = {"source": "ttft", "rank": 1, "votes": 2, "logprob": -1.0, "predictions": numbered}
     assert lines[3] == {"task": "a", "test": 0, "grid": [[1, 1]]} | place
 
 

@@ -132,6 +132,55 @@ def test_arckits_tasks_are_scored_without_a_solutions_file(tmp_path: Path, capsy
     assert figures["sources"]["frozen"]["top_1"] == 1
 
 
+def test_every_figure_of_predictions_and_attempts(
+    run: Path, files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six outputs; ttft has six of eight votes right on three of them, and the search has its first of two right on one."""
+    assert main(["ensemble", str(run), "--export-pool", str(tmp_path / "pool.jsonl")]) == 0
+    words = ["score", "--solutions", str(files[1]), "--first", "1,7", "--json", "--predictions"]
+    assert main([*words, str(run)]) == 0
+    out = capsys.readouterr().out
+    figures = json.loads(out.strip().splitlines()[-1])
+    ttft, search = figures["sources"]["ttft"], figures["sources"]["search"]
+    assert (ttft["outputs"], ttft["predictions"], search["predictions"]) == (6, 48, 12)
+    assert (ttft["pass_n"], ttft["vote_2"], ttft["accuracy"]) == pytest.approx((3 / 6, 3 / 6, 3 / 6 * 6 / 8))
+    assert (search["pass_n"], search["accuracy"], search["correct_size"], search["unanswered"]) == pytest.approx((1 / 6, 1 / 12, 1, 0))
+    attempts = figures["attempts"]["voting"]
+    assert (attempts["predictions"], attempts["pass_n"], attempts["vote_2"]) == (12, 3 / 6, 3 / 6)
+    assert attempts["accuracy"] == pytest.approx(3 / 12), "two different attempts, of which one can be right"
+    assert figures["attempts"]["precedence"]["vote_2"] == 1 / 6
+    first = figures["first"]["1"]["ttft"]
+    assert (first["predictions"], first["accuracy"]) == (6, 3 / 6)
+    assert figures["first"]["7"]["ttft"]["accuracy"] == pytest.approx(3 / 6 * 6 / 7)
+    assert "attempts by" in out
+    assert "first 7" in out
+    assert main([*words, str(tmp_path / "pool.jsonl")]) == 0
+    again = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert again == figures
+    assert main([*words, str(run), f"b={tmp_path / 'pool.jsonl'}", "--challenges", str(files[0])]) == 0
+    out = capsys.readouterr().out
+    assert set(json.loads(out.strip().splitlines()[-1])["sources"]) == {"run/search", "run/ttft", "b/search", "b/ttft"}
+    assert "6 of 6 tasks scored" in out
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "give --submission FILE, or --predictions DIR"),
+        (["--submission", "x.json"], "--submission needs --challenges and --solutions"),
+        (["--submission", "x.json", "--first", "1"], "--first goes with --predictions"),
+        (["--predictions", "nowhere"], "no such file or directory"),
+        (["--predictions", "RUN", "--first", "0"], "whole numbers of at least 1"),
+        (["--predictions", "RUN", "--first", "1,x"], "whole numbers of at least 1"),
+        (["--predictions", "RUN"], "give --solutions to have them scored"),
+        (["--predictions", "RUN", "--submission", "x.json"], "and one of them"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(run: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", *(str(run) if word == "RUN" else word for word in more)]) == 1
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("method", ["selection", "verification", "product"])
 def test_a_model_answers_each_question_once(
     method: str, run: Path, tiny_model: Path, files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]

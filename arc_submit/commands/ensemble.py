@@ -24,7 +24,7 @@ from arc_submit.ensemble.combination import (
     parse_weights,
     rank_all,
 )
-from arc_submit.ensemble.judgements import QUESTIONS, judgement_scores, latest_judgements
+from arc_submit.ensemble.judgements import QUESTIONS, latest_judgements, scores_by_method
 from arc_submit.ensemble.pool import write_pool
 from arc_submit.errors import ConfigError
 from arc_submit.options import add_json
@@ -96,7 +96,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if args.ask:
         _ask(args, folder, tasks, combine_sources(ranked, EnsembleConfig("probability", settings.order, settings.weights)))
     judgements = gathered.judgements if folder is None else [*gathered.judgements, *read_judgements(folder, sorted(tasks))]
-    judged = {way: scores for way in JUDGED_METHODS if (scores := judgement_scores(judgements, QUESTIONS[way]))}
+    judged = scores_by_method(judgements)
     if settings.method in JUDGED_METHODS and settings.method not in judged:
         raise ConfigError(f"--method {settings.method}: no model was asked in {', '.join(args.inputs)} yet; give --ask and --model")
     if settings.method in judged:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from arc_submit.commands.score import score
+from arc_submit.commands.score import score, score_inputs
 from arc_submit.durations import format_duration
 from arc_submit.errors import ConfigError
 from arc_submit.options import add_json
@@ -33,4 +33,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     )
     if args.solutions:
         figures |= score(args.challenges, args.solutions, args.out / "submission.json")
+        if result.made or result.held:
+            scores = score_inputs([str(args.out)], args.challenges, args.solutions, [])
+            figures |= {name: scores[name] for name in ("sources", "attempts")}
     return figures

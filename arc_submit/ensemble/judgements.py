@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -104,6 +104,11 @@ def judgement_scores(judgements: Iterable[Judgement], question: Question) -> dic
     """
     scores = {"select": _select_scores, "verify": _verify_scores, "product": _product_scores}[question]
     return {output: scores(latest) for output, latest in latest_judgements(judgements, question).items()}
+
+
+def scores_by_method(judgements: Sequence[Judgement]) -> dict[str, dict[OutputKey, dict[bytes, float]]]:
+    """`judgement_scores` by the ensemble method that needs them; a method without judgements is left out."""
+    return {method: scores for method, question in QUESTIONS.items() if (scores := judgement_scores(judgements, question))}
 
 
 def _select_scores(judgements: list[Judgement]) -> dict[bytes, float]:

@@ -65,18 +65,19 @@ def _candidates(predictions: Iterable[Prediction]) -> Iterable[dict[str, Any]]:
     for p in predictions:
         by_source.setdefault(p.source, {}).setdefault((p.task, p.test), []).append(p)
     for found in (pool for outputs in by_source.values() for _, pool in sorted(outputs.items())):
-        by_grid: dict[bytes, list[Prediction]] = {}
-        for p in found:
-            by_grid.setdefault(b"" if p.grid is None else grid_id(p.grid), []).append(p)
-        for number, answer in enumerate(rank(found), 1):
-            place = {"rank": number, "votes": answer.votes, "logprob": round(answer.mean_logprob, 6)}
+        by_grid: dict[bytes, list[tuple[int, Prediction]]] = {}
+        for number, p in enumerate(found):
+            by_grid.setdefault(b"" if p.grid is None else grid_id(p.grid), []).append((number, p))
+        for place_in_source, answer in enumerate(rank(found), 1):
+            place = {"rank": place_in_source, "votes": answer.votes, "logprob": round(answer.mean_logprob, 6)}
             yield _candidate_line(by_grid[grid_id(answer.grid)], place)
         if b"" in by_grid:
             yield _candidate_line(by_grid[b""], {"rank": None, "votes": 0, "logprob": None})
 
 
-def _candidate_line(given: list[Prediction], place: dict[str, Any]) -> dict[str, Any]:
-    values = [p.to_json() for p in given]
+def _candidate_line(given: list[tuple[int, Prediction]], place: dict[str, Any]) -> dict[str, Any]:
+    """A candidate with its predictions, each of which has its number among those of its source for the test input."""
+    values = [{"number": number} | p.to_json() for number, p in given]
     common = {name: values[0][name] for name in _OF_CANDIDATE if name in values[0]}
     return common | place | {"predictions": [{k: v for k, v in value.items() if k not in _OF_CANDIDATE} for value in values]}
 
@@ -87,32 +88,42 @@ def read_pool(path: Path) -> tuple[Pool, list[str]]:
     Raises:
         DataError: where the file cannot be read, no line is one of a pool, or two lines differ about a task.
     """
-    pool, problems = Pool({}, {}, []), []
-    tasks: dict[str, Task] = {}
-    counts: dict[str, int] = {}
+    read, problems = _Read(), []
     for number, line in enumerate(read_text(path, "replace").split("\n"), 1):
         if not line.strip():
             continue
         where = f"{path.name}: line {number}"
         try:
-            _read_line(line, where, pool, tasks, counts)
+            _read_line(line, where, read)
         except _OtherTaskError as error:
             raise DataError(f"{path}: {error}") from None
         except DataError as error:
             problems.append(str(error))
-    known = [p for p in pool.predictions if p.test < counts.get(p.task, 0)]
-    if len(known) < len(pool.predictions):
-        problems.append(f"{path.name}: {len(pool.predictions) - len(known)} predictions are for no test input of a task in the file")
+    # The order in which the predictions of a source came; sources keep their order, because each has a prediction with number 0.
+    ordered = [p for _, p in sorted(read.numbered, key=lambda one: one[0])]
+    known = [p for p in ordered if p.test < read.counts.get(p.task, 0)]
+    if len(known) < len(ordered):
+        problems.append(f"{path.name}: {len(ordered) - len(known)} predictions are for no test input of a task in the file")
     if not known:
         raise DataError(f"{path}: no pool of candidates{f' ({problems[0]})' if problems else ''}; see arc-submit ensemble --export-pool")
-    return Pool(tasks, counts, known, pool.judgements), problems
+    return Pool(read.tasks, read.counts, known, read.judgements), problems
+
+
+@dataclass
+class _Read:
+    """What the lines have given so far; each prediction with its number."""
+
+    tasks: dict[str, Task] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    numbered: list[tuple[int, Prediction]] = field(default_factory=list)
+    judgements: list[Judgement] = field(default_factory=list)
 
 
 class _OtherTaskError(DataError):
     """Two lines with one task id and different tasks."""
 
 
-def _read_line(line: str, where: str, pool: Pool, tasks: dict[str, Task], counts: dict[str, int]) -> None:
+def _read_line(line: str, where: str, read: _Read) -> None:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -120,30 +131,30 @@ def _read_line(line: str, where: str, pool: Pool, tasks: dict[str, Task], counts
     if not isinstance(value, dict) or not isinstance(value.get("task"), str):
         raise DataError(f"{where}: not an object with the id of a task")
     if "question" in value:
-        pool.judgements.append(judgement_from_line(line, where))
+        read.judgements.append(judgement_from_line(line, where))
     elif "predictions" in value:
-        pool.predictions.extend(_read_candidate(value, where))
+        read.numbered.extend(_read_candidate(value, where))
     elif "outputs" in value:
-        _read_task(value, where, tasks, counts)
+        _read_task(value, where, read)
     else:
         raise DataError(f"{where}: neither a task, nor a candidate, nor a judgement")
 
 
-def _read_candidate(value: dict[str, Any], where: str) -> list[Prediction]:
+def _read_candidate(value: dict[str, Any], where: str) -> list[tuple[int, Prediction]]:
     given = value["predictions"]
-    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
-        raise DataError(f"{where}: predictions must be a list of objects")
+    if not isinstance(given, list) or not all(isinstance(one, dict) and type(one.get("number")) is int for one in given):
+        raise DataError(f"{where}: predictions must be a list of objects, each with a number")
     common = {name: value[name] for name in _OF_CANDIDATE if name in value}
-    return [prediction_from_json(one | common, where) for one in given]
+    return [(one["number"], prediction_from_json(one | common, where)) for one in given]
 
 
-def _read_task(value: dict[str, Any], where: str, tasks: dict[str, Task], counts: dict[str, int]) -> None:
+def _read_task(value: dict[str, Any], where: str, read: _Read) -> None:
     task_id, count = value["task"], value["outputs"]
     task = task_from_json(task_id, value, f"{where}: task {task_id}") if "train" in value else None
     if type(count) is not int or count < 1 or (task is not None and len(task.tests) != count):
         raise DataError(f"{where}: task {task_id}: outputs {count!r:.20} is not its number of test inputs")
-    if counts.get(task_id, count) != count or (task is not None and tasks.get(task_id, task) != task):
+    if read.counts.get(task_id, count) != count or (task is not None and read.tasks.get(task_id, task) != task):
         raise _OtherTaskError(f"two different tasks have the id {task_id}")
-    counts[task_id] = count
+    read.counts[task_id] = count
     if task is not None:
-        tasks[task_id] = task
+        read.tasks[task_id] = task

@@ -18,18 +18,16 @@ from typing import Any
 from arc_submit.arc.datasets import Challenges
 from arc_submit.arc.files import file_name, write_json
 from arc_submit.arc.grid import Grid, same_grid
-from arc_submit.arc.metrics import PredictionScores, SubmissionScores, score_predictions, score_submission, submission_text
+from arc_submit.arc.metrics import PredictionScores, SubmissionScores, score_submission, submission_text
 from arc_submit.arc.prediction import Prediction
 from arc_submit.arc.task import Solutions
 from arc_submit.durations import format_duration
 from arc_submit.ensemble.combination import CombinedRanking, EnsembleConfig, RankedAnswer, combine_sources, rank_all
 from arc_submit.ensemble.voting import RankedSources, SourceAnswer
-from arc_submit.report.comparison import ScoreRow, compare_methods, comparison_table
+from arc_submit.report.comparison import COLUMNS, ScoreRow, compare_methods, comparison_table, score_sources, source_table
 from arc_submit.report.html_page import CaptionedGrid, Page, Table, TaskSection, render
 from arc_submit.report.time_limit import run_within
 from arc_submit.report.timeline import plot_timeline, read_timeline
-
-COLUMNS = ("pass_n", "vote_2", "accuracy", "correct_pixels", "max_correct_pixels", "correct_size", "any_correct_size", "unanswered")
 
 _TASKS_ON_PAGE = 40
 _PAIRS_ON_PAGE = 4
@@ -207,9 +205,7 @@ def _score(data: ReportData) -> _Scores:
     lines = [*data.notices, ""] if data.notices else []
     if data.known:
         solutions, ids = Solutions(data.known), list(data.known)
-        for source, outputs in sorted(data.ranked.items()):
-            attempts = {output: [answer.grid for answer in answers[:2]] for output, answers in outputs.items()}
-            sources[source] = score_predictions([p for p in data.predictions if p.source == source], attempts, solutions, ids)
+        sources = score_sources(data.predictions, solutions, ids)
         submission = score_submission({task_id: data.attempts[task_id] for task_id in ids}, solutions)
         figures["sources"] = {source: row.to_json() for source, row in sources.items()}
         figures["submission"] = submission.to_json()
@@ -232,15 +228,6 @@ def _score(data: ReportData) -> _Scores:
         notes.append(f"{len(refused)} tasks or views without a prompt that fits, first: {refused[0]}")
     text = "\n".join([*lines, *(["", *notes] if notes else [])])
     return _Scores(sources, methods, submission, notes, figures, text)
-
-
-def source_table(rows: Mapping[str, PredictionScores]) -> str:
-    """One line a source; shares in per cent of test outputs."""
-    lines = [f"{'source':<10}{'outputs':>8}{'pred.':>8}" + "".join(f"{name:>{len(name) + 2}}" for name in COLUMNS)]
-    for source, row in rows.items():
-        cells = "".join(f"{100 * getattr(row, name):>{len(name) + 2}.1f}" for name in COLUMNS)
-        lines.append(f"{source:<10}{row.outputs:>8}{row.predictions:>8}{cells}")
-    return "\n".join(lines)
 
 
 def _charts(folder: Path, data: ReportData, budget: _PictureBudget) -> list[tuple[str, Path]]:
