@@ -266,8 +266,8 @@ BREAKS = [
         "7 refused at once",
         "start workers before looking at the model",
         "arc_submit/run/resolve.py",
-        "prompt, (resolved_config, host) = _check_model(config), resolve_host(config)",
-        "prompt, (resolved_config, host) = None, resolve_host(config)",
+        "prompt = _check_model(group.config)",
+        "prompt = None",
         "tests/test_pipeline.py -k before_any_work",
     ),
     Break(
@@ -546,8 +546,8 @@ BREAKS = [
         "7 refused at once",
         "let a run begin without its GPUs",
         "arc_submit/run/resolve.py",
-        "gpus=check_devices(config.devices)",
-        "gpus=()",
+        'found = check_devices(group.config.devices) if config.executor == "local" else {}',
+        "found = {}",
         "tests/test_lost_sources.py -k before_any_work",
     ),
     Break(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def source_named(name: str, config: Any, disk: Any = None) -> Any:
     """A source of a run as its table resolves it; "finetune" is fine-tuning alone."""
-    from arc_submit.run.adapter_budget import AdapterBudget
+    from arc_submit.run.source import SourceSetup
     from arc_submit.run.source_table import SOURCE_TABLE
     from arc_submit.run.source_ttft import resolve_finetune
     from arc_submit.storage.run_dir import RunPaths
@@ -139,7 +140,9 @@ def source_named(name: str, config: Any, disk: Any = None) -> Any:
         "warmup": SOURCE_TABLE["ttft"].resolve,
         "finetune": resolve_finetune,
     }
-    found = resolve[name](config, RunPaths(config.out), disk or AdapterBudget(None, True, ""))
+    owner = "ttft" if name in ("warmup", "finetune") else name
+    setup = SourceSetup(owner, owner, config, RunPaths(config.out))
+    found = resolve[name](replace(setup, disk=disk) if disk else setup)
     return next(source for source in found if source.name == name)
 
 

@@ -157,7 +157,7 @@ def test_a_run_takes_a_measurement_and_goes_on_with_no_other(tiny_model: Path, t
     fingerprints = [run_fingerprint(config, load_data(config)) for config in configs]
     assert [fingerprint.get("memory_factor") for fingerprint in fingerprints] == [None, 1.1, 1.2]
     resolved = resolve_run(configs[1])
-    assert resolved.costs.train.rate == estimate_costs(tiny_model, ("cuda:0",), files[0])[0].train.rate
+    assert resolved.sources[-1].scale.costs.train.rate == estimate_costs(tiny_model, ("cuda:0",), files[0])[0].train.rate
     sources = {source.name: source.backends[0].settings_for(0) for source in resolved.sources if source.name != "search"}
     assert sources["frozen"]["memory_factor"] == sources["ttft"]["predict"]["memory_factor"] == 1.1
     monkeypatch.setattr(host, "find_gpus", lambda: ([Gpu("NVIDIA L4", 22.3)], "torch sees 1 GPU"))

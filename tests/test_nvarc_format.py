@@ -37,7 +37,21 @@ def test_a_task_is_fine_tuned_searched_and_resumed(model: Path, tmp_path: Path) 
     paths.task("t").parent.mkdir(parents=True)
     paths.task("t").write_text(json.dumps({"t": task_to_json(task)}))
     predict = PredictSettings(
-        str(tmp_path), str(model), 4, 0, True, None, None, None, 4, 1, "cpu", candidates="dfs", threshold=0.2, model_config="nvarc-2025"
+        str(tmp_path),
+        str(model),
+        4,
+        0,
+        True,
+        None,
+        None,
+        None,
+        4,
+        1,
+        "cpu",
+        candidates="dfs",
+        threshold=0.2,
+        source="ttft",
+        model_config="nvarc-2025",
     )
     ttft = TTFTSettings(steps=40, learning_rate=0.02, schedule="constant", loss_on="replies", keep_background=True)
     settings = json.loads(json.dumps(asdict(FinetuneSettings(predict, LoraSettings(rank=8, rslora=True), ttft, 512, None))))

@@ -11,6 +11,7 @@ from typing import Any
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.inference.settings import PredictSettings
 from arc_submit.options import Identity, check_options, option
+from arc_submit.storage.run_dir import RunPaths
 
 SCHEDULES = ("linear", "constant", "cosine")
 LOSSES = ("answer", "outputs", "replies", "all")
@@ -58,7 +59,8 @@ class FinetuneSettings:
         in_4_bits: keep the base's linear layers in 4 bits.
         joint_warmup_samples: samples of a step of the joint warm-up.
         adapter_bytes: disk space of adapters while the next are made: older ones are deleted; None keeps all.
-        subfolder: of the run directory, for adapters and losses; "" for the run directory itself.
+        home: folder of the source's adapters, losses and joint warm-up; "" for the run directory.
+        subfolder: of it, for adapters and losses; "" for the home itself.
         tasks_per_adapter: tasks that share an adapter, see `task_groups`; 1 for an adapter for each task.
     """
 
@@ -70,13 +72,19 @@ class FinetuneSettings:
     in_4_bits: bool = False
     joint_warmup_samples: int = 16
     adapter_bytes: int | None = None
+    home: str = ""
     subfolder: str = ""
     tasks_per_adapter: int = 1
 
     @property
     def root(self) -> Path:
         """The folder that holds adapters/ and losses/."""
-        return Path(self.predict.run) / self.subfolder
+        return self.home_paths.root / self.subfolder
+
+    @property
+    def home_paths(self) -> RunPaths:
+        """The paths of what the source keeps beside its predictions."""
+        return RunPaths(Path(self.home or self.predict.run))
 
     def for_job(self, job: dict[str, Any]) -> FinetuneSettings:
         """The settings of one job, which may have its own "steps" and "views".

@@ -44,8 +44,6 @@ from arc_submit.language.truncation import PromptTooLongError
 from arc_submit.storage.run_dir import RunPaths
 from arc_submit.storage.task_result import TaskResult
 
-SOURCE = "ttft"
-
 
 class TimeIsUpError(ArcSubmitError):
     """A fine-tuning that was ended by its deadline; nothing is wrong with it."""
@@ -112,7 +110,7 @@ def open_warm_up(settings_json: dict[str, Any], beat: Callable[[], None]) -> Cal
     memory = _memory_limits(settings, sampler, adapter)
     beat()
     paths = RunPaths(Path(settings.predict.run))
-    folder = paths.joint_warmup
+    folder = settings.home_paths.joint_warmup
 
     def do(job: dict[str, Any]) -> dict[str, Any]:
         started = time.monotonic()
@@ -144,18 +142,18 @@ def open_group_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -
     adapter, start_notes = _attach(model, settings)
     memory = _memory_limits(settings, sampler, adapter)
     beat()
-    paths = RunPaths(Path(settings.predict.run))
+    paths, home = RunPaths(Path(settings.predict.run)), settings.home_paths
     groups = task_groups(paths.task_ids(), settings.tasks_per_adapter)
 
     def do_group(name: str, deadline: float) -> TaskResult:
-        started, folders = time.monotonic(), [paths.adapter(task_id) for task_id in groups[name]]
+        started, folders = time.monotonic(), [home.adapter(task_id) for task_id in groups[name]]
         if all((folder / CONFIG).exists() for folder in folders):
             return replace(_finetune_result(None), seconds=_seconds_since(started))
         try:
             tasks = [read_task(paths.task(task_id)) for task_id in groups[name]]
             plan, notes = _plan(memory, sampler, tasks)
             come_back = _watch(adapter, settings.predict.workers_per_device, beat)
-            hooks = Hooks(_losses_writer(losses_path(paths.root, name)), beat, deadline, come_back)
+            hooks = Hooks(_losses_writer(losses_path(home.root, name)), beat, deadline, come_back)
             trained = finetune_tasks(adapter, sampler, tasks, name, hooks, plan)
             for folder in folders:
                 save_adapter(adapter, folder, adapter.model.dtype)
@@ -195,7 +193,7 @@ def _load(settings: FinetuneSettings) -> tuple[Any, TaskSampler, int]:
 def _attach(model: Any, settings: FinetuneSettings) -> tuple[Adapter, list[str]]:
     """The adapter in its model, and a line where fine-tuning does not start from the configured one."""
     base_adapter, notes = settings.base_adapter, []
-    warmup_adapter = RunPaths(Path(settings.predict.run)).joint_warmup
+    warmup_adapter = settings.home_paths.joint_warmup
     if base_adapter and Path(base_adapter) == warmup_adapter and not (warmup_adapter / CONFIG).exists():
         # The joint warm-up serves the tasks, and each of them can do without it.
         base_adapter, notes = None, ["the joint warm-up left no adapter: started with a fresh one"]
@@ -222,7 +220,7 @@ def _do_task(worker: _Worker, task_id: str, job: dict[str, Any]) -> TaskResult:
     started = time.monotonic()
     settings = worker.settings.for_job(job)
     folder = adapter_folder(settings.root, task_id)
-    predict = replace(settings.predict, source=SOURCE, adapters=str(folder.parent))
+    predict = replace(settings.predict, adapters=str(folder.parent))
     paths, deadline = RunPaths(Path(predict.run)), job.get("soft_deadline")
     trained: FinetuneResult | None = None
     plan_notes: list[str] = []
@@ -249,7 +247,7 @@ def _do_task(worker: _Worker, task_id: str, job: dict[str, Any]) -> TaskResult:
             plan, plan_notes = _plan(worker.memory, sampler, [task])
             replace(sampler, max_seq_len=plan.tokens).check(task)
             if settings.adapter_bytes is not None:
-                deleted = make_room(paths.root, settings.adapter_bytes, job["tasks"])
+                deleted = make_room(settings.home_paths.root, settings.adapter_bytes, job["tasks"])
                 print(f"adapters deleted to free disk space: {len(deleted)}", flush=True)
             worker.heartbeat()
             hooks = Hooks(on_pass=on_pass, memory_came_back=_watch(worker.adapter, predict.workers_per_device, on_pass))

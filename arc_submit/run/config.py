@@ -20,6 +20,7 @@ from arc_submit.inference.settings import CANDIDATES, DFS_STEPS, ENGINES, check_
 from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
 from arc_submit.options import Identity, check_options, option
 from arc_submit.run.choices import Choice
+from arc_submit.run.definitions import SourceDefinition
 from arc_submit.workers.ray_cluster import EXECUTORS, check_executor
 
 SOURCES = ("search", "ttft", "frozen")  # the default of `sources`, the most trusted first
@@ -60,7 +61,7 @@ class RunConfig:
     """What to run, on which hardware, for how long.
 
     `lora` and `ttft` hold the options of adapters and of fine-tuning. `choices` says what the preset auto decided and why; the values are
-    in the other fields.
+    in the other fields. `definitions` are those of the sources with a name of their own.
     """
 
     out: Path = option(
@@ -460,6 +461,7 @@ class RunConfig:
     )
     pictures: int = option(8, help="tasks to draw in the report", identity=Identity.FREE, minimum=0, commands=_RUN)
     choices: tuple[Choice, ...] = ()
+    definitions: Mapping[str, SourceDefinition] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -493,6 +495,15 @@ class RunConfig:
             ArcSubmitError: as `resolve_prompt_config`.
         """
         return resolve_prompt_config(self.model, self.grid_encoder, self.prompt, self.max_seq_len, self.model_config, self.chat_template)
+
+    def kind_of(self, source: str) -> str:
+        """The kind of one of the sources."""
+        return self.definitions[source].kind if source in self.definitions else source
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of the sources, in their order."""
+        return tuple(map(self.kind_of, self.sources))
 
     @property
     def reserve(self) -> float:

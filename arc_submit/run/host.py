@@ -9,7 +9,7 @@ from pathlib import Path
 
 from arc_submit.errors import ConfigError
 from arc_submit.run.measured import read_measured
-from arc_submit.run.source import CPU_LANE, MODEL_LANE
+from arc_submit.run.source import CPU_LANE
 from arc_submit.scheduling.costs import INITIAL_RATES, CostModel, initial_costs
 from arc_submit.workers.devices import Gpu, find_gpus
 from arc_submit.workers.pool import Launch, launch_locally
@@ -28,6 +28,7 @@ class Host:
         cluster: the Ray cluster that does the work; None: this machine.
         workers_per_gpu: workers that run a model on each GPU.
         gpus: of the devices, where they are on this machine and a source needs them.
+        lanes: devices of each lane that runs a model; empty: all devices are those of MODEL_LANE.
     """
 
     devices: tuple[str, ...]
@@ -37,10 +38,15 @@ class Host:
     cluster: Cluster | None = None
     workers_per_gpu: int = 1
     gpus: Mapping[str, Gpu] = field(default_factory=dict)
+    lanes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def on_cpu(self) -> bool:
         return self.devices == ("cpu",)
+
+    def devices_of(self, lane: str) -> tuple[str, ...]:
+        """The devices of a lane that runs a model."""
+        return self.lanes.get(lane, self.devices)
 
     @property
     def resources(self) -> tuple[int, float]:
@@ -49,7 +55,7 @@ class Host:
 
     def worker_resources(self, lane: str) -> tuple[int, int]:
         """CPUs and GPUs that a worker of a lane takes."""
-        return (1, 0) if lane == CPU_LANE else (self.threads, 0 if self.on_cpu else 1)
+        return (1, 0) if lane == CPU_LANE else (self.threads, 0 if self.devices_of(lane) == ("cpu",) else 1)
 
     def launch(self, lane: str) -> Launch:
         """Starts the processes of a lane's workers."""
@@ -65,21 +71,26 @@ def allocate_workers(host: Host, running: Sequence[str], cores: int, memory_gb: 
         memory_gb: of the machine.
     """
     most_searches = max(1, int(memory_gb / 2 / host.search_memory))
-    if not host.on_cpu:
-        models = len(host.devices) * host.workers_per_gpu if MODEL_LANE in running else 0
-        searches = max(1, min(cores - models, most_searches)) if CPU_LANE in running else 0
-        reason = f"the model has {models} GPU workers, the search {searches} of the {cores} cores that they and {memory_gb:.0f} GB leave"
-    elif len(running) == 2 and host.workers == 1:
-        models = searches = 1
+    models = {lane: host.devices_of(lane) for lane in running if lane != CPU_LANE}
+    gpu_workers = {lane: len(devices) * host.workers_per_gpu for lane, devices in models.items() if devices != ("cpu",)}
+    on_cpu = [lane for lane in running if lane not in gpu_workers]
+    if not host.on_cpu and not set(on_cpu) - {CPU_LANE}:
+        total = sum(gpu_workers.values())
+        searches = max(1, min(cores - total, most_searches)) if CPU_LANE in running else 0
+        reason = f"the model has {total} GPU workers, the search {searches} of the {cores} cores that they and {memory_gb:.0f} GB leave"
+        shares = {CPU_LANE: searches}
+    elif len(on_cpu) == 2 and host.workers == 1:
+        shares = dict.fromkeys(on_cpu, 1)
         reason = "one worker is allowed: the search and the model have one each and take turns on its core"
     else:
         # In a run of hours the search ends first and leaves its half to the model.
-        searches = host.workers if MODEL_LANE not in running else host.workers // 2
+        searches = host.workers if on_cpu == [CPU_LANE] else host.workers // 2
         searches = min(searches, most_searches) if CPU_LANE in running else 0
-        models = host.workers - searches if MODEL_LANE in running else 0
-        shares = {MODEL_LANE: models, CPU_LANE: searches}
-        reason = f"of {host.workers} CPU workers {' and '.join(f'the {lane} has {shares[lane]}' for lane in running)}"
-    workers = {MODEL_LANE: models, CPU_LANE: searches}
+        shares = {lane: searches if lane == CPU_LANE else host.workers - searches for lane in on_cpu}
+        reason = f"of {host.workers} CPU workers {' and '.join(f'the {lane} has {shares[lane]}' for lane in on_cpu)}"
+        if gpu_workers:
+            reason += f", beside {' and '.join(f'{number} GPU workers of the {lane}' for lane, number in gpu_workers.items())}"
+    workers = {**gpu_workers, **shares}
     return {lane: workers[lane] for lane in running}, reason
 
 

@@ -132,7 +132,7 @@ def load_progress(source: Source, resolved: ResolvedRun, events: Sequence[Mappin
     sizes: dict[str, TaskSize] = {}
     plan = Level(0, 0)
     if source.ladder:
-        sizes = {i: task_size(task, source.trains, resolved.train_len, resolved.prompt_len) for i, task in tasks.items()}
+        sizes = {i: task_size(task, source.trains, source.scale.train_len, source.scale.prompt_len) for i, task in tasks.items()}
         plan = source.ladder.levels[source.ladder.plan]
     reached: dict[str, Level] = {}
     for event in events:
@@ -141,7 +141,7 @@ def load_progress(source: Source, resolved: ResolvedRun, events: Sequence[Mappin
         if own and isinstance(task_id, str) and task_id in costs:
             level = _read_level(event.get("level"), plan)
             reached[task_id] = max(reached.get(task_id, level), level, key=lambda one: one.views)
-    return SourceProgress(source, costs, sizes, reached, copy.deepcopy(resolved.costs))
+    return SourceProgress(source, costs, sizes, reached, copy.deepcopy(source.scale.costs))
 
 
 def _read_level(value: Any, otherwise: Level) -> Level:
@@ -319,11 +319,11 @@ def _record_results(event: Event, one: SourceProgress, directory: RunDirectory, 
             one.failed[task_id] = result.failed
         elif not result.failed and not result.unfinished:
             one.reached[task_id] = level
-        progress.log(f"{source} {task_id}: {describe_result(source, result, _predictions(directory, source, task_id))}")
+        progress.log(f"{source} {task_id}: {describe_result(one.source, result, _predictions(directory, source, task_id))}")
     directory.event("worker_done", source=source, worker=event.worker, tasks=event.task_ids, seconds=round(event.seconds, 3))
 
 
-def describe_result(source: str, result: TaskResult, predictions: Sequence[Prediction]) -> str:
+def describe_result(source: Source, result: TaskResult, predictions: Sequence[Prediction]) -> str:
     """A line on a task's outcome.
 
     Args:
@@ -331,16 +331,16 @@ def describe_result(source: str, result: TaskResult, predictions: Sequence[Predi
     """
     if result.failed:
         return f"failed ({result.failed}), left to the other sources and its fallback"
-    parts = [f"{result.made + result.held} predictions"] if source not in ("finetune", "warmup") else []
+    parts = [f"{result.made + result.held} predictions"] if source.source_kind not in ("finetune", "warmup") else []
     if result.steps:
         losses = f"loss {result.first_loss:.3f} to {result.last_loss:.3f}"
         parts = [f"{result.steps} steps in {format_duration(result.train_seconds or 0.0)}, {losses}", *parts]
-    elif source == "finetune":
+    elif source.source_kind == "finetune":
         parts = ["its adapter exists"]
     parts += result.notes or []
     if malformed := sum(p.grid is None for p in predictions):
         parts.append(f"{malformed} without a grid")
-    best = [candidates for _, candidates in sorted(rank_all(predictions).get(source, {}).items()) if candidates]
+    best = [candidates for _, candidates in sorted(rank_all(predictions).get(source.name, {}).items()) if candidates]
     if best and is_scored(best[0]):
         parts.append(f"best score {', '.join(f'{c[0].mean_logprob:.2f}' for c in best)}")
     elif best:

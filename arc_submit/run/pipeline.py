@@ -427,9 +427,10 @@ def _log_start(resolved: ResolvedRun, directory: RunDirectory, deadline: float, 
     for choice in resolved.choices:
         progress.log(f"auto: {choice.text}")
     _log_broken(resolved, progress)
-    if resolved.adapter_budget is not None:
-        directory.event("adapter_room", bound=resolved.adapter_budget.bound, reason=resolved.adapter_budget.reason)
-        progress.log(resolved.adapter_budget.reason)
+    for source, budget in resolved.adapter_budgets.items():
+        named = {} if source == "ttft" else {"source": source}
+        directory.event("adapter_room", **named, bound=budget.bound, reason=budget.reason)
+        progress.log(f"{source}: {budget.reason}" if named else budget.reason)
 
 
 def _log_broken(resolved: ResolvedRun, progress: Progress) -> None:

@@ -319,7 +319,7 @@ def build_config(values: Mapping[str, Any]) -> RunConfig:
         }
         flat[group] = replace(values.get(group, kind()), **inner)
     config = RunConfig(**flat)
-    check_sources(config.sources)
+    check_sources(config.kinds)
     return config
 
 

@@ -7,6 +7,7 @@ cannot take, adapters without disk, a cluster that does not answer.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from arc_submit.base_model.checks import check_adapter_folder, check_model_folde
 from arc_submit.ensemble.combination import EnsembleConfig
 from arc_submit.errors import ArcSubmitError, ConfigError
 from arc_submit.language.prompt_config import PromptConfig
-from arc_submit.run.adapter_budget import AdapterBudget, resolve_adapter_budget
+from arc_submit.run.adapter_budget import AdapterBudget, AdapterPlace, resolve_adapter_budget
 from arc_submit.run.card_check import sources_that_fit_no_card
 from arc_submit.run.choices import Choice
 from arc_submit.run.config import RunConfig
@@ -24,14 +25,15 @@ from arc_submit.run.fingerprint import run_fingerprint
 from arc_submit.run.host import Host, check_devices, estimate_costs
 from arc_submit.run.kaggle_paths import KAGGLE_WORKING, is_competition_rerun
 from arc_submit.run.measured import read_measured
+from arc_submit.run.named_sources import SourceGroup, source_groups, source_lanes
 from arc_submit.run.prompt_check import check_prompts
-from arc_submit.run.source import CPU_LANE, MODEL_LANE, Source
+from arc_submit.run.resolve_host import resolve_host
+from arc_submit.run.source import MODEL_LANE, Scale, Source, SourceSetup
 from arc_submit.run.source_frozen import engines_of
 from arc_submit.run.source_table import SOURCE_TABLE, check_sources, uses_model
 from arc_submit.run.source_ttft import makes_all_adapters_first, resolve_finetune, ttft_ladder
-from arc_submit.scheduling.costs import CostModel
 from arc_submit.storage.run_dir import RunPaths
-from arc_submit.workers.ray_cluster import find_cluster
+from arc_submit.workers.devices import Gpu
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,9 @@ class ResolvedRun:
         sources: what works, in the order in which those of one lane work.
         answering: names of the sources that answer, the most trusted first.
         host: where the workers are.
-        costs: initial estimate of what work costs; each source corrects a copy of its own.
-        prompt_len: largest number of tokens of a prompt with its answer.
-        train_len: largest number of tokens of a training sample.
         budget: seconds of the whole; `reserve` of them are kept for the report.
         reset_budget: count the budget of a resumed run from now.
-        adapter_budget: disk for adapters, None where none are made.
+        adapter_budgets: disk for adapters, by the name of the source that makes them.
         ensemble: how the sources' answers are combined.
         submission: path of submission.json.
         pictures: tasks to draw in the report.
@@ -64,13 +63,10 @@ class ResolvedRun:
     sources: tuple[Source, ...]
     answering: tuple[str, ...]
     host: Host
-    costs: CostModel
-    prompt_len: int
-    train_len: int
     budget: float
     reserve: float
     reset_budget: bool
-    adapter_budget: AdapterBudget | None
+    adapter_budgets: Mapping[str, AdapterBudget]
     ensemble: EnsembleConfig
     submission: Path
     pictures: int
@@ -88,56 +84,120 @@ def resolve_run(config: RunConfig, predict: bool = True) -> ResolvedRun:
     Raises:
         ArcSubmitError: where it cannot work.
     """
-    check_sources(config.sources)
+    check_sources(config.kinds)
     data = load_data(config)
-    lost: dict[str, str] = {}
-    try:
-        prompt, (resolved_config, host) = _check_model(config), resolve_host(config)
-        if config.measured is not None and host.cluster is None:
-            read_measured(config.measured).check_cards([gpu.name for gpu in host.gpus.values()] or ["cpu"])
-        lost = sources_that_fit_no_card(resolved_config, host.gpus)
-        left = tuple(name for name in config.sources if name not in lost)
-        if lost and not (is_competition_rerun() and uses_model(left)):
-            raise ConfigError(next(iter(lost.values())))
-        resolved_config = replace(resolved_config, sources=left)
-    except ArcSubmitError as error:
-        if not is_competition_rerun():
-            raise
-        # The day's submission is at stake: what works goes on, and the search takes the place of a model that cannot work at all.
-        lost = {name: str(error) for name in config.sources if uses_model([name])}
-        left = tuple(name for name in config.sources if name not in lost) or ("search",)
-        prompt, (resolved_config, host) = None, resolve_host(replace(config, sources=left))
-    config = resolved_config
-    adapter_budget = _adapter_budget(config, len(data.chosen), predict)
-    # Without a fine-tuning source there are no adapters, and nothing asks for their budget.
-    disk = adapter_budget or AdapterBudget(None, True, "")
-    paths = RunPaths(config.out)
+    working = _find_working(config)
+    config = working.config
+    setups = _setups(working, len(data.chosen), predict)
     if predict:
-        names = [name for name in SOURCE_TABLE if name in config.sources]
-        sources = [source for name in names for source in SOURCE_TABLE[name].resolve(config, paths, disk)]
+        kinds = list(SOURCE_TABLE)
+        in_turn = sorted(setups, key=lambda setup: kinds.index(setup.kind))
+        sources = [source for setup in in_turn for source in SOURCE_TABLE[setup.kind].resolve(setup)]
     else:
-        sources = resolve_finetune(config, paths, disk)
-    prompt_len = prompt.max_seq_len if prompt else 0
+        sources = resolve_finetune(setups[0])
     return ResolvedRun(
-        paths=paths,
+        paths=RunPaths(config.out),
         data=data,
         fingerprint=run_fingerprint(config, data),
         sources=tuple(sources),
         answering=config.sources,
-        host=host,
-        costs=estimate_costs(config.model, config.devices, config.measured)[0],
-        prompt_len=prompt_len,
-        train_len=config.ttft_max_seq_len or prompt_len,
+        host=working.host,
         budget=config.budget,
         reserve=config.reserve,
         reset_budget=config.reset_budget,
-        adapter_budget=adapter_budget,
+        adapter_budgets={setup.name: setup.disk for setup in setups if setup.kind == "ttft"},
         ensemble=ensemble_config(config),
         submission=submission_path(config),
         pictures=config.pictures,
-        lost=lost,
+        lost=working.lost,
         choices=config.choices,
     )
+
+
+@dataclass(frozen=True)
+class _Working:
+    """The sources of a run that can work.
+
+    Attributes:
+        config: with these sources alone, and with paths that their workers can use.
+        host: where the workers are.
+        prompts: the prompt configuration of each source's model, by the source's name; None without a model.
+        lost: why another source cannot work, by its name.
+    """
+
+    config: RunConfig
+    host: Host
+    prompts: dict[str, PromptConfig | None]
+    lost: dict[str, str]
+
+
+def _find_working(config: RunConfig) -> _Working:
+    """Which sources can work, and where.
+
+    Raises:
+        ArcSubmitError: where one cannot. In a competition's re-run, where the day's submission is at stake, what works goes on, and the
+            search takes the place of models that cannot work at all.
+    """
+    lost: dict[str, str] = {}
+    prompts: dict[str, PromptConfig | None] = {}
+    gpus: dict[str, Gpu] = {}
+    for group in source_groups(config):
+        prompt, asking = None, [name for name, kind in group.kinds.items() if uses_model([kind])]
+        try:
+            if asking:
+                prompt = _check_model(group.config)
+                found = check_devices(group.config.devices) if config.executor == "local" else {}
+                reasons = _check_cards(group, found, config.executor == "local")
+                if reasons and not (is_competition_rerun() and set(asking) - set(reasons)):
+                    raise ConfigError(next(iter(reasons.values())))
+                lost |= reasons
+                gpus |= found
+        except ArcSubmitError as error:
+            if not is_competition_rerun():
+                raise type(error)(f"{group.label}{error}") from None
+            prompt, lost = None, lost | dict.fromkeys(asking, str(error))
+        prompts |= dict.fromkeys(group.names, prompt)
+    left = tuple(name for name in config.sources if name not in lost) or ("search",)
+    config = replace(config, sources=left, definitions={name: one for name, one in config.definitions.items() if name in left})
+    return _Working(*resolve_host(config, gpus), prompts, lost)
+
+
+def _check_cards(group: SourceGroup, gpus: Mapping[str, Gpu], here: bool) -> dict[str, str]:
+    """Why sources of a group have no card, by name.
+
+    Args:
+        gpus: of the group's devices.
+        here: the workers are on this machine.
+
+    Raises:
+        ArcSubmitError: where the file of --measured is of other cards.
+    """
+    if group.config.measured is not None and here:
+        read_measured(group.config.measured).check_cards([gpu.name for gpu in gpus.values()] or ["cpu"])
+    reasons = sources_that_fit_no_card(group.config, gpus)
+    return {name: reasons[kind] for name, kind in group.kinds.items() if kind in reasons}
+
+
+def _setups(working: _Working, tasks: int, predict: bool) -> list[SourceSetup]:
+    """What each source is made from, in the order of the configuration.
+
+    Args:
+        tasks: their number.
+        predict: False for fine-tuning alone.
+    """
+    paths, groups, lanes = RunPaths(working.config.out), source_groups(working.config), source_lanes(working.config)
+    tuned = sum(kind == "ttft" for group in groups for kind in group.kinds.values())
+    setups = {}
+    for group in groups:
+        own, prompt = group.config, working.prompts.get(group.names[0])
+        prompt_len = prompt.max_seq_len if prompt else 0
+        costs = estimate_costs(own.model, own.devices, own.measured)[0]
+        scale = Scale(costs, prompt_len, own.ttft_max_seq_len or prompt_len)
+        for name, kind in group.kinds.items():
+            setup = SourceSetup(name, kind, own, paths, scale=scale, lane=lanes.get(name, MODEL_LANE))
+            disk = _adapter_budget(setup, tasks, predict, tuned) if kind == "ttft" else setup.disk
+            setups[name] = replace(setup, disk=disk)
+    return [setups[name] for name in working.config.sources]
 
 
 def ensemble_config(config: RunConfig) -> EnsembleConfig:
@@ -149,34 +209,6 @@ def ensemble_config(config: RunConfig) -> EnsembleConfig:
 def submission_path(config: RunConfig) -> Path:
     """submission.json in the run directory, or, on Kaggle, where the competition looks for it."""
     return (KAGGLE_WORKING if KAGGLE_WORKING.is_dir() else config.out) / "submission.json"
-
-
-def resolve_host(config: RunConfig) -> tuple[RunConfig, Host]:
-    """The host, and the configuration with paths that its workers can use.
-
-    Raises:
-        ConfigError: where the cluster cannot do the work.
-    """
-    host = Host(config.devices, config.workers, config.threads, config.search_memory)
-    if config.executor == "local":
-        return config, replace(host, gpus=check_devices(config.devices)) if uses_model(config.sources) else host
-    # A worker on another node has another current folder.
-    base_adapter, adapters = ((None if folder is None else folder.absolute()) for folder in (config.base_adapter, config.adapters))
-    config = replace(config, out=config.out.absolute(), model=config.model.absolute(), base_adapter=base_adapter, adapters=adapters)
-    # A name such as that of a format is no file; it stays as it is.
-    files = {name: getattr(config, name) for name in ("model_config", "chat_template", "compile_cache")}
-    config = replace(config, **{name: path.absolute() for name, path in files.items() if path is not None and path.exists()})
-    needs_model = uses_model(config.sources)
-    folders = [folder for folder in (config.model, base_adapter, adapters) if folder and needs_model]
-    cluster = find_cluster(config.ray_address, config.out, folders)
-    host = replace(host, cluster=cluster)
-    lanes = (needs_model) + ("search" in config.sources)
-    if host.on_cpu:
-        lane = MODEL_LANE if needs_model else CPU_LANE
-        cluster.check_capacity(max(config.workers, lanes), *host.worker_resources(lane), "--workers")
-    elif needs_model:
-        cluster.check_capacity(len(config.devices), *host.worker_resources(MODEL_LANE), "--devices: GPUs")
-    return config, host
 
 
 def _check_model(config: RunConfig) -> PromptConfig | None:
@@ -207,9 +239,13 @@ def _check_model(config: RunConfig) -> PromptConfig | None:
     return prompt
 
 
-def _adapter_budget(config: RunConfig, tasks: int, predict: bool) -> AdapterBudget | None:
-    """The disk for adapters, where a run makes any."""
-    if "ttft" not in config.sources:
-        return None
+def _adapter_budget(setup: SourceSetup, tasks: int, predict: bool, sharing: int) -> AdapterBudget:
+    """The disk for the adapters of a source.
+
+    Args:
+        sharing: sources that make adapters.
+    """
+    config = setup.config
     all_at_once = not predict or makes_all_adapters_first(config)
-    return resolve_adapter_budget(config, tasks, len({level.steps for level in ttft_ladder(config).levels}), all_at_once)
+    steps = len({level.steps for level in ttft_ladder(config).levels})
+    return resolve_adapter_budget(config, tasks, steps, all_at_once, AdapterPlace(setup.home.root, sharing))

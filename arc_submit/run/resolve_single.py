@@ -17,16 +17,15 @@ from arc_submit.arc.task import Task, task_to_json
 from arc_submit.base_model.checks import check_model_folder
 from arc_submit.ensemble.combination import EnsembleConfig, rank_all
 from arc_submit.errors import ConfigError, DataError
-from arc_submit.run.adapter_budget import AdapterBudget
 from arc_submit.run.card_check import sources_that_fit_no_card
 from arc_submit.run.config import RunConfig
 from arc_submit.run.data import RunData
 from arc_submit.run.fingerprint import infer_fingerprint, search_fingerprint
-from arc_submit.run.host import estimate_costs
 from arc_submit.run.orchestrator import Step
 from arc_submit.run.prompt_check import check_prompts
-from arc_submit.run.resolve import ResolvedRun, resolve_host
-from arc_submit.run.source import Source, startup_timeout
+from arc_submit.run.resolve import ResolvedRun
+from arc_submit.run.resolve_host import resolve_host
+from arc_submit.run.source import Source, SourceSetup, startup_timeout
 from arc_submit.run.source_frozen import engines_of, predict_settings, prediction_source
 from arc_submit.run.source_search import resolve_search
 from arc_submit.storage.run_dir import RunPaths
@@ -34,7 +33,6 @@ from arc_submit.storage.task_result import TaskResult
 from arc_submit.workers.supervisor import OVER_JOB_TIMEOUT, Timeouts
 
 _PROMPT_RATE = 100e6  # bytes of weights for each second in which the slowest device reads a full prompt
-_NO_ADAPTERS = AdapterBudget(None, True, "")
 
 
 def resolve_infer(config: RunConfig) -> ResolvedRun:
@@ -64,16 +62,13 @@ def resolve_infer(config: RunConfig) -> ResolvedRun:
         paths=paths,
         data=data,
         fingerprint=fingerprint,
-        sources=(_infer_source(config, paths),),
+        sources=(_infer_source(SourceSetup(config.sources[0], config.sources[0], config, paths)),),
         answering=config.sources,
         host=host,
-        costs=estimate_costs(config.model, config.devices)[0],
-        prompt_len=prompt.max_seq_len,
-        train_len=prompt.max_seq_len,
         budget=config.budget,
         reserve=0.0,
         reset_budget=False,
-        adapter_budget=None,
+        adapter_budgets={},
         ensemble=EnsembleConfig(order=config.sources),
         submission=paths.submission,
         pictures=0,
@@ -81,19 +76,18 @@ def resolve_infer(config: RunConfig) -> ResolvedRun:
     )
 
 
-def _infer_source(config: RunConfig, paths: RunPaths) -> Source:
-    name = config.sources[0]
+def _infer_source(setup: SourceSetup) -> Source:
+    config = setup.config
     settings = replace(
-        predict_settings(config, paths, config.views),
+        predict_settings(setup, config.views),
         adapters=str(config.adapters) if config.adapters else None,
-        source=name,
         candidates=config.candidates,
         threshold=config.threshold,
         temperature=config.temperature,
         workers_per_device=1 if config.devices == ("cpu",) else max(1, config.workers // len(config.devices)),
     )
     engines = _engines(config)
-    source = prediction_source(name, config, settings, engines)
+    source = prediction_source(setup, settings, engines)
     backends = tuple(replace(one, timeouts=infer_timeouts(config, settings.device)) for one in source.backends)
     # All tasks are given out in their order: nothing is scheduled, because there is one level.
     return replace(source, backends=backends, ladder=None)
@@ -131,7 +125,7 @@ def resolve_search_alone(config: RunConfig) -> ResolvedRun:
     challenges = read_challenges(config.challenges)
     config, host = resolve_host(config)
     paths = RunPaths(config.out)
-    source = resolve_search(config, paths, _NO_ADAPTERS)[0]
+    source = resolve_search(SourceSetup("search", "search", config, paths))[0]
     # A task is tried once in a call: its answers stay, and the report says how it ended.
     backend = replace(source.backends[0], timeouts=replace(source.backends[0].timeouts, max_failures=1))
     return ResolvedRun(
@@ -141,13 +135,10 @@ def resolve_search_alone(config: RunConfig) -> ResolvedRun:
         sources=(replace(source, backends=(backend,)),),
         answering=("search",),
         host=host,
-        costs=estimate_costs(config.model, ("cpu",))[0],
-        prompt_len=0,
-        train_len=0,
         budget=config.budget,
         reserve=0.0,
         reset_budget=False,
-        adapter_budget=None,
+        adapter_budgets={},
         ensemble=EnsembleConfig("precedence", ("search",)),
         submission=paths.submission,
         pictures=0,

@@ -28,11 +28,10 @@ from arc_submit.arc.submission import Submission, read_submission
 from arc_submit.arc.task import Pair, Task
 from arc_submit.durations import format_duration
 from arc_submit.errors import DataError
-from arc_submit.run.adapter_budget import AdapterBudget
 from arc_submit.run.config import RunConfig
 from arc_submit.run.host import Host, allocate_workers, estimate_costs, local_resources
 from arc_submit.run.presets import make_config
-from arc_submit.run.source import MODEL_LANE, Source, task_size
+from arc_submit.run.source import MODEL_LANE, Source, SourceSetup, task_size
 from arc_submit.run.source_table import SOURCE_TABLE
 from arc_submit.scheduling.chances import SolveChances
 from arc_submit.scheduling.costs import (
@@ -200,9 +199,11 @@ def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> Simul
 
 def _sources(config: RunConfig) -> list[Source]:
     """The sources that answer, as a run has them."""
-    disk = AdapterBudget(None, True, "")
     found = [
-        one for name, entry in SOURCE_TABLE.items() if name in config.sources for one in entry.resolve(config, RunPaths(config.out), disk)
+        one
+        for name, entry in SOURCE_TABLE.items()
+        if name in config.sources
+        for one in entry.resolve(SourceSetup(name, name, config, RunPaths(config.out)))
     ]
     return [source for source in found if source.name in config.sources]
 

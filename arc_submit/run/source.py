@@ -1,4 +1,4 @@
-"""Source: what the orchestrator needs to run one source of predictions, and the size of a task for it.
+"""Source: what the orchestrator needs to run one source of predictions, what a source is made from, and the size of a task for it.
 
 Sources of different lanes work side by side, because they use different hardware: the search on CPU cores, the model on its devices.
 Sources of one lane work one after the other. Does not know how a source makes predictions; a worker loads that itself.
@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from arc_submit.arc.task import Task
+from arc_submit.run.adapter_budget import AdapterBudget
 from arc_submit.run.config import RunConfig
 from arc_submit.scheduling.chances import SolveChances
-from arc_submit.scheduling.costs import TaskSize
+from arc_submit.scheduling.costs import CostModel, TaskSize, initial_costs
 from arc_submit.scheduling.scheduler import Ladder
+from arc_submit.storage.run_dir import RunPaths
 from arc_submit.workers.devices import worker_device, worker_environment
 from arc_submit.workers.pool import Backend
 from arc_submit.workers.supervisor import Timeouts
@@ -25,12 +27,59 @@ _DISK_RATE = 50e6  # bytes a second at which the slowest disk reads a model
 
 
 @dataclass(frozen=True)
+class Scale:
+    """What the sizes of tasks and the costs of work are computed from.
+
+    Attributes:
+        costs: initial estimate of what work costs; each source corrects a copy of its own.
+        prompt_len: largest number of tokens of a prompt with its answer.
+        train_len: largest number of tokens of a training sample.
+    """
+
+    costs: CostModel = field(default_factory=lambda: initial_costs("cpu", 1e9))
+    prompt_len: int = 0
+    train_len: int = 0
+
+
+@dataclass(frozen=True)
+class SourceSetup:
+    """What a source is made from.
+
+    Attributes:
+        name: as in the predictions.
+        kind: key of SOURCE_TABLE.
+        config: the configuration of this source.
+        paths: of the run directory.
+        disk: what its adapters may take.
+        scale: of its work.
+        lane: the lane of its devices, for a source that uses the model.
+    """
+
+    name: str
+    kind: str
+    config: RunConfig
+    paths: RunPaths
+    disk: AdapterBudget = field(default_factory=lambda: AdapterBudget(None, True, ""))
+    scale: Scale = field(default_factory=Scale)
+    lane: str = MODEL_LANE
+
+    @property
+    def home(self) -> RunPaths:
+        """Where its adapters and losses lie."""
+        return self.paths.home(self.name, self.kind)
+
+    def part(self, kind: str) -> str:
+        """The name of a source that prepares it, such as "finetune"; of a source with a name of its own "NAME.finetune"."""
+        return kind if self.name == self.kind else f"{self.name}.{kind}"
+
+
+@dataclass(frozen=True)
 class Source:
     """How a source is run.
 
     Attributes:
         name: as in the predictions.
-        lane: CPU_LANE or MODEL_LANE.
+        lane: CPU_LANE, MODEL_LANE, or a lane of other devices.
         backends: ways to do its jobs; each takes what the one before gives up.
         environment: variables for the process of the worker with a number.
         tasks_per_job: tasks in one job.
@@ -39,6 +88,8 @@ class Source:
         trains: its work includes fine-tuning.
         job_names: names of what its jobs do, from the ids of all tasks, where that is not one task each; None: the tasks themselves.
         chances: of solving an output at a level; with them, time goes where it is expected to solve most. None: all tasks alike.
+        kind: key of SOURCE_TABLE, or "finetune" or "warmup" for what prepares a source; "" where the name is the kind.
+        scale: of its work; only a source with a ladder needs it.
     """
 
     name: str
@@ -51,6 +102,13 @@ class Source:
     trains: bool = False
     job_names: Callable[[Sequence[str]], Sequence[str]] | None = None
     chances: SolveChances | None = None
+    kind: str = ""
+    scale: Scale = field(default_factory=Scale)
+
+    @property
+    def source_kind(self) -> str:
+        """The kind of the source."""
+        return self.kind or self.name
 
 
 def make_backend(name: str, entry: str, settings: Any, timeouts: Timeouts) -> Backend:

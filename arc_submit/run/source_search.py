@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from arc_submit.run.adapter_budget import AdapterBudget
-from arc_submit.run.config import RunConfig
-from arc_submit.run.source import CPU_LANE, Source, make_backend
+from arc_submit.run.source import CPU_LANE, Source, SourceSetup, make_backend
 from arc_submit.search.settings import SearchSettings
-from arc_submit.storage.run_dir import RunPaths
 from arc_submit.workers.devices import worker_environment
 from arc_submit.workers.supervisor import Timeouts
 
@@ -15,13 +12,14 @@ SEARCH_WORKER = "arc_submit.search.search_worker:open_worker"
 _BESIDE_GPUS = 10
 
 
-def resolve_search(config: RunConfig, paths: RunPaths, _: AdapterBudget) -> list[Source]:
+def resolve_search(setup: SourceSetup) -> list[Source]:
     """The search of each task, one task in a job."""
+    config = setup.config
     niceness = 0 if config.devices == ("cpu",) else _BESIDE_GPUS
-    settings = SearchSettings(str(paths.root), config.search_effort, config.search_memory, niceness)
+    settings = SearchSettings(str(setup.paths.root), config.search_effort, config.search_memory, niceness, setup.name)
     # A worker beats only when it has new answers, so it may be silent for longer than one that decodes.
     heartbeat_timeout = max(config.heartbeat_timeout, 300.0, config.search_seconds or 0.0)
     start = config.startup_timeout or Timeouts.startup_timeout
     timeouts = Timeouts(startup_timeout=start, heartbeat_timeout=heartbeat_timeout, job_timeout=config.search_seconds)
     backend = make_backend("search", SEARCH_WORKER, settings, timeouts)
-    return [Source("search", CPU_LANE, (backend,), lambda _: worker_environment(1, "cpu"))]
+    return [Source(setup.name, CPU_LANE, (backend,), lambda _: worker_environment(1, "cpu"), kind=setup.kind, scale=setup.scale)]

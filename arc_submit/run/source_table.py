@@ -6,13 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from arc_submit.errors import ConfigError
-from arc_submit.run.adapter_budget import AdapterBudget
-from arc_submit.run.config import RunConfig
-from arc_submit.run.source import Source
+from arc_submit.run.source import Source, SourceSetup
 from arc_submit.run.source_frozen import resolve_frozen
 from arc_submit.run.source_search import resolve_search
 from arc_submit.run.source_ttft import resolve_ttft
-from arc_submit.storage.run_dir import RunPaths
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class SourceEntry:
         uses_model: it needs the base model.
     """
 
-    resolve: Callable[[RunConfig, RunPaths, AdapterBudget], list[Source]]
+    resolve: Callable[[SourceSetup], list[Source]]
     uses_model: bool
 
 
@@ -37,7 +34,7 @@ SOURCE_TABLE: dict[str, SourceEntry] = {
 
 
 def check_sources(names: Sequence[str]) -> None:
-    """Refuse a source that is not in the table.
+    """Refuse a kind of source that is not in the table.
 
     Raises:
         ConfigError: with the names that there are.
@@ -46,6 +43,6 @@ def check_sources(names: Sequence[str]) -> None:
         raise ConfigError(f"--sources {','.join(names)}: choose from {', '.join(SOURCE_TABLE)}, each once")
 
 
-def uses_model(names: Sequence[str]) -> bool:
-    """Whether one of these sources needs the base model."""
-    return any(SOURCE_TABLE[name].uses_model for name in names)
+def uses_model(kinds: Sequence[str]) -> bool:
+    """Whether a source of one of these kinds needs the base model."""
+    return any(SOURCE_TABLE[kind].uses_model for kind in kinds)

@@ -60,6 +60,14 @@ class RunPaths:
         """The folder of the adapter that the joint warm-up trains; its losses lie beside it."""
         return self.root / "warmup" / "adapter"
 
+    def home(self, source: str, kind: str) -> RunPaths:
+        """Where a source keeps its adapters, its losses and its joint warm-up: a source whose name is its kind in the run directory."""
+        return self if source == kind else RunPaths(self.root / "sources" / source)
+
+    def homes(self) -> dict[str, RunPaths]:
+        """The run directory itself under the name "", and the folders of sources with a name of their own."""
+        return {"": self} | {folder.name: RunPaths(folder) for folder in sorted((self.root / "sources").glob("*")) if folder.is_dir()}
+
     def task(self, task_id: str) -> Path:
         return self.tasks / f"{file_name(task_id)}.json"
 
@@ -74,11 +82,6 @@ class RunPaths:
     def adapters(self) -> Path:
         """The folder of all adapters with the plan's steps."""
         return self.root / "adapters"
-
-    def adapter_folders(self) -> list[Path]:
-        """The adapters of the run, whatever their steps; a hidden folder is what a killed process left."""
-        places = [self.adapters, *sorted(self.root.glob("steps-*/adapters"))]
-        return [folder for place in places if place.is_dir() for folder in sorted(place.iterdir()) if not folder.name.startswith(".")]
 
     def losses(self, task_id: str, steps: int | None = None) -> Path:
         return self._of_steps(steps) / "losses" / f"{file_name(task_id)}.jsonl"
