@@ -17,12 +17,14 @@ from arc_submit.arc.grid import frozen
 from arc_submit.arc.prediction import Prediction, append_predictions
 from arc_submit.arc.task import Pair, Task
 from arc_submit.cli import main
-from arc_submit.experiments import frame
+from arc_submit.experiments import frame, speed
 from arc_submit.experiments.frame import average, final_loss, smallest_tasks
 from arc_submit.experiments.predictions import gain_by_doubling
 from arc_submit.experiments.rank_rate import make_point as rank_point
+from arc_submit.experiments.speed import linear_fit
 from arc_submit.experiments.splits import make_point as split_point
 from arc_submit.report.curves import CurvePoint
+from arc_submit.report.losses import median_curve
 from arc_submit.run.sweep import Point, SweepResult, read_point_config, run_points
 from arc_submit.storage.run_dir import RunDirectory, open_run
 
@@ -202,3 +204,77 @@ def test_a_point_is_the_command_it_names(tmp_path: Path, capsys: pytest.CaptureF
         assert not run_points(points, directory, launch, 1).failed
     assert [words[2] for words in begun] == ["infer", "run"]
     assert "a: 0s" in capsys.readouterr().out
+
+
+QWEN = {"Qwen2.5-0.5B": (896, 24, 14, 2, 17e6), "Qwen2.5-1.5B": (1536, 28, 12, 2, 35e6), "Qwen2.5-7B": (3584, 28, 28, 4, 80e6)}
+
+
+def test_an_adapter_has_as_many_values_as_the_diary_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At rank 128 on the layers of attention; its figures are in whole millions."""
+    for name, (width, layers, heads, key_heads, _) in QWEN.items():
+        values = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": key_heads}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"model_type": "qwen2", "intermediate_size": 4 * width, **values}))
+    command = ["experiment", "lora-parameters", "--out", str(tmp_path / "out"), "--ranks", "128", "1", "--json"]
+    command += ["--targets", "q_proj,k_proj,v_proj,o_proj", "--model"]
+    assert main([*command, *(str(tmp_path / name) for name in QWEN)]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["ranks"] == [1, 128]
+    for name, (*_, expected) in QWEN.items():
+        one, many = figures["values"][name]
+        assert many == 128 * one
+        assert many == pytest.approx(expected, rel=0.02)
+    assert main([*command, str(tmp_path)]) == 1
+    assert "no config.json" in capsys.readouterr().err
+
+
+def test_the_curves_of_several_runs_have_their_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, curves in {"a": [[4.0, 2.0]], "seed=0": [[3.0] * 40, [1.0] * 40, [2.0] * 20]}.items():
+        for number, curve in enumerate(curves):
+            path = tmp_path / name / "losses" / f"t{number}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(json.dumps({"loss": loss}) + "\n" for loss in curve))
+    command = ["experiment", "losses", "--out", str(tmp_path / "out"), "--json", "--run", f"short={tmp_path / 'a'}"]
+    assert main([*command, "--run", str(tmp_path / "seed=0")]) == 0
+    runs = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
+    assert runs["short"] == {"adapters": 1, "steps": 2, "first_loss": 4.0, "final_loss": 2.0}
+    assert runs["seed=0"] == {"adapters": 3, "steps": 40, "first_loss": 2.0, "final_loss": 2.0}
+    assert median_curve({"x": [3.0] * 4, "y": [1.0] * 2}) == [(1, 2.0), (2, 2.0), (3, 3.0), (4, 3.0)]
+    assert main([*command, "--run", str(tmp_path / "a" / "losses")]) == 1
+    assert main([*command, "--run", f"short={tmp_path}"]) == 1
+    errors = capsys.readouterr().err
+    assert "no losses in it" in errors
+    assert "given twice" in errors
+
+
+@given(st.floats(1e-3, 0.1), st.floats(1e-6, 1e-3), st.floats(1e-6, 1e-3))
+def test_the_fit_finds_the_parts_of_a_time(fixed: float, by_input: float, by_output: float) -> None:
+    points = [(64, 16), (64, 32), (128, 16), (256, 64)]
+    fit = linear_fit(points, [fixed + by_input * i + by_output * o for i, o in points])
+    assert (fit["fixed"], fit["input"], fit["output"]) == pytest.approx((fixed, by_input, by_output), rel=1e-6)
+    assert fit["r2"] == pytest.approx(1)
+
+
+def test_every_point_of_speed_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    measured: list[tuple[str, int, int]] = []
+
+    def measure(kind: str, inputs: int, outputs: int) -> float:
+        measured.append((kind, inputs, outputs))
+        return inputs / 1000 + outputs / (1000 if kind == "training" else 100)
+
+    monkeypatch.setattr(speed, "_make_measure", lambda _: measure)
+    command = ["experiment", "speed", "--out", str(tmp_path), "--outputs", "4", "16", "--json", "--inputs", "8"]
+    assert main([*command, "32"]) == 0
+    assert main([*command, "32", "64"]) == 0
+    assert len(measured) == len(set(measured)) == 12
+    fits = json.loads(capsys.readouterr().out.splitlines()[-1])["fits"]
+    assert fits["inference"]["output"] == pytest.approx(10 * fits["inference"]["input"])
+    assert main([*command, "--slots", "1"]) == 1
+
+
+def test_a_step_and_an_answer_of_a_real_model_take_time(tiny_model: Path, tmp_path: Path) -> None:
+    command = ["experiment", "speed", "--out", str(tmp_path / "out"), "--model", str(tiny_model), "--inputs", "8", "24", "--outputs", "4"]
+    assert main([*command, "--steps", "2", "--slots", "2", "--lora-rank", "2"]) == 0
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert [(row["input"], row["output"]) for row in rows] == [(8, 4), (24, 4)]
+    assert all(row["training"] > 0 and row["inference"] > 0 for row in rows)

@@ -8,4 +8,7 @@ EXPERIMENTS = {
     "predictions": "number of predictions against pass_n and vote_2, from the predictions of one run",
     "rank-rate": "LoRA rank, learning rate, and a fresh adapter or a continued one, at the same steps",
     "steps-batch": "many steps of small batches against few of large ones, at the same number of samples",
+    "speed": "tokens of inputs and of outputs against the time of training and of inference",
+    "losses": "loss curves of several runs in one picture",
+    "lora-parameters": "values in a LoRA adapter by rank and model, from config.json alone",
 }

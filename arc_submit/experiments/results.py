@@ -12,6 +12,7 @@ from arc_submit.arc.pictures import save_picture
 from arc_submit.experiments.frame import Row
 
 SCORES = ("accuracy", "pass_n", "vote_2", "correct_pixels")  # shown in per cent
+_MARKED = 30  # points of a line that are marked
 _PER_CENT = {*SCORES, "correct_size", "unanswered", "lowest", "highest"}
 
 
@@ -99,7 +100,8 @@ def plot_panels(path: Path, panels: Sequence[Panel]) -> Path:
     for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for line in panel.lines:
             xs, ys = [x for x, _, _ in line.points], [y for _, y, _ in line.points]
-            drawn = axis.plot(xs, ys, marker="o", markersize=4, label=line.label)[0]
+            marker = "o" if len(xs) <= _MARKED else ""  # a curve of steps is a line
+            drawn = axis.plot(xs, ys, marker=marker, markersize=4, label=line.label)[0]
             if all(deviation is not None for _, _, deviation in line.points):
                 low, high = ([y + sign * (deviation or 0.0) for _, y, deviation in line.points] for sign in (-1, 1))
                 axis.fill_between(xs, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)

@@ -239,8 +239,12 @@ def measure_training(
             release(device)
 
 
-def measure_decoding(model: Any, slots: int, prompt: int, answer: int) -> dict[str, Any]:
-    """Milliseconds of a step, tokens a second and peak memory of so many answers side by side, or that they do not fit."""
+def measure_decoding(model: Any, slots: int, prompt: int, answer: int, clock: Callable[[], float] = time.monotonic) -> dict[str, Any]:
+    """Milliseconds of a step, tokens a second and peak memory of so many answers side by side, or that they do not fit.
+
+    Args:
+        clock: seconds.
+    """
     device = model.device
     row = {"slots": slots, "prompt": prompt, "answer": answer}
     engine = TransformersEngine(model, 0, slots)
@@ -248,9 +252,9 @@ def measure_decoding(model: Any, slots: int, prompt: int, answer: int) -> dict[s
     requests = [Request(str(number), random_ids(model, prompt, number), answer, end_ids=ends) for number in range(slots)]
     times: list[float] = []
     reset_peak(device)
-    started = time.monotonic()
+    started = clock()
     try:
-        made = sum(len(one.tokens) for one in engine.generate(requests, lambda: times.append(time.monotonic())))
+        made = sum(len(one.tokens) for one in engine.generate(requests, lambda: times.append(clock())))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -258,7 +262,7 @@ def measure_decoding(model: Any, slots: int, prompt: int, answer: int) -> dict[s
     finally:
         del engine
         release(device)
-    seconds = time.monotonic() - started
+    seconds = clock() - started
     steps = np.diff(times)[slots:] if len(times) > slots + 2 else np.diff(times)  # the first ones read prompts
     return {
         **row,

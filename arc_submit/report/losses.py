@@ -47,17 +47,25 @@ def plot_losses(path: Path, losses: Mapping[str, Sequence[float]]) -> Path:
         steps = np.arange(len(losses[task_id]) - len(smoothed) + 1, len(losses[task_id]) + 1)
         axis.plot(steps, smoothed, linewidth=0.8, alpha=0.9 if named else 0.3, label=task_id if named else None)
     if len(losses) > 1:
-        longest = max(map(len, smooth.values()))
-        padded = np.full((len(smooth), longest), np.nan)
-        for row, smoothed in zip(padded, smooth.values(), strict=True):
-            row[: len(smoothed)] = smoothed
-        first = max(map(len, losses.values())) - longest + 1
-        axis.plot(np.arange(first, first + longest), np.nanmedian(padded, axis=0), color="black", label=f"median of {len(losses)} tasks")
+        axis.plot(*zip(*median_curve(losses), strict=True), color="black", label=f"median of {len(losses)} tasks")
     axis.set_ylim(bottom=0)
     axis.set_xlabel("step")
     axis.set_ylabel("loss, nats a token")
     axis.legend(fontsize=7)
     return save_picture(figure, path)
+
+
+def median_curve(losses: Mapping[str, Sequence[float]]) -> list[tuple[int, float]]:
+    """The median over adapters of their moving means as in `plot_losses`, by step; a shorter curve counts as far as it goes."""
+    import numpy as np
+
+    smooth = [_moving_mean(curve, 20) for curve in losses.values()]
+    longest = max(map(len, smooth))
+    padded = np.full((len(smooth), longest), np.nan)
+    for row, smoothed in zip(padded, smooth, strict=True):
+        row[: len(smoothed)] = smoothed
+    first = max(map(len, losses.values())) - longest + 1
+    return list(zip(range(first, first + longest), np.nanmedian(padded, axis=0).tolist(), strict=True))
 
 
 @dataclass(frozen=True)
