@@ -52,6 +52,8 @@ class Option:
         metavar: name of the value in the help.
         commands: sub-commands that take the option; empty: none does.
         required: the command line must give it.
+        kinds: kinds of sources that have a value of their own; empty: a run has one value.
+        repeated: the flag may be given several times, and its values are one tuple.
     """
 
     help: str
@@ -68,6 +70,8 @@ class Option:
     metavar: str | None = None
     commands: tuple[str, ...] = ()
     required: bool = False
+    kinds: tuple[str, ...] = ()
+    repeated: bool = False
 
     def check(self, flag: str, value: Any) -> None:
         """Refuse a value that is not allowed.
@@ -151,18 +155,19 @@ def add_options(parser: Any, settings: type, command: str, prefix: str = "", def
         if value_type(settings, name) is bool:
             parser.add_argument(*flags, action=argparse.BooleanOptionalAction, **arguments)
             continue
+        arguments |= {"action": "extend"} if definition.repeated else {}
         metavar = definition.metavar or ("{" + ",".join(definition.choices) + "}" if definition.choices else name.upper())
-        parser.add_argument(*flags, type=_reader(settings, name), metavar=metavar, **arguments)
+        parser.add_argument(*flags, type=_reader(settings, name, prefix), metavar=metavar, **arguments)
 
 
-def _reader(settings: type, name: str) -> Callable[[str], Any]:
+def _reader(settings: type, name: str, prefix: str) -> Callable[[str], Any]:
     def read(text: str) -> Any:
-        return from_text(settings, name, text)
+        return from_text(settings, name, text, prefix)
 
     return read
 
 
-def from_text(settings: type, name: str, text: str) -> Any:
+def from_text(settings: type, name: str, text: str, prefix: str = "") -> Any:
     """The value of a field from its text on a command line or in a notebook.
 
     Raises:
@@ -179,7 +184,7 @@ def from_text(settings: type, name: str, text: str) -> Any:
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.strip().lower()]
         return wanted(text)
     except (ValueError, KeyError):
-        raise ConfigError(f"--{flag_of(name)} {text}: {_KINDS.get(wanted, 'another value')} is needed") from None
+        raise ConfigError(f"--{flag_of(name, prefix)} {text}: {_KINDS.get(wanted, 'another value')} is needed") from None
 
 
 def with_current_names(settings: type, values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -206,7 +211,7 @@ def _of_type(settings: type, name: str, value: Any, prefix: str) -> Any:
     """
     wanted = value_type(settings, name)
     if isinstance(value, str) and wanted is not str:
-        return from_text(settings, name, value)
+        return from_text(settings, name, value, prefix)
     if wanted is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if typing.get_origin(wanted) is tuple and isinstance(value, list | tuple):
@@ -225,12 +230,18 @@ def value_type(settings: type, name: str) -> Any:
     return hint
 
 
-def identity_values(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """What the fingerprint holds of a settings object's fields with Identity.SAME."""
+def identity_values(settings: Any, prefix: str = "", kind: str | None = None) -> dict[str, Any]:
+    """What the fingerprint holds of a settings object's fields with Identity.SAME.
+
+    Args:
+        kind: of a source: only fields of which it has a value of its own; None: all fields.
+    """
     return {
         prefix + (definition.key or name): _plain(getattr(settings, name))
         for name, definition in options_of(settings)
-        if definition.identity is Identity.SAME and (definition.when is None or definition.when(settings))
+        if definition.identity is Identity.SAME
+        and (kind is None or kind in definition.kinds)
+        and (definition.when is None or definition.when(settings))
     }
 
 

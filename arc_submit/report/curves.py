@@ -105,12 +105,13 @@ def plot_curves(path: Path, curves: Mapping[str, Sequence[CurvePoint]]) -> Path:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    from arc_submit.report.timeline import COLOURS
+    from arc_submit.report.timeline import colours_of
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axis = figure.subplots()
+    colours = colours_of(curves)
     for source, points in curves.items():
-        colour, counts = COLOURS.get(source, "#999999"), [p.n for p in points]
+        colour, counts = colours[source], [p.n for p in points]
         passed, voted, lowest, highest = ([100 * getattr(p, name) for p in points] for name in ("pass_n", "vote_2", "lowest", "highest"))
         axis.plot(counts, passed, color=colour, marker="o", markersize=4, label=f"{source}: pass_n")
         axis.plot(counts, voted, color=colour, marker="s", markersize=4, linestyle="--", label=f"{source}: vote_2")

@@ -20,14 +20,18 @@ if TYPE_CHECKING:
 
 
 def read_losses(run: Path) -> dict[str, list[float]]:
-    """The losses of a run's fine-tuning by task, in the order of steps; a line cut short by a kill is left out."""
+    """The losses of a run's fine-tuning by task, in the order of steps; a line cut short by a kill is left out.
+
+    A task of a source with a name of its own has it too: "ttft15 TASK".
+    """
     paths = RunPaths(run)
     id_of = {file_name(task_id): task_id for task_id in paths.task_ids()}
     losses: dict[str, list[float]] = {}
-    for path in paths.loss_files():
-        curve = [float(line["loss"]) for line in read_json_lines(path) if isinstance(line.get("loss"), int | float)]
-        if curve:
-            losses[id_of.get(path.stem, path.stem)] = curve
+    for source, home in paths.homes().items():
+        for path in home.loss_files():
+            curve = [float(line["loss"]) for line in read_json_lines(path) if isinstance(line.get("loss"), int | float)]
+            if curve:
+                losses[f"{source} {id_of.get(path.stem, path.stem)}".strip()] = curve
     return losses
 
 

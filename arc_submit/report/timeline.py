@@ -6,7 +6,7 @@ Computed from the run's events alone. The time between the end of a run and its 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,16 @@ from arc_submit.arc.pictures import save_picture
 
 # Colours that colour-blind people can tell apart (Okabe and Ito, 2008).
 COLOURS = {"search": "#0072b2", "frozen": "#56b4e9", "warmup": "#f0e442", "ttft": "#009e73", "finetune": "#009e73"}
+_MORE = ("#cc79a7", "#e69f00", "#7b3294", "#000000", "#8c510a", "#5ab4ac")  # of sources with names of their own, in turn
 _OTHER, _LOST, _LOADING = "#999999", "#d55e00", "#dddddd"
+
+
+def colours_of(sources: Iterable[str]) -> dict[str, str]:
+    """The colour of each source; what prepares a source, such as "ttft15.warmup", has the source's."""
+    owners = dict.fromkeys(source.partition(".")[0] for source in sources)
+    others = [owner for owner in owners if owner and owner not in COLOURS]
+    own = COLOURS | {owner: _MORE[number] if number < len(_MORE) else _OTHER for number, owner in enumerate(others)}
+    return {source: own.get(source.partition(".")[0], _OTHER) for source in sources}
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,7 @@ def read_timeline(events: Sequence[Mapping[str, Any]]) -> Timeline:
     offset = events[0]["time"] if events else 0.0  # seconds since the epoch at the run's start, plus all pauses
     now = 0.0
     open_jobs: dict[tuple[str, int], Bar] = {}  # by source and worker
+    lanes: dict[str, str] = {}  # of sources whose lane the name does not tell
 
     def close(key: tuple[str, int], kind: str) -> None:
         bar = open_jobs.pop(key)
@@ -85,13 +95,15 @@ def read_timeline(events: Sequence[Mapping[str, Any]]) -> Timeline:
             offset += pause
             resumed.append((now, pause))
         now = max(now, event["time"] - offset)  # the clock may have been set back
+        if kind == "source_begun" and isinstance(event.get("lane"), str):
+            lanes[str(event.get("source", ""))] = event["lane"]
         if not isinstance(event.get("worker"), int):
             continue
         key = str(event.get("source", "")), event["worker"]
         if kind in ("worker_started", "worker_begun"):
             if key in open_jobs:
                 close(key, "lost")
-            row = f"{'search' if key[0] == 'search' else 'model'} {key[1]}"
+            row = f"{lanes.get(key[0], 'search' if key[0] == 'search' else 'model')} {key[1]}"
             tasks = tuple(map(str, event.get("tasks", ())))
             open_jobs[key] = Bar(row, key[0], tasks, now, now, "loading" if kind == "worker_started" else "")
         elif key in open_jobs and kind in ("worker_ready", "task_done", "task_failed", "worker_lost", "worker_retired"):
@@ -108,12 +120,13 @@ def plot_timeline(path: Path, events: Sequence[Mapping[str, Any]]) -> Path:
 
     timeline = read_timeline(events)
     busy = timeline.busy()
+    colours = colours_of(dict.fromkeys(bar.source for bar in timeline.bars))
     unit, name = (60.0, "minutes") if timeline.length < 3 * 3600 else (3600.0, "hours")
     figure = Figure(figsize=(9, 1.3 + 0.34 * max(1, len(busy))), layout="constrained")
     axis = figure.subplots()
     for row, worker in enumerate(busy):
         for bar in (bar for bar in timeline.bars if bar.worker == worker):
-            colour = _LOADING if bar.kind == "loading" else _LOST if bar.kind == "lost" else COLOURS.get(bar.source, _OTHER)
+            colour = _LOADING if bar.kind == "loading" else _LOST if bar.kind == "lost" else colours[bar.source]
             width = bar.end - bar.begin
             # A thin line between neighbouring bars, where the bar is wide enough to show it.
             edge = 0.6 if width > timeline.length / 300 else 0.0
@@ -129,7 +142,7 @@ def plot_timeline(path: Path, events: Sequence[Mapping[str, Any]]) -> Path:
         axis.spines[side].set_visible(False)
     axis.tick_params(axis="y", length=0)
     sources = sorted({bar.source for bar in timeline.bars if bar.kind != "loading"})
-    handles = [Patch(color=COLOURS.get(source, _OTHER), label=source or "job") for source in sources]
+    handles = [Patch(color=colours[source], label=source or "job") for source in sources]
     kinds = {bar.kind for bar in timeline.bars}
     handles += [Patch(color=c, label=k) for k, c in (("loading", _LOADING), ("lost", _LOST)) if k in kinds]
     figure.legend(handles=handles, loc="outside upper right", ncols=6, fontsize=8, frameon=False)

@@ -24,12 +24,14 @@ def read_votes(run: Path, task_id: str) -> dict[str, dict[OutputKey, list[Source
 
 def votes_table(run: Path, task_id: str) -> str:
     """A line for each source and test input: number of answers, votes of each, and the mean log-probability of the best."""
-    lines = [f"{'source':<8}{'test':>5}{'answers':>9}  votes"]
-    for source, outputs in sorted(read_votes(run, task_id).items()):
+    votes_of = read_votes(run, task_id)
+    width = max([8, *(len(source) + 2 for source in votes_of)])
+    lines = [f"{'source':<{width}}{'test':>5}{'answers':>9}  votes"]
+    for source, outputs in sorted(votes_of.items()):
         for (_, test), answers in sorted(outputs.items()):
             votes = " ".join(str(answer.votes) for answer in answers[:SHOWN])
             best = f"  (mean log p of the first {answers[0].mean_logprob:.2f})" if answers else ""
-            lines.append(f"{source:<8}{test:>5}{len(answers):>9}  {votes or 'none is a grid'}{best}")
+            lines.append(f"{source:<{width}}{test:>5}{len(answers):>9}  {votes or 'none is a grid'}{best}")
     return "\n".join(lines)
 
 

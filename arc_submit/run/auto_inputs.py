@@ -34,12 +34,13 @@ _DATA = ("challenges", "solutions", "input", "split", "tasks", "task_ids", "seed
 _find_gpus = functools.cache(find_gpus)  # seconds each time, and a sweep reads many configurations
 
 
-def decide(given: Mapping[str, Any], asked: bool) -> tuple[Choice, ...]:
-    """What auto decides for a run, or decided when the run directory began.
+def decide(given: Mapping[str, Any], asked: bool, record: str = RECORD) -> tuple[Choice, ...]:
+    """What auto decides for a run, or for a source of it, or decided when the run directory began.
 
     Args:
         given: settings of the user and of the model's configuration, by name.
         asked: --preset auto is given; otherwise auto is taken only where a GPU and a model other than the pocket model are there.
+        record: key of config.json under which what was decided is kept.
 
     Returns:
         No setting where auto is not taken; a fact where that is for a GPU that has a driver and is not seen.
@@ -49,7 +50,7 @@ def decide(given: Mapping[str, Any], asked: bool) -> tuple[Choice, ...]:
             resolving then decides what works.
     """
     begun = RunPaths(given.get("out") or RunConfig.out).read_config()
-    recorded = (begun or {}).get(RECORD)
+    recorded = (begun or {}).get(record)
     if not asked and (not _suits(given) or (begun is not None and recorded is None)):
         return ()
     try:

@@ -20,7 +20,7 @@ from arc_submit.inference.settings import CANDIDATES, DFS_STEPS, ENGINES, check_
 from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
 from arc_submit.options import Identity, check_options, option
 from arc_submit.run.choices import Choice
-from arc_submit.run.definitions import SourceDefinition
+from arc_submit.run.definitions import SourceDefinition, split_definitions
 from arc_submit.workers.ray_cluster import EXECUTORS, check_executor
 
 SOURCES = ("search", "ttft", "frozen")  # the default of `sources`, the most trusted first
@@ -30,6 +30,10 @@ _RUN = ("run",)
 _TUNE = ("run", "finetune")
 _MODEL = ("run", "finetune", "infer")
 _ALL = ("run", "finetune", "infer", "search")
+# Kinds of sources that have a value of their own of an option.
+_OF_SEARCH, _OF_FROZEN, _OF_TTFT = ("search",), ("frozen",), ("ttft",)
+_OF_MODEL = _OF_FROZEN + _OF_TTFT
+_OF_ALL = _OF_SEARCH + _OF_MODEL
 
 
 def _uses_dfs(config: RunConfig) -> bool:
@@ -106,10 +110,27 @@ class RunConfig:
         identity=Identity.SAME,
         minimum=0,
         maximum=2**31 - 1,
+        kinds=_OF_MODEL,
         commands=_MODEL,
     )
     sources: tuple[str, ...] = option(
         SOURCES, help="sources of predictions, the most trusted first", identity=Identity.SAME, metavar="NAME,NAME", commands=_RUN
+    )
+    source: tuple[str, ...] = option(
+        (),
+        help="a source with a name of its own, such as ttft15=ttft:model=FOLDER,ttft_steps=100; once for each source, see docs/sources.md",
+        identity=Identity.COMPUTED,
+        read=split_definitions,
+        repeated=True,
+        metavar="NAME=KIND:OPTION=VALUE,...",
+        commands=_RUN,
+    )
+    sources_file: Path | None = option(
+        None,
+        help="TOML file with a table for each such source: its name, its kind and its options",
+        identity=Identity.COMPUTED,
+        metavar="FILE",
+        commands=_RUN,
     )
     method: str = option(
         "probability",
@@ -133,6 +154,7 @@ class RunConfig:
         identity=Identity.SAME,
         choices=EFFORTS,
         aliases=("effort",),
+        kinds=_OF_SEARCH,
         commands=("run", "search"),
     )
     search_memory: float = option(
@@ -142,6 +164,7 @@ class RunConfig:
         above=0,
         aliases=("memory_per_task",),
         metavar="GB",
+        kinds=_OF_SEARCH,
         commands=("run", "search"),
     )
     search_seconds: float | None = option(
@@ -151,10 +174,15 @@ class RunConfig:
         above=0,
         aliases=("seconds_per_task",),
         metavar="SECONDS",
+        kinds=_OF_SEARCH,
         commands=("run", "search"),
     )
     model: Path = option(
-        factory=pocket_folder, help="folder of the base model (default: the pocket model)", identity=Identity.COMPUTED, commands=_MODEL
+        factory=pocket_folder,
+        help="folder of the base model (default: the pocket model)",
+        identity=Identity.COMPUTED,
+        kinds=_OF_MODEL,
+        commands=_MODEL,
     )
     adapters: Path | None = option(
         None,
@@ -167,6 +195,7 @@ class RunConfig:
         help="engine of the base model; behind vllm, transformers takes what vllm gives up; auto takes vllm where it is installed",
         identity=Identity.FREE,
         choices=("auto", *ENGINES),
+        kinds=_OF_FROZEN,
         commands=("run", "infer"),
     )
     compile_cache: Path | None = option(
@@ -174,19 +203,28 @@ class RunConfig:
         help="compile_cache.tar of an earlier session on the same kind of GPU: vllm then starts without compiling (default: compile here)",
         identity=Identity.FREE,
         metavar="FILE",
+        kinds=_OF_MODEL,
         commands=("run", "infer"),
     )
-    views: int = option(8, help="predictions of the model for each test input", identity=Identity.SAME, minimum=1, commands=_MODEL)
+    views: int = option(
+        8, help="predictions of the model for each test input", identity=Identity.SAME, minimum=1, kinds=_OF_MODEL, commands=_MODEL
+    )
     candidates: str = option(
         "views",
         help="views: the likeliest answer under each view; dfs: all answers above --threshold, each scored under all views",
         identity=Identity.SAME,
         when=_uses_dfs,
         choices=CANDIDATES,
+        kinds=_OF_FROZEN,
         commands=("run", "infer"),
     )
     threshold: float = option(
-        0.1, help="least probability of a candidate of dfs", identity=Identity.SAME, when=_uses_dfs, commands=("run", "infer")
+        0.1,
+        help="least probability of a candidate of dfs",
+        identity=Identity.SAME,
+        when=_uses_dfs,
+        kinds=_OF_FROZEN,
+        commands=("run", "infer"),
     )
     dfs_steps: int = option(
         DFS_STEPS,
@@ -194,6 +232,7 @@ class RunConfig:
         identity=Identity.SAME,
         when=lambda config: _searches(config) and config.dfs_steps != DFS_STEPS,
         minimum=1,
+        kinds=_OF_MODEL,
         commands=_MODEL,
     )
     dfs_task_steps: int | None = option(
@@ -202,6 +241,7 @@ class RunConfig:
         identity=Identity.SAME,
         when=lambda config: _searches(config) and config.dfs_task_steps is not None,
         minimum=1,
+        kinds=_OF_MODEL,
         commands=_MODEL,
     )
     dfs_batch: int | None = option(
@@ -210,6 +250,7 @@ class RunConfig:
         identity=Identity.SAME,
         when=lambda config: _searches(config) and config.dfs_batch is not None,
         minimum=1,
+        kinds=_OF_MODEL,
         commands=_MODEL,
     )
     dfs_score_views: int | None = option(
@@ -218,6 +259,7 @@ class RunConfig:
         identity=Identity.SAME,
         when=lambda config: _searches(config) and config.dfs_score_views is not None,
         minimum=1,
+        kinds=_OF_MODEL,
         commands=_MODEL,
     )
     temperature: float = option(
@@ -225,14 +267,16 @@ class RunConfig:
         help="0 takes the likeliest answer of each view; 1 draws answers by the model's probabilities",
         identity=Identity.SAME,
         when=lambda config: config.temperature != 0,
+        kinds=_OF_FROZEN,
         commands=("run", "infer"),
     )
-    keep_background: bool = option(False, help="views keep colour 0", identity=Identity.SAME, commands=_MODEL)
+    keep_background: bool = option(False, help="views keep colour 0", identity=Identity.SAME, kinds=_OF_MODEL, commands=_MODEL)
     model_config: Path | None = option(
         None,
         help="file with what a model's arc_submit.json holds, in its place, or the name of a format that comes with the project",
         identity=Identity.COMPUTED,
         metavar="FILE",
+        kinds=_OF_MODEL,
         commands=_MODEL,
     )
     chat_template: Path | None = option(
@@ -240,25 +284,36 @@ class RunConfig:
         help="file with the chat template, or none for a prompt that needs none (default: the model's)",
         identity=Identity.COMPUTED,
         metavar="FILE",
+        kinds=_OF_MODEL,
         commands=_MODEL,
     )
     grid_encoder: str | None = option(
-        None, help="specification of the grid encoder (default: the model's arc_submit.json)", identity=Identity.SAME, commands=_MODEL
+        None,
+        help="specification of the grid encoder (default: the model's arc_submit.json)",
+        identity=Identity.SAME,
+        kinds=_OF_MODEL,
+        commands=_MODEL,
     )
     prompt: str | None = option(
-        None, help="prompt version, or a prompt file (default: the model's arc_submit.json)", identity=Identity.SAME, commands=_MODEL
+        None,
+        help="prompt version, or a prompt file (default: the model's arc_submit.json)",
+        identity=Identity.SAME,
+        kinds=_OF_MODEL,
+        commands=_MODEL,
     )
     max_seq_len: int | None = option(
         None,
         help="tokens of a prompt with its answer (default: the model's arc_submit.json)",
         identity=Identity.SAME,
         minimum=16,
+        kinds=_OF_MODEL,
         commands=_MODEL,
     )
     base_adapter: Path | None = option(
         None,
         help="PEFT adapter that the fine-tuning of each task starts from, with its own rank and targets (default: a fresh adapter)",
         identity=Identity.COMPUTED,
+        kinds=_OF_TTFT,
         commands=_TUNE,
     )
     lora: LoraSettings = field(default_factory=LoraSettings)
@@ -271,6 +326,7 @@ class RunConfig:
         key="warm_up_steps",
         minimum=0,
         aliases=("warm_up_steps",),
+        kinds=_OF_TTFT,
         commands=_TUNE,
     )
     joint_warmup_samples: int = option(
@@ -281,6 +337,7 @@ class RunConfig:
         key="warm_up_samples",
         minimum=1,
         aliases=("warm_up_samples",),
+        kinds=_OF_TTFT,
         commands=_TUNE,
     )
     tasks_per_adapter: int = option(
@@ -289,6 +346,7 @@ class RunConfig:
         identity=Identity.SAME,
         when=_shares_adapters,
         minimum=1,
+        kinds=_OF_TTFT,
         commands=_TUNE,
     )
     ttft_in_4_bits: bool = option(
@@ -296,6 +354,7 @@ class RunConfig:
         help="fine-tune, and predict with the adapters, on a base in 4 bits (GPUs, with bitsandbytes)",
         identity=Identity.SAME,
         when=_tunes,
+        kinds=_OF_TTFT,
         commands=_TUNE,
     )
     ttft_max_seq_len: int | None = option(
@@ -304,6 +363,7 @@ class RunConfig:
         identity=Identity.SAME,
         when=_tunes,
         minimum=16,
+        kinds=_OF_TTFT,
         commands=_TUNE,
     )
     ttft_views: int | None = option(
@@ -312,6 +372,7 @@ class RunConfig:
         identity=Identity.SAME,
         when=_tunes,
         minimum=1,
+        kinds=_OF_TTFT,
         commands=_TUNE,
     )
     ttft_engine: str = option(
@@ -319,6 +380,7 @@ class RunConfig:
         help="engine for the adapters: transformers predicts in the worker that fine-tunes; vllm once all tasks are fine-tuned",
         identity=Identity.FREE,
         choices=ENGINES,
+        kinds=_OF_TTFT,
         commands=_RUN,
     )
     ttft_candidates: str = option(
@@ -327,16 +389,18 @@ class RunConfig:
         identity=Identity.SAME,
         when=_tunes_for_dfs,
         choices=CANDIDATES,
+        kinds=_OF_TTFT,
         commands=_TUNE,
     )
     ttft_threshold: float = option(
-        0.1, help="--threshold for the fine-tuned model", identity=Identity.SAME, when=_tunes_for_dfs, commands=_TUNE
+        0.1, help="--threshold for the fine-tuned model", identity=Identity.SAME, when=_tunes_for_dfs, kinds=_OF_TTFT, commands=_TUNE
     )
     ttft_max_steps: int | None = option(
         None,
         help="steps up to which left-over time trains the least settled tasks longer (default: the plan's)",
         identity=Identity.FREE,
         minimum=1,
+        kinds=_OF_TTFT,
         commands=_RUN,
     )
     ttft_max_views: int | None = option(
@@ -344,6 +408,7 @@ class RunConfig:
         help="views up to which left-over time predicts further (default: the plan's)",
         identity=Identity.FREE,
         minimum=1,
+        kinds=_OF_TTFT,
         commands=_RUN,
     )
     allocation: str = option(
@@ -351,6 +416,7 @@ class RunConfig:
         help="how fine-tuning divides its time: equal, every task climbs the same levels; gain, where --chances expect most solved outputs",
         identity=Identity.FREE,
         choices=ALLOCATIONS,
+        kinds=_OF_TTFT,
         commands=_RUN,
     )
     chances: Path | None = option(
@@ -358,6 +424,7 @@ class RunConfig:
         help="file of the chances of solving a task, for --allocation gain; arc-submit chances writes it (default: the preset's)",
         identity=Identity.FREE,
         metavar="FILE",
+        kinds=_OF_TTFT,
         commands=_RUN,
     )
     adapter_gb: float | None = option(
@@ -365,6 +432,7 @@ class RunConfig:
         help="GB of disk for adapters; the oldest are deleted for new ones (default: four fifths of the free disk, on Kaggle 20)",
         identity=Identity.FREE,
         above=0,
+        kinds=_OF_TTFT,
         commands=_TUNE,
     )
     executor: str = option(
@@ -382,7 +450,11 @@ class RunConfig:
         commands=_MODEL,
     )
     devices: tuple[str, ...] = option(
-        ("cpu",), help="cpu, or GPUs such as cuda:0,cuda:1, each with a worker of its own", identity=Identity.FREE, commands=_MODEL
+        ("cpu",),
+        help="cpu, or GPUs such as cuda:0,cuda:1, each with a worker of its own",
+        identity=Identity.FREE,
+        kinds=_OF_MODEL,
+        commands=_MODEL,
     )
     workers: int = option(
         2,
@@ -398,6 +470,7 @@ class RunConfig:
         identity=Identity.FREE,
         minimum=2,
         aliases=("slots",),
+        kinds=_OF_MODEL,
         commands=("run", "infer"),
     )
     # A job is written to a worker's pipe in one go: it must stay well below what a pipe holds.
@@ -408,6 +481,7 @@ class RunConfig:
         minimum=1,
         maximum=256,
         aliases=("group",),
+        kinds=_OF_MODEL,
         commands=("run", "infer"),
     )
     budget: float = option(
@@ -440,6 +514,7 @@ class RunConfig:
         aliases=("silence",),
         read=parse_duration,
         metavar="TIME",
+        kinds=_OF_ALL,
         commands=_TUNE,
     )
     startup_timeout: float | None = option(
@@ -450,6 +525,7 @@ class RunConfig:
         aliases=("start",),
         read=parse_duration,
         metavar="TIME",
+        kinds=_OF_ALL,
         commands=_MODEL,
     )
     measured: Path | None = option(
@@ -457,6 +533,7 @@ class RunConfig:
         help="file of notebooks/gpu_check.py, measured on this card: corrects the memory plan and the first estimate of costs",
         identity=Identity.COMPUTED,
         metavar="FILE",
+        kinds=_OF_MODEL,
         commands=_TUNE,
     )
     pictures: int = option(8, help="tasks to draw in the report", identity=Identity.FREE, minimum=0, commands=_RUN)

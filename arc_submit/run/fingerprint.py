@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from arc_submit.arc.task import Task, task_to_json
@@ -19,11 +20,24 @@ from arc_submit.run.auto_inputs import RECORD, recorded_values
 from arc_submit.run.config import RunConfig
 from arc_submit.run.data import RunData
 from arc_submit.run.measured import memory_factor
+from arc_submit.run.named_sources import source_config
 from arc_submit.run.source_table import uses_model
 from arc_submit.storage.run_dir import RunPaths
 
 # The fields of RunConfig with Identity.COMPUTED: each is in the fingerprint through the value that is computed here.
-COMPUTED = ("challenges", "tasks", "task_ids", "model", "model_config", "chat_template", "adapters", "base_adapter", "measured")
+COMPUTED = (
+    "challenges",
+    "tasks",
+    "task_ids",
+    "source",
+    "sources_file",
+    "model",
+    "model_config",
+    "chat_template",
+    "adapters",
+    "base_adapter",
+    "measured",
+)
 _INFER_FIELDS = (
     "views",
     "seed",
@@ -43,9 +57,20 @@ _INFER_FIELDS = (
 
 def run_fingerprint(config: RunConfig, data: RunData) -> dict[str, Any]:
     """The fingerprint of a run, or of fine-tuning alone, which the source ttft of a run can use."""
-    values = identity_values(config) | _model_values(config)
+    values = identity_values(config) | _source_values(config)
     values |= {"challenges": tasks_digest(data.challenges.tasks, data.counts), "tasks": len(data.chosen)}
     values |= {"task_ids": list(data.chosen)} if config.task_ids is not None else {}
+    for name, definition in config.definitions.items():
+        own = source_config(config, name)
+        of_source = {"kind": definition.kind} | identity_values(own, kind=definition.kind)
+        of_source |= _source_values(replace(own, choices=definition.choices)) if uses_model([definition.kind]) else {}
+        values |= {f"{name}.{key}": value for key, value in of_source.items()}
+    return _plain(values)
+
+
+def _source_values(config: RunConfig) -> dict[str, Any]:
+    """What the fingerprint holds of the files, of the adapters and of auto's decisions, for the sources of a configuration."""
+    values = _model_values(config)
     # It decides checkpointing and lengths; the costs decide only when a task's turn comes.
     values |= {"memory_factor": memory_factor(config.measured)} if config.measured is not None else {}
     # With what auto decided, a run that goes on decides nothing anew.
@@ -55,7 +80,7 @@ def run_fingerprint(config: RunConfig, data: RunData) -> dict[str, Any]:
         values["base_adapter"] = None if config.base_adapter is None else config.base_adapter.name
         if config.base_adapter is not None:
             values["base_adapter_files"] = files_fingerprint(config.base_adapter)
-    return _plain(values)
+    return values
 
 
 def infer_fingerprint(config: RunConfig, tasks: Mapping[str, Task] | None) -> dict[str, Any]:

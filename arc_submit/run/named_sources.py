@@ -50,7 +50,7 @@ def source_groups(config: RunConfig) -> list[SourceGroup]:
 def source_config(config: RunConfig, name: str) -> RunConfig:
     """The configuration of one source with a definition."""
     definition = config.definitions[name]
-    return replace(config, sources=(definition.kind,), definitions={}, weights={}, **definition.values)
+    return replace(config, sources=(definition.kind,), definitions={}, weights={}, choices=(), **definition.values)
 
 
 def model_devices(config: RunConfig) -> dict[str, tuple[str, ...]]:

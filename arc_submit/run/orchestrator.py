@@ -19,15 +19,15 @@ from arc_submit.ensemble.evidence import is_scored
 from arc_submit.run.host import allocate_workers
 from arc_submit.run.progress import Progress, SourceCounts
 from arc_submit.run.resolve import ResolvedRun
-from arc_submit.run.source import Source, task_cost, task_size
+from arc_submit.run.source import CPU_LANE, MODEL_LANE, Source, task_cost, task_size
 from arc_submit.run.standings import Standings
 from arc_submit.scheduling.costs import CostModel, TaskSize, learn_from_events
 from arc_submit.scheduling.gain_scheduler import GainOptions, GainScheduler
+from arc_submit.scheduling.lane_time import LaneMember, LaneTime
 from arc_submit.scheduling.scheduler import (
     Level,
     Scheduler,
     SchedulerOptions,
-    choose_deadline,
     choose_soft_deadline,
     estimated_seconds,
 )
@@ -36,7 +36,7 @@ from arc_submit.storage.task_result import TaskResult
 from arc_submit.workers.fallback import run_with_fallback
 from arc_submit.workers.merge_streams import merge_streams
 from arc_submit.workers.pool import ProcessConfig
-from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, PoolError, WorkerQuota
+from arc_submit.workers.supervisor import BoundedQuota, Event, Job, JobQueue, JobSource, PoolError, WorkerQuota
 
 
 @dataclass
@@ -85,6 +85,11 @@ class SourceProgress:
     def estimated_seconds(self) -> float:
         """Estimated seconds of its plan, 0 without a ladder."""
         return estimated_seconds(self.sizes, self.source.ladder, self.cost_model) if self.source.ladder else 0.0
+
+    @property
+    def lane_member(self) -> LaneMember:
+        """What the division of its lane's time goes by."""
+        return LaneMember(self.source.name, self.estimated_seconds, self.source.owner or self.source.name, self.source.share)
 
     @property
     def below_plan(self) -> set[str]:
@@ -203,16 +208,20 @@ def _run_lane(
     members: Sequence[SourceProgress], directory: RunDirectory, quota: WorkerQuota, deadline: float, resolved: ResolvedRun
 ) -> Iterator[Step]:
     """One source after the other, each for as long as the scheduler allows."""
+    lane_time = LaneTime(time.monotonic(), deadline)
     for number, one in enumerate(members):
         source, now = one.source, time.monotonic()
-        behind = {other.source.name: other.estimated_seconds for other in members[number + 1 :]}
-        own_deadline, reason = choose_deadline(now, deadline, one.estimated_seconds, behind)
-        directory.event("source_begun", source=source.name, seconds=round(own_deadline - now, 1), reason=reason)
+        current, *behind = [other.lane_member for other in members[number:]]
+        own_deadline, reason = lane_time.choose(now, current, behind)
+        # Readers of the timeline know the lane of a source by its name otherwise.
+        lane = {"lane": source.lane} if source.lane != (CPU_LANE if source.name == CPU_LANE else MODEL_LANE) else {}
+        directory.event("source_begun", source=source.name, seconds=round(own_deadline - now, 1), reason=reason, **lane)
+        own_quota = quota if source.most_workers is None else BoundedQuota(quota, source.most_workers)
         soft_deadline = choose_soft_deadline(now, own_deadline)
         jobs = _job_source(one, directory, soft_deadline, resolved.ensemble)
         processes = ProcessConfig(directory.logs(source.name), source.environment, resolved.host.launch(source.lane))
         try:
-            for event in run_with_fallback(jobs, source.backends, processes, quota, own_deadline, soft_deadline):
+            for event in run_with_fallback(jobs, source.backends, processes, own_quota, own_deadline, soft_deadline):
                 yield Step(one, event)
         except (PoolError, OSError) as error:
             # A source that cannot work at all (no memory for a process, no disk for its log) leaves the others alone.
@@ -221,7 +230,7 @@ def _run_lane(
             reason = f"{format_duration(seconds_left(own_deadline))} of its time are left, less than any of them takes"
             directory.event("left_out", source=source.name, tasks=left, reason=reason)
         if isinstance(jobs, GainScheduler):
-            spent = quota.workers * (time.monotonic() - now)
+            spent = own_quota.workers * (time.monotonic() - now)
             directory.event("time_worth", source=source.name, reason=f"{source.name}: {jobs.outlook(spent)}")
         yield Step(one)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,18 @@ from arc_submit.durations import parse_duration
 from arc_submit.errors import ArcSubmitError, ConfigError
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.language.prompt_config import config_path, read_prompt_config
-from arc_submit.options import add_options, option_names, with_current_names
-from arc_submit.run.auto_inputs import AUTO, decide
+from arc_submit.options import add_options, check_options, option_names, options_of, with_current_names
+from arc_submit.run.auto_inputs import AUTO, RECORD, decide
 from arc_submit.run.choices import Choice, values_of
-from arc_submit.run.config import RunConfig
+from arc_submit.run.config import SOURCES, RunConfig
+from arc_submit.run.definitions import GivenSource, SourceDefinition, SourceShare, given_sources
 from arc_submit.run.host import multiplies_bfloat16
 from arc_submit.run.kaggle_paths import is_competition_rerun
-from arc_submit.run.source_table import check_sources
+from arc_submit.run.source_table import SOURCE_TABLE, check_sources, uses_model
 
+# Groups of options of which kinds of sources have values of their own, and options of a run that are no use to decide for a source.
+_GROUP_KINDS = {"lora": ("ttft",), "ttft": ("ttft",)}
+_OF_RUN = ("source", "sources_file", "sources", "weights")
 _NESTED: dict[str, type] = {"lora": LoraSettings, "ttft": TTFTSettings}
 # What a model's prompt configuration may set: how it is fine-tuned and decoded, but no hardware and no budget.
 _MODEL_PREFIXES = ("lora_", "ttft_")
@@ -219,27 +223,124 @@ def make_config(preset: str | None = None, rerun_budget: float | str | None = No
     """
     if preset is not None and preset not in (*PRESETS, AUTO):
         raise ConfigError(f"--preset {preset}: choose from {', '.join((*PRESETS, AUTO))}")
-    if preset not in (None, "cpu-pocket") and changes.get("model") is None:
+    if rerun_budget is not None:
+        parse_duration(rerun_budget)  # here too: a dry run must find what the re-run would
+    if is_competition_rerun():
+        changes |= {"tasks": None, "task_ids": None, "budget": rerun_budget or changes.get("budget")}
+    current = current_names(changes)
+    given = given_sources(current.get("source", ()), current.get("sources_file"))
+    current |= {"sources": _source_names(given, current.get("sources"))} if given else {}
+    # A kind alone is no definition.
+    definitions = {one.name: _define(one, preset, current) for one in given if one.options or one.name != one.kind}
+    plain = [name for name in current.get("sources", SOURCES) if name not in definitions]
+    if preset not in (None, "cpu-pocket") and changes.get("model") is None and (not definitions or _use_model(plain)):
         made = (
             "that `arc-submit model smollm2 --out FOLDER` makes"
             if preset == "cpu-smollm2"
             else "of the base model, its arc_submit.json included"
         )
         raise ConfigError(f"--preset {preset}: give --model the folder {made}")
-    if rerun_budget is not None:
-        parse_duration(rerun_budget)  # here too: a dry run must find what the re-run would
-    if is_competition_rerun():
-        changes |= {"tasks": None, "task_ids": None, "budget": rerun_budget or changes.get("budget")}
-    current = current_names(changes)
+    if definitions and not _use_model(plain) and (preset == AUTO or any(values_of(one.choices) for one in definitions.values())):
+        # auto has decided for each source; what is the run's own has its defaults.
+        return build_config(current, definitions)
     choices: tuple[Choice, ...] = ()
     if preset in (None, AUTO):
-        given = _with_model_options(current, {})
-        choices = decide(given, asked=preset == AUTO)
+        given_values = _with_model_options(current, {})
+        choices = decide(given_values, asked=preset == AUTO)
         if decided := current_names(values_of(choices)):
-            return replace(build_config({**decided, **given}), choices=choices)
+            return replace(build_config({**decided, **given_values}, definitions), choices=choices)
     values = PRESETS[preset or "cpu-pocket"]
     weaker = {name: value for name, value in values.items() if name not in current}
-    return replace(build_config(_with_model_options({**values, **current}, weaker)), choices=choices)
+    return replace(build_config(_with_model_options({**values, **current}, weaker), definitions), choices=choices)
+
+
+def _use_model(names: Sequence[str]) -> bool:
+    """Whether one of these sources without a definition needs a model; one that is not known is refused later."""
+    return uses_model([name for name in names if name in SOURCE_TABLE])
+
+
+def _source_names(given: Sequence[GivenSource], sources: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The sources of a run that is given some with a name of their own, the most trusted first.
+
+    Raises:
+        ConfigError: where --sources leaves one of them out.
+    """
+    names = tuple(one.name for one in given)
+    if left_out := [name for name in names if sources is not None and name not in sources]:
+        raise ConfigError(f"--sources {','.join(sources or ())}: add {left_out[0]}, or leave its definition out")
+    return sources or names
+
+
+def _define(given: GivenSource, preset: str | None, run: Mapping[str, Any]) -> SourceDefinition:
+    """The definition of a source: its own options, then its preset's, then the run's options, then the run's preset's.
+
+    Of a preset of its own a source takes the recipe; where it works, the run or the source says.
+
+    Args:
+        preset: of the run.
+        run: the options of the run, by their current names.
+
+    Raises:
+        ConfigError: where the kind or an option is none, or the values cannot work together.
+    """
+    kind, options, names = given.kind, dict(given.options), source_options(given.kind)
+    if kind not in SOURCE_TABLE:
+        raise ConfigError(f"{given.where}: there is no kind of source {kind}; choose from {', '.join(SOURCE_TABLE)}")
+    if given.name in SOURCE_TABLE and given.name != kind:
+        raise ConfigError(f"{given.where}: {given.name} is the name of another kind of source; give this one a name of its own")
+    own_preset = options.pop("preset", None)
+    if own_preset is not None and own_preset not in (*PRESETS, AUTO):
+        raise ConfigError(f"{given.where}: preset {own_preset}: choose from {', '.join((*PRESETS, AUTO))}")
+    try:
+        share = with_current_names(SourceShare, {"share": options.pop("share", None)}).get("share")
+        check_options(SourceShare(share))
+        if foreign := [name for name in options if name not in names]:
+            there = ", ".join(source_options(kind, False))
+            raise ConfigError(f"{foreign[0]} is no option of a {kind} source; there are {there}, preset and share")
+        own = current_names(options)
+        flags = {name: value for name, value in run.items() if name in names or name in _GROUP_KINDS}
+        choices: tuple[Choice, ...] = ()
+        if (own_preset or preset) in (None, AUTO) and uses_model([kind]):
+            known = {name: value for name, value in run.items() if name not in _OF_RUN} | own | {"sources": (kind,)}
+            known |= {"budget": share * run.get("budget", RunConfig.budget)} if share else {}
+            choices = decide(_with_model_options(known, {}), AUTO in (own_preset, preset), f"{given.name}.{RECORD}")
+        if decided := current_names(values_of(choices)):
+            values = {**decided, **_with_model_options({**flags, **own}, {})}
+        else:
+            base = PRESETS["cpu-pocket" if preset in (None, AUTO) else preset]
+            values = _with_recipe(base, flags, {} if own_preset in (None, AUTO) else PRESETS[own_preset], own)
+        of_kind = {name: value for name, value in values.items() if name in names or name in _GROUP_KINDS}
+        built = build_config({**of_kind, "sources": (kind,)})
+    except ConfigError as error:
+        raise ConfigError(f"{given.where}: {error}") from None
+    return SourceDefinition(kind, _own_values(built, kind), share, choices)
+
+
+def _with_recipe(base: Mapping[str, Any], flags: Mapping[str, Any], preset: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a source: of the run's preset, the run's options, its own preset and its own options, the last the strongest."""
+    recipe = {name: value for name, value in preset.items() if name != "devices"}
+    values = {**base, **flags, **recipe, **own}
+    strong = set(own) | (set(flags) - set(recipe))
+    return _with_model_options(values, {name: value for name, value in values.items() if name not in strong})
+
+
+def source_options(kind: str, earlier_names: bool = True) -> list[str]:
+    """The names of the options of which a kind of source has values of its own."""
+    groups = [(_NESTED[group], f"{group}_") for group, kinds in _GROUP_KINDS.items() if kind in kinds]
+    found = [(name, option, "") for name, option in options_of(RunConfig) if kind in option.kinds]
+    found += [(name, option, prefix) for settings, prefix in groups for name, option in options_of(settings)]
+    return [prefix + one for name, option, prefix in found for one in (name, *(option.aliases if earlier_names else ()))]
+
+
+def _own_values(config: RunConfig, kind: str) -> dict[str, Any]:
+    """The fields that a source does not share with its run; those of other kinds of sources have their defaults."""
+    values: dict[str, Any] = {}
+    for one in fields(RunConfig):
+        kinds = one.metadata["option"].kinds if "option" in one.metadata else _GROUP_KINDS.get(one.name, ())
+        if kinds:
+            default = one.default if one.default_factory is MISSING else one.default_factory()
+            values[one.name] = getattr(config, one.name) if kind in kinds else default
+    return values
 
 
 def _with_model_options(values: Mapping[str, Any], weaker: Mapping[str, Any]) -> dict[str, Any]:
@@ -305,8 +406,11 @@ def keyword_names() -> set[str]:
     return ({"preset", "rerun_budget"} | option_names(RunConfig) | nested) - set(_NESTED)
 
 
-def build_config(values: Mapping[str, Any]) -> RunConfig:
+def build_config(values: Mapping[str, Any], definitions: Mapping[str, SourceDefinition] | None = None) -> RunConfig:
     """RunConfig's defaults with values by current names.
+
+    Args:
+        definitions: of the sources with a name of their own.
 
     Raises:
         ConfigError: where the values cannot work together.
@@ -318,7 +422,7 @@ def build_config(values: Mapping[str, Any]) -> RunConfig:
             name: values[f"{group}_{name}"] for name in option_names(kind) if f"{group}_{name}" in values and f"{group}_{name}" not in own
         }
         flat[group] = replace(values.get(group, kind()), **inner)
-    config = RunConfig(**flat)
+    config = RunConfig(**flat, definitions=definitions or {})
     check_sources(config.kinds)
     return config
 

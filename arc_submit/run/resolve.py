@@ -92,7 +92,7 @@ def resolve_run(config: RunConfig, predict: bool = True) -> ResolvedRun:
     if predict:
         kinds = list(SOURCE_TABLE)
         in_turn = sorted(setups, key=lambda setup: kinds.index(setup.kind))
-        sources = [source for setup in in_turn for source in SOURCE_TABLE[setup.kind].resolve(setup)]
+        sources = [_of_lane(source, setup, working) for setup in in_turn for source in SOURCE_TABLE[setup.kind].resolve(setup)]
     else:
         sources = resolve_finetune(setups[0])
     return ResolvedRun(
@@ -194,10 +194,19 @@ def _setups(working: _Working, tasks: int, predict: bool) -> list[SourceSetup]:
         costs = estimate_costs(own.model, own.devices, own.measured)[0]
         scale = Scale(costs, prompt_len, own.ttft_max_seq_len or prompt_len)
         for name, kind in group.kinds.items():
-            setup = SourceSetup(name, kind, own, paths, scale=scale, lane=lanes.get(name, MODEL_LANE))
+            setup = SourceSetup(name, kind, own, paths, scale=scale, lane=lanes.get(name, MODEL_LANE), beside_gpus=not working.host.on_cpu)
             disk = _adapter_budget(setup, tasks, predict, tuned) if kind == "ttft" else setup.disk
             setups[name] = replace(setup, disk=disk)
     return [setups[name] for name in working.config.sources]
+
+
+def _of_lane(source: Source, setup: SourceSetup, working: _Working) -> Source:
+    """A source with its part of its lane: of the time, and of the devices where it does not use all of them."""
+    definition, devices = working.config.definitions.get(setup.name), setup.config.devices
+    of_lane = working.host.devices_of(source.lane)
+    fewer = SOURCE_TABLE[setup.kind].uses_model and len(devices) < len(of_lane)
+    share = definition.share if definition else None
+    return replace(source, owner=setup.name, share=share, most_workers=len(devices) if fewer else None)
 
 
 def ensemble_config(config: RunConfig) -> EnsembleConfig:

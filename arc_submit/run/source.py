@@ -53,6 +53,7 @@ class SourceSetup:
         disk: what its adapters may take.
         scale: of its work.
         lane: the lane of its devices, for a source that uses the model.
+        beside_gpus: other sources of the run use GPUs.
     """
 
     name: str
@@ -62,6 +63,7 @@ class SourceSetup:
     disk: AdapterBudget = field(default_factory=lambda: AdapterBudget(None, True, ""))
     scale: Scale = field(default_factory=Scale)
     lane: str = MODEL_LANE
+    beside_gpus: bool = False
 
     @property
     def home(self) -> RunPaths:
@@ -90,6 +92,9 @@ class Source:
         chances: of solving an output at a level; with them, time goes where it is expected to solve most. None: all tasks alike.
         kind: key of SOURCE_TABLE, or "finetune" or "warmup" for what prepares a source; "" where the name is the kind.
         scale: of its work; only a source with a ladder needs it.
+        owner: the source that it is or prepares; "" where that is its name.
+        share: of the lane's time that its owner has; None: by the estimates.
+        most_workers: where it uses only some devices of its lane, their number.
     """
 
     name: str
@@ -104,6 +109,9 @@ class Source:
     chances: SolveChances | None = None
     kind: str = ""
     scale: Scale = field(default_factory=Scale)
+    owner: str = ""
+    share: float | None = None
+    most_workers: int | None = None
 
     @property
     def source_kind(self) -> str:

@@ -15,7 +15,7 @@ _BESIDE_GPUS = 10
 def resolve_search(setup: SourceSetup) -> list[Source]:
     """The search of each task, one task in a job."""
     config = setup.config
-    niceness = 0 if config.devices == ("cpu",) else _BESIDE_GPUS
+    niceness = _BESIDE_GPUS if setup.beside_gpus or config.devices != ("cpu",) else 0
     settings = SearchSettings(str(setup.paths.root), config.search_effort, config.search_memory, niceness, setup.name)
     # A worker beats only when it has new answers, so it may be silent for longer than one that decodes.
     heartbeat_timeout = max(config.heartbeat_timeout, 300.0, config.search_seconds or 0.0)

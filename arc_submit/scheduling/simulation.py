@@ -19,12 +19,12 @@ from typing import Any, Literal, NamedTuple
 from arc_submit.scheduling.chances import SolveChances
 from arc_submit.scheduling.costs import CostModel, TaskSize, learn_from_job
 from arc_submit.scheduling.gain_scheduler import GainOptions, GainScheduler, Standing
+from arc_submit.scheduling.lane_time import LaneMember, LaneTime
 from arc_submit.scheduling.scheduler import (
     Ladder,
     Level,
     Scheduler,
     SchedulerOptions,
-    choose_deadline,
     choose_soft_deadline,
     estimated_seconds,
 )
@@ -83,6 +83,7 @@ class SimulatedSource:
         timeouts: of its workers.
         sizes: of the tasks for this source; None for those of the run.
         chances: the source divides its time by them; None: all tasks climb the same levels.
+        owner, share: see arc_submit.scheduling.lane_time.LaneMember.
     """
 
     name: str
@@ -94,6 +95,8 @@ class SimulatedSource:
     timeouts: Timeouts = field(default_factory=Timeouts)
     sizes: Mapping[str, TaskSize] | None = None
     chances: SolveChances | None = None
+    owner: str = ""
+    share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -260,6 +263,7 @@ class SimulatedLane:
         self.name, self.run, self.quota, self.deadline = name, run, quota, deadline
         self.outcome = run.outcome
         self.sources = list(run.setup.lanes[name])
+        self.lane_time = LaneTime(started, deadline)
         self.source_index = -1
         self.ended = self.complete = False
         self.stepped = started
@@ -274,8 +278,10 @@ class SimulatedLane:
             return
         self.source = self.sources[self.source_index]
         self.sizes = self.source.sizes or self.run.setup.sizes
-        later = {source.name: self._estimate(source) for source in self.sources[self.source_index + 1 :]}
-        self.source_deadline, reason = choose_deadline(now, self.deadline, self._estimate(self.source), later)
+        current, *behind = [
+            LaneMember(one.name, self._estimate(one), one.owner or one.name, one.share) for one in self.sources[self.source_index :]
+        ]
+        self.source_deadline, reason = self.lane_time.choose(now, current, behind)
         self._record(now, "source_begun", source=self.source.name, seconds=self.source_deadline - now, reason=reason)
         self.soft_deadline = choose_soft_deadline(now, self.source_deadline)
         self.job_source = self._make_job_source(now)

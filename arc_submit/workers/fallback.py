@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from arc_submit.workers.pool import Backend, ProcessConfig, run_jobs
-from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, PoolError, WorkerQuota
+from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, PoolError, Quota
 
 
 def run_with_fallback(
     jobs: Sequence[Job] | JobSource,
     backends: Sequence[Backend],
     processes: ProcessConfig,
-    quota: WorkerQuota,
+    quota: Quota,
     deadline: float,
     soft_deadline: float | None = None,
 ) -> Iterator[Event]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from arc_submit.workers.parent_death import PARENT
-from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, PoolError, Supervisor, Timeouts, WorkerQuota
+from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, PoolError, Quota, Supervisor, Timeouts, WorkerQuota
 
 __all__ = ["Backend", "Event", "Job", "Launch", "PoolError", "ProcessConfig", "Timeouts", "WorkerQuota", "launch_locally", "run_jobs"]
 
@@ -83,7 +83,7 @@ def run_jobs(
     jobs: Sequence[Job] | JobSource,
     backend: Backend,
     config: ProcessConfig,
-    quota: WorkerQuota,
+    quota: Quota,
     deadline: float,
     soft_deadline: float | None = None,
 ) -> Iterator[Event]:

@@ -66,6 +66,18 @@ class Timeouts:
     job_timeout: float | None = None
 
 
+class Quota(Protocol):
+    """What a pool reads of its part of a machine."""
+
+    @property
+    def workers(self) -> int:
+        """Number of processes."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the pool must end."""
+
+
 @dataclass
 class WorkerQuota:
     """The part of a machine that a pool may use. Its owner may change it while the pool runs.
@@ -77,6 +89,22 @@ class WorkerQuota:
 
     workers: int
     stopped: bool = False
+
+
+@dataclass(frozen=True)
+class BoundedQuota:
+    """A quota of which a pool uses at most a number of workers."""
+
+    quota: Quota
+    most: int
+
+    @property
+    def workers(self) -> int:
+        return min(self.most, self.quota.workers)
+
+    @property
+    def stopped(self) -> bool:
+        return self.quota.stopped
 
 
 @dataclass(frozen=True)
@@ -205,7 +233,7 @@ class Supervisor:
         deadline: end of the pool.
     """
 
-    def __init__(self, source: JobSource, timeouts: Timeouts, quota: WorkerQuota, deadline: float):
+    def __init__(self, source: JobSource, timeouts: Timeouts, quota: Quota, deadline: float):
         self.source, self.timeouts, self.quota, self.deadline = source, timeouts, quota, deadline
         self.workers: dict[int, WorkerState] = {}
         self._failed_starts: Counter[int] = Counter()
