@@ -60,6 +60,10 @@ pools = st.lists(
 )
 
 
+def attempt(source: str, grid: Grid, share: float, task: str = "t") -> Prediction:
+    return Prediction(task, 0, grid, source, "", round(math.log(share), 6), "attempt", 0.0, kind="attempts")
+
+
 def combined(predictions: list[Prediction], method: str = "probability", **more: Any) -> CombinedRanking:
     trust = more.pop("trust", None)
     return combine_sources(rank_all(predictions), EnsembleConfig(method, **more), {} if method in JUDGED_METHODS else None, trust)
@@ -115,6 +119,11 @@ def test_the_examples_of_the_documentation() -> None:
     probable = combined(pool).answers["t", 0]
     assert [(values([answer]), round(answer.probability, 2)) for answer in probable] == [([0], 0.5), ([1], 0.24), ([2], 0.06)]
     assert probable[0].reason == "search 1 of 2 (0.54) and ttft 1 of 8 votes (0.04): 0.50"
+    attempts = [attempt("file", A if number < 15 else B, 0.8, task=f"sure{number}") for number in range(20)]
+    file_ranked = rank_all([*pool, *attempts, attempt("file", A, 0.8), attempt("file", B, 0.2)])
+    trust = estimate_trust(file_ranked)["file"]
+    assert (trust.agreed, trust.seen, round(trust.value, 3)) == (15, 20, 0.496)
+    assert [round(odds, 3) for odds in vote_odds(file_ranked["file"]["t", 0], trust.value)] == [0.788, 0.197]
     orders = {"probability": [0, 1, 2], "voting": [0, 2, 1], "concatenation": [2, 1, 0], "combination": [0, 2, 1], "precedence": [0, 1, 2]}
     orders |= {"count-minus-mean": [2, 1, 0], "product-with-baseline": [2, 1, 0]}
     assert {method: values(combined(pool, method).answers["t", 0]) for method in METHODS} == orders
@@ -184,6 +193,19 @@ def test_answers_scored_under_many_views_have_the_models_probability() -> None:
     assert vote_odds(mixed, 0.5) == vote_odds(rank([prediction("ttft", g, -1.0) for g in (A, A, B)]), 0.5), (
         "votes decide where not all were scored"
     )
+
+
+def test_an_attempt_of_a_submission_counts_by_the_share_of_its_place() -> None:
+    pool = [attempt("file", A, 0.8), attempt("file", B, 0.2), *(prediction("ttft", C, -1.0) for _ in range(6))]
+    same = combined(pool, trust={"file": Trust(0.4, 0, 0), "ttft": Trust(0.4, 0, 0)}, order=("ttft", "file")).answers["t", 0]
+    assert values(same) == [0, 2, 1], "0.8 against 6 votes of 8, two of which are added"
+    assert same[0].backing == ("file 1 of 2 (0.32)",)
+    assert same[0].sources == ("file",)
+    for method, expected in (("voting", [2, 0, 1]), ("concatenation", [2, 0, 1]), ("combination", [2, 0, 1]), ("precedence", [2, 0, 1])):
+        assert values(combined(pool, method, order=("ttft", "file")).answers["t", 0]) == expected
+    assert values(combined(pool, "precedence", order=("file", "ttft")).answers["t", 0]) == [0, 1, 2]
+    alone = combined([attempt("file", A, 1.0)], trust={"file": Trust(0.4, 0, 0)}, order=("file",)).answers["t", 0]
+    assert alone[0].probability == pytest.approx(0.4), "two equal attempts"
 
 
 def test_one_source_alone_determines_the_probabilities() -> None:

@@ -206,3 +206,18 @@ def test_a_model_answers_each_question_once(
     _, out = ensemble(run, capsys, *options)
     assert f"{6 * each} questions asked" in out, "other weights"
     assert f"judged by: {tiny_model.name} ({6 * each} answers)\n" in out, "judgements of the earlier weights are ignored"
+
+
+def test_a_model_is_asked_about_several_inputs(run: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What it says is kept beside the new submission, and in a pool."""
+    other, out, pool = shutil.copytree(run, tmp_path / "other"), tmp_path / "new", tmp_path / "pool.jsonl"
+    words = [str(run), str(other), "--out", str(out), "--method", "verification", "--json"]
+    assert main(["ensemble", *words, "--ask", "--model", str(tiny_model), "--views", "1", "--candidates", "2"]) == 0
+    assert "12 questions asked" in capsys.readouterr().out
+    before = (out / "submission.json").read_bytes()
+    assert len(list((out / "judgements").iterdir())) == 4
+    assert not (run / "judgements").exists()
+    assert main(["ensemble", *words, "--export-pool", str(pool)]) == 0
+    assert main(["ensemble", str(pool), "--out", str(tmp_path / "again"), "--method", "verification"]) == 0
+    assert f"judged by: {tiny_model.name} (12 answers)" in capsys.readouterr().out
+    assert (tmp_path / "again" / "submission.json").read_bytes() == before
