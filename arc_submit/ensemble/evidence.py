@@ -63,9 +63,8 @@ def vote_shares(answers: Sequence[SourceAnswer]) -> list[float]:
     Its share of the votes and _UNSEEN more; its probability where all answers were scored under many views; the share of its place where it
     is an attempt of a submission file.
     """
-    if any(a.basis == "place" for a in answers):
-        return [math.exp(min(0.0, a.mean_logprob)) for a in answers]
-    probabilities = [a.probability for a in answers if a.probability is not None]
+    given = [math.exp(a.mean_logprob) if a.basis == "place" else a.probability for a in answers]
+    probabilities = [value for value in given if value is not None]
     if len(probabilities) == len(answers):
         total = max(1.0, math.fsum(probabilities))
         return [value / total for value in probabilities]
@@ -76,7 +75,7 @@ def vote_shares(answers: Sequence[SourceAnswer]) -> list[float]:
 def vote_odds(answers: Sequence[SourceAnswer], trust: float) -> list[float]:
     """Odds of voted answers: an answer is right with probability share x trust, none is right with the rest of 1."""
     shares = vote_shares(answers)
-    none = 1 - trust * min(1.0, math.fsum(shares))
+    none = 1 - trust * math.fsum(shares)
     return [trust * share / none for share in shares]
 
 
