@@ -574,6 +574,22 @@ BREAKS = [
         "thread.join()",
         "tests/test_report.py -k hangs --timeout 20",
     ),
+    Break(
+        "8 one clear line",
+        "put different tasks together that have one id",
+        "arc_submit/run/ensemble_inputs.py",
+        "if task != other:",
+        "if False:",
+        "tests/test_ensemble_inputs.py -k different_tasks",
+    ),
+    Break(
+        "2 nothing lost",
+        "keep one prediction of each candidate in a pool",
+        "arc_submit/ensemble/pool.py",
+        "for value in values]}",
+        "for value in values[:1]]}",
+        "tests/test_ensemble_pool.py -k lost",
+    ),
 ]
 
 

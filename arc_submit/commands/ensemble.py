@@ -30,7 +30,7 @@ from arc_submit.errors import ConfigError
 from arc_submit.options import add_json
 from arc_submit.report.comparison import ScoreRow, compare_methods, comparison_table
 from arc_submit.run.config import SOURCES
-from arc_submit.run.ensemble_inputs import Gathered, gather, pool_of, read_inputs
+from arc_submit.run.ensemble_inputs import Gathered, gather, pool_of, read_inputs, split_input
 from arc_submit.run.recombine import (
     JudgeSettings,
     Ranked,
@@ -139,8 +139,9 @@ def _run_to_rewrite(args: argparse.Namespace) -> Path | None:
     if args.submission is not None:
         raise ConfigError("--submission rewrites the file of one run; give --out for a new submission")
     written = [path for path in (args.export_pool, args.out and _submission_file(args.out)) if path]
+    inputs = {split_input(text)[1].resolve() for text in args.inputs}
     for path in written:
-        if any(path.resolve() == Path(text.partition("=")[2] or text).resolve() for text in args.inputs):
+        if path.resolve() in inputs:
             raise ConfigError(f"{path}: is an input too; write to another file")
     return None
 

@@ -80,7 +80,7 @@ def read_inputs(texts: Sequence[str]) -> list[Input]:
         ConfigError: where two inputs have one name, or one is given twice.
         DataError: where one cannot be read.
     """
-    named = [_split(text) for text in texts]
+    named = [split_input(text) for text in texts]
     paths = [path for _, path in named]
     repeated = [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
     if repeated:
@@ -94,8 +94,13 @@ def read_inputs(texts: Sequence[str]) -> list[Input]:
     return [_read(name, path) for name, path in zip(names, paths, strict=True)]
 
 
-def _split(text: str) -> tuple[str, Path]:
-    """The name, "" where there is none, and the path; a path may hold "=" itself."""
+def split_input(text: str) -> tuple[str, Path]:
+    """The name, "" where there is none, and the path of PATH or NAME=PATH; a path may hold "=" itself.
+
+    Raises:
+        ConfigError: where the name cannot be one.
+        DataError: where there is no such path.
+    """
     name, sign, path = text.partition("=")
     if not sign or Path(text).exists() or "/" in name:
         name, path = "", text
