@@ -3,7 +3,8 @@
     python benchmarks/recompute_ensemble.py voting NAME=RUN_DIR NAME=submission.json ... --submission OUT/submission.json
 
 The method is voting, concatenation, combination or precedence, with the sources in the order of the inputs (search, ttft, frozen in each)
-and the weight 1. For each test input the attempts must be two answers with the best keys; equal keys are counted and either is right.
+and the weight 1. For each test input the attempts must be two answers with the best keys; where a third has as good a key, the output is
+counted as tied.
 """
 
 from __future__ import annotations
@@ -130,7 +131,8 @@ def check(method: str, inputs: list[str], submission: Path) -> dict[str, int]:
             counts["outputs"] += 1
             counts["answered"] += bool(best)
             if best:
-                kind = "different" if given != best else "tied" if len(by_grid) > len(set(by_grid.values())) else "same"
+                as_good = sum(key <= best[-1] for key in by_grid.values())
+                kind = "different" if given != best else "tied" if as_good > len(best) else "same"
                 counts[kind] += 1
                 if kind == "different":
                     print(f"{task_id} test {test}: keys {given}, expected {best}")

@@ -206,7 +206,8 @@ def _write(out: Path, challenges: Challenges, decision: CombinedRanking) -> dict
     """Write a new submission, and beside it the reasons of its attempts."""
     path = _submission_file(out)
     answered, outputs = answer_anew(path, challenges, decision), sum(challenges.test_counts.values())
-    print(f"{path}: {len(challenges.test_counts)} tasks, valid; {answered} of {outputs} outputs answered, the others have fallbacks")
+    rest = f", fallbacks for {outputs - answered}" if answered < outputs else ""
+    print(f"{path}: {len(challenges.test_counts)} tasks, valid; {answered} of {outputs} outputs answered{rest}")
     firsts = Counter(source for choices in decision.answers.values() for choice in choices[:1] for source in choice.sources)
     print(f"first attempts by source: {', '.join(f'{source} {count}' for source, count in firsts.most_common())}")
     print(f"{reasons_file(path)}: which source gave each attempt")
