@@ -133,7 +133,9 @@ def check_options(settings: Any, prefix: str = "") -> None:
         definition.check(flag_of(name, prefix), getattr(settings, name))
 
 
-def add_options(parser: Any, settings: type, command: str, prefix: str = "", defaults: Mapping[str, Any] | None = None) -> None:
+def add_options(
+    parser: Any, settings: type, command: str, prefix: str = "", defaults: Mapping[str, Any] | None = None, bare: bool = False
+) -> None:
     """Add a flag for each field of a settings class that a sub-command takes.
 
     A flag that is not given leaves None, so that a preset can decide.
@@ -143,11 +145,13 @@ def add_options(parser: Any, settings: type, command: str, prefix: str = "", def
         command: the sub-command.
         prefix: what the flags begin with.
         defaults: for the help, where the sub-command has other defaults than the class.
+        bare: the flags without the prefix are accepted too.
     """
+    prefixes = dict.fromkeys((prefix, "") if bare else (prefix,))
     for name, definition in options_of(settings):
         if command not in definition.commands:
             continue
-        flags = [f"--{flag_of(one, prefix)}" for one in (name, *definition.aliases)]
+        flags = [f"--{flag_of(one, each)}" for one in (name, *definition.aliases) for each in prefixes]
         default = (defaults or {}).get(name, _default(settings, name))
         shown = f"{definition.help} (default: {_text(default)})" if default not in (None, MISSING, False, ()) else definition.help
         arguments: dict[str, Any] = {"dest": f"{prefix}{name}", "help": shown.replace("%", "%%"), "default": None}

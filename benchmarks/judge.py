@@ -41,6 +41,7 @@ from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.ensemble.combination import rank_all
 from arc_submit.ensemble.judgements import Judgement, Question, judgement_from_line, judgement_scores
 from arc_submit.ensemble.judging import Judge
+from arc_submit.ensemble.questions import Asking
 from arc_submit.inference.load_transformers import load_transformers_engine
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import resolve_prompt_config
@@ -238,7 +239,7 @@ def ask_known(args: argparse.Namespace, name: str, folder: Path, question: Quest
     engine, tokenizer, _ = load_transformers_engine(folder, torch.device("cpu"))
     prompt = config.prompt if question == "product" else prompt_name(args, question)
     writer = PromptTokenizer(tokenizer, make_encoder(config.grid_encoder), prompt_version(prompt))
-    judge = Judge(engine, writer, name, config.max_seq_len, args.judge_views, args.seed)
+    judge = Judge(engine, writer, config.max_seq_len, Asking(question, args.judge_views, args.seed, name))
     path = args.out / "known" / f"{name}-{question}.jsonl"
     known = {(j.task, j.key) for j in read_known(path)}
     asked = 0

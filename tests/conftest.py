@@ -44,6 +44,7 @@ SLOW_FILES = [
     "train_steps",
     "cli",
     "judge_chain",
+    "judge_stage",
     "adapter_room",
     "families",
     "search_primitives",

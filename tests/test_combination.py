@@ -287,11 +287,25 @@ def test_trust_is_between_0_and_1(pool: list[Prediction]) -> None:
 
 
 def test_judged_answers_come_first_by_their_scores() -> None:
-    scores = {("t", 0): {grid_id(A): 2.0, grid_id(B): 3.0}}
+    scores = {("t", 0): {grid_id(A): 2.0, grid_id(C): 1.0, grid_id(D): 0.0}}
     ranking = combine_sources(rank_all(POOL), EnsembleConfig("verification"), scores)
-    assert values(ranking.answers["t", 0]) == [1, 0, 3, 2], "answers without a score come last, the more probable first"
+    assert values(ranking.answers["t", 0]) == [0, 2, 3, 1], "an answer without a score comes last"
+    assert not ranking.unjudged
     with pytest.raises(ConfigError, match="needs a model's scores"):
         combine_sources(rank_all(POOL), EnsembleConfig("selection"))
+
+
+@pytest.mark.parametrize("fallback", ["probability", "concatenation"])
+def test_an_output_is_ranked_without_a_judge_where_an_attempt_has_no_score(fallback: str) -> None:
+    pure = combine_sources(rank_all(POOL), EnsembleConfig(fallback)).answers["t", 0]
+    second_alone = {("t", 0): {grid_id(pure[1].grid): 1.0, grid_id(pure[2].grid): 2.0}}
+    config = EnsembleConfig("product", fallback=fallback)
+    for scores in ({}, second_alone):
+        ranking = combine_sources(rank_all(POOL), config, scores)
+        assert [values(ranking.answers["t", 0]), ranking.unjudged] == [values(pure), {("t", 0)}]
+    both = {("t", 0): {**second_alone["t", 0], grid_id(pure[0].grid): 0.0}}
+    ranking = combine_sources(rank_all(POOL), config, both)
+    assert [values(ranking.answers["t", 0])[0], ranking.unjudged] == [values(pure)[2], frozenset()]
 
 
 @pytest.mark.parametrize(
@@ -315,7 +329,7 @@ def test_a_runs_options_become_the_ensemble_configuration(tmp_path: Path) -> Non
     assert ensemble_config(config) == EnsembleConfig("voting", ("ttft", "search"), {"search": 2.0})
     assert ensemble_config(make_config(out=tmp_path, sources=("search",))).weights == {}, "weights of sources that do not run are dropped"
     for options, message in (
-        ({"method": "selection"}, "--method selection: choose from"),
+        ({"method": "guessing"}, "--method guessing: choose from"),
         ({"weights": {"other": 1.0}}, "--weights other=1"),
     ):
         with pytest.raises(ConfigError, match=message):

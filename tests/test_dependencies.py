@@ -20,6 +20,7 @@ EXTRAS_OF = {
     "language": {"models"},
     "base_model": {"models"},
     "inference": {"models", "vllm"},
+    "ensemble": {"models"},
     "finetune": {"models"},
     "train": {"models", "tracking", "report"},
     "report": {"report"},

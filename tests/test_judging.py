@@ -18,6 +18,7 @@ from arc_submit.arc.views import parse_view
 from arc_submit.ensemble.bradley_terry import strengths
 from arc_submit.ensemble.judgements import Judgement, judgement_from_line, judgement_scores
 from arc_submit.ensemble.judging import Judge
+from arc_submit.ensemble.questions import Asking
 from arc_submit.errors import DataError
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
@@ -137,7 +138,8 @@ def test_judgements_are_the_engines_scores(name: str, tiny_model: Path) -> None:
     drawn = [make_grid(rng.integers(0, 10, (3, 2 + k)).tolist()) for k in range(7)]
     task = Task("t", tuple(Pair(a, b) for a, b in zip(drawn[:3], drawn[3:6], strict=True)), (drawn[6],))
     grids = [make_grid([[1, 2], [3, 4]]), make_grid([[5, 6, 7]]), make_grid([[8]])]
-    judge = Judge(engine, writer, "tiny", 1024, views=3, seed=7)
+    kind = writer.prompt.kind
+    judge = Judge(engine, writer, 1024, Asking("product" if kind == "output" else kind, 3, 7, "tiny"))  # type: ignore[arg-type]
     judgements = list(judge.ask(task, 0, grids))
     select = writer.prompt.kind == "select"
     assert len(judgements) == 3 * (6 if select else 3)

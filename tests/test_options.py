@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.commands import finetune, infer, run, search, train
 from arc_submit.durations import parse_duration
+from arc_submit.ensemble.judge_settings import JudgeOptions
 from arc_submit.errors import ConfigError
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.options import Identity, add_options, check_options, flag_of, identity_values, option, option_names, options_of, value_type
@@ -24,8 +25,8 @@ from arc_submit.run.fingerprint import run_fingerprint
 from arc_submit.run.presets import make_config, make_infer_config
 from arc_submit.train.config import TrainConfig, TrainSettings
 
-SETTINGS = (RunConfig, LoraSettings, TTFTSettings, TrainSettings, TrainConfig)
-NESTED = {"lora": LoraSettings, "ttft": TTFTSettings}
+SETTINGS = (RunConfig, LoraSettings, TTFTSettings, JudgeOptions, TrainSettings, TrainConfig)
+NESTED = {"lora": LoraSettings, "ttft": TTFTSettings, "judge": JudgeOptions}
 WITHOUT = {RunConfig: {*NESTED, "choices"}, TrainConfig: {"model", "out", "parts", "settings", "lora", "eval_parts", "benchmarks"}}
 
 
@@ -46,7 +47,7 @@ def test_a_field_cannot_be_defined_without_an_identity() -> None:
 def test_computed_fields_are_those_that_the_fingerprint_computes() -> None:
     computed = {name for name, definition in options_of(RunConfig) if definition.identity is Identity.COMPUTED}
     assert computed == set(fingerprint.COMPUTED)
-    for settings in (LoraSettings, TTFTSettings, TrainSettings):
+    for settings in (LoraSettings, TTFTSettings, JudgeOptions, TrainSettings):
         assert not [name for name, definition in options_of(settings) if definition.identity is Identity.COMPUTED]
 
 

@@ -14,7 +14,6 @@ from arc_submit.arc.grid import grid_id
 from arc_submit.arc.prediction import OutputKey
 from arc_submit.arc.submission import ATTEMPTS
 from arc_submit.arc.task import Task
-from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.ensemble.combination import (
     JUDGED_METHODS,
     METHODS,
@@ -24,21 +23,22 @@ from arc_submit.ensemble.combination import (
     parse_weights,
     rank_all,
 )
-from arc_submit.ensemble.judgements import QUESTIONS, latest_judgements, scores_by_method
+from arc_submit.ensemble.judge_settings import JudgeOptions
+from arc_submit.ensemble.judgements import QUESTIONS, latest_judgements, read_judgements, scores_by_method
 from arc_submit.ensemble.pool import write_pool
 from arc_submit.errors import ConfigError
-from arc_submit.options import add_json
+from arc_submit.options import add_json, add_options, options_of
 from arc_submit.report.comparison import ScoreRow, compare_methods, comparison_table
 from arc_submit.run.config import SOURCES
 from arc_submit.run.ensemble_inputs import Gathered, gather, pool_of, read_inputs, split_input
+from arc_submit.run.host import local_resources
+from arc_submit.run.presets import make_config
 from arc_submit.run.recombine import (
-    JudgeSettings,
     Ranked,
     answer_anew,
     ask,
     attempt_reasons,
     known_solutions,
-    read_judgements,
     reasons_file,
     rewrite,
 )
@@ -71,12 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     judge = parser.add_argument_group(f"asking a model about candidates ({', '.join(JUDGED_METHODS)})")
     judge.add_argument("--ask", action="store_true", help="ask now; without it what was asked before is used")
-    judge.add_argument("--model", type=Path, default=pocket_folder(), help="folder of the model (default: the pocket model)")
-    judge.add_argument("--adapters", type=Path, help="folder with an adapter for each task")
-    judge.add_argument("--model-config", type=Path, metavar="FILE", help="how the model is asked, as for arc-submit run")
-    judge.add_argument("--prompt", help="prompt version (default: the one that goes with the model's own)")
-    judge.add_argument("--views", type=int, default=4, help="under how many views each question is asked")
-    judge.add_argument("--candidates", type=int, default=6, help="of the most probable answers to each test input")
+    add_options(judge, JudgeOptions, "ensemble", "judge_", bare=True)
     judge.add_argument("--seed", type=int, default=0, help="of the views")
     judge.add_argument("--device", default="cpu", help="cpu or cuda:0")
 
@@ -94,8 +89,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     ranked = rank_all(predictions)
     folder = run or (None if args.out is None else _submission_file(args.out).parent)
     if args.ask:
-        _ask(args, folder, tasks, combine_sources(ranked, EnsembleConfig("probability", settings.order, settings.weights)))
-    judgements = gathered.judgements if folder is None else [*gathered.judgements, *read_judgements(folder, sorted(tasks))]
+        _ask(args, folder, tasks, combine_sources(ranked, settings.pure))
+    judgements = gathered.judgements if folder is None else [*gathered.judgements, *read_judgements(RunPaths(folder), sorted(tasks))]
     judged = scores_by_method(judgements)
     if settings.method in JUDGED_METHODS and settings.method not in judged:
         raise ConfigError(f"--method {settings.method}: no model was asked in {', '.join(args.inputs)} yet; give --ask and --model")
@@ -171,7 +166,7 @@ def _settings(args: argparse.Namespace, gathered: Gathered) -> EnsembleConfig:
     weights: dict[str, float] = {}
     for name, weight in (parse_weights(args.weights) if args.weights else {}).items():
         weights |= dict.fromkeys(expand(name, f"--weights {args.weights}"), weight)
-    return EnsembleConfig(args.method, order, weights)
+    return EnsembleConfig(args.method, order, weights, args.judge_fallback or "probability")
 
 
 def _ask(args: argparse.Namespace, folder: Path | None, tasks: Mapping[str, Task], first: CombinedRanking) -> None:
@@ -184,8 +179,9 @@ def _ask(args: argparse.Namespace, folder: Path | None, tasks: Mapping[str, Task
         raise ConfigError(f"--ask goes with --method {', '.join(JUDGED_METHODS)}")
     if folder is None:
         raise ConfigError("--ask with several inputs: give --out, a folder that keeps what the model says")
-    settings = JudgeSettings(args.model, args.adapters, args.prompt, args.views, args.candidates, args.seed, args.device, args.model_config)
-    print(f"{ask(folder, tasks, first, args.method, settings)} questions asked")
+    judge = {f"judge_{name}": getattr(args, f"judge_{name}", None) for name, _ in options_of(JudgeOptions)}
+    fixed = {"out": folder, "method": args.method, "seed": args.seed, "devices": args.device, "threads": local_resources()[0]}
+    print(f"{ask(tasks, first, make_config('cpu-pocket', **fixed, **judge))} questions asked")
 
 
 def _rewrite(

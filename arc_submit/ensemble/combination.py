@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from arc_submit.arc.best_first import best_first
 from arc_submit.arc.grid import Grid, grid_id
@@ -40,19 +40,29 @@ class EnsembleConfig:
             "concatenation": the votes of all predictions in one pool. "combination": the first answer of each source in turn, then the
             second of each. "precedence": all answers of the first source, then those of the next. "count-minus-mean",
             "product-with-baseline": published rankings of scored candidates (published.py), with all sources in one pool. "selection",
-            "verification", "product": by a model's scores of the candidates; answers without a score come last.
+            "verification", "product": by a model's scores of the candidates; answers without a score come last. An output counts as judged
+            where both attempts by `fallback` have a score; the others are ranked by `fallback`.
         order: sources, the most trusted first; predictions of others are ignored. Only "combination" and "precedence" use the order.
         weights: by source, 1 by default. They multiply the odds in "probability", the votes in "voting" and "concatenation", the counts in
             "count-minus-mean" and the sums in "product-with-baseline".
+        fallback: one of METHODS, for outputs that no model has judged.
     """
 
     method: str = "probability"
     order: tuple[str, ...] = ("search", "ttft", "frozen")
     weights: Mapping[str, float] = field(default_factory=dict)
+    fallback: str = "probability"
+
+    @property
+    def pure(self) -> EnsembleConfig:
+        """The same without a judge."""
+        return replace(self, method=self.fallback) if self.method in JUDGED_METHODS else self
 
     def __post_init__(self) -> None:
         if self.method not in METHODS + JUDGED_METHODS:
             raise ConfigError(f"--method {self.method}: choose from {', '.join(METHODS + JUDGED_METHODS)}")
+        if self.fallback not in METHODS:
+            raise ConfigError(f"--judge-fallback {self.fallback}: choose from {', '.join(METHODS)}")
         if not self.order or len(set(self.order)) != len(self.order):
             raise ConfigError(f"--order {','.join(self.order) or 'none'}: name each source once")
         for source, weight in self.weights.items():
@@ -104,10 +114,12 @@ class CombinedRanking:
     Attributes:
         answers: for each test input the distinct answers, best first.
         trust: in each model.
+        unjudged: with a method of JUDGED_METHODS, the test inputs with several answers that are ranked by the fallback.
     """
 
     answers: dict[OutputKey, list[RankedAnswer]]
     trust: dict[str, Trust]
+    unjudged: frozenset[OutputKey] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,18 +181,31 @@ def combine_sources(
     ranked = {source: ranked[source] for source in config.order if source in ranked}
     trust = dict(estimate_trust(ranked) if trust is None else trust)
     combined: dict[OutputKey, list[RankedAnswer]] = {}
+    unjudged: set[OutputKey] = set()
     for output in sorted({output for outputs in ranked.values() for output in outputs}):
         answers = _gather({s: outputs[output] for s, outputs in ranked.items() if outputs.get(output)}, trust, config)
         scores = judged.get(output, {}) if judged is not None else {}
-        first = {key: _RULES[config.method](config, answer, scores.get(key, -math.inf)) for key, answer in answers.items()}
         odds = {
             key: combined_odds([(answer.bases[source], value) for source, value in answer.odds.items()]) for key, answer in answers.items()
         }
         # The 1 is the odds of "no answer is right", to which all other odds are relative.
         total = 1 + math.fsum(odds.values())
-        order = sorted(answers, key=lambda k: (first[k], -odds[k], -max(answers[k].logprobs.values()), k))
+        order = _order(answers, odds, config.pure, {})
+        if config.method in JUDGED_METHODS:
+            if all(key in scores for key in order[:2]):
+                order = _order(answers, odds, config, scores)
+            elif len(order) > 1:
+                unjudged.add(output)
         combined[output] = [_ranked(answers[k], odds[k] / total) for k in order]
-    return CombinedRanking(combined, trust)
+    return CombinedRanking(combined, trust, frozenset(unjudged))
+
+
+def _order(
+    answers: Mapping[bytes, _Evidence], odds: Mapping[bytes, float], config: EnsembleConfig, scores: Mapping[bytes, float]
+) -> list[bytes]:
+    """The answers to one test input by `grid_id`, best first."""
+    first = {key: _RULES[config.method](config, answer, scores.get(key, -math.inf)) for key, answer in answers.items()}
+    return sorted(answers, key=lambda k: (first[k], -odds[k], -max(answers[k].logprobs.values()), k))
 
 
 def _ranked(evidence: _Evidence, probability: float) -> RankedAnswer:

@@ -6,6 +6,7 @@ probable is it as the answer (product). A judgement is one answer, a line of a f
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ from arc_submit.arc.grid import Grid, grid_id, grid_to_lists, make_grid
 from arc_submit.arc.prediction import OutputKey
 from arc_submit.ensemble.bradley_terry import strengths
 from arc_submit.errors import DataError
+from arc_submit.storage.run_dir import RunPaths
 
 Question = Literal["select", "verify", "product"]
 QUESTIONS: dict[str, Question] = {"selection": "select", "verification": "verify", "product": "product"}  # by ensemble method
@@ -78,6 +80,24 @@ def judgement_from_line(line: str, where: str = "judgement") -> Judgement:
         raise DataError(f"{where}: not a judgement line ({type(error).__name__}: {error})") from None
 
 
+def candidate_id(grid: Grid) -> str:
+    """A short name of a grid, equal for equal grids."""
+    return hashlib.sha256(grid_id(grid)).hexdigest()[:16]
+
+
+def read_judgements(paths: RunPaths, task_ids: Sequence[str]) -> list[Judgement]:
+    """The judgements of some tasks in a run directory; a line cut short by a kill is left out."""
+    found = []
+    for task_id in task_ids:
+        path = paths.judgements(task_id)
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+            try:
+                found.append(judgement_from_line(line, path.name))
+            except DataError:
+                continue
+    return found
+
+
 def latest_judgements(judgements: Iterable[Judgement], question: Question) -> dict[OutputKey, list[Judgement]]:
     """For every test input the valid answers to one question, in an order that does not depend on the file's.
 
@@ -136,4 +156,6 @@ def _product_scores(judgements: list[Judgement]) -> dict[bytes, float]:
         values.setdefault(grid_id(judgement.grids[0]), {})[judgement.model, judgement.view] = judgement.value
     # Sums over different views cannot be compared: a view counts only where it scored every candidate.
     common = set.intersection(*map(set, values.values()))
+    if not common:
+        return {}
     return {key: math.fsum(found[view] for view in common) for key, found in values.items()}

@@ -1,8 +1,8 @@
 """Judging: a model answers questions about candidates, with prompts that select, verify, or ask for the output itself.
 
 A model that can tell a right answer from a wrong one finds right answers that few predictions gave. Two candidates are shown in both
-orders, so that a preference for the first place cancels out; each question is repeated under several views. Knows engines by their protocol
-alone. Does not know files, nor how scores are computed from judgements (judgements.py).
+orders, so that a preference for the first place cancels out; each question is repeated under several views (questions.py). Knows engines by
+their protocol alone. Does not know files, nor how scores are computed from judgements (judgements.py).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 
 from arc_submit.arc.grid import Grid
 from arc_submit.arc.task import Pair, Task
-from arc_submit.arc.views import choose_views
-from arc_submit.ensemble.judgements import Judgement, Question
-from arc_submit.inference.engine import Engine
+from arc_submit.ensemble.judgements import Judgement
+from arc_submit.ensemble.questions import Asking, OpenQuestions
+from arc_submit.inference.engine import Engine, OnStep
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 
 
@@ -30,64 +30,61 @@ class Judge:
     Attributes:
         engine: runs the model.
         tokenizer: the kind of its prompt is the question: "select", "verify", or "output" for the probability of each candidate.
-        model: the name of the model in its judgements.
         max_seq_len: tokens of a prompt with its answer.
-        views: under how many views each question is repeated; the same views for the same task and seed.
-        seed: of the views and of the order in which train pairs are tried.
+        asking: what is asked.
         adapter: folder of a LoRA adapter; None is the base model alone.
-        fingerprint: of the weights, see `Judgement`.
+        on_step: called after every forward pass.
     """
 
     engine: Engine
     tokenizer: PromptTokenizer
-    model: str
     max_seq_len: int
-    views: int
-    seed: int
+    asking: Asking
     adapter: Path | None = None
-    fingerprint: str = ""
+    on_step: OnStep = None
 
     def ask(
         self, task: Task, test: int, candidates: Sequence[Grid], known: Callable[[Judgement], bool] = lambda judgement: False
     ) -> Iterator[Judgement]:
-        """A judgement of every candidate, or of every ordered pair of candidates, under every view that has room for it.
+        """The answers to all open questions about the candidates of an output; see `Asking.open_questions` and `answer`."""
+        for questions in self.asking.open_questions(task, test, candidates, known):
+            yield from self.answer(task, questions)
 
-        Train pairs are left out until a prompt fits; a view where not even one fits is left out for all candidates.
+    def answer(self, task: Task, questions: OpenQuestions) -> list[Judgement]:
+        """The answers to the open questions under one view; none where the view has no room for a single train pair.
 
-        Args:
-            candidates: different answers to the test input, without a view.
-            known: whether the answer to a question exists already, in which case it is skipped; the value of its argument is 0.
+        Train pairs are left out until the longest question of the view fits.
+
+        Raises:
+            ScoringMemoryError: where memory does not suffice for a single question.
+            ConfigError: where the engine cannot answer.
         """
-        kind = self.tokenizer.prompt.kind
-        question: Question = "select" if kind == "select" else "verify" if kind == "verify" else "product"
-        groups = list(itertools.permutations(candidates, 2)) if question == "select" else [(grid,) for grid in candidates]
-        task_seed = zlib.crc32(task.id.encode())
-        for number, view in enumerate(choose_views(len(task.train), self.views, self.seed * 1_000_003 + task_seed)):
-            blank = [Judgement(task.id, test, question, view.key, grids, 0.0, self.model, self.fingerprint) for grids in groups]
-            blank = [judgement for judgement in blank if not known(judgement)]
-            if not blank:
-                continue
-            seen = view.apply_task(task)
-            rng = np.random.default_rng([self.seed, task_seed, number, test])
-            # All groups decide which pairs fit, known ones too, so that a resumed judge shows the same pairs.
-            train = self._fitting_pairs(seen, test, [tuple(map(view.apply, grids)) for grids in groups], rng)
-            if train:
-                values = self._values(train, seen.tests[test], [tuple(map(view.apply, judgement.grids)) for judgement in blank])
-                for judgement, value in zip(blank, values, strict=True):
-                    yield replace(judgement, value=value)
+        view, test = questions.view, questions.test
+        seen = view.apply_task(task)
+        rng = np.random.default_rng([self.asking.seed, zlib.crc32(task.id.encode()), questions.number, test])
+        # All groups decide which pairs fit, answered ones too, so that a resumed judge shows the same pairs.
+        train = self._fitting_pairs(seen, test, [tuple(map(view.apply, grids)) for grids in questions.groups], rng)
+        if not train:
+            return []
+        values = self._values(train, seen.tests[test], [tuple(map(view.apply, judgement.grids)) for judgement in questions.blank])
+        return [replace(judgement, value=value) for judgement, value in zip(questions.blank, values, strict=True)]
 
-    def _values(self, train: Sequence[Pair], test: Grid, groups: Sequence[tuple[Grid, ...]]) -> Iterator[float]:
-        """For each group of candidates the log-odds of the prompt's first answer against its second, or the candidate's log-probability."""
-        prompt = self.tokenizer.prompt
+    def _values(self, train: Sequence[Pair], test: Grid, groups: Sequence[tuple[Grid, ...]]) -> list[float]:
+        """For each group of candidates the log-odds of the prompt's first answer against its second, or the candidate's log-probability.
+
+        What the prompts of all groups begin with is read once.
+        """
+        prompt, score = self.tokenizer.prompt, self.engine.score
         if prompt.kind == "output":  # one prompt for all candidates
             ids = self.tokenizer.prompt_ids(prompt.turns(train, test))
-            yield from self.engine.score(ids, [self.tokenizer.answer_ids(grid) for (grid,) in groups], self.adapter)
-            return
-        for grids in groups:
-            turns = prompt.turns(train, test, grids)
-            samples = [self.tokenizer.sample_ids(turns, answer) for answer in prompt.answers]
-            first, second = self.engine.score(samples[0][0][: samples[0][1]], [ids[start:] for ids, start in samples], self.adapter)
-            yield first - second
+            return score(ids, [self.tokenizer.answer_ids(grid) for (grid,) in groups], self.adapter, on_step=self.on_step)
+        samples = [self.tokenizer.sample_ids(prompt.turns(train, test, grids), answer) for grids in groups for answer in prompt.answers]
+        prompts = [ids[:start] for ids, start in samples]
+        common = sum(1 for _ in itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*prompts, strict=False)))
+        shared = prompts[0][:common]
+        given = [start - common for _, start in samples]
+        scores = score(shared, [ids[common:] for ids, _ in samples], self.adapter, given, self.on_step)
+        return [first - second for first, second in zip(scores[::2], scores[1::2], strict=True)]
 
     def _fitting_pairs(self, seen: Task, test: int, groups: Sequence[tuple[Grid, ...]], rng: np.random.Generator) -> list[Pair]:
         """Train pairs, in the order of the task, that fit with the longest question and its answer.

@@ -95,8 +95,20 @@ class Engine(Protocol):
         """
         ...
 
-    def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]], adapter: Path | None = None) -> list[float]:
+    def score(
+        self,
+        prompt: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        adapter: Path | None = None,
+        given: Sequence[int] = (),
+        on_step: OnStep = None,
+    ) -> list[float]:
         """Natural log of the probability of each continuation after the prompt.
+
+        Args:
+            given: for each continuation, how many of its first tokens belong to its own prompt: they are read, and do not count. Fewer than
+                its tokens; empty: none.
+            on_step: called after every forward pass.
 
         Raises:
             ScoringMemoryError: where memory does not suffice for a single continuation.

@@ -57,10 +57,12 @@ class SerialEngine(TransformersEngine):
                 cache, waiting = DynamicCache(config=self.model.config), [*read, token]
             read = [*read, token]
 
-    def _score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[float]:
+    def _score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]], given: Sequence[int], on_step: OnStep) -> list[float]:
         scores = []
-        for one in continuations:
-            ids = torch.tensor([[*prompt, *one]], device=self.device)
-            hidden = self.model.get_decoder()(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[0, len(prompt) - 1 :]
-            scores.append(float(self._sum_logprobs(hidden, ids[0, len(prompt) :])))
+        for one, count in zip(continuations, given, strict=True):
+            ids, start = torch.tensor([[*prompt, *one]], device=self.device), len(prompt) + count
+            hidden = self.model.get_decoder()(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[0, start - 1 :]
+            scores.append(float(self._sum_logprobs(hidden, ids[0, start:])))
+            if on_step:
+                on_step()
         return scores

@@ -276,8 +276,15 @@ class TransformersEngine:
         return state if state.next() else None
 
     @torch.inference_mode()
-    def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]], adapter: Path | None = None) -> list[float]:
-        """Natural log of the probability of each continuation after the prompt; the prompt is read once for all of them.
+    def score(
+        self,
+        prompt: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        adapter: Path | None = None,
+        given: Sequence[int] = (),
+        on_step: OnStep = None,
+    ) -> list[float]:
+        """See `Engine.score`; the prompt is read once for all continuations.
 
         Continuations of similar length are read together, as many as there are slots, or as memory suffices for. The shorter ones are
         padded at their end, where causal attention hides the padding from every scored token.
@@ -295,7 +302,7 @@ class TransformersEngine:
             )
         try:
             with applied(self.model, self._adapter(adapter)):
-                scores = self._score(prompt, continuations)
+                scores = self._score(prompt, continuations, given or [0] * len(continuations), on_step)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -307,7 +314,7 @@ class TransformersEngine:
             raise ConfigError(explain_not_finite(self.model))
         return scores
 
-    def _score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[float]:
+    def _score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]], given: Sequence[int], on_step: OnStep) -> list[float]:
         """`score` for arguments that are in order, with the adapter on the model."""
         scores = [0.0] * len(continuations)
         shared = DynamicCache()
@@ -318,7 +325,7 @@ class TransformersEngine:
             group = waiting[:together]
             values: list[float] = []
             try:
-                values = self._score_group(first, shared, [continuations[i] for i in group])
+                values = self._score_group(first, shared, [continuations[i] for i in group], [given[i] for i in group])
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or len(group) == 1:
                     raise
@@ -329,24 +336,29 @@ class TransformersEngine:
             waiting = waiting[len(group) :]
             for i, value in zip(group, values, strict=True):
                 scores[i] = value
+            if on_step:
+                on_step()
         return scores
 
-    def _score_group(self, first: torch.Tensor, shared: Cache, group: Sequence[Sequence[int]]) -> list[float]:
+    def _score_group(self, first: torch.Tensor, shared: Cache, group: Sequence[Sequence[int]], given: Sequence[int]) -> list[float]:
         """The scores of continuations that are read together.
 
         Args:
             first: log-probabilities of the first token, (vocabulary,).
             shared: the cache of the prompt.
+            given: tokens at the beginning of each continuation that do not count.
         """
         ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(list(one)) for one in group], batch_first=True)
         ids = ids.to(self.device)
         values = first[ids[:, 0]]
+        values[torch.tensor([count > 0 for count in given], device=self.device)] = 0.0
         if ids.shape[1] > 1:
             repeated = _repeat(shared, len(group))
             hidden = self.model.get_decoder()(input_ids=ids[:, :-1], past_key_values=repeated, use_cache=True).last_hidden_state
             # Row by row: the logits of a whole batch over a large vocabulary would be the largest tensor of all.
             for row, one in enumerate(group):
-                values[row] += self._sum_logprobs(hidden[row, : len(one) - 1], ids[row, 1 : len(one)])
+                start = max(1, given[row])
+                values[row] += self._sum_logprobs(hidden[row, start - 1 : len(one) - 1], ids[row, start : len(one)])
         return values.tolist()
 
     def _sum_logprobs(self, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

@@ -151,8 +151,15 @@ class VllmEngine:
             if running:
                 self.core.abort_request(list(running))
 
-    def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]], adapter: Path | None = None) -> list[float]:
-        """Natural log of the probability of each continuation after the prompt.
+    def score(
+        self,
+        prompt: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        adapter: Path | None = None,
+        given: Sequence[int] = (),
+        on_step: OnStep = None,
+    ) -> list[float]:
+        """See `Engine.score`.
 
         vllm uses no prefix cache for requests of prompt log-probabilities, so the prompt is read again for every continuation. The
         transformers engine is the faster one for scoring.
@@ -170,30 +177,39 @@ class VllmEngine:
             )
         if adapter is not None:
             self.check_adapter(adapter)
-        scores = self._score(prompt, continuations, self._lora(adapter))
+        starts = [len(prompt) + count for count in given or [0] * len(continuations)]
+        scores = self._score([[*prompt, *one] for one in continuations], starts, self._lora(adapter), on_step)
         if any(map(math.isnan, scores)):
             raise ConfigError(_NOT_FINITE)
         return scores
 
-    def _score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]], lora: Any) -> list[float]:
-        """`score` for arguments that are in order; where memory does not suffice for all together, one half after the other."""
+    def _score(self, samples: Sequence[Sequence[int]], starts: Sequence[int], lora: Any, on_step: OnStep) -> list[float]:
+        """`score` for arguments that are in order; where memory does not suffice for all together, one half after the other.
+
+        Args:
+            samples: each prompt with its continuation.
+            starts: where in each the tokens begin that count.
+        """
         from vllm import SamplingParams
 
         sampling = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
         scores: dict[str, float] = {}
-        keys = [str(next(self._numbers)) for _ in continuations]
+        keys = {str(next(self._numbers)): start for start in starts}
         try:
-            for key, continuation in zip(keys, continuations, strict=True):
-                self.core.add_request(key, token_prompt([*prompt, *continuation]), sampling, lora_request=lora)
+            for key, sample in zip(keys, samples, strict=True):
+                self.core.add_request(key, token_prompt(list(sample)), sampling, lora_request=lora)
             for _ in range(_IDLE_STEPS + 10 * len(keys)):
                 if len(scores) == len(keys):
                     break
                 outputs = self._step()
                 if outputs is None:
                     break
+                if on_step:
+                    on_step()
                 for output in outputs:
                     if output.finished:
-                        positions = zip(output.prompt_logprobs[len(prompt) :], output.prompt_token_ids[len(prompt) :], strict=True)
+                        start = keys[output.request_id]
+                        positions = zip(output.prompt_logprobs[start:], output.prompt_token_ids[start:], strict=True)
                         scores[output.request_id] = sum(logprobs[token].logprob for logprobs, token in positions)
             else:
                 raise EngineStuckError(f"vllm: {len(keys) - len(scores)} continuations are not scored and never will be")
@@ -203,11 +219,14 @@ class VllmEngine:
             return [scores[key] for key in keys]
         if len(keys) == 1:
             raise ScoringMemoryError(
-                f"out of memory with {len(prompt)} prompt tokens and an answer of {len(continuations[0])}; lower --max-seq-len, or use a "
-                "device with more memory"
+                f"out of memory with {starts[0]} prompt tokens and an answer of {len(samples[0]) - starts[0]}; lower --max-seq-len, or use "
+                "a device with more memory"
             )
         half = len(keys) // 2
-        return [*self._score(prompt, continuations[:half], lora), *self._score(prompt, continuations[half:], lora)]
+        return [
+            *self._score(samples[:half], starts[:half], lora, on_step),
+            *self._score(samples[half:], starts[half:], lora, on_step),
+        ]
 
     def _step(self) -> Any:
         """The outputs of vllm's next step; None where memory does not suffice for it."""

@@ -13,8 +13,8 @@ from arc_submit.kaggle.inputs import find_adapters, find_file, find_model, run_f
 from arc_submit.run.presets import keyword_names
 
 _DATA = (str, int, float, Path, list, tuple, dict)  # a function or a module of an option's name is no value of it
-_FILES = ("model_config", "chat_template", "compile_cache", "chances", "measured")
-_ADAPTERS = ("adapters", "base_adapter")
+_FILES = ("model_config", "judge_model_config", "chat_template", "compile_cache", "chances", "measured")
+_ADAPTERS = ("adapters", "base_adapter", "judge_adapters")
 
 
 def run_parameters(namespace: Mapping[str, Any], root: Path, folder: str) -> dict[str, Any]:
@@ -31,6 +31,8 @@ def run_parameters(namespace: Mapping[str, Any], root: Path, folder: str) -> dic
     values = {name: namespace[name] for name in sorted(keyword_names()) if isinstance(namespace.get(name), _DATA)}
     values.setdefault("out", run_folder(root, folder))
     values["model"] = find_model(root, values.get("model"))
+    if values.get("judge_model") is not None:
+        values["judge_model"] = find_model(root, values["judge_model"])
     for name in _ADAPTERS:
         values[name] = find_adapters(root, values.get(name))
     for name in _FILES:

@@ -19,7 +19,7 @@ from arc_submit.arc.datasets import Challenges
 from arc_submit.arc.files import file_name, write_json
 from arc_submit.arc.grid import Grid, same_grid
 from arc_submit.arc.metrics import PredictionScores, SubmissionScores, score_submission, submission_text
-from arc_submit.arc.prediction import Prediction
+from arc_submit.arc.prediction import OutputKey, Prediction
 from arc_submit.arc.task import Solutions
 from arc_submit.durations import format_duration
 from arc_submit.ensemble.combination import CombinedRanking, EnsembleConfig, RankedAnswer, combine_sources, rank_all
@@ -67,6 +67,7 @@ class ReportData:
         losses: of each fine-tuning step, by task.
         ensemble: how the attempts were chosen.
         notices: lines that come before everything else.
+        judged: a judge's scores of the candidates, where the method needs them.
     """
 
     challenges: Challenges
@@ -77,6 +78,7 @@ class ReportData:
     losses: Mapping[str, Sequence[float]] = field(default_factory=dict)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     notices: Sequence[str] = ()
+    judged: Mapping[OutputKey, Mapping[bytes, float]] | None = None
 
     @cached_property
     def ranked(self) -> RankedSources:
@@ -84,7 +86,7 @@ class ReportData:
 
     @cached_property
     def ranking(self) -> CombinedRanking:
-        return combine_sources(self.ranked, self.ensemble)
+        return combine_sources(self.ranked, self.ensemble, self.judged)
 
     @cached_property
     def known(self) -> dict[str, tuple[Grid, ...]]:
@@ -210,8 +212,9 @@ def _score(data: ReportData) -> _Scores:
         figures["sources"] = {source: row.to_json() for source, row in sources.items()}
         figures["submission"] = submission.to_json()
         lines += [source_table(sources), "", submission_text(submission)]
-        if len(data.ranked) > 1:
-            singles, methods = compare_methods(data.ranked, solutions, ids, data.ensemble)
+        if len(data.ranked) > 1 or data.judged is not None:
+            judged = {} if data.judged is None else {data.ensemble.method: data.judged}
+            singles, methods = compare_methods(data.ranked, solutions, ids, data.ensemble, judged)
             figures["ways"] = {row.name: row.to_json() for row in methods}
             lines += ["", comparison_table(singles, methods, data.ensemble.method)]
     else:
@@ -223,6 +226,7 @@ def _score(data: ReportData) -> _Scores:
         )
     notes = [f"{source}: {trust.reason}" for source, trust in data.ranking.trust.items()] if len(data.ranked) > 1 else []
     notes += [str(event.get("reason")) for event in data.events if event.get("event") == "time_worth"]
+    notes += [str(event.get("reason")) for event in data.events if event.get("event") == "judged"][-1:]
     refused = sorted({line for event in data.events for line in event.get("refused", [])})
     if refused:
         notes.append(f"{len(refused)} tasks or views without a prompt that fits, first: {refused[0]}")

@@ -13,7 +13,8 @@ from pathlib import Path
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.durations import parse_duration
-from arc_submit.ensemble.combination import METHODS, EnsembleConfig, parse_weights
+from arc_submit.ensemble.combination import JUDGED_METHODS, METHODS, EnsembleConfig, parse_weights
+from arc_submit.ensemble.judge_settings import JudgeOptions
 from arc_submit.errors import ConfigError
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.inference.settings import CANDIDATES, DFS_STEPS, ENGINES, check_candidates
@@ -64,8 +65,8 @@ def _tunes_for_dfs(config: RunConfig) -> bool:
 class RunConfig:
     """What to run, on which hardware, for how long.
 
-    `lora` and `ttft` hold the options of adapters and of fine-tuning. `choices` says what the preset auto decided and why; the values are
-    in the other fields. `definitions` are those of the sources with a name of their own.
+    `lora`, `ttft` and `judge` hold the options of adapters, of fine-tuning and of judging. `choices` says what the preset auto decided and
+    why; the values are in the other fields. `definitions` are those of the sources with a name of their own.
     """
 
     out: Path = option(
@@ -134,9 +135,9 @@ class RunConfig:
     )
     method: str = option(
         "probability",
-        help="how the sources' answers are combined, see docs/ensemble.md",
+        help="how the sources' answers are combined, see docs/ensemble.md; with the last three a model judges them at the end",
         identity=Identity.FREE,
-        choices=METHODS,
+        choices=METHODS + JUDGED_METHODS,
         aliases=("way",),
         commands=_RUN,
     )
@@ -316,6 +317,7 @@ class RunConfig:
         kinds=_OF_TTFT,
         commands=_TUNE,
     )
+    judge: JudgeOptions = field(default_factory=JudgeOptions)
     lora: LoraSettings = field(default_factory=LoraSettings)
     ttft: TTFTSettings = field(default_factory=TTFTSettings)
     joint_warmup_steps: int = option(
@@ -581,6 +583,16 @@ class RunConfig:
     def kinds(self) -> tuple[str, ...]:
         """The kinds of the sources, in their order."""
         return tuple(map(self.kind_of, self.sources))
+
+    @property
+    def judges(self) -> bool:
+        """Whether a model judges the sources' answers."""
+        return self.method in JUDGED_METHODS
+
+    @property
+    def judge_seconds(self) -> float:
+        """Seconds before the reserve for the report that are kept for the judge."""
+        return self.judge.share * (self.budget - self.reserve) if self.judges else 0.0
 
     @property
     def reserve(self) -> float:

@@ -16,11 +16,12 @@ from arc_submit.arc.files import read_json
 from arc_submit.arc.prediction import Prediction
 from arc_submit.arc.task import Solutions, Task
 from arc_submit.ensemble.attempts_file import AttemptsFile, attempt_predictions, read_attempts
-from arc_submit.ensemble.judgements import Judgement
+from arc_submit.ensemble.judgements import Judgement, read_judgements
 from arc_submit.ensemble.pool import Pool, read_pool
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.run.config import SOURCES
-from arc_submit.run.recombine import known_solutions, read_judgements, read_run
+from arc_submit.run.recombine import known_solutions, read_run
+from arc_submit.storage.run_dir import RunPaths
 
 _ENDINGS = (".gz", ".jsonl", ".json")
 
@@ -136,7 +137,7 @@ def _read(name: str, path: Path) -> Input:
     if path.is_dir():
         tasks, predictions, problems = read_run(path)
         counts = {task_id: len(task.tests) for task_id, task in tasks.items()}
-        return Input(name, path, Pool(tasks, counts, predictions, read_judgements(path, sorted(tasks))), None, problems)
+        return Input(name, path, Pool(tasks, counts, predictions, read_judgements(RunPaths(path), sorted(tasks))), None, problems)
     if _is_submission(path):
         attempts = read_attempts(path)
         counts = {task_id: len(entries) for task_id, entries in attempts.entries.items()}

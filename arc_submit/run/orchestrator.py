@@ -19,7 +19,7 @@ from arc_submit.ensemble.evidence import is_scored
 from arc_submit.run.host import allocate_workers
 from arc_submit.run.progress import Progress, SourceCounts
 from arc_submit.run.resolve import ResolvedRun
-from arc_submit.run.source import CPU_LANE, MODEL_LANE, Source, task_cost, task_size
+from arc_submit.run.source import CPU_LANE, JUDGE, MODEL_LANE, Source, task_cost, task_size
 from arc_submit.run.standings import Standings
 from arc_submit.scheduling.costs import CostModel, TaskSize, learn_from_events
 from arc_submit.scheduling.gain_scheduler import GainOptions, GainScheduler
@@ -55,6 +55,7 @@ class SourceProgress:
         gained: predictions made in this call.
         live: what each busy worker last reported of its job in hand.
         reports: what a worker last reported of each task.
+        jobs: its work in order; None: chosen by its ladder, or the smallest task first.
     """
 
     source: Source
@@ -68,6 +69,7 @@ class SourceProgress:
     gained: int = 0
     live: dict[int, dict[str, Any]] = field(default_factory=dict)
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+    jobs: Sequence[Job] | None = None
 
     @property
     def done(self) -> set[str]:
@@ -112,6 +114,7 @@ class SourceProgress:
             failed=len(self.failed),
             running=sum(map(len, self.running.values())),
             gained=self.gained + live,
+            kind="judgements" if self.source.name == JUDGE else "predictions",
         )
 
 
@@ -218,7 +221,7 @@ def _run_lane(
         directory.event("source_begun", source=source.name, seconds=round(own_deadline - now, 1), reason=reason, **lane)
         own_quota = quota if source.most_workers is None else BoundedQuota(quota, source.most_workers)
         soft_deadline = choose_soft_deadline(now, own_deadline)
-        jobs = _job_source(one, directory, soft_deadline, resolved.ensemble)
+        jobs = _job_source(one, directory, soft_deadline, resolved.ensemble.pure)
         processes = ProcessConfig(directory.logs(source.name), source.environment, resolved.host.launch(source.lane))
         try:
             for event in run_with_fallback(jobs, source.backends, processes, own_quota, own_deadline, soft_deadline):
@@ -238,6 +241,8 @@ def _run_lane(
 def _job_source(one: SourceProgress, directory: RunDirectory, soft_deadline: float, ensemble: EnsembleConfig) -> JobSource:
     """What chooses a source's next job: a scheduler, or for a source without levels the smallest task."""
     source = one.source
+    if one.jobs is not None:
+        return JobQueue(one.jobs, until=soft_deadline)
     if source.ladder is None:
         todo = sorted((task_id for task_id in one.costs if task_id not in one.reached), key=lambda i: (one.costs[i], i))
         count = source.tasks_per_job
@@ -309,7 +314,8 @@ def _record_worker(event: Event, one: SourceProgress, directory: RunDirectory, p
     elif event.kind == "given_up":
         one.failed[event.task_ids[0]] = event.reason
         directory.event(f"{done_event}_failed", source=source, task=event.task_ids[0], reason=event.reason)
-        progress.log(f"{source} {event.task_ids[0]}: given up ({event.reason}), left to its fallback")
+        left = "ranked without a judge" if source == JUDGE else "left to its fallback"
+        progress.log(f"{source} {event.task_ids[0]}: given up ({event.reason}), {left}")
 
 
 def _record_results(event: Event, one: SourceProgress, directory: RunDirectory, progress: Progress, done_event: str) -> None:
@@ -339,8 +345,10 @@ def describe_result(source: Source, result: TaskResult, predictions: Sequence[Pr
         predictions: all that the source has made for the task.
     """
     if result.failed:
-        return f"failed ({result.failed}), left to the other sources and its fallback"
-    parts = [f"{result.made + result.held} predictions"] if source.source_kind not in ("finetune", "warmup") else []
+        left = "ranked without a judge" if source.name == JUDGE else "left to the other sources and its fallback"
+        return f"failed ({result.failed}), {left}"
+    kind = "judgements" if source.name == JUDGE else "predictions"
+    parts = [f"{result.made + result.held} {kind}"] if source.source_kind not in ("finetune", "warmup") else []
     if result.steps:
         losses = f"loss {result.first_loss:.3f} to {result.last_loss:.3f}"
         parts = [f"{result.steps} steps in {format_duration(result.train_seconds or 0.0)}, {losses}", *parts]
@@ -355,7 +363,7 @@ def describe_result(source: Source, result: TaskResult, predictions: Sequence[Pr
     elif best:
         parts.append(f"most votes {', '.join(f'{c[0].votes}/{sum(d.votes for d in c)}' for c in best)}")
     if result.unfinished:
-        parts.append(f"{result.unfinished} not made for lack of time")
+        parts.append(f"{result.unfinished} {'views not asked' if source.name == JUDGE else 'not made'} for lack of time")
     if result.refused:
         parts.append(f"{result.refused[0]} ({len(result.refused)} prompts)")
     return "; ".join(parts)

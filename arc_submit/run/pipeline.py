@@ -17,11 +17,12 @@ from arc_submit.arc.files import write_json
 from arc_submit.arc.prediction import Prediction
 from arc_submit.arc.submission import Submission
 from arc_submit.durations import format_duration, seconds_left
-from arc_submit.ensemble.combination import combine_sources, rank_all
+from arc_submit.ensemble.combination import JUDGED_METHODS
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.report.losses import plot_losses, read_losses
 from arc_submit.report.summary import Report, ReportData, make_report
 from arc_submit.run.config import RunConfig
+from arc_submit.run.judge_stage import decide, judged_scores, load_judging, note_judged, run_judge
 from arc_submit.run.orchestrator import SourceProgress, Step, load_progress, run_sources
 from arc_submit.run.progress import Progress, choose_progress
 from arc_submit.run.resolve import ResolvedRun, resolve_run
@@ -77,7 +78,12 @@ def run(config: RunConfig) -> RunResult:
         split_tasks(resolved.data.challenges.subset(resolved.data.chosen), directory.tasks)
         events = directory.read_events()
         sources = [load_progress(source, resolved, events) for source in resolved.sources]
-        for step in run_sources(resolved, sources, directory, deadline, progress):
+        judge_seconds = resolved.judge.seconds if resolved.judge else 0.0
+        for step in run_sources(resolved, sources, directory, deadline - judge_seconds, progress):
+            if step.event is not None and step.event.kind == "done":
+                _answer_early(directory, resolved, submission, progress, step.event.task_ids)
+        judging = load_judging(resolved, directory)
+        for step in run_judge(resolved, judging, directory, deadline, progress) if judging else ():
             if step.event is not None and step.event.kind == "done":
                 _answer_early(directory, resolved, submission, progress, step.event.task_ids)
         answering = [one for one in sources if one.source.name in resolved.answering]
@@ -85,8 +91,11 @@ def run(config: RunConfig) -> RunResult:
         failed = {f"{one.source.name} {task_id}": reason for one in answering for task_id, reason in one.failed.items()}
         unfinished = {task_id for one in answering for task_id in one.below_plan}
         predictions = _answer_at_the_end(directory, resolved, submission, progress)
+        judged = decide(resolved, directory, predictions, resolved.data.chosen)
+        if resolved.ensemble.method in JUDGED_METHODS:
+            progress.log(note_judged(resolved, judging, judged, directory))
         directory.event("submission_final", tasks=len(resolved.data.counts), predictions=len(predictions))
-        lost = resolved.lost | {one.source.name: one.lost for one in answering if one.lost}
+        lost = resolved.lost | {one.source.name: one.lost for one in (*answering, *([judging] if judging else [])) if one.lost}
         report = _report(directory, resolved, predictions, submission, deadline + 0.8 * resolved.reserve, _lost_lines(lost))
         directory.event("run_ended", done=len(done), failed=len(failed), unfinished=len(unfinished))
         seconds = time.monotonic() - began
@@ -358,7 +367,7 @@ def _decide(
     if task_ids is None:  # earlier a source may be in the middle of a line
         for problem in problems:
             directory.event("prediction_unreadable", reason=problem)
-    for (task_id, test), choices in combine_sources(rank_all(predictions), resolved.ensemble).answers.items():
+    for (task_id, test), choices in decide(resolved, directory, predictions, wanted).answers.items():
         submission.set(task_id, test, [choice.grid for choice in choices[:2]])
     return predictions
 
@@ -404,6 +413,7 @@ def _report(
             read_losses(directory.root),
             resolved.ensemble,
             notices,
+            judged_scores(resolved, directory, data.chosen),
         )
         return make_report(directory.report, contents, resolved.pictures, deadline)
     except Exception as error:  # noqa: BLE001 - see above

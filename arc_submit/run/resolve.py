@@ -28,8 +28,9 @@ from arc_submit.run.measured import read_measured
 from arc_submit.run.named_sources import SourceGroup, source_groups, source_lanes
 from arc_submit.run.prompt_check import check_prompts
 from arc_submit.run.resolve_host import resolve_host
-from arc_submit.run.source import MODEL_LANE, Scale, Source, SourceSetup
+from arc_submit.run.source import JUDGE, MODEL_LANE, Scale, Source, SourceSetup
 from arc_submit.run.source_frozen import engines_of
+from arc_submit.run.source_judge import RunJudge, resolve_judge
 from arc_submit.run.source_table import SOURCE_TABLE, check_sources, uses_model
 from arc_submit.run.source_ttft import makes_all_adapters_first, resolve_finetune, ttft_ladder
 from arc_submit.storage.run_dir import RunPaths
@@ -55,6 +56,7 @@ class ResolvedRun:
         done_event: name of the event that notes a finished task. Commands whose work is not the run's own have another one.
         lost: why a source of the configuration cannot work, by source. Only in a competition's re-run, where the others go on.
         choices: what the preset auto decided, and why.
+        judge: judges the sources' candidates, where the method needs that.
     """
 
     paths: RunPaths
@@ -73,6 +75,7 @@ class ResolvedRun:
     done_event: str = "task"
     lost: dict[str, str] = field(default_factory=dict)
     choices: tuple[Choice, ...] = ()
+    judge: RunJudge | None = None
 
 
 def resolve_run(config: RunConfig, predict: bool = True) -> ResolvedRun:
@@ -88,6 +91,8 @@ def resolve_run(config: RunConfig, predict: bool = True) -> ResolvedRun:
     data = load_data(config)
     working = _find_working(config)
     config = working.config
+    judge = _find_judge(config)
+    lost = working.lost | ({JUDGE: judge} if isinstance(judge, str) else {})
     setups = _setups(working, len(data.chosen), predict)
     if predict:
         kinds = list(SOURCE_TABLE)
@@ -109,9 +114,24 @@ def resolve_run(config: RunConfig, predict: bool = True) -> ResolvedRun:
         ensemble=ensemble_config(config),
         submission=submission_path(config),
         pictures=config.pictures,
-        lost=working.lost,
+        lost=lost,
         choices=config.choices,
+        judge=None if isinstance(judge, str) else judge,
     )
+
+
+def _find_judge(config: RunConfig) -> RunJudge | str | None:
+    """The judge of a run whose method needs one; in a competition's re-run why it cannot work.
+
+    Raises:
+        ArcSubmitError: where it cannot work, and this is no re-run.
+    """
+    try:
+        return resolve_judge(config, RunPaths(config.out)) if config.judges else None
+    except ArcSubmitError as error:
+        if not is_competition_rerun():
+            raise
+        return str(error)
 
 
 @dataclass(frozen=True)
@@ -212,7 +232,7 @@ def _of_lane(source: Source, setup: SourceSetup, working: _Working) -> Source:
 def ensemble_config(config: RunConfig) -> EnsembleConfig:
     """How a run combines its sources; weights of sources that do not run are left out."""
     weights = {source: weight for source, weight in config.weights.items() if source in config.sources}
-    return EnsembleConfig(config.method, config.sources, weights)
+    return EnsembleConfig(config.method, config.sources, weights, config.judge.fallback or "probability")
 
 
 def submission_path(config: RunConfig) -> Path:

@@ -56,6 +56,7 @@ def _with_whole_paths(config: RunConfig) -> RunConfig:
     names = (*_FOLDERS, *_FILES)
     definitions = {name: replace(one, values=_whole(one.values)) for name, one in config.definitions.items()}
     own = _whole({name: getattr(config, name) for name in names})
+    own["judge"] = replace(config.judge, **_whole({name: getattr(config.judge, name) for name in ("model", "adapters", "model_config")}))
     return replace(config, out=config.out.absolute(), definitions=definitions, **own)
 
 

@@ -23,6 +23,7 @@ from arc_submit.workers.pool import Backend
 from arc_submit.workers.supervisor import Timeouts
 
 CPU_LANE, MODEL_LANE = "search", "model"
+JUDGE = "judge"  # works like a source, after all of them, and judges their candidates
 _DISK_RATE = 50e6  # bytes a second at which the slowest disk reads a model
 
 

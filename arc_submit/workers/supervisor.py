@@ -161,16 +161,21 @@ class JobSource(Protocol):
 
 
 class JobQueue:
-    """A job source with a fixed order."""
+    """A job source with a fixed order.
 
-    def __init__(self, jobs: Iterable[Job]):
-        self._jobs = deque(jobs)
+    Args:
+        until: from then on no job begins.
+    """
+
+    def __init__(self, jobs: Iterable[Job], until: float = math.inf):
+        self._jobs, self._until = deque(jobs), until
+        self._params = {task_id: job.params for job in self._jobs for task_id in job.task_ids}
 
     def next_job(self, workers: int, now: float) -> Job | None:
-        return self._jobs.popleft() if self._jobs else None
+        return self._jobs.popleft() if self.available(workers, now) else None
 
     def available(self, workers: int, now: float) -> int:
-        return len(self._jobs)
+        return len(self._jobs) if now < self._until else 0
 
     def requeue(self, jobs: Sequence[Job], first: bool) -> None:
         if first:
@@ -185,7 +190,8 @@ class JobQueue:
         return [task_id for job in self._jobs for task_id in job.task_ids]
 
     def reopen(self, task_ids: Sequence[str]) -> JobQueue:
-        return JobQueue([*(Job((task_id,)) for task_id in task_ids), *self._jobs])
+        again = (Job((task_id,), params=self._params.get(task_id, {})) for task_id in task_ids)
+        return JobQueue([*again, *self._jobs], self._until)
 
 
 @dataclass
