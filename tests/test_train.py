@@ -19,6 +19,7 @@ from trainings import CPU, PROMPT, TWO, config_of, losses, start, weights, write
 
 from arc_submit import cli
 from arc_submit.arc.packed_tasks import open_packed
+from arc_submit.base_model.loading import load_model
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.inference.engine import Request
@@ -41,9 +42,18 @@ def test_two_processes_train_as_one_does(tmp_path: Path, tiny_model: Path) -> No
         {"model": str(tiny_model), "data": str(data), "full": full, "prompt_weight": 0.5, "optimizer": optimizer, "loaders": loaders}
         for full, optimizer, loaders in ((False, "adamw", 1), (True, "sgd", 0), (True, "muon", 0))
     ]
-    (tmp_path / "told.json").write_text(json.dumps([{**one, "out": str(tmp_path / f"two-{i}")} for i, one in enumerate(told)]))
+    # The same under FSDP, with passes of one sample or two, and with a training that ends and goes on.
+    divided = {"model": str(tiny_model), "data": str(data), "tokens_per_pass": 300, "eval_every": 4, "save_every": 2}
+    divided |= {"schedule": "constant", "warmup_ratio": 0.0}
+    told += [{**divided, "full": full, "gradient_checkpointing": not full, "rank": 2} for full in (False, True)]
+    together = [{**one, "out": str(tmp_path / f"two-{i}"), "fsdp": i > 2} for i, one in enumerate(told)]
+    (tmp_path / "told.json").write_text(json.dumps([*({**one, "steps": 3} for one in together[3:]), *together]))
     done = start(tmp_path / "told.json", TWO)
     assert done.returncode == 0, done.stderr[-3000:]
+    parts = re.findall(r"the model is divided over 2 processes: ([\d,]+) of its ([\d,]+) values here", done.stdout)
+    assert [2 * int(own.replace(",", "")) for own, _ in parts] == [int(values.replace(",", "")) for _, values in parts]
+    assert len(parts) == 4
+    assert done.stdout.count("going on from step 3") == 2
     for i, one in enumerate(told):
         train(config_of(out=tmp_path / f"one-{i}", **one))
         assert losses(tmp_path / f"two-{i}") == pytest.approx(losses(tmp_path / f"one-{i}"), abs=2e-5)
@@ -51,6 +61,13 @@ def test_two_processes_train_as_one_does(tmp_path: Path, tiny_model: Path) -> No
         assert alone.keys() == together.keys()
         for name, tensor in alone.items():
             assert torch.allclose(tensor, together[name], atol=2e-4, rtol=1e-3), name
+    sizes = [load_model(tmp_path / name, CPU, torch.float32, "sdpa").num_parameters() for name in ("one-4/model", "two-4/model")]
+    assert sizes[0] == sizes[1]
+    assert json.loads((tmp_path / "two-3/adapter/adapter_config.json").read_text())["r"] == 2
+    last = [
+        [line for line in (tmp_path / f"{name}-4/log.jsonl").read_text().splitlines() if "eval_loss" in line][-1] for name in ("one", "two")
+    ]
+    assert json.loads(last[0]) == pytest.approx(json.loads(last[1]), abs=2e-5)
 
 
 def test_a_training_from_nothing_learns_and_the_model_can_be_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,24 @@ from arc_submit.train.step import (
 from arc_submit.train.train import train
 
 
+@pytest.mark.campaign
+@pytest.mark.parametrize("full", [False, True])
+def test_a_divided_model_goes_on_behind_a_process_that_was_killed(tmp_path: Path, tiny_model: Path, full: bool) -> None:
+    data = write_data(tmp_path)
+    told = {"model": str(tiny_model), "data": str(data), "full": full, "steps": 8, "save_every": 3}
+    train(config_of(out=tmp_path / "whole", **told))
+    out = tmp_path / "killed"
+    (tmp_path / "told.json").write_text(json.dumps([{**told, "out": str(out), "fsdp": True}]))
+    done = start(tmp_path / "told.json", TWO, ["5", "1"])
+    assert done.returncode
+    assert "another process of the training has ended" in done.stderr
+    # An adapter is whole in each process; the parts of all weights went with the process.
+    assert [path.name for path in checkpoint_folders(out / "checkpoints")][-1] == f"step-{3 if full else 5:08d}"
+    done = start(tmp_path / "told.json", TWO)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert losses(out) == pytest.approx(losses(tmp_path / "whole"), abs=2e-5)
+
+
 @pytest.mark.parametrize(("full", "optimizer"), [(False, "adamw"), (True, "muon")])
 def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path: Path, tiny_model: Path, full: bool, optimizer: str) -> None:
     data = write_data(tmp_path)

@@ -32,7 +32,7 @@ from arc_submit.language.prompt_config import CONFIG_FILE, PromptConfig
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
 from arc_submit.train import step as learning
-from arc_submit.train.checkpoints import checkpoint_folders, load_optimizers, read_state, save_checkpoint
+from arc_submit.train.checkpoints import checkpoint_folders, load_optimizers, optimizer_state, read_state, save_checkpoint
 from arc_submit.train.config import OPTIMIZERS, TrainConfig, TrainSettings
 from arc_submit.train.mixture import MixturePart, TokenSample
 from arc_submit.train.new_pocket import add_columns, make_start
@@ -121,7 +121,7 @@ def test_optimizers_go_on_from_a_checkpoint_to_the_bit(tmp_path: Path, optimizer
     trainable, optimizers = make()
     for number in range(3):
         step(trainable, optimizers, number)
-    folder = save_checkpoint(tmp_path / "checkpoints", 3, {}, optimizers, lambda _: None, 1)
+    folder = save_checkpoint(tmp_path / "checkpoints", 3, {}, optimizer_state(optimizers), lambda _: None, 1)
     saved = [parameter.detach().clone() for parameter in trainable.parameters]
     other, others = make()
     with torch.no_grad():
@@ -139,18 +139,20 @@ def test_a_checkpoint_that_was_cut_short_does_not_count(tmp_path: Path) -> None:
         (folder / "half").write_text("a")
         raise OSError(28, "No space left on device")
 
-    save_checkpoint(tmp_path, 1, {"tokens": 5}, [], lambda _: None, 2)
+    save_checkpoint(tmp_path, 1, {"tokens": 5}, ({}, {}), lambda _: None, 2)
     with pytest.raises(DataError, match="free some disk space"):
-        save_checkpoint(tmp_path, 2, {}, [], broken, 2)
+        save_checkpoint(tmp_path, 2, {}, ({}, {}), broken, 2)
     assert checkpoint_folders(tmp_path) == [tmp_path / "step-00000001"]
     for step in (3, 4):
-        save_checkpoint(tmp_path, step, {}, [], lambda _: None, 2)
+        save_checkpoint(tmp_path, step, {}, ({}, {}), lambda _: None, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
     # A copy goes by name and may be cut off between a checkpoint's state and its weights.
     for cut in ("optimizer.safetensors", "weights/part.txt"):
         folder = tmp_path / "copied"
         for step in (1, 2):
-            save_checkpoint(folder, step, {}, [], lambda to: (to / "weights").mkdir() or (to / "weights" / "part.txt").write_text("w"), 2)
+            save_checkpoint(
+                folder, step, {}, ({}, {}), lambda to: (to / "weights").mkdir() or (to / "weights" / "part.txt").write_text("w"), 2
+            )
         (folder / "step-00000002" / cut).write_text("")
         assert checkpoint_folders(folder) == [folder / "step-00000001"]
         (folder / "step-00000002" / cut).unlink()

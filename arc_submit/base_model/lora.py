@@ -91,7 +91,14 @@ class Adapter:
         return groups
 
 
-def attach(model: Any, settings: LoraSettings, seed: int, base_adapter: Path | None = None, merge: bool | None = None) -> Adapter:
+def attach(
+    model: Any,
+    settings: LoraSettings,
+    seed: int,
+    base_adapter: Path | None = None,
+    merge: bool | None = None,
+    device: torch.device | None = None,
+) -> Adapter:
     """Put low-rank layers into a loaded model, in place, and freeze the model.
 
     Args:
@@ -100,6 +107,7 @@ def attach(model: Any, settings: LoraSettings, seed: int, base_adapter: Path | N
         seed: of the initial values.
         base_adapter: folder of a PEFT adapter to start from.
         merge: store the effective weights (one product for each layer, but a copy of the weights); None decides.
+        device: of the low-rank weights, where the model comes to it later; None takes the model's.
 
     Raises:
         ConfigError: where a target matches no layer, the model cannot take the base adapter, or the settings cannot work. The model
@@ -118,7 +126,7 @@ def attach(model: Any, settings: LoraSettings, seed: int, base_adapter: Path | N
     merge, reason = _choose_merge(linears) if merge is None else (merge, "as requested")
     model.requires_grad_(False)
     count = sum(math.prod(shape) for module in targets.values() for shape in _shapes(module, settings))
-    device = next(iter(targets.values())).get_parameter("weight").device
+    device = device or next(iter(targets.values())).get_parameter("weight").device
     flat = nn.Parameter(torch.zeros(1, count, dtype=torch.float32, device=device))
     flat.grad = torch.zeros_like(flat)
     layers: dict[str, LoraLayer] = {}
@@ -132,7 +140,8 @@ def attach(model: Any, settings: LoraSettings, seed: int, base_adapter: Path | N
             offset = part.stop
         layers[name] = _make_layer(module, settings.scaling, flat, views, gradients)
         if isinstance(layer := layers[name], LoraLinear):
-            layer.initial_factors = initial_factors[name]
+            factors = initial_factors[name]
+            layer.initial_factors = factors and (factors[0].to(device), factors[1].to(device))
             layer.merged = torch.empty(layer.weight.shape, dtype=torch.float32, device=device) if merge else None
         _replace_module(model, name, layer)
     adapter = Adapter(model, settings, layers, flat, torch.empty(0), base_adapter is not None, reason)

@@ -17,18 +17,24 @@ from arc_submit.language.prompt_config import PromptConfig, read_prompt_config
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
-def save_model(model: Any, tokenizer: Any, config: PromptConfig, folder: Path, dtype: torch.dtype) -> None:
-    """Write weights in a dtype (safetensors), the tokenizer and arc_submit.json; the model itself is not changed."""
+def save_model(
+    model: Any, tokenizer: Any, config: PromptConfig, folder: Path, dtype: torch.dtype, weights: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Write weights in a dtype (safetensors), the tokenizer and arc_submit.json; the model itself is not changed.
+
+    Args:
+        weights: in place of the model's own, by name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    _save_weights(model, folder, dtype)
+    _save_weights(model, folder, dtype, weights)
     tokenizer.save_pretrained(folder)
     config.save(folder)
 
 
-def _save_weights(model: Any, folder: Path, dtype: torch.dtype) -> None:
+def _save_weights(model: Any, folder: Path, dtype: torch.dtype, weights: dict[str, torch.Tensor] | None = None) -> None:
     written: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
-    for name, tensor in model.state_dict().items():
+    for name, tensor in (weights or model.state_dict()).items():
         if tensor.data_ptr() in seen:
             continue  # tied weights are written once
         seen.add(tensor.data_ptr())

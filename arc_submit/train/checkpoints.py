@@ -74,7 +74,7 @@ def save_checkpoint(
     folder: Path,
     step: int,
     state: dict[str, Any],
-    optimizers: Sequence[torch.optim.Optimizer],
+    optimizer: tuple[dict[str, torch.Tensor], dict[str, Any]],
     write_weights: Callable[[Path], None],
     keep: int,
 ) -> Path:
@@ -82,6 +82,7 @@ def save_checkpoint(
 
     Args:
         state: further JSON values.
+        optimizer: what `optimizer_state` gives.
         write_weights: writes the weights into a folder.
 
     Raises:
@@ -96,7 +97,7 @@ def save_checkpoint(
             shutil.rmtree(leftover, ignore_errors=True)
         temporary.mkdir()
         write_weights(temporary)
-        tensors, numbers = optimizer_state(optimizers)
+        tensors, numbers = optimizer
         save_file(tensors, temporary / OPTIMIZER)
         files = {str(path.relative_to(temporary)): path.stat().st_size for path in temporary.rglob("*") if path.is_file()}
         (temporary / STATE).write_text(json.dumps({**state, "step": step, "optimizer": numbers, "files": files}), encoding="utf-8")
@@ -142,14 +143,23 @@ def optimizer_state(optimizers: Sequence[torch.optim.Optimizer]) -> tuple[dict[s
     return tensors, numbers
 
 
-def load_optimizers(checkpoint: Path, state: dict[str, Any], optimizers: Sequence[torch.optim.Optimizer]) -> None:
+def load_optimizers(
+    checkpoint: Path,
+    state: dict[str, Any],
+    optimizers: Sequence[torch.optim.Optimizer],
+    part_of: Callable[[torch.Tensor], torch.Tensor] = lambda whole: whole,
+) -> None:
     """Load a checkpoint's optimizer state into optimizers of the same settings.
+
+    Args:
+        part_of: gives the part of a whole tensor that this process's optimizers hold.
 
     Raises:
         DataError: where it is missing or does not fit.
     """
     try:
-        entries: dict[str, Any] = {**load_file(checkpoint / OPTIMIZER), **state["optimizer"]}
+        tensors = {key: part_of(tensor) if tensor.ndim else tensor for key, tensor in load_file(checkpoint / OPTIMIZER).items()}
+        entries: dict[str, Any] = {**tensors, **state["optimizer"]}
         for index, optimizer in enumerate(optimizers):
             values: dict[int, dict[str, Any]] = {}
             for key, value in entries.items():

@@ -58,6 +58,10 @@ class TrainSettings:
     )
     full: bool = _same(False, help="train all weights instead of an adapter")
     in_4_bits: bool = _same(False, help="keep the base's linear layers in 4 bits under an adapter (GPUs, with bitsandbytes)")
+    fsdp: bool = _free(
+        False,
+        help="divide the base's weights over the processes (torchrun), where one device cannot hold them: fully sharded data parallel",
+    )
     gradient_checkpointing: bool = _same(False, help="compute each layer again in the backward pass: slower, much less memory")
     precision: str = _same(
         "auto",
@@ -79,6 +83,10 @@ class TrainSettings:
             raise ConfigError("--steps and --minutes: give one of them above 0")
         if self.full and self.in_4_bits:
             raise ConfigError("--in-4-bits keeps the base frozen: train an adapter on it, or leave --full out")
+        if self.fsdp and self.in_4_bits:
+            raise ConfigError("--fsdp divides plain weights, not those in 4 bits; leave one of the two out")
+        if self.fsdp and self.full and self.optimizer in ("muon", "adafactor"):
+            raise ConfigError(f"--optimizer {self.optimizer} needs whole matrices, which --fsdp divides: choose adamw or sgd")
         if not self.full and self.optimizer in ("muon", "adafactor"):
             raise ConfigError(
                 f"--optimizer {self.optimizer} works on whole matrices; an adapter is one flat tensor: choose adamw, or --full"

@@ -31,12 +31,15 @@ class Processes:
         rank, world: its number, and the number of processes.
         device: of this process.
         control: a process group on the CPU for small sums, which do not wait for GPUs; None with one process.
+        local_rank, local_world: as rank and world, of this machine's processes.
     """
 
     rank: int
     world: int
     device: torch.device
     control: Any = None
+    local_rank: int = 0
+    local_world: int = 1
 
     def log(self, line: str) -> None:
         """Print a line, in the first process alone."""
@@ -62,20 +65,45 @@ class Processes:
         """
         self._all_reduce(gradient, None)
 
-    def _all_reduce(self, tensor: torch.Tensor, group: Any) -> None:
-        if self.world == 1:
-            return
-        try:
-            dist.all_reduce(tensor, group=group)
-        except RuntimeError as error:
-            if any(words in str(error) for words in _LOST):
-                raise ProcessLostError(f"another process of the training has ended ({str(error).splitlines()[0][-100:]})") from None
-            raise
+    def maximum(self, value: int) -> int:
+        """The largest of the processes' values.
+
+        Raises:
+            ProcessLostError: as `sum`.
+        """
+        tensor = torch.tensor(value)
+        self._all_reduce(tensor, self.control, dist.ReduceOp.MAX)
+        return int(tensor)
+
+    def _all_reduce(self, tensor: torch.Tensor, group: Any, operation: Any = dist.ReduceOp.SUM) -> None:
+        if self.world > 1:
+            with noticing_loss():
+                dist.all_reduce(tensor, operation, group=group)
 
     def wait(self) -> None:
-        """Wait until all processes call this."""
+        """Wait until all processes call this.
+
+        Raises:
+            ProcessLostError: as `sum`.
+        """
         if self.world > 1:
-            dist.barrier(group=self.control)
+            with noticing_loss():
+                dist.barrier(group=self.control)
+
+
+@contextmanager
+def noticing_loss() -> Iterator[None]:
+    """A context in which the error of an exchange with a process that has ended is one of this project.
+
+    Raises:
+        ProcessLostError: instead of torch's RuntimeError.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if any(words in str(error) for words in _LOST):
+            raise ProcessLostError(f"another process of the training has ended ({str(error).splitlines()[0][-100:]})") from None
+        raise
 
 
 def open_processes(device: str) -> Processes:
@@ -91,7 +119,10 @@ def open_processes(device: str) -> Processes:
     state = PartialState(cpu=device == "cpu")
     if state.num_processes == 1:
         return Processes(0, 1, choose_device(device))
-    return Processes(state.process_index, state.num_processes, state.device, dist.new_group(backend="gloo", timeout=_TIMEOUT))
+    group = Processes(state.process_index, state.num_processes, state.device, dist.new_group(backend="gloo", timeout=_TIMEOUT))
+    group.local_rank = state.local_process_index
+    group.local_world = group.maximum(group.local_rank) + 1
+    return group
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from arc_submit.arc.files import write_json
 from arc_submit.arc.pictures import save_picture
 from arc_submit.base_model.out_of_memory import free_cached_memory
 from arc_submit.base_model.precision import repair_attention
+from arc_submit.errors import ConfigError
 from arc_submit.language.prompt_config import SHORTEST
 from arc_submit.train.config import TrainConfig
 from arc_submit.train.distributed import Processes, open_processes
@@ -66,6 +67,8 @@ def find_batch(config: TrainConfig) -> dict[str, Any]:
     """
     torch.set_num_threads(config.threads)
     group = open_processes(config.device)
+    if config.settings.fsdp:
+        raise ConfigError("--find-batch measures processes that have the whole model; leave it or --fsdp out")
     prompt_config, _ = resolve_prompts(config)
     check_adapter(config)
     attention = repair_attention(group.device)

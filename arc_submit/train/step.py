@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,10 +29,14 @@ from arc_submit.base_model.saving import own_dtype, save_model
 from arc_submit.errors import ConfigError
 from arc_submit.finetune.trainer import MicroBatch, batch_loss, check_adapted_loss, check_loss, full_loss
 from arc_submit.language.prompt_config import PromptConfig
+from arc_submit.train.checkpoints import optimizer_state
 from arc_submit.train.config import TrainConfig, TrainSettings
-from arc_submit.train.distributed import Processes
+from arc_submit.train.distributed import Processes, noticing_loss
 from arc_submit.train.mixture import TokenSample
 from arc_submit.train.muon import Float32Muon
+
+if TYPE_CHECKING:
+    from arc_submit.train.sharding import Sharding
 
 _LOGITS = 1 << 26  # logits in memory at a time: 256 MB in float32
 
@@ -52,6 +56,8 @@ class Trainable:
         gradient: one flat float32 tensor; every parameter's gradient is a view of it.
         precision: of the forward and backward passes.
         scaler: of the loss, for float16.
+        sharding: how the model's weights are divided over the processes; None where each process has them all. Where all weights are
+            trained, `parameters` and `gradient` are those of this process's parts.
     """
 
     model: Any
@@ -60,30 +66,81 @@ class Trainable:
     gradient: torch.Tensor
     precision: TrainingPrecision
     scaler: torch.amp.GradScaler
+    sharding: Sharding | None = None
+
+    @property
+    def divided(self) -> bool:
+        """Whether this process has parts of the trained weights alone."""
+        return self.sharding is not None and self.adapter is None
+
+    @property
+    def trained_values(self) -> int:
+        """How many values are trained, in all processes together."""
+        return sum(weight.numel() for weight in self.sharding.weights) if self.sharding and self.divided else self.gradient.numel()
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """function(model, *arguments), with the weights that the model has outside its layers."""
+        return function(self.model, *arguments) if self.sharding is None else self.sharding.root(function, *arguments)
 
 
-def load_trainable(config: TrainConfig, device: torch.device, checkpoint: Path | None) -> Trainable:
+def load_trainable(config: TrainConfig, device: torch.device, checkpoint: Path | None, group: Processes | None = None) -> Trainable:
     """Load the base and prepare it for training, with the weights of a checkpoint if there is one.
 
+    Args:
+        group: the processes over which --fsdp divides the base.
+
     Raises:
-        ConfigError: where the device does not have the configured precision.
+        ConfigError: where the device does not have the configured precision, or --fsdp cannot work.
+    """
+    settings = config.settings
+    precision = choose_precision(settings.precision, device, settings.full)
+    if not settings.fsdp:
+        return _prepare(config, device, device, precision, checkpoint)
+    if group is None or group.world == 1:
+        raise ConfigError("--fsdp divides the model over several processes: start with torchrun --nproc-per-node, or leave it out")
+    if settings.full and precision.scale:
+        raise ConfigError(f"--fsdp --full does not train in float16 ({precision.reason}); choose --precision float32, or train an adapter")
+    from torch.distributed.device_mesh import init_device_mesh
+
+    from arc_submit.train.sharding import Sharding, in_turn, own_parts, shard_model
+
+    mesh = init_device_mesh(device.type, (group.world,))
+    with in_turn(group):
+        trainable = _prepare(config, torch.device("cpu"), device, precision, checkpoint)
+        root = shard_model(trainable.model, mesh, precision.autocast if settings.full else None)
+    if not settings.full:
+        return dataclasses.replace(trainable, sharding=Sharding(root, group))
+    weights: Any = tuple(trainable.model.parameters())
+    parameters, gradient = own_parts(weights)
+    return dataclasses.replace(trainable, parameters=parameters, gradient=gradient, sharding=Sharding(root, group, weights))
+
+
+def _prepare(
+    config: TrainConfig, place: torch.device, device: torch.device, precision: TrainingPrecision, checkpoint: Path | None
+) -> Trainable:
+    """The base with what is trained.
+
+    Args:
+        place: of the base; low-rank weights are on the device.
     """
     from safetensors.torch import load_file
 
     settings = config.settings
-    precision = choose_precision(settings.precision, device, settings.full)
     scaler = torch.amp.GradScaler(device.type, enabled=precision.scale)
     adapter = None
     if settings.full:
-        model = load_model(checkpoint / "model" if checkpoint else config.model, device, torch.float32, ATTENTION)
+        model = load_model(checkpoint / "model" if checkpoint else config.model, place, torch.float32, ATTENTION)
         check_loss(model, precision, full_loss)
         model.requires_grad_(True)
         parameters = list(model.parameters())
-        gradient = flat_gradient(parameters)
+        # The parts of a divided model have gradients of their own.
+        gradient = torch.empty(0) if settings.fsdp else flat_gradient(parameters)
     else:
-        model = load_model(config.model, device, precision.base, ATTENTION, settings.in_4_bits)
+        model = load_model(config.model, place, precision.base, ATTENTION, settings.in_4_bits)
         check_loss(model, precision)
-        adapter = attach(model, config.lora, config.seed, config.base_adapter)
+        # A divided base must not be copied into effective weights.
+        merge = False if settings.fsdp else None
+        adapter = attach(model, config.lora, config.seed, config.base_adapter, merge, device)
         check_adapted_loss(adapter, precision)
         if checkpoint:
             with torch.no_grad():
@@ -206,13 +263,30 @@ def add_gradients(trainable: Trainable, samples: Sequence[TokenSample], weight: 
     """
     device = trainable.gradient.device
     loss = torch.zeros((), device=device)
-    for rows in cut_passes(samples, pass_tokens):
-        batch, in_mask = make_pass(rows, weight, total, device)
-        with _within_memory(batch):
-            weighted, by_token = (batch_loss if trainable.adapter else full_loss)(trainable.model, batch, trainable.precision)
+    for rows, divisor in passes_of(trainable, samples, samples[0], pass_tokens, total):
+        batch, in_mask = make_pass(rows, weight, divisor, device)
+        with _within_memory(batch), noticing_loss():
+            weighted, by_token = trainable.call(batch_loss if trainable.adapter else full_loss, batch, trainable.precision)
             torch.autograd.backward(trainable.scaler.scale(weighted))
-        loss += torch.where(in_mask, by_token, 0).sum() / total
+        loss += torch.where(in_mask, by_token, 0).sum() / divisor
     return loss
+
+
+def passes_of(
+    trainable: Trainable, samples: Sequence[TokenSample], spare: TokenSample, tokens: int, total: float
+) -> list[tuple[list[TokenSample], float]]:
+    """The passes of samples, each with the divisor of its loss.
+
+    A divided model is gathered by all processes together, so that each makes as many passes as the one with the most.
+
+    Args:
+        spare: what the passes beyond the own ones read; their divisor is infinite.
+        total: divisor of the others.
+    """
+    own = [(rows, total) for rows in cut_passes(samples, tokens)]
+    if trainable.sharding is None:
+        return own
+    return own + [([spare], math.inf)] * (trainable.sharding.group.maximum(len(own)) - len(own))
 
 
 @contextlib.contextmanager
@@ -237,15 +311,13 @@ def evaluate(trainable: Trainable, samples: Sequence[TokenSample], pass_tokens: 
     Raises:
         PassTooLargeError: where memory does not suffice.
     """
-    model, head = trainable.model, output_head(trainable.model)
     loss = tokens = right = 0.0
-    for rows in cut_passes(samples[group.rank :: group.world], pass_tokens):
+    for rows, divisor in passes_of(trainable, samples[group.rank :: group.world], samples[0], pass_tokens, 1.0):
         batch, in_mask = make_pass(rows, 0.0, 1.0, group.device)
-        with _within_memory(batch), _autocast(group.device, trainable.precision):
-            hidden = hidden_states_from(model, batch.ids, batch.first).flatten(0, 1)[batch.positions]
-            count = max(1, _LOGITS // head.linear.out_features)
-            pieces = zip(torch.split(hidden, count), torch.split(batch.labels, count), strict=True)
-            scores = [_score(head(states), labels) for states, labels in pieces]
+        with _within_memory(batch), noticing_loss(), _autocast(group.device, trainable.precision):
+            scores = trainable.call(_scores, batch)
+        if divisor == math.inf:
+            continue
         loss -= float(torch.cat([logprobs for logprobs, _ in scores]).sum())
         tokens += int(in_mask.sum())
         likeliest = torch.cat([hits for _, hits in scores]).cpu().numpy()
@@ -255,6 +327,15 @@ def evaluate(trainable: Trainable, samples: Sequence[TokenSample], pass_tokens: 
             right += bool(likeliest[end - (len(sample.ids) - sample.answer) : end].all())
     loss, tokens, right = group.sum([loss, tokens, right])
     return {"eval_loss": round(loss / tokens, 5), "eval_right": round(right / len(samples), 4)}
+
+
+def _scores(model: Any, batch: MicroBatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """`_score` of a pass's predicted tokens, piece by piece."""
+    head = output_head(model)
+    hidden = hidden_states_from(model, batch.ids, batch.first).flatten(0, 1)[batch.positions]
+    count = max(1, _LOGITS // head.linear.out_features)
+    pieces = zip(torch.split(hidden, count), torch.split(batch.labels, count), strict=True)
+    return [_score(head(states), labels) for states, labels in pieces]
 
 
 def _score(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -286,6 +367,10 @@ def take_step(trainable: Trainable, optimizers: Sequence[torch.optim.Optimizer],
     for optimizer in optimizers:
         scaler.unscale_(optimizer)
     norm: torch.Tensor = trainable.gradient.norm()
+    if trainable.sharding and trainable.divided:
+        square = norm.square().view(1)
+        trainable.sharding.group.sum_gradient(square)
+        norm = square.sqrt()[0]
     if max_norm:
         trainable.gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
     for optimizer in optimizers:
@@ -298,7 +383,10 @@ def take_step(trainable: Trainable, optimizers: Sequence[torch.optim.Optimizer],
 
 
 def export(trainable: Trainable, config: TrainConfig, prompt_config: PromptConfig) -> Path:
-    """Write the trained weights in the engines' format, with the prompt configuration beside them."""
+    """Write the trained weights in the engines' format, with the prompt configuration beside them; returns the folder.
+
+    Where the weights are divided, all processes call it; the first one writes.
+    """
     name = config.settings.save_dtype
     if trainable.adapter:
         folder = config.out / "adapter"
@@ -306,13 +394,37 @@ def export(trainable: Trainable, config: TrainConfig, prompt_config: PromptConfi
         prompt_config.save(folder)
         return folder
     dtype: torch.dtype = getattr(torch, name) if name != "auto" else own_dtype(config.model)
-    save_model(trainable.model, load_tokenizer(config.model), prompt_config, config.out / "model", dtype)
+    weights = gathered_weights(trainable)
+    if not trainable.sharding or trainable.sharding.group.rank == 0:
+        save_model(trainable.model, load_tokenizer(config.model), prompt_config, config.out / "model", dtype, weights)
     return config.out / "model"
 
 
+def gathered_weights(trainable: Trainable) -> dict[str, torch.Tensor] | None:
+    """The weights of a divided model that is trained, in the first process; None where they are in the model. All processes call it."""
+    if not trainable.sharding or not trainable.divided:
+        return None
+    from arc_submit.train.sharding import whole_weights
+
+    return whole_weights(trainable.model, trainable.sharding.group.rank == 0)
+
+
+def gathered_optimizer_state(trainable: Trainable, optimizers: Sequence[torch.optim.Optimizer]) -> Any:
+    """`optimizer_state` of the whole parameters, where they are divided in the first process; all processes then call it."""
+    tensors, numbers = optimizer_state(optimizers)
+    if trainable.sharding and trainable.divided:
+        from arc_submit.train.sharding import whole_optimizer_state
+
+        whole = [whole_optimizer_state(optimizer, trainable.sharding) for optimizer in optimizers]
+        tensors = {f"{index}.{key}": tensor for index, one in enumerate(whole) for key, tensor in one.items()}
+    return tensors, numbers
+
+
 def weights_writer(trainable: Trainable, config: TrainConfig, prompt_config: PromptConfig) -> Callable[[Path], None]:
-    """A function that writes the weights into a checkpoint's folder."""
+    """A function that writes the weights into a checkpoint's folder. Where they are divided, all processes call this."""
     from safetensors.torch import save_file
+
+    weights = gathered_weights(trainable)
 
     def write(folder: Path) -> None:
         if trainable.adapter:
@@ -320,6 +432,6 @@ def weights_writer(trainable: Trainable, config: TrainConfig, prompt_config: Pro
             save_adapter(trainable.adapter, folder / "adapter")
             prompt_config.save(folder / "adapter")
         else:
-            save_model(trainable.model, load_tokenizer(config.model), prompt_config, folder / "model", torch.float32)
+            save_model(trainable.model, load_tokenizer(config.model), prompt_config, folder / "model", torch.float32, weights)
 
     return write

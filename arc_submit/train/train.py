@@ -21,6 +21,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,14 @@ from arc_submit.train.data import evaluation_samples, prepare_data
 from arc_submit.train.dataloader import LoaderDiedError, loader_death, stream_steps
 from arc_submit.train.distributed import Processes, ProcessLostError, open_processes, stop_signals
 from arc_submit.train.mixture import MixturePart, TokenSample, check_fit, open_mixture
+from arc_submit.train.sharding import part_of_whole
 from arc_submit.train.step import (
     PassTooLargeError,
     Trainable,
     add_gradients,
     evaluate,
     export,
+    gathered_optimizer_state,
     load_trainable,
     make_optimizers,
     prompt_weight,
@@ -155,14 +158,16 @@ def _train(config: TrainConfig, group: Processes, prompt_config: PromptConfig, t
     stream = stream_steps(mixture, settings.batch_size, group.rank, group.world, state["step"], settings.loaders)
     stream = chain([next(stream)], stream)
 
-    trainable = load_trainable(config, group.device, checkpoint)
+    trainable = load_trainable(config, group.device, checkpoint, group)
     precision = trainable.precision
     group.log(f"{group.world} process(es), {group.device}: {precision.autocast or precision.base} ({precision.reason})")
     group.log(repair_attention(group.device))
-    group.log(f"{trainable.gradient.numel():,} values are trained ({trainable.adapter.reason if trainable.adapter else 'all weights'})")
+    if trainable.sharding:
+        group.log(trainable.sharding.describe())
+    group.log(f"{trainable.trained_values:,} values are trained ({trainable.adapter.reason if trainable.adapter else 'all weights'})")
     optimizers = make_optimizers(trainable, settings)
     if checkpoint:
-        load_optimizers(checkpoint, state, optimizers)
+        load_optimizers(checkpoint, state, optimizers, partial(part_of_whole, group=group) if trainable.divided else lambda whole: whole)
         trainable.scaler.load_state_dict(state["scaler"])
         group.log(f"going on from step {state['step']}, {state['tokens']:,} tokens")
         if settings.steps and state["step"] >= settings.steps:
@@ -192,7 +197,8 @@ def run_and_save(training: Training, stream: Iterator[list[TokenSample]], signal
         # None of these is about the weights.
         if not isinstance(reason, DataError | ProcessLostError | LoaderDiedError | PassTooLargeError):
             raise
-        if training.consistent and save(training):
+        # Divided weights are saved by all processes together, of which some may have ended.
+        if training.consistent and not training.trainable.divided and save(training):
             raise type(reason)(f"{reason}; saved, the same command goes on from step {training.step}") from None
         raise reason from None
     save(training)
@@ -216,7 +222,7 @@ def finish(training: Training, stopped: bool) -> dict[str, Any]:
         figures |= scores
     if stopped:
         group.log(f"stopped by a signal; the same command goes on from step {training.step}")
-    elif group.rank == 0:
+    elif group.rank == 0 or training.trainable.divided:
         figures["result"] = str(export(training.trainable, config, training.prompt_config))
         group.log(f"done: {training.step} steps, {training.tokens:,} tokens in {training.seconds:.0f} s; {figures['result']}")
     return figures
@@ -249,7 +255,8 @@ def run_steps(training: Training, stream: Iterator[list[TokenSample]], signals: 
         for parameters in chain.from_iterable(optimizer.param_groups for optimizer in training.optimizers):
             parameters["lr"] = parameters["peak"] * factor
         interval.loss += add_gradients(trainable, samples, prompt_weight(settings, progress), learned_tokens, training.pass_tokens)
-        group.sum_gradient(trainable.gradient)
+        if not trainable.divided:  # the backward passes sum the gradients of divided weights
+            group.sum_gradient(trainable.gradient)
         training.consistent = False
         norm = take_step(trainable, training.optimizers, settings.max_grad_norm)
         training.step += 1
@@ -304,26 +311,35 @@ def write_metrics(training: Training, interval: Interval, rate: float, norm: flo
 
 
 def save(training: Training) -> bool:
-    """Write a checkpoint, in the first process; none before the first update, which float16's scaler may delay for some steps.
+    """Write a checkpoint, in the first process; where the weights are divided, all processes send it their parts.
+
+    There is none before the first update, which float16's scaler may delay for some steps.
 
     Returns whether there is one.
 
     Raises:
         ConfigError: where the weights are not finite; the checkpoint before can be used.
     """
-    if training.group.rank or not any(optimizer.state for optimizer in training.optimizers):
+    trainable, group = training.trainable, training.group
+    if (group.rank and not trainable.divided) or not any(optimizer.state for optimizer in training.optimizers):
         return False
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in training.trainable.parameters):
+    wrong = sum(not bool(torch.isfinite(parameter).all()) for parameter in trainable.parameters)
+    if group.sum([wrong])[0] if trainable.divided else wrong:
         raise ConfigError(f"step {training.step}: weights are not finite; lower --learning-rate and go on from the last checkpoint")
     state = {"tokens": training.tokens, "learnt": training.learned_tokens, "seconds": training.seconds}
-    save_checkpoint(
-        training.config.out / "checkpoints",
-        training.step,
-        {**state, "scaler": training.trainable.scaler.state_dict()},
-        training.optimizers,
-        weights_writer(training.trainable, training.config, training.prompt_config),
-        training.config.settings.keep,
-    )
+    optimizer = gathered_optimizer_state(trainable, training.optimizers)
+    write_weights = weights_writer(trainable, training.config, training.prompt_config)
+    if group.rank == 0:
+        save_checkpoint(
+            training.config.out / "checkpoints",
+            training.step,
+            {**state, "scaler": trainable.scaler.state_dict()},
+            optimizer,
+            write_weights,
+            training.config.settings.keep,
+        )
+    if trainable.divided:
+        group.wait()  # here, where it may take long, and not in a step
     return True
 
 
