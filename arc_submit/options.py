@@ -218,12 +218,24 @@ def _of_type(settings: type, name: str, value: Any, prefix: str) -> Any:
         return from_text(settings, name, value, prefix)
     if wanted is int and isinstance(value, float) and value.is_integer():
         return int(value)
-    if typing.get_origin(wanted) is tuple and isinstance(value, list | tuple):
-        return tuple(map(str, value))
+    if typing.get_origin(wanted) is tuple and not isinstance(value, bool | Mapping):
+        return tuple(map(str, value)) if isinstance(value, list | tuple) else (str(value),)
     allowed: dict[Any, Any] = {int: int, float: (int, float), bool: bool, str: str, Path: Path}
     if wanted in allowed and not (isinstance(value, allowed[wanted]) and (wanted is bool or not isinstance(value, bool))):
         raise ConfigError(f"{prefix}{name} = {value!r}: {_KINDS[wanted]} is needed, not {type(value).__name__}")
+    if (
+        wanted not in allowed
+        and isinstance(value, bool | int | float | list | tuple | Mapping)
+        and not isinstance(value, _container(wanted))
+    ):
+        raise ConfigError(f"{prefix}{name} = {value!r}: a text such as docs/usage.md gives is needed, not {type(value).__name__}")
     return value
+
+
+def _container(wanted: Any) -> type:
+    """The class of a type that holds several values."""
+    kind = typing.get_origin(wanted) or wanted
+    return kind if isinstance(kind, type) else object
 
 
 def value_type(settings: type, name: str) -> Any:

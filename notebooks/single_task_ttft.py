@@ -32,7 +32,7 @@ else:
 from IPython.display import Image, display
 
 from arc_submit.arc.files import file_name
-from arc_submit.kaggle.parameters import check_parameters
+from arc_submit.kaggle.parameters import check_parameters, task_of
 from arc_submit.kaggle.run_parameters import run_parameters
 from arc_submit.report.votes import plot_votes, votes_table
 from arc_submit.run.kaggle_paths import KAGGLE
@@ -58,10 +58,10 @@ ttft_views = 8
 budget = "20m"
 
 # %%
-check_parameters(options=keyword_names())
-task = str(task)  # papermill takes an id of digits for a number
-own = {"split": "training", "task_ids": (task,), "pictures": 1}
-config = make_config(**run_parameters(globals(), KAGGLE, f"single_task-{file_name(task)}"), **own)
+check_parameters(options=keyword_names() - {"task_ids"})
+task = task_of(task, challenges)  # papermill takes an id of digits for a number
+own = {"split": "training", "pictures": 1, **run_parameters(globals(), KAGGLE, f"single_task-{file_name(task)}"), "task_ids": (task,)}
+config = make_config(**own)
 result = run(config)
 
 # %% [markdown]

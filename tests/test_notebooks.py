@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from arc_submit.cli import main as arc_submit
 from arc_submit.durations import parse_duration
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.kaggle.notebooks import main, notebook_text
-from arc_submit.kaggle.parameters import check_parameters
+from arc_submit.kaggle.parameters import check_given_parameters, check_parameters, task_of
+from arc_submit.run.presets import keyword_names
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -100,9 +102,46 @@ def test_a_parameter_that_a_notebook_does_not_have_is_an_error() -> None:
         check_parameters(["import os", own, "# Parameters\ny = 3\nseed = 1\nx = 2"])
 
 
+def test_a_rehearsal_refuses_a_parameter_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "kaggle",
+        "rehearse",
+        "--this-environment",
+        "--notebook",
+        str(ROOT / "notebooks" / "submission.ipynb"),
+        "--out",
+        str(tmp_path / "r"),
+    ]
+    assert arc_submit([*command, "-p", "budgett=1h"]) == 1
+    assert "no parameter budgett; did you mean budget?" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+    for script in SCRIPTS:
+        notebook = json.loads(script.with_suffix(".ipynb").read_text())
+        with pytest.raises(ConfigError, match="no parameter no_such_name"):
+            check_given_parameters(notebook, ["no_such_name"], keyword_names())
+    check_given_parameters(json.loads((ROOT / "notebooks" / "submission.ipynb").read_text()), ["seed", "lora_rank"], keyword_names())
+    check_given_parameters(json.loads((ROOT / "notebooks" / "gpu_check.ipynb").read_text()), ["rank"], keyword_names())
+    with pytest.raises(ConfigError, match="no parameter lora_rank"):
+        check_given_parameters(json.loads((ROOT / "notebooks" / "gpu_check.ipynb").read_text()), ["lora_rank"], keyword_names())
+
+
+def test_a_tasks_id_survives_papermill(tmp_path: Path) -> None:
+    """papermill -p takes whatever looks like a number for one."""
+    from papermill.cli import _resolve_type
+
+    for text in ("67a3c6ac", "00576224", "29623171"):
+        assert task_of(_resolve_type(text)) == text
+    own = tmp_path / "own.json"
+    own.write_text('{"12": {}}')
+    assert task_of(12, own) == "12"
+    for number in (_resolve_type("4991e275"), True, None):
+        with pytest.raises(ConfigError, match="papermill -r task ID"):
+            task_of(number)
+
+
 def test_every_option_of_a_run_is_a_parameter_of_its_notebook(tiny_model: Path, tmp_path: Path) -> None:
     from arc_submit.kaggle.run_parameters import run_parameters
-    from arc_submit.run.presets import keyword_names, make_config
+    from arc_submit.run.presets import make_config
 
     own = "preset = 'cpu-pocket'\nbudget = '10m'"
     injected = "# Parameters\nttft_steps = '7'\nmethod = 'voting'\nweights = 'search=1,ttft=2'\nsources = 'ttft,frozen'\nlora_rank = 4\n"
@@ -127,9 +166,7 @@ def test_every_notebook_checks_its_parameters() -> None:
     for script in SCRIPTS:
         cells = [cell for cell in json.loads(script.with_suffix(".ipynb").read_text())["cells"] if cell["cell_type"] == "code"]
         place = next(i for i, cell in enumerate(cells) if "parameters" in cell["metadata"].get("tags", []))
-        assert "".join(cells[place + 1]["source"]).startswith(("check_parameters()\n", "check_parameters(options=keyword_names())\n")), (
-            script
-        )
+        assert "".join(cells[place + 1]["source"]).startswith(("check_parameters()\n", "check_parameters(options=")), script
 
 
 def test_the_7b_notebooks_parameters_make_its_configuration(tiny_model: Path) -> None:

@@ -160,6 +160,9 @@ def test_texts_and_numbers_are_both_taken(tmp_path: Path) -> None:
         ({"split": 1}, "split = 1: a text is needed, not int"),
         ({"keep_background": 1}, "keep_background = 1: true or false is needed, not int"),
         ({"ttft_learning_rate": [1e-4]}, "ttft_learning_rate = "),
+        ({"weights": 3}, "weights = 3: a text such as docs/usage.md gives is needed, not int"),
+        ({"sources": 3}, "--sources 3: choose from"),
+        ({"sources": True}, "sources = True: "),
         ({"budget": "soon"}, "duration 'soon'"),
         ({"rerun_budget": "soon"}, "duration 'soon'"),
         ({"rerun_budget": True}, "duration True"),
@@ -175,6 +178,7 @@ def test_what_papermill_makes_of_a_parameter_is_taken(tmp_path: Path) -> None:
     assert (made.tasks, made.budget, made.search_seconds) == (40, 600, 5)
     assert isinstance(made.tasks, int)
     assert make_config(out=tmp_path, task_ids=[29623171]).task_ids == ("29623171",)
+    assert make_config(out=tmp_path, task_ids=29623171).task_ids == ("29623171",)
 
 
 def test_a_duration_is_a_number_or_a_text() -> None:

@@ -122,7 +122,7 @@ def _check_named_models(code: list[str], metadata: dict[str, Any], file: str) ->
     """Whether a source can hold each model and adapter that the notebook names: a data set and a notebook's output can hold any."""
     holders = _holders(metadata)
     models = [source for source in holders if source in (metadata.get("model_sources") or ())]
-    for place in ("model", "base_adapter", "adapters"):
+    for place in ("model", "base_adapter", "adapters", "judge_model", "judge_adapters"):
         for name in map(str, given_values(code, place)):
             mount = re.match(r"/kaggle/input/(.*)", name)
             if name.startswith("/") and not mount:
@@ -135,7 +135,7 @@ def _check_named_models(code: list[str], metadata: dict[str, Any], file: str) ->
                 continue
             held = f"; attached is {', '.join(holders)}" if holders else ""
             problem = f"{name!r} is in no data set, model or notebook that kernel-metadata.json attaches{held}"
-            last = "/".join(models[0].split("/")[1:]) if models and place == "model" else ""
+            last = "/".join(models[0].split("/")[1:]) if models and place in ("model", "judge_model") else ""
             remedy = f"write {last!r}, or attach its source" if last else "attach its source, in dataset_sources or model_sources"
             yield Finding("error", file, place, problem, remedy)
 

