@@ -320,6 +320,11 @@ def test_candidates_are_the_attempts_and_the_most_probable_other_answers() -> No
     assert list(contests)[-1] == "task001"
 
 
+def test_the_plan_tells_of_the_judge_and_its_time(capsys: pytest.CaptureFixture[str], files: tuple[Path, Path]) -> None:
+    assert main(["plan", "--challenges", str(files[0]), "--budget", "10h", "--method", "selection", "--judge-share", "0.2"]) == 0
+    assert "judge: selection of up to 6 candidates under 4 views, in the last 1h58m at least" in capsys.readouterr().out
+
+
 def test_a_question_has_the_prompt_that_goes_with_the_models_own(tiny_model: Path) -> None:
     asked = resolve_prompt_config(tiny_model, None, None, None)
     assert question_prompt(tiny_model, asked, "verification", None).name == "verify-output-from-turns-v0"

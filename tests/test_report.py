@@ -211,6 +211,12 @@ def test_the_timeline_separates_work_loss_and_waiting() -> None:
     assert all(bar.end >= bar.begin for bar in read_timeline(backwards).bars), "a clock set back"
 
 
+def test_a_job_ends_with_its_sources_time_and_not_with_the_run() -> None:
+    ends = {"time": 5.0, "event": "worker_deadline", "source": "frozen", "worker": -1, "tasks": ["a"]}
+    events = [job(0.0, "worker_begun", 0, "frozen"), ends, job(5.0, "worker_begun", 0, "judge"), job(9.0, "task_done", 0, "judge")]
+    assert [(b.source, b.kind, b.begin, b.end) for b in read_timeline(events).bars] == [("frozen", "cut", 0, 5), ("judge", "done", 5, 9)]
+
+
 def test_workers_of_the_search_and_of_the_model_have_separate_rows() -> None:
     events = [job(t, e, 0, s) for s in ("search", "frozen", "ttft") for t, e in ((0.0, "worker_begun"), (5.0, "task_done"))]
     assert {bar.worker for bar in read_timeline(sorted(events, key=lambda e: float(e["time"]))).bars} == {"search 0", "model 0"}

@@ -98,7 +98,7 @@ def test_the_simulation_decides_as_the_pool_does(tmp_path: Path) -> None:
     real = [(e.kind, e.task_ids, e.reason) for e in run_jobs(jobs, backend, config, WorkerQuota(1), time.monotonic() + 240)]
     source = SimulatedSource("scripted", None, lambda: initial_costs("T4", 1e9), initial_costs("T4", 1e9), timeouts=TIMEOUTS)
     setup = SimulationSetup({}, {"model": [source]}, lambda running: {"model": 1}, 1, 1000.0, 10.0, faults=NO_FAULTS)
-    lane = ScriptedLane("model", RunState(setup, random.Random(0)), WorkerQuota(1), 0.0, 990.0)
+    lane = ScriptedLane([source], "model", RunState(setup, random.Random(0)), WorkerQuota(1), (0.0, 990.0))
     while not lane.ended:
         lane.step(lane.next_time)
     simulated = [(entry["event"].kind, entry["event"].task_ids, entry["event"].reason) for entry in lane.outcome.events]
@@ -106,12 +106,14 @@ def test_the_simulation_decides_as_the_pool_does(tmp_path: Path) -> None:
     assert {kind for kind, _, _ in real} == {"started", "ready", "begun", "done", "lost", "given_up"}
 
 
-@given(seed=st.integers(0, 10_000), devices=st.integers(1, 5), tasks=st.integers(1, 30), hours=st.floats(0.05, 14), faults=st.floats(0, 40))
+@given(st.data())
 @settings(max_examples=25, deadline=None)
 def test_whatever_goes_wrong_a_run_is_in_time_and_its_submission_valid(
-    seed: int, devices: int, tasks: int, hours: float, faults: float, tmp_path_factory: pytest.TempPathFactory
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    setup = rig(devices, tasks, hours, faults)
+    seed, devices, tasks = data.draw(st.integers(0, 10_000)), data.draw(st.integers(1, 5)), data.draw(st.integers(1, 30))
+    method = data.draw(st.sampled_from(["probability", "product", "selection"]))
+    setup = rig(devices, tasks, data.draw(st.floats(0.05, 14)), data.draw(st.floats(0, 40)), method=method)
     answers = SimulatedSubmission(list(setup.sizes), tmp_path_factory.mktemp("answers"))
     answers.begin(seed * 500)  # this seed writes the submission and reads it back
     outcome = simulate_run(setup, seed * 500, answers)
@@ -121,6 +123,20 @@ def test_whatever_goes_wrong_a_run_is_in_time_and_its_submission_valid(
         devices * setup.horizon, rel=0.02, abs=10.0 * devices
     )  # jobs end where they end
     assert all(sum(levels.values()) == tasks for levels in outcome.levels.values())
+
+
+def test_a_judge_works_after_the_sources_in_its_share_and_in_what_they_leave() -> None:
+    setup = rig(faults=0.0, method="product")
+    outcome = simulate_run(setup, 1)
+    assert list(outcome.ends) == ["frozen", "ttft", "judge"]
+    assert outcome.ends["ttft"] <= setup.budget - setup.reserve - setup.judge_seconds
+    assert outcome.levels["judge"] == {"4 views": 30}
+    # A judge without time of its own, and as slow as fine-tuning: it is cut at the soft deadline, and has judged as far as that.
+    costs = initial_costs("T4", 60e9)
+    assert setup.judge is not None
+    cut = simulate_run(replace(setup, judge=replace(setup.judge, true_costs=costs), judge_seconds=300.0), 1)
+    assert 0 < cut.levels["judge"]["4 views"] < 30
+    assert not cut.overrun
 
 
 def test_the_same_seed_gives_the_same_run_and_another_one_another() -> None:

@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arc_submit.durations import format_duration
 from arc_submit.options import add_json
+from arc_submit.run.presets import add_method, make_config, method_values
 
 if TYPE_CHECKING:
     from arc_submit.base_model.memory import ModelShape
@@ -38,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--measured", type=Path, metavar="FILE", help="of notebooks/gpu_check.py: corrects the plan, and for auto the costs")
     add("--max-seq-len", type=int, metavar="TOKENS", help="of a prompt with its answer, instead of the preset's")
     add("--max-concurrent", type=int, metavar="SLOTS", help="answers side by side, instead of the preset's")
+    add_method(parser, "plan")
     add("--tasks", action="store_true", help="print a line for each task")
     add("--plot", type=Path, metavar="PNG", help="draw each task's bytes by its tokens")
     add_json(parser)
@@ -51,10 +54,9 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     from arc_submit.run.measured import read_measured
     from arc_submit.run.measured import text_of as text_of_measured
     from arc_submit.run.memory_plan import plan_memory, text_of
-    from arc_submit.run.presets import make_config
 
     changes = {"challenges": args.challenges, "split": args.split, "tasks": args.sample, "budget": args.budget}
-    changes |= {"max_seq_len": args.max_seq_len, "max_concurrent": args.max_concurrent, "measured": args.measured}
+    changes |= {"max_seq_len": args.max_seq_len, "max_concurrent": args.max_concurrent, "measured": args.measured, **method_values(args)}
     choices: tuple[Choice, ...] = ()
     if args.preset == "auto":
         config, choices, (name, gib) = _decide(args, changes)
@@ -72,6 +74,11 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     print(f"{args.preset}: {shape.kind} of {shape.weights / 2e9:.2f} billion parameters, lengths by {words.reason}")
     for line in text_of(plan):
         print(line)
+    if config.judges:
+        print(
+            f"judge: {config.method} of up to {config.judge.candidates} candidates under {config.judge.views} views, in the last "
+            f"{format_duration(config.judge_seconds)} at least; candidates are read side by side like answers, fewer where memory lacks"
+        )
     for task in plan.tasks if args.tasks else ():
         print(
             f"  {task.lengths.task}: sample {task.lengths.sample} tokens, trained {task.trained}, {task.training_peak / GIB:.1f} GiB; "

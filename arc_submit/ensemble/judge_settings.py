@@ -23,7 +23,7 @@ from arc_submit.language.prompt_config import PromptConfig
 from arc_submit.language.prompts import PROMPTS, PromptVersion, prompt_version
 from arc_submit.options import Identity, check_options, option
 
-_RUN, _ASK = ("run",), ("run", "ensemble")
+_RUN, _ASK, _TOLD = ("run",), ("run", "ensemble"), ("simulate", "plan")
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class JudgeOptions:
     prompt: str | None = option(
         None, help="prompt version of the question (default: the one that goes with the model's own)", identity=Identity.FREE, commands=_ASK
     )
-    views: int = option(4, help="views under which each question is asked", identity=Identity.FREE, minimum=1, commands=(*_ASK, "simulate"))
+    views: int = option(4, help="views under which each question is asked", identity=Identity.FREE, minimum=1, commands=(*_ASK, *_TOLD))
     candidates: int = option(
         6,
         help="answers to each test input that are judged, the most probable ones",
         identity=Identity.FREE,
         minimum=2,
-        commands=(*_ASK, "simulate"),
+        commands=(*_ASK, *_TOLD),
     )
     share: float = option(
         0.1,
@@ -64,7 +64,7 @@ class JudgeOptions:
         identity=Identity.FREE,
         above=0,
         below=1,
-        commands=(*_RUN, "simulate"),
+        commands=(*_RUN, *_TOLD),
     )
     fallback: str | None = option(
         None,

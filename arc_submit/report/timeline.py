@@ -99,6 +99,10 @@ def read_timeline(events: Sequence[Mapping[str, Any]]) -> Timeline:
             lanes[str(event.get("source", ""))] = event["lane"]
         if not isinstance(event.get("worker"), int):
             continue
+        if kind == "worker_deadline":  # the workers of a source end here, and another one may follow
+            for key in [key for key in open_jobs if key[0] == event.get("source")]:
+                close(key, "cut")
+            continue
         key = str(event.get("source", "")), event["worker"]
         if kind in ("worker_started", "worker_begun"):
             if key in open_jobs:

@@ -12,7 +12,7 @@ from typing import Any
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.durations import parse_duration
-from arc_submit.ensemble.combination import JUDGED_METHODS
+from arc_submit.ensemble.combination import JUDGED_METHODS, METHODS
 from arc_submit.ensemble.judge_settings import JudgeOptions
 from arc_submit.errors import ArcSubmitError, ConfigError
 from arc_submit.finetune.settings import TTFTSettings
@@ -460,6 +460,19 @@ def add_run_options(parser: argparse.ArgumentParser, command: str, defaults: Map
     add_options(parser, RunConfig, command, defaults=defaults)
     for group, kind in _NESTED.items():
         add_options(parser.add_argument_group(f"{group} options"), kind, command, f"{group}_")
+
+
+def add_method(parser: argparse.ArgumentParser, command: str) -> None:
+    """Add the method, and what of its judge a sub-command that does no work takes."""
+    parser.add_argument(
+        "--method", choices=METHODS + JUDGED_METHODS, help="of the run; the last three have a judge (default: the preset's)"
+    )
+    add_options(parser, JudgeOptions, command, "judge_")
+
+
+def method_values(args: argparse.Namespace) -> dict[str, Any]:
+    """The values of `add_method`, as keywords of `make_config`."""
+    return {"method": args.method} | {f"judge_{name}": getattr(args, f"judge_{name}", None) for name, _ in options_of(JudgeOptions)}
 
 
 def option_values(args: argparse.Namespace) -> dict[str, Any]:

@@ -27,11 +27,13 @@ from arc_submit.arc.grid import Grid, frozen, same_grid
 from arc_submit.arc.submission import Submission, read_submission
 from arc_submit.arc.task import Pair, Task
 from arc_submit.durations import format_duration
+from arc_submit.ensemble.judgements import QUESTIONS
 from arc_submit.errors import DataError
 from arc_submit.run.config import RunConfig
 from arc_submit.run.host import Host, allocate_workers, estimate_costs, local_resources
 from arc_submit.run.presets import make_config
-from arc_submit.run.source import MODEL_LANE, Source, SourceSetup, task_size
+from arc_submit.run.source import JUDGE, MODEL_LANE, Source, SourceSetup, model_timeouts, task_size
+from arc_submit.run.source_judge import judge_config
 from arc_submit.run.source_table import SOURCE_TABLE
 from arc_submit.scheduling.chances import SolveChances
 from arc_submit.scheduling.costs import (
@@ -40,6 +42,7 @@ from arc_submit.scheduling.costs import (
     LinearCost,
     TaskSize,
     initial_costs,
+    judging_costs,
     learn_from_events,
 )
 from arc_submit.scheduling.simulation import Faults, SimulatedOutcome, SimulatedSource, SimulationSetup, SubmissionCheck, simulate_run
@@ -142,9 +145,34 @@ def rig_setup(config: RunConfig, rig: Rig, tasks: int, worth: SolveChances | Non
         simulated = _simulated(source, costs, costs(), rig.start_seconds)
         lanes.setdefault(source.lane, []).append(replace(simulated, chances=worth if gain and source.trains else None))
     workers = {MODEL_LANE: rig.count}
+    costs = partial(initial_costs, rig.kind, rig.parameters, rig.overhead)
     return SimulationSetup(
-        sizes, lanes, lambda running: workers, rig.count, config.budget, config.reserve, faults=Faults().scaled(rig.faults), worth=worth
+        sizes,
+        lanes,
+        lambda running: workers,
+        rig.count,
+        config.budget,
+        config.reserve,
+        faults=Faults().scaled(rig.faults),
+        worth=worth,
+        judge=_simulated_judge(config, costs, None, rig.start_seconds),
+        judge_seconds=config.judge_seconds,
     )
+
+
+def _simulated_judge(
+    config: RunConfig, initial: Callable[[], CostModel], measured: CostModel | None, start_seconds: float
+) -> SimulatedSource | None:
+    """The judge of a simulated run; None where the method needs none.
+
+    Args:
+        measured: what its work cost in a run; None estimates that.
+    """
+    if not config.judges:
+        return None
+    costs = measured or judging_costs(initial(), QUESTIONS[config.method], config.judge.candidates)
+    timeouts = model_timeouts(judge_config(config))
+    return SimulatedSource(JUDGE, None, initial, costs, 1, start_seconds, timeouts, views=config.judge.views)
 
 
 def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> SimulationSetup:
@@ -176,6 +204,15 @@ def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> Simul
         models.append(costs)
         simulated = _simulated(source, initial, costs, _start_seconds(events, source.name))
         lanes.setdefault(source.lane, []).append(replace(simulated, sizes=sizes))
+    judged = None
+    if config.judges:
+        then, sizes = ({i: task_size(task, False, train_len, prompt_len) for i, task in those.items()} for those in (known, tasks))
+        judged = initial()
+        learn_from_events(judged, events, JUDGE, then)
+        if not judged.measured_jobs:
+            raise DataError(f"{paths.events_file}: no job of the judge is done in it; run it first with --method, on a few tasks")
+        models.append(judged)
+    judge = _simulated_judge(config, initial, judged, _start_seconds(events, JUDGE))
     cores, memory = local_resources()
     host = Host(config.devices, config.workers, config.threads, config.search_memory)
 
@@ -194,6 +231,8 @@ def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> Simul
         speed_log_std=0.0,
         job_log_std=statistics.mean(costs.rel_std for costs in models),
         faults=Faults(**dict.fromkeys(vars(Faults()), 0.0)),
+        judge=None if judge is None else replace(judge, sizes=sizes),
+        judge_seconds=config.judge_seconds,
     )
 
 

@@ -185,3 +185,17 @@ def initial_costs(device: str, parameters: float, fixed: float = RESIDENT_OVERHE
     """
     step, prediction = INITIAL_RATES[device]
     return CostModel(LinearCost(fixed, step * parameters / 1e9), LinearCost(fixed, prediction * parameters / 1e9))
+
+
+def judging_costs(costs: CostModel, question: str, candidates: int) -> CostModel:
+    """The costs of judging an output under a view, in place of a prediction.
+
+    A prompt is read once, which takes a third of a training step (no backward pass). Each candidate is read behind it, about a tenth of a
+    prompt; a question of two answers reads it twice, and one about two candidates reads both, for each ordered pair.
+
+    Args:
+        question: "select", "verify" or "product".
+        candidates: of an output.
+    """
+    behind = {"product": candidates, "verify": 2 * candidates, "select": 4 * candidates * (candidates - 1)}[question]
+    return CostModel(costs.train, LinearCost(costs.predict.fixed, costs.train.rate / 3 * (1 + 0.1 * behind)))

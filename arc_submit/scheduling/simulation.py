@@ -84,6 +84,8 @@ class SimulatedSource:
         sizes: of the tasks for this source; None for those of the run.
         chances: the source divides its time by them; None: all tasks climb the same levels.
         owner, share: see arc_submit.scheduling.lane_time.LaneMember.
+        views: of each task, for a source without levels whose workers end their jobs at the soft deadline by themselves (the judge). Its
+            jobs begin in the order of the tasks' uncertainty.
     """
 
     name: str
@@ -95,6 +97,7 @@ class SimulatedSource:
     timeouts: Timeouts = field(default_factory=Timeouts)
     sizes: Mapping[str, TaskSize] | None = None
     chances: SolveChances | None = None
+    views: int = 0
     owner: str = ""
     share: float | None = None
 
@@ -116,6 +119,8 @@ class SimulationSetup:
         job_log_std: the same between jobs.
         faults: what goes wrong.
         worth: the chances by which the levels that tasks have reached are worth solved outputs; None: they are not counted.
+        judge: works in the accounted lane once all sources have ended.
+        judge_seconds: kept for it.
     """
 
     sizes: Mapping[str, TaskSize]
@@ -130,6 +135,8 @@ class SimulationSetup:
     job_log_std: float = 0.15
     faults: Faults = field(default_factory=Faults)
     worth: SolveChances | None = None
+    judge: SimulatedSource | None = None
+    judge_seconds: float = 0.0
 
     @property
     def horizon(self) -> float:
@@ -259,11 +266,12 @@ class _Timer(NamedTuple):
 class SimulatedLane:
     """A lane: its sources one after the other, each with a supervisor, in the steps of a pool of processes."""
 
-    def __init__(self, name: str, run: RunState, quota: WorkerQuota, started: float, deadline: float):
-        self.name, self.run, self.quota, self.deadline = name, run, quota, deadline
+    def __init__(self, sources: Sequence[SimulatedSource], name: str, run: RunState, quota: WorkerQuota, time: tuple[float, float]):
+        started, self.deadline = time
+        self.name, self.run, self.quota = name, run, quota
         self.outcome = run.outcome
-        self.sources = list(run.setup.lanes[name])
-        self.lane_time = LaneTime(started, deadline)
+        self.sources = list(sources)
+        self.lane_time = LaneTime(started, self.deadline)
         self.source_index = -1
         self.ended = self.complete = False
         self.stepped = started
@@ -297,6 +305,10 @@ class SimulatedLane:
     def _make_job_source(self, now: float) -> JobSource:
         source, run = self.source, self.run
         reached = run.reached.setdefault(source.name, {})
+        if source.views:
+            least_settled = sorted((task_id for task_id in self.sizes if task_id not in reached), key=lambda i: (-run.uncertainty[i], i))
+            jobs = (Job((task_id,), params={"steps": 0, "views": source.views}) for task_id in least_settled)
+            return JobQueue(jobs, until=self.soft_deadline)
         if source.ladder is None:
             todo = sorted((task_id for task_id in self.sizes if task_id not in reached), key=lambda i: (self.sizes[i].predict, i))
             return JobQueue(Job((task_id,)) for task_id in todo)
@@ -460,7 +472,7 @@ class SimulatedLane:
             results[task_id] = {"failed": "", "steps": steps if trained else 0, "made": made, "train_seconds": trained, "views": views}
         seconds = train_seconds + source.true_costs.predict.seconds(units) * run.cost_factor["predict"] * slowness + 0.05
         late = now + seconds - self.soft_deadline
-        if late > 0 and views and units and source.ladder is not None:
+        if late > 0 and views and units and (source.ladder is not None or source.views):
             # At the soft deadline a worker ends its predictions by itself and reports those that are done.
             done_part = max(0.0, 1 - late / max(1e-9, seconds - train_seconds))
             for result in results.values():
@@ -492,7 +504,8 @@ class SimulatedLane:
         self.outcome.ends[self.source.name] = now
         reached = self.run.reached[self.source.name]
         self.outcome.levels[self.source.name] = Counter(str(reached.get(task_id, "nothing")) for task_id in self.sizes)
-        self.complete = isinstance(self.job_source, Scheduler | GainScheduler) and self.job_source.complete
+        jobs = self.job_source
+        self.complete = jobs.complete if isinstance(jobs, Scheduler | GainScheduler) else not jobs.pending()
         self._record(now, "source_ended", source=self.source.name, reason=reason)
         self._next_source(now)
 
@@ -552,37 +565,25 @@ def simulate_run(setup: SimulationSetup, seed: int, submission: SubmissionCheck 
     run = RunState(setup, random.Random(seed), submission, record)
     outcome = run.outcome
     deadline = setup.budget - setup.reserve
+    stages: list[tuple[Mapping[str, Sequence[SimulatedSource]], float]] = [(setup.lanes, deadline)]
+    if setup.judge is not None:
+        stages = [(setup.lanes, deadline - setup.judge_seconds), ({setup.accounted_lane: (setup.judge,)}, deadline)]
     now = down = 0.0
     down_at = run.killed_at
     accounted: SimulatedLane | None = None
     while True:  # once, and once more after the parent has been killed
-        quotas = {name: WorkerQuota(0) for name in setup.lanes}
-        for name, workers in setup.allocate_workers(list(quotas)).items():
-            quotas[name].workers = workers
-        lanes = {name: SimulatedLane(name, run, quota, now, deadline) for name, quota in quotas.items()}
-        accounted = lanes.get(setup.accounted_lane)
-        running = [lane for lane in lanes.values() if not lane.ended]
-        while running:
-            next_time = max(now, min(lane.next_time for lane in running))
-            if next_time >= run.killed_at:
+        killed = False
+        for sources, until in stages:
+            now, lanes, killed = _run_stage(run, sources, now, until)
+            accounted = lanes.get(setup.accounted_lane)
+            if killed:
                 break
-            now = next_time
-            for lane in running:
-                if lane.next_time <= now:
-                    lane.step(now)
-            if any(lane.ended for lane in running):
-                running = [lane for lane in running if not lane.ended]
-                if running:
-                    # The workers of a lane that has ended go to the others.
-                    for name, workers in setup.allocate_workers([lane.name for lane in running]).items():
-                        quotas[name].workers = workers
-                    for lane in running:
-                        lane.step(now)
-        if not running:
+        if not killed:
             break
         now, run.killed_at = run.killed_at, math.inf
-        for lane in running:
-            lane.drop_workers(now)
+        for lane in lanes.values():
+            if not lane.ended:
+                lane.drop_workers(now)
         outcome.counts["killed"] += 1
         down += max(0.0, min(setup.horizon, now + _RESTART_SECONDS) - min(setup.horizon, now))
         now = min(now + _RESTART_SECONDS, deadline)
@@ -593,9 +594,43 @@ def simulate_run(setup: SimulationSetup, seed: int, submission: SubmissionCheck 
     if error := run.submission.check_all():
         outcome.invalid.append(error)
     outcome.ended, outcome.overrun = now, now > setup.budget
-    outcome.solved = {name: _expected_solved(run, reached) for name, reached in run.reached.items()}
+    judge = None if setup.judge is None else setup.judge.name
+    outcome.solved = {name: _expected_solved(run, reached) for name, reached in run.reached.items() if name != judge}
     _account_idle(run, down, down_at, lanes_ended, accounted is not None and accounted.complete)
     return outcome
+
+
+def _run_stage(
+    run: RunState, sources: Mapping[str, Sequence[SimulatedSource]], now: float, deadline: float
+) -> tuple[float, dict[str, SimulatedLane], bool]:
+    """Let lanes of sources work to their ends, or until the parent is killed.
+
+    Returns:
+        the time, the lanes, and whether the parent has been killed.
+    """
+    setup = run.setup
+    quotas = {name: WorkerQuota(0) for name in sources}
+    for name, workers in setup.allocate_workers(list(quotas)).items():
+        quotas[name].workers = workers
+    lanes = {name: SimulatedLane(sources[name], name, run, quota, (now, deadline)) for name, quota in quotas.items()}
+    running = [lane for lane in lanes.values() if not lane.ended]
+    while running:
+        next_time = max(now, min(lane.next_time for lane in running))
+        if next_time >= run.killed_at:
+            return now, lanes, True
+        now = next_time
+        for lane in running:
+            if lane.next_time <= now:
+                lane.step(now)
+        if any(lane.ended for lane in running):
+            running = [lane for lane in running if not lane.ended]
+            if running:
+                # The workers of a lane that has ended go to the others.
+                for name, workers in setup.allocate_workers([lane.name for lane in running]).items():
+                    quotas[name].workers = workers
+                for lane in running:
+                    lane.step(now)
+    return now, lanes, False
 
 
 def _expected_solved(run: RunState, reached: Mapping[str, Level]) -> float:
