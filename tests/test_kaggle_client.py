@@ -21,6 +21,7 @@ from kaggle_stub import KEY, Stub, copy_kernel, serving
 from arc_submit.cli import main
 from arc_submit.kaggle import quota
 from arc_submit.kaggle.check import check_kernel
+from arc_submit.kaggle.client import ClientResult
 from arc_submit.kaggle.kernel_metadata import FIELDS
 from arc_submit.kaggle.notebook_check import client_text
 from arc_submit.kaggle.push import _differences
@@ -114,32 +115,64 @@ def test_a_kernel_with_errors_is_not_pushed(stub: Stub, kernel: Path, capsys: py
 SAVED = {"versionNumber": 3, "url": "https://www.kaggle.com/code/me/x"}
 
 
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        ((200, {"error": "Maximum batch GPU session count of 2 reached."}), "not pushed: Kernel push error: Maximum batch GPU session"),
-        ((400, {"code": 400, "message": "The kernel source must be less than 1 megabytes in size."}), "less than 1 megabytes"),
-        (
-            (200, {**SAVED, "invalidDatasetSources": ["me/arc-submit-bundle"]}),
-            "pushed as version 3, but incomplete: The following are not valid",
-        ),
-        ((200, {**SAVED, "invalidCompetitionSources": ["arc-prize-2026-arc-agi-2"]}), "not valid competition sources"),
-        ((200, {**SAVED, "invalidKernelSources": ["me/arc-submit-wheels"]}), "not valid kernel sources"),
-        ((200, {**SAVED, "invalidTags": ["arc"]}), "not valid tags"),
-        ((200, {}), "Kaggle gave no address"),
-        ((401, {"code": 401, "message": "Unauthorized"}), "Kaggle does not know you"),
-        ((500, b"<html>error</html>"), "not pushed: 500 Server Error"),
-    ],
-    ids=["refused", "too large", "dataset", "competition", "kernel source", "tags", "no answer", "unauthorized", "server"],
-)
+REFUSALS = {
+    "refused": (
+        (200, {"error": "Maximum batch GPU session count of 2 reached."}),
+        "not pushed: Kernel push error: Maximum batch GPU session",
+    ),
+    "too large": ((400, {"code": 400, "message": "The source must be less than 1 megabytes in size."}), "less than 1 megabytes"),
+    "dataset": (
+        (200, {**SAVED, "invalidDatasetSources": ["me/arc-submit-bundle"]}),
+        "pushed as version 3, but incomplete: The following are not valid",
+    ),
+    "competition": ((200, {**SAVED, "invalidCompetitionSources": ["arc-prize-2026-arc-agi-2"]}), "not valid competition sources"),
+    "kernel source": ((200, {**SAVED, "invalidKernelSources": ["me/arc-submit-wheels"]}), "not valid kernel sources"),
+    "tags": ((200, {**SAVED, "invalidTags": ["arc"]}), "not valid tags"),
+    "no answer": ((200, {}), "Kaggle gave no address"),
+    "unauthorized": ((401, {"code": 401, "message": "Unauthorized"}), "Kaggle does not know you"),
+    "server": ((500, b"<html>error</html>"), "not pushed: 500 Server Error"),
+}
+
+
 def test_a_refused_push_is_an_error_whatever_the_exit_code(
-    stub: Stub, kernel: Path, capsys: pytest.CaptureFixture[str], answer: tuple[int, Any], message: str
+    stub: Stub, kernel: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stub.answers["SaveKernel"] = lambda body: answer
-    assert main(["kaggle", "push", str(kernel), "--no-compare"]) == 1
-    _, err = printed(capsys)
-    assert message in err
-    assert err.count("\n") == 1
+    """One process of the client pushes once for each answer, because its start takes longer than a push."""
+    answers = iter([answer for answer, _ in REFUSALS.values()])
+    stub.answers["SaveKernel"] = lambda body: next(answers)
+    for (code, text), (name, (_, message)) in zip(
+        run_clients(["kernels", "push", "-p", str(kernel)], len(REFUSALS)), REFUSALS.items(), strict=True
+    ):
+        result = ClientResult("kernels push", code, text)
+        monkeypatch.setattr("arc_submit.kaggle.push.run_client", lambda arguments, seconds, result=result: result)
+        assert main(["kaggle", "push", str(kernel), "--no-compare"]) == 1, name
+        _, err = printed(capsys)
+        assert message in err, name
+        assert err.count("\n") == 1
+
+
+def run_clients(arguments: list[str], times: int) -> list[tuple[int, str]]:
+    """The exit code and the text of a client's command that is run several times in one process."""
+    script = """
+import contextlib, io, json, sys
+from kaggle import cli
+arguments, times = json.load(sys.stdin)
+ends = []
+for _ in range(times):
+    sys.argv = ["kaggle", "-W", *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.redirect_stderr(text):
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+    ends.append((code, text.getvalue()))
+print(json.dumps(ends))
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", script], input=json.dumps([arguments, times]), capture_output=True, text=True, check=True
+    )
+    return [(code, text) for code, text in json.loads(process.stdout.splitlines()[-1])]
 
 
 @pytest.mark.parametrize("recorded", ["NvidiaTeslaP100", "Gpu"])

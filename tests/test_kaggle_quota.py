@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kaggle_stub import KEY, Stub, copy_kernel, serving
@@ -17,7 +16,7 @@ from kaggle_stub import KEY, Stub, copy_kernel, serving
 from arc_submit.cli import main
 from arc_submit.errors import ConfigError
 from arc_submit.kaggle import quota
-from arc_submit.kaggle.client import KaggleError
+from arc_submit.kaggle.client import ClientResult, KaggleError
 from arc_submit.kaggle.quota import Quota, Session, check_account
 
 NOW = datetime(2026, 11, 30, 9, 0, tzinfo=UTC)
@@ -96,7 +95,8 @@ def test_the_real_client_tells_hours_and_sessions_and_a_push_is_stopped(
     now = datetime.now(UTC).replace(tzinfo=None)
     stub.quota = (29.5, 30.0, (now + timedelta(hours=50)).isoformat(timespec="seconds"))
     recent, old = now.isoformat(timespec="seconds") + "Z", "2026-01-02T03:04:05Z"
-    stub.kernels = {"me/first-one": ("RUNNING", True, recent), "me/second": ("QUEUED", True, recent), "me/older": ("RUNNING", True, old)}
+    stub.kernels = {"me/first-one": ("RUNNING", True, recent), "me/second": ("QUEUED", True, recent)}
+    stub.kernels |= {"me/without-gpu": ("RUNNING", False, recent), "me/older": ("RUNNING", True, old)}
     assert main(["kaggle", "push", str(kernel), "--json"]) == 1
     captured = capsys.readouterr()
     assert KEY not in captured.out + captured.err
@@ -110,14 +110,8 @@ def test_the_real_client_tells_hours_and_sessions_and_a_push_is_stopped(
     assert {finding["place"] for finding in figures["findings"]} == {"quota", "sessions"}
 
 
-def test_a_session_without_a_gpu_takes_no_room(stub: Stub) -> None:
-    now = datetime.now(UTC)
-    stub.kernels = {f"me/kernel-{gpu}": ("RUNNING", gpu, now.isoformat()) for gpu in (True, False)}
-    assert quota.running_sessions(now) == {"me/kernel-True": "RUNNING"}
-
-
-@pytest.mark.parametrize("answer", [(401, {"code": 401, "message": "Unauthorized"}), (200, {}), (500, b"<html>error</html>")])
-def test_an_answer_without_hours_is_an_error(stub: Stub, answer: tuple[int, Any]) -> None:
-    stub.answers["GetAcceleratorQuotaStatistics"] = lambda body: answer
+@pytest.mark.parametrize("text", ["401 Client Error: Unauthorized", "No quota information available", "[{]", '[{"resource": "GPU"}]'])
+def test_an_answer_without_hours_is_an_error(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(quota, "run_client", lambda arguments, seconds: ClientResult("quota", 1 if "401" in text else 0, text))
     with pytest.raises(KaggleError, match="no GPU hours"):
         quota.read_quota()
