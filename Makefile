@@ -6,6 +6,8 @@ OUT ?= runs/submission
 TASKS ?= 40
 SEED ?= 0
 BUDGET ?= 10m
+# More parameters of the notebook, as in PARAMETERS="-p method voting -p ttft_steps 20".
+PARAMETERS ?=
 TESTS_AT_ONCE ?= 2
 
 .PHONY: setup submission test test-fast quality notebooks campaign test-old-vllm clean
@@ -26,7 +28,7 @@ setup: .venv/installed
 submission: setup
 	rm -rf $(OUT) && mkdir -p $(OUT)
 	$(BIN)/papermill --no-progress-bar --log-output notebooks/submission.ipynb $(OUT)/submission.ipynb \
-		-p out $(OUT) -p tasks $(TASKS) -p seed $(SEED) -p budget $(BUDGET)
+		-p out $(OUT) -p tasks $(TASKS) -p seed $(SEED) -p budget $(BUDGET) $(PARAMETERS)
 	@cat $(OUT)/report/scores.txt
 	@echo "executed notebook: $(OUT)/submission.ipynb   submission: $(OUT)/submission.json   pictures: $(OUT)/report/"
 

@@ -110,6 +110,14 @@ def test_the_real_client_tells_hours_and_sessions_and_a_push_is_stopped(
     assert {finding["place"] for finding in figures["findings"]} == {"quota", "sessions"}
 
 
+def test_a_machine_without_a_network_is_told_in_a_few_words(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with pytest.raises(KaggleError, match=r"^kaggle quota: no GPU hours: .* cannot be reached; is there a network") as error:
+        quota.read_quota()
+    assert len(str(error.value)) < 120
+
+
 @pytest.mark.parametrize("text", ["401 Client Error: Unauthorized", "No quota information available", "[{]", '[{"resource": "GPU"}]'])
 def test_an_answer_without_hours_is_an_error(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(quota, "run_client", lambda arguments, seconds: ClientResult("quota", 1 if "401" in text else 0, text))

@@ -44,6 +44,8 @@ class ClientResult:
         reason = " ".join(lines)[-600:] or "the client printed nothing"
         if "Authentication required" in self.text:
             reason = "Kaggle does not know you: run `kaggle auth login`, or set KAGGLE_API_TOKEN (docs/kaggle.md)"
+        elif unreachable := re.search(r"host='([^']+)'.*Max retries exceeded", self.text):
+            reason = f"{unreachable[1]} cannot be reached; is there a network?"
         return KaggleError(f"kaggle {self.command}: {problem}: {reason}")
 
 
@@ -78,7 +80,7 @@ def run_client(arguments: Sequence[str], seconds: float, show_progress: bool = F
         ConfigError: if the client is not installed.
         KaggleError: if it is killed at the time limit.
     """
-    command = " ".join(arguments[:2])
+    command = " ".join(one for one in arguments[:2] if not one.startswith("-"))
     process = start_client(arguments, errors_apart=False)
     timed_out = threading.Event()
 
