@@ -11,9 +11,9 @@ from arc_submit.arc.files import write_json
 from arc_submit.arc.pictures import save_picture
 from arc_submit.experiments.frame import Row
 
-SCORES = ("accuracy", "pass_n", "vote_2", "correct_pixels")  # shown in per cent
-_MARKED = 30  # points of a line that are marked
-_PER_CENT = {*SCORES, "correct_size", "unanswered", "lowest", "highest"}
+SCORES = ("accuracy", "pass_n", "vote_2")
+_MARKED = 30  # points of a line, up to which each is marked
+_PER_CENT = {*SCORES, "correct_pixels", "correct_size", "unanswered", "lowest", "highest"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,16 @@ def score_line(rows: Sequence[Row], x: str, figure: str, label: str | None = Non
         mean, deviation = row.figures[figure]
         points.append((float(row.setting[x]), factor * mean, None if deviation is None else factor * deviation))
     return Line(label or figure, sorted(points))
+
+
+def score_panels(rows: Sequence[Row], x: str, label: str, log: int | None = None) -> list[Panel]:
+    """The scores against a setting, and beside them correct_pixels, which would press them flat.
+
+    Args:
+        label: of the x axis.
+    """
+    groups = (SCORES, ("correct_pixels",))
+    return [Panel(label, "% of outputs", [score_line(rows, x, name) for name in names], log) for names in groups]
 
 
 def score_lines(rows: Sequence[Row], by: str, x: str, figure: str) -> list[Line]:
@@ -98,9 +108,9 @@ def plot_panels(path: Path, panels: Sequence[Panel]) -> Path:
 
     figure = Figure(figsize=(6 * len(panels), 4), layout="constrained")
     for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        marker = "o" if all(len(line.points) <= _MARKED for line in panel.lines) else ""
         for line in panel.lines:
             xs, ys = [x for x, _, _ in line.points], [y for _, y, _ in line.points]
-            marker = "o" if len(xs) <= _MARKED else ""  # a curve of steps is a line
             drawn = axis.plot(xs, ys, marker=marker, markersize=4, label=line.label)[0]
             if all(deviation is not None for _, _, deviation in line.points):
                 low, high = ([y + sign * (deviation or 0.0) for _, y, deviation in line.points] for sign in (-1, 1))
@@ -111,7 +121,7 @@ def plot_panels(path: Path, panels: Sequence[Panel]) -> Path:
             axis.xaxis.set_major_locator(FixedLocator(ticks))
             axis.xaxis.set_minor_locator(NullLocator())
             axis.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(bottom=0, top=1.05 * max((y for line in panel.lines for _, y, _ in line.points), default=0.0) or 1.0)
         axis.set_xlabel(panel.x)
         axis.set_ylabel(panel.y)
         axis.grid(axis="y", color="#dddddd", linewidth=0.6)

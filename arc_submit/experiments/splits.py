@@ -12,7 +12,7 @@ from typing import Any
 
 from arc_submit.errors import ConfigError
 from arc_submit.experiments.frame import add_run_options, measure_run, open_experiment, run_and_measure
-from arc_submit.experiments.results import SCORES, Panel, row_table, score_line, write_results
+from arc_submit.experiments.results import SCORES, row_table, score_panels, write_results
 from arc_submit.run.sweep import Point
 
 ALL = "all"
@@ -41,9 +41,9 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         ]
         rows = run_and_measure(directory, points, partial(measure_run, source="ttft", chosen=chosen))
         text = f"{len(chosen.tasks)} tasks; {args.total_steps} steps in all, shared by the adapters\n"
-        text += row_table(rows, (*SCORES, "final_loss", "train_seconds", "short"))
-        panel = Panel("adapters (log)", "% of outputs", [score_line(rows, "adapters", name) for name in SCORES], log=2)
-        return write_results(args.out, text, [panel], {"rows": [row.to_json() for row in rows]})
+        text += row_table(rows, (*SCORES, "correct_pixels", "final_loss", "train_seconds", "short"))
+        panels = score_panels(rows, "adapters", "adapters (log)", log=2)
+        return write_results(args.out, text, panels, {"rows": [row.to_json() for row in rows]})
 
 
 def split_numbers(given: list[str], tasks: int, total_steps: int) -> list[int]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from arc_submit.errors import ConfigError
 from arc_submit.experiments.frame import add_run_options, measure_run, open_experiment, run_and_measure
-from arc_submit.experiments.results import SCORES, Panel, row_table, score_line, write_results
+from arc_submit.experiments.results import SCORES, row_table, score_panels, write_results
 from arc_submit.run.sweep import Point
 from arc_submit.storage.run_dir import RunPaths
 
@@ -40,9 +40,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         source = "frozen" if args.run is None else "ttft"
         rows = run_and_measure(directory, points, partial(measure_run, source=source, chosen=chosen))
         text = f"{len(chosen.tasks)} tasks, {'the base model' if args.run is None else f'adapters of {args.run}'}\n"
-        text += row_table(rows, (*SCORES, "correct_size", "unanswered"))
-        panel = Panel("temperature", "% of outputs", [score_line(rows, "temperature", name) for name in SCORES])
-        return write_results(args.out, text, [panel], {"rows": [row.to_json() for row in rows]})
+        text += row_table(rows, (*SCORES, "correct_pixels", "correct_size", "unanswered"))
+        return write_results(args.out, text, score_panels(rows, "temperature", "temperature"), {"rows": [row.to_json() for row in rows]})
 
 
 def make_point(temperature: float, seed: int, words: list[str]) -> Point:
