@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,8 +51,11 @@ def _session_of(folder: Path, accelerator: str | None, session: str | None) -> S
     gpu = read_switch(metadata, "enable_gpu", False)
     machine = accelerator or requested_machine(metadata) or ("NvidiaTeslaP100" if gpu else "")
     limit = parse_duration(session or SESSION)
-    expected = [] if session else [parse_duration(one) + _ENDING for one in given_values(_code_of(folder, metadata), "budget")]
-    return Session(str(machine), limit, min([limit, max(expected, default=limit)]))
+    expected = []
+    for budget in () if session else given_values(_code_of(folder, metadata), "budget"):
+        with contextlib.suppress(ConfigError):  # found by the check, and ignored
+            expected.append(parse_duration(budget) + _ENDING)
+    return Session(str(machine), limit, min(limit, max(expected, default=limit)))
 
 
 def _code_of(folder: Path, metadata: dict[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from arc_submit.errors import ArcSubmitError, ConfigError
+from arc_submit.workers.parent_death import PARENT
 
 _VERBOSE_VARIABLES = ("VERBOSE", "VERBOSE_OUTPUT")  # with them the client prints every request and its Authorization header
 _SECRET_VARIABLES = ("KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_TOKEN")
@@ -49,8 +50,12 @@ class ClientResult:
         return KaggleError(f"kaggle {self.command}: {problem}: {reason}")
 
 
-def start_client(arguments: Sequence[str], errors_apart: bool) -> subprocess.Popen[bytes]:
-    """Start `kaggle ARGUMENTS`, with its standard output in a pipe and its errors in another one or in the same.
+def start_client(arguments: Sequence[str], streamed: bool) -> subprocess.Popen[bytes]:
+    """Start `kaggle ARGUMENTS` with its standard output in a pipe.
+
+    Args:
+        arguments: of the client.
+        streamed: its errors come in a pipe of their own, and it ends with this process, as nothing else ends a client on a silent stream.
 
     Raises:
         ConfigError: if the client is not installed.
@@ -59,12 +64,13 @@ def start_client(arguments: Sequence[str], errors_apart: bool) -> subprocess.Pop
         if importlib.util.find_spec(package) is None:
             raise ConfigError(f"{package} is not installed, and this command needs it: pip install kaggle==2.2.4 six")
     environment = {name: value for name, value in os.environ.items() if name not in _VERBOSE_VARIABLES}
+    bound = ["-m", "arc_submit.workers.parent_death"] if streamed else []
     return subprocess.Popen(
-        [sys.executable, "-m", "kaggle", "-W", *arguments],
+        [sys.executable, *bound, "-m", "kaggle", "-W", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE if errors_apart else subprocess.STDOUT,
-        env={**environment, "PYTHONUNBUFFERED": "1"},
+        stderr=subprocess.PIPE if streamed else subprocess.STDOUT,
+        env={**environment, "PYTHONUNBUFFERED": "1", PARENT: str(os.getpid())},
     )
 
 
@@ -81,7 +87,7 @@ def run_client(arguments: Sequence[str], seconds: float, show_progress: bool = F
         KaggleError: if it is killed at the time limit.
     """
     command = " ".join(one for one in arguments[:2] if not one.startswith("-"))
-    process = start_client(arguments, errors_apart=False)
+    process = start_client(arguments, streamed=False)
     timed_out = threading.Event()
 
     def kill_late() -> None:

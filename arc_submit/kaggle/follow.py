@@ -117,7 +117,7 @@ def _keep_client(log: _Log, status: KernelStatus, now: float) -> None:
         _stop_client(log)
         _count_end(log, log.began_after_end)
     if log.client is None and not log.complete and status.state not in ("QUEUED", "NEW_SCRIPT") and now - log.heard >= _PAUSE:
-        log.client, log.position, log.heard = start_client(["kernels", "logs", log.kernel, "--follow"], errors_apart=True), 0, now
+        log.client, log.position, log.heard = start_client(["kernels", "logs", log.kernel, "--follow"], streamed=True), 0, now
         log.began_after_end = status.ended
         threading.Thread(target=_read_client, args=(log.client, log.events), daemon=True).start()
 
