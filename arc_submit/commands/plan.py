@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from arc_submit.language.lengths import Words
     from arc_submit.run.choices import Choice
     from arc_submit.run.config import RunConfig
+    from arc_submit.run.memory_plan import MemoryPlan
 
 _SIZES = {"nvarc-4b": "NVARC-4B", "architects-2024": "3B"}  # of presets whose names do not say it
 
@@ -41,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-seq-len", type=int, metavar="TOKENS", help="of a prompt with its answer, instead of the preset's")
     add("--max-concurrent", type=int, metavar="SLOTS", help="answers side by side, instead of the preset's")
     add_method(parser, "plan")
+    add(
+        "--source",
+        action="append",
+        metavar="NAME=KIND:OPTION=VALUE,...",
+        help="plan this source of a run, with its own model and settings, in place of the run's; once for each source",
+    )
     add("--tasks", action="store_true", help="print a line for each task")
     add("--plot", type=Path, metavar="PNG", help="draw each task's bytes by its tokens")
     add_json(parser)
@@ -49,36 +56,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """Print the plan; returns its figures."""
     from arc_submit.base_model.memory import GIB
+    from arc_submit.errors import ConfigError
     from arc_submit.run.choices import values_of
     from arc_submit.run.data import load_data
+    from arc_submit.run.definitions import read_source
     from arc_submit.run.measured import read_measured
     from arc_submit.run.measured import text_of as text_of_measured
-    from arc_submit.run.memory_plan import plan_memory, text_of
+    from arc_submit.run.memory_plan import plan_memory
+    from arc_submit.run.named_sources import source_groups
+    from arc_submit.run.source_table import uses_model
 
-    changes = {"challenges": args.challenges, "split": args.split, "tasks": args.sample, "budget": args.budget}
+    changes = {"challenges": args.challenges, "split": args.split, "tasks": args.sample, "budget": args.budget, "source": args.source}
     changes |= {"max_seq_len": args.max_seq_len, "max_concurrent": args.max_concurrent, "measured": args.measured, **method_values(args)}
     choices: tuple[Choice, ...] = ()
+    if args.preset == "auto" and args.source:
+        raise ConfigError("plan --preset auto --source: auto decides when the run begins; give the sources a preset by name")
     if args.preset == "auto":
         config, choices, (name, gib) = _decide(args, changes)
     else:
         config = make_config(args.preset, model=args.model or Path("planned"), **changes)
         name, gib = _card(args.card or _card_of(args.preset))
-    config, shape, words = _read_model(args, config)
     if args.measured is not None:
         measured = read_measured(args.measured)
         measured.check_size(name, gib)
         print(text_of_measured(measured))
     for choice in choices:
         print(f"auto: {choice.text}")
-    plan = plan_memory(config, shape, (name, gib), load_data(config).tasks.values(), words)
-    print(f"{args.preset}: {shape.kind} of {shape.weights / 2e9:.2f} billion parameters, lengths by {words.reason}")
-    for line in text_of(plan):
-        print(line)
+    presets = {one.name: one.options.get("preset") for one in map(read_source, args.source or ())}
+    figures: dict[str, Any] = {}
+    for group in source_groups(config):
+        if not uses_model(group.config.sources):
+            continue
+        preset = presets.get(group.names[0]) or args.preset
+        own, shape, words = _read_model(args, group.config, preset)
+        title = f"{group.label}{preset}"
+        plan = plan_memory(own, shape, (name, gib), load_data(config).tasks.values(), words)
+        model = f"{shape.kind} of {shape.weights / 2e9:.2f} billion parameters, lengths by {words.reason}"
+        _print_plan(args, plan, (group.names[0] if group.defined else "", title), model)
+        counted = {"card": name, "gib": gib, "room_gib": round(plan.room / GIB, 2), "tasks": len(plan.tasks), **plan.counts}
+        figures |= {group.names[0]: counted} if group.defined else counted
     if config.judges:
         print(
             f"judge: {config.method} of up to {config.judge.candidates} candidates under {config.judge.views} views, in the last "
             f"{format_duration(config.judge_seconds)} at least; candidates are read side by side like answers, fewer where memory lacks"
         )
+    return figures | ({"auto": values_of(choices)} if choices else {})
+
+
+def _print_plan(args: argparse.Namespace, plan: MemoryPlan, titles: tuple[str, str], model: str) -> None:
+    """Print and draw the plan of one source or of a run.
+
+    Args:
+        titles: name of the source, "" for a run; what the text begins with.
+    """
+    from arc_submit.base_model.memory import GIB
+    from arc_submit.run.memory_plan import text_of
+
+    source, title = titles
+    print(f"{title}: {model}")
+    for line in text_of(plan):
+        print(line)
     for task in plan.tasks if args.tasks else ():
         print(
             f"  {task.lengths.task}: sample {task.lengths.sample} tokens, trained {task.trained}, {task.training_peak / GIB:.1f} GiB; "
@@ -87,11 +124,11 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if args.plot is not None:
         from arc_submit.report.memory_picture import plot_memory
 
+        name, gib = plan.card
         points = [(task.lengths.sample, task.training_peak / GIB, task.trained) for task in plan.tasks if task.training is not None]
         points += [(task.request, task.prediction_peak / GIB, "predicted") for task in plan.tasks]
-        print(plot_memory(args.plot, points, plan.room / GIB, f"{args.preset} on {name} ({gib:g} GiB)"))
-    figures = {"card": name, "gib": gib, "room_gib": round(plan.room / GIB, 2), "tasks": len(plan.tasks), **plan.counts}
-    return figures | ({"auto": values_of(choices)} if choices else {})
+        path = args.plot.with_stem(f"{args.plot.stem}-{source}") if source else args.plot
+        print(plot_memory(path, points, plan.room / GIB, f"{title} on {name} ({gib:g} GiB)"))
 
 
 def _decide(args: argparse.Namespace, changes: dict[str, Any]) -> tuple[RunConfig, tuple[Choice, ...], tuple[str, float]]:
@@ -122,22 +159,26 @@ def _decide(args: argparse.Namespace, changes: dict[str, Any]) -> tuple[RunConfi
     return config, choices, (_card(card) if card else (smallest.name, smallest.gib))
 
 
-def _read_model(args: argparse.Namespace, config: RunConfig) -> tuple[RunConfig, ModelShape, Words]:
-    """The configuration with the model's own length, the model's shape, and the words of its prompts."""
+def _read_model(args: argparse.Namespace, config: RunConfig, preset: str) -> tuple[RunConfig, ModelShape, Words]:
+    """The configuration with the model's own length, the model's shape, and the words of its prompts.
+
+    Args:
+        preset: whose name says the model's size where no model is there.
+    """
     from arc_submit.base_model.memory import read_shape
     from arc_submit.errors import ConfigError
     from arc_submit.language.lengths import ESTIMATED_WORDS, words_of
 
-    if args.model is None:
-        return config, _size(args.size or _size_of(args.preset)), ESTIMATED_WORDS
+    if args.model is None and not config.model.is_dir():
+        return config, _size(args.size or _size_of(preset)), ESTIMATED_WORDS
     from arc_submit.base_model.loading import load_tokenizer
     from arc_submit.language.prompt_tokenizer import PromptTokenizer
 
     asked = config.prompt_config()
-    words = words_of(PromptTokenizer.from_config(load_tokenizer(args.model), asked))
-    shape = read_shape(args.model) if args.size is None else _size(args.size)
+    words = words_of(PromptTokenizer.from_config(load_tokenizer(config.model), asked))
+    shape = read_shape(config.model) if args.size is None else _size(args.size)
     if shape is None:
-        raise ConfigError(f"plan: the formulas do not hold for the layers of {args.model}; give --size a model of about its sizes")
+        raise ConfigError(f"plan: the formulas do not hold for the layers of {config.model}; give --size a model of about its sizes")
     return replace(config, max_seq_len=asked.max_seq_len), shape, words
 
 

@@ -10,6 +10,7 @@ import argparse
 import re
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from arc_submit.errors import ConfigError
 from arc_submit.options import add_json
 from arc_submit.run.config import ALLOCATIONS
 from arc_submit.run.data import load_data
+from arc_submit.run.definitions import read_source
+from arc_submit.run.host import count_parameters
 from arc_submit.run.presets import PRESETS, add_method, make_config, method_values
 from arc_submit.run.simulate import Rig, ends_of, figures_of, like_config, like_setup, rig_setup, simulate_runs, text_of
 from arc_submit.scheduling.chances import read_chances
@@ -43,6 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of each task beside its work, in fine-tuning and again in inference: "
         f"{RESIDENT_OVERHEAD} where workers keep the model, {PROCESS_OVERHEAD:.0f} with a process for each task (default: the former)",
     )
+    add(
+        "--source",
+        action="append",
+        default=[],
+        metavar="NAME=KIND:OPTION=VALUE,...",
+        help="a source with a name of its own, as of arc-submit run; with devices of its own it works beside the others",
+    )
     add("--start", type=float, default=40.0, metavar="SECONDS", help="that a worker takes to get ready")
     add("--faults", type=float, default=1.0, metavar="FACTOR", help="how often they come; 0 for none")
     add("--chances", type=Path, metavar="FILE", help="chances of solving a task, to count expected solved outputs (arc-submit chances)")
@@ -64,9 +74,18 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     budget = parse_duration(args.budget)
     if args.like is not None:
         return _foretell(args, budget)
-    config = make_config(args.preset, model=Path("simulated"), budget=budget, seed=args.seed, max_seq_len=None, **method_values(args))
+    changes = {"source": args.source, **method_values(args)}
+    config = make_config(args.preset, model=Path("simulated"), budget=budget, seed=args.seed, max_seq_len=None, **changes)
     count, kind = _rig(args.rig or _rig_of(args.preset))
-    rig = Rig(count, kind, 1e9 * (args.parameters or _billions_of(args.preset)), args.fixed_cost, args.start, args.faults)
+    rig = Rig(
+        count,
+        kind,
+        1e9 * (args.parameters or _billions_of(args.preset)),
+        args.fixed_cost,
+        args.start,
+        args.faults,
+        _own_parameters(args.source),
+    )
     worth = read_chances(args.chances) if args.chances else None
     if worth is None and args.allocation in ("gain", "both"):
         raise ConfigError(f"--allocation {args.allocation}: give --chances FILE, as arc-submit chances writes it")
@@ -115,6 +134,17 @@ def _foretell(args: argparse.Namespace, budget: float) -> dict[str, Any]:
         print(line)
         figures["ends"][source] = told
     return figures
+
+
+def _own_parameters(sources: Sequence[str]) -> dict[str, float]:
+    """The parameters of the models of sources: of the folder that is given, or as the name of the preset says."""
+    found = {}
+    for one in map(read_source, sources):
+        model, preset = Path(one.options.get("model", "")), one.options.get("preset", "")
+        counted = count_parameters(model) if "model" in one.options else 0.0
+        if counted or preset:
+            found[one.name] = counted or 1e9 * _billions_of(preset)
+    return found
 
 
 def _rig(text: str) -> tuple[int, str]:

@@ -15,6 +15,7 @@ from arc_submit.arc.grid import Grid, same_grid
 from arc_submit.arc.prediction import Prediction, read_predictions
 from arc_submit.ensemble.combination import rank, rank_all
 from arc_submit.errors import DataError
+from arc_submit.run.named_sources import source_config
 from arc_submit.run.recombine import known_solutions
 from arc_submit.run.simulate import like_config, sequence_lengths
 from arc_submit.run.source import task_size
@@ -43,7 +44,11 @@ def observe_run(run: Path, source: str, solutions: Path | None) -> list[tuple[st
     if known is None:
         raise DataError(f"{run}: {reason}")
     config = like_config(run)
-    prompt_len, train_len = sequence_lengths(config)
+    if source not in config.sources:
+        raise DataError(f"{run}: has no source {source}; there are {', '.join(config.sources)}")
+    kind = config.kind_of(source)
+    prompt_len, train_len = sequence_lengths(source_config(config, source) if source in config.definitions else config)
+    searches = [name for name in config.sources if config.kind_of(name) == "search"]
     levels: dict[str, set[tuple[int, int]]] = defaultdict(set)
     for event in paths.read_events():
         if event["event"] == "task_done" and event.get("source") == source and isinstance(event.get("level"), list):
@@ -54,9 +59,9 @@ def observe_run(run: Path, source: str, solutions: Path | None) -> list[tuple[st
         outputs = known.outputs.get(task_id)
         if task_id not in tasks or outputs is None:
             continue
-        cells = 1000 * task_size(tasks[task_id], source == "ttft", train_len, prompt_len).predict
+        cells = 1000 * task_size(tasks[task_id], kind == "ttft", train_len, prompt_len).predict
         predictions = read_predictions(paths.predictions(source, task_id))[0]
-        ranked = rank_all(read_predictions(paths.predictions("search", task_id))[0])
+        ranked = rank_all(paths.read_predictions({task_id: len(outputs)}, sources=searches)[0])
         for test, solution in enumerate(outputs):
             own, ease = [p for p in predictions if p.test == test], search_ease(ranked, (task_id, test))
             for views, steps in sorted(reached):

@@ -60,6 +60,12 @@ def model_devices(config: RunConfig) -> dict[str, tuple[str, ...]]:
     }
 
 
+def lane_devices(config: RunConfig) -> dict[str, tuple[str, ...]]:
+    """The devices of each lane that runs a model, in the order in which its sources name them."""
+    devices, lanes = model_devices(config), source_lanes(config)
+    return {lane: tuple(dict.fromkeys(one for name in lanes if lanes[name] == lane for one in devices[name])) for lane in lanes.values()}
+
+
 def source_lanes(config: RunConfig) -> dict[str, str]:
     """The lane of each source that uses the model, by its name.
 

@@ -427,7 +427,7 @@ def build_config(values: Mapping[str, Any], definitions: Mapping[str, SourceDefi
         }
         flat[group] = replace(values.get(group, kind()), **inner)
     config = RunConfig(**flat, definitions=definitions or {})
-    check_sources(config.kinds)
+    check_sources(config.sources, config.definitions)
     return config
 
 

@@ -87,7 +87,7 @@ def resolve_run(config: RunConfig, predict: bool = True) -> ResolvedRun:
     Raises:
         ArcSubmitError: where it cannot work.
     """
-    check_sources(config.kinds)
+    check_sources(config.sources, config.definitions)
     data = load_data(config)
     working = _find_working(config)
     config = working.config

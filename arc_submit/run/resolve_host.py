@@ -9,7 +9,7 @@ from typing import Any
 
 from arc_submit.run.config import RunConfig
 from arc_submit.run.host import Host, check_devices
-from arc_submit.run.named_sources import model_devices, source_groups, source_lanes
+from arc_submit.run.named_sources import lane_devices, source_groups
 from arc_submit.run.source import CPU_LANE
 from arc_submit.run.source_table import uses_model
 from arc_submit.workers.devices import Gpu
@@ -29,13 +29,12 @@ def resolve_host(config: RunConfig, gpus: Mapping[str, Gpu] | None = None) -> tu
     Raises:
         ConfigError: where a GPU is not there, or the cluster cannot do the work.
     """
-    devices, lanes = model_devices(config), source_lanes(config)
-    by_lane = {lane: tuple(dict.fromkeys(one for name in lanes if lanes[name] == lane for one in devices[name])) for lane in lanes.values()}
+    by_lane = lane_devices(config)
     used = tuple(dict.fromkeys(one for own in by_lane.values() for one in own)) or config.devices
     memory = max(group.config.search_memory for group in source_groups(config))
     host = Host(used, config.workers, config.threads, memory, lanes=by_lane)
     if config.executor == "local":
-        return config, replace(host, gpus=gpus if gpus is not None else check_devices(config.devices) if devices else {})
+        return config, replace(host, gpus=gpus if gpus is not None else check_devices(config.devices) if by_lane else {})
     config = _with_whole_paths(config)
     asking = [group.config for group in source_groups(config) if uses_model(group.config.sources)]
     folders = list(dict.fromkeys(folder for own in asking for name in _FOLDERS if (folder := getattr(own, name)) is not None))

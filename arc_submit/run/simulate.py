@@ -14,7 +14,7 @@ import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,8 +30,10 @@ from arc_submit.durations import format_duration
 from arc_submit.ensemble.judgements import QUESTIONS
 from arc_submit.errors import DataError
 from arc_submit.run.config import RunConfig
+from arc_submit.run.definitions import GivenSource
 from arc_submit.run.host import Host, allocate_workers, estimate_costs, local_resources
-from arc_submit.run.presets import make_config
+from arc_submit.run.named_sources import lane_devices, source_config, source_groups, source_lanes
+from arc_submit.run.presets import make_config, source_options
 from arc_submit.run.source import JUDGE, MODEL_LANE, Source, SourceSetup, model_timeouts, task_size
 from arc_submit.run.source_judge import judge_config
 from arc_submit.run.source_table import SOURCE_TABLE
@@ -114,6 +116,7 @@ class Rig:
         overhead: seconds of each task beside its work, in fine-tuning and again in inference.
         start_seconds: seconds that a worker takes to get ready.
         faults: factor of how often faults come.
+        own_parameters: of the models of sources that have another one, by the source's name.
     """
 
     count: int
@@ -122,6 +125,7 @@ class Rig:
     overhead: float = RESIDENT_OVERHEAD
     start_seconds: float = 40.0
     faults: float = 1.0
+    own_parameters: Mapping[str, float] = field(default_factory=dict)
 
 
 def rig_setup(config: RunConfig, rig: Rig, tasks: int, worth: SolveChances | None = None, allocation: str | None = None) -> SimulationSetup:
@@ -140,17 +144,20 @@ def rig_setup(config: RunConfig, rig: Rig, tasks: int, worth: SolveChances | Non
         train_len, prompt_len = config.ttft_max_seq_len or config.max_seq_len or 5120, config.max_seq_len or 5120
         sizes[f"task{number:03d}"] = TaskSize(min(cells, train_len) / 1000, min(cells, prompt_len) / 1000)
     lanes: dict[str, list[SimulatedSource]] = {}
-    for source in _sources(replace(config, sources=tuple(name for name in config.sources if name != "search"))):
-        costs = partial(initial_costs, rig.kind, rig.parameters, rig.overhead)
+    names = tuple(name for name in config.sources if config.kind_of(name) != "search")
+    config = replace(config, sources=names, definitions={name: one for name, one in config.definitions.items() if name in names})
+    for source in _sources(config):
+        costs = partial(initial_costs, rig.kind, rig.own_parameters.get(source.name, rig.parameters), rig.overhead)
         simulated = _simulated(source, costs, costs(), rig.start_seconds)
         lanes.setdefault(source.lane, []).append(replace(simulated, chances=worth if gain and source.trains else None))
-    workers = {MODEL_LANE: rig.count}
+    devices = {lane: len(own) for lane, own in lane_devices(config).items()}
+    workers = devices if len(devices) > 1 else {MODEL_LANE: rig.count}
     costs = partial(initial_costs, rig.kind, rig.parameters, rig.overhead)
     return SimulationSetup(
         sizes,
         lanes,
         lambda running: workers,
-        rig.count,
+        workers[MODEL_LANE],
         config.budget,
         config.reserve,
         faults=Faults().scaled(rig.faults),
@@ -183,16 +190,15 @@ def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> Simul
     """
     paths = RunPaths(run)
     events, known = _events(paths), paths.read_tasks()
-    prompt_len, train_len = sequence_lengths(config)
     lanes: dict[str, list[SimulatedSource]] = {}
     models = []
     sizes: dict[str, TaskSize] = {}
 
-    def initial() -> CostModel:
-        """The estimate that a run begins with: it has not seen the calibration."""
-        return estimate_costs(config.model, config.devices)[0]
-
     for source in _sources(config):
+        own = source_config(config, source.owner) if source.owner in config.definitions else config
+        prompt_len, train_len = sequence_lengths(own)
+        # The estimate that a run begins with: it has not seen the calibration.
+        initial = partial(_first_estimate, own)
         then, sizes = ({i: task_size(task, source.trains, train_len, prompt_len) for i, task in those.items()} for those in (known, tasks))
         costs = initial()
         if source.ladder:
@@ -204,8 +210,9 @@ def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> Simul
         models.append(costs)
         simulated = _simulated(source, initial, costs, _start_seconds(events, source.name))
         lanes.setdefault(source.lane, []).append(replace(simulated, sizes=sizes))
-    judged = None
+    judged, initial = None, partial(_first_estimate, config)
     if config.judges:
+        prompt_len, train_len = sequence_lengths(config)
         then, sizes = ({i: task_size(task, False, train_len, prompt_len) for i, task in those.items()} for those in (known, tasks))
         judged = initial()
         learn_from_events(judged, events, JUDGE, then)
@@ -214,7 +221,7 @@ def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> Simul
         models.append(judged)
     judge = _simulated_judge(config, initial, judged, _start_seconds(events, JUDGE))
     cores, memory = local_resources()
-    host = Host(config.devices, config.workers, config.threads, config.search_memory)
+    host = Host(config.devices, config.workers, config.threads, config.search_memory, lanes=lane_devices(config))
 
     def workers(running: Sequence[str]) -> Mapping[str, int]:
         return allocate_workers(host, running, cores, memory)[0]
@@ -236,19 +243,33 @@ def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> Simul
     )
 
 
+def _first_estimate(config: RunConfig) -> CostModel:
+    return estimate_costs(config.model, config.devices)[0]
+
+
 def _sources(config: RunConfig) -> list[Source]:
     """The sources that answer, as a run has them."""
-    found = [
-        one
-        for name, entry in SOURCE_TABLE.items()
-        if name in config.sources
-        for one in entry.resolve(SourceSetup(name, name, config, RunPaths(config.out)))
-    ]
-    return [source for source in found if source.name in config.sources]
+    lanes, found = source_lanes(config), []
+    for group in source_groups(config):
+        for name, kind in group.kinds.items():
+            setup = SourceSetup(name, kind, group.config, RunPaths(config.out), lane=lanes.get(name, MODEL_LANE))
+            share = config.definitions[name].share if name in config.definitions else None
+            found += [replace(one, owner=name, share=share) for one in SOURCE_TABLE[kind].resolve(setup) if one.name == name]
+    return sorted(found, key=lambda source: list(SOURCE_TABLE).index(source.source_kind))
 
 
 def _simulated(source: Source, initial: Callable[[], CostModel], costs: CostModel, start_seconds: float) -> SimulatedSource:
-    return SimulatedSource(source.name, source.ladder, initial, costs, source.tasks_per_job, start_seconds, source.backends[0].timeouts)
+    return SimulatedSource(
+        source.name,
+        source.ladder,
+        initial,
+        costs,
+        source.tasks_per_job,
+        start_seconds,
+        source.backends[0].timeouts,
+        owner=source.owner,
+        share=source.share,
+    )
 
 
 def _jobs_line(events: Sequence[Mapping[str, Any]], name: str, sizes: Mapping[str, TaskSize]) -> LinearCost:
@@ -302,7 +323,12 @@ def like_config(run: Path, **changes: Any) -> RunConfig:
     if not isinstance(fingerprint.get("sources"), list):
         raise DataError(f"{RunPaths(run).config}: not the configuration of a run; name a run directory")
     values = {name: fingerprint[name] for name in _COMPARABLE if fingerprint.get(name) is not None}
-    return make_config(out=run, **{**values, **changes})
+    kinds = {name: fingerprint[f"{name}.kind"] for name in fingerprint["sources"] if f"{name}.kind" in fingerprint}
+    given = []
+    for name, kind in kinds.items():
+        known = {one: fingerprint[f"{name}.{one}"] for one in _COMPARABLE if fingerprint.get(f"{name}.{one}") is not None}
+        given.append(GivenSource(name, kind, {one: value for one, value in known.items() if one in source_options(kind)}, str(run)).text)
+    return make_config(out=run, **{**values, **({"source": given} if given else {}), **changes})
 
 
 def ends_of(run: Path) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from arc_submit.errors import ConfigError
@@ -33,13 +33,13 @@ SOURCE_TABLE: dict[str, SourceEntry] = {
 }
 
 
-def check_sources(names: Sequence[str]) -> None:
-    """Refuse a kind of source that is not in the table.
+def check_sources(names: Sequence[str], defined: Collection[str] = ()) -> None:
+    """Refuse a source that is neither in the table nor defined.
 
     Raises:
         ConfigError: with the names that there are.
     """
-    if any(name not in SOURCE_TABLE for name in names):
+    if any(name not in SOURCE_TABLE and name not in defined for name in names):
         raise ConfigError(f"--sources {','.join(names)}: choose from {', '.join(SOURCE_TABLE)}, each once")
 
 

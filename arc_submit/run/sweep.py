@@ -27,7 +27,9 @@ from arc_submit.durations import format_duration
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.options import add_json
 from arc_submit.run.config import RunConfig
+from arc_submit.run.named_sources import model_devices, source_groups
 from arc_submit.run.presets import PRESET_HELP, add_run_options, make_config, make_infer_config, option_values
+from arc_submit.run.source_table import uses_model
 from arc_submit.storage.run_dir import RunDirectory, RunPaths
 from arc_submit.workers.parent_death import PARENT
 from arc_submit.workers.pool import Launch
@@ -302,13 +304,22 @@ def find_launch(executor: str, address: str | None, out: Path, parallel: int | N
     if any(config.executor == "ray" for config in configs):
         raise ConfigError("--executor ray: for the sweep or for its runs, not for both")
     # The largest of them decides: every run then finds its room wherever it comes.
-    gpus = max(0 if config.devices == ("cpu",) else len(config.devices) for config in configs)
-    cpus = max(config.threads * (config.workers if config.devices == ("cpu",) else len(config.devices)) for config in configs)
-    asking = [config for config in configs if {"frozen", "ttft"} & set(config.sources)]
+    used = [_devices(config) for config in configs]
+    gpus = max(len(devices - {"cpu"}) for devices in used)
+    cpus = max(
+        config.threads * (len(devices - {"cpu"}) + (config.workers if "cpu" in devices else 0))
+        for config, devices in zip(configs, used, strict=True)
+    )
+    asking = [group.config for config in configs for group in source_groups(config) if uses_model(group.config.sources)]
     folders = {folder.absolute() for config in asking for folder in (config.model, config.base_adapter) if folder}
     cluster = find_cluster(address, out.absolute(), sorted(folders))
     cluster.check_capacity(parallel or 1, cpus, gpus, "--parallel")
     return cluster.launch(cpus, gpus, Path.cwd()), cluster.capacity(cpus, gpus)
+
+
+def _devices(config: RunConfig) -> set[str]:
+    """The devices of a run; the cpu where no source uses a model."""
+    return {device for own in model_devices(config).values() for device in own} or set(config.devices)
 
 
 def _say(text: str) -> None:
