@@ -19,11 +19,11 @@ from arc_submit.run.presets import make_infer_config
 from arc_submit.storage.run_dir import RunPaths
 
 
-def figures(capsys: pytest.CaptureFixture[str], out: Path, model: Path, *more: str | Path) -> dict[str, float]:
+def figures(capsys: pytest.CaptureFixture[str], out: Path, model: Path, *more: str | Path) -> dict[str, Any]:
     """The figures of `arc-submit infer` with the transformers engine and two views."""
     options: Sequence[str | Path] = ("--engine", "transformers", "--views", "2", "--slots", "4", "--group", "2", "--budget", "4m")
     assert main(["infer", "--out", str(out), "--model", str(model), *map(str, options), *map(str, more), "--json"]) == 0
-    value: dict[str, float] = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    value: dict[str, Any] = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
     return value
 
 
@@ -40,6 +40,8 @@ def test_it_predicts_scores_and_goes_on(
     assert (first["made"], first["held"], first["failed"], first["unfinished"]) == (18, 0, 0, 0)
     assert first["tokens"] > 0
     assert "outputs" in first, "not scored"
+    assert first["sources"]["frozen"]["predictions"] == 18
+    assert first["attempts"]["voting"]["vote_2"] == first["attempts"]["voting"]["pass_n"]
     assert set(json.loads((out / "submission.json").read_text())) == {f"task{i:03d}" for i in range(6)}
     path = out / "predictions" / "frozen" / "task001.jsonl"
     assert len(read_predictions(path)[0]) == 4
