@@ -99,7 +99,8 @@ def run(config: RunConfig) -> RunResult:
         report = _report(directory, resolved, predictions, submission, deadline + 0.8 * resolved.reserve, _lost_lines(lost))
         directory.event("run_ended", done=len(done), failed=len(failed), unfinished=len(unfinished))
         seconds = time.monotonic() - began
-        progress.log(report.text)
+        for line in report.text.splitlines():  # a log shows an end of line within a line as text
+            progress.log(line)
         if not report.complete:
             directory.event("report_cut", pictures=len(report.pictures))
             progress.log("the time ran out before the report's last picture; the same command with --reset-budget draws them all")
