@@ -158,6 +158,16 @@ def test_a_kaggle_session_leaves_its_pool(inputs: list[str], tmp_path: Path, cap
     assert "pool.jsonl.gz: not written" in capsys.readouterr().out
 
 
+def test_a_source_with_a_name_of_its_own_is_found_by_its_kind(tmp_path: Path, ensemble: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run", {"t0": TASKS["t0"]}, 0, ("ttft",))
+    found = [Prediction("t0", 0, CANDIDATES["t0"][k], "quick", VIEW, 4.0 - k, "rule", 0.1, kind="search") for k in (0, 0, 1)]
+    append_predictions(run / "predictions" / "quick" / "t0.jsonl", found)
+    for words in (["--order", "search,ttft"], ["--order", "quick,ttft"], []):
+        _, out = ensemble(run, "--out", tmp_path / "new", "--method", "precedence", "--explain", *words)
+        assert "t0 test 0 attempt_1: quick 1 of 2" in out
+    assert "--order frozen: none of them has predictions; there are quick, ttft" in refused(capsys, run, "--order", "frozen", "--compare")
+
+
 def test_inputs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path, ensemble: Run, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [make_run(tmp_path / name / "run=0", TASKS, seed, ("ttft",)) for seed, name in enumerate("xy")]
     figures, _ = ensemble(*paths, "--out", tmp_path / "new.json")

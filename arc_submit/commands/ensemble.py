@@ -163,6 +163,8 @@ def _settings(args: argparse.Namespace, gathered: Gathered) -> EnsembleConfig:
 
     if args.order:
         order = tuple(source for name in args.order.split(",") for source in expand(name, f"--order {args.order}"))
+        if not set(order) & set(gathered.sources):
+            raise ConfigError(f"--order {args.order}: none of them has predictions; there are {', '.join(gathered.sources)}")
     weights: dict[str, float] = {}
     for name, weight in (parse_weights(args.weights) if args.weights else {}).items():
         weights |= dict.fromkeys(expand(name, f"--weights {args.weights}"), weight)

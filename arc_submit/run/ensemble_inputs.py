@@ -58,7 +58,7 @@ class Gathered:
         predictions: of all sources, for tasks of `challenges`.
         judgements: of all inputs.
         sources: names of the sources in the order of the inputs, the most trusted first.
-        names: for each source the other names that stand for it on the command line: of its input, and its own in the input.
+        names: for each source the other names that stand for it on the command line: of its input, its own in the input, and its kind.
         notes: what was left out, and which tasks are in a part of the inputs alone.
     """
 
@@ -70,7 +70,7 @@ class Gathered:
     notes: list[str] = field(default_factory=list)
 
     def expand(self, name: str) -> list[str]:
-        """The sources that a name stands for: the source itself, all sources of an input, or the sources of this name in all inputs."""
+        """The sources that a name stands for: the source itself, or all sources of an input, of this name in any input, or of a kind."""
         return [name] if name in self.names else [source for source, names in self.names.items() if name in names]
 
 
@@ -188,8 +188,8 @@ def gather(inputs: Sequence[Input], challenges: Challenges | None = None, challe
         elif one.name:
             found = [replace(p, source=f"{one.name}/{p.source}", kind=p.source_kind) for p in found]
         # A pool has its sources in their order of trust already.
-        own = dict.fromkeys(p.source for p in (sorted(found, key=_place) if one.is_run else found))
-        sources |= {source: _names(one.name, source) for source in own}
+        own = {p.source: p.source_kind for p in (sorted(found, key=_place) if one.is_run else found)}
+        sources |= {source: _names(one.name, source) | {kind} for source, kind in own.items()}
         predictions += [p for p in found if p.test < tested.test_counts.get(p.task, 0)]
         judgements += one.pool.judgements
         notes += _problem_notes(one)
