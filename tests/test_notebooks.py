@@ -17,7 +17,7 @@ from arc_submit.cli import main as arc_submit
 from arc_submit.durations import parse_duration
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.kaggle.notebooks import main, notebook_text
-from arc_submit.kaggle.parameters import check_given_parameters, check_parameters, task_of
+from arc_submit.kaggle.parameters import check_given_parameters, check_parameters, takes_parameter, task_of
 from arc_submit.run.presets import keyword_names
 
 ROOT = Path(__file__).parent.parent
@@ -121,6 +121,12 @@ def test_a_rehearsal_refuses_a_parameter_before_any_work(tmp_path: Path, capsys:
             check_given_parameters(notebook, ["no_such_name"], keyword_names())
     check_given_parameters(json.loads((ROOT / "notebooks" / "submission.ipynb").read_text()), ["seed", "lora_rank"], keyword_names())
     check_given_parameters(json.loads((ROOT / "notebooks" / "gpu_check.ipynb").read_text()), ["rank"], keyword_names())
+    takes = [
+        path.stem
+        for path in SCRIPTS
+        if takes_parameter(json.loads(path.with_suffix(".ipynb").read_text()), "rerun_budget", keyword_names())
+    ]
+    assert {"submission", "evaluate", "hybrid_7b"} <= set(takes) <= {path.stem for path in SCRIPTS} - {"gpu_check", "build_wheels"}
     with pytest.raises(ConfigError, match="no parameter lora_rank"):
         check_given_parameters(json.loads((ROOT / "notebooks" / "gpu_check.ipynb").read_text()), ["lora_rank"], keyword_names())
 

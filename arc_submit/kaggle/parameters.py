@@ -48,11 +48,26 @@ def check_given_parameters(notebook: dict[str, Any], names: Collection[str], opt
     Raises:
         ConfigError: naming the parameters that the notebook does not have.
     """
-    code = [cell for cell in notebook.get("cells", ()) if cell.get("cell_type") == "code"]
-    tagged = [cell for cell in code if "parameters" in cell.get("metadata", {}).get("tags", ())]
-    known = {name for cell in tagged for name in _assigned_names("".join(cell["source"]))}
-    takes_more = any("check_parameters(options=" in "".join(cell["source"]) for cell in code)
-    _refuse_unknown(names, known, options if takes_more else ())
+    own, takes_more = _own_parameters(notebook)
+    _refuse_unknown(names, own, options if takes_more else ())
+
+
+def takes_parameter(notebook: dict[str, Any], name: str, options: Collection[str]) -> bool:
+    """Whether a notebook has a parameter, its own or one of the options."""
+    own, takes_more = _own_parameters(notebook)
+    return name in own or (takes_more and name in options)
+
+
+def _own_parameters(notebook: dict[str, Any]) -> tuple[set[str], bool]:
+    """The names that a notebook's cell of parameters sets, and whether it takes options too."""
+    own = {name for source in _code_of(notebook, "parameters") for name in _assigned_names(source)}
+    return own, any("check_parameters(options=" in source for source in _code_of(notebook))
+
+
+def _code_of(notebook: dict[str, Any], tag: str | None = None) -> list[str]:
+    """The sources of a notebook's cells of code, of those with a tag where one is given."""
+    cells = [cell for cell in notebook.get("cells", ()) if cell.get("cell_type") == "code"]
+    return ["".join(cell["source"]) for cell in cells if tag is None or tag in cell.get("metadata", {}).get("tags", ())]
 
 
 def _refuse_unknown(names: Collection[str], known: Collection[str], options: Collection[str]) -> None:
@@ -60,7 +75,7 @@ def _refuse_unknown(names: Collection[str], known: Collection[str], options: Col
     if unknown := sorted(set(names) - set(known) - set(options)):
         close = difflib.get_close_matches(unknown[0], {*known, *options}, 1)
         all_of_a_run = " and every option of a run (docs/usage.md)" if options else ""
-        remedy = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(known))}{all_of_a_run}"
+        remedy = f"did you mean {close[0]}?" if close else f"it has {', '.join(sorted(known)) or 'none'}{all_of_a_run}"
         raise ConfigError(f"this notebook has no parameter {', '.join(unknown)}; {remedy}")
 
 

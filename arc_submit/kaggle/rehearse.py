@@ -32,7 +32,7 @@ from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 from arc_submit.kaggle.bundle import make_bundle, read_bundle
 from arc_submit.kaggle.files import format_size
 from arc_submit.kaggle.install import BUNDLE_MANIFEST, WHEELS_MANIFEST, last_error, restore_file, run_pip
-from arc_submit.kaggle.parameters import check_given_parameters
+from arc_submit.kaggle.parameters import check_given_parameters, takes_parameter
 from arc_submit.kaggle.sandbox import find_unshare
 from arc_submit.kaggle.wheels import read_wheelhouse
 from arc_submit.run.presets import keyword_names
@@ -136,7 +136,7 @@ def _check_config(config: RehearsalConfig) -> None:
             raise ConfigError(f"--parameter {parameter}: write NAME=VALUE")
     if not config.notebook.is_file():
         raise ConfigError(f"--notebook {config.notebook}: no such file")
-    given = [parameter.split("=", 1)[0] for parameter in _parameters(config)]
+    given = [parameter.split("=", 1)[0] for parameter in config.parameters]
     check_given_parameters(read_json(config.notebook), given, keyword_names())
     if config.wheels is not None:
         read_wheelhouse(config.wheels)
@@ -147,8 +147,9 @@ def _check_config(config: RehearsalConfig) -> None:
 
 
 def _parameters(config: RehearsalConfig) -> list[str]:
-    """What the notebook is given, as NAME=VALUE."""
-    return [f"rerun_budget={config.budget:g}s", *config.parameters]
+    """What the notebook is given, as NAME=VALUE: the budget of a re-run where it has one, and the user's own."""
+    has_budget = takes_parameter(read_json(config.notebook), "rerun_budget", keyword_names())
+    return [*([f"rerun_budget={config.budget:g}s"] if has_budget else []), *config.parameters]
 
 
 def _make_inputs(root: Path, config: RehearsalConfig, bundle: Path) -> Challenges:

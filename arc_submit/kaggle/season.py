@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from arc_submit.arc.pictures import save_picture
 from arc_submit.errors import ArcSubmitError, ConfigError
 from arc_submit.kaggle.client import read_table, run_client
 from arc_submit.kaggle.findings import read_json_object
 from arc_submit.kaggle.kernel_metadata import KERNEL_METADATA
 from arc_submit.kaggle.season_picks import NOISE, Entry, own_noise, propose_picks, verdict
 from arc_submit.kaggle.season_table import add_table, append_record, read_records, table_of
+from arc_submit.report.score_history import plot_scores
 
 _CLIENT_TIMEOUT = 60.0  # seconds
 _MOST_SUBMISSIONS = 200  # that are asked for: one a day
@@ -201,32 +201,9 @@ def _describe(entry: Entry) -> str:
 
 def _plot_season(path: Path, entries: Sequence[Entry]) -> Path:
     """A PNG file with the scores over time; the band is the noise below the best score."""
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
-    from matplotlib.figure import Figure
-
-    def day(entry: Entry) -> float:
-        return float(date2num(_time(entry.time)))  # type: ignore[no-untyped-call]
-
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axis = figure.add_subplot()
-    for label, marker, values in (
-        ("leaderboard", "o-", [(entry, entry.score) for entry in entries if entry.score is not None]),
-        ("dry run, local tasks", "s:", [(entry, entry.local) for entry in entries if entry.local is not None]),
-    ):
-        if values:
-            axis.plot([day(entry) for entry, _ in values], [value for _, value in values], marker, label=label)
-    scores = [entry.score for entry in entries if entry.score is not None]
-    if scores:
-        axis.axhspan(max(scores) - NOISE[1], max(scores), alpha=0.15, label=f"{NOISE[1]:g} points of noise")
-        for entry in entries:
-            if entry.score is not None and entry.kernel:
-                axis.annotate(f"v{entry.version}", (day(entry), entry.score), xytext=(4, 4), textcoords="offset points", fontsize=8)
-    axis.set(ylabel="points", title="Scores of the season")
-    locator = AutoDateLocator()  # type: ignore[no-untyped-call]
-    axis.xaxis.set_major_locator(locator)
-    axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-    axis.legend(fontsize=8)
-    return save_picture(figure, path)
+    board = [(_time(one.time), one.score, f"v{one.version}" if one.kernel else "") for one in entries if one.score is not None]
+    local = [(_time(one.time), one.local, "") for one in entries if one.local is not None]
+    return plot_scores(path, {"leaderboard": board, "dry run, local tasks": local}, NOISE[1])
 
 
 def _number(value: Any) -> float | None:
