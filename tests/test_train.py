@@ -9,7 +9,9 @@ import shutil
 import signal
 import sys
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -189,6 +191,63 @@ def test_a_logger_that_is_not_there_is_named_before_anything_is_read(
     assert not (tmp_path / "run").exists()
 
 
+class FakeWandb(ModuleType):
+    """What a training uses of wandb, with the runs and the points that it was given."""
+
+    class Error(Exception):
+        pass
+
+    def __init__(self, mode: str, fault: str = ""):
+        super().__init__("wandb")
+        self.__spec__ = ModuleSpec("wandb", None)
+        self.mode, self.fault, self.runs, self.points = mode, fault, list[dict[str, Any]](), list[tuple[int, dict[str, float]]]()
+
+    def setup(self) -> SimpleNamespace:
+        return SimpleNamespace(settings=SimpleNamespace(mode=self.mode, api_key=None, base_url="https://api.wandb.example/x"))
+
+    def init(self, **told: Any) -> SimpleNamespace:
+        if self.fault:
+            raise self.Error(self.fault)
+        self.runs.append(told)
+        return SimpleNamespace(log=lambda values, step: self.points.append((step, values)), finish=lambda: None)
+
+
+def test_wandb_has_one_run_over_all_resumes(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = replace(config_of(tiny_model, tmp_path / "run", write_data(tmp_path), steps=3, eval_every=2, eval_samples=2), wandb="project")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb("online"))
+    with pytest.raises(ConfigError, match=r"--wandb: no key for https://api.wandb.example/x; set WANDB_API_KEY, or WANDB_MODE=offline"):
+        train(told)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "netrc").write_text("machine api.wandb.example login user password secret")
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb("online", "no such\nproject"))
+    with pytest.raises(ConfigError, match="--wandb: no such project; set WANDB_MODE=offline"):
+        train(told)
+    (tmp_path / "netrc").write_text("not a netrc")
+    wandb = FakeWandb("offline")
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    train(told)
+    train(replace(told, settings=replace(told.settings, steps=5)))
+    (one, other), folder = wandb.runs, tmp_path / "run"
+    assert (one["id"], one["project"], one["dir"], one["resume"]) == (other["id"], "project", folder, "allow")
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [{"step": step, **values} for step, values in wandb.points] == lines
+    assert {"loss", "learning_rate", "grad_norm", "tokens", "eval_loss"} <= {name for line in lines for name in line}
+
+
+def test_wandb_offline_for_real(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    told = replace(config_of(tiny_model, tmp_path / "run", write_data(tmp_path), steps=3), wandb="project")
+    for steps in (3, 5):
+        train(replace(told, settings=replace(told.settings, steps=steps)))
+    (name,) = {path.name for path in (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")}
+    assert name == f"run-{(tmp_path / 'run' / 'wandb_id').read_text()}.wandb"
+    assert all(b"grad_norm" in path.read_bytes() for path in (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
 def test_what_evaluations_draw_from_is_not_learnt(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_data(tmp_path)
     (tmp_path / "eval_challenges.json").write_text(json.dumps(dict(list(json.loads(data.read_text()).items())[:2])))
@@ -208,6 +267,29 @@ def test_what_evaluations_draw_from_is_not_learnt(tmp_path: Path, tiny_model: Pa
     trained_on = open_packed(tmp_path / "run" / "data" / "part-0").ids
     assert trained_on
     assert not set(trained_on) & set(json.loads((tmp_path / "eval_challenges.json").read_text()))
+
+
+def test_evaluations_on_what_is_trained_on_say_so(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_data(tmp_path)
+    held_out = write_held_out(tmp_path)
+    entries = {f"renamed-{i}": entry for i, entry in enumerate(json.loads(data.read_text()).values())}
+    mixed = {**dict(list(entries.items())[:1]), **json.loads(Path(held_out.data).read_text())}
+    (tmp_path / "eval_challenges.json").write_text(json.dumps(mixed))
+    evaluated = (MixturePart(str(tmp_path / "eval_challenges.json"), PROMPT),)
+    told = replace(config_of(tiny_model, tmp_path / "run", data, steps=2, eval_every=1, eval_samples=2), eval_parts=evaluated)
+    assert "eval_overlap" not in train(replace(told, out=tmp_path / "honest"))  # few repeated tasks are left out
+    assert "1 tasks repeat benchmark tasks and were dropped" in capsys.readouterr().out
+    for _ in range(2):  # the second time nothing is left to do
+        assert train(replace(told, allow_overlap=True))["eval_overlap"] == 0.25
+        assert "evaluations (--allow-overlap): 1 of their 4 tasks are trained on too" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line.get("eval_overlap") for line in lines if "eval_loss" in line] == [0.25, 0.25]
+    assert cli.main(["plot", "learning", "--run", str(tmp_path / "run"), "--run", str(tmp_path / "honest"), "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert "evaluations, 25 % of their tasks trained on: " in printed
+    assert "  evaluations: " in printed
+    with pytest.raises(ConfigError, match="--allow-overlap is about --eval-data, which is missing"):
+        replace(told, eval_parts=(), allow_overlap=True)
 
 
 def test_a_training_goes_on_with_the_data_it_began_with_or_not_at_all(tmp_path: Path, tiny_model: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from arc_submit.errors import ConfigError, DataError
 from arc_submit.train import step as learning
 from arc_submit.train import train as base
 from arc_submit.train.checkpoints import checkpoint_folders
+from arc_submit.train.dataloader import stream_steps
 from arc_submit.train.mixture import Mixture, TokenSample
 from arc_submit.train.step import (
     PassTooLargeError,
@@ -223,3 +225,34 @@ def test_a_sample_that_cannot_be_drawn_ends_a_training_with_one_line_and_its_ste
         with pytest.raises(DataError, match=r"^what nobody foresaw; saved, the same command goes on from step 5$"):
             train(told)
         assert [path.name for path in (tmp_path / f"run-{loaders}" / "checkpoints").iterdir()] == ["step-00000005"]
+
+
+def test_loaders_end_with_a_training_that_is_killed() -> None:
+    """Also one that waits to send its sample, which no one reads any more."""
+
+    class Endless:
+        def sample(self, number: int) -> list[int]:
+            return list(range(100_000))
+
+    read_end, write_end = os.pipe()
+    if not (child := os.fork()):
+        stream = stream_steps(Endless(), 1, 0, 1, 0, 2)  # type: ignore[arg-type]
+        next(stream)
+        os.write(write_end, " ".join(str(process.pid) for process in multiprocessing.active_children()).encode())
+        time.sleep(100)
+    loaders = [int(word) for word in os.read(read_end, 100).split()]
+    assert len(loaders) == 2
+    time.sleep(0.3)  # until the pipe is full
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    patience = time.monotonic() + 10
+    while any(_runs(loader) for loader in loaders):
+        assert time.monotonic() < patience
+        time.sleep(0.02)
+
+
+def _runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,11 @@ class PackedTasks:
     def wrong(self, number: int) -> Grid:
         """A wrong output by its number."""
         return self.grid(2 * self.pair_count + number)
+
+    def tasks(self) -> Iterator[TrainingTask]:
+        """All tasks, without their wrong outputs."""
+        for number, name in enumerate(self.ids):
+            yield TrainingTask(name, tuple(map(self.pair, range(int(self.first_pair[number]), int(self.first_pair[number + 1])))))
 
     def task_of(self, pair: int) -> int:
         """The number of the task that a pair belongs to."""

@@ -55,9 +55,10 @@ def _plot_learning(args: argparse.Namespace) -> dict[str, Any]:
         for low, high, loss in rows:
             print(f"  {low / 1e6:7.2f} to {high / 1e6:7.2f} M tokens: {loss:.4f} nats a token")
         if curve.eval_losses:
-            print(f"  evaluations: {curve.eval_losses[0]:.4f} at first, {curve.eval_losses[-1]:.4f} at last")
+            print(f"  {curve.evaluations}: {curve.eval_losses[0]:.4f} at first, {curve.eval_losses[-1]:.4f} at last")
         evaluated = [*zip(curve.eval_tokens, curve.eval_losses, strict=True)]
         figures[name] = {"tokens": curve.tokens[-1], "losses": rows, "eval_losses": evaluated}
+        figures[name] |= {"eval_overlap": overlap} if (overlap := max(curve.overlaps, default=0.0)) else {}
     first = args.run[0] if args.run[0].is_dir() else args.run[0].parent
     path = plot_learning(args.out or first / "learning.png", curves)
     print(path)

@@ -80,12 +80,20 @@ class LearningCurve:
         tokens: tokens seen at each log line that has a loss.
         losses: nats per token with full loss weight, mean over the steps of the line.
         eval_tokens, eval_losses: the same of evaluations.
+        overlaps: for each evaluation, the share of its tasks that are trained on too (--allow-overlap).
     """
 
     tokens: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     eval_tokens: list[int] = field(default_factory=list)
     eval_losses: list[float] = field(default_factory=list)
+    overlaps: list[float] = field(default_factory=list)
+
+    @property
+    def evaluations(self) -> str:
+        """What the evaluations are of."""
+        overlap = max(self.overlaps, default=0.0)
+        return f"evaluations, {100 * overlap:.0f} % of their tasks trained on" if overlap else "evaluations"
 
 
 def read_learning_curve(path: Path) -> LearningCurve:
@@ -104,6 +112,7 @@ def read_learning_curve(path: Path) -> LearningCurve:
                 curve.tokens.append(tokens)
             if isinstance(line.get("eval_loss"), int | float):
                 curve.eval_losses.append(float(line["eval_loss"]))
+                curve.overlaps.append(float(line.get("eval_overlap", 0)))
                 curve.eval_tokens.append(tokens)
     except DataError as error:
         raise DataError(f"{str(error).partition('; ')[0]}; give the --out of an arc-submit train, or its log.jsonl") from None
@@ -135,7 +144,7 @@ def plot_learning(path: Path, curves: Mapping[str, LearningCurve]) -> Path:
         smooth = _moving_mean(curve.losses, 30)
         drawn = axis.plot(np.array(curve.tokens[len(curve.losses) - len(smooth) :]) / 1e6, smooth, linewidth=1, label=name)
         if curve.eval_losses:
-            label = f"{name}, evaluations"
+            label = f"{name}, {curve.evaluations}"
             axis.plot(np.array(curve.eval_tokens) / 1e6, curve.eval_losses, "o-", markersize=3, color=drawn[0].get_color(), label=label)
     axis.set_xlabel("million tokens seen")
     axis.set_ylabel("loss, nats a token learnt")

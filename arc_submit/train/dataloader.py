@@ -11,12 +11,14 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from arc_submit.errors import ArcSubmitError
 from arc_submit.train.mixture import Mixture, TokenSample
+from arc_submit.workers.parent_death import die_with_parent
 
 _PREFETCH = 4  # steps that each loader draws ahead
 
@@ -75,17 +77,21 @@ def _from_loaders(steps: _Steps, loaders: int) -> Iterator[list[TokenSample] | A
         num_workers=loaders,
         prefetch_factor=_PREFETCH,
         multiprocessing_context="fork",
-        worker_init_fn=_obey_parent_only,
+        worker_init_fn=partial(_obey_parent_only, os.getpid()),
     )
     return iter(loader)
 
 
-def _obey_parent_only(_: int) -> None:
-    """Have a loader end only when its training process ends or terminates it.
+def _obey_parent_only(parent: int, _: int) -> None:
+    """Have a loader end when its training process ends or terminates it, and only then.
+
+    A loader that waits to send a sample notices no death: the other loaders hold the pipe open.
 
     It ignores the terminal's interrupt and a SIGTERM from other processes: a scheduler sends one to all processes of a job and torchrun
     another, while the training process finishes its step. That process itself sends one at the end to a loader that is still running.
     """
+    if not die_with_parent(parent):
+        os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_by, args=(os.getppid(),), daemon=True).start()

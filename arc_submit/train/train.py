@@ -40,7 +40,7 @@ from arc_submit.language.prompts import PROMPT_SUFFIX, prompt_kind, prompt_versi
 from arc_submit.options import Identity, flag_of, options_of
 from arc_submit.train.checkpoints import checkpoint_folders, exclusive_folder, load_optimizers, read_state, save_checkpoint
 from arc_submit.train.config import TrainConfig, TrainSettings
-from arc_submit.train.data import evaluation_samples, prepare_data
+from arc_submit.train.data import evaluation_samples, overlap_share, prepare_data
 from arc_submit.train.dataloader import LoaderDiedError, loader_death, stream_steps
 from arc_submit.train.distributed import Processes, ProcessLostError, open_processes, stop_signals
 from arc_submit.train.mixture import MixturePart, TokenSample, check_fit, open_mixture
@@ -75,6 +75,7 @@ class Training:
         eval_samples: of each evaluation.
         step, tokens, learned_tokens, seconds: progress: optimizer steps, tokens without padding, those of them in the loss mask, and time,
             that of earlier runs included.
+        overlap: share of the evaluations' tasks that are trained on too.
         consistent: whether the weights are those of `step`: no optimizer is in the middle of the next step.
     """
 
@@ -90,6 +91,7 @@ class Training:
     learned_tokens: int = 0
     seconds: float = 0.0
     consistent: bool = True
+    overlap: float = 0.0
 
     @property
     def pass_tokens(self) -> int:
@@ -97,8 +99,9 @@ class Training:
         return self.config.settings.tokens_per_pass or self.prompt_config.max_seq_len
 
     def evaluate(self) -> dict[str, float]:
-        """Scores on the evaluation samples."""
-        return evaluate(self.trainable, self.eval_samples, self.pass_tokens, self.group)
+        """Scores on the evaluation samples, labelled where they are of tasks that are trained on too."""
+        scores = evaluate(self.trainable, self.eval_samples, self.pass_tokens, self.group)
+        return {**scores, "eval_overlap": round(self.overlap, 4)} if self.overlap else scores
 
 
 @dataclass
@@ -175,6 +178,7 @@ def _train(config: TrainConfig, group: Processes, prompt_config: PromptConfig, t
     metrics = MetricsLog(config, group, state["step"])
     progress = (state["step"], state["tokens"], state["learnt"], state["seconds"])
     training = Training(config, group, prompt_config, trainable, optimizers, eval_samples, metrics, *progress)
+    training.overlap = overlap_share(config)
 
     with stop_signals() as signals:  # to the end: a second signal must not cut the checkpoint short
         stopped = run_and_save(training, stream, signals)

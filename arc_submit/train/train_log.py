@@ -6,9 +6,12 @@ import dataclasses
 import importlib.util
 import json
 import math
+import netrc
+import os
 import secrets
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from arc_submit.arc.files import append_lines
 from arc_submit.errors import ConfigError
@@ -17,14 +20,35 @@ from arc_submit.train.distributed import Processes
 
 
 def check_loggers(config: TrainConfig) -> None:
-    """Check, before any data is read, that the requested loggers are installed.
+    """Check, before any data is read, that the requested loggers are installed and can log.
 
     Raises:
-        ConfigError: where TensorBoard or wandb is requested and missing.
+        ConfigError: where TensorBoard or wandb is requested and missing, or wandb is online and has no key.
     """
     for requested, name in ((config.tensorboard, "tensorboard"), (config.wandb, "wandb")):
         if requested and importlib.util.find_spec(name) is None:
             raise ConfigError(f"--{name} needs the package {name}: pip install {name}, or leave the option out")
+    if config.wandb:
+        _check_wandb(config.out)
+
+
+def _check_wandb(out: Path) -> None:
+    import wandb  # type: ignore[import-not-found,unused-ignore]
+
+    settings = wandb.setup().settings  # of the environment and of wandb's own files
+    if settings.mode == "online" and not settings.api_key and not _netrc_has(urlsplit(settings.base_url).hostname or ""):
+        raise ConfigError(
+            f"--wandb: no key for {settings.base_url}; set WANDB_API_KEY, or WANDB_MODE=offline, which needs neither a key nor a "
+            f"network and keeps the run in {out / 'wandb'} for wandb sync"
+        )
+
+
+def _netrc_has(host: str) -> bool:
+    """Whether the netrc file, where wandb login keeps keys, has one for a host."""
+    try:
+        return host in netrc.netrc(os.environ.get("NETRC") or Path.home() / ".netrc").hosts
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 class MetricsLog:
@@ -52,11 +76,14 @@ class MetricsLog:
 
             self.board = SummaryWriter(config.out / "tensorboard", purge_step=step + 1)
         if config.wandb:
-            import wandb  # type: ignore[import-not-found,unused-ignore]
+            import wandb
 
             settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
             run_id = _run_id(config.out / "wandb_id")
-            self.run = wandb.init(project=config.wandb, dir=config.out, config=settings, id=run_id, resume="allow")
+            try:
+                self.run = wandb.init(project=config.wandb, dir=config.out, config=settings, id=run_id, resume="allow")
+            except wandb.Error as error:
+                raise ConfigError(f"--wandb: {error}; set WANDB_MODE=offline, or leave the option out") from None
 
     def write(self, metrics: dict[str, Any]) -> None:
         """Write the metrics of a step, "step" among them."""

@@ -15,15 +15,18 @@ PARENT = "ARC_SUBMIT_PARENT"  # environment variable of children: the parent's p
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> bool:
+def die_with_parent(parent: int | None = None) -> bool:
     """Bind the calling process to the thread that started it (Linux only); returns False where the parent has already ended.
 
-    PARENT names the parent process. The binding survives an exec.
+    The binding survives an exec.
+
+    Args:
+        parent: id of the parent process; None where PARENT names it.
     """
     if sys.platform != "linux":
         return True
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    return os.getppid() == int(os.environ[PARENT])  # otherwise the parent ended before prctl took effect
+    return os.getppid() == (parent or int(os.environ[PARENT]))  # otherwise the parent ended before prctl took effect
 
 
 if __name__ == "__main__":
