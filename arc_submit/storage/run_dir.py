@@ -23,6 +23,8 @@ from arc_submit.arc.prediction import Prediction, read_predictions
 from arc_submit.arc.task import Task
 from arc_submit.errors import ConfigError, DataError
 
+_KIND = ".kind"  # what the key of a source's kind ends with in a fingerprint; its other keys begin with the source's name too
+
 
 @dataclass(frozen=True)
 class RunPaths:
@@ -219,10 +221,16 @@ def open_run(path: Path, fingerprint: dict[str, Any], reset_budget: bool = False
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+    """The names of values that differ; of a source of another kind, or on one side alone, its kind stands for all its values."""
+    names = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+    changed = {name.removesuffix(_KIND) for name in names if name.endswith(_KIND)}
+    return [name for name in names if name.endswith(_KIND) or name.partition(".")[0] not in changed]
 
 
 def _difference(name: str, was: Any, now: Any) -> str:
+    if name.endswith(_KIND) and None in (was, now):
+        source = name.removesuffix(_KIND)
+        return f"the source {source} is given and was not" if was is None else f"the source {source} was given and is not"
     if isinstance(was, dict) and isinstance(now, dict):
         return f"{name} differ: {', '.join(_differing(was, now))}"
     return f"{name} differ" if isinstance(now, list | dict) else f"{name} was {was!r} and is {now!r}"
