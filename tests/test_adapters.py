@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,15 @@ from test_transformers_engine import CPU, by_id, requests
 
 from arc_submit.base_model.adapter_files import read_config
 from arc_submit.base_model.loading import load_model
+from arc_submit.base_model.lora import attach, save_adapter
+from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ConfigError
 from arc_submit.inference.engine import Completion, Request
 from arc_submit.inference.load_transformers import load_transformers_engine
 from arc_submit.inference.transformers_engine import TransformersEngine
+from arc_submit.run.config import RunConfig
+from arc_submit.run.resolve import _check_model
+from arc_submit.run.resolve_single import resolve_infer
 
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]},
@@ -171,3 +177,30 @@ def test_what_a_configuration_says_of_each_layer(adapters: dict[str, Path]) -> N
     assert patterns.of_layer("model.layers.0.mlp.up_proj") == (5, 4)
     assert patterns.of_layer("model.layers.0.self_attn.v_proj") == (8, 16)
     assert [patterns.of_layer(f"model.layers.{i}.self_attn.k_proj") for i in (0, 1)] == [(8, 4), (8, 2)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "used"),
+    [
+        (LoraSettings(rank=2, dora=True), "uses DoRA, which vllm does not serve; take the engine transformers"),
+        (LoraSettings(rank=2, targets=("q_proj", "lm_head")), "uses lm_head, which vllm"),
+        (LoraSettings(rank=600, targets=("q_proj",)), r"uses rank 600, which vllm does not serve \(up to 512\)"),
+        (LoraSettings(rank=2, rslora=True), None),
+    ],
+)
+def test_what_vllm_cannot_serve_is_refused_before_any_work(
+    tmp_path: Path, tiny_model: Path, files: tuple[Path, Path], settings: LoraSettings, used: str | None
+) -> None:
+    ids = list(json.loads(files[0].read_text()))
+    folder = tmp_path / "adapters" / ids[1]
+    save_adapter(attach(load_model(tiny_model, CPU, torch.float32, "eager"), settings, 0), folder)
+    config = RunConfig(model=tiny_model, challenges=files[0], out=tmp_path / "run")
+    run = replace(config, sources=("ttft",), base_adapter=folder, ttft_engine="vllm")
+    alone = replace(config, sources=("frozen",), adapters=folder.parent, engine="vllm")
+    for check in (partial(_check_model, run), partial(resolve_infer, alone)):
+        if used is None:
+            check()
+        else:
+            with pytest.raises(ConfigError, match=f"{folder}: {used}"):
+                check()
+    assert not config.out.exists()

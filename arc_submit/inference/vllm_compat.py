@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from arc_submit.base_model.adapter_files import AdapterConfig
+from arc_submit.base_model.adapter_files import AdapterConfig, read_config
 from arc_submit.base_model.out_of_memory import is_out_of_memory
 from arc_submit.errors import ConfigError
 from arc_submit.inference.engine import NotServedError
@@ -120,6 +120,21 @@ def make_core(**arguments: Any) -> Any:
 def token_prompt(ids: Sequence[int]) -> dict[str, Any]:
     """A prompt in the form that vllm's renderer gives token ids; the form without a type is deprecated."""
     return {"type": "token", "prompt_token_ids": list(ids)}
+
+
+def check_kind(folder: Path) -> None:
+    """Refuse an adapter of a kind that no vllm serves, as far as its configuration tells.
+
+    Raises:
+        NotServedError: naming what it uses.
+        ConfigError: where there is no readable configuration, or no engine serves the adapter.
+    """
+    config = read_config(folder)
+    ends = [name for name in config.targets if name in ("embed_tokens", "lm_head")]
+    used = "DoRA" if config.dora else f"rank {config.largest_rank}" if config.largest_rank > RANKS[-1] else " and ".join(ends)
+    if used:
+        served = f" (up to {RANKS[-1]})" if used.startswith("rank") else ""
+        raise NotServedError(f"adapter {folder}: uses {used}, which vllm does not serve{served}; take the engine transformers, or merge it")
 
 
 def check_served(folder: Path, config: AdapterConfig) -> None:

@@ -27,7 +27,16 @@ from arc_submit.base_model.loading import choose_dtype, load_tokenizer
 from arc_submit.base_model.out_of_memory import free_cached_memory, is_out_of_memory
 from arc_submit.errors import ConfigError
 from arc_submit.inference.engine import Completion, NotServedError, OnStep, Request, ScoringMemoryError, group_by_adapter, without_memory
-from arc_submit.inference.vllm_compat import RANKS, check_served, choose_start, make_core, prepare_process, supported_rank, token_prompt
+from arc_submit.inference.vllm_compat import (
+    RANKS,
+    check_kind,
+    check_served,
+    choose_start,
+    make_core,
+    prepare_process,
+    supported_rank,
+    token_prompt,
+)
 
 # Tokens between two outputs of an unfinished completion. Each output costs vllm an object; rare outputs let a dead end go on for longer.
 _TOKENS_PER_OUTPUT = 8
@@ -240,15 +249,14 @@ class VllmEngine:
 
     def check_adapter(self, folder: Path) -> None:
         """See `Engine.check_adapter`."""
+        check_kind(folder)
         config, names = check_adapter(folder, self.skeleton)
         if config.largest_rank > self.max_rank:
             raise NotServedError(
                 f"adapter {folder}: rank {config.largest_rank}, the engine was started for up to {self.max_rank};"
                 " start it with a larger one"
             )
-        if config.dora:
-            raise NotServedError(f"adapter {folder}: uses DoRA, which vllm does not serve; take --engine transformers")
-        for name in names:
+        for name in names:  # a configuration with an expression names no layer
             if name.rpartition(".")[2] in ("lm_head", "embed_tokens"):
                 raise NotServedError(f"adapter {folder}: adapts {name}, which vllm does not serve; leave it out of target_modules")
         check_served(folder, config)

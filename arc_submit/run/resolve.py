@@ -264,6 +264,11 @@ def _check_model(config: RunConfig) -> PromptConfig | None:
         from arc_submit.base_model.adapter_files import check_adapter
         from arc_submit.base_model.lora import find_targets
 
+        if config.ttft_engine == "vllm":
+            from arc_submit.inference.vllm_compat import check_kind, supported_rank
+
+            doubled = 2 if config.lora.init in ("pissa", "olora") else 1  # the rank of the file
+            supported_rank(doubled * config.lora.rank) if config.base_adapter is None else check_kind(config.base_adapter)
         find_targets(skeleton, config.lora) if config.base_adapter is None else check_adapter(config.base_adapter, skeleton)
     return prompt
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from arc_submit.arc.datasets import Challenges, read_challenges, read_task
-from arc_submit.arc.files import read_json
+from arc_submit.arc.files import file_name, read_json
 from arc_submit.arc.prediction import read_predictions
 from arc_submit.arc.task import Task, task_to_json
 from arc_submit.base_model.checks import check_model_folder
@@ -58,6 +58,8 @@ def resolve_infer(config: RunConfig) -> ResolvedRun:
             raise ConfigError(reason)
     paths = RunPaths(config.out)
     data = _own_tasks(paths, challenges)
+    if config.adapters is not None and config.engine == "vllm":
+        _check_served(config.adapters, data.chosen)
     return ResolvedRun(
         paths=paths,
         data=data,
@@ -74,6 +76,24 @@ def resolve_infer(config: RunConfig) -> ResolvedRun:
         pictures=0,
         done_event="infer",
     )
+
+
+def _check_served(adapters: Path, tasks: Sequence[str]) -> None:
+    """Refuse adapters of a kind that vllm does not serve; a broken one is its own task's failure.
+
+    Raises:
+        NotServedError: naming the first one.
+    """
+    from arc_submit.inference.engine import NotServedError
+    from arc_submit.inference.vllm_compat import check_kind
+
+    for task_id in tasks:
+        try:
+            check_kind(adapters / file_name(task_id))
+        except NotServedError:
+            raise
+        except ConfigError:
+            continue
 
 
 def _infer_source(setup: SourceSetup) -> Source:
