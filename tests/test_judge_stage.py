@@ -318,6 +318,11 @@ def test_candidates_are_the_attempts_and_the_most_probable_other_answers() -> No
     assert [int(one[0, 1]) for one in contests["task004"].candidates] == [8, 0, 1], "what would be attempted, then the most probable"
     assert contests["task001"].left_out == 0
     assert list(contests)[-1] == "task001"
+    sure = [*pool, Prediction("task004", 0, grid("task004", 0), "search", VIEW, 3.0, "rule", 0.1)]
+    settled = combine_sources(rank_all(sure), EnsembleConfig("precedence", ("search", "frozen")))
+    assert settled.answers["task004", 0][0].probability > 0.8
+    assert "task004" not in {contest.output[0] for contest in find_contests(settled, 3, settled=0.8)}
+    assert "task004" in {contest.output[0] for contest in find_contests(settled, 3, settled=1.0)}
 
 
 def test_the_plan_tells_of_the_judge_and_its_time(capsys: pytest.CaptureFixture[str], files: tuple[Path, Path]) -> None:

@@ -185,7 +185,7 @@ def test_what_cannot_be_scored_is_refused(run: Path, more: list[str], message: s
 def test_a_model_answers_each_question_once(
     method: str, run: Path, tiny_model: Path, files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--method", method, "--ask", "--model", str(tiny_model), "--views", "1", "--candidates", "3"]
+    options = ["--method", method, "--ask", "--model", str(tiny_model), "--views", "1", "--candidates", "3", "--judge-settled", "1"]
     _, out = ensemble(run, capsys, *options, "--compare", "--solutions", str(files[1]))
     each = 6 if method == "selection" else 3
     assert f"{6 * each} questions asked" in out, "three candidates for each of six outputs"
@@ -212,7 +212,8 @@ def test_a_model_is_asked_about_several_inputs(run: Path, tiny_model: Path, tmp_
     """What it says is kept beside the new submission, and in a pool."""
     other, out, pool = shutil.copytree(run, tmp_path / "other"), tmp_path / "new", tmp_path / "pool.jsonl"
     words = [str(run), str(other), "--out", str(out), "--method", "verification", "--json"]
-    assert main(["ensemble", *words, "--ask", "--model", str(tiny_model), "--views", "1", "--candidates", "2"]) == 0
+    judge = ["--model", str(tiny_model), "--views", "1", "--candidates", "2", "--judge-settled", "1"]
+    assert main(["ensemble", *words, "--ask", *judge]) == 0
     assert "12 questions asked" in capsys.readouterr().out
     before = (out / "submission.json").read_bytes()
     assert len(list((out / "judgements").iterdir())) == 4

@@ -13,7 +13,7 @@ from arc_submit.arc.grid import Grid
 from arc_submit.arc.prediction import OutputKey
 from arc_submit.arc.submission import ATTEMPTS
 from arc_submit.arc.task import Task
-from arc_submit.ensemble.combination import CombinedRanking
+from arc_submit.ensemble.combination import CombinedRanking, RankedAnswer
 from arc_submit.ensemble.judge_settings import JudgeSettings
 from arc_submit.ensemble.judgements import Judgement, candidate_id
 from arc_submit.workers.supervisor import Job
@@ -36,7 +36,7 @@ class Contest:
     gap: float
 
 
-def find_contests(ranking: CombinedRanking, most: int) -> list[Contest]:
+def find_contests(ranking: CombinedRanking, most: int, settled: float = 1.0) -> list[Contest]:
     """The outputs with several answers, the least settled first.
 
     What is left out of the attempts orders them. Outputs with two answers come last, by their gap: both are attempted in any case.
@@ -44,10 +44,11 @@ def find_contests(ranking: CombinedRanking, most: int) -> list[Contest]:
     Args:
         ranking: without a judge.
         most: candidates of an output; after the attempts the most probable answers.
+        settled: an output with an answer of a higher probability is left out.
     """
     contests = []
     for output, answers in ranking.answers.items():
-        if len(answers) < 2:
+        if len(answers) < 2 or is_settled(answers, settled):
             continue
         attempts = answers[: len(ATTEMPTS)]
         others = sorted(answers[len(ATTEMPTS) :], key=lambda answer: -answer.probability)
@@ -55,6 +56,11 @@ def find_contests(ranking: CombinedRanking, most: int) -> list[Contest]:
         left_out = math.fsum(answer.probability for answer in others)
         contests.append(Contest(output, grids, left_out, abs(attempts[0].probability - attempts[1].probability)))
     return sorted(contests, key=lambda contest: (-contest.left_out, contest.gap, contest.output))
+
+
+def is_settled(answers: Iterable[RankedAnswer], settled: float) -> bool:
+    """Whether the sources are sure of one of the answers to an output: its probability is higher than `settled`."""
+    return any(answer.probability > settled for answer in answers)
 
 
 def plan_jobs(

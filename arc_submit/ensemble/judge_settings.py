@@ -15,6 +15,7 @@ from typing import Any
 from arc_submit.arc.files import file_name
 from arc_submit.base_model.checks import files_fingerprint
 from arc_submit.ensemble.combination import METHODS
+from arc_submit.ensemble.evidence import SURE
 from arc_submit.ensemble.judgements import QUESTIONS, Question
 from arc_submit.ensemble.questions import Asking
 from arc_submit.errors import ConfigError
@@ -57,6 +58,14 @@ class JudgeOptions:
         identity=Identity.FREE,
         minimum=2,
         commands=(*_ASK, *_TOLD),
+    )
+    settled: float = option(
+        SURE,
+        help="outputs with an answer of a higher probability are not judged; 1 judges all that have several answers",
+        identity=Identity.FREE,
+        minimum=0,
+        maximum=1,
+        commands=_ASK,
     )
     share: float = option(
         0.1,

@@ -14,7 +14,7 @@ from typing import Any
 
 from arc_submit.arc.prediction import OutputKey, Prediction
 from arc_submit.ensemble.combination import CombinedRanking, combine_sources, rank_all
-from arc_submit.ensemble.judge_plan import find_contests, plan_jobs
+from arc_submit.ensemble.judge_plan import find_contests, is_settled, plan_jobs
 from arc_submit.ensemble.judgements import QUESTIONS, judgement_scores, read_judgements
 from arc_submit.run.orchestrator import SourceProgress, Step, run_sources
 from arc_submit.run.progress import Progress
@@ -41,7 +41,7 @@ def load_judging(resolved: ResolvedRun, directory: RunDirectory) -> SourceProgre
     if judge is None:
         return None
     predictions, _ = directory.read_predictions(resolved.data.counts, [task_id for task_id in resolved.data.chosen if task_id in tasks])
-    contests = find_contests(combine_sources(rank_all(predictions), resolved.ensemble.pure), judge.candidates)
+    contests = find_contests(combine_sources(rank_all(predictions), resolved.ensemble.pure), judge.candidates, judge.settled)
     contested = list(dict.fromkeys(contest.output[0] for contest in contests))
     jobs = plan_jobs(contests, tasks, judge.settings, {task_id: read_judgements(directory, [task_id]) for task_id in contested})
     costs = {task_id: task_cost(tasks[task_id]) for task_id in contested}
@@ -69,7 +69,9 @@ def note_judged(resolved: ResolvedRun, judging: SourceProgress | None, ranking: 
     several = [output for output, answers in ranking.answers.items() if len(answers) > 1]
     outputs: dict[str, list[OutputKey]] = defaultdict(list)
     for output in sorted(ranking.unjudged):
-        outputs[_why(resolved, judging, output[0])].append(output)
+        settled = 1.0 if resolved.judge is None else resolved.judge.settled
+        sure = f"the sources give an answer a probability above {settled:g}" if is_settled(ranking.answers[output], settled) else ""
+        outputs[sure or _why(resolved, judging, output[0])].append(output)
     method, fallback = resolved.ensemble.method, resolved.ensemble.fallback
     text = f"{method}: {len(several) - len(ranking.unjudged)} of {len(several)} outputs with several answers judged"
     if outputs:

@@ -75,7 +75,7 @@ def ask(tasks: Mapping[str, Task], ranking: CombinedRanking, config: RunConfig) 
     check_model_folder(judging.model)
     predict = replace(judge_predict(judging, paths), device=config.devices[0])
     settings = settings_of(predict, judging.prompt_config(), config.method, config.judge.prompt)
-    contests = [one for one in find_contests(ranking, config.judge.candidates) if one.output[0] in tasks]
+    contests = [one for one in find_contests(ranking, config.judge.candidates, config.judge.settled) if one.output[0] in tasks]
     jobs = plan_jobs(contests, tasks, settings, {task_id: read_judgements(paths, [task_id]) for task_id in tasks})
     if not jobs:
         return 0

@@ -33,6 +33,7 @@ class RunJudge:
         source: how its workers are run.
         settings: what they get; those of different engines differ in the engine alone.
         candidates: answers to each test input that are judged.
+        settled: outputs with an answer of a higher probability are not judged.
         seconds: kept for it at the end of the sources' time.
         devices: it has one worker on each.
     """
@@ -40,6 +41,7 @@ class RunJudge:
     source: Source
     settings: JudgeSettings
     candidates: int
+    settled: float
     seconds: float
     devices: tuple[str, ...]
 
@@ -75,7 +77,7 @@ def resolve_judge(config: RunConfig, paths: RunPaths) -> RunJudge:
         for engine in engines
     )
     source = Source(JUDGE, MODEL_LANE, backends, model_environment(config))
-    return RunJudge(source, settings, config.judge.candidates, config.judge_seconds, config.devices)
+    return RunJudge(source, settings, config.judge.candidates, config.judge.settled, config.judge_seconds, config.devices)
 
 
 def judge_predict(judging: RunConfig, paths: RunPaths) -> PredictSettings:
