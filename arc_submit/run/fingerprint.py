@@ -57,22 +57,23 @@ _INFER_FIELDS = (
 
 def run_fingerprint(config: RunConfig, data: RunData) -> dict[str, Any]:
     """The fingerprint of a run, or of fine-tuning alone, which the source ttft of a run can use."""
-    values = identity_values(config) | _source_values(config)
+    values = identity_values(config) | _model_values(config)
     values |= {"challenges": tasks_digest(data.challenges.tasks, data.counts), "tasks": len(data.chosen)}
     values |= {"task_ids": list(data.chosen)} if config.task_ids is not None else {}
+    values |= _work_values(config)
     for name, definition in config.definitions.items():
         own = source_config(config, name)
         of_source = {"kind": definition.kind} | identity_values(own, kind=definition.kind)
-        of_source |= _source_values(replace(own, choices=definition.choices)) if uses_model([definition.kind]) else {}
+        if uses_model([definition.kind]):
+            of_source |= _model_values(own) | _work_values(replace(own, choices=definition.choices))
         values |= {f"{name}.{key}": value for key, value in of_source.items()}
     return _plain(values)
 
 
-def _source_values(config: RunConfig) -> dict[str, Any]:
-    """What the fingerprint holds of the files, of the adapters and of auto's decisions, for the sources of a configuration."""
-    values = _model_values(config)
+def _work_values(config: RunConfig) -> dict[str, Any]:
+    """What the fingerprint holds of the memory plan, of auto's decisions and of the adapters, for the sources of a configuration."""
     # It decides checkpointing and lengths; the costs decide only when a task's turn comes.
-    values |= {"memory_factor": memory_factor(config.measured)} if config.measured is not None else {}
+    values: dict[str, Any] = {"memory_factor": memory_factor(config.measured)} if config.measured is not None else {}
     # With what auto decided, a run that goes on decides nothing anew.
     values |= {RECORD: decided} if (decided := recorded_values(config.choices)) else {}
     if "ttft" in config.sources:

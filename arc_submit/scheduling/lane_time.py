@@ -54,8 +54,10 @@ class LaneTime:
         end = self._ends.setdefault(current.owner, min(self.deadline, now + current.share * (self.deadline - self.began)))
         if not others:
             end = self.deadline
-        own, reason = choose_deadline(now, end, current.seconds, {one.name: one.seconds for one in behind if one.owner == current.owner})
-        return own, f"its share is {100 * current.share:.0f} % of the time; {reason}" if others else reason
+        within = {one.name: one.seconds for one in behind if one.owner == current.owner}
+        own, reason = choose_deadline(now, end, current.seconds, within)
+        of_share = f"its share is {100 * current.share:.0f} % of the time"
+        return own, f"{of_share}; {reason}" if others and within else of_share if others else reason
 
     def _kept(self, behind: Sequence[LaneMember]) -> dict[str, float]:
         """Seconds that are kept for the owners behind that have a share."""
