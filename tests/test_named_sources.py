@@ -131,6 +131,8 @@ def test_a_definition_is_part_of_the_runs_identity(files: tuple[Path, Path], tmp
     with open_run(tmp_path / "run", begun):
         pass
     assert fingerprint(SEARCH, f"{ONE},share=0.3,ttft_max_steps=90", TWO) == begun, "what is free stays free"
+    for other in (ONE.replace("views=1", "views=2"), f"{ONE},seed=1", f"{ONE},lora_alpha=3"):
+        assert fingerprint(SEARCH, other, TWO) != begun, other
     with pytest.raises(ConfigError, match=r"holds another run \(two.lora_rank was 2 and is 4\); give another --out"):
         open_run(tmp_path / "run", fingerprint(SEARCH, ONE, TWO.replace("rank=2", "rank=4"))).__enter__()
     with pytest.raises(ConfigError, match=r"\(one.kind was 'ttft' and is 'frozen'\)"):
