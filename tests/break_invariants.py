@@ -614,6 +614,30 @@ BREAKS = [
         "for value in values[:1]]}",
         "tests/test_ensemble_pool.py -k lost",
     ),
+    Break(
+        "3 no wait without a deadline",
+        "let the sources take the judge's time",
+        "arc_submit/run/pipeline.py",
+        "deadline - judge_seconds",
+        "deadline",
+        "tests/test_judge_stage.py -k cut",
+    ),
+    Break(
+        "2 nothing lost",
+        "ask again what a judge has answered",
+        "arc_submit/ensemble/judge_worker.py",
+        "lambda one: one.key in known)",
+        "lambda one: False)",
+        "tests/test_judge_stage.py -k resumed",
+    ),
+    Break(
+        "4 failure stays alone",
+        "rank outputs that are not judged by nothing but their odds",
+        "arc_submit/ensemble/combination.py",
+        "return replace(self, method=self.fallback)",
+        'return replace(self, method="probability")',
+        "tests/test_combination.py -k without_a_judge",
+    ),
 ]
 
 
