@@ -17,6 +17,7 @@ from arc_submit.run.auto import Machine, Model, Work, choose_settings
 from arc_submit.run.choices import Choice, values_of
 from arc_submit.run.data import load_data
 from arc_submit.run.fingerprint import run_fingerprint
+from arc_submit.run.named_sources import source_config
 from arc_submit.run.pipeline import _log_start
 from arc_submit.run.presets import PRESETS, build_config, make_config
 from arc_submit.run.resolve import resolve_run
@@ -260,6 +261,28 @@ def test_the_log_of_a_run_says_what_was_decided(
     told = [line for line in lines if line.startswith("auto: ")]
     assert told == [f"auto: {choice.text}" for choice in resolved.choices]
     assert len(told) > 8
+
+
+def test_it_decides_for_each_source_with_a_model_of_its_own_and_a_resumed_run_decides_nothing_anew(
+    challenges: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    see(monkeypatch, L4, L4)
+    source = ["search", f"a=ttft:model={tiny_model},devices=cuda:0", f"b=frozen:model={tiny_model},devices=cuda:1,views=3"]
+    given: dict[str, Any] = {"challenges": challenges, "out": tmp_path / "run", "source": source}
+    config = make_config(**given, max_seq_len=1024)
+    a, b = source_config(config, "a"), source_config(config, "b")
+    assert (a.devices, b.devices, b.views, config.devices) == (("cuda:0",), ("cuda:1",), 3, ("cpu",))
+    assert (a.max_concurrent, config.choices, config.method) == (64, (), "probability")
+    resolved = resolve_run(config)
+    assert {source.lane for source in resolved.sources} == {"search", "model", "model on cuda:1"}
+    assert any("(source a)" in choice.text for choice in resolved.choices)
+    assert "views" not in resolved.fingerprint["b.auto"]
+    with open_run(tmp_path / "run", resolved.fingerprint):
+        pass
+    again = make_config(**given, max_seq_len=1024, budget="1h")
+    assert again.definitions["a"].values == config.definitions["a"].values
+    assert resolve_run(again).fingerprint == resolved.fingerprint
+    assert make_config("auto", **given).definitions["a"].choices
 
 
 def test_a_choice_is_told_in_words() -> None:

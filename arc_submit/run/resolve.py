@@ -115,7 +115,7 @@ def resolve_run(config: RunConfig, predict: bool = True) -> ResolvedRun:
         submission=submission_path(config),
         pictures=config.pictures,
         lost=lost,
-        choices=config.choices,
+        choices=(*config.choices, *_choices_of_sources(config)),
         judge=None if isinstance(judge, str) else judge,
     )
 
@@ -227,6 +227,12 @@ def _of_lane(source: Source, setup: SourceSetup, working: _Working) -> Source:
     fewer = SOURCE_TABLE[setup.kind].uses_model and len(devices) < len(of_lane)
     share = definition.share if definition else None
     return replace(source, owner=setup.name, share=share, most_workers=len(devices) if fewer else None)
+
+
+def _choices_of_sources(config: RunConfig) -> list[Choice]:
+    """What the preset auto decided for each source with a definition, with the source's name."""
+    named = [(name, choice) for name, one in config.definitions.items() for choice in one.choices]
+    return [replace(choice, reason=f"{choice.reason} (source {name})") for name, choice in named]
 
 
 def ensemble_config(config: RunConfig) -> EnsembleConfig:
