@@ -17,6 +17,7 @@ from arc_submit.kaggle.kernel_metadata import ACCELERATORS, KERNEL_METADATA, SOU
 from arc_submit.kaggle.notebook_check import check_notebook, imports_library, makes_submission, source_of
 from arc_submit.kaggle.quota import Session, check_account
 from arc_submit.run.auto_inputs import AUTO
+from arc_submit.run.definitions import read_source, split_definitions
 from arc_submit.run.presets import PRESETS
 
 SESSION = "11h55m"  # Kaggle ends a session after 12 hours, and a limit must be lower
@@ -93,7 +94,7 @@ def check_kernel(folder: Path, accelerator: str | None = None, session: str = SE
     findings += _check_session(code, session, file)
     findings += _check_competition(code, metadata, internet)
     findings += _check_named_models(code, metadata, file)
-    for preset in given_values(code, "preset"):
+    for preset in (*given_values(code, "preset"), *_of_sources(code, "preset")):
         if preset not in (*PRESETS, AUTO):
             remedy = f"choose from {', '.join((*PRESETS, AUTO))}"
             findings.append(Finding("error", file, "preset", f"there is no preset {preset!r}", remedy))
@@ -122,12 +123,21 @@ def _check_model(preset: str, metadata: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("error", KERNEL_METADATA, "model_sources", problem, "attach the model, or the bundle that holds it")
 
 
+def _of_sources(code: list[str], option: str) -> list[str]:
+    """The values of an option in the sources that a notebook gives with names of their own."""
+    found = []
+    for text in (part for given in given_values(code, "source") for part in split_definitions(str(given))):
+        with contextlib.suppress(ConfigError):  # the variable may be something else, and a run refuses what is malformed
+            found += [str(value) for name, value in read_source(text).options.items() if name == option]
+    return found
+
+
 def _check_named_models(code: list[str], metadata: dict[str, Any], file: str) -> Iterator[Finding]:
     """Whether a source can hold each model and adapter that the notebook names: a data set and a notebook's output can hold any."""
     holders = _holders(metadata)
     models = [source for source in holders if source in (metadata.get("model_sources") or ())]
     for place in ("model", "base_adapter", "adapters", "judge_model", "judge_adapters"):
-        for name in map(str, given_values(code, place)):
+        for name in (*map(str, given_values(code, place)), *_of_sources(code, place)):
             mount = re.match(r"/kaggle/input/(.*)", name)
             if name.startswith("/") and not mount:
                 continue  # a folder of the image, or one that the notebook makes

@@ -38,9 +38,11 @@ def _paired(target: Any, value: Any) -> list[tuple[Any, Any]]:
 
 
 def _known_values(node: Any) -> list[str | float]:
-    """What an expression may be: a constant, a sum or a product of numbers, either side of a condition."""
+    """What an expression may be: a constant, those of a list, a sum or a product of numbers, either side of a condition."""
     if isinstance(node, ast.Constant):
         return [node.value] if isinstance(node.value, str | int | float) and not isinstance(node.value, bool) else []
+    if isinstance(node, ast.List | ast.Tuple):
+        return [value for one in node.elts for value in _known_values(one)]
     if isinstance(node, ast.IfExp):
         return [*_known_values(node.body), *_known_values(node.orelse)]
     if isinstance(node, ast.BoolOp):
