@@ -38,7 +38,7 @@ from arc_submit.run.presets import make_config
 from arc_submit.run.source_judge import JUDGE_WORKER, resolve_judge
 from arc_submit.storage.run_dir import RunPaths
 from arc_submit.workers.pool import Backend
-from arc_submit.workers.supervisor import Event, JobSource, PoolError
+from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, PoolError
 
 VIEW = "r0.c0123456789.p01"
 # Votes for the answers to the first test input of each task: one answer; two; several that leave little, much, and something out.
@@ -308,6 +308,16 @@ def test_a_worker_leaves_out_what_it_cannot_ask_and_ends_at_its_time(
     short = judge_task(replace(judge, max_seq_len=20), "task003", ids, lambda _: None)
     assert short.refused == ["task003: no prompt of the judge is shorter than 20 tokens"]
     assert short.failed == "", "an earlier view is judged"
+
+
+def test_a_job_that_the_next_engine_takes_keeps_its_candidates() -> None:
+    jobs = [Job((task,), params={"candidates": {task: {"0": ["a", "b"]}}}) for task in ("t", "u")]
+    queue = JobQueue(jobs, until=5.0)
+    assert queue.next_job(1, 0.0) == jobs[0]
+    again = queue.reopen(["t"])
+    assert again.next_job(1, 0.0) == jobs[0]
+    assert again.next_job(1, 5.0) is None, "a job began after the soft deadline"
+    assert again.pending() == ["u"]
 
 
 def test_candidates_are_the_attempts_and_the_most_probable_other_answers() -> None:

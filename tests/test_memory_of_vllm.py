@@ -86,6 +86,13 @@ def test_scoring_goes_on_in_halves_and_names_what_does_not_fit() -> None:
         make_engine(20).score([1, 2, 3], [[5], [5] * 30])
 
 
+def test_given_tokens_are_read_and_do_not_count() -> None:
+    steps: list[None] = []
+    scores = make_engine(10**6).score([1, 2, 3], [[5] * 4, [6] * 2], given=[1, 0], on_step=lambda: steps.append(None))
+    assert scores == [-3.0, -2.0]
+    assert steps
+
+
 def test_a_start_without_memory_is_refused_in_one_line(vllm: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     @dataclass
     class EngineArgs:
