@@ -354,8 +354,8 @@ BREAKS = [
         "a run goes on with the model it began with",
         "tell weights by their size alone",
         "arc_submit/base_model/checks.py",
-        'return f"{size} bytes, {hasher.hexdigest()[:16]}"',
-        'return f"{size} bytes"',
+        'fingerprint = f"{size} bytes, {hasher.hexdigest()[:16]}"',
+        'fingerprint = f"{size} bytes"',
         "tests/test_pipeline.py -k trained_anew",
     ),
     Break(
