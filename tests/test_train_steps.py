@@ -237,6 +237,8 @@ def test_the_learning_rate_rises_and_then_never_does(schedule: str) -> None:
         ({"optimizer": "muon"}, "flat tensor"),
         ({"full": True, "in_4_bits": True}, "frozen"),
         ({"prompt_weight": 2.0}, "--prompt-weight 2: at most 1"),
+        ({"fsdp": True, "in_4_bits": True}, "--fsdp divides plain weights, not those in 4 bits"),
+        ({"fsdp": True, "full": True, "optimizer": "muon"}, "--optimizer muon needs whole matrices, which --fsdp divides"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any], says: str) -> None:
@@ -251,6 +253,12 @@ def test_a_judge_does_not_learn_to_write_wrong_outputs(wrong: dict[str, Any]) ->
         TrainConfig(Path("m"), Path("o"), parts, TrainSettings(**wrong))
     TrainConfig(Path("m"), Path("o"), parts[:1], TrainSettings(**wrong))
     TrainConfig(Path("m"), Path("o"), parts, TrainSettings(loss_on="outputs"))
+
+
+def test_one_process_divides_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    config = TrainConfig(tiny_model, tmp_path / "out", (MixturePart("x", PROMPT),), TrainSettings(fsdp=True))
+    with pytest.raises(ConfigError, match="--fsdp divides the model over several processes: start with torchrun"):
+        learning.load_trainable(config, CPU, None)
 
 
 def test_precisions_that_the_device_has_not_are_refused() -> None:
