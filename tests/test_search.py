@@ -13,10 +13,12 @@ from arc_submit.search.answers import SolverAnswer, rank_answers
 from arc_submit.search.colours import recolourings
 from arc_submit.search.mirrored import MIRRORS, unmirrored, with_mirrored_pairs
 from arc_submit.search.programs import Effort, solve
+from arc_submit.search.ranking import Ranked, certainty
 from arc_submit.search.reductions import reductions
+from arc_submit.search.settings import NONE_SCORE
 from arc_submit.search.sizes import formula_sizes
 from arc_submit.search.solvers import cells, completion, outer
-from arc_submit.search.task_search import search_task
+from arc_submit.search.task_search import ranked_batches, search_task
 
 SMALL = Effort(work=2_000_000, size_work=500_000, pieces=5_000)
 
@@ -207,3 +209,26 @@ def test_the_same_effort_gives_the_same_answers():
 def test_a_blank_input_is_no_error():
     task, _ = make_task(lambda g: np.full(g.shape, 3), [np.zeros((k, k)) for k in (2, 3, 4)])
     assert search_task(task, SMALL) is not None
+
+
+def test_the_search_of_a_task_ends_when_its_answer_is_probable_enough():
+    task, solution = make_task(lambda g: g[:, ::-1], noise(3, 4))
+    whole = list(ranked_batches(task, SMALL))
+    early = list(ranked_batches(task, replace(SMALL, enough=0.8)))
+    assert len(early) < len(whole)
+    assert certainty(early[-1][1]) >= 0.8 > max(certainty(rows) for _, rows in early[:-1])
+    assert same_grid(early[-1][1][0][0].grid, solution)
+    assert same_grid(whole[-1][1][0][0].grid, solution)
+
+
+def test_the_search_of_a_task_without_a_probable_answer_does_not_end_early():
+    grids = noise(5, 6)
+    task = Task("task", tuple(Pair(frozen(a), frozen(b)) for a, b in zip(grids[:2], grids[2:4], strict=True)), (frozen(grids[4]),))
+    assert len(list(ranked_batches(task, replace(SMALL, enough=0.8)))) == len(list(ranked_batches(task, SMALL)))
+
+
+def test_certainty_is_that_of_the_least_certain_test_input():
+    grid = frozen(np.zeros((1, 1)))
+    sure, even = Ranked(0, grid, NONE_SCORE + 5, "a", "b"), Ranked(1, grid, NONE_SCORE, "a", "b")
+    assert certainty([[sure], [even, even]]) == pytest.approx(1 / 3)
+    assert certainty([[sure], []]) == 0

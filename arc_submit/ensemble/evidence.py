@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from arc_submit.arc.grid import grid_id
 from arc_submit.arc.prediction import OutputKey
 from arc_submit.ensemble.voting import RankedSources, SourceAnswer
+from arc_submit.search.settings import NONE_SCORE
 
-# Fitted on training tasks by benchmarks/ensemble.py. The search's rules and weights were made on these tasks too, so that its scores are
-# too optimistic for other tasks.
-NONE_SCORE = -1.2  # the score of "none of these"
+# Fitted on training tasks by benchmarks/ensemble.py.
 MEETING = 0.3  # the odds at which two independent sources agree on a wrong grid; divides the product of their odds
 HARDER = 1.75  # nats that the log-odds of a right answer are lower where another source is not sure than where it is
 

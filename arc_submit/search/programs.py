@@ -36,6 +36,7 @@ class Effort:
         sizes: the number of size hypotheses to follow.
         pieces: maximum number of pieces to stack.
         mirrored: whether the task is searched again with mirrored pairs.
+        enough: the estimated probability of the best answers at which the search of the task ends; None: it never ends early.
     """
 
     work: int = 60_000_000
@@ -43,6 +44,7 @@ class Effort:
     sizes: int = 2
     pieces: int = 40_000
     mirrored: bool = False
+    enough: float | None = None
 
     @property
     def capacity(self) -> Capacity:

@@ -9,7 +9,7 @@ of a grid, so a file to which better scores are appended needs no correction. Th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,7 +20,10 @@ from arc_submit.arc.grid import Grid, grid_id, same_grid
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.grid_tools import keeps_size
+from arc_submit.search.settings import NONE_SCORE
 from arc_submit.search.store import Array
+
+_LARGEST_LOGIT = 50.0  # nats; keeps exp() finite
 
 # The weight of each feature, in nats; a solver without an entry has offset 0.
 WEIGHTS = {
@@ -105,6 +108,18 @@ class Ranking:
         for ranked in self._ranked.values():
             rows[ranked.test].append(ranked)
         return [best_first(row, lambda r: r.score, lambda r: r.grid)[:limit] for row in rows]
+
+
+def certainty(rows: Iterable[Sequence[Ranked]]) -> float:
+    """The probability that the best grid of a test input is right, for the least certain test input; 0 where one has no grid.
+
+    The scores are those of a conditional logit with one more choice, that no grid is right.
+    """
+    least = 1.0
+    for row in rows:
+        odds = [math.exp(min(_LARGEST_LOGIT, one.score - NONE_SCORE)) for one in row]
+        least = min(least, max(odds, default=0.0) / (1 + math.fsum(odds)))
+    return least
 
 
 def _rank_grid(task: Task, rules: list[SolverAnswer]) -> Ranked:

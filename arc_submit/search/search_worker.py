@@ -83,15 +83,12 @@ def search_into_file(task: Task, path: Path, effort: str, beat: Callable[[], Non
         beat: called after every batch.
         source: the source's name in the predictions.
     """
-    from arc_submit.search.ranking import Ranking
-    from arc_submit.search.task_search import EFFORTS, batches
+    from arc_submit.search.task_search import EFFORTS, ranked_batches
 
     started = time.monotonic()
     written = {_key(p) for p in read_predictions(path)[0]}
-    ranking = Ranking(task)
-    for batch in batches(task, EFFORTS[effort]):
-        ranking.add(batch)
-        best = [ranked for row in ranking.best(KEEP) for ranked in row]
+    for _, rows in ranked_batches(task, EFFORTS[effort], limit=KEEP):
+        best = [ranked for row in rows for ranked in row]
         lines = [_prediction(task, ranked, time.monotonic() - started, source) for ranked in best]
         new = [line for line in lines if _key(line) not in written]
         append_predictions(path, new)

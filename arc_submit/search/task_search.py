@@ -15,13 +15,13 @@ from arc_submit.search.answers import SolverAnswer, rank_answers
 from arc_submit.search.divisions import divisions, join_answers
 from arc_submit.search.mirrored import MIRRORS, unmirrored, with_mirrored_pairs
 from arc_submit.search.programs import Effort
-from arc_submit.search.ranking import Ranked, rank
+from arc_submit.search.ranking import Ranked, Ranking, certainty
 from arc_submit.search.reductions import Reduction, reductions, turns
 from arc_submit.search.solvers import cells, completion, growth, objects, outer, pieces, scan
 
 EFFORTS = {
-    "quick": Effort(work=30_000_000, size_work=5_000_000, pieces=20_000),
-    "normal": Effort(work=200_000_000, size_work=10_000_000, pieces=40_000),
+    "quick": Effort(work=30_000_000, size_work=5_000_000, pieces=20_000, enough=0.9),
+    "normal": Effort(work=200_000_000, size_work=10_000_000, pieces=40_000, enough=0.9),
     "long": Effort(work=1_000_000_000, size_work=50_000_000, pieces=80_000, sizes=3, mirrored=True),
 }
 SOLVERS = ("completion", "cells", "scan", "growth", "pieces", "objects", "divided", "turned", "reduced", "outer", "programs", "mirrored")
@@ -49,8 +49,26 @@ def search_task(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS, li
         solvers: a subset of SOLVERS.
         limit: number of grids for each test input.
     """
-    answers = [answer for batch in batches(task, effort, solvers) for answer in batch]
-    return rank(answers, task, limit)
+    best: list[list[Ranked]] = [[] for _ in task.tests]
+    for _, rows in ranked_batches(task, effort, solvers, limit):
+        best = rows
+    return best
+
+
+def ranked_batches(
+    task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS, limit: int = 10
+) -> Iterator[tuple[list[SolverAnswer], list[list[Ranked]]]]:
+    """Each batch with what all batches so far come to: for each test input its `limit` best grids, best first.
+
+    Ends when the best grids are probable enough (`effort.enough`): later solvers then seldom find a better one.
+    """
+    ranking = Ranking(task)
+    for batch in batches(task, effort, solvers):
+        ranking.add(batch)
+        rows = ranking.best(limit)
+        yield batch, rows
+        if effort.enough is not None and certainty(rows) >= effort.enough:
+            return
 
 
 def batches(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS) -> Iterator[list[SolverAnswer]]:
