@@ -31,7 +31,7 @@ from arc_submit.base_model.settings import LoraSettings
 from arc_submit.finetune import trainer
 from arc_submit.finetune.joint import joint_warmup
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import Sample, TaskSampler, finetune_task
+from arc_submit.finetune.trainer import JointSamples, Sample, TaskSampler, finetune_task
 from arc_submit.inference import transformers_engine
 from arc_submit.inference.dfs import SearchLimits, search_completions
 from arc_submit.inference.engine import Request
@@ -116,7 +116,8 @@ def make_model(shape: ModelShape, meter: Meter, attention: str = "sdpa", dtype: 
 def train(adapter: Adapter, tokens: int, learnt: int, checkpointing: bool = False, steps: int = 1) -> None:
     """Fine-tune on samples of that length, the last tokens of which are learnt."""
     sampler = _Lengths(None, TTFTSettings(steps=steps, gradient_checkpointing=checkpointing), tokens, 0)  # type: ignore[arg-type]
-    finetune_task(adapter, sampler, Task("x", (), ()), None, lambda *_: [Sample([1] * tokens, list(range(tokens - learnt, tokens)))])
+    samples = JointSamples("x", lambda *_: [Sample([1] * tokens, list(range(tokens - learnt, tokens)))])
+    finetune_task(adapter, sampler, Task("x", (), ()), None, samples)
 
 
 def serve(model: Any, lora: LoraSettings | None) -> contextlib.AbstractContextManager[None]:

@@ -12,6 +12,7 @@ from arc_submit.errors import ConfigError, DataError
 from arc_submit.inference.compile_cache import ARCHIVE, pack_compile_cache, use_compile_cache
 from arc_submit.kaggle.inputs import save_results
 from arc_submit.run.presets import make_config
+from arc_submit.run.source import SourceSetup
 from arc_submit.run.source_frozen import predict_settings
 from arc_submit.storage.run_dir import RunPaths
 
@@ -67,7 +68,7 @@ def test_a_damaged_archive_is_refused_and_leaves_nothing(tmp_path: Path) -> None
     assert list((tmp_path / "run").iterdir()) == []
     config = make_config(compile_cache=archive, out=tmp_path / "run")
     with pytest.raises(ConfigError, match="no tar file"):
-        predict_settings(config, RunPaths(config.out), 4)
+        predict_settings(SourceSetup("frozen", "frozen", config, RunPaths(config.out)), 4)
 
 
 def test_a_kaggle_session_leaves_its_archive(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def test_solutions_reach_only_metrics_and_reports() -> None:
                 "run/data.py",
                 "run/recombine.py",
                 "commands/score.py",
+                "experiments/frame.py",
             }, f"{where} sees solutions"
 
 

@@ -138,7 +138,7 @@ def _read_file(path: AnyPath, problems: list[str]) -> Iterator[TrainingTask]:
     try:
         value, repeated = read_json_with_repeats(path)
     except DataError as error:
-        if _begins_with_a_line(path):
+        if path.name.endswith(_LINES) or _begins_with_a_line(path):
             yield from _read_lines(path, problems)
             return
         raise DataError(f"{error}; {_LAYOUTS}") from None

