@@ -106,6 +106,12 @@ def test_a_run_without_levels_teaches_nothing(run: RunPaths, files: tuple[Path, 
     assert "finished no task" in capsys.readouterr().err
 
 
+def test_the_presets_own_chances_are_there(tmp_path: Path) -> None:
+    config = make_config("cpu-pocket", allocation="gain", out=tmp_path)
+    assert config.chances is not None
+    assert read_chances(config.chances).observations > 0
+
+
 def test_gain_without_chances_is_refused_before_any_work(files: tuple[Path, Path], tmp_path: Path) -> None:
     more = {"challenges": files[0], "out": tmp_path / "run", "sources": ("ttft",), "allocation": "gain"}
     with pytest.raises(ConfigError, match="give --chances FILE"):

@@ -26,6 +26,7 @@ from arc_submit.run.host import multiplies_bfloat16
 from arc_submit.run.kaggle_paths import is_competition_rerun
 from arc_submit.run.source_table import SOURCE_TABLE, check_sources, uses_model
 
+_CHANCES = Path(__file__).with_name("chances")
 # Groups of options of which kinds of sources have values of their own, and options of a run that are no use to decide for a source.
 _GROUP_KINDS = {"lora": ("ttft",), "ttft": ("ttft",)}
 _OF_RUN = ("source", "sources_file", "sources", "weights")
@@ -65,6 +66,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ttft_views": 4,
         # Far weaker than the search: it fills in where the search has no two answers.
         "method": "precedence",
+        # Fitted to runs of it (docs/experiments/2026-11-30-expected-gain.md); read with `--allocation gain` alone.
+        "chances": _CHANCES / "cpu-pocket.json",
     },
     # Two cores and a real language model (`arc-submit model smollm2`), which has not been trained on grids: it learns a task's form in
     # some twenty steps and solves little, see docs/experiments/2026-11-30-smollm2.md. Adapter and learning rate are in the model's
