@@ -64,7 +64,12 @@ def test_a_bundle_holds_the_library_and_the_chosen_folders(model: Path, adapters
     library = ROOT / "arc_submit"
     sources = {
         str(path.relative_to(ROOT))
-        for path in (*library.rglob("*.py"), library / "py.typed", *(library / "language" / "formats").iterdir())
+        for path in (
+            *library.rglob("*.py"),
+            library / "py.typed",
+            *(library / "language" / "formats").iterdir(),
+            *(library / "run" / "chances").iterdir(),
+        )
     }
     assert {name for name in names if ".dist-info/" not in name} == sources
     # The wheel alone provides the library, outside the checkout.

@@ -37,6 +37,7 @@ def lines_of(gpu: Any, *parts: str, seconds: float = 300.0) -> list[dict[str, An
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
+@pytest.mark.campaign
 def test_every_part_ends_with_its_seconds(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for those that start processes."""
     torch.set_num_threads(1)

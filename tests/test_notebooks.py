@@ -287,6 +287,7 @@ def test_a_task_is_debugged_from_its_pictures_to_its_votes(off_kaggle: Kaggle, f
     assert "votes" in text
 
 
+@pytest.mark.campaign
 def test_a_frozen_model_answers_from_a_notebook(on_kaggle: Kaggle, files: tuple[Path, Path]) -> None:
     text = on_kaggle.execute("frozen_inference", challenges=files[0], engine="transformers", views=1, budget="13m")
     assert "'made': 9, 'held': 0" in text
@@ -311,6 +312,7 @@ def test_a_card_is_checked_from_a_notebook(off_kaggle: Kaggle, tiny_model: Path)
     assert json.loads((off_kaggle.root / "gpu.json").read_text())["card"] == "cpu"
 
 
+@pytest.mark.campaign
 def test_papermill_studies_a_single_task(off_kaggle: Kaggle, files: tuple[Path, Path], tiny_model: Path) -> None:
     parameters = {"task": "task001", "challenges": files[0], "solutions": files[1], "model": tiny_model}
     text = off_kaggle.execute("single_task_ttft", **parameters, out="run", ttft_steps=3, views=1, ttft_views=1, budget="13m")

@@ -213,8 +213,9 @@ def test_a_blank_input_is_no_error():
 
 def test_the_search_of_a_task_ends_when_its_answer_is_probable_enough():
     task, solution = make_task(lambda g: g[:, ::-1], noise(3, 4))
-    whole = list(ranked_batches(task, SMALL))
-    early = list(ranked_batches(task, replace(SMALL, enough=0.8)))
+    solvers = ("completion", "cells", "pieces", "programs")
+    whole = list(ranked_batches(task, SMALL, solvers))
+    early = list(ranked_batches(task, replace(SMALL, enough=0.8), solvers))
     assert len(early) < len(whole)
     assert certainty(early[-1][1]) >= 0.8 > max(certainty(rows) for _, rows in early[:-1])
     assert same_grid(early[-1][1][0][0].grid, solution)
@@ -224,7 +225,8 @@ def test_the_search_of_a_task_ends_when_its_answer_is_probable_enough():
 def test_the_search_of_a_task_without_a_probable_answer_does_not_end_early():
     grids = noise(5, 6)
     task = Task("task", tuple(Pair(frozen(a), frozen(b)) for a, b in zip(grids[:2], grids[2:4], strict=True)), (frozen(grids[4]),))
-    assert len(list(ranked_batches(task, replace(SMALL, enough=0.8)))) == len(list(ranked_batches(task, SMALL)))
+    solvers = ("completion", "cells", "programs")
+    assert len(list(ranked_batches(task, replace(SMALL, enough=0.8), solvers))) == len(list(ranked_batches(task, SMALL, solvers)))
 
 
 def test_certainty_is_that_of_the_least_certain_test_input():

@@ -158,6 +158,7 @@ def test_what_ends_a_training_costs_no_step(tmp_path: Path, tiny_model: Path, ho
     assert not psutil.wait_procs(loaders, timeout=15)[1]  # of a process that is killed they notice it in some seconds
 
 
+@pytest.mark.campaign
 def test_a_job_of_two_processes_that_is_told_to_end_saves(tmp_path: Path, tiny_model: Path) -> None:
     """A scheduler signals every process of the job, and torchrun signals its own once more."""
     out = tmp_path / "run"
