@@ -20,8 +20,8 @@ from arc_submit.search.reductions import Reduction, reductions, turns
 from arc_submit.search.solvers import cells, completion, growth, objects, outer, pieces, scan
 
 EFFORTS = {
-    "quick": Effort(work=30_000_000, size_work=5_000_000, pieces=20_000, enough=0.9),
-    "normal": Effort(work=200_000_000, size_work=10_000_000, pieces=40_000, enough=0.9),
+    "quick": Effort(work=30_000_000, size_work=5_000_000, pieces=20_000, enough=0.95),
+    "normal": Effort(work=200_000_000, size_work=10_000_000, pieces=40_000, enough=0.95),
     "long": Effort(work=1_000_000_000, size_work=50_000_000, pieces=80_000, sizes=3, mirrored=True),
 }
 SOLVERS = ("completion", "cells", "scan", "growth", "pieces", "objects", "divided", "turned", "reduced", "outer", "programs", "mirrored")
