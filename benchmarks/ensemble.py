@@ -29,10 +29,10 @@ from arc_submit.arc.grid import Grid, grid_id, make_grid, same_grid
 from arc_submit.arc.prediction import OutputKey, Prediction, prediction_from_line
 from arc_submit.arc.task import Solutions
 from arc_submit.ensemble.combination import METHODS, EnsembleConfig, combine_sources, rank_all
-from arc_submit.ensemble.evidence import NONE_SCORE
 from arc_submit.ensemble.voting import SourceAnswer
 from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.ranking import rank
+from arc_submit.search.scores import NONE_SCORE
 
 ANSWERS = 10  # of the search to each output in a run
 HALVES = ({"programs", "pieces", "reduced", "outer", "mirrored"}, {"cells", "objects", "scan", "completion", "choice"})

@@ -29,11 +29,12 @@ from arc_submit.ensemble.combination import (
     rank,
     rank_all,
 )
-from arc_submit.ensemble.evidence import NONE_SCORE, Trust, estimate_trust, score_odds, vote_odds
+from arc_submit.ensemble.evidence import Trust, estimate_trust, score_odds, vote_odds
 from arc_submit.ensemble.judgements import QUESTIONS, Judgement, judgement_scores
 from arc_submit.errors import ConfigError
 from arc_submit.run.presets import make_config
 from arc_submit.run.resolve import ensemble_config
+from arc_submit.search.scores import NONE_SCORE
 
 A, B, C, D, E = (make_grid([[cell]]) for cell in range(5))
 GRIDS = [A, B, C, D, E, None]

@@ -15,7 +15,7 @@ from arc_submit.search.mirrored import MIRRORS, unmirrored, with_mirrored_pairs
 from arc_submit.search.programs import Effort, solve
 from arc_submit.search.ranking import Ranked, certainty
 from arc_submit.search.reductions import reductions
-from arc_submit.search.settings import NONE_SCORE
+from arc_submit.search.scores import NONE_SCORE
 from arc_submit.search.sizes import formula_sizes
 from arc_submit.search.solvers import cells, completion, outer
 from arc_submit.search.task_search import ranked_batches, search_task

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from arc_submit.arc.grid import grid_id
 from arc_submit.arc.prediction import OutputKey
 from arc_submit.ensemble.voting import RankedSources, SourceAnswer
-from arc_submit.search.settings import NONE_SCORE
+from arc_submit.search.scores import best_probability, odds_of_scores
 
 # Fitted on training tasks by benchmarks/ensemble.py.
 MEETING = 0.3  # the odds at which two independent sources agree on a wrong grid; divides the product of their odds
@@ -26,7 +26,6 @@ SURE = 0.8  # from this probability on, the search counts as right when trust is
 _UNSEEN = 2.0  # votes added for answers that no prediction gave: a single vote is not certainty
 _PRIOR_TRUST, _PRIOR_VOTES = 0.5, 4.0  # the trust before any observation, and the number of votes that it counts for
 _MOST_TRUST = 0.95
-_LARGEST_LOGIT = 50.0  # nats; keeps exp() finite
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ class Trust:
 
 
 def score_odds(answers: Sequence[SourceAnswer]) -> list[float]:
-    """Odds of scored answers: exp(score) relative to exp(NONE_SCORE)."""
-    return [math.exp(max(-_LARGEST_LOGIT, min(_LARGEST_LOGIT, a.mean_logprob - NONE_SCORE))) for a in answers]
+    """Odds of scored answers, see arc_submit.search.scores."""
+    return odds_of_scores(a.mean_logprob for a in answers)
 
 
 def vote_shares(answers: Sequence[SourceAnswer]) -> list[float]:
@@ -101,7 +100,7 @@ def estimate_trust(ranked: RankedSources) -> dict[str, Trust]:
     for source in sorted(scored):
         for output, answers in ranked[source].items():
             odds = score_odds(answers)
-            probability = max(odds, default=0.0) / (1 + math.fsum(odds))
+            probability = best_probability(odds)
             # Of several searches the surest counts.
             if probability >= SURE and probability > surest.get(output, (0.0, b""))[0]:
                 surest[output] = probability, grid_id(answers[odds.index(max(odds))].grid)

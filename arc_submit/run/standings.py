@@ -18,6 +18,7 @@ from arc_submit.scheduling.chances import UNKNOWN_EASE, SolveChances, run_shift
 from arc_submit.scheduling.costs import TaskSize
 from arc_submit.scheduling.gain_scheduler import Standing
 from arc_submit.scheduling.scheduler import Level
+from arc_submit.search.scores import best_probability
 from arc_submit.storage.run_dir import RunPaths
 
 Ranked = dict[str, dict[OutputKey, list[SourceAnswer]]]
@@ -80,7 +81,7 @@ class Standings:
 def search_ease(ranked: Mapping[str, Mapping[OutputKey, Sequence[SourceAnswer]]], output: OutputKey) -> float:
     """The probability of the search's best answer; UNKNOWN_EASE where it has answered nothing."""
     odds = score_odds(_search_answers(ranked, output))
-    return max(odds) / (1 + math.fsum(odds)) if odds else UNKNOWN_EASE
+    return best_probability(odds) if odds else UNKNOWN_EASE
 
 
 def _search_answers(ranked: Mapping[str, Mapping[OutputKey, Sequence[SourceAnswer]]], output: OutputKey) -> Sequence[SourceAnswer]:

@@ -20,10 +20,8 @@ from arc_submit.arc.grid import Grid, grid_id, same_grid
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.grid_tools import keeps_size
-from arc_submit.search.settings import NONE_SCORE
+from arc_submit.search.scores import best_probability, odds_of_scores
 from arc_submit.search.store import Array
-
-_LARGEST_LOGIT = 50.0  # nats; keeps exp() finite
 
 # The weight of each feature, in nats; a solver without an entry has offset 0.
 WEIGHTS = {
@@ -111,15 +109,8 @@ class Ranking:
 
 
 def certainty(rows: Iterable[Sequence[Ranked]]) -> float:
-    """The probability that the best grid of a test input is right, for the least certain test input; 0 where one has no grid.
-
-    The scores are those of a conditional logit with one more choice, that no grid is right.
-    """
-    least = 1.0
-    for row in rows:
-        odds = [math.exp(min(_LARGEST_LOGIT, one.score - NONE_SCORE)) for one in row]
-        least = min(least, max(odds, default=0.0) / (1 + math.fsum(odds)))
-    return least
+    """The probability that the best grid of a test input is right, for the least certain test input; 0 where one has no grid."""
+    return min((best_probability(odds_of_scores(one.score for one in row)) for row in rows), default=1.0)
 
 
 def _rank_grid(task: Task, rules: list[SolverAnswer]) -> Ranked:

@@ -1,12 +1,8 @@
-"""What a worker of the search gets, as data, and the scale of its scores. Does not import what searches."""
+"""What a worker of the search gets, as data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-# Fitted on training tasks by benchmarks/ensemble.py. The search's rules and weights were made on these tasks too, so that its scores are
-# too optimistic for other tasks.
-NONE_SCORE = -1.2  # the score, in nats, of "none of the answers is right"
 
 
 @dataclass(frozen=True)
