@@ -17,6 +17,7 @@ TIERS = (
     {"base_model"},
     {"inference"},
     {"ensemble", "finetune"},
+    {"programs"},
     {"report", "train"},
     {"run"},
     {"kaggle", "experiments"},
