@@ -231,6 +231,9 @@ def test_a_share_is_of_the_whole_time_and_what_is_left_goes_to_those_behind() ->
     assert lane.choose(35.0, b, [])[0] == 100.0
     assert LaneTime(0.0, 100.0).choose(90.0, a, [])[0] == 100.0, "nothing follows"
     assert LaneTime(0.0, 100.0).choose(0.0, f, [b]) == choose_deadline(0.0, 100.0, 10, {"b": 30}), "without shares as ever"
+    gain = replace(b, by_gain=True)
+    assert LaneTime(0.0, 100.0).choose(0.0, f, [gain])[0] == 25, "its part by the estimates where time goes by gain behind it, not half"
+    assert LaneTime(0.0, 100.0).choose(0.0, replace(f, seconds=0.1), [gain])[0] == 20, "and a fifth at least"
 
 
 def test_a_source_that_cannot_work_leaves_the_others_in_a_competitions_re_run(

@@ -278,6 +278,7 @@ def test_costs_are_learned_from_a_timeline() -> None:
 def test_a_source_leaves_time_to_the_sources_after_it() -> None:
     assert choose_deadline(100.0, 300.0, 5.0, {"ttft": 95.0})[0] == 200, "half of the time at least, however short its own work is"
     assert choose_deadline(100.0, 300.0, 80.0, {"ttft": 20.0})[0] == 260, "more where its own work is the larger part"
+    assert choose_deadline(100.0, 300.0, 5.0, {"ttft": 95.0}, 0.2)[0] == 140, "a fifth where that is the least"
     assert choose_deadline(100.0, 300.0, 0.0, {})[0] == 300
     assert "ttft" in choose_deadline(100.0, 300.0, 0.0, {"ttft": 0.0})[1]
     assert choose_soft_deadline(0.0, 43_200.0) == 43_140

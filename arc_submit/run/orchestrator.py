@@ -91,7 +91,8 @@ class SourceProgress:
     @property
     def lane_member(self) -> LaneMember:
         """What the division of its lane's time goes by."""
-        return LaneMember(self.source.name, self.estimated_seconds, self.source.owner or self.source.name, self.source.share)
+        source = self.source
+        return LaneMember(source.name, self.estimated_seconds, source.owner or source.name, source.share, source.chances is not None)
 
     @property
     def below_plan(self) -> set[str]:

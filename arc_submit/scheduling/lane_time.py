@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from arc_submit.scheduling.scheduler import choose_deadline
+from arc_submit.scheduling.scheduler import LEAST, LEAST_BEFORE_GAIN, choose_deadline
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,14 @@ class LaneMember:
         seconds: estimate of its plan on one device.
         owner: the source that it is or prepares; those of one owner have its share together.
         share: of the lane's time; None: by the estimates.
+        by_gain: its time goes where most solved outputs are expected (arc_submit.scheduling.gain_scheduler), and it can use all that it gets.
     """
 
     name: str
     seconds: float
     owner: str = ""
     share: float | None = None
+    by_gain: bool = False
 
 
 @dataclass
@@ -46,16 +48,17 @@ class LaneTime:
     def choose(self, now: float, current: LaneMember, behind: Sequence[LaneMember]) -> tuple[float, str]:
         """When a source must leave the devices to those behind it, and the reason."""
         kept = self._kept([one for one in behind if one.owner != current.owner])
+        least = LEAST_BEFORE_GAIN if any(one.by_gain for one in behind) else LEAST
         if current.share is None:
             end = max(now, self.deadline - sum(kept.values())) if kept else self.deadline
-            own, reason = choose_deadline(now, end, current.seconds, {one.name: one.seconds for one in behind if one.share is None})
+            own, reason = choose_deadline(now, end, current.seconds, {one.name: one.seconds for one in behind if one.share is None}, least)
             return own, f"{reason}; {_seconds(kept)}" if kept else reason
         others = [one for one in behind if one.owner != current.owner]
         end = self._ends.setdefault(current.owner, min(self.deadline, now + current.share * (self.deadline - self.began)))
         if not others:
             end = self.deadline
         within = {one.name: one.seconds for one in behind if one.owner == current.owner}
-        own, reason = choose_deadline(now, end, current.seconds, within)
+        own, reason = choose_deadline(now, end, current.seconds, within, least)
         of_share = f"its share is {100 * current.share:.0f} % of the time"
         return own, f"{of_share}; {reason}" if others and within else of_share if others else reason
 

@@ -26,6 +26,13 @@ from arc_submit.workers.supervisor import Event, Job
 # estimate may be wrong by a multiple, which no margin of this kind covers.
 _ALLOWANCE = 1.05
 
+# Share of the remaining time that a source may take at least, before the sources behind it. An estimate without measurements may be far too
+# low, and a source that ends early passes its time on anyway.
+LEAST = 0.5
+# Before a source whose time goes by expected gain: first answers are worth a fifth, more views of the base model are worth less than what
+# fine-tuning does in the same time (docs/experiments/2026-11-30-expected-gain.md).
+LEAST_BEFORE_GAIN = 0.2
+
 
 @dataclass(frozen=True, order=True)
 class Level:
@@ -474,24 +481,23 @@ def estimated_seconds(sizes: Mapping[str, TaskSize], ladder: Ladder, costs: Cost
     return sum(costs.seconds(plan.steps, plan.views, size) for size in sizes.values())
 
 
-def choose_deadline(now: float, deadline: float, seconds: float, later: Mapping[str, float]) -> tuple[float, str]:
+def choose_deadline(now: float, deadline: float, seconds: float, later: Mapping[str, float], least: float = LEAST) -> tuple[float, str]:
     """Return when a source must leave its devices to the sources after it, and the reason.
 
-    It gets the time in proportion to the estimates, but at least half: an estimate without measurements may be far too low, and a source
-    that ends early passes its time on anyway.
+    It gets the time in proportion to the estimates, but at least a share.
 
     Args:
         deadline: of all sources together, on the clock of `now`.
         seconds: estimate of its plan on one device.
         later: estimates of the sources after it, by name.
+        least: the share that it gets at least.
     """
     if not later:
         return deadline, "no source follows: it may work to the end"
     total = seconds + sum(later.values())
-    share = max(0.5, seconds / total if total else 0.0)
-    return now + share * max(
-        0.0, deadline - now
-    ), f"before {', '.join(later)}: it may take at most {100 * share:.0f} % of the remaining time"
+    share = max(least, seconds / total if total else 0.0)
+    reason = f"before {', '.join(later)}: it may take at most {100 * share:.0f} % of the remaining time"
+    return now + share * max(0.0, deadline - now), reason
 
 
 def choose_soft_deadline(now: float, deadline: float) -> float:

@@ -287,7 +287,8 @@ class SimulatedLane:
         self.source = self.sources[self.source_index]
         self.sizes = self.source.sizes or self.run.setup.sizes
         current, *behind = [
-            LaneMember(one.name, self._estimate(one), one.owner or one.name, one.share) for one in self.sources[self.source_index :]
+            LaneMember(one.name, self._estimate(one), one.owner or one.name, one.share, one.chances is not None)
+            for one in self.sources[self.source_index :]
         ]
         self.source_deadline, reason = self.lane_time.choose(now, current, behind)
         self._record(now, "source_begun", source=self.source.name, seconds=self.source_deadline - now, reason=reason)
