@@ -1,0 +1,1 @@
+"""The Python subset as a language of programs."""

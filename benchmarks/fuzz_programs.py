@@ -1,0 +1,329 @@
+"""Random and hostile programs through a language's interpreter: nothing may crash, hang, write a file or take more memory than allowed.
+
+    python benchmarks/fuzz_programs.py --programs 100000 --json
+
+A third of the programs are mutations of valid ones, a third random trees, a third hostile texts, drawn by --seed. Prints how many programs
+gave grids and how many each class of refusal refused, the longest time, the restarts of the child process and its largest memory, and
+fails where anything but a ProgramError came out. Another language joins with an entry in LANGUAGES.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from arc_submit.arc.grid import Grid, make_grid
+from arc_submit.programs.interface import Language, ProgramError
+from arc_submit.programs.python.language import PythonLanguage
+from arc_submit.programs.python.subset import ATTRIBUTES, BUILTINS, NUMPY_FUNCTIONS
+
+INPUTS = [make_grid(rows) for rows in ([[1, 2, 0], [3, 0, 0]], [[5]], [[(r * c) % 10 for c in range(12)] for r in range(9)])]
+VALID = (
+    "import numpy as np\ndef transform(grid):\n    return np.rot90(grid, 2)",
+    "def transform(grid):\n    return [row[::-1] for row in grid]",
+    "import numpy as np\ndef transform(grid):\n    h, w = grid.shape\n    out = np.zeros((h, w), dtype=int)\n    for r in range(h):\n"
+    "        for c in range(w):\n            if grid[r, c] != 0:\n                out[h - 1 - r, c] = grid[r, c]\n    return out",
+    "def neighbours(r, c, h, w):\n    return [(r + a, c + b) for a, b in [(0, 1), (1, 0)] if r + a < h and c + b < w]\n"
+    "def transform(grid):\n    h, w = len(grid), len(grid[0])\n    seen = set()\n    left = [(0, 0)]\n    while left:\n"
+    "        r, c = left.pop()\n        if (r, c) in seen:\n            continue\n        seen.add((r, c))\n"
+    "        left.extend(neighbours(r, c, h, w))\n    return [[1 if (r, c) in seen else 0 for c in range(w)] for r in range(h)]",
+    "import numpy as np\ndef transform(grid):\n    values, counts = np.unique(grid, return_counts=True)\n"
+    "    best = values[np.argmax(counts)]\n    return np.where(grid == best, 0, np.clip(grid + 1, 0, 9))",
+    "def transform(grid):\n    counts = {}\n    for row in grid:\n        for v in row:\n            counts[v] = counts.get(v, 0) + 1\n"
+    "    order = sorted(counts, key=lambda v: (-counts[v], v))\n    return [[v] * min(30, counts[v]) for v in order[:1]]",
+    "import numpy as np\ndef transform(grid):\n    big = np.kron(grid, np.ones((2, 2), dtype=int))\n    return big[:30, :30]",
+)
+HOSTILE = (
+    "def transform(grid):\n    return ().__class__.__bases__[0].__subclasses__()",
+    "def transform(grid):\n    return transform.__globals__",
+    "def transform(grid):\n    return getattr(grid, '__class__')",
+    "import os\ndef transform(grid):\n    return os.system('true')",
+    "from numpy import *\ndef transform(grid):\n    return grid",
+    "import numpy as np\ndef transform(grid):\n    return np.load('x', allow_pickle=True)",
+    "import numpy as np\ndef transform(grid):\n    return np.lib.npyio.DataSource",
+    "import numpy as np\ndef transform(grid):\n    return np.array(grid).tofile('leak')",
+    "import numpy as np\ndef transform(grid):\n    return np.memmap('leak', mode='w+', shape=9)",
+    "import numpy as np\ndef transform(grid):\n    return np.zeros((10**6, 10**6))",
+    "import numpy as np\ndef transform(grid):\n    return np.arange(10**6)[:, None] + np.arange(10**6)[None]",
+    "import numpy as np\ndef transform(grid):\n    return np.pad(grid, 10**9)",
+    "import numpy as np\ndef transform(grid):\n    return np.tile(grid, (10**5, 10**5))",
+    "import numpy as np\ndef transform(grid):\n    return np.bincount(np.array([10**12]))",
+    "import numpy as np\ndef transform(grid):\n    return np.zeros((1000, 1000))[np.zeros(10**6, dtype=int)]",
+    "import numpy as np\ndef transform(grid):\n    return np.array(['a' * 10**6] * 10**3)",
+    "import numpy as np\ndef transform(grid):\n    return np.add(1, 2, extobj=[1])",
+    "def transform(grid):\n    return [[0] * 10**9]",
+    "def transform(grid):\n    return 10**10**10",
+    "def transform(grid):\n    return 1 << 10**12",
+    "def transform(grid):\n    return 'a' * 10**9",
+    "def transform(grid):\n    return round(7, -10**12)",
+    "def transform(grid):\n    return '%1000000000d' % 7",
+    "def transform(grid):\n    return '{:>1000000000}'.format(7)",
+    "def transform(grid):\n    return f'{grid!r:>1000000000}'",
+    "def transform(grid):\n    while True:\n        pass",
+    "def transform(grid):\n    return transform(grid)",
+    "def transform(grid):\n    return [x for x in iter(int, 1)]",
+    "def transform(grid):\n    a = [1]\n    for i in range(40):\n        a = [a, a]\n    return str(a)",
+    "def transform(grid):\n    a = [1]\n    a.append(a)\n    return a == [a]",
+    "def transform(grid):\n    a = ['b' * 1000]\n    while True:\n        a += a",
+    "def transform(grid):\n    f = lambda f: f(f)\n    return f(f)",
+    "def transform(grid):\n    x = 'ab'\n    while True:\n        x = x.replace('a', 'aab')",
+    "@print\ndef transform(grid):\n    return grid",
+    "async def transform(grid):\n    await grid",
+    "def transform(grid):\n    yield grid",
+    "def transform(grid):\n    return (x := grid)",
+    "class Grid(list):\n    pass\ndef transform(grid):\n    return Grid(grid)",
+    "def transform(grid):\n    try:\n        return 1\n    except:\n        return 2",
+    "def transform(grid):\n    global secret\n    secret = grid\n    return secret",
+    "def transform(grid):\n    with open('leak', 'w') as f:\n        f.write('x')",
+    "def transform(grid):\n    return \uff45val('1')",
+    "def transform(grid):\n    return gr\u0456d",
+    "def transform(grid):\n    return exec\x00('1')",
+    "def transform(grid):\n    return '\ud800'",
+    "def transform(grid):\n    return 1j ** 2",
+    "def transform(grid):\n    print(*grid, file=open('leak', 'w'))\n    return grid",
+    "def transform(grid):\n    return sorted(grid, key=__import__)",
+    "def transform(grid):\n    return max({None, 1}, key=str)",
+    "x = [0] * 10**6\ndef transform(grid):\n    return [list(x) for _ in range(10**6)]",
+)
+_BRACKETS = ("()", "[]", "{}")
+
+
+@dataclass
+class Outcome:
+    """What a fuzz found: numbers of programs by outcome, an example's message by outcome, and the faults."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    messages: dict[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+    slowest_program: str = ""
+
+
+def fuzz(language: Language, programs: Sequence[str] | Iterator[str], inputs: Sequence[Grid] = INPUTS) -> Outcome:
+    """Run programs; anything but grids or a ProgramError with a message of one line is a fault."""
+    outcome = Outcome()
+    for program in programs:
+        begun = time.monotonic()
+        try:
+            outputs = language.run(program, inputs)
+            ending = "grids"
+            if len(outputs) != len(inputs) or any(one.ndim != 2 or not 0 <= one.min() <= one.max() <= 9 for one in outputs):
+                outcome.faults.append(f"no grids: {program!r:.200}")
+        except ProgramError as error:
+            ending = error.refusal.value
+            outcome.messages.setdefault(ending, error.message)
+            if not error.message or "\n" in error.message:
+                outcome.faults.append(f"no message of one line: {program!r:.200}")
+        except Exception as error:  # noqa: BLE001 - whatever escapes is what a fuzz looks for
+            ending = "escaped"
+            outcome.faults.append(f"{type(error).__name__}: {error!s:.100}: {program!r:.200}")
+        outcome.counts[ending] += 1
+        seconds = time.monotonic() - begun
+        if seconds > outcome.slowest:
+            outcome.slowest, outcome.slowest_program = seconds, program[:300]
+    return outcome
+
+
+def python_programs(seed: int) -> Iterator[str]:
+    """An endless row of programs for the Python subset."""
+    rng = random.Random(seed)
+    while True:
+        yield mutated(rng, rng.choice(VALID))
+        yield random_tree(rng)
+        yield hostile(rng)
+
+
+def mutated(rng: random.Random, program: str) -> str:
+    """A valid program with one to four changes to its tree: names, numbers, operators or parts replaced, lines left out or doubled."""
+    tree = ast.parse(program)
+    for _ in range(rng.randint(1, 4)):
+        nodes = list(ast.walk(tree))
+        node: Any = rng.choice(nodes)
+        if isinstance(node, ast.Name):
+            node.id = rng.choice([one.id for one in nodes if isinstance(one, ast.Name)] + ["len", "sum", "max", "sorted", "None"])
+        elif isinstance(node, ast.Constant):
+            node.value = rng.choice([0, 1, 2, -1, 10, 31, 10**6, 2**70, 0.5, True, None, "a", ""])
+        elif isinstance(node, ast.Attribute):
+            node.attr = rng.choice(sorted(ATTRIBUTES))
+        elif isinstance(node, ast.BinOp):
+            node.op = rng.choice([ast.Add(), ast.Mult(), ast.Pow(), ast.LShift(), ast.Mod(), ast.FloorDiv(), ast.MatMult(), ast.BitAnd()])
+        elif isinstance(node, ast.Compare):
+            node.ops[0] = rng.choice([ast.Eq(), ast.In(), ast.Lt(), ast.Is(), ast.NotIn()])
+        elif isinstance(node, ast.Call) and node.args:
+            node.args = rng.choice([node.args[:-1], node.args + node.args[:1], [ast.Starred(node.args[0], ast.Load())]])
+        elif isinstance(node, ast.FunctionDef | ast.For | ast.While | ast.If) and len(node.body) > 1:
+            node.body = rng.choice([node.body[1:], node.body[:-1], node.body[::-1], node.body + node.body])
+        elif isinstance(node, ast.Return | ast.Expr):
+            node.value = _expression(rng, 3)
+    return _printed(tree, program)
+
+
+def random_tree(rng: random.Random) -> str:
+    """A function of random statements and expressions."""
+    body = [_statement(rng, 3) for _ in range(rng.randint(1, 6))] + [ast.Return(_expression(rng, 4))]
+    arguments = ast.arguments(posonlyargs=[], args=[ast.arg("grid")], kwonlyargs=[], kw_defaults=[], defaults=[])
+    tree = ast.Module([ast.FunctionDef("transform", arguments, body, [])], [])
+    return _printed(tree, "def transform(grid):\n    return grid")
+
+
+def _printed(tree: ast.Module, otherwise: str) -> str:
+    try:
+        return ast.unparse(ast.fix_missing_locations(tree))
+    except (RecursionError, TypeError, ValueError, AttributeError):
+        return otherwise
+
+
+def _statement(rng: random.Random, depth: int) -> Any:
+    def body() -> list[Any]:
+        return [_statement(rng, depth - 1) for _ in range(rng.randint(1, 3))]
+
+    def name() -> Any:
+        return ast.Name(rng.choice("abcd"), ast.Store())
+
+    choice = rng.randrange(7 if depth > 0 else 3)
+    if choice == 0:
+        return ast.Assign([name()], _expression(rng, depth + 1), lineno=1)
+    if choice == 1:
+        return ast.AugAssign(name(), rng.choice([ast.Add(), ast.Mult(), ast.Pow(), ast.BitOr()]), _expression(rng, depth))
+    if choice == 2:
+        return rng.choice([ast.Pass(), ast.Expr(_expression(rng, depth)), ast.Return(_expression(rng, depth))])
+    if choice == 3:
+        return ast.For(name(), _expression(rng, 2), body(), [], lineno=1)
+    if choice == 4:
+        return ast.While(_expression(rng, 2), body(), [])
+    if choice == 5:
+        return ast.If(_expression(rng, 2), body(), body())
+    return ast.Assign([ast.Subscript(ast.Name("grid", ast.Load()), _expression(rng, 1), ast.Store())], _expression(rng, 2), lineno=1)
+
+
+def _expression(rng: random.Random, depth: int) -> Any:
+    def inner() -> Any:
+        return _expression(rng, depth - 1)
+
+    numpy = ast.Name("np", ast.Load())
+    choice = rng.randrange(11 if depth > 0 else 2)
+    if choice == 0:
+        return ast.Constant(rng.choice([0, 1, 2, 3, 9, 10**6, 2**64, -1, 0.5, "a", None, True]))
+    if choice == 1:
+        return ast.Name(rng.choice(["grid", "grid", "a", "b", "c", "d"]), ast.Load())
+    if choice == 2:
+        operators = [ast.Add(), ast.Sub(), ast.Mult(), ast.Pow(), ast.Mod(), ast.LShift(), ast.FloorDiv(), ast.BitXor(), ast.MatMult()]
+        return ast.BinOp(inner(), rng.choice(operators), inner())
+    if choice == 3:
+        return ast.Compare(inner(), [rng.choice([ast.Eq(), ast.Lt(), ast.In(), ast.Is()])], [inner()])
+    if choice == 4:
+        return ast.Subscript(inner(), rng.choice([inner(), ast.Slice(inner(), None, None), ast.Tuple([inner(), inner()])]), ast.Load())
+    if choice == 5:
+        return ast.Call(ast.Name(rng.choice(sorted(BUILTINS)), ast.Load()), [inner() for _ in range(rng.randint(0, 2))], [])
+    if choice == 6:
+        function = ast.Attribute(numpy, rng.choice(sorted(NUMPY_FUNCTIONS)), ast.Load())
+        return ast.Call(function, [inner() for _ in range(rng.randint(1, 3))], [])
+    if choice == 7:
+        function = ast.Attribute(inner(), rng.choice(sorted(ATTRIBUTES)), ast.Load())
+        return ast.Call(function, [inner() for _ in range(rng.randint(0, 2))], [])
+    if choice == 8:
+        return rng.choice([ast.List, ast.Tuple])([inner() for _ in range(rng.randint(0, 3))], ast.Load())
+    if choice == 9:
+        return ast.ListComp(inner(), [ast.comprehension(ast.Name("a", ast.Store()), inner(), [], 0)])
+    return ast.Lambda(ast.arguments([], [ast.arg("a")], None, [], [], None, []), inner())
+
+
+def hostile(rng: random.Random) -> str:
+    """A hostile text as it is, damaged, nested deeply, or with a long literal."""
+    text = rng.choice(HOSTILE)
+    choice = rng.randrange(8)
+    if choice == 0:
+        left, right = rng.choice(_BRACKETS)
+        return f"def transform(grid):\n    return {left * (depth := rng.choice([50, 70, 1000, 9000]))}1{right * depth}"
+    if choice == 1:
+        prefix = rng.choice(["-", "not ", "~", "lambda: ", "1 + ", "1 if 1 else "])
+        return f"def transform(grid):\n    return {prefix * rng.choice([40, 900, 2400])}1"
+    if choice == 2:
+        return f"def transform(grid):\n    return {rng.choice(['9' * 4000, '9' * 9000, '0x' + 'f' * 15000, '1e999', '1_0' * 3000])}"
+    if choice == 3:
+        return f"def transform(grid):\n    return grid{rng.choice(['.T', '[0]', '()', '.copy()']) * rng.choice([30, 200, 3000])}"
+    if choice == 4:
+        return "\n".join(" " * i + "if 1:" for i in range(rng.choice([5, 99, 150]))) + "\n"
+    if choice == 5:
+        at = rng.randrange(len(text))
+        return text[:at] + rng.choice(["\x00", "\ufeff", "\\", "'", "(", "\n", "\t", "\u202e", "`", "$", "lambda"]) + text[at:]
+    if choice == 6:
+        return "".join(chr(rng.randrange(1, 300)) for _ in range(rng.randint(0, 200)))
+    return text
+
+
+@dataclass(frozen=True)
+class Fuzzed:
+    """A language and an endless row of programs for it."""
+
+    language: Callable[[], Any]
+    programs: Callable[[int], Iterator[str]]
+
+
+LANGUAGES = {"python": Fuzzed(PythonLanguage, python_programs)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--language", choices=sorted(LANGUAGES), default="python")
+    parser.add_argument("--programs", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="end with one JSON line of figures")
+    arguments = parser.parse_args()
+    entry = LANGUAGES[arguments.language]
+    total, begun = Outcome(), time.monotonic()
+    # Whatever a program writes, it writes here.
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(one).resolve()) for one in sys.path if one)
+        os.chdir(folder)
+        language, programs, done = entry.language(), entry.programs(arguments.seed), 0
+        while done < arguments.programs:
+            part = fuzz(language, [next(programs) for _ in range(min(5000, arguments.programs - done))])
+            done += sum(part.counts.values())
+            total.counts += part.counts
+            total.faults += part.faults
+            total.messages = part.messages | total.messages
+            if part.slowest > total.slowest:
+                total.slowest, total.slowest_program = part.slowest, part.slowest_program
+            print(f"{done} programs, {time.monotonic() - begun:.0f} s, {dict(total.counts)}", flush=True)
+        starts = language.process.starts if isinstance(language, PythonLanguage) else 0
+        if isinstance(language, PythonLanguage):
+            language.close()
+        files = sorted(path.name for path in Path(folder).iterdir())
+    figures = {
+        "language": arguments.language,
+        "programs": done,
+        "counts": dict(total.counts.most_common()),
+        "faults": total.faults,
+        "files": files,
+        "starts": starts,
+        "slowest_seconds": round(total.slowest, 2),
+        "seconds": round(time.monotonic() - begun),
+        "parent_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "largest_child_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
+    }
+    for ending, count in total.counts.most_common():
+        print(f"{ending:10} {count:7}  {total.messages.get(ending, '')[:90]}")
+    print(f"slowest: {total.slowest:.2f} s: {total.slowest_program!r}")
+    for fault in total.faults[:20]:
+        print(fault)
+    if arguments.json:
+        print(json.dumps(figures))
+    if total.faults or files:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

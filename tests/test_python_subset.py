@@ -1,0 +1,226 @@
+"""The Python subset: what programs give, what is refused and why, and that no program harms the process that asked."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from arc_submit.arc.grid import make_grid
+from arc_submit.programs.interface import ProgramError, Refusal
+from arc_submit.programs.python.child import run_program
+from arc_submit.programs.python.language import PythonLanguage
+from arc_submit.programs.python.meter import Limits
+from arc_submit.programs.python.subset import normal_form, parse, size, takes_array
+
+GRID = [[1, 2, 0], [3, 0, 0]]
+LIMITS = Limits(steps=20_000, value_cells=100_000, cells=1_000_000)
+
+
+def run(text: str, grid: list[list[int]] = GRID) -> list[list[int]]:
+    return run_program(text, [grid], LIMITS)[0]
+
+
+def refusal(text: str) -> tuple[str, str]:
+    with pytest.raises(ProgramError) as caught:
+        run(text)
+    assert "\n" not in caught.value.message
+    return caught.value.refusal.value, caught.value.message
+
+
+def function(*lines: str) -> str:
+    return "\n".join(["import numpy as np", "def transform(grid):", *("    " + line for line in lines)])
+
+
+@pytest.mark.parametrize(
+    ("lines", "output"),
+    [
+        (["return np.rot90(grid, 2)"], [[0, 0, 3], [0, 2, 1]]),
+        (["return [row[::-1] for row in grid]"], [[0, 2, 1], [0, 0, 3]]),
+        (["h, w = grid.shape", "out = np.zeros((h, w))", "out[grid > 1] = 7", "return out"], [[0, 7, 0], [7, 0, 0]]),
+        (
+            ["counts = {}", "for row in grid:", "    for v in row:", "        counts[v] = counts.get(v, 0) + 1", "return [[counts[0]]]"],
+            [[3]],
+        ),
+        (["first, *rest = [4, 5, 6]", "a, (b, c) = 1, (2, 3)", "return [[first, len(rest)], [b, c]]"], [[4, 2], [2, 3]]),
+        (["f = lambda x, k=2: x * k", "return [list(map(f, row)) for row in [[1, 2]]]"], [[2, 4]]),
+        (["def fill(n):", "    return 0 if n == 0 else 1 + fill(n - 1)", "return [[fill(9)]]"], [[9]]),
+        (
+            ["n = 0", "while True:", "    n += 1", "    if n % 2:", "        continue", "    if n > 5:", "        break", "return [[n]]"],
+            [[6]],
+        ),
+        (["l = [v for r in grid for v in r]", "return [[max(sorted(set(l)), key=l.count)]]"], [[0]]),
+        (["return [[next(x for x in range(100) if x * x > 20)]]"], [[5]]),
+        (["values, counts = np.unique(grid, return_counts=True)", "return np.array([values, counts])"], [[0, 1, 2, 3], [3, 1, 1, 1]]),
+        (["return np.pad(grid, ((0, 0), (0, 1)), mode='constant', constant_values=9)"], [[1, 2, 0, 9], [3, 0, 0, 9]]),
+        (["a = [1]", "b = a", "a += [2]", "return [b]"], [[1, 2]]),
+        (["x = np.arange(3)", "y = x", "y += 1", "return [x]"], [[1, 2, 3]]),
+        (["return [[int(1 < 2 < 3), int(not 1), 7 // 2, -7 % 3]]"], [[1, 0, 3, 2]]),
+        (["fs = [lambda: i for i in range(3)]", "return [[f() for f in fs]]"], [[2, 2, 2]]),
+        (["def add(v, to=[]):", "    to.append(v)", "    return len(to)", "add(1)", "return [[add(2)]]"], [[2]]),
+        (["return [[isinstance(grid, np.ndarray), isinstance(1, int), isinstance(np.int64(1), np.integer)]]"], [[1, 1, 1]]),
+    ],
+)
+def test_programs_mean_what_python_means(lines: list[str], output: list[list[int]]) -> None:
+    assert run(function(*lines)) == output
+
+
+def test_a_program_for_lists_gets_lists_and_one_for_arrays_an_array() -> None:
+    for lines, is_array in (
+        (["return grid[0] + grid[1]"], False),
+        (["return grid[0, 1]"], True),
+        (["return grid.T"], True),
+        (["grid = np.array(grid)", "return grid + 1"], False),
+        (["h, w = grid.shape", "return np.array(grid)"], True),
+    ):
+        assert takes_array(parse(function(*lines))) is is_array
+    assert run("def transform(grid: list):\n    return [grid[0] + grid[1]]") == [[1, 2, 0, 3, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "lines"),
+    [
+        (Refusal.SYNTAX, ["return ("]),
+        (Refusal.SYNTAX, ["return " + "(" * 5000 + "1" + ")" * 5000]),
+        (Refusal.SYNTAX, ["return " + "-" * 15000 + "1"]),
+        (Refusal.SYNTAX, ["return 0x" + "f" * 15000]),
+        (Refusal.SYNTAX, ["return '\x00'"]),
+        (Refusal.FORBIDDEN, ["return ().__class__"]),
+        (Refusal.FORBIDDEN, ["return eval('1')"]),
+        (Refusal.FORBIDDEN, ["return \uff45val('1')"]),
+        (Refusal.FORBIDDEN, ["return getattr(grid, 'shape')"]),
+        (Refusal.FORBIDDEN, ["return np.load('x')"]),
+        (Refusal.FORBIDDEN, ["return np.lib"]),
+        (Refusal.FORBIDDEN, ["return np"]),
+        (Refusal.FORBIDDEN, ["np = 1", "return np"]),
+        (Refusal.FORBIDDEN, ["return f'{grid}'"]),
+        (Refusal.FORBIDDEN, ["return '{}'.format(grid)"]),
+        (Refusal.FORBIDDEN, ["return '%9999999999d' % 1"]),
+        (Refusal.FORBIDDEN, ["global g", "g = 1"]),
+        (Refusal.FORBIDDEN, ["return (a := 1)"]),
+        (Refusal.FORBIDDEN, ["yield grid"]),
+        (Refusal.FORBIDDEN, ["import os"]),
+        (Refusal.FORBIDDEN, ["from numpy import *"]),
+        (Refusal.FORBIDDEN, ["try:", "    return 1", "except ValueError:", "    return 2"]),
+        (Refusal.FORBIDDEN, ["grid.shape = 1"]),
+        (Refusal.FORBIDDEN, ["return np.add(grid, 1, casting='unsafe')"]),
+        (Refusal.TYPE, ["return grid.append(1)", "grid.T"]),
+        (Refusal.TYPE, ["return 1 + 'a'"]),
+        (Refusal.TYPE, ["return np.array([['a']])"]),
+        (Refusal.TYPE, ["return np.zeros(3, dtype=str)"]),
+        (Refusal.TYPE, ["return list({None, 1})"]),
+        (Refusal.VALUE, ["return missing"]),
+        (Refusal.VALUE, ["if False:", "    x = 1", "return x"]),
+        (Refusal.VALUE, ["return grid[99]"]),
+        (Refusal.VALUE, ["return 1 // 0"]),
+        (Refusal.VALUE, ["return 10 ** 10 ** 10"]),
+        (Refusal.VALUE, ["return 1 << 10 ** 12"]),
+        (Refusal.VALUE, ["return round(5, -10 ** 9)"]),
+        (Refusal.VALUE, ["x = 3", "while True:", "    x *= x"]),
+        (Refusal.STEPS, ["while True:", "    pass"]),
+        (Refusal.STEPS, ["return sum(range(10 ** 5)) + sum(range(10 ** 5))"]),
+        (Refusal.STEPS, ["f = lambda f: f(f)", "return f(f)"]),
+        (Refusal.CELLS, ["return [[0] * 10 ** 9]"]),
+        (Refusal.CELLS, ["return 'a' * 10 ** 9"]),
+        (Refusal.CELLS, ["return np.zeros((10 ** 6, 10 ** 6))"]),
+        (Refusal.CELLS, ["a = np.arange(10 ** 4)", "return a[:, None] + a[None]"]),
+        (Refusal.CELLS, ["return np.zeros((100, 100))[np.zeros(10 ** 4, dtype=int)]"]),
+        (Refusal.CELLS, ["return np.pad(grid, 10 ** 9)"]),
+        (Refusal.CELLS, ["return np.tile(grid, (10 ** 5, 10 ** 5))"]),
+        (Refusal.CELLS, ["return np.bincount(np.array([10 ** 12]))"]),
+        (Refusal.CELLS, ["a = [1]", "for i in range(40):", "    a = [a, a]", "return str(a)"]),
+        (Refusal.CELLS, ["a = [1]", "while True:", "    a = a + a"]),
+        (Refusal.OUTPUT, ["return [[1], [1, 2]]"]),
+        (Refusal.OUTPUT, ["return [[10]]"]),
+        (Refusal.OUTPUT, ["return [[0.5]]"]),
+        (Refusal.OUTPUT, ["return None"]),
+        (Refusal.OUTPUT, ["return np.zeros((31, 1))"]),
+    ],
+)
+def test_what_the_language_refuses(kind: Refusal, lines: list[str]) -> None:
+    assert refusal(function(*lines))[0] == kind
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "@print\ndef transform(grid):\n    return grid",
+        "class A:\n    pass\ndef transform(grid):\n    return grid",
+        "async def transform(grid):\n    return grid",
+        "print(1)\ndef transform(grid):\n    return grid",
+        "def transform(grid, **k):\n    return grid",
+    ],
+)
+def test_what_the_language_does_not_define(text: str) -> None:
+    assert refusal(text)[0] == Refusal.FORBIDDEN
+
+
+def test_the_normal_form_is_the_same_for_equal_programs() -> None:
+    first = "import numpy as np\nK = 2\ndef unused(a):\n    return other(a)\ndef other(b):\n    return b\n" + (
+        "def solve(g: list) -> list:\n    '''Doubles.'''\n    out = np.array(g) * K  # twice\n    return out\n"
+    )
+    second = "def transform(x):\n    y = np.array(x) * z\n    return y\nz = 2"
+    third = "z = 2\ndef transform(x):\n    y = np.array( x )*z\n    return y"
+    assert normal_form(first) == normal_form(third) == normal_form(normal_form(first))
+    assert normal_form(second) != normal_form(third)  # the order of definitions may have an effect
+    assert size(first) == size(third) > size("def transform(x):\n    return x")
+    assert run("def helper(a, by=1):\n    return a + by\ndef transform(g):\n    return [[helper(1, by=2)]]") == [[3]]
+    assert run(normal_form("def helper(a, by=1):\n    return a + by\ndef transform(g):\n    return [[helper(1, by=2)]]")) == [[3]]
+
+
+@pytest.fixture(scope="module")
+def language() -> Iterator[PythonLanguage]:
+    with PythonLanguage(Limits(cpu_seconds=0.5)) as one:
+        yield one
+
+
+def test_the_child_is_killed_when_it_does_not_answer_and_works_on(language: PythonLanguage) -> None:
+    inputs = [make_grid(GRID)]
+    double = ["a = (1,)", "for i in range(60):", "    a = (a, a)", "return {a: 1}"]  # hashing it takes for ever, in one call of C
+    with pytest.raises(ProgramError) as caught:
+        language.run(function(*double), inputs)
+    assert caught.value.refusal is Refusal.TIME
+    starts = language.process.starts
+    assert np.array_equal(language.run(function("return grid[::-1]"), inputs)[0], GRID[::-1])
+    assert language.process.starts == starts + 1
+    # A result is kept: the killed program is not run again.
+    with pytest.raises(ProgramError, match=r"more than 0\.5 seconds"):
+        language.run(function(*double), inputs)
+    assert language.process.starts == starts + 1
+    assert language.process._child is not None
+    language.process._child.kill()
+    assert np.array_equal(language.run(function("return grid[:, ::-1]"), inputs)[0], np.array(GRID)[:, ::-1])
+
+
+def test_the_child_has_little_memory_and_no_files(language: PythonLanguage) -> None:
+    limits = "\n".join(
+        [
+            "import sys; from arc_submit.programs.python.child import bound_process; from pathlib import Path",
+            "bound_process(64)",
+            "try: bytearray(2**28)",
+            "except MemoryError: print('memory')",
+            "try: Path('/tmp/leak').open('w')",
+            "except OSError: print('files')",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", limits], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["memory", "files"]
+
+
+def test_random_programs_harm_nothing(language: PythonLanguage) -> None:
+    path = Path(__file__).parent.parent / "benchmarks" / "fuzz_programs.py"
+    spec = importlib.util.spec_from_file_location("fuzz_programs", path)
+    assert spec is not None
+    assert spec.loader is not None
+    fuzz = sys.modules["fuzz_programs"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fuzz)
+    outcome = fuzz.fuzz(language, itertools.islice(fuzz.python_programs(7), 250))
+    assert outcome.faults == []
+    assert outcome.counts["grids"] > 20
+    assert {"syntax", "forbidden", "type", "value", "cells", "output"} <= set(outcome.counts)
