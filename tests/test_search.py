@@ -12,6 +12,7 @@ from arc_submit.arc.task import Pair, Task
 from arc_submit.search.answers import SolverAnswer, rank_answers
 from arc_submit.search.colours import recolourings
 from arc_submit.search.mirrored import MIRRORS, unmirrored, with_mirrored_pairs
+from arc_submit.search.operations import OPERATIONS, TABLE
 from arc_submit.search.programs import Effort, solve
 from arc_submit.search.ranking import Ranked, certainty
 from arc_submit.search.reductions import reductions
@@ -227,6 +228,25 @@ def test_the_search_of_a_task_without_a_probable_answer_does_not_end_early():
     task = Task("task", tuple(Pair(frozen(a), frozen(b)) for a, b in zip(grids[:2], grids[2:4], strict=True)), (frozen(grids[4]),))
     solvers = ("completion", "cells", "programs")
     assert len(list(ranked_batches(task, replace(SMALL, enough=0.8), solvers))) == len(list(ranked_batches(task, SMALL, solvers)))
+
+
+def test_proposed_costs_change_the_order_and_not_the_cost_of_a_rule():
+    task, solution = make_task(lambda g: np.where(g == 2, g, 0)[::-1, ::-1], noise(1, 4))
+    names = [operation.name for operation in OPERATIONS]
+    cheap = np.full(len(OPERATIONS), 12)
+    cheap[[names.index("keep(2)"), names.index("half_turn")]] = 1
+    little = Effort(work=40_000, pieces=1000)
+
+    def rules(propose):
+        answers = [a for batch in solve(task, little, propose) for a in batch]
+        return {a.program: a for a in answers if a.explained == 1 and same_grid(a.grid, solution)}
+
+    table_order, proposed = rules(None), rules(lambda _: cheap)
+    assert "input | keep(2) | half_turn" in proposed
+    assert len(proposed) > len(table_order)
+    # The rule's cost is the table's, 7 for each of the two steps; without proposals or with the table's own costs nothing changes.
+    assert proposed["input | keep(2) | half_turn"].cost == pytest.approx(14, abs=0.5)
+    assert [repr(batch) for batch in solve(task, little)] == [repr(batch) for batch in solve(task, little, lambda _: TABLE[:, 5])]
 
 
 def test_certainty_is_that_of_the_least_certain_test_input():

@@ -1,7 +1,8 @@
 """Exploration: programs in order of their cost, on all examples of a task at once, until the counted work is used up.
 
 A state is a tuple of nodes, one per example, that a program computes. The exploration expands only the cheapest program of each state, so
-that it enumerates different behaviours instead of programs. This module knows only the size of outputs.
+that it enumerates different behaviours instead of programs. The costs that set the order are those of the operations' table, or costs that
+are proposed for one task. This module knows only the size of outputs.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ STATES, CHILDREN, AT_COST, DONE = range(4)
 UNKNOWN = -2
 MAX_COST = 399
 DECAY = 0.5 ** (np.arange(MAX_COST + 1) / 10)  # a program of one more step counts half
-# The distinct costs of operations. A state waits in the queue once per cost class and not once per operation.
-COST_CLASSES = np.unique(TABLE[:, 5])
 
 
 class Exploration(NamedTuple):
@@ -33,6 +32,7 @@ class Exploration(NamedTuple):
         table: int32, an open hash table of state numbers plus 1, 0 for a free slot.
         operations: int64, the numbers of the operations to try, sorted by cost class.
         class_starts: int64 (cost classes + 1), where each class begins in `operations`.
+        class_costs: int64 (cost classes,), the distinct costs of operations. A state waits in the queue once per class, not per operation.
         queue: int32 (states, 2), linked lists: the cost class of the operations that a state tries next, and the next state in its list.
         heads: int32 (costs, 2): first and last state in the list of each total cost, -1 for an empty list.
         rows: int32 (nodes, cost classes): the index in `children` of a node's results by the operations of a class, plus 1; 0 before they
@@ -47,6 +47,7 @@ class Exploration(NamedTuple):
     table: Array
     operations: Array
     class_starts: Array
+    class_costs: Array
     queue: Array
     heads: Array
     rows: Array
@@ -63,12 +64,16 @@ class Capacity(NamedTuple):
     children: int
 
 
-def start(inputs: list[Grid], outputs: list[Grid], capacity: Capacity) -> tuple[Store, Exploration]:
+def start(inputs: list[Grid], outputs: list[Grid], capacity: Capacity, costs: Array | None = None) -> tuple[Store, Exploration]:
     """A store with the inputs of all examples, and an exploration whose only state is the tuple of them.
 
-    The outputs determine only the colours to paint with.
+    Args:
+        outputs: they determine only the colours to paint with.
+        costs: int64 (operations,), at least 1: the cost of each row of TABLE that sets the order; None takes the table's own.
     """
-    by_class = _useful_operations(inputs, outputs)
+    costs = TABLE[:, 5] if costs is None else costs
+    class_costs = np.unique(costs)
+    by_class = _useful_operations(inputs, outputs, costs)
     store = make_store(capacity.cells, 2 * capacity.nodes, capacity.nodes)
     exploration = Exploration(
         states=np.empty((capacity.states, len(inputs)), np.int32),
@@ -77,9 +82,10 @@ def start(inputs: list[Grid], outputs: list[Grid], capacity: Capacity) -> tuple[
         table=make_hash_table(capacity.states),
         operations=np.concatenate(by_class),
         class_starts=np.cumsum([0] + [len(operations) for operations in by_class]).astype(np.int64),
+        class_costs=class_costs,
         queue=np.empty((capacity.states, 2), np.int32),
         heads=np.full((MAX_COST + 1, 2), -1, np.int32),
-        rows=np.zeros((capacity.nodes, len(COST_CLASSES)), np.int32),
+        rows=np.zeros((capacity.nodes, len(class_costs)), np.int32),
         children=np.empty(capacity.children, np.int32),
         counters=np.zeros(4, np.int64),
     )
@@ -88,22 +94,23 @@ def start(inputs: list[Grid], outputs: list[Grid], capacity: Capacity) -> tuple[
         first = int(store.counters[IMAGES])
         push(store, 0, 0, np.array(grid))
         root[example] = commit(store, first, 0, example, True)
-    add_state(exploration, root, 0, -1, -1, 0, COST_CLASSES)
+    add_state(exploration, root, 0, -1, -1, 0, class_costs)
     return store, exploration
 
 
-def _useful_operations(inputs: list[Grid], outputs: list[Grid]) -> list[Array]:
+def _useful_operations(inputs: list[Grid], outputs: list[Grid], costs: Array) -> list[Array]:
     """By cost class, int64: all operations except those that paint a colour of no output or select a colour of no input."""
     output_colours = {int(c) for grid in outputs for c in np.unique(grid)}
     input_colours = {int(c) for grid in inputs for c in np.unique(grid)}
-    by_class: list[list[int]] = [[] for _ in COST_CLASSES]
+    class_costs = np.unique(costs)
+    by_class: list[list[int]] = [[] for _ in class_costs]
     for number, operation in enumerate(OPERATIONS):
         name = operation.name.partition("(")[0]
         useless = (name in ("paint", "fill_background") and operation.argument not in output_colours) or (
             name in ("keep", "erase") and operation.argument not in input_colours
         )
         if not useless:
-            by_class[int(np.searchsorted(COST_CLASSES, operation.cost))].append(number)
+            by_class[int(np.searchsorted(class_costs, costs[number]))].append(number)
     return [np.array(numbers, dtype=np.int64) for numbers in by_class]
 
 
@@ -229,7 +236,7 @@ def explore(store: Store, ex: Exploration, frames: Array, limits: Array, work_li
         frames, limits: as for `apply_operation`.
         work_limit: bound on store.counters[WORK].
     """
-    _explore(store, ex, TABLE, COST_CLASSES, frames, limits, work_limit)
+    _explore(store, ex, TABLE, ex.class_costs, frames, limits, work_limit)
 
 
 def program_of(ex: Exploration, state: int) -> str:
@@ -239,3 +246,12 @@ def program_of(ex: Exploration, state: int) -> str:
         names.append(OPERATIONS[ex.info[state, 2]].name)
         state = int(ex.info[state, 1])
     return " | ".join(["input", *names[::-1]])
+
+
+@jit
+def table_costs(ex: Exploration, table: Array) -> Array:
+    """int64 (states,): the cost of each state's program in the operations' table, which is its simplicity, whatever set the order."""
+    costs = np.zeros(ex.counters[STATES], np.int64)
+    for state in range(1, costs.size):
+        costs[state] = costs[ex.info[state, 1]] + table[ex.info[state, 2], 5]
+    return costs

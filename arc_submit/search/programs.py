@@ -6,7 +6,7 @@ the per-cell rules.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -71,26 +71,33 @@ class _Plan:
         return self.hypothesis.cost + self.version.cost
 
 
-def solve(task: Task, effort: Effort) -> Iterator[list[SolverAnswer]]:
+# For a task the costs of the operations, int64 (operations,), at least 1: the cheaper an operation, the sooner it is tried.
+Propose = Callable[[Task], Array]
+
+
+def solve(task: Task, effort: Effort, propose: Propose | None = None) -> Iterator[list[SolverAnswer]]:
     """Answers for every test input in batches: a first one early, better ones as the work goes on.
 
     Stops before the work is used up when a simple program explains every train pair.
+
+    Args:
+        propose: sets the order of the exploration; None follows the costs of the operations' table.
     """
     plans = [_Plan(version, size) for version in recolourings(task) for size in _sizes(version.task, effort)[: effort.sizes]]
     for k, plan in enumerate(plans):
         # Later plans are less likely: each gets half of the remaining work, the last one as much as the one before it.
         work = effort.work // 2 ** min(k + 1, len(plans) - 1) if len(plans) > 1 else effort.work
-        best = yield from _follow(plan, effort, work)
+        best = yield from _follow(plan, effort, work, propose)
         if best <= GOOD_COST:
             return
 
 
-def _follow(plan: _Plan, effort: Effort, work: int) -> Generator[list[SolverAnswer], None, float]:
+def _follow(plan: _Plan, effort: Effort, work: int, propose: Propose | None) -> Generator[list[SolverAnswer], None, float]:
     """Answers from one plan; returns the lowest cost of a program that explains every pair."""
     task = plan.version.task
     outputs = [pair.output for pair in task.train]
     frames = _frames(task, plan.hypothesis.sizes)
-    store, exploration = start(inputs_of(task), outputs, effort.capacity)
+    store, exploration = start(inputs_of(task), outputs, effort.capacity, None if propose is None else propose(task))
     best = float("inf")
     for milestone in (work // 12, work // 3, work):
         explore(store, exploration, frames, _limits(task), milestone)

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from arc_submit.arc.grid import Grid
-from arc_submit.search.explore import Exploration
+from arc_submit.search.explore import Exploration, table_costs
 from arc_submit.search.jit import jit
+from arc_submit.search.operations import TABLE
 from arc_submit.search.store import Array, Store
 
 MAX_LAYERS = 8
@@ -102,14 +103,16 @@ def piece_bits(store: Store, exploration: Exploration, states: Array, target: Ar
 
 
 def make_pieces(store: Store, exploration: Exploration, states: Array, outputs: list[Grid], limit: int) -> Pieces:
-    """The cheapest `limit` different pieces among some states."""
+    """The `limit` different pieces with the simplest programs among some states."""
+    costs = table_costs(exploration, TABLE)
+    states = states[np.argsort(costs[states], kind="stable")]
     _, first = np.unique(content_hashes(store, exploration, states), return_index=True)
     states = states[np.sort(first)][:limit]
     target = np.concatenate([grid.ravel() for grid in outputs]).astype(np.int8)
     starts = np.cumsum([0] + [grid.size for grid in outputs]).astype(np.int64)
     right, wrong = piece_bits(store, exploration, states, target, starts)
     masks = np.stack([_to_words((np.arange(target.size) >= a) & (np.arange(target.size) < b)) for a, b in itertools.pairwise(starts)])
-    return Pieces(states, exploration.info[states, 0].astype(np.int64), right, wrong, _to_words(target != 0), masks)
+    return Pieces(states, costs[states], right, wrong, _to_words(target != 0), masks)
 
 
 def _to_words(flags: Array) -> Array:
