@@ -4,6 +4,9 @@
 It hands its descriptors, its environment and its arguments to the server, and ends as the worker ends. The worker is a fork of the server,
 which has the imports of every worker. Where the client is killed, the server kills the worker and all its children. Tests that look at the
 worker's process itself, such as those that stop it, take real workers (`@pytest.mark.real_workers`).
+
+`write_kernel` makes the kernel of notebooks such a fork too, `command` an `arc-submit`, and the workers that they start. A client passes on
+SIGKILL and no other signal.
 """
 
 from __future__ import annotations
@@ -33,11 +36,30 @@ _IMPORTS = (
     "transformers.models.qwen2.modeling_qwen2",
     "peft",
 )
+_KERNEL, _COMMAND = "ipykernel_launcher", "arc-submit"
 _started: dict[str, Any] = {}
 
 
 def launch(arguments: Sequence[str], environment: Mapping[str, str]) -> Sequence[str]:
     """The Python arguments of a client of this process's server, which starts with the first call."""
+    return ["-I", "-S", __file__, "client", _address(), *arguments[1:]]
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line of an `arc-submit` with these arguments."""
+    return [sys.executable, "-I", "-S", __file__, "client", _address(), _COMMAND, *arguments]
+
+
+def write_kernel(folder: Path) -> None:
+    """Write a kernel "python3" into a folder for JUPYTER_PATH."""
+    arguments = [sys.executable, "-I", "-S", __file__, "client", _address(), _KERNEL, "-f", "{connection_file}"]
+    kernel = folder / "kernels" / "python3" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text(json.dumps({"argv": arguments, "display_name": "Python 3", "language": "python"}))
+
+
+def _address() -> str:
+    """The socket of this process's server."""
     if not _started:
         folder = tempfile.TemporaryDirectory(prefix="fork-server-")
         address = str(Path(folder.name) / "socket")
@@ -50,14 +72,14 @@ def launch(arguments: Sequence[str], environment: Mapping[str, str]) -> Sequence
         listener.close()
         _started.update(folder=folder, address=address, server=server)
         atexit.register(server.kill)
-    return ["-I", "-S", __file__, "client", _started["address"], *arguments[1:]]
+    return str(_started["address"])
 
 
 def run_client(address: str, arguments: Sequence[str]) -> None:
     """Ask for a worker and end as it ends."""
     channel = socket.socket(socket.AF_UNIX)
     channel.connect(address)
-    content = json.dumps({"arguments": arguments, "environment": dict(os.environ), "folder": str(Path.cwd())}).encode()
+    content = json.dumps({"arguments": arguments, "environment": dict(os.environ), "folder": str(Path.cwd()), "address": address}).encode()
     socket.send_fds(channel, [len(content).to_bytes(4, "big")], [0, 1, 2])
     channel.sendall(content)
     # The worker has the pipes now; a second holder of the write end would hide that it has closed it.
@@ -143,6 +165,8 @@ def _become_worker(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
     for target, descriptor in enumerate(descriptors):
         os.dup2(descriptor, target)
     os.closerange(3, 1024)
+    # The server's own have been opened on files of another kind.
+    sys.stdout, sys.stderr = (open(target, "w", buffering=1, encoding="utf-8", closefd=False) for target in (1, 2))  # noqa: SIM115
     from arc_submit.workers.parent_death import PARENT
 
     os.environ.clear()
@@ -152,16 +176,34 @@ def _become_worker(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    from arc_submit.workers import worker
-
     sys.argv = request["arguments"]
     code = 1
     try:
-        code = worker.main()
+        if sys.argv[0] in (_KERNEL, _COMMAND):
+            from arc_submit.run import host
+
+            _started["address"] = request["address"]
+            host.launch_locally = launch
+        code = _run(sys.argv[0])
     except BaseException:  # noqa: BLE001 - as in a process of its own: the traceback, and exit code 1
         traceback.print_exc()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _run(name: str) -> int:
+    if name == _COMMAND:
+        from arc_submit.cli import main
+
+        return main(sys.argv[1:])
+    if name == _KERNEL:
+        from ipykernel.kernelapp import launch_new_instance
+
+        launch_new_instance(sys.argv[1:])
+        return 0
+    from arc_submit.workers import worker
+
+    return worker.main()
 
 
 if __name__ == "__main__":

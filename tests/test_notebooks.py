@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import fork_server
 import pytest
 
 from arc_submit.cli import main as arc_submit
@@ -213,13 +214,21 @@ class Kaggle:
         return "\n".join("PICTURE" if "image/png" in o.get("data", {}) else "".join(o.get("text", [])) for o in outputs)
 
 
-@pytest.fixture
-def off_kaggle(tmp_path: Path) -> Kaggle:
-    return Kaggle(tmp_path, {"ARC_SUBMIT_KAGGLE": str(tmp_path / "nowhere")})
+@pytest.fixture(scope="module")
+def jupyter(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment in which a kernel is a fork of the tests' server."""
+    folder = tmp_path_factory.mktemp("jupyter")
+    fork_server.write_kernel(folder)
+    return {"JUPYTER_PATH": str(folder)}
 
 
 @pytest.fixture
-def on_kaggle(tmp_path: Path, files: tuple[Path, Path], tiny_model: Path) -> Kaggle:
+def off_kaggle(tmp_path: Path, jupyter: dict[str, str]) -> Kaggle:
+    return Kaggle(tmp_path, {**jupyter, "ARC_SUBMIT_KAGGLE": str(tmp_path / "nowhere")})
+
+
+@pytest.fixture
+def on_kaggle(tmp_path: Path, files: tuple[Path, Path], tiny_model: Path, jupyter: dict[str, str]) -> Kaggle:
     """The newer of the two layouts: a competition with two splits of three tasks, a bundle with a model and an installer."""
     root = tmp_path / "kaggle"
     competition, bundle = (
@@ -234,7 +243,7 @@ def on_kaggle(tmp_path: Path, files: tuple[Path, Path], tiny_model: Path) -> Kag
         (competition / f"arc-agi_{name}.json").write_text(json.dumps(three))
     shutil.copytree(tiny_model, bundle / "models" / "tiny")
     (bundle / "arc_submit_install.py").write_text("if __name__ == '__main__':\n    print('the attached wheels are installed')\n")
-    return Kaggle(root, {"ARC_SUBMIT_KAGGLE": str(root)})
+    return Kaggle(root, {**jupyter, "ARC_SUBMIT_KAGGLE": str(root)})
 
 
 def tree(folder: Path) -> list[tuple[str, int, int]]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import fork_server
 import psutil
 import pytest
 from conftest import make_challenges
@@ -259,7 +260,8 @@ def test_the_budget_ends_a_run_and_a_new_one_goes_on(
 
 
 def test_two_runs_in_one_directory_are_refused(files: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(command(files, tiny_model, tmp_path / "out"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = fork_server.command(*command(files, tiny_model, tmp_path / "out")[3:])
+    process = subprocess.Popen(first, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while not (tmp_path / "out" / "submission.json").exists():
             time.sleep(0.02)
@@ -348,7 +350,8 @@ def test_a_directory_that_cannot_be_used_is_named(files: tuple[Path, Path], tiny
 
 
 def test_a_terminal_that_goes_away_does_not_end_a_run(files: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(command(files, tiny_model, tmp_path / "out"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    arguments = fork_server.command(*command(files, tiny_model, tmp_path / "out")[3:])
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
     process.stdout.read(10)
     process.stdout.close()

@@ -20,7 +20,7 @@ class LaneMember:
         seconds: estimate of its plan on one device.
         owner: the source that it is or prepares; those of one owner have its share together.
         share: of the lane's time; None: by the estimates.
-        by_gain: its time goes where most solved outputs are expected (arc_submit.scheduling.gain_scheduler), and it can use all that it gets.
+        by_gain: it spends its time by expected gain (arc_submit.scheduling.gain_scheduler), and can use all that it gets.
     """
 
     name: str
