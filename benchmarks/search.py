@@ -80,7 +80,7 @@ def main() -> None:
         effort = replace(effort, work=int(args.work))
     if args.enough is not None:
         effort = replace(effort, enough=args.enough if args.enough < 1 else None)
-    settings = {"split": args.split, "effort": asdict(effort), "solvers": args.solvers}
+    settings = {"split": args.split, "effort": {k: v for k, v in asdict(effort).items() if k != "propose"}, "solvers": args.solvers}
     if args.examples:
         challenges, solutions = fresh_tasks(args.examples, challenges, ids)
         ids = [task_id for task_id in ids if task_id in challenges.tasks]

@@ -238,7 +238,7 @@ def test_proposed_costs_change_the_order_and_not_the_cost_of_a_rule():
     little = Effort(work=40_000, pieces=1000)
 
     def rules(propose):
-        answers = [a for batch in solve(task, little, propose) for a in batch]
+        answers = [a for batch in solve(task, replace(little, propose=propose)) for a in batch]
         return {a.program: a for a in answers if a.explained == 1 and same_grid(a.grid, solution)}
 
     table_order, proposed = rules(None), rules(lambda _: cheap)
@@ -246,7 +246,9 @@ def test_proposed_costs_change_the_order_and_not_the_cost_of_a_rule():
     assert len(proposed) > len(table_order)
     # The rule's cost is the table's, 7 for each of the two steps; without proposals or with the table's own costs nothing changes.
     assert proposed["input | keep(2) | half_turn"].cost == pytest.approx(14, abs=0.5)
-    assert [repr(batch) for batch in solve(task, little)] == [repr(batch) for batch in solve(task, little, lambda _: TABLE[:, 5])]
+    assert [repr(batch) for batch in solve(task, little)] == [
+        repr(batch) for batch in solve(task, replace(little, propose=lambda _: TABLE[:, 5]))
+    ]
 
 
 def test_certainty_is_that_of_the_least_certain_test_input():

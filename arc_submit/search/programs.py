@@ -22,6 +22,8 @@ from arc_submit.search.solvers.cells import answers_from_tables
 from arc_submit.search.stacking import Pieces, Stack, find_stacks, make_pieces, node_cells, render
 from arc_submit.search.store import FULL, Array, Store
 
+# For a task the costs of the operations, int64 (operations,), at least 1: the cheaper an operation, the sooner it is tried.
+Propose = Callable[[Task], Array]
 GOOD_COST = 18  # a program of two steps that explains every pair; a longer search seldom finds a better one
 TREE_PIECES = 60  # the cheapest pieces that a tree chooses from
 
@@ -37,6 +39,7 @@ class Effort:
         pieces: maximum number of pieces to stack.
         mirrored: whether the task is searched again with mirrored pairs.
         enough: the estimated probability of the best answers at which the search of the task ends; None: it never ends early.
+        propose: sets the order in which programs are explored; None follows the costs in the operations' table.
     """
 
     work: int = 60_000_000
@@ -45,6 +48,7 @@ class Effort:
     pieces: int = 40_000
     mirrored: bool = False
     enough: float | None = None
+    propose: Propose | None = None
 
     @property
     def capacity(self) -> Capacity:
@@ -71,33 +75,26 @@ class _Plan:
         return self.hypothesis.cost + self.version.cost
 
 
-# For a task the costs of the operations, int64 (operations,), at least 1: the cheaper an operation, the sooner it is tried.
-Propose = Callable[[Task], Array]
-
-
-def solve(task: Task, effort: Effort, propose: Propose | None = None) -> Iterator[list[SolverAnswer]]:
+def solve(task: Task, effort: Effort) -> Iterator[list[SolverAnswer]]:
     """Answers for every test input in batches: a first one early, better ones as the work goes on.
 
     Stops before the work is used up when a simple program explains every train pair.
-
-    Args:
-        propose: sets the order of the exploration; None follows the costs of the operations' table.
     """
     plans = [_Plan(version, size) for version in recolourings(task) for size in _sizes(version.task, effort)[: effort.sizes]]
     for k, plan in enumerate(plans):
         # Later plans are less likely: each gets half of the remaining work, the last one as much as the one before it.
         work = effort.work // 2 ** min(k + 1, len(plans) - 1) if len(plans) > 1 else effort.work
-        best = yield from _follow(plan, effort, work, propose)
+        best = yield from _follow(plan, effort, work)
         if best <= GOOD_COST:
             return
 
 
-def _follow(plan: _Plan, effort: Effort, work: int, propose: Propose | None) -> Generator[list[SolverAnswer], None, float]:
+def _follow(plan: _Plan, effort: Effort, work: int) -> Generator[list[SolverAnswer], None, float]:
     """Answers from one plan; returns the lowest cost of a program that explains every pair."""
     task = plan.version.task
     outputs = [pair.output for pair in task.train]
     frames = _frames(task, plan.hypothesis.sizes)
-    store, exploration = start(inputs_of(task), outputs, effort.capacity, None if propose is None else propose(task))
+    store, exploration = start(inputs_of(task), outputs, effort.capacity, None if effort.propose is None else effort.propose(task))
     best = float("inf")
     for milestone in (work // 12, work // 3, work):
         explore(store, exploration, frames, _limits(task), milestone)

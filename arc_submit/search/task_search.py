@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
 from arc_submit.arc.task import Task
 from arc_submit.search import programs
 from arc_submit.search.answers import SolverAnswer, rank_answers
 from arc_submit.search.divisions import divisions, join_answers
 from arc_submit.search.mirrored import MIRRORS, unmirrored, with_mirrored_pairs
-from arc_submit.search.programs import Effort, Propose
+from arc_submit.search.programs import Effort
 from arc_submit.search.ranking import Ranked, Ranking, certainty
 from arc_submit.search.reductions import Reduction, reductions, turns
 from arc_submit.search.solvers import cells, completion, growth, objects, outer, pieces, scan
@@ -57,17 +56,14 @@ def search_task(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS, li
 
 
 def ranked_batches(
-    task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS, limit: int = 10, propose: Propose | None = None
+    task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS, limit: int = 10
 ) -> Iterator[tuple[list[SolverAnswer], list[list[Ranked]]]]:
     """Each batch with what all batches so far come to: for each test input its `limit` best grids, best first.
 
     Ends when the best grids are probable enough (`effort.enough`): later solvers then seldom find a better one.
-
-    Args:
-        propose: sets the order in which programs are explored, see `programs.solve`.
     """
     ranking = Ranking(task)
-    for batch in batches(task, effort, solvers, propose):
+    for batch in batches(task, effort, solvers):
         ranking.add(batch)
         rows = ranking.best(limit)
         yield batch, rows
@@ -75,9 +71,8 @@ def ranked_batches(
             return
 
 
-def batches(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS, propose: Propose | None = None) -> Iterator[list[SolverAnswer]]:
+def batches(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS) -> Iterator[list[SolverAnswer]]:
     """Answers in batches as they are found; a later batch may have better ones."""
-    solve_by_programs = partial(programs.solve, propose=propose)
     sure = False
     for name, solve in _DIRECT.items():
         if name in solvers:
@@ -94,22 +89,22 @@ def batches(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS, propos
         for reduction in reductions(task):
             for name in _ON_REDUCED:
                 yield _lifted(reduction, _DIRECT[name](reduction.task))
-            for batch in solve_by_programs(reduction.task, effort.share(_REDUCED_DIVISOR)):
+            for batch in programs.solve(reduction.task, effort.share(_REDUCED_DIVISOR)):
                 yield _lifted(reduction, batch)
     if "outer" in solvers:
 
         def solve_part(part: Task) -> list[list[SolverAnswer]]:
-            return rank_answers([a for batch in solve_by_programs(part, effort.share(_REDUCED_DIVISOR)) for a in batch], len(part.tests))
+            return rank_answers([a for batch in programs.solve(part, effort.share(_REDUCED_DIVISOR)) for a in batch], len(part.tests))
 
         yield outer.solve(task, solve_part)
     simple = False
     if "programs" in solvers:
-        for batch in solve_by_programs(task, effort):
+        for batch in programs.solve(task, effort):
             simple = simple or any(a.explained == 1 and a.cost <= programs.GOOD_COST for a in batch)
             yield batch
     if "mirrored" in solvers and effort.mirrored and not simple:
         for mirror in MIRRORS:
-            for batch in solve_by_programs(with_mirrored_pairs(task, mirror), effort.share(_MIRRORED_DIVISOR)):
+            for batch in programs.solve(with_mirrored_pairs(task, mirror), effort.share(_MIRRORED_DIVISOR)):
                 yield unmirrored(batch, task, mirror)
 
 
