@@ -3,7 +3,8 @@
     python benchmarks/search.py --split training --effort normal --out /tmp/search.jsonl --json
 
 Prints the outputs solved by the first answer and by the first two, the mean over tasks of the fraction solved, the outputs found at any
-rank (pass_n), the curve of solved outputs over CPU seconds, and for each solver the outputs it solves alone and those lost without it.
+rank (pass_n), the curves of solved outputs over CPU seconds (each task for so long; all tasks pass by pass), and for each solver the
+outputs it solves alone and those lost without it.
 With --out every task's answers become a line of that file, and a killed run continues from it. On the evaluation split only totals are
 printed, because the search must not be designed on it.
 """
@@ -14,7 +15,7 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ from arc_submit.arc.files import append_lines
 from arc_submit.arc.grid import grid_to_lists, make_grid, same_grid
 from arc_submit.arc.task import Solutions, Task
 from arc_submit.arc.training_sets import read_training_tasks
+from arc_submit.run.source import task_cost
 from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.programs import Effort
 from arc_submit.search.ranking import Ranking, certainty, rank
 from arc_submit.search.search_worker import KEEP
-from arc_submit.search.task_search import EFFORTS, SOLVERS, ranked_batches
+from arc_submit.search.task_search import EFFORTS, SOLVERS, TaskSearch
 
 ANY_RANK = 1000  # attempts for pass_n, more than a task has answers
 
@@ -43,10 +45,14 @@ class Timed:
 
 @dataclass(frozen=True)
 class TaskRun:
-    """The search of one task: its batches in order; the last one, which may be empty, has the time of the whole task."""
+    """The search of one task: its batches in order; the last one, which may be empty, has the time of the whole task.
+
+    `passes` has the number of batches until the end of each pass; empty for a file of an earlier version.
+    """
 
     task: Task
     batches: list[Timed]
+    passes: tuple[int, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -88,7 +94,7 @@ def main() -> None:
     runs = read_runs(args.out, settings, challenges) if args.out else {}
     for number, task_id in enumerate(ids, 1):
         if task_id not in runs:
-            runs[task_id] = TaskRun(challenges.tasks[task_id], list(timed(challenges.tasks[task_id], effort, args.solvers)))
+            runs[task_id] = timed(challenges.tasks[task_id], effort, args.solvers)
             if args.out:
                 append_lines(args.out, json.dumps({"settings": settings} | to_json(runs[task_id]), separators=(",", ":")) + "\n")
         if args.programs and args.split == "training":
@@ -123,18 +129,22 @@ def fresh_tasks(examples: str, challenges: Challenges, ids: Sequence[str]) -> tu
     return Challenges(tasks, {}, {task_id: len(task.tests) for task_id, task in tasks.items()}), Solutions(outputs)
 
 
-def timed(task: Task, effort: Effort, solvers: Sequence[str]) -> Iterator[Timed]:
+def timed(task: Task, effort: Effort, solvers: Sequence[str]) -> TaskRun:
+    """Search a task, with the CPU seconds of each batch and the new answers in it."""
     started = time.process_time()
-    seen = set()
-    for batch, _ in ranked_batches(task, effort, solvers):
-        new = []
-        for answer in batch:
-            key = (answer.test, answer.grid.shape, answer.grid.tobytes(), answer.solver, answer.program, answer.explained, answer.cost)
-            if key not in seen:
-                seen.add(key)
-                new.append(answer)
-        yield Timed(round(time.process_time() - started, 3), new)
-    yield Timed(round(time.process_time() - started, 3), [])
+    search = TaskSearch(task, effort, solvers)
+    batches, passes, seen = [], [], set()
+    while not search.finished:
+        for batch, _ in search.next_pass():
+            new = []
+            for answer in batch:
+                key = (answer.test, answer.grid.shape, answer.grid.tobytes(), answer.solver, answer.program, answer.explained, answer.cost)
+                if key not in seen:
+                    seen.add(key)
+                    new.append(answer)
+            batches.append(Timed(round(time.process_time() - started, 3), new))
+        passes.append(len(batches))
+    return TaskRun(task, [*batches, Timed(round(time.process_time() - started, 3), [])], tuple(passes))
 
 
 def to_json(run: TaskRun) -> dict[str, Any]:
@@ -148,7 +158,7 @@ def to_json(run: TaskRun) -> dict[str, Any]:
         ]
         for b in run.batches
     ]
-    return {"task": run.task.id, "batches": rows}
+    return {"task": run.task.id, "batches": rows, "passes": run.passes}
 
 
 def read_runs(path: Path, settings: dict[str, Any], challenges: Challenges) -> dict[str, TaskRun]:
@@ -165,7 +175,7 @@ def read_runs(path: Path, settings: dict[str, Any], challenges: Challenges) -> d
             Timed(seconds, [SolverAnswer(test, make_grid(grid), *rest) for test, grid, *rest in answers])
             for seconds, answers in value["batches"]
         ]
-        runs[value["task"]] = TaskRun(challenges.tasks[value["task"]], timed_batches)
+        runs[value["task"]] = TaskRun(challenges.tasks[value["task"]], timed_batches, tuple(value.get("passes", ())))
     return runs
 
 
@@ -187,6 +197,28 @@ def curve(runs: list[TaskRun], solutions: Solutions) -> list[tuple[float, int]]:
         points.append((round(sum(min(cap, run.seconds) for run in runs), 1), solved(runs, solutions, 2, cap=cap)))
         if all(run.seconds <= cap for run in runs):
             break
+    return points
+
+
+def pass_curve(runs: list[TaskRun], solutions: Solutions) -> list[tuple[float, int]]:
+    """(CPU seconds of all tasks, outputs solved in two attempts) as a run would have them: all tasks in one pass before any in the next.
+
+    A point for each tenth of the seconds of all passes, for the first ten hundredths, and for the end of each pass.
+    """
+    jobs = sorted((number, task_cost(run.task), run.task.id, run) for run in runs for number in range(len(run.passes)))
+    total = sum(run.batches[run.passes[-1] - 1].seconds for run in runs if run.passes)
+    marks = [total * share / 100 for share in (*range(1, 10), *range(10, 101, 10))]
+    points: list[tuple[float, int]] = []
+    best: dict[str, int] = {}
+    seconds = 0.0
+    for place, (number, _, task_id, run) in enumerate(jobs):
+        end = run.batches[run.passes[number] - 1].seconds
+        seconds += end - (run.batches[run.passes[number - 1] - 1].seconds if number else 0.0)
+        best[task_id] = hits(run, solutions, 2, cap=end)
+        last_of_pass = place + 1 == len(jobs) or jobs[place + 1][0] > number
+        if last_of_pass or (marks and seconds >= marks[0]):
+            points.append((round(seconds, 1), sum(best.values())))
+            marks = [mark for mark in marks if mark > seconds]
     return points
 
 
@@ -233,6 +265,10 @@ def report(runs: list[TaskRun], solutions: Solutions, args: argparse.Namespace) 
     print("\nCPU seconds  solved in two")
     for spent, count in points:
         print(f"{spent:11.1f}  {count:13d}")
+    passes = pass_curve(runs, solutions)
+    print("\npass by pass: CPU seconds  solved in two")
+    for spent, count in passes:
+        print(f"{spent:25.1f}  {count:13d}")
     ends = early_ends(runs, solutions)
     print("\nends at probability  CPU seconds  tasks that end early  solved in two")
     for enough, spent, early, count in ends:
@@ -255,7 +291,7 @@ def report(runs: list[TaskRun], solutions: Solutions, args: argparse.Namespace) 
             "found": sum(found),
         }
         figures |= {"per_output": round(sum(second) / outputs, 4), "per_task": round(by_task, 4), "cpu_seconds": round(seconds, 1)}
-        print(json.dumps(figures | {"curve": points, "early_ends": ends, "solvers": table}))
+        print(json.dumps(figures | {"curve": points, "pass_curve": passes, "early_ends": ends, "solvers": table}))
 
 
 if __name__ == "__main__":

@@ -214,7 +214,7 @@ def test_a_blank_input_is_no_error():
 
 def test_the_search_of_a_task_ends_when_its_answer_is_probable_enough():
     task, solution = make_task(lambda g: g[:, ::-1], noise(3, 4))
-    solvers = ("completion", "cells", "pieces", "programs")
+    solvers = ("completion", "cells", "pieces", "programs", "objects")
     whole = list(ranked_batches(task, SMALL, solvers))
     early = list(ranked_batches(task, replace(SMALL, enough=0.8), solvers))
     assert len(early) < len(whole)

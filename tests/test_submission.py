@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from strategies import challenges_value, grids, random_grid, random_task, small_tasks, solid, training, write
 
 from arc_submit.arc.datasets import Challenges, read_challenges, read_sample_submission
-from arc_submit.arc.grid import Grid, grid_id, make_grid, same_grid
+from arc_submit.arc.grid import Grid, frozen, grid_id, make_grid, same_grid
 from arc_submit.arc.submission import Submission, fallback_attempts, read_submission
 from arc_submit.arc.task import Pair, Task
 from arc_submit.errors import DataError
@@ -198,3 +198,17 @@ def test_a_submission_that_the_competition_would_refuse_is_refused(
         read_submission(write(submission.path, value), challenges)
     assert words in str(caught.value)
     assert "submission.json" in str(caught.value)
+
+
+def test_it_knows_whether_the_file_has_its_attempts(tmp_path: Path) -> None:
+    pair = Pair(frozen(np.zeros((2, 2))), frozen(np.ones((2, 2))))
+    challenges = Challenges({"t": Task("t", (pair,), (pair.input,))}, {}, {"t": 1})
+    submission, answer = Submission(challenges, tmp_path / "submission.json"), frozen(np.full((2, 2), 3))
+    assert not submission.saved
+    submission.save()
+    assert submission.saved
+    submission.set("t", 0, [answer])
+    assert not submission.saved
+    submission.save()
+    submission.set("t", 0, [answer])
+    assert submission.saved

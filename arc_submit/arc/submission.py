@@ -45,12 +45,15 @@ class Submission:
         path: of submission.json.
         counts: entries by id, in the order of the submission (from sample_submission); those of the challenges file by default.
 
+    Attributes:
+        saved: the file on disk has these attempts.
+
     Raises:
         DataError: where the ids or counts of `counts` are not those of the challenges file.
     """
 
     def __init__(self, challenges: Challenges, path: Path, counts: Mapping[str, int] | None = None):
-        self.path = path
+        self.path, self.saved = path, False
         counts = dict(challenges.test_counts if counts is None else counts)
         different = sorted(set(counts) ^ set(challenges.test_counts))
         if different:
@@ -68,7 +71,9 @@ class Submission:
         for grid in [*attempts, *self.attempts[task_id][test]]:
             if not any(same_grid(grid, other) for other in distinct):
                 distinct.append(grid)
+        before = self.attempts[task_id][test]
         self.attempts[task_id][test] = (distinct[0], distinct[1])
+        self.saved = self.saved and all(map(same_grid, before, self.attempts[task_id][test]))
 
     def to_json(self) -> dict[str, list[dict[str, list[list[int]]]]]:
         """The JSON value that Kaggle scores: {id: [{"attempt_1": grid, "attempt_2": grid}, ...]}."""
@@ -80,6 +85,7 @@ class Submission:
     def save(self) -> None:
         """Replace the file on disk atomically."""
         write_json(self.path, self.to_json())
+        self.saved = True
 
 
 def read_submission(path: Path, challenges: Challenges) -> dict[str, list[Attempts]]:

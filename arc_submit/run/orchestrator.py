@@ -24,6 +24,7 @@ from arc_submit.run.standings import Standings
 from arc_submit.scheduling.costs import CostModel, TaskSize, learn_from_events
 from arc_submit.scheduling.gain_scheduler import GainOptions, GainScheduler
 from arc_submit.scheduling.lane_time import LaneMember, LaneTime
+from arc_submit.scheduling.pass_queue import PassQueue, next_pass
 from arc_submit.scheduling.scheduler import (
     Level,
     Scheduler,
@@ -55,7 +56,8 @@ class SourceProgress:
         gained: predictions made in this call.
         live: what each busy worker last reported of its job in hand.
         reports: what a worker last reported of each task.
-        jobs: its work in order; None: chosen by its ladder, or the smallest task first.
+        jobs: its work in order; None: chosen by its ladder, by its passes, or the smallest task first.
+        next_passes: the pass that follows, of tasks with an answer whose work has not ended.
     """
 
     source: Source
@@ -70,6 +72,7 @@ class SourceProgress:
     live: dict[int, dict[str, Any]] = field(default_factory=dict)
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
     jobs: Sequence[Job] | None = None
+    next_passes: dict[str, int] = field(default_factory=dict)
 
     @property
     def done(self) -> set[str]:
@@ -101,15 +104,17 @@ class SourceProgress:
 
     def _at_plan(self, task_id: str) -> bool:
         ladder, reached = self.source.ladder, self.reached.get(task_id)
-        return reached is not None and (ladder is None or reached.views >= ladder.levels[ladder.plan].views)
+        enough = ladder is None or (reached is not None and reached.views >= ladder.levels[ladder.plan].views)
+        return reached is not None and enough and task_id not in self.next_passes
 
     @property
     def counts(self) -> SourceCounts:
-        ended = self.done | set(self.failed)
+        ended = (self.done | set(self.failed)) - set(self.next_passes)
         live = sum(report.get("made", 0) for report in self.live.values())
+        part_done = sum(self.costs[task_id] * number / self.source.passes for task_id, number in self.next_passes.items())
         return SourceCounts(
             total=sum(self.costs.values()),
-            done=sum(self.costs[task_id] for task_id in ended),
+            done=sum(self.costs[task_id] for task_id in ended) + part_done,
             tasks=len(self.costs),
             ended=len(ended),
             failed=len(self.failed),
@@ -144,13 +149,23 @@ def load_progress(source: Source, resolved: ResolvedRun, events: Sequence[Mappin
         sizes = {i: task_size(task, source.trains, source.scale.train_len, source.scale.prompt_len) for i, task in tasks.items()}
         plan = source.ladder.levels[source.ladder.plan]
     reached: dict[str, Level] = {}
+    next_passes: dict[str, int] = {}
     for event in events:
         task_id = event.get("task")
         own = event["event"] == f"{resolved.done_event}_done" and event.get("source") == source.name
         if own and isinstance(task_id, str) and task_id in costs:
             level = _read_level(event.get("level"), plan)
             reached[task_id] = max(reached.get(task_id, level), level, key=lambda one: one.views)
-    return SourceProgress(source, costs, sizes, reached, copy.deepcopy(source.scale.costs))
+            _note_pass(task_id, event, next_passes)
+    return SourceProgress(source, costs, sizes, reached, copy.deepcopy(source.scale.costs), next_passes=next_passes)
+
+
+def _note_pass(task_id: str, result: Mapping[str, Any], next_passes: dict[str, int]) -> None:
+    """Note which pass of a task follows, or that none does."""
+    number = next_pass(result)
+    next_passes.pop(task_id, None)
+    if number is not None:
+        next_passes[task_id] = number
 
 
 def _read_level(value: Any, otherwise: Level) -> Level:
@@ -240,10 +255,13 @@ def _run_lane(
 
 
 def _job_source(one: SourceProgress, directory: RunDirectory, soft_deadline: float, ensemble: EnsembleConfig) -> JobSource:
-    """What chooses a source's next job: a scheduler, or for a source without levels the smallest task."""
+    """What chooses a source's next job: a scheduler, the passes, or for a source without levels the smallest task."""
     source = one.source
     if one.jobs is not None:
         return JobQueue(one.jobs, until=soft_deadline)
+    if source.passes > 1:
+        left = {task_id: cost for task_id, cost in one.costs.items() if task_id not in one.reached or task_id in one.next_passes}
+        return PassQueue(left, one.next_passes, soft_deadline)
     if source.ladder is None:
         todo = sorted((task_id for task_id in one.costs if task_id not in one.reached), key=lambda i: (one.costs[i], i))
         count = source.tasks_per_job
@@ -297,7 +315,7 @@ def _record(step: Step, directory: RunDirectory, progress: Progress, done_event:
 def _record_worker(event: Event, one: SourceProgress, directory: RunDirectory, progress: Progress, done_event: str) -> None:
     """Note an event about a worker, or about a job without a result."""
     source = one.source.name
-    level = {"level": [event.params["steps"], event.params["views"]]} if event.kind == "begun" and event.params else {}
+    level = {"level": [event.params["steps"], event.params["views"]]} if event.kind == "begun" and "steps" in event.params else {}
     directory.event(
         f"worker_{event.kind}", source=source, worker=event.worker, tasks=event.task_ids, reason=event.reason, pid=event.pid, **level
     )
@@ -311,9 +329,12 @@ def _record_worker(event: Event, one: SourceProgress, directory: RunDirectory, p
         fate = "rests" if event.kind == "retired" else "lost, its tasks are given out again" if event.task_ids else "lost"
         progress.log(f"{source} worker {event.worker}: {fate} ({event.reason})")
     elif event.kind == "given_up" and event.task_ids[0] in one.reached:
-        progress.log(f"{source} {event.task_ids[0]}: no further ({event.reason}), left at {one.reached[event.task_ids[0]]}")
+        number = one.next_passes.pop(event.task_ids[0], None)
+        place = one.reached[event.task_ids[0]] if number is None else f"the answers of pass {number} of {one.source.passes}"
+        progress.log(f"{source} {event.task_ids[0]}: no further ({event.reason}), left at {place}")
     elif event.kind == "given_up":
         one.failed[event.task_ids[0]] = event.reason
+        one.next_passes.pop(event.task_ids[0], None)
         directory.event(f"{done_event}_failed", source=source, task=event.task_ids[0], reason=event.reason)
         left = "ranked without a judge" if source == JUDGE else "left to its fallback"
         progress.log(f"{source} {event.task_ids[0]}: given up ({event.reason}), {left}")
@@ -331,10 +352,13 @@ def _record_results(event: Event, one: SourceProgress, directory: RunDirectory, 
         note = {"source": source, "task": task_id, "worker": event.worker, "level": [level.steps, level.views]}
         directory.event(f"{done_event}_{kind}", **note, **result.to_json())
         one.gained += result.made
+        if result.failed:
+            one.next_passes.pop(task_id, None)
         if result.failed and task_id not in one.reached:
             one.failed[task_id] = result.failed
         elif not result.failed and not result.unfinished:
             one.reached[task_id] = level
+            _note_pass(task_id, value, one.next_passes)
         progress.log(f"{source} {task_id}: {describe_result(one.source, result, _predictions(directory, source, task_id))}")
     directory.event("worker_done", source=source, worker=event.worker, tasks=event.task_ids, seconds=round(event.seconds, 3))
 

@@ -29,8 +29,9 @@ from arc_submit.run.resolve import ResolvedRun, resolve_run
 from arc_submit.run.resolve_single import (
     SearchReport,
     check_same_tasks,
+    earlier_searches,
     finished_inference,
-    finished_searches,
+    goes_on,
     resolve_infer,
     resolve_search_alone,
     search_report,
@@ -317,16 +318,20 @@ def search(config: RunConfig) -> list[SearchReport]:
         split_tasks(resolved.data.challenges, directory.tasks)
         submission = Submission(resolved.data.challenges, directory.submission, resolved.data.counts)
         _answer(directory, resolved, submission)
-        reports = finished_searches(directory, resolved.data.chosen, config.search_effort, config.search_seconds)
+        reports = earlier_searches(directory, resolved.data.chosen, config.search_effort)
+        open_ids = {
+            task_id for task_id in resolved.data.chosen if task_id not in reports or goes_on(reports[task_id], config.search_seconds)
+        }
         source = load_progress(resolved.sources[0], resolved, [])
-        source.costs = {task_id: cost for task_id, cost in source.costs.items() if task_id not in reports}
+        source.costs = {task_id: cost for task_id, cost in source.costs.items() if task_id in open_ids}
+        source.next_passes = {task_id: reports[task_id].next_pass for task_id in open_ids & set(reports) if reports[task_id].next_pass}
         deadline = time.monotonic() + resolved.budget
         for step in run_sources(resolved, [source], directory, deadline, progress):
-            for report in search_report(step, directory, config.search_effort):
+            for report in search_report(step, directory, config.search_effort, reports):
                 reports[report.task] = report
                 write_json(directory.search_report(report.task), asdict(report))
                 _answer(directory, resolved, submission, [report.task])
-                if report.ending != "done":
+                if report.ending not in ("done", "pass"):
                     progress.log(f"{report.task}: cut by {report.ending} after {report.seconds:.1f} s, {report.answers} answers kept")
     return [reports[task_id] for task_id in resolved.data.challenges.tasks if task_id in reports]
 
@@ -350,11 +355,14 @@ def _answer(
 ) -> list[Prediction]:
     """Put the answers of the predictions on disk into the submission, of some tasks or of all, and replace the file.
 
+    The file stays where the answers of some tasks change none of its attempts.
+
     Raises:
         DataError: where the disk does not take the file; the one that exists stays unchanged.
     """
     predictions = _decide(directory, resolved, submission, task_ids)
-    submission.save()
+    if task_ids is None or not submission.saved:
+        submission.save()
     return predictions
 
 

@@ -6,7 +6,7 @@ run does not take their work for its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -226,11 +226,13 @@ class SearchReport:
 
     Attributes:
         task: task id.
-        ending: "done"; "time" or "memory" where a limit stopped it, "died" where its process ended otherwise.
-        seconds: wall-clock seconds.
-        cpu_seconds: CPU seconds.
+        ending: "done"; "pass" where a further pass follows; "time" or "memory" where a limit stopped it, "died" where its process ended
+            otherwise.
+        seconds: wall-clock seconds of all passes.
+        cpu_seconds: CPU seconds of all passes.
         answers: different answers in its file.
         effort: name of the effort.
+        next_pass: the pass that it has not ended; 0 where it has ended all or none.
     """
 
     task: str
@@ -239,38 +241,54 @@ class SearchReport:
     cpu_seconds: float
     answers: int
     effort: str
+    next_pass: int = 0
 
 
-def finished_searches(paths: RunPaths, task_ids: Sequence[str], effort: str, seconds: float | None) -> dict[str, SearchReport]:
-    """Reports of earlier calls with the same effort; without tasks whose process died, or that more time is now allowed for."""
+def earlier_searches(paths: RunPaths, task_ids: Sequence[str], effort: str) -> dict[str, SearchReport]:
+    """Reports of earlier calls with the same effort, by task."""
     reports = {}
     for task_id in task_ids:
         try:
             report = SearchReport(**read_json(paths.search_report(task_id)))
         except (DataError, TypeError):
             continue
-        again = report.ending == "died" or (report.ending == "time" and (seconds is None or report.seconds < seconds))
-        if report.effort == effort and not again:
+        if report.effort == effort:
             reports[task_id] = report
     return reports
 
 
-def search_report(step: Step, paths: RunPaths, effort: str) -> list[SearchReport]:
-    """The reports of the tasks that a step has ended."""
+def goes_on(report: SearchReport, seconds: float | None) -> bool:
+    """Whether a search of an earlier call has work left: a further pass, or another try where its process died or more time is allowed."""
+    more_time = report.ending == "time" and (seconds is None or report.seconds < seconds)
+    return report.ending in ("pass", "died") or more_time
+
+
+def search_report(step: Step, paths: RunPaths, effort: str, earlier: Mapping[str, SearchReport]) -> list[SearchReport]:
+    """The reports of the tasks whose pass a step has ended.
+
+    Args:
+        earlier: the reports of their earlier passes.
+    """
     event = step.event
     if event is None or event.kind not in ("done", "given_up"):
         return []
     reports = []
     for task_id in event.task_ids:
-        answers = _count_answers(paths, task_id)
+        number, following = event.params.get("pass", 0), 0
         if event.kind == "given_up":
             ending = "time" if event.reason.startswith(OVER_JOB_TIMEOUT) else "died"
-            cpu_seconds = step.progress.reports.get(task_id, {}).get("cpu_seconds", 0.0)  # at its last heartbeat
-            reports.append(SearchReport(task_id, ending, round(event.seconds, 3), round(cpu_seconds, 3), answers, effort))
+            seconds, cpu_seconds = event.seconds, step.progress.reports.get(task_id, {}).get("cpu_seconds", 0.0)  # at its last heartbeat
         else:
             result = TaskResult.from_json(event.result["tasks"][task_id])
-            ending = "memory" if result.failed.startswith("memory") else "died" if result.failed else "done"
-            reports.append(SearchReport(task_id, ending, result.seconds, result.cpu_seconds or 0.0, answers, effort))
+            following = result.next_pass or 0
+            ended = "pass" if following else "done"
+            ending = "memory" if result.failed.startswith("memory") else "died" if result.failed else ended
+            seconds, cpu_seconds = result.seconds, result.cpu_seconds or 0.0
+        if number:
+            seconds, cpu_seconds = seconds + earlier[task_id].seconds, cpu_seconds + earlier[task_id].cpu_seconds
+        following = following if ending in ("pass", "done") else number
+        answers = _count_answers(paths, task_id)
+        reports.append(SearchReport(task_id, ending, round(seconds, 3), round(cpu_seconds, 3), answers, effort, following))
     return reports
 
 

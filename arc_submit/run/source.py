@@ -96,6 +96,7 @@ class Source:
         owner: the source that it is or prepares; "" where that is its name.
         share: of the lane's time that its owner has; None: by the estimates.
         most_workers: where it uses only some devices of its lane, their number.
+        passes: number of passes in which its tasks are worked on, all tasks in one before any in the next; without a ladder.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Source:
     owner: str = ""
     share: float | None = None
     most_workers: int | None = None
+    passes: int = 1
 
     @property
     def source_kind(self) -> str:

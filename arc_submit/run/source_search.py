@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from arc_submit.run.source import CPU_LANE, Source, SourceSetup, make_backend
-from arc_submit.search.settings import SearchSettings
+from arc_submit.search.settings import PASSES, SearchSettings
 from arc_submit.workers.devices import worker_environment
 from arc_submit.workers.supervisor import Timeouts
 
@@ -13,7 +13,7 @@ _BESIDE_GPUS = 10
 
 
 def resolve_search(setup: SourceSetup) -> list[Source]:
-    """The search of each task, one task in a job."""
+    """The search of each task in passes, one pass of one task in a job."""
     config = setup.config
     niceness = _BESIDE_GPUS if setup.beside_gpus or config.devices != ("cpu",) else 0
     settings = SearchSettings(str(setup.paths.root), config.search_effort, config.search_memory, niceness, setup.name)
@@ -22,4 +22,5 @@ def resolve_search(setup: SourceSetup) -> list[Source]:
     start = config.startup_timeout or Timeouts.startup_timeout
     timeouts = Timeouts(startup_timeout=start, heartbeat_timeout=heartbeat_timeout, job_timeout=config.search_seconds)
     backend = make_backend("search", SEARCH_WORKER, settings, timeouts)
-    return [Source(setup.name, CPU_LANE, (backend,), lambda _: worker_environment(1, "cpu"), kind=setup.kind, scale=setup.scale)]
+    environment = worker_environment(1, "cpu")
+    return [Source(setup.name, CPU_LANE, (backend,), lambda _: environment, kind=setup.kind, scale=setup.scale, passes=PASSES)]

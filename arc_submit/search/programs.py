@@ -22,6 +22,7 @@ from arc_submit.search.solvers.cells import answers_from_tables
 from arc_submit.search.stacking import Pieces, Stack, find_stacks, make_pieces, node_cells, render
 from arc_submit.search.store import FULL, Array, Store
 
+NAME = "programs"
 # For a task the costs of the operations, int64 (operations,), at least 1: the cheaper an operation, the sooner it is tried.
 Propose = Callable[[Task], Array]
 GOOD_COST = 18  # a program of two steps that explains every pair; a longer search seldom finds a better one
@@ -57,6 +58,10 @@ class Effort:
         nodes = min(10_000_000, self.work // 100 + 100_000)
         cells = min(700_000_000, self.work // 2 + 1_000_000)
         return Capacity(cells=cells, nodes=nodes, states=nodes, children=14 * nodes)
+
+    def at_most(self, work: int) -> Effort:
+        """The same effort with this work, and with the parts of it that fit, at most."""
+        return replace(self, work=min(self.work, work), size_work=min(self.size_work, work // 4), pieces=min(self.pieces, work // 400))
 
     def share(self, divisor: int) -> Effort:
         """The same effort with a part of the work."""
@@ -162,7 +167,7 @@ def _answers(plan: _Plan, store: Store, exploration: Exploration, pieces: Pieces
         SolverAnswer(
             test,
             version.undo(test, render(store, exploration, pieces, stack, pairs + test)),
-            "programs",
+            NAME,
             version.describe(" over ".join(program_of(exploration, int(state)) for state in states)),
             explained=sum(stack.solved) / len(stack.solved),
             cost=stack.cost + plan.cost + place / 100,

@@ -19,19 +19,21 @@ from arc_submit.arc.task import Task
 from arc_submit.arc.views import identity_view
 from arc_submit.errors import ArcSubmitError
 from arc_submit.search.precompile import warm_up
-from arc_submit.search.settings import SearchSettings
+from arc_submit.search.settings import PASSES, SearchSettings
 from arc_submit.storage.run_dir import RunPaths
 from arc_submit.storage.task_result import TaskResult
 
 if TYPE_CHECKING:
     from arc_submit.search.ranking import Ranked
+    from arc_submit.search.task_search import TaskSearch
 
 KIND = "search"
 KEEP = 10  # different answers kept for each test input
+MOST_HELD = 40_000  # grids that a worker holds for further passes, a few kilobytes each with their rules
 
 
 def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Load the compiled code and return the function that does a job: {"tasks": [task ids]} -> a TaskResult for each.
+    """Load the compiled code and return the function that does a job: {"tasks": [task ids], "pass": number} -> a TaskResult for each.
 
     Args:
         settings_json: SearchSettings.
@@ -42,25 +44,53 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
     os.nice(settings.niceness)
     warm_up()
     bound_memory(settings.memory_gb)
+    searches = Searches(settings.effort)
     beat()
 
     def do(job: dict[str, Any]) -> dict[str, Any]:
-        return {"tasks": {task_id: _search_task(paths, task_id, settings, beat).to_json() for task_id in job["tasks"]}}
+        number = job.get("pass", 0)
+        return {"tasks": {task_id: _search_task(paths, task_id, number, searches, settings, beat).to_json() for task_id in job["tasks"]}}
 
     return do
 
 
-def _search_task(paths: RunPaths, task_id: str, settings: SearchSettings, beat: Callable[..., None]) -> TaskResult:
+class Searches:
+    """The searches of tasks whose next pass may follow, with the answers of their passes so far.
+
+    A pass whose earlier passes another process has done begins with these passes: its result is the same, and takes longer.
+    """
+
+    def __init__(self, effort: str):
+        self._effort = effort
+        self._open: dict[str, TaskSearch] = {}  # the oldest first
+
+    def get(self, task: Task, number: int) -> TaskSearch:
+        """The search of a task whose next pass is not after the pass `number`."""
+        from arc_submit.search.task_search import EFFORTS, TaskSearch
+
+        one = self._open.pop(task.id, None)
+        return one if one is not None and one.passes <= number and one.task == task else TaskSearch(task, EFFORTS[self._effort], limit=KEEP)
+
+    def keep(self, one: TaskSearch) -> None:
+        """Keep a search for its next pass, in place of the oldest ones where there are too many answers."""
+        self._open[one.task.id] = one
+        while sum(len(other.ranking.rules) for other in self._open.values()) > MOST_HELD and len(self._open) > 1:
+            del self._open[next(iter(self._open))]
+
+
+def _search_task(
+    paths: RunPaths, task_id: str, number: int, searches: Searches, settings: SearchSettings, beat: Callable[..., None]
+) -> TaskResult:
     started, cpu_started = time.monotonic(), time.process_time()
     path = paths.predictions(settings.source, task_id)
     held = len(read_predictions(path)[0])
-    failed = ""
+    failed, following = "", None
 
     def report() -> None:
         beat({"cpu_seconds": time.process_time() - cpu_started})
 
     try:
-        search_into_file(read_task(paths.task(task_id)), path, settings.effort, report, settings.source)
+        following = search_into_file(read_task(paths.task(task_id)), path, number, searches, report, settings.source)
     except MemoryError:
         # The answers found so far are on disk. A second try would need the same memory.
         failed = f"memory: more than {settings.memory_gb:g} GB"
@@ -73,28 +103,41 @@ def _search_task(paths: RunPaths, task_id: str, settings: SearchSettings, beat: 
         failed=failed,
         seconds=round(time.monotonic() - started, 3),
         cpu_seconds=round(time.process_time() - cpu_started, 3),
+        notes=[f"pass {number + 1} of {PASSES}"],
+        next_pass=following,
     )
 
 
-def search_into_file(task: Task, path: Path, effort: str, beat: Callable[[], None] | None = None, source: str = KIND) -> None:
-    """Search one task and append each answer that is new or has a better score, and is good enough.
+def search_into_file(
+    task: Task, path: Path, number: int, searches: Searches, beat: Callable[[], None] | None = None, source: str = KIND
+) -> int | None:
+    """Do one pass of the search of a task and append each answer that is new or has a better score, and is good enough.
 
     Args:
+        number: of the pass, from 0.
+        searches: those of earlier passes.
         beat: called after every batch.
         source: the source's name in the predictions.
-    """
-    from arc_submit.search.task_search import EFFORTS, ranked_batches
 
+    Returns:
+        the number of the pass that follows, or None.
+    """
     started = time.monotonic()
     written = {_key(p) for p in read_predictions(path)[0]}
-    for _, rows in ranked_batches(task, EFFORTS[effort], limit=KEEP):
-        best = [ranked for row in rows for ranked in row]
-        lines = [_prediction(task, ranked, time.monotonic() - started, source) for ranked in best]
-        new = [line for line in lines if _key(line) not in written]
-        append_predictions(path, new)
-        written |= {_key(line) for line in new}
-        if beat:
-            beat()
+    one = searches.get(task, number)
+    while one.passes <= number and not one.finished:
+        for _, rows in one.next_pass():
+            best = [ranked for row in rows for ranked in row]
+            lines = [_prediction(task, ranked, time.monotonic() - started, source) for ranked in best]
+            new = [line for line in lines if _key(line) not in written]
+            append_predictions(path, new)
+            written |= {_key(line) for line in new}
+            if beat:
+                beat()
+    if one.finished:
+        return None
+    searches.keep(one)
+    return one.passes
 
 
 def bound_memory(memory_gb: float) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PASSES = 4  # in which tasks are searched: every task once before any task again
+
 
 @dataclass(frozen=True)
 class SearchSettings:

@@ -32,6 +32,7 @@ class TaskResult:
         notes: what differs from the settings, such as shorter samples.
         first_loss, last_loss: nats a token, of the first and the last step.
         cpu_seconds: CPU seconds of the task.
+        next_pass: number of the pass that follows, for a source that works in passes (arc_submit.scheduling.pass_queue).
     """
 
     made: int = 0
@@ -50,6 +51,7 @@ class TaskResult:
     first_loss: float | None = None
     last_loss: float | None = None
     cpu_seconds: float | None = None
+    next_pass: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields that apply, as JSON values."""

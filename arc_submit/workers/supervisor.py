@@ -28,12 +28,14 @@ class Job:
         failures: number of times that the job was lost or failed.
         params: further entries of the payload, which is {"tasks": task_ids, **params}.
         reason: why the job was chosen, for the timeline.
+        spent: seconds of earlier jobs that count towards Timeouts.job_timeout too.
     """
 
     task_ids: tuple[str, ...]
     failures: int = 0
     params: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
+    spent: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Timeouts:
         restart_delay: until a retired worker starts again; doubles with each further retirement.
         wait_for_retired: whether a pool that had a ready worker waits for `restart_delay` when all its workers are retired, in place of
             ending. Not where another backend can take the tasks.
-        job_timeout: for one job; None sets no limit.
+        job_timeout: for one job, with what it has spent before; None sets no limit.
     """
 
     startup_timeout: float = 600.0
@@ -345,7 +347,7 @@ class Supervisor:
         if worker.job and now - worker.last_message > (limit := self.max_silence(worker_id)):
             return f"silent for {limit:.0f} s"
         longest = self.timeouts.job_timeout
-        if worker.job and longest is not None and now - worker.job_started > longest:
+        if worker.job and longest is not None and now - worker.job_started + worker.job.spent > longest:
             return f"{OVER_JOB_TIMEOUT} of {longest:g} s"
         return ""
 
