@@ -245,7 +245,7 @@ def test_help_names_the_default_and_escapes_per_cent() -> None:
 
 def test_finetune_offers_every_option_that_a_later_run_of_its_adapters_must_repeat() -> None:
     """What makes a run another one, but for the options of other sources and of the base model's answers, which such a run has not."""
-    others = {"sources", "source", "sources_file", "search_effort", "candidates", "threshold", "temperature"}
+    others = {"sources", "source", "sources_file", "search_effort", "search_proposals", "candidates", "threshold", "temperature"}
     for settings in (RunConfig, TTFTSettings, LoraSettings):
         for name, definition in options_of(settings):
             if definition.identity is not Identity.FREE and "run" in definition.commands and name not in others:

@@ -26,6 +26,7 @@ from arc_submit.workers.ray_cluster import EXECUTORS, check_executor
 
 SOURCES = ("search", "ttft", "frozen")  # the default of `sources`, the most trusted first
 EFFORTS = ("quick", "normal", "long")
+PROPOSALS = ("none", "writer")
 ALLOCATIONS = ("equal", "gain")
 _RUN = ("run",)
 _TUNE = ("run", "finetune")
@@ -157,6 +158,15 @@ class RunConfig:
         aliases=("effort",),
         kinds=_OF_SEARCH,
         commands=("run", "search"),
+    )
+    search_proposals: str = option(
+        "none",
+        help="what proposes the order of programs to the search for each task: none, or the writer of models/writer",
+        identity=Identity.SAME,
+        when=lambda config: config.search_proposals != "none",
+        choices=PROPOSALS,
+        kinds=_OF_SEARCH,
+        commands=_RUN,
     )
     search_memory: float = option(
         4.0,

@@ -62,6 +62,7 @@ class Ranked:
         grid: int8 (h, w).
         score: in nats, comparable between the grids of one test input.
         solver, program: of the rule with the highest score.
+        explained: share of the train pairs that this rule reproduces.
     """
 
     test: int
@@ -69,6 +70,7 @@ class Ranked:
     score: float
     solver: str
     program: str
+    explained: float = 0.0
 
 
 def rank(answers: Iterable[SolverAnswer], task: Task, limit: int = 10) -> list[list[Ranked]]:
@@ -117,7 +119,7 @@ def _rank_grid(task: Task, rules: list[SolverAnswer]) -> Ranked:
     """The grid that all these rules give, with its score."""
     score, _, _, k = max((_score(rule_features(rule)), rule.solver, rule.program, k) for k, rule in enumerate(rules))
     score += _score(grid_features(task, rules))
-    return Ranked(rules[k].test, rules[k].grid, round(score, 6), rules[k].solver, rules[k].program)
+    return Ranked(rules[k].test, rules[k].grid, round(score, 6), rules[k].solver, rules[k].program, rules[k].explained)
 
 
 def _score(features: dict[str, float]) -> float:

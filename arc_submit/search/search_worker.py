@@ -9,6 +9,7 @@ import os
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from arc_submit.storage.run_dir import RunPaths
 from arc_submit.storage.task_result import TaskResult
 
 if TYPE_CHECKING:
+    from arc_submit.search.programs import Propose
     from arc_submit.search.ranking import Ranked
     from arc_submit.search.task_search import TaskSearch
 
@@ -32,19 +34,22 @@ KEEP = 10  # different answers kept for each test input
 MOST_HELD = 40_000  # grids that a worker holds for further passes, a few kilobytes each with their rules
 
 
-def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def open_worker(
+    settings_json: dict[str, Any], beat: Callable[..., None], propose: Propose | None = None
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Load the compiled code and return the function that does a job: {"tasks": [task ids], "pass": number} -> a TaskResult for each.
 
     Args:
         settings_json: SearchSettings.
         beat: called after every batch of answers.
+        propose: sets the order in which programs are explored, see `search.programs.Effort`.
     """
     settings = SearchSettings(**settings_json)
     paths = RunPaths(Path(settings.run))
     os.nice(settings.niceness)
     warm_up()
     bound_memory(settings.memory_gb)
-    searches = Searches(settings.effort)
+    searches = Searches(settings.effort, propose)
     beat()
 
     def do(job: dict[str, Any]) -> dict[str, Any]:
@@ -60,8 +65,8 @@ class Searches:
     A pass whose earlier passes another process has done begins with these passes: its result is the same, and takes longer.
     """
 
-    def __init__(self, effort: str):
-        self._effort = effort
+    def __init__(self, effort: str, propose: Propose | None = None):
+        self._effort, self.propose = effort, propose
         self._open: dict[str, TaskSearch] = {}  # the oldest first
 
     def get(self, task: Task, number: int) -> TaskSearch:
@@ -69,7 +74,9 @@ class Searches:
         from arc_submit.search.task_search import EFFORTS, TaskSearch
 
         one = self._open.pop(task.id, None)
-        return one if one is not None and one.passes <= number and one.task == task else TaskSearch(task, EFFORTS[self._effort], limit=KEEP)
+        if one is not None and one.passes <= number and one.task == task:
+            return one
+        return TaskSearch(task, replace(EFFORTS[self._effort], propose=self.propose), limit=KEEP)
 
     def keep(self, one: TaskSearch) -> None:
         """Keep a search for its next pass, in place of the oldest ones where there are too many answers."""
@@ -128,7 +135,7 @@ def search_into_file(
     while one.passes <= number and not one.finished:
         for _, rows in one.next_pass():
             best = [ranked for row in rows for ranked in row]
-            lines = [_prediction(task, ranked, time.monotonic() - started, source) for ranked in best]
+            lines = [_prediction(task, ranked, time.monotonic() - started, source, searches.propose is not None) for ranked in best]
             new = [line for line in lines if _key(line) not in written]
             append_predictions(path, new)
             written |= {_key(line) for line in new}
@@ -152,6 +159,8 @@ def _key(prediction: Prediction) -> tuple[int, bytes, float]:
     return prediction.test, grid, round(prediction.logprob, 6)
 
 
-def _prediction(task: Task, ranked: Ranked, seconds: float, source: str) -> Prediction:
+def _prediction(task: Task, ranked: Ranked, seconds: float, source: str, proposed: bool) -> Prediction:
     view, model = identity_view(len(task.train)).key, f"{ranked.solver}: {ranked.program}"
+    if proposed:
+        model += f" ({round(ranked.explained * len(task.train))} of {len(task.train)} train pairs)"
     return Prediction(task.id, ranked.test, ranked.grid, source, view, ranked.score, model, seconds, kind=KIND)
