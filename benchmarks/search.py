@@ -25,6 +25,8 @@ from arc_submit.arc.files import append_lines
 from arc_submit.arc.grid import grid_to_lists, make_grid, same_grid
 from arc_submit.arc.task import Solutions, Task
 from arc_submit.arc.training_sets import read_training_tasks
+from arc_submit.programs.arc.writer import load_writer
+from arc_submit.run.config import PROPOSALS
 from arc_submit.run.source import task_cost
 from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.programs import Effort
@@ -71,6 +73,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=0, help="size of a random sample of tasks, with a fixed seed (default: all)")
     parser.add_argument("--examples", metavar="FILE", help="draw each training task anew from its examples in this file, such as re-arc's")
     parser.add_argument("--enough", type=float, help="probability at which a task ends (default: the effort's; 1: never)")
+    parser.add_argument("--proposals", choices=PROPOSALS, default="none", help="what proposes the order of programs (%(default)s)")
     parser.add_argument("--tasks", type=Path, default=None, help="a file of task ids, one per line, instead of the whole split")
     parser.add_argument("--solvers", nargs="+", choices=SOLVERS, default=list(SOLVERS))
     parser.add_argument("--out", type=Path, default=None, help="JSONL with every task's answers; an interrupted run continues from it")
@@ -87,6 +90,9 @@ def main() -> None:
     if args.enough is not None:
         effort = replace(effort, enough=args.enough if args.enough < 1 else None)
     settings = {"split": args.split, "effort": {k: v for k, v in asdict(effort).items() if k != "propose"}, "solvers": args.solvers}
+    if args.proposals == "writer":
+        effort = replace(effort, propose=load_writer())
+        settings["proposals"] = args.proposals
     if args.examples:
         challenges, solutions = fresh_tasks(args.examples, challenges, ids)
         ids = [task_id for task_id in ids if task_id in challenges.tasks]

