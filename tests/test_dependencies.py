@@ -22,6 +22,7 @@ EXTRAS_OF = {
     "inference": {"models", "vllm"},
     "ensemble": {"models"},
     "finetune": {"models"},
+    "programs": {"models"},
     "train": {"models", "tracking", "report"},
     "report": {"report"},
     "experiments": {"models", "report"},

@@ -58,7 +58,7 @@ def test_a_file_gives_what_texts_give(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("x=dreams", r"--source x=dreams: there is no kind of source dreams; choose from search, frozen, ttft$"),
+        ("x=dreams", r"--source x=dreams: there is no kind of source dreams; choose from search, frozen, code, ttft$"),
         ("ttft=frozen", "ttft is the name of another kind of source; give this one a name of its own"),
         ("judge=frozen", "the name judge stands for other work in a run"),
         ("../a=ttft", "must be a letter and up to 31 more letters, digits, - and _"),
@@ -87,13 +87,13 @@ def test_names_that_do_not_go_together_are_refused(tmp_path: Path, capsys: pytes
         make_config(source=[ONE, "One=frozen"])
     with pytest.raises(ConfigError, match=r"--sources search: add one, or leave its definition out"):
         make_config(sources=("search",), source=[ONE])
-    with pytest.raises(ConfigError, match=r"--sources search,one,two: choose from search, frozen, ttft"):
+    with pytest.raises(ConfigError, match=r"--sources search,one,two: choose from search, frozen, code, ttft"):
         make_config(sources=("search", "one", "two"), source=[ONE])
     with pytest.raises(ConfigError, match=r"--weights two=2: a number above 0 for one of one, "):
         make_config(source=[ONE], weights={"two": 2.0})
     (tmp_path / "s.toml").write_text("[a]\nviews = 3\n")
     assert main(["run", "--out", str(tmp_path / "out"), "--sources-file", str(tmp_path / "s.toml")]) == 1
-    assert '[a] needs kind = "search", "frozen" or "ttft"' in capsys.readouterr().err
+    assert '[a] needs kind = "search", "frozen", "code" or "ttft"' in capsys.readouterr().err
     assert make_config(source=[ONE, TWO], sources=("two", "search", "one"), weights={"two": 2.0}).kinds == ("ttft", "search", "ttft")
 
 

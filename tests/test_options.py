@@ -74,6 +74,7 @@ def test_a_change_of_an_option_of_the_identity_changes_the_fingerprint_and_of_an
         "joint_warmup_steps": 2,
         "ttft_candidates": "dfs",
         "candidates": "dfs",
+        "sources": ("search", "frozen", "code", "ttft"),
     }
     base = make_config(**given)
     before = run_fingerprint(base, load_data(base))
@@ -90,7 +91,7 @@ def test_a_change_of_an_option_of_the_identity_changes_the_fingerprint_and_of_an
         "ray_address",
         "devices",
     }
-    skipped = paths | computed | bound | {"sources", "source", "sources_file", "weights", "grid_encoder", "prompt", "split"}
+    skipped = paths | computed | bound | {"sources", "source", "sources_file", "weights", "grid_encoder", "prompt", "code_prompt", "split"}
     checked = 0
     for prefix, settings, owner in (("", RunConfig, base), ("lora_", LoraSettings, base.lora), ("ttft_", TTFTSettings, base.ttft)):
         for name, definition in options_of(settings):
@@ -248,6 +249,8 @@ def test_finetune_offers_every_option_that_a_later_run_of_its_adapters_must_repe
     others = {"sources", "source", "sources_file", "search_effort", "search_proposals", "candidates", "threshold", "temperature"}
     for settings in (RunConfig, TTFTSettings, LoraSettings):
         for name, definition in options_of(settings):
+            if definition.kinds == ("code",):
+                continue
             if definition.identity is not Identity.FREE and "run" in definition.commands and name not in others:
                 assert "finetune" in definition.commands, name
 

@@ -60,7 +60,7 @@ def test_what_one_lane_leaves_over_goes_to_the_other() -> None:
 
 
 def test_the_frozen_model_comes_first_whatever_is_trusted_most() -> None:
-    assert list(SOURCE_TABLE) == ["search", "frozen", "ttft"]
+    assert list(SOURCE_TABLE) == ["search", "frozen", "code", "ttft"]
     assert SOURCES == ("search", "ttft", "frozen")
 
 

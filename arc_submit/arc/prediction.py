@@ -39,6 +39,8 @@ class Prediction:
         found: where answers were searched for, the log-probability of this one by the key of each view whose search found it.
         kind: the kind of the source where it has another name: search, frozen, ttft, or attempts for the attempts of a submission file,
             whose logprob is the log of the share that the place of the attempt has.
+        program: text of the program that gave the answer, in the frame of the view; empty where none did.
+        fits: how many of the train pairs that program reproduces, and how many there are; (0, 0) without a program.
     """
 
     task: str
@@ -53,6 +55,8 @@ class Prediction:
     logprobs: Mapping[str, float] = field(default_factory=dict)
     found: Mapping[str, float] = field(default_factory=dict)
     kind: str = ""
+    program: str = ""
+    fits: tuple[int, int] = (0, 0)
 
     @property
     def source_kind(self) -> str:
@@ -89,6 +93,8 @@ class Prediction:
             value["kind"] = self.kind
         if self.reason:
             value["reason"] = self.reason
+        if self.program:
+            value |= {"program": self.program, "fits": list(self.fits)}
         for name, by_view in (("logprobs", self.logprobs), ("found", self.found)):
             if by_view:
                 value[name] = {view: round(logprob, 6) for view, logprob in by_view.items()}
@@ -116,6 +122,7 @@ def prediction_from_json(value: Any, where: str = "prediction") -> Prediction:
     """
     try:
         test, logprob = value["test"], float(value["logprob"])
+        whole, pairs = map(int, value.get("fits", (0, 0)))
         logprobs, found = ({str(view): float(one) for view, one in value.get(name, {}).items()} for name in ("logprobs", "found"))
         if type(test) is not int or test < 0 or any(map(math.isnan, (logprob, *logprobs.values(), *found.values()))):
             raise DataError(f"{where}: test {test!r:.20} and logprob {logprob} are not an index and a number")
@@ -132,6 +139,8 @@ def prediction_from_json(value: Any, where: str = "prediction") -> Prediction:
             logprobs=logprobs,
             found=found,
             kind=str(value.get("kind", "")),
+            program=str(value.get("program", "")),
+            fits=(whole, pairs),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{where}: not a prediction line ({type(error).__name__}: {error})") from None

@@ -16,7 +16,7 @@ from arc_submit.arc.grid import Grid, grid_id
 from arc_submit.arc.prediction import OutputKey, Prediction, group_by_output
 from arc_submit.ensemble import published
 from arc_submit.ensemble.evidence import MEETING, Trust, estimate_trust, source_odds
-from arc_submit.ensemble.voting import Basis, RankedSources, SourceAnswer, basis_of, vote
+from arc_submit.ensemble.voting import Basis, RankedSources, SourceAnswer, basis_of, rank_programs, vote
 from arc_submit.errors import ConfigError
 
 METHODS = (
@@ -148,6 +148,8 @@ def rank(predictions: Sequence[Prediction]) -> list[SourceAnswer]:
     basis = basis_of(predictions[0]) if predictions else "votes"
     if basis == "votes":
         return vote(predictions)
+    if basis == "programs":
+        return rank_programs(predictions)
     ranked = best_first(predictions, lambda p: p.logprob, lambda p: p.grid)
     return [SourceAnswer(p.grid, 1, round(p.logprob, 6), basis=basis) for p in ranked if p.grid is not None]
 
@@ -224,13 +226,15 @@ def combined_odds(odds: Iterable[tuple[Basis, float]]) -> float:
     The odds of models are added: models are trained on similar data or share their base, so that they are not independent. Several searches
     are one program, so that the largest of their odds counts. The search is independent of the models; the product of its odds and theirs,
     over MEETING, is added to the sum. Nothing tells where a submission file comes from: it may be the same search or the same model, so
-    that its odds are added and no product is taken.
+    that its odds are added and no product is taken. So are those of programs that a model wrote: how far they are independent of its other
+    answers is not known.
     """
     by_basis: dict[Basis, list[float]] = {}
     for basis, value in odds:
         by_basis.setdefault(basis, []).append(value)
     scored, voted = max(by_basis.get("score", []), default=0.0), math.fsum(by_basis.get("votes", []))
-    return scored + voted + math.fsum(by_basis.get("place", [])) + scored * voted / MEETING
+    added = math.fsum(by_basis.get("place", [])) + math.fsum(by_basis.get("programs", []))
+    return scored + voted + added + scored * voted / MEETING
 
 
 def _gather(pools: Mapping[str, Sequence[SourceAnswer]], trust: Mapping[str, Trust], config: EnsembleConfig) -> dict[bytes, _Evidence]:
@@ -255,6 +259,9 @@ def _gather(pools: Mapping[str, Sequence[SourceAnswer]], trust: Mapping[str, Tru
             evidence.found[source] = answer.found if basis == "votes" else (evidence.logprobs[source],)
             evidence.scored[source] = answer.scored
             place = f"{answer.votes} of {votes} votes" if counted else f"{number} of {len(answers)}"
+            if basis == "programs":
+                whole, pairs = max(answer.fits)
+                place = f"{answer.votes} programs, the best right on {whole} of {pairs} train pairs"
             evidence.backing[source] = f"{source} {place} ({value / (1 + total):.2f})"
     return gathered
 

@@ -3,8 +3,9 @@
 The search's scores are those of a conditional logit: their softmax with one more candidate, "none of these", is a probability. A model's
 answer is right with the probability of its share of the votes times the trust in the model. The trust is estimated from the run itself,
 without solutions: how often does the model's first answer agree with the search where the search is sure? This is the idea of Dawid and
-Skene (1979). An attempt of a submission file has neither votes nor a score: the share of its place takes their part. Formulas and
-examples: docs/ensemble.md. Pure functions; does not know solutions.
+Skene (1979). A program that a model wrote is right by the number of train pairs that it reproduces (program_odds). An attempt of a
+submission file has neither votes nor a score: the share of its place takes their part. Formulas and examples: docs/ensemble.md. Pure
+functions; does not know solutions.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 from arc_submit.arc.grid import grid_id
 from arc_submit.arc.prediction import OutputKey
+from arc_submit.ensemble.program_odds import program_odds
 from arc_submit.ensemble.voting import RankedSources, SourceAnswer
 from arc_submit.search.scores import best_probability, odds_of_scores
 
@@ -79,6 +81,8 @@ def vote_odds(answers: Sequence[SourceAnswer], trust: float) -> list[float]:
 
 def source_odds(source: str, answers: Sequence[SourceAnswer], trust: Mapping[str, Trust]) -> list[float]:
     """The odds of a source's answers to one test input, in their order."""
+    if tests_programs(answers):
+        return program_odds([a.fits for a in answers])
     return score_odds(answers) if is_scored(answers) else vote_odds(answers, trust[source].value)
 
 
@@ -87,8 +91,13 @@ def is_scored(answers: Sequence[SourceAnswer]) -> bool:
     return any(a.basis == "score" for a in answers)
 
 
+def tests_programs(answers: Sequence[SourceAnswer]) -> bool:
+    """Whether a source's answers to a test input are those of programs, tried on the train pairs."""
+    return any(a.basis == "programs" for a in answers)
+
+
 def estimate_trust(ranked: RankedSources) -> dict[str, Trust]:
-    """The trust in every source that is no search, from all answers of a run, best first.
+    """The trust in every source that votes, from all answers of a run, best first.
 
     Numerator: the first answers that agree with a sure search. Denominator: the shares of votes that all first answers got there. Both
     start from the prior, so that few observations leave the trust near it. The outputs where the search is sure are easy ones: HARDER is
@@ -106,7 +115,8 @@ def estimate_trust(ranked: RankedSources) -> dict[str, Trust]:
                 surest[output] = probability, grid_id(answers[odds.index(max(odds))].grid)
     sure = {output: grid for output, (_, grid) in surest.items()}
     trust = {}
-    for source in sorted(set(ranked) - scored):
+    of_programs = {source for source, outputs in ranked.items() if any(map(tests_programs, outputs.values()))}
+    for source in sorted(set(ranked) - scored - of_programs):
         agreed = seen = 0
         shares = []
         for output, answers in ranked[source].items():

@@ -12,12 +12,14 @@ from typing import Literal
 
 from arc_submit.arc.grid import Grid, grid_id
 from arc_submit.arc.prediction import OutputKey, Prediction, group_by_output
+from arc_submit.ensemble.program_odds import Fits, accuracy
 
-Basis = Literal["votes", "score", "place"]
-"""What ranks the answers of a source: the votes of a model, the score of a search, or the place of an attempt in a submission file."""
+Basis = Literal["votes", "score", "place", "programs"]
+"""What ranks the answers of a source: the votes of a model, the score of a search, the place of an attempt in a submission file, or the
+train pairs that the programs reproduce which gave the answer."""
 
 # By the kind of a source. The logprob of a score is no log-probability, and a repeated answer with a score or a place is no second vote.
-_BASES: dict[str, Basis] = {"search": "score", "attempts": "place"}
+_BASES: dict[str, Basis] = {"search": "score", "attempts": "place", "code": "programs"}
 
 
 def basis_of(prediction: Prediction) -> Basis:
@@ -39,6 +41,7 @@ class SourceAnswer:
         found: the log-probability of the answer in each view that gave it, ascending; empty where the basis is not votes.
         scored: its log-probabilities under the views that scored it, ascending; empty where answers are not scored.
         basis: what ranks the answers of the source; the same for all of them.
+        fits: of each program that gave it, the train pairs that it reproduces and those that there are; empty for other bases.
     """
 
     grid: Grid
@@ -48,6 +51,7 @@ class SourceAnswer:
     found: tuple[float, ...] = ()
     scored: tuple[float, ...] = ()
     basis: Basis = "votes"
+    fits: Fits = ()
 
 
 RankedSources = Mapping[str, Mapping[OutputKey, Sequence[SourceAnswer]]]
@@ -75,6 +79,31 @@ def vote(predictions: Iterable[Prediction]) -> list[SourceAnswer]:
         scored = tuple(sorted(value for p in pool for value in p.logprobs.values()))
         answers.append(SourceAnswer(grid, len(pool), mean, probability, found, scored))
     return sorted(answers, key=lambda a: (-a.votes, -a.mean_logprob, grid_id(a.grid)))
+
+
+def rank_programs(predictions: Iterable[Prediction]) -> list[SourceAnswer]:
+    """The distinct answers of programs to one test input, best first.
+
+    Answers of programs that reproduce all train pairs come first, by the number of these programs; then the sum of the shares of pairs that
+    an answer's programs reproduce decides, then their log-probability, then the smaller bytes of the grid. Equal programs under several
+    views are several votes.
+    """
+    pools: dict[bytes, list[Prediction]] = {}
+    for prediction in predictions:
+        if prediction.grid is not None:
+            pools.setdefault(grid_id(prediction.grid), []).append(prediction)
+    answers = []
+    for pool in pools.values():
+        grid = pool[0].grid
+        assert grid is not None
+        mean = math.fsum(p.logprob for p in pool) / len(pool)
+        answers.append(SourceAnswer(grid, len(pool), mean, basis="programs", fits=tuple(sorted(p.fits for p in pool))))
+
+    def key(answer: SourceAnswer) -> tuple[int, float, float, bytes]:
+        full = sum(0 < pairs == whole for whole, pairs in answer.fits)
+        return -full, -accuracy(answer.fits), -answer.mean_logprob, grid_id(answer.grid)
+
+    return sorted(answers, key=key)
 
 
 def _found(prediction: Prediction) -> list[float]:

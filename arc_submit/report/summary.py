@@ -348,6 +348,9 @@ def _task_section(data: ReportData, task_id: str) -> TaskSection:
 def _evidence(answer: SourceAnswer) -> str:
     if answer.basis == "score":
         return f"score {answer.mean_logprob:.2f}"
+    if answer.basis == "programs":
+        whole, pairs = max(answer.fits)
+        return f"{answer.votes} program{'' if answer.votes == 1 else 's'}, right on {whole} of {pairs} train pairs"
     return f"{answer.votes} vote{'' if answer.votes == 1 else 's'}, log p {answer.mean_logprob:.1f}"
 
 

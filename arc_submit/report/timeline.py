@@ -14,7 +14,15 @@ from typing import Any
 from arc_submit.arc.pictures import save_picture
 
 # Colours that colour-blind people can tell apart (Okabe and Ito, 2008).
-COLOURS = {"search": "#0072b2", "frozen": "#56b4e9", "warmup": "#f0e442", "ttft": "#009e73", "finetune": "#009e73", "judge": "#cc79a7"}
+COLOURS = {
+    "search": "#0072b2",
+    "frozen": "#56b4e9",
+    "code": "#d55e00",
+    "warmup": "#f0e442",
+    "ttft": "#009e73",
+    "finetune": "#009e73",
+    "judge": "#cc79a7",
+}
 _MORE = ("#e69f00", "#7b3294", "#000000", "#8c510a", "#5ab4ac", "#fdb863")  # of sources with names of their own, in turn
 _OTHER, _LOST, _LOADING = "#999999", "#d55e00", "#dddddd"
 

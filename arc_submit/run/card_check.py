@@ -35,7 +35,7 @@ def sources_that_fit_no_card(config: RunConfig, gpus: Mapping[str, Gpu], workers
         return {}
     reasons: dict[str, str] = {}
     factor = memory_factor(config.measured)
-    for source in ("ttft", "frozen"):
+    for source in ("ttft", "frozen", "code"):
         tunes = source == "ttft" and config.adapters is None
         if source not in config.sources or (tunes and config.ttft_in_4_bits):
             continue

@@ -20,6 +20,7 @@ from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.inference.settings import CANDIDATES, DFS_STEPS, ENGINES, check_candidates
 from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
 from arc_submit.options import Identity, check_options, option
+from arc_submit.programs.code_settings import CODE_PROMPT
 from arc_submit.run.choices import Choice
 from arc_submit.run.definitions import SourceDefinition, split_definitions
 from arc_submit.workers.ray_cluster import EXECUTORS, check_executor
@@ -34,7 +35,9 @@ _MODEL = ("run", "finetune", "infer")
 _ALL = ("run", "finetune", "infer", "search")
 # Kinds of sources that have a value of their own of an option.
 _OF_SEARCH, _OF_FROZEN, _OF_TTFT = ("search",), ("frozen",), ("ttft",)
-_OF_MODEL = _OF_FROZEN + _OF_TTFT
+_OF_CODE = ("code",)
+_OF_GRIDS = _OF_FROZEN + _OF_TTFT  # models that write grids
+_OF_MODEL = _OF_GRIDS + _OF_CODE
 _OF_ALL = _OF_SEARCH + _OF_MODEL
 
 
@@ -44,6 +47,10 @@ def _uses_dfs(config: RunConfig) -> bool:
 
 def _searches(config: RunConfig) -> bool:
     return _uses_dfs(config) or _tunes_for_dfs(config)
+
+
+def _codes(config: RunConfig) -> bool:
+    return "code" in config.sources
 
 
 def _tunes(config: RunConfig) -> bool:
@@ -206,7 +213,7 @@ class RunConfig:
         help="engine of the base model; behind vllm, transformers takes what vllm gives up; auto takes vllm where it is installed",
         identity=Identity.FREE,
         choices=("auto", *ENGINES),
-        kinds=_OF_FROZEN,
+        kinds=_OF_FROZEN + _OF_CODE,
         commands=("run", "infer"),
     )
     compile_cache: Path | None = option(
@@ -218,7 +225,7 @@ class RunConfig:
         commands=("run", "infer"),
     )
     views: int = option(
-        8, help="predictions of the model for each test input", identity=Identity.SAME, minimum=1, kinds=_OF_MODEL, commands=_MODEL
+        8, help="predictions of the model for each test input", identity=Identity.SAME, minimum=1, kinds=_OF_GRIDS, commands=_MODEL
     )
     candidates: str = option(
         "views",
@@ -243,7 +250,7 @@ class RunConfig:
         identity=Identity.SAME,
         when=lambda config: _searches(config) and config.dfs_steps != DFS_STEPS,
         minimum=1,
-        kinds=_OF_MODEL,
+        kinds=_OF_GRIDS,
         commands=_MODEL,
     )
     dfs_task_steps: int | None = option(
@@ -252,7 +259,7 @@ class RunConfig:
         identity=Identity.SAME,
         when=lambda config: _searches(config) and config.dfs_task_steps is not None,
         minimum=1,
-        kinds=_OF_MODEL,
+        kinds=_OF_GRIDS,
         commands=_MODEL,
     )
     dfs_batch: int | None = option(
@@ -261,7 +268,7 @@ class RunConfig:
         identity=Identity.SAME,
         when=lambda config: _searches(config) and config.dfs_batch is not None,
         minimum=1,
-        kinds=_OF_MODEL,
+        kinds=_OF_GRIDS,
         commands=_MODEL,
     )
     dfs_score_views: int | None = option(
@@ -270,7 +277,7 @@ class RunConfig:
         identity=Identity.SAME,
         when=lambda config: _searches(config) and config.dfs_score_views is not None,
         minimum=1,
-        kinds=_OF_MODEL,
+        kinds=_OF_GRIDS,
         commands=_MODEL,
     )
     temperature: float = option(
@@ -407,6 +414,67 @@ class RunConfig:
     ttft_threshold: float = option(
         0.1, help="--threshold for the fine-tuned model", identity=Identity.SAME, when=_tunes_for_dfs, kinds=_OF_TTFT, commands=_TUNE
     )
+    code_samples: int = option(
+        8,
+        help="programs that the source code asks for first, for each task",
+        identity=Identity.SAME,
+        when=_codes,
+        minimum=1,
+        kinds=_OF_CODE,
+        commands=_RUN,
+    )
+    code_views: int = option(
+        4,
+        help="views under which it asks for them in turn, the task as it is first",
+        identity=Identity.SAME,
+        when=_codes,
+        minimum=1,
+        kinds=_OF_CODE,
+        commands=_RUN,
+    )
+    code_temperature: float = option(
+        0.8, help="temperature of programs", identity=Identity.SAME, when=_codes, minimum=0, kinds=_OF_CODE, commands=_RUN
+    )
+    code_cold_temperature: float = option(
+        0.1,
+        help="temperature of every fourth of the first programs",
+        identity=Identity.SAME,
+        when=_codes,
+        minimum=0,
+        kinds=_OF_CODE,
+        commands=_RUN,
+    )
+    code_turns: int = option(
+        3,
+        help="rounds in which programs that failed are shown back with what went wrong; they end with a program that fits all pairs",
+        identity=Identity.SAME,
+        when=_codes,
+        minimum=0,
+        kinds=_OF_CODE,
+        commands=_RUN,
+    )
+    code_refined: int = option(
+        4, help="programs shown back in each round", identity=Identity.SAME, when=_codes, minimum=1, kinds=_OF_CODE, commands=_RUN
+    )
+    code_tokens: int = option(
+        1024, help="tokens of a program's answer", identity=Identity.SAME, when=_codes, minimum=16, kinds=_OF_CODE, commands=_RUN
+    )
+    code_thinking: int = option(
+        0,
+        help="tokens of thinking before it; longer thinking is cut there and the program asked for (0: a model that does not think)",
+        identity=Identity.SAME,
+        when=_codes,
+        minimum=0,
+        kinds=_OF_CODE,
+        commands=_RUN,
+    )
+    code_prompt: str = option(
+        CODE_PROMPT,
+        help="how a program is asked for: a version, or a prompt file",
+        identity=Identity.COMPUTED,
+        kinds=_OF_CODE,
+        commands=_RUN,
+    )
     ttft_max_steps: int | None = option(
         None,
         help="steps up to which left-over time trains the least settled tasks longer (default: the plan's)",
@@ -493,7 +561,7 @@ class RunConfig:
         minimum=1,
         maximum=256,
         aliases=("group",),
-        kinds=_OF_MODEL,
+        kinds=_OF_GRIDS,
         commands=("run", "infer"),
     )
     budget: float = option(

@@ -86,4 +86,6 @@ def answers_table(run: Path, task_id: str, source: str) -> str:
 def _answer_line(prediction: Prediction) -> str:
     size = "none" if prediction.grid is None else f"{prediction.grid.shape[0]}x{prediction.grid.shape[1]}"
     made_by = prediction.model if basis_of(prediction) == "score" else prediction.view
+    if prediction.program:
+        made_by += f"  a program, right on {prediction.fits[0]} of {prediction.fits[1]} train pairs"
     return f"{prediction.test:>4}{prediction.logprob:>10.2f}{size:>8}  {made_by}{f'  ({prediction.reason})' if prediction.reason else ''}"

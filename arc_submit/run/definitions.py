@@ -129,7 +129,7 @@ def read_sources_file(path: Path) -> list[GivenSource]:
     sources = []
     for name, table in tables.items():
         if not isinstance(table, dict) or not isinstance(table.get("kind"), str):
-            raise ConfigError(f'{where}: [{name}] needs kind = "search", "frozen" or "ttft"')
+            raise ConfigError(f'{where}: [{name}] needs kind = "search", "frozen", "code" or "ttft"')
         options = {option.replace("-", "_"): value for option, value in table.items() if option != "kind"}
         if odd := [option for option, value in options.items() if isinstance(value, dict)]:
             raise ConfigError(f"{where}: [{name}] {odd[0]} is a table; give a value")

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from arc_submit.arc.task import Task, task_to_json
@@ -37,6 +38,7 @@ COMPUTED = (
     "adapters",
     "base_adapter",
     "measured",
+    "code_prompt",
 )
 _INFER_FIELDS = (
     "views",
@@ -76,6 +78,9 @@ def _work_values(config: RunConfig) -> dict[str, Any]:
     values: dict[str, Any] = {"memory_factor": memory_factor(config.measured)} if config.measured is not None else {}
     # With what auto decided, a run that goes on decides nothing anew.
     values |= {RECORD: decided} if (decided := recorded_values(config.choices)) else {}
+    if "code" in config.sources:
+        given = config.code_prompt.endswith(PROMPT_SUFFIX)
+        values["code_prompt"] = hashlib.sha256(Path(config.code_prompt).read_bytes()).hexdigest()[:16] if given else config.code_prompt
     if "ttft" in config.sources:
         values |= identity_values(config.lora, "lora_") | identity_values(config.ttft, "ttft_")
         values["base_adapter"] = None if config.base_adapter is None else config.base_adapter.name

@@ -15,7 +15,7 @@ from typing import Any
 from arc_submit.arc.prediction import Prediction, read_predictions
 from arc_submit.durations import format_duration, seconds_left
 from arc_submit.ensemble.combination import EnsembleConfig, rank_all
-from arc_submit.ensemble.evidence import is_scored
+from arc_submit.ensemble.evidence import is_scored, tests_programs
 from arc_submit.run.host import allocate_workers
 from arc_submit.run.progress import Progress, SourceCounts
 from arc_submit.run.resolve import ResolvedRun
@@ -385,6 +385,9 @@ def describe_result(source: Source, result: TaskResult, predictions: Sequence[Pr
     best = [candidates for _, candidates in sorted(rank_all(predictions).get(source.name, {}).items()) if candidates]
     if best and is_scored(best[0]):
         parts.append(f"best score {', '.join(f'{c[0].mean_logprob:.2f}' for c in best)}")
+    elif best and tests_programs(best[0]):
+        whole, pairs = max(fits for candidates in best for fits in candidates[0].fits)
+        parts.append(f"the best program right on {whole} of {pairs} train pairs")
     elif best:
         parts.append(f"most votes {', '.join(f'{c[0].votes}/{sum(d.votes for d in c)}' for c in best)}")
     if result.unfinished:

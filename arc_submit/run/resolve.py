@@ -29,6 +29,7 @@ from arc_submit.run.named_sources import SourceGroup, source_groups, source_lane
 from arc_submit.run.prompt_check import check_prompts
 from arc_submit.run.resolve_host import resolve_host
 from arc_submit.run.source import JUDGE, MODEL_LANE, Scale, Source, SourceSetup
+from arc_submit.run.source_code import check_code
 from arc_submit.run.source_frozen import engines_of
 from arc_submit.run.source_judge import RunJudge, resolve_judge
 from arc_submit.run.source_table import SOURCE_TABLE, check_sources, uses_model
@@ -254,7 +255,9 @@ def _check_model(config: RunConfig) -> PromptConfig | None:
         raise ConfigError("--ttft-in-4-bits: the package bitsandbytes is not installed; attach its wheel, or leave the option out")
     check_model_folder(config.model)
     prompt = config.prompt_config()
-    engines = [engines_of(config.engine, config.candidates)[0]] if "frozen" in config.sources else []
+    engines = [engines_of(config.engine, config.candidates)[0]] if {"frozen", "code"} & set(config.sources) else []
+    if "code" in config.sources:
+        check_code(config, prompt.max_seq_len)
     tuned = "ttft" in config.sources
     if tuned:
         replace(config, max_seq_len=config.ttft_max_seq_len or config.max_seq_len).prompt_config()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from arc_submit.errors import ConfigError
 from arc_submit.run.source import Source, SourceSetup
+from arc_submit.run.source_code import resolve_code
 from arc_submit.run.source_frozen import resolve_frozen
 from arc_submit.run.source_search import resolve_search
 from arc_submit.run.source_ttft import resolve_ttft
@@ -29,6 +30,7 @@ class SourceEntry:
 SOURCE_TABLE: dict[str, SourceEntry] = {
     "search": SourceEntry(resolve_search, uses_model=False),
     "frozen": SourceEntry(resolve_frozen, uses_model=True),
+    "code": SourceEntry(resolve_code, uses_model=True),
     "ttft": SourceEntry(resolve_ttft, uses_model=True),
 }
 

@@ -89,6 +89,32 @@ def parse(text: str) -> ast.Module:
     return tree
 
 
+def definitions_of(text: str) -> str:
+    """A program without what stands beside its definitions: other imports than numpy, calls, examples of use.
+
+    A text that is no program stays as it is.
+    """
+    if len(text) > MAX_CHARACTERS:
+        return text
+    try:
+        _check_brackets(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+        _check_size(tree)
+    except (SyntaxError, ValueError, MemoryError, RecursionError, ProgramError):
+        return text
+    lines = text.splitlines()
+    kept = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.Assign | ast.AnnAssign) or _imports_numpy(node)]
+    # Decorators stand above their function and stay, so that the program is refused for them.
+    starts = [min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", ()))]) for node in kept]
+    return "\n".join("\n".join(lines[start - 1 : node.end_lineno]) for start, node in zip(starts, kept, strict=True))
+
+
+def _imports_numpy(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Import) and all(one.name == "numpy" for one in node.names)
+
+
 def _check_brackets(text: str) -> None:
     """Refuse deep nesting before the parser meets it; brackets within texts and comments count too."""
     depth = 0

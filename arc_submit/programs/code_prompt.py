@@ -1,0 +1,184 @@
+"""How a language model is asked for a Python program, and the program in its answer.
+
+A first question shows the train pairs and a test input. A further one shows a program that failed with its error, or with what it drew
+beside what was asked. What a model thinks before its answer is cut off. Does not know engines or how programs run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from arc_submit.arc.grid import Grid
+from arc_submit.arc.task import Pair, Task
+from arc_submit.errors import ArcSubmitError, ConfigError
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
+from arc_submit.language.prompts import PROMPT_SUFFIX, Part, PromptVersion, Turn
+from arc_submit.programs.code_settings import CODE_PROMPT
+from arc_submit.programs.interface import ProgramError, Refusal
+from arc_submit.programs.python.subset import definitions_of
+
+MOST_SHOWN = 2  # pairs that a question about a failed program shows
+
+_SYSTEM = (
+    "You write Python programs that solve grid puzzles. A grid is a numpy array of integers from 0 to 9. You know numpy as np; there is no "
+    "other import, no class, no try statement and no text formatting."
+)
+_RULE = "Every example below turns an input grid into an output grid by one common rule. Cells are digits that stand for colours.\n"
+_ASK = (
+    "\n\nWrite one function transform(grid) that takes an input grid and returns its output grid by the rule. Helper functions are "
+    "allowed. Answer with the program in one code block:\n```python\nimport numpy as np\n\ndef transform(grid):\n    ...\n```"
+)
+# What stands around a model's thinking: the first mark opens it, the second one ends it, the third one is written where it is cut.
+_THINKING = (
+    ("<think>", "</think>", "\n</think>\n\n```python\n"),
+    (
+        "<|channel|>analysis<|message|>",
+        "<|channel|>final<|message|>",
+        "<|end|><|start|>assistant<|channel|>final<|message|>```python\n",
+    ),
+)
+_FENCE = re.compile(r"```[ \t]*(?:python|py|Python)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_DEFINITION = re.compile(r"^(?:import|def|[A-Za-z_]\w*[ \t]*=)", re.MULTILINE)
+
+
+class QuestionTooLongError(ArcSubmitError):
+    """A question that fits no context, even with a single train pair."""
+
+
+def _from_examples(pairs: Sequence[Pair], test: Grid, candidates: Sequence[Grid]) -> list[Turn]:
+    parts: list[Part] = [_RULE]
+    for number, pair in enumerate(pairs, 1):
+        parts += [f"\n# Example {number}\n\nInput:\n", pair.input, "\n\nOutput:\n", pair.output, "\n"]
+    return [Turn("system", (_SYSTEM,)), Turn("user", (*parts, "\n# Test\n\nInput:\n", test, _ASK))]
+
+
+# Its words never change, as those of any prompt version: models may be trained on them.
+CODE_PROMPTS = {CODE_PROMPT: PromptVersion(CODE_PROMPT, "output", _from_examples)}
+
+
+def code_prompt(name: str) -> PromptVersion:
+    """The question of a name, or of a prompt file (arc_submit.language.prompt_files) whose words ask for a program.
+
+    Raises:
+        ConfigError: where there is none, or the file cannot work.
+    """
+    if name in CODE_PROMPTS:
+        return CODE_PROMPTS[name]
+    if not name.endswith(PROMPT_SUFFIX):
+        raise ConfigError(f"--code-prompt {name}: choose from {', '.join(CODE_PROMPTS)}, or give a file NAME{PROMPT_SUFFIX}")
+    from arc_submit.language.prompt_files import read_prompt  # with Jinja, which most prompts do not need
+
+    try:
+        text = Path(name).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--code-prompt {name}: cannot be read ({type(error).__name__}); check the path") from None
+    return read_prompt(Path(name).name, text)
+
+
+def check_vocabulary(tokenizer: Any, prompt: PromptVersion) -> None:
+    """Refuse a tokenizer whose vocabulary cannot write the words of a question.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    words = [part for turn in prompt.turns([], np.zeros((1, 1), np.int8)) for part in turn.parts if isinstance(part, str)]
+    ids = [tokenizer.encode(text, add_special_tokens=False) for text in words]
+    if not all(ids) or (tokenizer.unk_token_id is not None and any(tokenizer.unk_token_id in one for one in ids)):
+        raise ConfigError(f"{tokenizer.name_or_path}: its vocabulary cannot write the question {prompt.name}; take a language model")
+
+
+def first_question(tokenizer: PromptTokenizer, prompt: PromptVersion, task: Task, limit: int, rng: np.random.Generator) -> list[int]:
+    """Token ids of the question for a program, with as many randomly chosen train pairs as fit.
+
+    Args:
+        task: under its view.
+        limit: tokens of the question.
+        rng: decides which pairs are left out.
+
+    Raises:
+        QuestionTooLongError: naming the task where no pair fits.
+    """
+    order = rng.permutation(len(task.train)).tolist()
+    for count in range(len(order), 0, -1):
+        ids = tokenizer.prompt_ids(prompt.turns([task.train[i] for i in sorted(order[:count])], task.tests[0]))
+        if len(ids) <= limit:
+            return ids
+    raise QuestionTooLongError(f"no question for a program smaller than {limit} tokens for task {task.id}")
+
+
+def next_question(
+    tokenizer: PromptTokenizer, prompt: PromptVersion, task: Task, failed: tuple[str, Sequence[Part]], limit: int
+) -> list[int]:
+    """Token ids of the question about a failed program.
+
+    Args:
+        task: under the program's view.
+        failed: the program's text, and what was wrong with it (`feedback`).
+        limit: tokens of the question.
+
+    Raises:
+        QuestionTooLongError: naming the task where it does not fit.
+    """
+    text, wrong = failed
+    again = "\n\nWrite the whole corrected program in one code block."
+    for count in range(len(task.train), 0, -1):
+        turns = prompt.turns(task.train[:count], task.tests[0])
+        turns += [Turn("assistant", (f"```python\n{text.strip()}\n```",)), Turn("user", (*wrong, again))]
+        ids = tokenizer.prompt_ids(turns)
+        if len(ids) <= limit:
+            return ids
+    raise QuestionTooLongError(f"no question about a program smaller than {limit} tokens for task {task.id}")
+
+
+def feedback(task: Task, outputs: Sequence[Grid] | None, refusal: str) -> list[Part]:
+    """What was wrong with a program: its error, or what it drew beside what was asked for the first wrong train pairs.
+
+    Args:
+        task: under the program's view.
+        outputs: of the program for the train inputs, under the view; None where it gave none.
+        refusal: why it gave none.
+    """
+    if outputs is None:
+        return [f"This program fails: {refusal}"]
+    wrong = [i for i, pair in enumerate(task.train) if not np.array_equal(pair.output, outputs[i])]
+    parts: list[Part] = [f"This program is right for {len(task.train) - len(wrong)} of {len(task.train)} examples."]
+    for i in wrong[:MOST_SHOWN]:
+        parts += [f"\n\nFor example {i + 1} it gives:\n", outputs[i], "\n\nand the output is:\n", task.train[i].output]
+    return parts
+
+
+def thinking_of(answer: str) -> tuple[str, str, str] | None:
+    """The marks of the thinking that an answer has begun and not ended; None where there is none."""
+    for opening, closing, cut in _THINKING:
+        if opening in answer and closing not in answer:
+            return opening, closing, cut
+    return None
+
+
+def extract_program(answer: str) -> str:
+    """The program in an answer: its last code block with a function, or else all from its first definition on.
+
+    What the model thought before is left out, and so is what a program has beside its definitions, such as a call at its end.
+
+    Raises:
+        ProgramError: SYNTAX where there is none.
+    """
+    for _, closing, _ in _THINKING:
+        answer = answer.rpartition(closing)[2]
+    if thinking_of(answer) is not None:
+        raise ProgramError(Refusal.SYNTAX, "the answer ends within its thinking")
+    blocks = [block for block in _FENCE.findall(answer) if "def " in block]
+    if blocks:
+        return definitions_of(blocks[-1])
+    begin = _DEFINITION.search(answer)
+    if begin is None or "def " not in answer[begin.start() :]:
+        raise ProgramError(Refusal.SYNTAX, "the answer holds no program")
+    return definitions_of(answer[begin.start() :].partition("```")[0])

@@ -1,0 +1,373 @@
+"""The source "code" as a worker of a run: a language model writes Python programs for a task, and the right ones answer it.
+
+Each answer of the model is kept in the source's folder as soon as it ends, so that a job that was killed goes on with the next question.
+First programs are asked for under some views; then, for a few turns, programs that failed are shown back with what went wrong. A task ends
+when a program reproduces all train pairs. The programs' outputs for the test inputs then become predictions, each with the program's text
+and the number of train pairs that it reproduces. Does not know the run's budget or other workers.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from arc_submit.arc.datasets import read_task
+from arc_submit.arc.files import append_lines, file_name
+from arc_submit.arc.prediction import Prediction, append_predictions, read_predictions
+from arc_submit.arc.task import Task
+from arc_submit.arc.views import choose_views
+from arc_submit.errors import ArcSubmitError
+from arc_submit.inference.engine import Completion, Engine, Request
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
+from arc_submit.language.prompts import PromptVersion
+from arc_submit.programs.code_prompt import (
+    QuestionTooLongError,
+    check_vocabulary,
+    code_prompt,
+    extract_program,
+    feedback,
+    first_question,
+    next_question,
+    thinking_of,
+)
+from arc_submit.programs.code_settings import CodeSettings
+from arc_submit.programs.interface import Language, ProgramError, WrittenProgram
+from arc_submit.programs.refinement import Arm, choose_arms
+from arc_submit.programs.relabel import RanProgram, run_programs, view_of
+from arc_submit.storage.run_dir import RunPaths
+from arc_submit.storage.task_result import TaskResult
+
+KIND = "code"
+_COLD_EVERY = 4  # of the first programs, one in so many is drawn at the low temperature
+_KEPT = 50  # programs whose outputs become predictions, the best of a task
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of the model, as the source's folder keeps it.
+
+    Attributes:
+        turn: 0 for a first program, then the round of questions about failed ones.
+        number: within the turn.
+        parent: place in the list of all answers of the program that it was asked about; -1 for a first one.
+        view: under which it was asked.
+        text: the program; empty where the answer holds none.
+        problem: why there is none.
+        logprob: natural log of the probability of the answer.
+        tokens: of the answer.
+    """
+
+    turn: int
+    number: int
+    parent: int
+    view: str
+    text: str
+    problem: str
+    logprob: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class CodeWriter:
+    """A loaded model with what it is asked.
+
+    Attributes:
+        max_seq_len: tokens of a question with its answer.
+    """
+
+    engine: Engine
+    tokenizer: PromptTokenizer
+    prompt: PromptVersion
+    settings: CodeSettings
+    max_seq_len: int
+
+    @property
+    def question_limit(self) -> int:
+        """Tokens that a question may have."""
+        return self.max_seq_len - self.settings.tokens - self.settings.thinking
+
+
+def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Load the model and return the function that does a job: {"tasks": [task ids]} -> a TaskResult for each.
+
+    A job's "views" replaces the number of first programs; its "soft_deadline" is on the monotonic clock.
+
+    Args:
+        settings_json: CodeSettings.
+        beat: called after every step of the engine and every program.
+
+    Raises:
+        ArcSubmitError: where the model or its question cannot work.
+    """
+    import torch
+
+    from arc_submit.inference import load
+    from arc_submit.programs.python.language import PythonLanguage
+
+    settings = CodeSettings.from_json(settings_json)
+    torch.set_num_threads(settings.predict.threads)
+    config = settings.predict.prompt_config()
+    engine, base_tokenizer, reason = load.load_engine(settings.predict, config.max_seq_len)
+    tokenizer = PromptTokenizer.from_config(base_tokenizer, config)
+    writer = CodeWriter(engine, tokenizer, code_prompt(settings.prompt), settings, config.max_seq_len)
+    check_vocabulary(base_tokenizer, writer.prompt)
+    print(f"model {settings.predict.model}: {engine.name} on {settings.predict.device} ({reason})", flush=True)
+    language = PythonLanguage()
+    beat()
+
+    def do(job: dict[str, Any]) -> dict[str, Any]:
+        samples = job.get("views", settings.predict.views)
+        results = {}
+        for task_id in job["tasks"]:
+            results[task_id] = answer_task(writer, language, task_id, samples, beat, job.get("soft_deadline")).to_json()
+        return {"tasks": results}
+
+    return do
+
+
+def answer_task(
+    writer: CodeWriter, language: Language, task_id: str, samples: int, beat: Callable[..., None], deadline: float | None = None
+) -> TaskResult:
+    """Ask for programs for a task until one reproduces all train pairs, the turns are used up, or the time is; write its predictions.
+
+    Args:
+        samples: first programs.
+        deadline: on the monotonic clock.
+    """
+    started, settings = time.monotonic(), writer.settings
+    paths = RunPaths(Path(settings.predict.run))
+    path = paths.predictions(settings.predict.source, task_id)
+    result = TaskResult(answered=0, tokens=0, malformed=0)
+    try:
+        task = read_task(paths.task(task_id))
+        work = _Task(writer, language, task, programs_path(Path(settings.home), task_id), lambda: beat({"tokens": result.tokens}))
+        result.held = len(read_predictions(path)[0])
+        complete = work.ask(samples, deadline)
+        result.refused = work.refused
+        result.answered = sum(one.turn == 0 for one in work.answers)
+        result.tokens = sum(one.tokens for one in work.new)
+        result.malformed = sum(not one.text for one in work.new)
+        result.unfinished = 0 if complete else max(1, samples - result.answered)
+        seconds = time.monotonic() - started
+        predictions = make_predictions(task, work.ran, Path(settings.predict.model).name, settings.predict.source, seconds)
+        result.made = _append_new(path, predictions, settings.predict.kind)
+        if not work.answers and work.refused:
+            result.failed = work.refused[0]
+        elif work.failures and not work.answers:
+            result.failed, result.not_served = work.failures[0], True
+    except ArcSubmitError as error:
+        result.failed = str(error)
+    result.seconds = round(time.monotonic() - started, 3)
+    return result
+
+
+def programs_path(home: Path, task_id: str) -> Path:
+    """The file of a task's programs in the source's folder."""
+    return home / "programs" / f"{file_name(task_id)}.jsonl"
+
+
+def _append_new(path: Path, predictions: Iterable[Prediction], kind: str) -> int:
+    """Write the predictions of programs that have none yet; returns how many."""
+    held = {(p.test, p.view, p.program) for p in read_predictions(path)[0]}
+    new = [replace(p, kind=kind) if kind else p for p in predictions if (p.test, p.view, p.program) not in held]
+    append_predictions(path, new)
+    return len(new)
+
+
+class _Task:
+    """The programs of one task."""
+
+    def __init__(self, writer: CodeWriter, language: Language, task: Task, path: Path, beat: Callable[[], None]):
+        self.writer, self.language, self.task, self.path, self.beat = writer, language, task, path, beat
+        self.answers = read_answers(path)
+        self.new: list[Answer] = []
+        self.ran: list[RanProgram | None] = []
+        self.refused: list[str] = []
+        self.failures: list[str] = []
+        self.seed = [writer.settings.predict.seed, zlib.crc32(task.id.encode())]
+
+    @property
+    def solved(self) -> bool:
+        return any(one is not None and one.whole == len(self.task.train) for one in self.ran)
+
+    def ask(self, samples: int, deadline: float | None) -> bool:
+        """Ask all that is asked about the task; False where the time ended it."""
+        settings = self.writer.settings
+        self._run()
+        if not self._round(0, [-1] * samples, deadline):
+            return False
+        for turn in range(1, settings.turns + 1):
+            begun = [one.parent for one in sorted(self.answers, key=lambda one: one.number) if one.turn == turn]
+            if self.solved and len(begun) == 0:
+                break
+            if not self._round(turn, self._parents(turn), deadline):
+                return False
+        return True
+
+    def _parents(self, turn: int) -> list[int]:
+        """The programs to ask about in a turn: a function of the answers of earlier turns alone, whatever was killed in between."""
+        before = [i for i, one in enumerate(self.answers) if one.turn < turn]
+        arms, places = [], []
+        # In a fixed order, as answers end in any.
+        for i in sorted(before, key=lambda i: (self.answers[i].turn, self.answers[i].number)):
+            ran = self.ran[i]
+            if ran is None or ran.whole == len(self.task.train):
+                continue
+            asked = sum(one.parent == i and one.turn < turn for one in self.answers)
+            arms.append(Arm(ran.whole / len(self.task.train), ran.cells, asked))
+            places.append(i)
+        rng = np.random.default_rng([*self.seed, 1, turn])
+        return [places[i] for i in choose_arms(arms, self.writer.settings.refined, rng)]
+
+    def _round(self, turn: int, parents: Sequence[int], deadline: float | None) -> bool:
+        """Ask the questions of a turn that have no answer yet; False where the time ended it."""
+        answered = {one.number for one in self.answers if one.turn == turn}
+        asked: dict[str, tuple[int, int, str]] = {}
+        requests = []
+        for number, parent in enumerate(parents):
+            if number in answered:
+                continue
+            try:
+                request, view = self._request(turn, number, parent)
+            except QuestionTooLongError as error:
+                self.refused += [] if str(error) in self.refused else [str(error)]
+                continue
+            asked[request.id] = number, parent, view
+            requests.append(request)
+        count = 0
+        if requests and not (deadline is not None and time.monotonic() >= deadline):
+            for request, completion in self._completions(requests, deadline):
+                count += 1
+                if completion.finished == "failed":
+                    self.failures.append(completion.reason)
+                    continue
+                number, parent, view = asked[request.id]
+                self._keep(Answer(turn, number, parent, view, *self._program(completion), completion.logprob, len(completion.tokens)))
+        self._run()
+        return count == len(requests)
+
+    def _request(self, turn: int, number: int, parent: int) -> tuple[Request, str]:
+        """The request of a question, and the key of the view under which it is asked.
+
+        Raises:
+            QuestionTooLongError: where it does not fit.
+        """
+        writer, settings, task = self.writer, self.writer.settings, self.task
+        rng = np.random.default_rng([*self.seed, 0, turn, number])
+        temperature = settings.temperature
+        if parent < 0:
+            views = choose_views(
+                len(task.train), settings.frames, self.seed[0] * 1_000_003 + self.seed[1], settings.predict.keep_background
+            )
+            view = views[number % len(views)]
+            temperature = settings.cold_temperature if number % _COLD_EVERY == 0 else temperature
+            ids = first_question(writer.tokenizer, writer.prompt, view.apply_task(task), writer.question_limit, rng)
+        else:
+            ran = self.ran[parent]
+            assert ran is not None
+            view = view_of(ran.program, task)
+            outputs = None if ran.outputs is None else [view.apply(ran.outputs[i]) for i in view.order]
+            shown = view.apply_task(task)
+            failed = self.answers[parent].text, feedback(shown, outputs, ran.refusal)
+            ids = next_question(writer.tokenizer, writer.prompt, shown, failed, writer.question_limit)
+        seed = int(rng.integers(2**31))
+        request_id = f"{task.id}/{turn}/{number}"
+        length = settings.tokens + settings.thinking
+        return Request(request_id, ids, length, None, temperature, seed, end_ids=writer.tokenizer.end_ids), view.key
+
+    def _completions(self, requests: Sequence[Request], deadline: float | None) -> Iterable[tuple[Request, Completion]]:
+        """The completion of each request; one that thinks to its end is asked once more for the program alone."""
+        writer, by_id = self.writer, {one.id: one for one in requests}
+        cut: dict[str, tuple[Request, Completion]] = {}
+        for completion in writer.engine.generate(requests, self.beat, deadline):
+            request = by_id[completion.id]
+            marks = thinking_of(self._text(completion.tokens)) if completion.finished == "length" and writer.settings.thinking else None
+            if marks is None:
+                yield request, completion
+                continue
+            # The thinking is cut after its budget, and the words that end it are the model's from then on.
+            ending = writer.tokenizer.tokenizer.encode(marks[2], add_special_tokens=False)
+            begun = [*completion.tokens[: writer.settings.thinking], *ending]
+            prompt = [*request.prompt, *begun][: writer.max_seq_len - writer.settings.tokens]
+            again = replace(request, prompt=prompt, max_new_tokens=writer.settings.tokens)
+            cut[request.id] = again, replace(completion, tokens=begun)
+        if cut:
+            for completion in writer.engine.generate([request for request, _ in cut.values()], self.beat, deadline):
+                first = cut[completion.id][1]
+                both = replace(completion, tokens=[*first.tokens, *completion.tokens], logprob=first.logprob + completion.logprob)
+                yield by_id[completion.id], both
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        """The text of an answer with its marks, which some tokenizers count among the special tokens."""
+        ends = set(self.writer.tokenizer.end_ids)
+        kept = list(tokens)
+        while kept and kept[-1] in ends:
+            kept.pop()
+        text: str = self.writer.tokenizer.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
+    def _program(self, completion: Completion) -> tuple[str, str]:
+        """The program in an answer, and why there is none."""
+        try:
+            return extract_program(self._text(completion.tokens)), ""
+        except ProgramError as error:
+            return "", error.message
+
+    def _keep(self, answer: Answer) -> None:
+        append_lines(self.path, json.dumps(vars(answer), separators=(",", ":")) + "\n")
+        self.answers.append(answer)
+        self.new.append(answer)
+
+    def _run(self) -> None:
+        """Run the programs that were not run yet."""
+        for answer in self.answers[len(self.ran) :]:
+            written = WrittenProgram(answer.text, answer.logprob, answer.view)
+            self.ran.append(run_programs(self.language, self.task, [written])[0] if answer.text else None)
+            self.beat()
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """The answers in a task's file; a line that a kill cut short is left out."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    answers = []
+    for line in lines:
+        try:
+            answers.append(Answer(**json.loads(line)))
+        except (ValueError, TypeError):
+            continue
+    return answers
+
+
+def make_predictions(task: Task, ran: Iterable[RanProgram | None], model: str, source: str, seconds: float) -> list[Prediction]:
+    """A prediction of each of the best programs for each test input; of programs with one text and view one.
+
+    Args:
+        ran: the programs; None where an answer held none.
+        seconds: of all of them.
+    """
+    best: dict[tuple[str, str], RanProgram] = {}
+    for one in ran:
+        if one is not None and one.outputs is not None:
+            key = one.program.view, one.program.text
+            best[key] = max(best.get(key, one), one, key=lambda one: one.program.logprob)
+    chosen = sorted(best.values(), key=lambda one: one.order, reverse=True)[:_KEPT]
+    predictions = []
+    for one in chosen:
+        assert one.outputs is not None
+        view, pairs = view_of(one.program, task).key, len(task.train)
+        for test, grid in enumerate(one.outputs[pairs:]):
+            logprob = min(0.0, one.program.logprob)
+            predictions.append(
+                Prediction(task.id, test, grid, source, view, logprob, model, seconds, program=one.program.text, fits=(one.whole, pairs))
+            )
+    return predictions

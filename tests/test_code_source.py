@@ -1,0 +1,349 @@
+"""The source code: what a model is asked, the program in its answer, refinement, predictions, resuming, and a run with a tiny model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import source_named
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from arc_submit.arc.grid import make_grid
+from arc_submit.arc.prediction import Prediction, prediction_from_line, read_predictions
+from arc_submit.arc.task import Pair, Task, task_to_json
+from arc_submit.ensemble.combination import EnsembleConfig, combine_sources, rank_all
+from arc_submit.ensemble.program_odds import program_odds
+from arc_submit.errors import ConfigError
+from arc_submit.inference.engine import Completion, Request
+from arc_submit.language.encoders import make_encoder
+from arc_submit.language.prompt_config import PromptConfig
+from arc_submit.language.prompt_tokenizer import PromptTokenizer
+from arc_submit.language.prompts import prompt_version
+from arc_submit.programs.code_prompt import code_prompt, extract_program
+from arc_submit.programs.code_settings import CODE_PROMPT, CodeSettings
+from arc_submit.programs.code_worker import CodeWriter, answer_task, open_worker, programs_path, read_answers
+from arc_submit.programs.interface import ProgramError
+from arc_submit.programs.python.language import PythonLanguage
+from arc_submit.programs.refinement import Arm, choose_arms
+from arc_submit.run.pipeline import run
+from arc_submit.run.presets import make_config
+from arc_submit.run.source_code import check_code
+from arc_submit.storage.run_dir import RunPaths
+
+RIGHT = "def transform(grid):\n    return grid[:, ::-1]"
+WRONG = "def transform(grid):\n    return grid[::-1]"
+BROKEN = "def transform(grid):\n    return grid[99]"
+_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def make_tokenizer() -> Any:
+    """A token for each byte, and the marks of a chat."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    marks = ["<|im_start|>", "<|im_end|>"]
+    base = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate([*letters, *marks])}, merges=[]))
+    base.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    base.decoder = decoders.ByteLevel()
+    base.add_special_tokens(marks)
+    return PreTrainedTokenizerFast(tokenizer_object=base, eos_token="<|im_end|>", pad_token="<|im_end|>", chat_template=_TEMPLATE)
+
+
+class ScriptedEngine:
+    """An engine that answers given texts; `asked` keeps the requests."""
+
+    name, context_length = "scripted", 100_000
+
+    def __init__(self, tokenizer: Any, answer: Callable[[Request, str], str]):
+        self.tokenizer, self.answer = tokenizer, answer
+        self.asked: list[tuple[Request, str]] = []
+
+    def generate(self, requests: Sequence[Request], on_step: Any = None, deadline: Any = None) -> Iterator[Completion]:
+        for request in requests:
+            question = self.tokenizer.decode(request.prompt)
+            self.asked.append((request, question))
+            tokens = self.tokenizer.encode(self.answer(request, question))
+            whole = len(tokens) < request.max_new_tokens
+            tokens = [*tokens, self.tokenizer.eos_token_id] if whole else tokens[: request.max_new_tokens]
+            yield Completion(request.id, tokens, -1.0, "stop" if whole else "length", 0.1)
+
+
+TOKENIZER = make_tokenizer()
+PROMPTER = PromptTokenizer(TOKENIZER, make_encoder("MinimalGridEncoder()"), prompt_version("output-from-examples-v1"))
+
+
+def make_task() -> Task:
+    rng = np.random.default_rng(5)
+    grids = [make_grid(rng.integers(0, 10, (3, 4)).tolist()) for _ in range(4)]
+    return Task("mirror", tuple(Pair(grid, make_grid(grid[:, ::-1].tolist())) for grid in grids[:3]), (grids[3],))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> CodeSettings:
+    config = make_config(
+        "cpu-pocket",
+        sources=("code",),
+        out=tmp_path,
+        code_samples=4,
+        code_views=1,
+        code_turns=2,
+        code_refined=2,
+        code_tokens=300,
+        max_seq_len=6000,
+    )
+    value = source_named("code", config).backends[0].settings_for(0)
+    task = make_task()
+    RunPaths(tmp_path).task(task.id).parent.mkdir(parents=True, exist_ok=True)
+    RunPaths(tmp_path).task(task.id).write_text(json.dumps({task.id: task_to_json(task)}))
+    return CodeSettings.from_json(value)
+
+
+@pytest.fixture(scope="module")
+def language() -> Iterator[PythonLanguage]:
+    with PythonLanguage() as one:
+        yield one
+
+
+def writer_of(settings: CodeSettings, answer: Callable[[Request, str], str]) -> tuple[CodeWriter, ScriptedEngine]:
+    engine = ScriptedEngine(TOKENIZER, answer)
+    return CodeWriter(engine, PROMPTER, code_prompt(CODE_PROMPT), settings, 6000), engine  # type: ignore[arg-type]
+
+
+def predictions_of(settings: CodeSettings) -> list[Prediction]:
+    return read_predictions(RunPaths(Path(settings.predict.run)).predictions("code", "mirror"))[0]
+
+
+def no_beat(*_: Any) -> None:
+    pass
+
+
+def test_a_right_program_becomes_a_right_prediction(settings: CodeSettings, language: PythonLanguage) -> None:
+    texts = [WRONG, f"I see.\n```python\n{RIGHT}\n```\n", "no idea", BROKEN]
+    writer, engine = writer_of(settings, lambda request, question: texts[int(request.id.rpartition("/")[2])])
+    result = answer_task(writer, language, "mirror", 4, no_beat)
+    assert (result.failed, result.answered, result.malformed, result.unfinished) == ("", 4, 1, 0)
+    assert len(engine.asked) == 4, "a program that reproduces all pairs ends the task"
+    assert [request.temperature for request, _ in engine.asked] == [0.1, 0.8, 0.8, 0.8]
+    task = make_task()
+    first, *others = predictions_of(settings)
+    assert first.fits == (3, 3)
+    assert first.program == language.normal_form(RIGHT)
+    assert first.grid is not None
+    assert np.array_equal(first.grid, task.tests[0][:, ::-1])
+    assert [one.fits for one in others] == [(0, 3)]
+    ranked = combine_sources(rank_all(predictions_of(settings)), EnsembleConfig(order=("code",)))
+    best = ranked.answers["mirror", 0][0]
+    assert np.array_equal(best.grid, first.grid)
+    assert best.probability == pytest.approx(0.63)
+    assert best.backing == ("code 1 programs, the best right on 3 of 3 train pairs (0.63)",)
+
+
+def test_a_wrong_program_is_shown_back_and_repaired(settings: CodeSettings, language: PythonLanguage) -> None:
+    def answer(request: Request, question: str) -> str:
+        if "This program" not in question:
+            return WRONG if request.id.endswith("/0") else BROKEN
+        return RIGHT if "is right for 0 of 3" in question else BROKEN
+
+    writer, engine = writer_of(settings, answer)
+    answer_task(writer, language, "mirror", 2, no_beat)
+    shown = [question for _, question in engine.asked[2:]]
+    assert any("it gives:" in question and "grid[::-1]" in question for question in shown)
+    kept = read_answers(programs_path(Path(settings.home), "mirror"))
+    assert all(one.parent in (0, 1) for one in kept if one.turn == 1)
+    assert predictions_of(settings)[0].fits == (3, 3)
+
+
+def test_the_error_of_a_program_is_shown_back(settings: CodeSettings, language: PythonLanguage) -> None:
+    writer, engine = writer_of(settings, lambda request, question: RIGHT if "IndexError" in question else BROKEN)
+    answer_task(writer, language, "mirror", 1, no_beat)
+    assert len(engine.asked) == 3
+    assert predictions_of(settings)[0].fits == (3, 3)
+
+
+def test_programs_are_written_in_the_frame_of_a_view(settings: CodeSettings, language: PythonLanguage) -> None:
+    """Turned by a quarter, a mirrored grid is mirrored along the other axis; the answers are the same."""
+    writer, _ = writer_of(replace(settings, frames=8, turns=0), lambda request, question: RIGHT if request.id.endswith("0") else WRONG)
+    answer_task(writer, language, "mirror", 8, no_beat)
+    right = [one for one in predictions_of(settings) if one.fits == (3, 3)]
+    assert len({one.view for one in right}) == len(right) > 2
+    assert len({one.program for one in right}) == 2
+    grid = right[0].grid
+    assert grid is not None
+    assert all(one.grid is not None and np.array_equal(one.grid, grid) for one in right)
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def test_a_killed_task_goes_on_with_the_next_question(settings: CodeSettings, language: PythonLanguage, tmp_path: Path) -> None:
+    def answer(request: Request, question: str) -> str:
+        return f"def transform(grid):\n    return grid + {int(request.id[-1]) + 2 * int(request.id[-3])}"
+
+    def lines(one: CodeSettings) -> list[tuple[Any, ...]]:
+        kept = read_answers(programs_path(Path(one.home), "mirror"))
+        parents = [(kept[one.parent].turn, kept[one.parent].number) if one.parent >= 0 else () for one in kept]
+        return sorted((one.turn, one.number, parent, one.text) for one, parent in zip(kept, parents, strict=True))
+
+    whole = replace(settings, home=str(tmp_path / "whole"))
+    answer_task(writer_of(whole, answer)[0], language, "mirror", 4, no_beat)
+    count = len(lines(whole))
+    assert count == 8
+    asked: list[str] = []
+
+    def killed(request: Request, question: str) -> str:
+        if len(asked) in (2, 5):
+            asked.append("killed")
+            raise KilledError
+        asked.append(request.id)
+        return answer(request, question)
+
+    writer, _ = writer_of(settings, killed)
+    for _ in range(2):
+        with pytest.raises(KilledError):
+            answer_task(writer, language, "mirror", 4, no_beat)
+    path = programs_path(Path(settings.home), "mirror")
+    path.write_text(path.read_text() + '{"turn": 1, "num')  # the line that the kill cut short
+    answer_task(writer, language, "mirror", 4, no_beat)
+    assert len(set(asked)) == len(asked) - 1, "no question is asked twice"
+    assert lines(settings) == lines(whole)
+    again = answer_task(writer, language, "mirror", 4, no_beat)
+    assert (again.made, again.held) == (0, len(predictions_of(settings)))
+
+
+def test_time_ends_a_task_and_what_is_there_answers_it(settings: CodeSettings, language: PythonLanguage) -> None:
+    writer, engine = writer_of(settings, lambda request, question: WRONG)
+    result = answer_task(writer, language, "mirror", 4, no_beat, deadline=0.0)
+    assert (result.answered, result.unfinished, engine.asked) == (0, 4, [])
+
+
+def test_long_thinking_is_cut_and_the_program_asked_for(settings: CodeSettings, language: PythonLanguage) -> None:
+    def answer(request: Request, question: str) -> str:
+        return f"{RIGHT}\n```" if question.endswith("</think>\n\n```python\n") else "<think>" + "hm " * 1000
+
+    writer, engine = writer_of(replace(settings, thinking=100), answer)
+    answer_task(writer, language, "mirror", 1, no_beat)
+    assert [request.max_new_tokens for request, _ in engine.asked] == [400, 300]
+    assert predictions_of(settings)[0].fits == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "program"),
+    [
+        (f"<think>```python\n{WRONG}\n```</think>So:\n```python\n{RIGHT}\n```", RIGHT),
+        (f"```\n{WRONG}\n```\nBetter:\n```py\n{RIGHT}", RIGHT),
+        (f"{RIGHT}\n", RIGHT),
+        (f"The program:\n{RIGHT}", RIGHT),
+        (f"```python\nimport numpy as np\nfrom typing import List\n{RIGHT}\nprint(transform([[1]]))\n```", f"import numpy as np\n{RIGHT}"),
+        (f"<|channel|>analysis<|message|>{WRONG}<|end|><|start|>assistant<|channel|>final<|message|>```python\n{RIGHT}\n```", RIGHT),
+    ],
+)
+def test_the_program_in_an_answer(answer: str, program: str) -> None:
+    assert extract_program(answer) == program
+
+
+@pytest.mark.parametrize(
+    "answer", ["", "I do not know.", f"<think>{RIGHT}", "<|channel|>analysis<|message|>def f(x): return x", "```\nx = 1\n```"]
+)
+def test_an_answer_without_a_program(answer: str) -> None:
+    with pytest.raises(ProgramError, match=r"holds no program|within its thinking"):
+        extract_program(answer)
+
+
+def test_questions_about_programs_go_to_the_promising_ones() -> None:
+    arms = [Arm(0.0, 0.1, 0), Arm(0.5, 0.9, 0), Arm(0.0, 0.5, 0)]
+    chosen = choose_arms(arms, 200, np.random.default_rng(0))
+    counts = [chosen.count(i) for i in range(3)]
+    assert counts[1] == max(counts)
+    assert counts[0] > 0, "each question lowers the chance of its program"
+    assert chosen == choose_arms(arms, 200, np.random.default_rng(0))
+    assert choose_arms([], 3, np.random.default_rng(0)) == []
+
+
+def test_the_odds_of_programs_follow_the_table() -> None:
+    def probabilities(*answers: tuple[tuple[int, int], ...]) -> list[float]:
+        odds = program_odds(answers)
+        return [one / (1 + sum(odds)) for one in odds]
+
+    for pairs, right in ((1, 0.33), (2, 0.51), (3, 0.63), (5, 0.63)):
+        assert probabilities(((pairs, pairs),))[0] == pytest.approx(right)
+    first, second, partly = probabilities(((3, 3), (3, 3)), ((3, 3),), ((2, 3),))
+    assert first == pytest.approx(0.42)
+    assert second == pytest.approx(0.21)
+    assert 0 < partly < 0.02
+    assert probabilities(((0, 3),), ((2, 3), (1, 3))) == pytest.approx([0.0, 0.05 * 2 / 3 / 2])
+
+
+def test_a_prediction_without_a_program_is_written_as_before() -> None:
+    plain = Prediction("t", 0, make_grid([[1]]), "frozen", "", -1.0, "m", 0.5)
+    assert set(json.loads(plain.to_line())) == {"task", "test", "grid", "source", "view", "logprob", "model", "seconds"}
+    one = replace(plain, source="code", program=RIGHT, fits=(2, 3))
+    assert prediction_from_line(one.to_line()).fits == (2, 3)
+    assert prediction_from_line(one.to_line()).program == RIGHT
+
+
+def test_what_cannot_work_is_refused_in_one_line(settings: CodeSettings) -> None:
+    config = make_config("cpu-pocket", sources=("code",), code_tokens=1000)
+    with pytest.raises(ConfigError, match=r"leave 200 of 1200 tokens for the question"):
+        check_code(config, 1200)
+    with pytest.raises(ConfigError, match=r"pocket: its vocabulary cannot write the question code-from-examples-v0"):
+        check_code(config, 8000)
+    with pytest.raises(ConfigError, match=r"--code-prompt none\.jinja: cannot be read"):
+        check_code(replace(config, code_prompt="none.jinja"), 8000)
+    with pytest.raises(ConfigError, match=r"choose from code-from-examples-v0"):
+        check_code(replace(config, code_prompt="no-such"), 8000)
+    assert asdict(settings) == asdict(CodeSettings.from_json(json.loads(json.dumps(asdict(settings)))))
+
+
+@pytest.fixture(scope="module")
+def tiny_writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model that reads and writes bytes."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("writer")
+    config = Qwen2Config(
+        vocab_size=len(TOKENIZER),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=8192,
+        eos_token_id=TOKENIZER.eos_token_id,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    TOKENIZER.save_pretrained(folder)
+    PromptConfig("MinimalGridEncoder()", "output-from-examples-v1", 4000).save(folder)
+    return folder
+
+
+def test_a_worker_with_a_random_model_finds_no_program(settings: CodeSettings, tiny_writer: Path) -> None:
+    small = replace(settings, tokens=12, predict=replace(settings.predict, model=str(tiny_writer), max_seq_len=None, slots=2))
+    do = open_worker(asdict(small), no_beat)
+    result = do({"tasks": ["mirror", "missing"], "views": 2})["tasks"]
+    assert (result["mirror"]["answered"], result["mirror"]["malformed"], result["mirror"]["failed"]) == (2, 2, "")
+    assert "missing" in result["missing"]["failed"]
+    assert do({"tasks": ["mirror"], "views": 2})["tasks"]["mirror"]["tokens"] == 0, "nothing is asked twice"
+
+
+@pytest.mark.campaign
+def test_a_run_with_a_random_model(tmp_path: Path, files: tuple[Path, Path], tiny_writer: Path) -> None:
+    """Its answers hold no programs; the run ends, says so, and resumes without asking again."""
+    options = {"code_samples": 2, "code_turns": 1, "code_tokens": 24, "tasks": 1, "pictures": 0, "budget": 100.0}
+    config = make_config(
+        "cpu-pocket", model=tiny_writer, sources=("code",), out=tmp_path / "run", challenges=files[0], workers=1, **options
+    )
+    run(config)
+    events = RunPaths(config.out).read_events()
+    done = [event for event in events if event["event"] == "task_done"]
+    assert [(event["source"], event["answered"], event["malformed"]) for event in done] == [("code", 2, 2)]
+    assert (config.out / "submission.json").exists()
+    run(config)
+    assert sum(event["event"] == "task_done" for event in RunPaths(config.out).read_events()) == 1
