@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from arc_submit.search.primitives.splitting import component_boxes, label
 from arc_submit.search.store import Array
 
 OUT = 10  # the colour of places outside the grid
+TABLES_HELD = 100  # more than a task has grids in all orientations; a fifth of a megabyte for the largest grid
 FAR = 63  # the highest value of a feature: also "no such place"
 DIRECTIONS = ("up", "down", "left", "right", "up_left", "up_right", "down_left", "down_right")  # in the order of STEPS
 CORNERS = {"top_left": (0, 0), "top_right": (0, -1), "bottom_left": (-1, 0), "bottom_right": (-1, -1)}
@@ -68,7 +70,9 @@ class FeatureColumns:
     def add(self, name: str, values: Array, is_colour: bool = False) -> None:
         """Add a column from an array that broadcasts to the grid's shape."""
         self.names.append(name)
-        self.values.append(np.clip(np.broadcast_to(values, self.shape), 0, FAR).astype(np.uint8))
+        column = np.empty(self.shape, np.uint8)
+        column[...] = values if values.dtype == np.bool_ else np.minimum(np.maximum(values, 0), FAR)
+        self.values.append(column)
         self.is_colour.append(is_colour)
         self.groups.append(self.group)
 
@@ -79,8 +83,13 @@ class FeatureColumns:
 
 
 def cell_table(grid: Grid) -> FeatureTable:
-    """`cell_features` as a table."""
-    return cell_features(grid).table()
+    """`cell_features` as a table; several solvers ask for that of the same grid, and must not change it."""
+    return _cell_table((grid.shape[0], grid.shape[1]), np.asarray(grid, np.int8).tobytes())
+
+
+@lru_cache(maxsize=TABLES_HELD)
+def _cell_table(shape: tuple[int, int], cells: bytes) -> FeatureTable:
+    return cell_features(np.frombuffer(cells, np.int8).reshape(shape)).table()
 
 
 def cell_features(grid: Grid) -> FeatureColumns:

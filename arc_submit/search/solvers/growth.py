@@ -175,17 +175,20 @@ def make_literals(tables: list[FeatureTable], open_cells: list[Array]) -> Litera
     return Literals(names, np.array(columns, np.int64), np.array(tests, np.int64), np.array(costs, np.float64))
 
 
-def _shifted(grid: Array, offset: tuple[int, int], fill: int) -> Array:
-    """The value at an offset from each cell."""
-    (h, w), (dy, dx) = grid.shape, offset
-    padded = np.pad(grid, 2, constant_values=fill)
-    return padded[2 + dy : 2 + dy + h, 2 + dx : 2 + dx + w]
+def _shifted(grid: Array, fill: int) -> Array:
+    """The value at each of the offsets from each cell, (offsets, cells)."""
+    h, w = grid.shape
+    padded = np.full((h + 4, w + 4), fill, grid.dtype)
+    padded[2 : 2 + h, 2 : 2 + w] = grid
+    out = np.empty((len(_OFFSETS), h, w), grid.dtype)
+    for k, (dy, dx) in enumerate(_OFFSETS.values()):
+        out[k] = padded[2 + dy : 2 + dy + h, 2 + dx : 2 + dx + w]
+    return out.reshape(len(_OFFSETS), h * w)
 
 
 def _neighbourhood(grid: Array, settled: Array, grown: Array) -> Neighbourhood:
     shown = np.where(settled, grid, OUT).astype(np.int8)
-    colours = np.stack([_shifted(shown, offset, OUT).ravel() for offset in _OFFSETS.values()])
-    return Neighbourhood(colours, np.stack([_shifted(grown, offset, 0).ravel() for offset in _OFFSETS.values()]))
+    return Neighbourhood(_shifted(shown, OUT), _shifted(grown, 0))
 
 
 def grow(field: GrowthField, rule: list[Clause]) -> Grid:
@@ -307,17 +310,18 @@ def _best_clause(starts: list[Clause], evidence: _Evidence, literals: Literals) 
         consider(float(right_1[k, a]), replace(clauses[k], literals=(int(a),), cost=clauses[k].cost + float(literals.costs[a])))
     # A second test for the clauses that are least wrong in proportion to the cells they explain.
     hopeful = np.where((gain_1 > 0) & (wrong_1 > 0), (right_1 - 2 * wrong_1) / (2 + literals.costs[None]), -np.inf)
-    for place in np.argsort(-hopeful, axis=None, kind="stable")[:MAX_JOINED]:
-        k, a = np.unravel_index(place, hopeful.shape)
-        if not np.isfinite(hopeful[k, a]):
-            break
-        column = passed[:, a]
-        right_2, wrong_2, gain_2 = ((counts[k] * column) @ passed for counts in (right, wrong, gain))
-        score = np.where((wrong_2 == 0) & (gain_2 > 0), right_2 / (1 + clauses[k].cost + literals.costs[a] + literals.costs), 0)
+    places = np.argsort(-hopeful, axis=None, kind="stable")[:MAX_JOINED]
+    ks, firsts = np.unravel_index(places[np.isfinite(hopeful.ravel()[places])], hopeful.shape)
+    columns = passed[:, firsts].T
+    # Sums of fewer than 2^24 ones are exact in float32, in any order.
+    right_2, wrong_2, gain_2 = ((counts[ks] * columns) @ passed for counts in (right, wrong, gain))
+    for place, (k, a) in enumerate(zip(ks, firsts, strict=True)):
+        with_both = 1 + clauses[k].cost + literals.costs[a] + literals.costs
+        score = np.where((wrong_2[place] == 0) & (gain_2[place] > 0), right_2[place] / with_both, 0)
         b = int(score.argmax())
         if score[b] > 0:
             cost = clauses[k].cost + float(literals.costs[a] + literals.costs[b])
-            consider(float(right_2[b]), replace(clauses[k], literals=(int(a), b), cost=cost))
+            consider(float(right_2[place, b]), replace(clauses[k], literals=(int(a), b), cost=cost))
     return best
 
 

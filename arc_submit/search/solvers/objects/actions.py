@@ -468,9 +468,14 @@ def _pointed_ray(scene: Scene, k: int, sign: int) -> Array:
 
 def rays(scene: Scene, k: int, fan: tuple[Step, ...], mode: int, origin: str) -> Array:
     """The cells of rays from an object, without its own."""
-    return scene.cached(
-        f"{fan}{mode}{origin} {k}", lambda: np.unique(np.concatenate([_rays_one_way(scene, k, step, mode, origin) for step in fan]))
-    )
+
+    def cast() -> Array:
+        covered = np.zeros(scene.grid.size, np.bool_)
+        for step in fan:
+            covered[_rays_one_way(scene, k, step, mode, origin)] = True
+        return np.flatnonzero(covered)
+
+    return scene.cached((fan, mode, origin, k), cast)
 
 
 def _rays_one_way(scene: Scene, k: int, step: Step, mode: int, origin: str) -> Array:
@@ -488,7 +493,7 @@ def _rays_one_way(scene: Scene, k: int, step: Step, mode: int, origin: str) -> A
         count = _cast_rays(scene.grid, scene.labels, k, ys, xs, step[0], step[1], mode, scene.background, o.colour, out)
         return out[:count].copy()
 
-    return scene.cached(f"ray {step} {mode} {origin} {k}", cast)
+    return scene.cached(("one way", step, mode, origin, k), cast)
 
 
 @jit

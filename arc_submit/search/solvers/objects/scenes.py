@@ -7,7 +7,7 @@ too many objects is rejected, which bounds all later work. This module does not 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -104,14 +104,14 @@ class Scene:
     background: int
     labels: Array
     objects: tuple[Object, ...]
-    cache: dict[str, Array] = field(default_factory=dict)
+    cache: dict[Hashable, Array] = field(default_factory=dict)
 
     @property
     def blank(self) -> np.int8:
         """The colour around an object that is shown alone."""
         return np.int8(self.background % COLOURS)
 
-    def cached(self, key: str, compute: Callable[[], Array]) -> Array:
+    def cached(self, key: Hashable, compute: Callable[[], Array]) -> Array:
         if key not in self.cache:
             self.cache[key] = compute()
         return self.cache[key]
