@@ -70,6 +70,26 @@ class Painter(NamedTuple):
 
 
 Cells = Callable[[Scene, int], Array]
+
+
+@dataclass(frozen=True)
+class Painting:
+    """The effect of painting an object's cells, or some around it, in one colour; None where the painter does not apply.
+
+    Equal choices of cells have equal `cells_of`, so that what the outputs show there is looked up once for all painters.
+    """
+
+    cells_of: Cells
+    painter: Painter
+
+    def __call__(self, scene: Scene, k: int) -> Effect | None:
+        colour = self.painter.colour_of(scene, k)
+        if colour is None:
+            return None
+        cells = self.cells_of(scene, k)
+        return Effect(NONE, cells, np.full(len(cells), colour, np.int8))
+
+
 Turn = Callable[[Array], Array]
 Step = tuple[int, int]  # rows, columns
 NONE = np.zeros(0, np.int64)
@@ -113,7 +133,7 @@ def library(changes: Changes) -> list[Action]:
     drawing = [p for p in painters if p.name in _DRAWN_WITH or p.name.isdigit()]
     out: list[Action] = []
     if changes.recolours or changes.draws:
-        out += [Action(f"recolour to {p.name}", 1.0 + p.cost, partial(_paint, cells_of=own, painter=p)) for p in painters]
+        out += [Action(f"recolour to {p.name}", 1.0 + p.cost, Painting(own, p)) for p in painters]
     if changes.erases:
         out.append(Action("delete", 1.0, lambda scene, k: Effect(own(scene, k), NONE, NONE)))
         out += _move_actions()
@@ -135,14 +155,6 @@ def own(scene: Scene, k: int) -> Array:
     """The cells of an object."""
     o = scene.objects[k]
     return scene.cell_numbers(o.rows, o.columns)
-
-
-def _paint(scene: Scene, k: int, cells_of: Cells, painter: Painter) -> Effect | None:
-    colour = painter.colour_of(scene, k)
-    if colour is None:
-        return None
-    cells = cells_of(scene, k)
-    return Effect(NONE, cells, np.full(len(cells), colour, np.int8))
 
 
 def painted_at(scene: Scene, rows: Array, columns: Array, colours: Array, erased: Array = NONE) -> Effect:
@@ -425,19 +437,19 @@ def _turn(scene: Scene, k: int, turn: Turn) -> Effect | None:
 def _fill_actions(painters: list[Painter]) -> Iterator[Action]:
     for painter in painters:
         for name, cost, cells_of in _AREAS:
-            run = partial(_paint, cells_of=cells_of, painter=painter)
+            run = Painting(cells_of, painter)
             yield Action(f"fill {name} with {painter.name}", 1.5 + cost + painter.cost, run)
 
 
 def _draw_actions(painters: list[Painter]) -> Iterator[Action]:
     for painter in painters:
-        for name, sign in (("towards", 1), ("away from", -1)):
-            run = partial(_paint, cells_of=partial(_pointed_ray, sign=sign), painter=painter)
+        for name, cells_of in _POINTED_RAYS:
+            run = Painting(cells_of, painter)
             yield Action(f"ray {name} its odd cell in {painter.name}", 2.5 + painter.cost, run)
         for mode_name, mode_cost, mode in _RAYS:
             for number, (fan_name, fan) in enumerate(_FANS.items()):
                 for origin, origin_cost in _ORIGINS:
-                    run = partial(_paint, cells_of=partial(rays, fan=fan, mode=mode, origin=origin), painter=painter)
+                    run = Painting(Rays(fan, mode, origin), painter)
                     cost = 1.5 + mode_cost + origin_cost + painter.cost + 0.05 * number
                     yield Action(f"{mode_name} {fan_name} from {origin} in {painter.name}", cost, run)
 
@@ -447,9 +459,9 @@ def _link_actions(painters: list[Painter]) -> Iterator[Action]:
     for target in range(COLOURS):
         for number, (fan_name, fan) in enumerate(_FANS.items()):
             if len(fan) > 1:
-                cells_of = partial(rays, fan=fan, mode=REACH_COLOUR + target, origin="it")
+                cells_of = Rays(fan, REACH_COLOUR + target, "it")
                 for painter in painters:
-                    run = partial(_paint, cells_of=cells_of, painter=painter)
+                    run = Painting(cells_of, painter)
                     yield Action(f"links {fan_name} to {target} in {painter.name}", 2.5 + 0.05 * number, run)
 
 
@@ -466,16 +478,24 @@ def _pointed_ray(scene: Scene, k: int, sign: int) -> Array:
     return np.unique(_rays_one_way(scene, k, (sign * int(np.sign(y)), sign * int(np.sign(x))), STOP, "its middle"))
 
 
-def rays(scene: Scene, k: int, fan: tuple[Step, ...], mode: int, origin: str) -> Array:
+_POINTED_RAYS = (("towards", partial(_pointed_ray, sign=1)), ("away from", partial(_pointed_ray, sign=-1)))
+
+
+class Rays(NamedTuple):
     """The cells of rays from an object, without its own."""
 
-    def cast() -> Array:
-        covered = np.zeros(scene.grid.size, np.bool_)
-        for step in fan:
-            covered[_rays_one_way(scene, k, step, mode, origin)] = True
-        return np.flatnonzero(covered)
+    fan: tuple[Step, ...]
+    mode: int
+    origin: str
 
-    return scene.cached((fan, mode, origin, k), cast)
+    def __call__(self, scene: Scene, k: int) -> Array:
+        def cast() -> Array:
+            covered = np.zeros(scene.grid.size, np.bool_)
+            for step in self.fan:
+                covered[_rays_one_way(scene, k, step, self.mode, self.origin)] = True
+            return np.flatnonzero(covered)
+
+        return scene.cached((self, k), cast)
 
 
 def _rays_one_way(scene: Scene, k: int, step: Step, mode: int, origin: str) -> Array:

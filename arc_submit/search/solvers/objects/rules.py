@@ -17,8 +17,8 @@ from arc_submit.arc.grid import Grid, frozen, same_grid
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.grid_tools import held_out_folds, inputs_of, keeps_size
-from arc_submit.search.solvers.objects.actions import Action, Changes, Effect, library
-from arc_submit.search.solvers.objects.scenes import Segmentation, segmentations
+from arc_submit.search.solvers.objects.actions import Action, Cells, Changes, Effect, Painting, library
+from arc_submit.search.solvers.objects.scenes import Scene, Segmentation, segmentations
 from arc_submit.search.solvers.objects.stamps import stamps
 from arc_submit.search.solvers.objects.traits import ObjectTests, make_tests
 from arc_submit.search.solvers.objects.trust import NAME, cost_of
@@ -148,6 +148,7 @@ def _table(task: Task, segmentation: Segmentation, budget: Budget) -> ActionTabl
     # show another colour.
     order = sorted(range(pairs), key=lambda k: len(scenes[k].objects))
     useful, wrongs, gains, cells = [], [], [], []
+    shown: list[dict[tuple[Cells, int], tuple[Array, int | None]]] = [{} for _ in range(pairs)]
     for action in library(_changes(task, segmentation)) + stamps(task, segmentation):
         wrong, gain = np.zeros(objects, np.bool_), np.zeros(objects, np.int64)
         explained = np.zeros((objects, first_cell[-1]), np.bool_)
@@ -155,10 +156,17 @@ def _table(task: Task, segmentation: Segmentation, budget: Budget) -> ActionTabl
             budget.effects -= len(scenes[k].objects)
             before, after = task.train[k].input.ravel(), task.train[k].output.ravel()
             for number in range(len(scenes[k].objects)):
-                effect = action.run(scenes[k], number)
-                if effect is None:
-                    continue
-                right = _explained_cells(effect, before, after, scenes[k].background)
+                if isinstance(action.run, Painting):
+                    colour = action.run.painter.colour_of(scenes[k], number)
+                    if colour is None:
+                        continue
+                    painted, only = _shown_colour(action.run.cells_of, scenes[k], number, after, shown[k])
+                    right = painted[before[painted] != colour] if only == colour or not len(painted) else None
+                else:
+                    effect = action.run(scenes[k], number)
+                    if effect is None:
+                        continue
+                    right = _explained_cells(effect, before, after, scenes[k].background)
                 if right is None:
                     wrong[first_object[k] + number] = True
                 else:
@@ -178,6 +186,18 @@ def _table(task: Task, segmentation: Segmentation, budget: Budget) -> ActionTabl
         return None
     tests, owners = make_tests(segmentation, pairs), segmentation.owners()[:objects]
     return ActionTable(segmentation, tests, tuple(useful), owners, np.stack(wrongs), np.stack(gains), np.stack(cells))
+
+
+def _shown_colour(
+    cells_of: Cells, scene: Scene, number: int, after: Array, shown: dict[tuple[Cells, int], tuple[Array, int | None]]
+) -> tuple[Array, int | None]:
+    """Cells to paint for an object, and the colour that the output has in all of them, or None; kept in `shown`."""
+    key = (cells_of, number)
+    if key not in shown:
+        cells = cells_of(scene, number)
+        colours = after[cells]
+        shown[key] = cells, int(colours[0]) if len(cells) and (colours == colours[0]).all() else None
+    return shown[key]
 
 
 def _explained_cells(effect: Effect, before: Array, after: Array, background: int) -> Array | None:
