@@ -6,7 +6,9 @@ from typing import Any
 
 from arc_submit.arc.datasets import Challenges
 from arc_submit.run.orchestrator import load_progress
+from arc_submit.run.simulate import _jobs_line
 from arc_submit.run.source import CPU_LANE, Source
+from arc_submit.scheduling.costs import TaskSize
 from arc_submit.scheduling.pass_queue import PassQueue
 from arc_submit.workers.supervisor import Event, Job, Supervisor, Timeouts, WorkerQuota
 
@@ -111,3 +113,13 @@ def test_a_resumed_source_goes_on_with_the_passes_that_follow() -> None:
     counts = one.counts
     assert (counts.ended, counts.tasks) == (2, 4)
     assert counts.done == 2 + 2 / 3
+
+
+def test_a_simulation_sees_all_passes_of_a_task_as_one_search() -> None:
+    def event(task: str, seconds: float) -> dict[str, Any]:
+        return {"event": "worker_done", "source": "search", "tasks": [task], "seconds": seconds}
+
+    events = [event("a", 1.0), event("b", 1.0), event("a", 3.0), event("b", 3.0)]
+    line = _jobs_line(events, "search", dict.fromkeys("ab", TaskSize(1.0, 1.0, 1)))
+    assert line.jobs == 2
+    assert abs(line.seconds(1.0) - 4.0) < 0.2

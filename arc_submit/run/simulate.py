@@ -273,11 +273,15 @@ def _simulated(source: Source, initial: Callable[[], CostModel], costs: CostMode
 
 
 def _jobs_line(events: Sequence[Mapping[str, Any]], name: str, sizes: Mapping[str, TaskSize]) -> LinearCost:
-    """Seconds of the search's jobs over their tasks' size."""
-    line = LinearCost(0.0, 1.0)
+    """Seconds of the search, all passes of a task together, over the tasks' size."""
+    seconds: dict[tuple[str, ...], float] = {}
     for event in events:
         if event["event"] == "worker_done" and event.get("source") == name and set(event["tasks"]) <= set(sizes):
-            line.observe(sum(sizes[task].predict * sizes[task].outputs for task in event["tasks"]), event["seconds"])
+            tasks = tuple(event["tasks"])
+            seconds[tasks] = seconds.get(tasks, 0.0) + event["seconds"]
+    line = LinearCost(0.0, 1.0)
+    for tasks, taken in seconds.items():
+        line.observe(sum(sizes[task].predict * sizes[task].outputs for task in tasks), taken)
     return line
 
 

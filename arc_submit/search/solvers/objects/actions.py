@@ -481,7 +481,8 @@ def _pointed_ray(scene: Scene, k: int, sign: int) -> Array:
 _POINTED_RAYS = (("towards", partial(_pointed_ray, sign=1)), ("away from", partial(_pointed_ray, sign=-1)))
 
 
-class Rays(NamedTuple):
+@dataclass(frozen=True)
+class Rays:
     """The cells of rays from an object, without its own."""
 
     fan: tuple[Step, ...]
