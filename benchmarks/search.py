@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--work", type=float, default=None, help="counted work per task instead of the effort's")
     parser.add_argument("--sample", type=int, default=0, help="size of a random sample of tasks, with a fixed seed (default: all)")
     parser.add_argument("--examples", metavar="FILE", help="draw each training task anew from its examples in this file, such as re-arc's")
+    parser.add_argument("--draw", type=int, default=0, help="another number draws other examples")
     parser.add_argument("--enough", type=float, help="probability at which a task ends (default: the effort's; 1: never)")
     parser.add_argument("--proposals", choices=PROPOSALS, default="none", help="what proposes the order of programs (%(default)s)")
     parser.add_argument("--tasks", type=Path, default=None, help="a file of task ids, one per line, instead of the whole split")
@@ -94,9 +95,10 @@ def main() -> None:
         effort = replace(effort, propose=load_writer())
         settings["proposals"] = args.proposals
     if args.examples:
-        challenges, solutions = fresh_tasks(args.examples, challenges, ids)
+        challenges, solutions = fresh_tasks(args.examples, challenges, ids, args.draw)
         ids = [task_id for task_id in ids if task_id in challenges.tasks]
         settings["examples"] = Path(args.examples).name
+        settings |= {"draw": args.draw} if args.draw else {}
     runs = read_runs(args.out, settings, challenges) if args.out else {}
     for number, task_id in enumerate(ids, 1):
         if task_id not in runs:
@@ -111,7 +113,7 @@ def main() -> None:
     report([runs[i] for i in ids], solutions, args)
 
 
-def fresh_tasks(examples: str, challenges: Challenges, ids: Sequence[str]) -> tuple[Challenges, Solutions]:
+def fresh_tasks(examples: str, challenges: Challenges, ids: Sequence[str], draw: int = 0) -> tuple[Challenges, Solutions]:
     """Tasks with the ids and the numbers of pairs of known ones, drawn from the smaller half of other examples of each.
 
     Nobody has looked at these pairs. Their tasks are known, so they show what a rule's chance hits are, and not what new tasks need.
@@ -126,7 +128,7 @@ def fresh_tasks(examples: str, challenges: Challenges, ids: Sequence[str]) -> tu
         count = len(known.train) + len(known.tests)
         if len(small) < count:
             continue
-        pairs = random.Random(one.id).sample(small, count)
+        pairs = random.Random(f"{one.id} {draw}" if draw else one.id).sample(small, count)
         train, tests = pairs[: len(known.train)], pairs[len(known.train) :]
         tasks[one.id] = Task(one.id, tuple(train), tuple(pair.input for pair in tests))
         outputs[one.id] = tuple(pair.output for pair in tests)

@@ -49,8 +49,9 @@ def test_equal_scores_are_broken_by_the_grid_in_every_ranking():
         ([rule(GRIDS[0])], [rule(TASK.tests[0])]),
         ([rule(GRIDS[0])], [rule(frozen(np.array([[3, 3]])))]),
         ([rule(GRIDS[0])], [rule(frozen(np.array([[2, 4]])))]),
+        ([rule(GRIDS[0])], [rule(frozen(np.array([[3, 3], [3, 2]])))]),
     ],
-    ids=["cost", "explained", "layers", "another rule", "another solver", "the input", "one colour", "a colour of every output"],
+    ids=["cost", "explained", "layers", "another rule", "another solver", "the input", "one colour", "a colour of every output", "a law"],
 )
 def test_each_piece_of_evidence_moves_a_grid_up(better, worse):
     for answers in (better + worse, worse + better):

@@ -20,6 +20,7 @@ from arc_submit.arc.grid import Grid, grid_id, same_grid
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.grid_tools import keeps_size
+from arc_submit.search.laws import Laws, broken_laws, laws_of
 from arc_submit.search.scores import best_probability, odds_of_scores
 from arc_submit.search.store import Array
 
@@ -50,6 +51,8 @@ WEIGHTS = {
     "lacks a colour of every output": -0.62,
     "changes what never changes": -1.62,
     "lacks a symmetry of every output": -1.26,
+    "laws broken": -2.48,
+    "loose laws broken": -1.82,
 }
 
 
@@ -87,6 +90,7 @@ class Ranking:
         self.task = task
         # For each test input and grid its rules by solver and program.
         self.rules: dict[tuple[int, bytes], dict[tuple[str, str], SolverAnswer]] = {}
+        self._looks: dict[tuple[int, bytes], float] = {}
         self._ranked: dict[tuple[int, bytes], Ranked] = {}
         self._changed: set[tuple[int, bytes]] = set()
 
@@ -102,7 +106,10 @@ class Ranking:
     def best(self, limit: int) -> list[list[Ranked]]:
         """For each test input its `limit` best grids, best first."""
         for grid in self._changed:
-            self._ranked[grid] = _rank_grid(self.task, list(self.rules[grid].values()))
+            rules = list(self.rules[grid].values())
+            if grid not in self._looks:
+                self._looks[grid] = _score(look_features(self.task, rules[0].test, rules[0].grid))
+            self._ranked[grid] = _rank_grid(rules, self._looks[grid])
         self._changed.clear()
         rows: list[list[Ranked]] = [[] for _ in self.task.tests]
         for ranked in self._ranked.values():
@@ -115,10 +122,10 @@ def certainty(rows: Iterable[Sequence[Ranked]]) -> float:
     return min((best_probability(odds_of_scores(one.score for one in row)) for row in rows), default=1.0)
 
 
-def _rank_grid(task: Task, rules: list[SolverAnswer]) -> Ranked:
-    """The grid that all these rules give, with its score."""
+def _rank_grid(rules: list[SolverAnswer], look: float) -> Ranked:
+    """The grid that all these rules give, with its score; `look` is the part that does not depend on rules."""
     score, _, _, k = max((_score(rule_features(rule)), rule.solver, rule.program, k) for k, rule in enumerate(rules))
-    score += _score(grid_features(task, rules))
+    score += _score(number_features(rules)) + look
     return Ranked(rules[k].test, rules[k].grid, round(score, 6), rules[k].solver, rules[k].program, rules[k].explained)
 
 
@@ -139,13 +146,24 @@ def rule_features(rule: SolverAnswer) -> dict[str, float]:
     }
 
 
-def grid_features(task: Task, rules: list[SolverAnswer]) -> dict[str, float]:
-    """The features of the grid that some rules give: the number of rules, and the comparison with the train outputs."""
+def number_features(rules: list[SolverAnswer]) -> dict[str, float]:
+    """The features of the number of rules that give a grid."""
     return {
         "rules": math.log(len({rule.program for rule in rules})),
         "other solvers": float(len({rule.solver for rule in rules}) - 1),
-        **implausibilities(rules[0].grid, task.tests[rules[0].test], common_traits(task)),
     }
+
+
+def look_features(task: Task, test: int, grid: Grid) -> dict[str, float]:
+    """The features of a grid beside the train pairs, whatever rule gives it."""
+    strict, loose = broken_laws(_laws(task), task.tests[test], grid)
+    laws = {"laws broken": math.log1p(len(strict)), "loose laws broken": math.log1p(len(loose))}
+    return laws | implausibilities(grid, task.tests[test], common_traits(task))
+
+
+@lru_cache(maxsize=4)
+def _laws(task: Task) -> Laws:
+    return laws_of(task)
 
 
 @dataclass(frozen=True, eq=False)
