@@ -15,6 +15,7 @@ from conftest import source_named
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from arc_submit.arc.datasets import Challenges
 from arc_submit.arc.grid import make_grid
 from arc_submit.arc.prediction import Prediction, prediction_from_line, read_predictions
 from arc_submit.arc.task import Pair, Task, task_to_json
@@ -32,6 +33,8 @@ from arc_submit.programs.code_worker import CodeWriter, answer_task, open_worker
 from arc_submit.programs.interface import ProgramError
 from arc_submit.programs.python.language import PythonLanguage
 from arc_submit.programs.refinement import Arm, choose_arms
+from arc_submit.report.html_page import Page, render
+from arc_submit.report.summary import ReportData, _program_sections
 from arc_submit.run.pipeline import run
 from arc_submit.run.presets import make_config
 from arc_submit.run.source_code import check_code
@@ -143,6 +146,7 @@ def test_a_right_program_becomes_a_right_prediction(settings: CodeSettings, lang
     best = ranked.answers["mirror", 0][0]
     assert np.array_equal(best.grid, first.grid)
     assert best.probability == pytest.approx(0.63)
+    assert rank_all(predictions_of(settings))["code"]["mirror", 0][0].program == first.program
     assert best.backing == ("code 1 programs, the best right on 3 of 3 train pairs (0.63)",)
 
 
@@ -347,3 +351,17 @@ def test_a_run_with_a_random_model(tmp_path: Path, files: tuple[Path, Path], tin
     assert (config.out / "submission.json").exists()
     run(config)
     assert sum(event["event"] == "task_done" for event in RunPaths(config.out).read_events()) == 1
+
+
+def test_the_report_shows_a_program_beside_its_grids(tmp_path: Path) -> None:
+    task = make_task()
+    grid = make_grid(task.tests[0][:, ::-1].tolist())
+    text = "def transform(grid):\n    return grid[:, ::-1] if 1 < 2 else 0"
+    found = Prediction(task.id, 0, grid, "code", "", -1.0, "m", 0.5, program=text, fits=(3, 3))
+    partly = replace(found, task="other", fits=(2, 3))
+    tasks = {task.id: task, "other": Task("other", task.train, task.tests)}
+    data = ReportData(Challenges(tasks), [found, partly], {}, ensemble=EnsembleConfig(order=("code",)))
+    (section,) = _program_sections(data)
+    page = render(Page("title", "subtitle", programs=[section]))
+    assert "Programs that reproduce all train pairs: 1" in page
+    assert "return grid[:, ::-1] if 1 &lt; 2 else 0</pre>" in page

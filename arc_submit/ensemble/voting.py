@@ -42,6 +42,7 @@ class SourceAnswer:
         scored: its log-probabilities under the views that scored it, ascending; empty where answers are not scored.
         basis: what ranks the answers of the source; the same for all of them.
         fits: of each program that gave it, the train pairs that it reproduces and those that there are; empty for other bases.
+        program: the text of the best of them, the shortest of equally good ones; empty for other bases.
     """
 
     grid: Grid
@@ -52,6 +53,7 @@ class SourceAnswer:
     scored: tuple[float, ...] = ()
     basis: Basis = "votes"
     fits: Fits = ()
+    program: str = ""
 
 
 RankedSources = Mapping[str, Mapping[OutputKey, Sequence[SourceAnswer]]]
@@ -97,7 +99,9 @@ def rank_programs(predictions: Iterable[Prediction]) -> list[SourceAnswer]:
         grid = pool[0].grid
         assert grid is not None
         mean = math.fsum(p.logprob for p in pool) / len(pool)
-        answers.append(SourceAnswer(grid, len(pool), mean, basis="programs", fits=tuple(sorted(p.fits for p in pool))))
+        best = min(pool, key=lambda p: (-p.fits[0], len(p.program), p.program))
+        fits = tuple(sorted(p.fits for p in pool))
+        answers.append(SourceAnswer(grid, len(pool), mean, basis="programs", fits=fits, program=best.program))
 
     def key(answer: SourceAnswer) -> tuple[int, float, float, bytes]:
         full = sum(0 < pairs == whole for whole, pairs in answer.fits)

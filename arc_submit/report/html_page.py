@@ -47,6 +47,7 @@ summary { cursor: pointer; } summary code { font-weight: 600; }
 .grid { display: inline-block; } .grid svg { display: block; margin-bottom: .2rem; }
 .grid span { color: var(--soft); font-size: .75rem; display: block; max-width: 11rem; }
 .right span:first-of-type { color: var(--good); font-weight: 600; } .wrong span:first-of-type { color: var(--bad); }
+pre { overflow-x: auto; font-size: .82rem; }
 .pair { display: flex; gap: .35rem; align-items: center; }
 """
 
@@ -89,12 +90,14 @@ class TaskSection:
         summary: one line beside the id.
         pairs: train pairs.
         rows: grids below them, each row with a title.
+        text: below them, as it is.
     """
 
     id: str
     summary: str
     pairs: Sequence[tuple[Grid, Grid]]
     rows: Sequence[tuple[str, Sequence[CaptionedGrid]]]
+    text: str = ""
 
 
 @dataclass
@@ -107,6 +110,7 @@ class Page:
         tables, notes: tables, and sentences below them.
         figures: PNG files with a title for each.
         tasks: with the title of their section and a sentence.
+        programs: tasks that programs answer, with their text.
         appendix: folded tables at the end.
     """
 
@@ -119,6 +123,7 @@ class Page:
     tasks_title: str = ""
     tasks_note: str = ""
     tasks: list[TaskSection] = field(default_factory=list)
+    programs: list[TaskSection] = field(default_factory=list)
     appendix: list[Table] = field(default_factory=list)
 
 
@@ -129,6 +134,8 @@ def render(page: Page) -> str:
     images = [(escape(title), base64.b64encode(path.read_bytes()).decode("ascii")) for title, path in page.figures]
     figures = "".join(f'<h2>{t}</h2><figure><img alt="{t}" src="data:image/png;base64,{data}"></figure>' for t, data in images)
     tasks = f"<h2>{escape(page.tasks_title)}</h2><p>{escape(page.tasks_note)}</p>{''.join(map(_task, page.tasks))}" if page.tasks else ""
+    if page.programs:
+        tasks += f"<h2>Programs that reproduce all train pairs: {len(page.programs)}</h2>{''.join(map(_task, page.programs))}"
     folded = "".join(f"<details><summary>{escape(table.title)}</summary>{_table(table, titled=False)}</details>" for table in page.appendix)
     return (
         f"<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width'>"
@@ -180,7 +187,7 @@ def _task(task: TaskSection) -> str:
     rows = "".join(f"<p>{escape(title)}</p><div class=row>{''.join(map(_captioned, grids))}</div>" for title, grids in task.rows)
     return (
         f"<details><summary><code>{escape(task.id)}</code> <span class=soft>{escape(task.summary)}</span></summary>"
-        f"<div class=row>{pairs}</div>{rows}</details>"
+        f"<div class=row>{pairs}</div>{rows}{f'<pre>{escape(task.text)}</pre>' if task.text else ''}</details>"
     )
 
 

@@ -306,6 +306,7 @@ def _page(data: ReportData, scores: _Scores, charts: Sequence[tuple[str, Path]],
         page.tasks.append(_task_section(data, task_id))
     if len(data.unsolved) > len(page.tasks):
         page.tasks_note += f" The first {len(page.tasks)} of {len(data.unsolved)} are shown."
+    page.programs = _program_sections(data)
     cells = []
     for task_id, task in sorted(tasks.items()):
         for test in range(len(task.tests)):
@@ -343,6 +344,21 @@ def _task_section(data: ReportData, task_id: str) -> TaskSection:
                 rows.append((f"test {test}, {source}: {len(answers)} different answers", row))
     pairs = [(pair.input, pair.output) for pair in task.train[:_PAIRS_ON_PAGE]]
     return TaskSection(task_id, "the right answer was found and not chosen" if data.missed(task_id) else "", pairs, rows)
+
+
+def _program_sections(data: ReportData) -> list[TaskSection]:
+    """The tasks with a program that reproduces all train pairs: what it gives for the first test input, and its text."""
+    sections = []
+    for source, outputs in sorted(data.ranked.items()):
+        for (task_id, test), answers in sorted(outputs.items()):
+            if test or not answers or not any(0 < pairs == whole for whole, pairs in answers[0].fits):
+                continue
+            task, best = data.challenges.tasks[task_id], answers[0]
+            right = same_grid(best.grid, data.known[task_id][0]) if task_id in data.known else None
+            row = [CaptionedGrid(task.tests[0], ["test input"]), CaptionedGrid(best.grid, [_evidence(best)], right)]
+            pairs = [(pair.input, pair.output) for pair in task.train[:_PAIRS_ON_PAGE]]
+            sections.append(TaskSection(task_id, source, pairs, [("test 0", row)], best.program))
+    return sections[:_TASKS_ON_PAGE]
 
 
 def _evidence(answer: SourceAnswer) -> str:
