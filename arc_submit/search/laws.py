@@ -1,9 +1,8 @@
 """Laws: what the input and the output have in common in every train pair, so that an answer that breaks a law is seldom right.
 
 A law is a value of one pair, such as "the number of colours that the output loses". It holds for a task where its value is the same in all
-train pairs. Strict laws are broken by at most one right output in a hundred, the others by up to five (docs/experiments/
-2026-11-30-search-teacher.md has the rate of each). Most laws do not name a colour, so that they hold where a test has other colours.
-This module does not know how answers are found or ranked.
+train pairs. A strict law is broken by at most one right output in a hundred, a loose one by up to five (benchmarks/laws.py). Most laws name
+no colour, so that they hold where a test has other colours. This module does not know how answers are found or ranked.
 """
 
 from __future__ import annotations

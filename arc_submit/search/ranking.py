@@ -2,8 +2,9 @@
 
 A rule's score depends on its solver, its cost and the train pairs it explains. A grid's score is that of its best rule, plus a bonus for
 other rules with the same grid, minus a penalty where the grid does not look like an output of the task. The weights are those of a
-conditional logit (which of the grids is right?) fitted on the training split by benchmarks/ranking.py. A new answer never lowers the score
-of a grid, so a file to which better scores are appended needs no correction. This module does not know solvers.
+conditional logit (which of the grids, or none, is right?) fitted by benchmarks/ranking.py on the training split, those of the laws also on
+fresh examples of its tasks. A new answer never lowers the score of a grid, so a file to which better scores are appended needs no
+correction. This module does not know solvers.
 """
 
 from __future__ import annotations
