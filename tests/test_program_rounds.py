@@ -52,9 +52,9 @@ def grid(rows: list[list[int]]) -> Grid:
 
 TASK = Task("toy", (Pair(grid([[0, 0], [0, 0]]), grid([[1, 2], [3, 4]])), Pair(grid([[5, 0]]), grid([[1, 2]]))), (grid([[0, 0, 7]]),))
 KEYS = ["", "r90.f.c1023456789.p10", "r180.c0123456798.p01", "r270.c9876543210.p10"]
-words = st.tuples(st.integers(0, 5), st.integers(0, 9)).map(lambda one: f"{one[0]}:{one[1]}")
-texts = st.lists(words | st.just("?") | words, max_size=4).map(" ".join)
-written = st.lists(st.builds(WrittenProgram, texts, st.floats(-9, 0), st.sampled_from(KEYS)), max_size=30)
+words = st.tuples(st.integers(0, 3), st.integers(0, 2)).map(lambda one: f"{one[0]}:{one[1]}")
+texts = st.lists(words | st.just("?") | words | words, max_size=4).map(" ".join)
+written = st.lists(st.builds(WrittenProgram, texts, st.floats(-9, 0), st.sampled_from(KEYS)), min_size=3, max_size=30)
 
 
 @settings(max_examples=60, deadline=None)

@@ -76,6 +76,7 @@ class RoundRecord:
         written, valid: programs, and those that gave grids.
         distinct: different behaviours among the valid ones; new: those that no earlier round had.
         whole, cells: of the round's best program (see RanProgram); -1 where no program was valid.
+        mean_cells: mean share of right cells of the valid programs; 0 where there is none.
         size, lines: of its text, in tokens and lines; text, view: that program.
         loss: mean loss of the lessons in nats a token; None where nothing was learnt.
     """
@@ -88,6 +89,7 @@ class RoundRecord:
     new: int
     whole: int
     cells: float
+    mean_cells: float
     size: int
     lines: int
     text: str
@@ -171,17 +173,18 @@ def _seed(settings: RoundSettings, number: int, part: int) -> int:
 
 
 def _record(number: int, ran: Sequence[RanProgram], new: int, best: RanProgram | None, loss: float | None, seconds: float) -> RoundRecord:
-    keys = [one.key for one in ran if one.outputs is not None]
+    valid = [one for one in ran if one.outputs is not None]
     text = best.program.text if best else ""
     return RoundRecord(
         round=number,
         seconds=round(seconds, 3),
         written=len(ran),
-        valid=len(keys),
-        distinct=len(set(keys)),
+        valid=len(valid),
+        distinct=len({one.key for one in valid}),
         new=new,
         whole=best.whole if best else -1,
         cells=best.cells if best else -1.0,
+        mean_cells=sum(one.cells for one in valid) / len(valid) if valid else 0.0,
         size=best.size if best else 0,
         lines=sum(1 for line in text.splitlines() if line.strip()),
         text=text,
