@@ -638,6 +638,30 @@ BREAKS = [
         'return replace(self, method="probability")',
         "tests/test_combination.py -k without_a_judge",
     ),
+    Break(
+        "6 no remote code, no pickle",
+        "let a model's program use attributes that are not listed",
+        "arc_submit/programs/python/subset.py",
+        "if node.attr not in allowed:",
+        "if False:",
+        "tests/test_python_subset.py -k refuses",
+    ),
+    Break(
+        "3 no wait without a deadline",
+        "wait for a program that does not end",
+        "arc_submit/programs/python/process.py",
+        "(late or _cpu_seconds(child.pid) - used > cpu_seconds)",
+        "late",
+        "tests/test_python_subset.py -k killed",
+    ),
+    Break(
+        "2 nothing lost",
+        "ask again for programs that a model has written",
+        "arc_submit/programs/code_worker.py",
+        "if number in answered:",
+        "if False:",
+        "tests/test_code_source.py -k killed",
+    ),
 ]
 
 
