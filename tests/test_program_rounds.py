@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from arc_submit.arc.grid import Grid, frozen, same_grid
@@ -58,6 +58,7 @@ written = st.lists(st.builds(WrittenProgram, texts, st.floats(-9, 0), st.sampled
 
 
 @settings(max_examples=60, deadline=None)
+@example([WrittenProgram("0:1", -2.0), WrittenProgram("1:0 0:1", -1.0), WrittenProgram("0:1", -3.0)], [])
 @given(written, written)
 def test_lessons_are_new_behaviours_each_with_its_shortest_program(programs: list[WrittenProgram], earlier: list[WrittenProgram]) -> None:
     language = Cells()
@@ -81,6 +82,7 @@ def test_lessons_are_new_behaviours_each_with_its_shortest_program(programs: lis
 
 
 @settings(max_examples=40, deadline=None)
+@example([WrittenProgram(f"0:{colour} 1:2", -1.0) for colour in range(6)], 2, 1)
 @given(written, st.integers(0, 5), st.integers(0, 5))
 def test_the_best_and_the_worst_are_chosen_from_worst_to_best(programs: list[WrittenProgram], best: int, worst: int) -> None:
     lessons = relabel(TASK, run_programs(Cells(), TASK, programs), set())
