@@ -53,7 +53,7 @@ class RoundSettings:
     best: int = option(25, help="best programs that are learnt from in a round", identity=Identity.SAME, minimum=0, commands=("paint",))
     worst: int = option(25, help="worst programs that are learnt from", identity=Identity.SAME, minimum=0, commands=("paint",))
     learn: bool = option(True, help="learn from what the programs draw", identity=Identity.SAME, commands=("paint",))
-    rounds: int = option(40, help="at most so many rounds", identity=Identity.FREE, minimum=1, commands=("paint",))
+    rounds: int = option(100, help="at most so many rounds", identity=Identity.FREE, minimum=1, commands=("paint",))
     seed: int = option(0, help="of all that is random", identity=Identity.SAME, minimum=0, commands=("paint",))
 
 
