@@ -20,7 +20,7 @@ from arc_submit.search.settings import PASSES
 from arc_submit.search.task_search import PassInput, TaskSearch
 
 SMALL = Effort(work=400_000, size_work=100_000, pieces=2_000)
-GRIDS = [frozen(np.random.default_rng(k).integers(0, 4, (3, 4))) for k in range(4)]
+GRIDS = [frozen(np.random.default_rng(k).integers(0, 4, (3, 4))) for k in range(4, 8)]
 
 
 def make_task(name: str) -> Task:
