@@ -26,6 +26,8 @@ from typing import Any
 
 from arc_submit.arc.grid import Grid, make_grid
 from arc_submit.programs.interface import Language, ProgramError
+from arc_submit.programs.painter.language import PainterLanguage
+from arc_submit.programs.painter.shapes import HAS_COLUMN2, HAS_ROW2, KINDS
 from arc_submit.programs.python.language import PythonLanguage
 from arc_submit.programs.python.subset import ATTRIBUTES, BUILTINS, NUMPY_FUNCTIONS
 
@@ -264,15 +266,41 @@ def hostile(rng: random.Random) -> str:
     return text
 
 
+def painter_programs(seed: int) -> Iterator[str]:
+    """An endless row of texts for the painter's language: drawings, drawings with damaged words, and texts that are none."""
+    rng = random.Random(seed)
+    while True:
+        words = [_shape(rng) for _ in range(rng.choice([0, 1, 2, 3, 5, 20, 256, 300]))]
+        yield "\n".join(map(" ".join, words))
+        for _ in range(rng.randint(1, 3) if words else 0):
+            line = rng.choice(words)
+            line[rng.randrange(len(line))] = rng.choice(
+                [*KINDS, "", "-1", "30", "07", "+7", "1e3", "1_0", "\u0663", "9" * 5000, "\x00", "\n", "rect rect"]
+            )
+        yield "\n".join(map(" ".join, words))
+        yield hostile(rng)
+
+
+def _shape(rng: random.Random) -> list[str]:
+    kind = rng.choice(KINDS)
+    ends = (kind in HAS_ROW2) + (kind in HAS_COLUMN2)
+    most = rng.choice([9, 11, 29])  # cells that small grids do not have too
+    return [*(str(rng.randint(0, most)) for _ in range(2)), kind, str(rng.randint(0, 9)), *(str(rng.randint(0, most)) for _ in range(ends))]
+
+
 @dataclass(frozen=True)
 class Fuzzed:
-    """A language and an endless row of programs for it."""
+    """A language, an endless row of programs for it, and the inputs that they get."""
 
     language: Callable[[], Any]
     programs: Callable[[int], Iterator[str]]
+    inputs: Sequence[Grid]
 
 
-LANGUAGES = {"python": Fuzzed(PythonLanguage, python_programs)}
+LANGUAGES = {
+    "painter": Fuzzed(PainterLanguage, painter_programs, [make_grid([[0] * 30] * 30), make_grid([[0] * 12] * 10)]),
+    "python": Fuzzed(PythonLanguage, python_programs, INPUTS),
+}
 
 
 def main() -> None:
@@ -290,7 +318,7 @@ def main() -> None:
         os.chdir(folder)
         language, programs, done = entry.language(), entry.programs(arguments.seed), 0
         while done < arguments.programs:
-            part = fuzz(language, [next(programs) for _ in range(min(5000, arguments.programs - done))])
+            part = fuzz(language, [next(programs) for _ in range(min(5000, arguments.programs - done))], entry.inputs)
             done += sum(part.counts.values())
             total.counts += part.counts
             total.faults += part.faults
