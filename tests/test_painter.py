@@ -173,10 +173,10 @@ def test_learning_makes_what_was_drawn_more_probable_under_the_view_in_which_it_
     assert len(programs) == 7
     assert len({one.view for one in programs}) == 3
     assert [one.view for one in programs].count("") == 3
-    lessons = relabel(task, run_programs(PainterLanguage(), task, programs), set())
-    assert lessons
+    relabelled = relabel(task, run_programs(PainterLanguage(), task, programs), set())
+    assert relabelled
     learner = PainterLearner(made, rate=1e-2, batch=2)
-    losses = [learner(lessons, seed=0) for _ in range(4)]
+    losses = [learner(relabelled, seed=0) for _ in range(4)]
     assert losses[-1] < losses[0]
     learner.save(tmp_path)
     other = network(1)

@@ -1,4 +1,4 @@
-"""Hindsight: what becomes a lesson, in which order, and rounds that go on after a kill as if nothing had happened."""
+"""Hindsight: what becomes a relabelled task, in which order, and rounds that go on after a kill as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from arc_submit.arc.task import Pair, Task
 from arc_submit.arc.views import View
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.programs.interface import ProgramError, Refusal, WrittenProgram
-from arc_submit.programs.relabel import choose_lessons, relabel, run_programs, score_outputs, view_of
+from arc_submit.programs.relabel import choose_relabelled, relabel, run_programs, score_outputs, view_of
 from arc_submit.programs.rounds import STATE, Parts, RoundSettings, run_rounds
 
 
@@ -60,24 +60,26 @@ written = st.lists(st.builds(WrittenProgram, texts, st.floats(-9, 0), st.sampled
 @settings(max_examples=60, deadline=None)
 @example([WrittenProgram("0:1", -2.0), WrittenProgram("1:0 0:1", -1.0), WrittenProgram("0:1", -3.0)], [])
 @given(written, written)
-def test_lessons_are_new_behaviours_each_with_its_shortest_program(programs: list[WrittenProgram], earlier: list[WrittenProgram]) -> None:
+def test_relabelled_tasks_are_new_behaviours_each_with_its_shortest_program(
+    programs: list[WrittenProgram], earlier: list[WrittenProgram]
+) -> None:
     language = Cells()
     ran = run_programs(language, TASK, programs)
     assert [one.program.logprob for one in ran] == [one.logprob for one in programs]
     seen = {one.key for one in run_programs(language, TASK, earlier) if one.outputs is not None}
-    lessons = relabel(TASK, ran, seen)
+    relabelled = relabel(TASK, ran, seen)
     valid = [one for one in ran if one.outputs is not None]
     assert all("?" in one.program.text and one.refusal.startswith("syntax") for one in ran if one.outputs is None)
-    assert {one.ran.key for one in lessons} == {one.key for one in valid} - seen
-    assert len({one.ran.key for one in lessons}) == len(lessons)
-    for lesson in lessons:
-        assert lesson.ran.size == min(one.size for one in valid if one.key == lesson.ran.key)
+    assert {one.ran.key for one in relabelled} == {one.key for one in valid} - seen
+    assert len({one.ran.key for one in relabelled}) == len(relabelled)
+    for item in relabelled:
+        assert item.ran.size == min(one.size for one in valid if one.key == item.ran.key)
         # The program solves the new task, in the frame in which it was written.
-        drawn = language.run(lesson.ran.program.text, [pair.input for pair in lesson.task.train])
-        assert all(map(same_grid, drawn, [pair.output for pair in lesson.task.train]))
-        view = view_of(lesson.ran.program, TASK)
-        assert [view.undo(test).tolist() for test in lesson.task.tests] == [test.tolist() for test in TASK.tests]
-    scores = [(one.ran.whole, one.ran.cells) for one in lessons]
+        drawn = language.run(item.ran.program.text, [pair.input for pair in item.task.train])
+        assert all(map(same_grid, drawn, [pair.output for pair in item.task.train]))
+        view = view_of(item.ran.program, TASK)
+        assert [view.undo(test).tolist() for test in item.task.tests] == [test.tolist() for test in TASK.tests]
+    scores = [(one.ran.whole, one.ran.cells) for one in relabelled]
     assert scores == sorted(scores)
 
 
@@ -85,13 +87,13 @@ def test_lessons_are_new_behaviours_each_with_its_shortest_program(programs: lis
 @example([WrittenProgram(f"0:{colour} 1:2", -1.0) for colour in range(6)], 2, 1)
 @given(written, st.integers(0, 5), st.integers(0, 5))
 def test_the_best_and_the_worst_are_chosen_from_worst_to_best(programs: list[WrittenProgram], best: int, worst: int) -> None:
-    lessons = relabel(TASK, run_programs(Cells(), TASK, programs), set())
-    chosen = choose_lessons(lessons[::-1], best, worst)
+    relabelled = relabel(TASK, run_programs(Cells(), TASK, programs), set())
+    chosen = choose_relabelled(relabelled[::-1], best, worst)
     orders = [one.ran.order for one in chosen]
-    everything = sorted(one.ran.order for one in lessons)
+    everything = sorted(one.ran.order for one in relabelled)
     assert orders == sorted(orders)
-    assert len(chosen) == min(len(lessons), best + worst)
-    if len(lessons) > best + worst:
+    assert len(chosen) == min(len(relabelled), best + worst)
+    if len(relabelled) > best + worst:
         assert orders == everything[:worst] + everything[len(everything) - best :]
 
 
@@ -111,30 +113,30 @@ def test_whole_grids_count_before_cells_and_outputs_are_compared_without_their_v
 
 
 class Guesser:
-    """Writes words with a probability for each cell and colour; learning adds the words of its lessons."""
+    """Writes words with a probability for each cell and colour; learning adds the words of its relabelled tasks."""
 
     def __init__(self) -> None:
         self.counts = np.ones((4, 10))
-        self.lessons = 0
+        self.relabelled = 0
 
     def write(self, task: Task, count: int, temperature: float, seed: int) -> list[WrittenProgram]:
         rng = np.random.default_rng([seed, round(100 * temperature)])
         shares = self.counts / self.counts.sum(-1, keepdims=True)
         return [WrittenProgram(" ".join(f"{i}:{rng.choice(10, p=shares[i])}" for i in range(4)), -1.0) for _ in range(count)]
 
-    def __call__(self, lessons: Sequence[Any], seed: int) -> float:
-        for weight, lesson in enumerate(lessons, 1):
-            for word in lesson.ran.program.text.split():
+    def __call__(self, relabelled: Sequence[Any], seed: int) -> float:
+        for weight, item in enumerate(relabelled, 1):
+            for word in item.ran.program.text.split():
                 place, colour = map(int, word.split(":"))
-                self.counts[place, colour] += weight * lesson.ran.cells
-        self.lessons += len(lessons)
+                self.counts[place, colour] += weight * item.ran.cells
+        self.relabelled += len(relabelled)
         return float(self.counts.std())
 
     def save(self, folder: Path) -> None:
-        (folder / "counts.json").write_text(json.dumps([self.counts.tolist(), self.lessons]))
+        (folder / "counts.json").write_text(json.dumps([self.counts.tolist(), self.relabelled]))
 
     def load(self, folder: Path) -> None:
-        counts, self.lessons = json.loads((folder / "counts.json").read_text())
+        counts, self.relabelled = json.loads((folder / "counts.json").read_text())
         self.counts = np.array(counts)
 
 
@@ -159,10 +161,10 @@ def test_rounds_solve_a_task_by_learning_and_a_kill_in_a_round_changes_nothing(t
     assert whole.records[-1].loss is None  # nothing is left to learn
 
     class Killed(Guesser):
-        def __call__(self, lessons: Sequence[Any], seed: int) -> float:
-            if self.lessons > 30:
+        def __call__(self, relabelled: Sequence[Any], seed: int) -> float:
+            if self.relabelled > 30:
                 raise KeyboardInterrupt
-            return super().__call__(lessons, seed)
+            return super().__call__(relabelled, seed)
 
     with pytest.raises(KeyboardInterrupt):
         rounds(tmp_path / "killed", Killed())
@@ -179,7 +181,7 @@ def test_rounds_without_learning_learn_nothing_and_end_in_time(tmp_path: Path) -
     seen: list[int] = []
     outcome = rounds(tmp_path / "a", guesser, replace(SETTINGS, learn=False, rounds=3), watch=lambda record, ran: seen.append(len(ran)))
     assert not outcome.solved
-    assert guesser.lessons == 0
+    assert guesser.relabelled == 0
     assert seen == [24, 24, 24]
     left = iter([10.0, 10.0, 0.0])
     outcome = rounds(tmp_path / "b", Guesser(), seconds_left=lambda: next(left))

@@ -1,9 +1,9 @@
 """Hindsight: a program that fails a task is the solution of another task, the one that asks for what the program really does.
 
-Use: `run_programs` runs what a writer wrote, each program in the frame of its view; `relabel` makes a lesson of each new behaviour;
-`choose_lessons` takes the best and the worst of them. A lesson's task has the inputs of the asked task and the outputs that its program
-gave, in the frame of the view under which the program was written: a learner shows the task and expects the program's text. Pure
-functions. Does not know any language, any model or the rounds.
+Use: `run_programs` runs what a writer wrote, each program in the frame of its view; `relabel` makes a relabelled task of each new
+behaviour; `choose_relabelled` takes the best and the worst of them. A relabelled task has the inputs of the asked task and the outputs that
+its program gave, in the frame of the view under which the program was written: a learner shows the task and expects the program's text.
+Pure functions. Does not know any language, any model or the rounds.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class RanProgram:
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class RelabelledTask:
     """A task and a program that solves it, both in the frame of the program's view.
 
     Attributes:
@@ -114,14 +114,14 @@ def score_outputs(task: Task, outputs: Sequence[Grid]) -> tuple[int, float]:
     return whole, right / sum(grid.size for grid in asked)
 
 
-def relabel(task: Task, ran: Sequence[RanProgram], seen: AbstractSet[str]) -> list[Lesson]:
-    """A lesson for each behaviour that is new: of the programs with equal outputs on all inputs, the shortest.
+def relabel(task: Task, ran: Sequence[RanProgram], seen: AbstractSet[str]) -> list[RelabelledTask]:
+    """A relabelled task for each behaviour that is new: of the programs with equal outputs on all inputs, the shortest.
 
     Args:
         seen: keys of the behaviours of earlier rounds.
 
     Returns:
-        lessons from the worst to the best program.
+        relabelled tasks from the worst to the best program.
     """
     shortest: dict[str, RanProgram] = {}
     for one in ran:
@@ -130,7 +130,7 @@ def relabel(task: Task, ran: Sequence[RanProgram], seen: AbstractSet[str]) -> li
         known = shortest.get(one.key)
         if known is None or one.order > known.order:  # equal outputs, so equal scores: the shorter comes after
             shortest[one.key] = one
-    return [Lesson(_solved_task(task, one), one) for one in sorted(shortest.values(), key=lambda one: one.order)]
+    return [RelabelledTask(_solved_task(task, one), one) for one in sorted(shortest.values(), key=lambda one: one.order)]
 
 
 def _solved_task(task: Task, ran: RanProgram) -> Task:
@@ -139,9 +139,9 @@ def _solved_task(task: Task, ran: RanProgram) -> Task:
     return view_of(ran.program, task).apply_task(Task(task.id, pairs, task.tests))
 
 
-def choose_lessons(lessons: Sequence[Lesson], best: int = 25, worst: int = 25) -> list[Lesson]:
-    """The best and the worst lessons, by whole grids right and then by the share of right cells, from the worst to the best."""
-    ordered = sorted(lessons, key=lambda one: one.ran.order)
+def choose_relabelled(relabelled: Sequence[RelabelledTask], best: int = 25, worst: int = 25) -> list[RelabelledTask]:
+    """The best and the worst relabelled tasks, by whole grids right and then by the share of right cells, from the worst to the best."""
+    ordered = sorted(relabelled, key=lambda one: one.ran.order)
     if len(ordered) <= best + worst:
         return ordered
     return ordered[:worst] + ordered[len(ordered) - best :]

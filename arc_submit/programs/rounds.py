@@ -1,4 +1,4 @@
-"""Rounds of learning from hindsight: write programs, run them, make lessons of what they really do, learn, and write again.
+"""Rounds of learning from hindsight: write programs, run them, make relabelled tasks of what they really do, learn, and write again.
 
 Use: `run_rounds(task, Parts(language, writer, learner), settings, folder, seconds_left, watch)`. The rounds end when a program reproduces
 all train outputs, after `settings.rounds`, or when the time that is left is less than a round took. After each round the folder has all
@@ -21,16 +21,16 @@ from arc_submit.arc.task import Task
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.options import Identity, identity_values, option
 from arc_submit.programs.interface import Language, Writer, WrittenProgram
-from arc_submit.programs.relabel import Lesson, RanProgram, choose_lessons, relabel, run_programs
+from arc_submit.programs.relabel import RanProgram, RelabelledTask, choose_relabelled, relabel, run_programs
 
 STATE = "rounds.json"
 
 
 class Learner(Protocol):
-    """Fine-tunes the writer's model on lessons, in their order."""
+    """Fine-tunes the writer's model on relabelled tasks, in their order."""
 
-    def __call__(self, lessons: Sequence[Lesson], seed: int) -> float:
-        """Learn each lesson once; returns the mean loss in nats a token. Equal arguments change equal weights equally."""
+    def __call__(self, relabelled: Sequence[RelabelledTask], seed: int) -> float:
+        """Learn each relabelled task once; returns the mean loss in nats a token. Equal arguments change equal weights equally."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -78,7 +78,7 @@ class RoundRecord:
         whole, cells: of the round's best program (see RanProgram); -1 where no program was valid.
         mean_cells: mean share of right cells of the valid programs; 0 where there is none.
         size, lines: of its text, in tokens and lines; text, view: that program.
-        loss: mean loss of the lessons in nats a token; None where nothing was learnt.
+        loss: mean loss of the relabelled tasks in nats a token; None where nothing was learnt.
     """
 
     round: int
@@ -144,14 +144,14 @@ def run_rounds(
         begun = time.monotonic()
         number = len(records)
         ran = run_programs(parts.language, task, _write(parts.writer, task, settings, number))
-        lessons = relabel(task, ran, seen)
+        relabelled = relabel(task, ran, seen)
         best = max((one for one in ran if one.outputs is not None), key=lambda one: one.order, default=None)
         loss = None
-        chosen = choose_lessons(lessons, settings.best, settings.worst)
+        chosen = choose_relabelled(relabelled, settings.best, settings.worst)
         if settings.learn and chosen and (best is None or best.whole < len(task.train)):
             loss = parts.learner(chosen, _seed(settings, number, 2))
-        seen |= {one.ran.key for one in lessons}
-        record = _record(number, ran, len(lessons), best, loss, time.monotonic() - begun)
+        seen |= {one.ran.key for one in relabelled}
+        record = _record(number, ran, len(relabelled), best, loss, time.monotonic() - begun)
         records.append(record)
         _save(folder, identity, records, seen, parts.learner if loss is not None else None)
         watch(record, ran)

@@ -19,4 +19,4 @@ class PainterSettings:
         commands=("paint",),
     )
     rate: float = option(2e-3, help="learning rate", identity=Identity.SAME, above=0.0, commands=("paint",))
-    batch: int = option(4, help="lessons of a step", identity=Identity.SAME, minimum=1, commands=("paint",))
+    batch: int = option(4, help="relabelled tasks of a step", identity=Identity.SAME, minimum=1, commands=("paint",))

@@ -21,7 +21,7 @@ from arc_submit.programs.painter.sampling import sample_drawings
 from arc_submit.programs.painter.shapes import parse_drawing, print_drawing
 from arc_submit.programs.painter.tokens import from_slots, make_batch
 from arc_submit.programs.painter.training import load_training, mean_loss, save_training
-from arc_submit.programs.relabel import Lesson
+from arc_submit.programs.relabel import RelabelledTask
 
 LEARNT = "learnt.safetensors"
 
@@ -59,12 +59,12 @@ class PainterLearner:
         self.batch = batch
         self.optimizer = torch.optim.AdamW(network.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
 
-    def __call__(self, lessons: Sequence[Lesson], seed: int) -> float:
-        """Learn lessons in their order, `batch` at a time; returns the mean loss in nats a slot. Nothing here is random."""
+    def __call__(self, relabelled: Sequence[RelabelledTask], seed: int) -> float:
+        """Learn relabelled tasks in their order, `batch` at a time; returns the mean loss in nats a slot. Nothing here is random."""
         self.network.train()
         losses = []
-        for first in range(0, len(lessons), self.batch):
-            part = lessons[first : first + self.batch]
+        for first in range(0, len(relabelled), self.batch):
+            part = relabelled[first : first + self.batch]
             drawings = [parse_drawing(one.ran.program.text) for one in part]
             loss = mean_loss(self.network, make_batch([one.task.train[0].output for one in part], drawings))
             self.optimizer.zero_grad()
