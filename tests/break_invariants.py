@@ -514,8 +514,10 @@ BREAKS = [
         "answers within minutes",
         "fine-tune before the frozen model answers",
         "arc_submit/run/source_table.py",
-        '    "frozen": SourceEntry(resolve_frozen, uses_model=True),\n    "code": SourceEntry(resolve_code, uses_model=True),\n    "ttft": SourceEntry(resolve_ttft, uses_model=True),\n',
-        '    "ttft": SourceEntry(resolve_ttft, uses_model=True),\n    "code": SourceEntry(resolve_code, uses_model=True),\n    "frozen": SourceEntry(resolve_frozen, uses_model=True),\n',
+        '    "frozen": SourceEntry(resolve_frozen, uses_model=True),\n    "code": SourceEntry(resolve_code, uses_model=True),\n'
+        '    "ttft": SourceEntry(resolve_ttft, uses_model=True),\n',
+        '    "ttft": SourceEntry(resolve_ttft, uses_model=True),\n    "code": SourceEntry(resolve_code, uses_model=True),\n'
+        '    "frozen": SourceEntry(resolve_frozen, uses_model=True),\n',
         "tests/test_sources.py -k first",
     ),
     Break(
