@@ -24,12 +24,12 @@ from arc_submit.arc.files import append_lines
 from arc_submit.arc.grid import same_grid
 from arc_submit.arc.task import Solutions, Task
 from arc_submit.programs.arc.hindsight import learn_on_task
-from arc_submit.programs.arc.training import fold_of
 from arc_submit.programs.arc.writer import WRITER, SearchWriter, load_writer
 from arc_submit.search import programs
 from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.programs import Effort, Propose
 from arc_submit.search.ranking import rank
+from arc_submit.train.new_writer import fold_of
 
 ORDERS = ("table", "writer", "learned")
 

@@ -16,8 +16,19 @@
 # each really draws is a new task whose solution it is, and the model learns from those tasks; then it writes again.
 
 # %%
+import os
+import runpy
 from pathlib import Path
 
+# The library and its wheels, where a data set brings them; before anything else is imported.
+attached = Path(os.environ.get("ARC_SUBMIT_KAGGLE", "/kaggle")) / "input"
+installers = sorted(attached.glob("**/arc_submit_install.py"))
+if installers:
+    runpy.run_path(str(installers[0]), run_name="__main__")
+else:
+    print("no wheels attached: what is installed is used")
+
+# %%
 from IPython.display import Image, display
 
 from arc_submit.durations import parse_duration

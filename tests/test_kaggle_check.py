@@ -301,7 +301,7 @@ def test_a_kernel_of_another_user_is_found(kernel: Path, monkeypatch: pytest.Mon
     assert check_kernel(kernel) == []
 
 
-WITHOUT_COMPETITION = ("build_wheels", "gpu_check", "frozen_inference", "debug_task", "single_task_ttft")
+WITHOUT_COMPETITION = ("build_wheels", "gpu_check", "frozen_inference", "debug_task", "single_task_ttft", "paint")
 
 
 def test_every_notebook_of_the_project_passes(kernel: Path) -> None:

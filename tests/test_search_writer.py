@@ -17,7 +17,6 @@ from arc_submit.programs.arc.features import STEP_FEATURES, features_of, task_fe
 from arc_submit.programs.arc.hindsight import learn_on_task
 from arc_submit.programs.arc.network import load_network, logits, loss_and_gradient, new_network, save_network
 from arc_submit.programs.arc.samples import draw_samples, labels_of
-from arc_submit.programs.arc.training import frequencies, make_set, train_network
 from arc_submit.programs.arc.writer import HIDDEN, SearchWriter, proposed_costs
 from arc_submit.run import source_search
 from arc_submit.run.presets import make_config
@@ -28,6 +27,7 @@ from arc_submit.search.programs import Effort
 from arc_submit.search.search_worker import Searches, search_into_file
 from arc_submit.search.task_search import EFFORTS
 from arc_submit.storage.run_dir import RunPaths
+from arc_submit.train.new_writer import frequencies, make_set, train_network
 
 NUMBER = {operation.name: k for k, operation in enumerate(OPERATIONS)}
 

