@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from arc_submit.arc.datasets import Challenges
 from arc_submit.run.orchestrator import load_progress
@@ -90,6 +93,30 @@ def test_the_time_limit_of_a_task_holds_for_all_its_passes() -> None:
     assert "over the time limit of 10 s" in supervisor.find_fault(0, None, 10.1)
 
 
+def test_a_worker_goes_on_with_its_own_tasks_and_takes_others_over_last() -> None:
+    queue = PassQueue(COSTS)
+    for worker in (0, 1, 0):  # small and large by worker 0, middle by worker 1
+        job = queue.next_job(2, 0.0, worker)
+        assert job is not None
+        queue.on_event(replace(done(job, dict.fromkeys(COSTS, 3)), worker=worker))
+    chosen = [queue.next_job(2, 0.0, 1) for _ in range(3)]
+    assert [job.task_ids[0] for job in chosen if job] == ["middle", "small", "large"]
+    assert [job.spent for job in chosen if job] == [1.0, 0.0, 0.0], "a task that is taken over begins with its first pass"
+
+
+def test_the_process_that_follows_a_lost_one_holds_nothing() -> None:
+    queue, passes = PassQueue({"a": 1.0, "b": 2.0}), {"a": 3, "b": 3}
+    for _ in range(2):
+        job = queue.next_job(1, 0.0)
+        assert job is not None
+        queue.on_event(done(job, passes))
+    lost = queue.next_job(1, 0.0)
+    assert lost is not None
+    assert lost.spent == 1.0
+    queue.requeue([Job(lost.task_ids, failures=1, params=lost.params)], first=True)
+    assert [job.spent for job in (queue.next_job(1, 0.0), queue.next_job(1, 0.0)) if job] == [0.0, 0.0]
+
+
 class Resolved:
     """What `load_progress` reads of a resolved run."""
 
@@ -113,6 +140,16 @@ def test_a_resumed_source_goes_on_with_the_passes_that_follow() -> None:
     counts = one.counts
     assert (counts.ended, counts.tasks) == (2, 4)
     assert counts.done == 2 + 2 / 3
+
+
+@pytest.mark.parametrize("end", ["task_failed", "task_cut"])
+def test_a_resume_does_not_repeat_a_pass_that_was_given_up(end: str) -> None:
+    source = Source("search", CPU_LANE, (), lambda _: {}, passes=3)
+    events = [{"event": "task_done", "source": "search", "task": "open", "level": [0, 0], "next_pass": 1}]
+    events.append({"event": end, "source": "search", "task": "open", "reason": "memory"})
+    one = load_progress(source, Resolved(), events)  # type: ignore[arg-type]
+    assert one.next_passes == {}
+    assert one.below_plan == {"ended", "earlier version", "new"}
 
 
 def test_a_simulation_sees_all_passes_of_a_task_as_one_search() -> None:

@@ -282,7 +282,7 @@ def test_a_growing_quota_gets_more_workers_and_a_stopped_one_ends_the_pool(pool:
 class LastFirst(JobQueue):
     """Chooses the last pending job, with a reason."""
 
-    def next_job(self, workers: int, now: float) -> Job | None:
+    def next_job(self, workers: int, now: float, worker: int = 0) -> Job | None:
         job = self._jobs.pop()
         return Job(job.task_ids, params={"views": len(self._jobs)}, reason="it is the last")
 

@@ -152,11 +152,14 @@ def load_progress(source: Source, resolved: ResolvedRun, events: Sequence[Mappin
     next_passes: dict[str, int] = {}
     for event in events:
         task_id = event.get("task")
-        own = event["event"] == f"{resolved.done_event}_done" and event.get("source") == source.name
-        if own and isinstance(task_id, str) and task_id in costs:
+        if event.get("source") != source.name or not isinstance(task_id, str) or task_id not in costs:
+            continue
+        if event["event"] == f"{resolved.done_event}_done":
             level = _read_level(event.get("level"), plan)
             reached[task_id] = max(reached.get(task_id, level), level, key=lambda one: one.views)
             _note_pass(task_id, event, next_passes)
+        elif event["event"] in (f"{resolved.done_event}_failed", f"{resolved.done_event}_cut"):
+            next_passes.pop(task_id, None)  # a pass that fails is not tried again by each resume
     return SourceProgress(source, costs, sizes, reached, copy.deepcopy(source.scale.costs), next_passes=next_passes)
 
 
@@ -330,6 +333,8 @@ def _record_worker(event: Event, one: SourceProgress, directory: RunDirectory, p
         progress.log(f"{source} worker {event.worker}: {fate} ({event.reason})")
     elif event.kind == "given_up" and event.task_ids[0] in one.reached:
         number = one.next_passes.pop(event.task_ids[0], None)
+        if number is not None:
+            directory.event(f"{done_event}_cut", source=source, task=event.task_ids[0], reason=event.reason)
         place = one.reached[event.task_ids[0]] if number is None else f"the answers of pass {number} of {one.source.passes}"
         progress.log(f"{source} {event.task_ids[0]}: no further ({event.reason}), left at {place}")
     elif event.kind == "given_up":

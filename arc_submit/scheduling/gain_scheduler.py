@@ -127,7 +127,7 @@ class GainScheduler:
 
     # The JobSource protocol.
 
-    def next_job(self, workers: int, now: float) -> Job | None:
+    def next_job(self, workers: int, now: float, worker: int = 0) -> Job | None:
         choice = self.choose(workers, now)
         if choice is None:
             return None

@@ -207,7 +207,7 @@ class Scheduler:
 
     # The JobSource protocol.
 
-    def next_job(self, workers: int, now: float) -> Job | None:
+    def next_job(self, workers: int, now: float, worker: int = 0) -> Job | None:
         choice = self.choose(workers, now)
         if choice is None:
             return None

@@ -143,8 +143,8 @@ class PoolError(ArcSubmitError):
 class JobSource(Protocol):
     """Chooses the jobs of a pool, and takes lost jobs back."""
 
-    def next_job(self, workers: int, now: float) -> Job | None:
-        """Remove and return the next job; None where no job can begin now. `workers` is the number of usable workers."""
+    def next_job(self, workers: int, now: float, worker: int = 0) -> Job | None:
+        """Remove and return the next job of a worker; None where none can begin now. `workers` is the number of usable workers."""
 
     def available(self, workers: int, now: float) -> int:
         """Return the number of jobs that can begin now; 0 where `next_job` would return None."""
@@ -173,7 +173,7 @@ class JobQueue:
         self._jobs, self._until = deque(jobs), until
         self._params = {task_id: job.params for job in self._jobs for task_id in job.task_ids}
 
-    def next_job(self, workers: int, now: float) -> Job | None:
+    def next_job(self, workers: int, now: float, worker: int = 0) -> Job | None:
         return self._jobs.popleft() if self.available(workers, now) else None
 
     def available(self, workers: int, now: float) -> int:
@@ -288,7 +288,7 @@ class Supervisor:
         worker = self.workers[worker_id]
         if not worker.ready or worker.exiting or worker.job is not None or not self.source.available(self.usable_workers, now):
             return None
-        job = self.source.next_job(self.usable_workers, now)
+        job = self.source.next_job(self.usable_workers, now, worker_id)
         if job is None:
             return None
         worker.job, worker.job_started, worker.last_message = job, now, now
