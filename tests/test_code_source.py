@@ -128,6 +128,11 @@ def no_beat(*_: Any) -> None:
     pass
 
 
+def one_first(settings: CodeSettings) -> CodeSettings:
+    """The settings of a run with one first program for each task."""
+    return replace(settings, predict=replace(settings.predict, views=1))
+
+
 def test_a_right_program_becomes_a_right_prediction(settings: CodeSettings, language: PythonLanguage) -> None:
     texts = [WRONG, f"I see.\n```python\n{RIGHT}\n```\n", "no idea", BROKEN]
     writer, engine = writer_of(settings, lambda request, question: texts[int(request.id.rpartition("/")[2])])
@@ -156,7 +161,7 @@ def test_a_wrong_program_is_shown_back_and_repaired(settings: CodeSettings, lang
             return WRONG if request.id.endswith("/0") else BROKEN
         return RIGHT if "is right for 0 of 3" in question else BROKEN
 
-    writer, engine = writer_of(settings, answer)
+    writer, engine = writer_of(replace(settings, predict=replace(settings.predict, views=2)), answer)
     answer_task(writer, language, "mirror", 2, no_beat)
     shown = [question for _, question in engine.asked[2:]]
     assert any("it gives:" in question and "grid[::-1]" in question for question in shown)
@@ -165,11 +170,41 @@ def test_a_wrong_program_is_shown_back_and_repaired(settings: CodeSettings, lang
     assert predictions_of(settings)[0].fits == (3, 3)
 
 
-def test_the_error_of_a_program_is_shown_back(settings: CodeSettings, language: PythonLanguage) -> None:
-    writer, engine = writer_of(settings, lambda request, question: RIGHT if "IndexError" in question else BROKEN)
+def test_the_error_of_a_program_is_shown_back_in_its_own_names(settings: CodeSettings, language: PythonLanguage) -> None:
+    broken = "def paint(grid, colour):\n    return grid\n\ndef transform(picture):\n    return paint(picture)"
+    writer, engine = writer_of(one_first(settings), lambda request, question: RIGHT if "This program" in question else broken)
     answer_task(writer, language, "mirror", 1, no_beat)
     assert len(engine.asked) == 3
+    question = engine.asked[1][1]
+    assert "This program fails for every input: type: paint" in question
+    assert "colour" in question.rpartition("fails")[2]
     assert predictions_of(settings)[0].fits == (3, 3)
+
+
+def test_a_program_that_fails_on_some_inputs_is_shown_which(settings: CodeSettings, language: PythonLanguage) -> None:
+    """Examples are counted from 1, as the question counts them; what the program draws for the others is still used."""
+    task = make_task()
+    for failing, right, where in ((task.train[1].input, 2, "example 2"), (task.tests[0], 3, "the test input")):
+        text = f"def transform(grid):\n    return [] if list(grid[0]) == {failing[0].tolist()} else grid[:, ::-1]"
+        here = replace(one_first(settings), home=f"{settings.home}/{right}")
+        writer, engine = writer_of(here, lambda request, question, text=text: RIGHT if "is right" in question else text)  # type: ignore[misc]
+        answer_task(writer, language, "mirror", 1, no_beat)
+        wrong = f"This program is right for {right} of 3 examples.\n\nIt fails for {where}. For {where} the error is: output: "
+        assert wrong in engine.asked[1][1]
+        assert "input 0" not in engine.asked[1][1]
+    assert sorted(one.fits for one in predictions_of(settings)) == [(2, 3), (3, 3)], "the second program has no output for the test"
+
+
+def test_a_solved_task_asks_nothing_more_and_jobs_in_turn_ask_what_one_job_does(settings: CodeSettings, language: PythonLanguage) -> None:
+    def asked(home: str, answer: str, *samples: int) -> list[tuple[str, list[int], int | None]]:
+        here = replace(settings, home=f"{settings.home}/{home}")
+        writer, engine = writer_of(here, lambda request, question: answer)
+        for count in samples:
+            answer_task(writer, language, "mirror", count, no_beat)
+        return [(request.id, list(request.prompt), request.seed) for request, _ in engine.asked]
+
+    assert asked("turns", WRONG, 1, 2, 4) == asked("once", WRONG, 4)
+    assert len(asked("solved", RIGHT, 1, 2, 4)) == 1
 
 
 def test_programs_are_written_in_the_frame_of_a_view(settings: CodeSettings, language: PythonLanguage) -> None:
@@ -239,9 +274,27 @@ def test_long_thinking_is_cut_and_the_program_asked_for(settings: CodeSettings, 
     assert predictions_of(settings)[0].fits == (3, 3)
 
 
+@pytest.mark.parametrize("slack", [0, 30])
+def test_cut_thinking_keeps_its_ending_where_the_question_fills_its_room(
+    settings: CodeSettings, language: PythonLanguage, slack: int
+) -> None:
+    def answer(request: Request, question: str) -> str:
+        return f"{RIGHT}\n```" if question.endswith("</think>\n\n```python\n") else "<think>" + "hm " * 1000
+
+    writer, engine = writer_of(replace(settings, thinking=100, turns=0), answer)
+    answer_task(writer, language, "mirror", 1, no_beat)
+    length = len(engine.asked[0][0].prompt) + 400 + slack
+    writer, engine = writer_of(replace(settings, thinking=100, turns=0, home=f"{settings.home}/full"), answer)
+    result = answer_task(replace(writer, max_seq_len=length), language, "mirror", 1, no_beat)
+    assert result.malformed == 0
+    assert all(len(request.prompt) + request.max_new_tokens <= length for request, _ in engine.asked)
+
+
 @pytest.mark.parametrize(
     ("answer", "program"),
     [
+        (f"```python\n{RIGHT}\n```\nA check:\n```python\ndef test():\n    return transform([[1]])\n```", RIGHT),
+        ("1. So:\n   ```python\n   def transform(grid):\n       return grid[:, ::-1]\n   ```", RIGHT),
         (f"<think>```python\n{WRONG}\n```</think>So:\n```python\n{RIGHT}\n```", RIGHT),
         (f"```\n{WRONG}\n```\nBetter:\n```py\n{RIGHT}", RIGHT),
         (f"{RIGHT}\n", RIGHT),

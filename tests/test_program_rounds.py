@@ -66,10 +66,10 @@ def test_relabelled_tasks_are_new_behaviours_each_with_its_shortest_program(
     language = Cells()
     ran = run_programs(language, TASK, programs)
     assert [one.program.logprob for one in ran] == [one.logprob for one in programs]
-    seen = {one.key for one in run_programs(language, TASK, earlier) if one.outputs is not None}
+    seen = {one.key for one in run_programs(language, TASK, earlier) if one.complete is not None}
     relabelled = relabel(TASK, ran, seen)
-    valid = [one for one in ran if one.outputs is not None]
-    assert all("?" in one.program.text and one.refusal.startswith("syntax") for one in ran if one.outputs is None)
+    valid = [one for one in ran if one.complete is not None]
+    assert all("?" in one.program.text and one.refusal.startswith("syntax") for one in ran if one.complete is None)
     assert {one.ran.key for one in relabelled} == {one.key for one in valid} - seen
     assert len({one.ran.key for one in relabelled}) == len(relabelled)
     for item in relabelled:
@@ -110,6 +110,48 @@ def test_whole_grids_count_before_cells_and_outputs_are_compared_without_their_v
     many_cells = run_programs(Cells(), TASK, [WrittenProgram("0:1 1:0 2:3 3:4", 0.0)])[0]
     assert many_cells.cells > ran.cells
     assert ran.order > many_cells.order
+
+
+class Fussy(Cells):
+    """The toy language on a computer that refuses some grids, by their number of columns; it counts its calls."""
+
+    def __init__(self, refused: set[int]):
+        self.refused, self.calls = refused, 0
+
+    def run(self, text: str, inputs: Sequence[Grid]) -> list[Grid]:
+        self.calls += 1
+        for one in inputs:
+            if one.shape[1] in self.refused:
+                raise ProgramError(Refusal.VALUE, f"{one.shape[1]} columns")
+        return super().run(text, inputs)
+
+
+@pytest.mark.parametrize(
+    ("refused", "whole", "missing", "calls"), [((), 1, [], 1), ((2,), 0, [0, 1], 4), ((3,), 1, [2], 4), ((2, 3), 0, [0, 1, 2], 4)]
+)
+def test_a_program_that_fails_on_an_input_keeps_the_other_outputs(
+    refused: tuple[int, ...], whole: int, missing: list[int], calls: int
+) -> None:
+    view = View(2, False, tuple(range(10)), (1, 0))
+    language = Fussy(set(refused))
+    ran = run_programs(language, TASK, [WrittenProgram("0:2 1:1", 0.0, view.key)] * 2)[1]
+    assert [i for i, one in enumerate(ran.outputs) if one is None] == missing
+    assert (ran.whole, language.calls, bool(ran.refusal), ran.complete is None) == (whole, calls, bool(missing), bool(missing))
+    if ran.outputs[1] is not None:
+        assert same_grid(ran.outputs[1], TASK.train[1].output)
+    assert len(relabel(TASK, [ran], set())) == (not missing)
+    assert "value: " in ran.refusal or not missing
+
+
+def test_a_text_that_is_no_program_is_run_once() -> None:
+    class Counted(Fussy):
+        def run(self, text: str, inputs: Sequence[Grid]) -> list[Grid]:
+            self.calls += 1
+            return Cells.run(self, text, inputs)
+
+    language = Counted(set())
+    (ran,) = run_programs(language, TASK, [WrittenProgram("?", 0.0)])
+    assert (ran.outputs, language.calls) == ((None, None, None), 1)
 
 
 class Guesser:

@@ -7,6 +7,7 @@ beside what was asked. What a model thinks before its answer is cut off. Does no
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import PROMPT_SUFFIX, Part, PromptVersion, Turn
 from arc_submit.programs.code_settings import CODE_PROMPT
 from arc_submit.programs.interface import ProgramError, Refusal
-from arc_submit.programs.python.subset import definitions_of
+from arc_submit.programs.python.subset import ENTRY, definitions_of
 
 MOST_SHOWN = 2  # pairs that a question about a failed program shows
 
@@ -43,6 +44,7 @@ _THINKING = (
     ),
 )
 _FENCE = re.compile(r"```[ \t]*(?:python|py|Python)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_ENTRY = re.compile(rf"^def[ \t]+{ENTRY}\b", re.MULTILINE)
 _DEFINITION = re.compile(r"^(?:import|def|[A-Za-z_]\w*[ \t]*=)", re.MULTILINE)
 
 
@@ -138,20 +140,27 @@ def next_question(
     raise QuestionTooLongError(f"no question about a program smaller than {limit} tokens for task {task.id}")
 
 
-def feedback(task: Task, outputs: Sequence[Grid] | None, refusal: str) -> list[Part]:
-    """What was wrong with a program: its error, or what it drew beside what was asked for the first wrong train pairs.
+def feedback(task: Task, outputs: Sequence[Grid | None], error: str) -> list[Part]:
+    """What was wrong with a program: the inputs that it fails for, with an error, and what it drew beside what was asked.
 
     Args:
         task: under the program's view.
-        outputs: of the program for the train inputs, under the view; None where it gave none.
-        refusal: why it gave none.
+        outputs: of the program for the train inputs and then the test inputs, under the view; None where it gave none.
+        error: of the program for the first input that it gave no output for, in the program's own names.
     """
-    if outputs is None:
-        return [f"This program fails: {refusal}"]
-    wrong = [i for i, pair in enumerate(task.train) if not np.array_equal(pair.output, outputs[i])]
-    parts: list[Part] = [f"This program is right for {len(task.train) - len(wrong)} of {len(task.train)} examples."]
-    for i in wrong[:MOST_SHOWN]:
-        parts += [f"\n\nFor example {i + 1} it gives:\n", outputs[i], "\n\nand the output is:\n", task.train[i].output]
+    count = len(task.train)
+    # A question shows the first test input alone, and numbers the examples from 1.
+    names = [*(f"example {i + 1}" for i in range(count)), "the test input", *["another test input"] * (len(task.tests) - 1)]
+    failing = list(dict.fromkeys(name for name, output in zip(names, outputs, strict=True) if output is None))
+    if all(output is None for output in outputs):
+        return [f"This program fails for every input: {error}"]
+    given = [(i, output) for i, output in enumerate(outputs[:count]) if output is not None]
+    wrong = [(i, output) for i, output in given if not np.array_equal(task.train[i].output, output)]
+    parts: list[Part] = [f"This program is right for {len(given) - len(wrong)} of {count} examples."]
+    if failing:
+        parts.append(f"\n\nIt fails for {', '.join(failing)}. For {failing[0]} the error is: {error}")
+    for i, output in wrong[:MOST_SHOWN]:
+        parts += [f"\n\nFor example {i + 1} it gives:\n", output, "\n\nand the output is:\n", task.train[i].output]
     return parts
 
 
@@ -164,7 +173,8 @@ def thinking_of(answer: str) -> tuple[str, str, str] | None:
 
 
 def extract_program(answer: str) -> str:
-    """The program in an answer: its last code block with a function, or else all from its first definition on.
+    """The program in an answer: its last code block with the function transform, or else the last one with any function, or else all
+    from its first definition on.
 
     What the model thought before is left out, and so is what a program has beside its definitions, such as a call at its end.
 
@@ -175,9 +185,10 @@ def extract_program(answer: str) -> str:
         answer = answer.rpartition(closing)[2]
     if thinking_of(answer) is not None:
         raise ProgramError(Refusal.SYNTAX, "the answer ends within its thinking")
-    blocks = [block for block in _FENCE.findall(answer) if "def " in block]
+    blocks = [textwrap.dedent(block) for block in _FENCE.findall(answer) if "def " in block]
+    entries = [block for block in blocks if _ENTRY.search(block)]  # an example of use may follow in a block of its own
     if blocks:
-        return definitions_of(blocks[-1])
+        return definitions_of((entries or blocks)[-1])
     begin = _DEFINITION.search(answer)
     if begin is None or "def " not in answer[begin.start() :]:
         raise ProgramError(Refusal.SYNTAX, "the answer holds no program")

@@ -1,14 +1,17 @@
 """The source "code" as a worker of a run: a language model writes Python programs for a task, and the right ones answer it.
 
 Each answer of the model is kept in the source's folder as soon as it ends, so that a job that was killed goes on with the next question.
-First programs are asked for under some views; then, for a few turns, programs that failed are shown back with what went wrong. A task ends
-when a program reproduces all train pairs. The programs' outputs for the test inputs then become predictions, each with the program's text
-and the number of train pairs that it reproduces. Does not know the run's budget or other workers.
+First programs are asked for under some views. When all of a run's first programs are there, programs that failed are shown back for a few
+turns with what went wrong, so that a task has the same questions whether its first programs were asked for at once or in several jobs. A
+task asks nothing more when a program reproduces all train pairs and gives a grid for every test input. The programs' outputs for the test
+inputs become predictions, each with the program's text and the number of train pairs that it reproduces. Does not know the run's budget or
+other workers.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +23,7 @@ import numpy as np
 
 from arc_submit.arc.datasets import read_task
 from arc_submit.arc.files import append_lines, file_name
+from arc_submit.arc.grid import Grid, grid_to_lists
 from arc_submit.arc.prediction import Prediction, append_predictions, read_predictions
 from arc_submit.arc.task import Task
 from arc_submit.arc.views import choose_views
@@ -38,7 +42,8 @@ from arc_submit.programs.code_prompt import (
     thinking_of,
 )
 from arc_submit.programs.code_settings import CodeSettings
-from arc_submit.programs.interface import Language, ProgramError, WrittenProgram
+from arc_submit.programs.interface import ProgramError, WrittenProgram
+from arc_submit.programs.python.language import PythonLanguage
 from arc_submit.programs.refinement import Arm, choose_arms
 from arc_submit.programs.relabel import RanProgram, run_programs, view_of
 from arc_submit.storage.run_dir import RunPaths
@@ -46,6 +51,7 @@ from arc_submit.storage.task_result import TaskResult
 
 KIND = "code"
 _COLD_EVERY = 4  # of the first programs, one in so many is drawn at the low temperature
+_INPUT = re.compile(r"^input \d+: ")  # the number of an input that was run alone says nothing
 _KEPT = 50  # programs whose outputs become predictions, the best of a task
 
 
@@ -109,7 +115,6 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
     import torch
 
     from arc_submit.inference import load
-    from arc_submit.programs.python.language import PythonLanguage
 
     settings = CodeSettings.from_json(settings_json)
     torch.set_num_threads(settings.predict.threads)
@@ -133,7 +138,7 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
 
 
 def answer_task(
-    writer: CodeWriter, language: Language, task_id: str, samples: int, beat: Callable[..., None], deadline: float | None = None
+    writer: CodeWriter, language: PythonLanguage, task_id: str, samples: int, beat: Callable[..., None], deadline: float | None = None
 ) -> TaskResult:
     """Ask for programs for a task until one reproduces all train pairs, the turns are used up, or the time is; write its predictions.
 
@@ -184,7 +189,7 @@ def _append_new(path: Path, predictions: Iterable[Prediction], kind: str) -> int
 class _Task:
     """The programs of one task."""
 
-    def __init__(self, writer: CodeWriter, language: Language, task: Task, path: Path, beat: Callable[[], None]):
+    def __init__(self, writer: CodeWriter, language: PythonLanguage, task: Task, path: Path, beat: Callable[[], None]):
         self.writer, self.language, self.task, self.path, self.beat = writer, language, task, path, beat
         self.answers = read_answers(path)
         self.new: list[Answer] = []
@@ -195,14 +200,20 @@ class _Task:
 
     @property
     def solved(self) -> bool:
-        return any(one is not None and one.whole == len(self.task.train) for one in self.ran)
+        """Whether a program reproduces all train pairs and gives a grid for every test input."""
+        return any(one is not None and self._solves(one) for one in self.ran)
+
+    def _solves(self, ran: RanProgram) -> bool:
+        return ran.whole == len(self.task.train) and ran.complete is not None
 
     def ask(self, samples: int, deadline: float | None) -> bool:
         """Ask all that is asked about the task; False where the time ended it."""
         settings = self.writer.settings
         self._run()
-        if not self._round(0, [-1] * samples, deadline):
+        if not self.solved and not self._round(0, [-1] * samples, deadline):
             return False
+        if samples < settings.predict.views:
+            return True  # the further questions are about the programs of all jobs
         for turn in range(1, settings.turns + 1):
             begun = [one.parent for one in sorted(self.answers, key=lambda one: one.number) if one.turn == turn]
             if self.solved and len(begun) == 0:
@@ -218,7 +229,7 @@ class _Task:
         # In a fixed order, as answers end in any.
         for i in sorted(before, key=lambda i: (self.answers[i].turn, self.answers[i].number)):
             ran = self.ran[i]
-            if ran is None or ran.whole == len(self.task.train):
+            if ran is None or self._solves(ran):
                 continue
             asked = sum(one.parent == i and one.turn < turn for one in self.answers)
             arms.append(Arm(ran.whole / len(self.task.train), ran.cells, asked))
@@ -273,14 +284,32 @@ class _Task:
             ran = self.ran[parent]
             assert ran is not None
             view = view_of(ran.program, task)
-            outputs = None if ran.outputs is None else [view.apply(ran.outputs[i]) for i in view.order]
             shown = view.apply_task(task)
-            failed = self.answers[parent].text, feedback(shown, outputs, ran.refusal)
+            places = [*view.order, *range(len(task.train), len(ran.outputs))]
+            outputs = [None if (grid := ran.outputs[i]) is None else view.apply(grid) for i in places]
+            text = self.answers[parent].text
+            failed = text, feedback(shown, outputs, self._error(text, shown, outputs) or ran.refusal)
             ids = next_question(writer.tokenizer, writer.prompt, shown, failed, writer.question_limit)
         seed = int(rng.integers(2**31))
         request_id = f"{task.id}/{turn}/{number}"
         length = settings.tokens + settings.thinking
         return Request(request_id, ids, length, None, temperature, seed, end_ids=writer.tokenizer.end_ids), view.key
+
+    def _error(self, text: str, shown: Task, outputs: Sequence[Grid | None]) -> str:
+        """The error of a program for the first input without an output, in the names of the program as it was written.
+
+        The errors of `run_programs` are those of its normal form, with other names. Empty where all inputs have outputs, or where the
+        program as it was written gives one, as may happen with a limit of time.
+        """
+        inputs = [*(pair.input for pair in shown.train), *shown.tests]
+        failing = next((grid for grid, output in zip(inputs, outputs, strict=True) if output is None), None)
+        if failing is None:
+            return ""
+        try:
+            self.language.process.run(text, [grid_to_lists(failing)])
+        except ProgramError as error:
+            return f"{error.refusal}: {_INPUT.sub('', error.message)}"
+        return ""
 
     def _completions(self, requests: Sequence[Request], deadline: float | None) -> Iterable[tuple[Request, Completion]]:
         """The completion of each request; one that thinks to its end is asked once more for the program alone."""
@@ -292,11 +321,12 @@ class _Task:
             if marks is None:
                 yield request, completion
                 continue
-            # The thinking is cut after its budget, and the words that end it are the model's from then on.
+            # The thinking is cut so that it fits its budget with the words that end it, which are the model's from then on.
             ending = writer.tokenizer.tokenizer.encode(marks[2], add_special_tokens=False)
-            begun = [*completion.tokens[: writer.settings.thinking], *ending]
-            prompt = [*request.prompt, *begun][: writer.max_seq_len - writer.settings.tokens]
-            again = replace(request, prompt=prompt, max_new_tokens=writer.settings.tokens)
+            begun = [*completion.tokens[: max(0, writer.settings.thinking - len(ending))], *ending]
+            prompt = [*request.prompt, *begun]
+            # The ending of a budget that is shorter than it takes its room from the program.
+            again = replace(request, prompt=prompt, max_new_tokens=min(writer.settings.tokens, writer.max_seq_len - len(prompt)))
             cut[request.id] = again, replace(completion, tokens=begun)
         if cut:
             for completion in writer.engine.generate([request for request, _ in cut.values()], self.beat, deadline):
@@ -349,25 +379,26 @@ def read_answers(path: Path) -> list[Answer]:
 
 
 def make_predictions(task: Task, ran: Iterable[RanProgram | None], model: str, source: str, seconds: float) -> list[Prediction]:
-    """A prediction of each of the best programs for each test input; of programs with one text and view one.
+    """A prediction of each of the best programs for each test input with an output; of programs with one text and view one.
 
     Args:
         ran: the programs; None where an answer held none.
         seconds: of all of them.
     """
+    pairs = len(task.train)
     best: dict[tuple[str, str], RanProgram] = {}
     for one in ran:
-        if one is not None and one.outputs is not None:
+        if one is not None and any(grid is not None for grid in one.outputs[pairs:]):
             key = one.program.view, one.program.text
             best[key] = max(best.get(key, one), one, key=lambda one: one.program.logprob)
     chosen = sorted(best.values(), key=lambda one: one.order, reverse=True)[:_KEPT]
     predictions = []
     for one in chosen:
-        assert one.outputs is not None
-        view, pairs = view_of(one.program, task).key, len(task.train)
+        view, logprob = view_of(one.program, task).key, min(0.0, one.program.logprob)
         for test, grid in enumerate(one.outputs[pairs:]):
-            logprob = min(0.0, one.program.logprob)
-            predictions.append(
-                Prediction(task.id, test, grid, source, view, logprob, model, seconds, program=one.program.text, fits=(one.whole, pairs))
-            )
+            if grid is not None:
+                fits = one.whole, pairs
+                predictions.append(
+                    Prediction(task.id, test, grid, source, view, logprob, model, seconds, program=one.program.text, fits=fits)
+                )
     return predictions

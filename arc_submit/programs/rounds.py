@@ -73,7 +73,7 @@ class RoundRecord:
     Attributes:
         round: from 0.
         seconds: of the whole round.
-        written, valid: programs, and those that gave grids.
+        written, valid: programs, and those that gave a grid for every input.
         distinct: different behaviours among the valid ones; new: those that no earlier round had.
         whole, cells: of the round's best program (see RanProgram); -1 where no program was valid.
         mean_cells: mean share of right cells of the valid programs; 0 where there is none.
@@ -145,7 +145,7 @@ def run_rounds(
         number = len(records)
         ran = run_programs(parts.language, task, _write(parts.writer, task, settings, number))
         relabelled = relabel(task, ran, seen)
-        best = max((one for one in ran if one.outputs is not None), key=lambda one: one.order, default=None)
+        best = max((one for one in ran if one.complete is not None), key=lambda one: one.order, default=None)
         loss = None
         chosen = choose_relabelled(relabelled, settings.best, settings.worst)
         if settings.learn and chosen and (best is None or best.whole < len(task.train)):
@@ -173,7 +173,7 @@ def _seed(settings: RoundSettings, number: int, part: int) -> int:
 
 
 def _record(number: int, ran: Sequence[RanProgram], new: int, best: RanProgram | None, loss: float | None, seconds: float) -> RoundRecord:
-    valid = [one for one in ran if one.outputs is not None]
+    valid = [one for one in ran if one.complete is not None]
     text = best.program.text if best else ""
     return RoundRecord(
         round=number,

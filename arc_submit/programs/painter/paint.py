@@ -82,4 +82,4 @@ def drawn_picture(task: Task, record: RoundRecord) -> Grid | None:
     if record.whole < 0:
         return None
     (ran,) = run_programs(PainterLanguage(), task, [WrittenProgram(record.text, 0.0, record.view)])
-    return None if ran.outputs is None else ran.outputs[0]
+    return ran.outputs[0]
