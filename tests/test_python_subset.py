@@ -17,7 +17,7 @@ from arc_submit.programs.interface import ProgramError, Refusal
 from arc_submit.programs.python.child import run_program
 from arc_submit.programs.python.language import PythonLanguage
 from arc_submit.programs.python.meter import Limits
-from arc_submit.programs.python.subset import normal_form, parse, size, takes_array
+from arc_submit.programs.python.subset import NUMPY_FUNCTIONS, normal_form, parse, size, takes_list
 
 GRID = [[1, 2, 0], [3, 0, 0]]
 LIMITS = Limits(steps=20_000, value_cells=100_000, cells=1_000_000)
@@ -73,13 +73,30 @@ def test_programs_mean_what_python_means(lines: list[str], output: list[list[int
 
 def test_a_program_for_lists_gets_lists_and_one_for_arrays_an_array() -> None:
     for lines, is_array in (
-        (["return grid[0] + grid[1]"], False),
+        (["return grid[0] + grid[1]"], True),
         (["return grid[0, 1]"], True),
         (["return grid.T"], True),
-        (["grid = np.array(grid)", "return grid + 1"], False),
-        (["h, w = grid.shape", "return np.array(grid)"], True),
+        (["grid = np.array(grid)", "return grid + 1"], True),
+        (["out = grid.copy()", "out[out == 3] = 5", "return out"], True),
+        (["return [row[::-1] for row in grid]"], True),
+        (["row = []", "row.append(grid[0][1])", "return [row]"], True),
+        (["row = [row[0] for row in grid]", "row.append(1)", "return [row]"], True),
+        (["grid = grid.tolist()", "grid.append([1])", "return grid"], True),
+        (["grid.append(grid[0])", "return grid"], False),
+        (["return [[row.count(0)] for row in grid]"], False),
+        (["for i, row in enumerate(grid):", "    row.reverse()", "return grid"], False),
+        (["return [row + [0] * 3 for row in grid]"], False),
+        (["return [row[:] for row in grid]"], False),
+        (["out = grid[1:]", "del out[0]", "return out"], False),
     ):
-        assert takes_array(parse(function(*lines))) is is_array
+        assert takes_list(parse(function(*lines))) is not is_array, lines
+    kept = ["out = grid.copy()", "for r in range(2):", "    for c in range(3):", "        out[r][c] = grid[1 - r][c]", "return out"]
+    assert run(function(*kept)) == GRID[::-1]
+    assert run(function("return [[3 in grid, int((grid[::-1] + grid)[0, 0])], [(grid * 0 + 4)[0, 0], len(grid)]]")) == [[1, 4], [4, 2]]
+    assert run("def transform(grid: List[List[int]]):\n    return [grid[0] + grid[1]]") == [[1, 2, 0, 3, 0, 0]]
+    # The normal form tells the input's type too: it is what runs.
+    assert normal_form("def f(g: 'list[int]'):\n    return g") == "def transform(v1: list):\n    return v1"
+    assert normal_form("def f(g: np.ndarray) -> list:\n    return g") == "def transform(v1):\n    return v1"
     assert run("def transform(grid: list):\n    return [grid[0] + grid[1]]") == [[1, 2, 0, 3, 0, 0]]
 
 
@@ -163,7 +180,7 @@ def test_what_the_language_does_not_define(text: str) -> None:
 
 def test_the_normal_form_is_the_same_for_equal_programs() -> None:
     first = "import numpy as np\nK = 2\ndef unused(a):\n    return other(a)\ndef other(b):\n    return b\n" + (
-        "def solve(g: list) -> list:\n    '''Doubles.'''\n    out = np.array(g) * K  # twice\n    return out\n"
+        "def solve(g: np.ndarray) -> list:\n    '''Doubles.'''\n    out = np.array(g) * K  # twice\n    return out\n"
     )
     second = "def transform(x):\n    y = np.array(x) * z\n    return y\nz = 2"
     third = "z = 2\ndef transform(x):\n    y = np.array( x )*z\n    return y"
@@ -224,3 +241,65 @@ def test_random_programs_harm_nothing(language: PythonLanguage) -> None:
     assert outcome.faults == []
     assert outcome.counts["grids"] > 20
     assert {"syntax", "forbidden", "type", "value", "cells", "output"} <= set(outcome.counts)
+
+
+_ARGUMENTS = (
+    *("grid / 2", "grid", "grid, 1", "grid, grid", "[grid, grid]", "3", "(2, 2)", "grid[0]", "grid[0], grid[0]", "grid, 0, 1"),
+    *("grid > 0, grid, 0", "grid, 1, 5", "1, 5", "3, grid.shape", "(1, 1), grid.shape", "grid, (2, 3)"),
+)
+
+
+def test_every_function_of_numpy_runs_in_a_child_that_opens_no_files(language: PythonLanguage) -> None:
+    calls = []
+    for name in sorted(NUMPY_FUNCTIONS):
+        for arguments in _ARGUMENTS:
+            try:
+                run(function(f"np.{name}({arguments})", "return grid"))
+            except ProgramError:
+                continue
+            calls.append(f"np.{name}({arguments})")
+            break
+        else:
+            pytest.fail(f"np.{name} runs with none of the arguments")
+    language.close()
+    assert language.process.run(function(*calls, "return [[1]]"), [GRID]) == [[[1]]]
+
+
+@pytest.mark.parametrize(
+    ("value", "output"),
+    [
+        ("None or grid[:1]", [[1, 2, 0]]),
+        ("len(grid) > 1 and grid[:, ::-1]", [[0, 2, 1], [0, 0, 3]]),
+        ("[[0 or False or 4, 3 and 5, 0 and 1 / 0, 1 or 1 / 0]]", [[4, 5, 0, 1]]),
+    ],
+)
+def test_and_and_or_give_the_last_value_without_asking_its_truth(value: str, output: list[list[int]]) -> None:
+    assert run(function(f"return {value}")) == output
+
+
+def test_annotations_of_variables_are_removed() -> None:
+    annotated = function(
+        "counts: Dict[int, int] = {}", "x: list", "if len(grid):", "    y: int", "counts[0]: int = 3", "return [[counts[0]]]"
+    )
+    assert run(annotated) == [[3]]
+    plain = function("counts = {}", "if len(grid):", "    pass", "counts[0] = 3", "return [[counts[0]]]")
+    assert normal_form(annotated) == normal_form(plain)
+
+
+@pytest.mark.parametrize(
+    ("text", "output"),
+    [
+        (
+            "def flip(g, axis):\n    return np.flip(g, axis=axis)\ndef transform(grid):\n    return [flip][0](grid, axis=1)",
+            [[0, 2, 1], [0, 0, 3]],
+        ),
+        ("def transform(grid):\n    fs = {'a': lambda g, shift=0: g[shift:]}\n    return fs['a'](grid, shift=1)", [[3, 0, 0]]),
+        ("def best(fn, items, key):\n    return fn(items, key=key)\ndef transform(grid):\n    return [best(max, [[1], [2]], len)]", [[1]]),
+        ("def by(g, v1=1, v2=2):\n    return g[v1:]\ndef transform(grid):\n    return by(grid, v1=0)", GRID),
+        ("def use(g, transform):\n    return transform(g)\ndef solve(grid):\n    return use(grid, transform=np.flipud)", GRID[::-1]),
+        ("def solve(grid):\n    return grid[:1]\ndef other(grid):\n    return grid\ntransform = solve", GRID[:1]),
+    ],
+)
+def test_the_normal_form_calls_what_the_program_calls(text: str, output: list[list[int]]) -> None:
+    assert run(text) == run(normal_form(text)) == output
+    assert normal_form(normal_form(text)) == normal_form(text)

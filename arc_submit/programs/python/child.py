@@ -5,6 +5,7 @@ It bounds its memory, may open no file and write none, and is killed by its pare
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -16,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.ma  # np.unique imports it late, when the child may open no file any more
 
 from arc_submit.arc.grid import COLOURS, MAX_SIDE
 from arc_submit.programs.interface import ProgramError, Refusal
 from arc_submit.programs.python.interpreter import Program
 from arc_submit.programs.python.meter import Limits, kind_of
-from arc_submit.programs.python.subset import parse, takes_array
+from arc_submit.programs.python.subset import parse, takes_list
 
 _STACK = 256 * 2**20
 _RECURSION = 40_000  # Python's own, above what the depth of calls allows
@@ -43,10 +45,12 @@ def run_program(text: str, inputs: Sequence[Sequence[Sequence[int]]], limits: Li
     tree = parse(text)
     try:
         program = Program(tree, limits)
-        as_array = takes_array(tree)
+        as_list = takes_list(tree)
         outputs = []
         for number, grid in enumerate(inputs):
-            value: Any = np.array(grid, dtype=np.int64) if as_array else [list(row) for row in grid]
+            if gc.get_freeze_count():  # in the child alone: a collection is slow where much else is held
+                gc.collect()  # a function in a variable of its own frame is a cycle, with all that the frame holds
+            value: Any = [list(row) for row in grid] if as_list else np.array(grid, dtype=np.int64)
             outputs.append(_grid(program.run(value), number))
         return outputs
     except RecursionError:
@@ -107,6 +111,7 @@ def _serve() -> None:
         if limits is None:
             limits = Limits(**job["limits"])
             run_program(_EXAMPLE, [[[1]]], limits)  # what numpy imports late is imported before no file can be opened
+            gc.freeze()  # what is there now stays: a collection looks only at what programs make
             bound_process(limits.memory_mb)
             answer: dict[str, Any] = {"ready": True}
         else:

@@ -145,11 +145,6 @@ class Program:
                         store(frame, given)
 
                 return assign
-            case ast.AnnAssign(target=target, value=value):
-                if value is None:
-                    return _none
-                store, result = self._target(target, scopes), self._expression(value, scopes)
-                return lambda frame: store(frame, result(frame))
             case ast.AugAssign():
                 return self._augmented(node, scopes)
             case ast.Expr(value=value):
@@ -338,15 +333,15 @@ class Program:
             case ast.Compare():
                 return self._comparison(node, scopes)
             case ast.BoolOp(op=op, values=values):
-                parts, stop_at = [self._expression(one, scopes) for one in values], isinstance(op, ast.Or)
+                *parts, last = [self._expression(one, scopes) for one in values]
+                stop_at = isinstance(op, ast.Or)
 
                 def chain(frame: Frame) -> Any:
-                    value = None
                     for part in parts:
                         value = part(frame)
                         if bool(value) is stop_at:
-                            break
-                    return value
+                            return value
+                    return last(frame)  # whose truth is not asked: it may be an array
 
                 return chain
             case ast.UnaryOp(op=op, operand=operand):

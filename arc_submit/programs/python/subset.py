@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import ast
 import builtins
+import itertools
 import warnings
 
 from arc_submit.programs.interface import ProgramError, Refusal
+from arc_submit.programs.python.input_type import is_list_type, uses_as_list
 
 MAX_CHARACTERS, MAX_NODES, MAX_DEPTH, MAX_BRACKETS = 20_000, 5_000, 60, 60
 MAX_INT_BITS = 256  # of a number in the text
 ENTRY = "transform"  # the function that a program defines
 
 _ALLOWED: tuple[type[ast.AST], ...] = (
-    *(ast.FunctionDef, ast.Return, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.For, ast.While, ast.If, ast.Expr, ast.Pass),
+    *(ast.FunctionDef, ast.Return, ast.Assign, ast.AugAssign, ast.For, ast.While, ast.If, ast.Expr, ast.Pass),
     *(ast.Break, ast.Continue, ast.Delete, ast.Assert, ast.Import),
     *(ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Lambda, ast.IfExp, ast.Dict, ast.Set, ast.ListComp, ast.SetComp, ast.DictComp),
     *(ast.GeneratorExp, ast.Compare, ast.Call, ast.Constant, ast.Attribute, ast.Subscript, ast.Starred, ast.Name, ast.List),
     *(ast.Tuple, ast.Slice, ast.Module, ast.arguments, ast.arg, ast.keyword, ast.comprehension, ast.alias),
     *(ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop),
 )
-_AT_THE_TOP = (ast.FunctionDef, ast.Import, ast.Assign, ast.AnnAssign)
+_AT_THE_TOP = (ast.FunctionDef, ast.Import, ast.Assign)
 NUMPY_NAMES = ("np", "numpy")
 
 
@@ -59,12 +61,13 @@ CONTAINER_METHODS = _names(
     "difference_update split join replace strip startswith endswith upper lower isdigit find"
 )
 ATTRIBUTES = NUMPY_FUNCTIONS | NUMPY_TYPES | NUMPY_CONSTANTS | ARRAY_PROPERTIES | ARRAY_METHODS | CONTAINER_METHODS
-_ONLY_OF_ARRAYS = (ARRAY_PROPERTIES | ARRAY_METHODS) - CONTAINER_METHODS
 _REAL_BUILTINS = frozenset(dir(builtins))
 
 
 def parse(text: str) -> ast.Module:
-    """The tree of a program, checked against the white lists; annotations are removed.
+    """The tree of a program, checked against the white lists.
+
+    Annotations are removed, but for `list` at the parameter of a program that takes its input as a list of lists.
 
     Raises:
         ProgramError: SYNTAX or FORBIDDEN.
@@ -81,10 +84,14 @@ def parse(text: str) -> ast.Module:
     except (ValueError, MemoryError, RecursionError) as error:
         raise ProgramError(Refusal.SYNTAX, str(error) or "nested too deeply") from None
     _check_size(tree)
+    entry = entry_of(tree) if any(isinstance(node, ast.FunctionDef) for node in tree.body) else None
+    as_list = entry is not None and (uses_as_list(tree, entry) or any(is_list_type(one.annotation) for one in entry.args.args[:1]))
     _strip(tree)
+    if entry is not None and as_list:
+        entry.args.args[0].annotation = ast.Name("list", ast.Load())
     _check_nodes(tree)
     _check_names(tree)
-    if not any(isinstance(node, ast.FunctionDef) for node in tree.body):
+    if entry is None:
         raise ProgramError(Refusal.SYNTAX, f"no function; a program defines {ENTRY}(grid)")
     return tree
 
@@ -140,6 +147,12 @@ def _check_size(tree: ast.AST) -> None:
 def _strip(tree: ast.Module) -> None:
     """Remove annotations, docstrings and other constants that stand as a statement."""
     for node in ast.walk(tree):
+        for name in ("body", "orelse"):
+            block = getattr(node, name, None)
+            if isinstance(block, list):
+                setattr(node, name, [_without_annotation(one) for one in block if not isinstance(one, ast.AnnAssign) or one.value])
+                if name == "body" and isinstance(node, ast.FunctionDef | ast.For | ast.While | ast.If) and not node.body:
+                    node.body = [ast.Pass()]
         if isinstance(node, ast.arg):
             node.annotation = node.type_comment = None
         elif isinstance(node, ast.FunctionDef):
@@ -148,6 +161,12 @@ def _strip(tree: ast.Module) -> None:
             node.body = [one for one in node.body if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))]
             if not node.body and not isinstance(node, ast.Module):
                 node.body = [ast.Pass()]
+
+
+def _without_annotation(node: ast.stmt) -> ast.stmt:
+    if not isinstance(node, ast.AnnAssign) or node.value is None:
+        return node
+    return ast.copy_location(ast.Assign([node.target], node.value), node)
 
 
 def _check_nodes(tree: ast.Module) -> None:
@@ -216,32 +235,19 @@ def _check_names(tree: ast.Module) -> None:
 
 
 def entry_of(tree: ast.Module) -> ast.FunctionDef:
-    """The function that turns the input into the output: `transform`, or else the last one."""
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    return next((node for node in reversed(functions) if node.name == ENTRY), functions[-1])
-
-
-def takes_array(tree: ast.Module) -> bool:
-    """Whether the program expects its input as an array rather than as a list of lists.
-
-    It does where it uses numpy or what only arrays have, unless all that it does with its input as an array is to make one of it.
-    """
-    parameters = entry_of(tree).args.args
-    name = parameters[0].arg if parameters else ""
-    converts = uses = uses_input = False
-    for node in ast.walk(tree):
+    """The function that turns the input into the output: `transform`, or one that gets this name, or else the last one."""
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    for node in reversed(tree.body):
         match node:
-            case ast.Call(func=ast.Attribute(value=ast.Name(id="np" | "numpy"), attr="array" | "asarray"), args=[ast.Name() as one, *_]):
-                converts |= one.id == name
-            case ast.Attribute(value=ast.Name(id="np" | "numpy")):
-                uses = True
-            case ast.Attribute(value=value, attr=attribute) if attribute in _ONLY_OF_ARRAYS:
-                uses = True
-                uses_input |= isinstance(value, ast.Name) and value.id == name
-            case ast.Subscript(value=value, slice=ast.Tuple()):
-                uses = True
-                uses_input |= isinstance(value, ast.Name) and value.id == name
-    return uses and (uses_input or not converts)
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Name(id=other)) if name == ENTRY and other in functions:
+                return functions[other]
+    return functions.get(ENTRY) or list(functions.values())[-1]
+
+
+def takes_list(tree: ast.Module) -> bool:
+    """Whether a tree that `parse` gave is of a program whose input is a list of lists; it is an array otherwise."""
+    parameters = entry_of(tree).args.args
+    return bool(parameters) and parameters[0].annotation is not None
 
 
 def normal_form(text: str) -> str:
@@ -252,7 +258,9 @@ def normal_form(text: str) -> str:
     """
     tree = parse(text)
     entry = entry_of(tree)
-    bound = bound_names(tree) - BUILTINS
+    # What a call names by a keyword keeps its name: which function it calls is not known before the program runs.
+    keywords = {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword)}
+    bound = bound_names(tree) - BUILTINS - keywords
     # From behind: a function that only an unused function calls is unused too.
     while True:
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
@@ -261,11 +269,13 @@ def normal_form(text: str) -> str:
         if kept == tree.body:
             break
         tree.body = list(kept)
-    new: dict[str, str] = {entry.name: ENTRY}
+    free = (one for one in map("v{}".format, itertools.count(1)) if one not in keywords)
+    new = {} if keywords & {entry.name, ENTRY} else {entry.name: ENTRY}
     for node in _in_order(tree):
         match node:
             case ast.FunctionDef(name=name) | ast.arg(arg=name) | ast.Name(id=name) if name in bound:
-                new.setdefault(name, f"v{len(new)}")
+                if name not in new:
+                    new[name] = next(free)
     for node in ast.walk(tree):
         match node:
             case ast.FunctionDef(name=name):
@@ -274,9 +284,6 @@ def normal_form(text: str) -> str:
                 node.arg = new.get(name, name)
             case ast.Name(id=name):
                 node.id = "np" if name in NUMPY_NAMES else new.get(name, name)
-            case ast.Call(func=ast.Name() as function, keywords=keywords) if function.id in new:
-                for keyword in keywords:
-                    keyword.arg = new.get(keyword.arg, keyword.arg) if keyword.arg else None
     return ast.unparse(tree)
 
 
