@@ -21,6 +21,7 @@ from arc_submit.arc.grid import Grid, same_grid
 from arc_submit.arc.metrics import PredictionScores, SubmissionScores, score_submission, submission_text
 from arc_submit.arc.prediction import OutputKey, Prediction
 from arc_submit.arc.task import Solutions
+from arc_submit.arc.views import View, identity_view, parse_view
 from arc_submit.durations import format_duration
 from arc_submit.ensemble.combination import CombinedRanking, EnsembleConfig, RankedAnswer, combine_sources, rank_all
 from arc_submit.ensemble.voting import RankedSources, SourceAnswer
@@ -347,7 +348,10 @@ def _task_section(data: ReportData, task_id: str) -> TaskSection:
 
 
 def _program_sections(data: ReportData) -> list[TaskSection]:
-    """The tasks with a program that reproduces all train pairs: what it gives for the first test input, and its text."""
+    """The tasks with a program that reproduces all train pairs: its text, and what it gives for the first test input.
+
+    All grids are shown under the view for which the program was written.
+    """
     sections = []
     for source, outputs in sorted(data.ranked.items()):
         for (task_id, test), answers in sorted(outputs.items()):
@@ -355,10 +359,29 @@ def _program_sections(data: ReportData) -> list[TaskSection]:
                 continue
             task, best = data.challenges.tasks[task_id], answers[0]
             right = same_grid(best.grid, data.known[task_id][0]) if task_id in data.known else None
-            row = [CaptionedGrid(task.tests[0], ["test input"]), CaptionedGrid(best.grid, [_evidence(best)], right)]
-            pairs = [(pair.input, pair.output) for pair in task.train[:_PAIRS_ON_PAGE]]
-            sections.append(TaskSection(task_id, source, pairs, [("test 0", row)], best.program))
+            plain = identity_view(len(task.train))
+            view = _view_of_program(data, source, task_id, best) or plain
+            shown = view.apply_task(task)
+            row = [CaptionedGrid(shown.tests[0], ["test input"]), CaptionedGrid(view.apply(best.grid), [_evidence(best)], right)]
+            pairs = [(pair.input, pair.output) for pair in shown.train[:_PAIRS_ON_PAGE]]
+            summary = source if view == plain else f"{source}, all under the view {view.key}"
+            sections.append(TaskSection(task_id, summary, pairs, [("test 0", row)], best.program))
     return sections[:_TASKS_ON_PAGE]
+
+
+def _view_of_program(data: ReportData, source: str, task_id: str, answer: SourceAnswer) -> View | None:
+    """The view for which the program of an answer to the first test input was written; None for the task as it is.
+
+    A text that was written for several views with the same outcome is shown under the first by its key.
+    """
+    written = [
+        (-p.fits[0], p.view)
+        for p in data.predictions
+        if (p.source, p.task, p.test, p.program) == (source, task_id, 0, answer.program) and p.grid is not None
+        if same_grid(p.grid, answer.grid)
+    ]
+    _, key = min(written, default=(0, ""))
+    return parse_view(key) if key else None
 
 
 def _evidence(answer: SourceAnswer) -> str:
