@@ -132,7 +132,8 @@ def normal_shapes(shapes: Sequence[Shape]) -> list[Shape]:
     """The shapes of a drawing's normal form: without those that change nothing, each in its simplest kind, in reading order.
 
     A shape comes before another where its first cell does, reading row by row, unless they overlap in different colours: then they keep
-    their order. The picture on a blank grid stays the same.
+    their order. The picture on a blank grid stays the same where all shapes lie within it. The size of the grid is not known here: `draw`
+    refuses a shape that leaves the grid, and the normal form may lack such a shape where it changes nothing on the largest grid.
     """
     kept = [_simplest(one) for one in shapes]
     # What hid a line may go itself, and then the line changes nothing.
