@@ -19,6 +19,7 @@ from arc_submit.arc.datasets import Challenges
 from arc_submit.arc.grid import make_grid
 from arc_submit.arc.prediction import Prediction, prediction_from_line, read_predictions
 from arc_submit.arc.task import Pair, Task, task_to_json
+from arc_submit.arc.views import View
 from arc_submit.ensemble.combination import EnsembleConfig, combine_sources, rank_all
 from arc_submit.ensemble.program_odds import program_odds
 from arc_submit.errors import ConfigError
@@ -274,6 +275,37 @@ def test_long_thinking_is_cut_and_the_program_asked_for(settings: CodeSettings, 
     assert predictions_of(settings)[0].fits == (3, 3)
 
 
+def thinking_prompter() -> PromptTokenizer:
+    """With a template that opens the thinking in the prompt where it is switched on, and else writes that there is none."""
+    template = _TEMPLATE.replace("{% endif %}", "{% if enable_thinking %}<think>\n{% endif %}{% endif %}")
+    return PromptTokenizer(TOKENIZER, PROMPTER.encoder, PROMPTER.prompt, True, template)
+
+
+def test_thinking_that_the_template_opens_is_recognised(settings: CodeSettings, language: PythonLanguage) -> None:
+    """A draft in the thoughts is no answer, and long thoughts are cut."""
+    prompter = thinking_prompter()
+    draft = f"```python\n{WRONG}\n```\n"
+    answers = [f"{draft}</think>\n```python\n{RIGHT}\n```", draft, draft + "hm " * 1000]
+
+    def answer(request: Request, question: str) -> str:
+        return f"{RIGHT}\n```" if question.endswith("</think>\n\n```python\n") else answers[int(request.id[-1])]
+
+    writer, engine = writer_of(replace(settings, thinking=100, turns=0), answer)
+    answer_task(replace(writer, tokenizer=prompter), language, "mirror", 1, no_beat)
+    assert not engine.asked[0][1].endswith("<think>\n"), "a model thinks only where it is let"
+    prompter.let_think()
+    here = replace(settings, thinking=100, turns=0, home=f"{settings.home}/on")
+    writer, engine = writer_of(here, answer)
+    for i in range(3):
+        answers[0] = answers[i]
+        there = replace(here, home=f"{here.home}{i}")
+        answer_task(replace(writer, tokenizer=prompter, settings=there), language, "mirror", 1, no_beat)
+        (kept,) = read_answers(programs_path(Path(there.home), "mirror"))
+        assert (kept.text, kept.problem) == (("", "the answer ends within its thinking") if i == 1 else (RIGHT, ""))
+    assert all(question.endswith("<think>\n") for request, question in engine.asked[:3])
+    assert len(engine.asked) == 4
+
+
 @pytest.mark.parametrize("slack", [0, 30])
 def test_cut_thinking_keeps_its_ending_where_the_question_fills_its_room(
     settings: CodeSettings, language: PythonLanguage, slack: int
@@ -417,4 +449,19 @@ def test_the_report_shows_a_program_beside_its_grids(tmp_path: Path) -> None:
     (section,) = _program_sections(data)
     page = render(Page("title", "subtitle", programs=[section]))
     assert "Programs that reproduce all train pairs: 1" in page
+    assert section.summary == "code"
     assert "return grid[:, ::-1] if 1 &lt; 2 else 0</pre>" in page
+
+
+def test_the_report_shows_the_grids_of_a_program_under_its_view() -> None:
+    task = make_task()
+    view = View(1, False, (1, 0, *range(2, 10)), (2, 0, 1))
+    grid = make_grid(task.tests[0][:, ::-1].tolist())
+    found = Prediction(task.id, 0, grid, "code", view.key, -1.0, "m", 0.5, program=WRONG, fits=(3, 3))
+    other = replace(found, grid=task.tests[0], view="", fits=(1, 3))
+    data = ReportData(Challenges({task.id: task}), [other, found], {}, ensemble=EnsembleConfig(order=("code",)))
+    (section,) = _program_sections(data)
+    assert section.summary == f"code, all under the view {view.key}"
+    shown = [*section.pairs, tuple(one.grid for one in section.rows[0][1])]
+    assert len(shown) == 4
+    assert all(np.array_equal(before[::-1], after) for before, after in shown), "the program of the text turns each into the other"

@@ -22,9 +22,11 @@ class Chat(Protocol):
 
     Attributes:
         writes_date: whether a rendered text holds the fixed date.
+        thinking: whether a template that knows a switch for it (Qwen3) lets the model think before its answer.
     """
 
     writes_date: bool
+    thinking: bool
 
     def render(self, messages: Sequence[dict[str, str]], generation: bool) -> str:
         """The chat as text.
@@ -43,6 +45,7 @@ class PlainChat:
     """Turns that follow each other without marks: the prompt itself writes all that the model was trained on."""
 
     writes_date = False
+    thinking = False
 
     def render(self, messages: Sequence[dict[str, str]], generation: bool) -> str:
         """See `Chat.render`."""
@@ -69,6 +72,7 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._text = text
         self.writes_date = False
+        self.thinking = False
 
     def render(self, messages: Sequence[dict[str, str]], generation: bool) -> str:
         """See `Chat.render`."""
@@ -78,14 +82,14 @@ class ChatTemplate:
             return FIXED_DATE.strftime(form)
 
         try:
-            # Templates that know enable_thinking (Qwen3) then write no thoughts; others ignore it. A variable hides the function of the
-            # same name, which tells the real time.
+            # Templates that know enable_thinking (Qwen3) write no thoughts where it is off; others ignore it. A variable hides the
+            # function of the same name, which tells the real time.
             text: str = self._tokenizer.apply_chat_template(
                 list(messages),
                 chat_template=self._text,
                 tokenize=False,
                 add_generation_prompt=generation,
-                enable_thinking=False,
+                enable_thinking=self.thinking,
                 strftime_now=strftime_now,
             )
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:

@@ -112,6 +112,11 @@ class PromptTokenizer:
         version = prompt or config.version(special_tokens)
         return cls(tokenizer, make_encoder(config.grid_encoder), version, reuse, config.chat_template, config.end_marks)
 
+    def let_think(self) -> None:
+        """Let the model think before its answer in the prompts from now on, where the chat template has a switch for it."""
+        self._chat.thinking = True
+        self._templates.clear()
+
     def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
         """Token ids of the chat, with the template's beginning of an answer at its end."""
         return self._tokens(self._template(turns, True), _grids(turns))

@@ -172,6 +172,11 @@ def thinking_of(answer: str) -> tuple[str, str, str] | None:
     return None
 
 
+def opened_thinking(question: str) -> str:
+    """The mark at the end of a question that opens the thinking of its answer; empty where there is none."""
+    return next((opening for opening, _, _ in _THINKING if question.rstrip().endswith(opening)), "")
+
+
 def extract_program(answer: str) -> str:
     """The program in an answer: its last code block with the function transform, or else the last one with any function, or else all
     from its first definition on.

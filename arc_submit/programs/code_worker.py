@@ -39,6 +39,7 @@ from arc_submit.programs.code_prompt import (
     feedback,
     first_question,
     next_question,
+    opened_thinking,
     thinking_of,
 )
 from arc_submit.programs.code_settings import CodeSettings
@@ -52,6 +53,7 @@ from arc_submit.storage.task_result import TaskResult
 KIND = "code"
 _COLD_EVERY = 4  # of the first programs, one in so many is drawn at the low temperature
 _INPUT = re.compile(r"^input \d+: ")  # the number of an input that was run alone says nothing
+_LAST_TOKENS = 64  # of a question, which hold the mark that opens the thinking, even where each byte is a token
 _KEPT = 50  # programs whose outputs become predictions, the best of a task
 
 
@@ -121,6 +123,8 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
     config = settings.predict.prompt_config()
     engine, base_tokenizer, reason = load.load_engine(settings.predict, config.max_seq_len)
     tokenizer = PromptTokenizer.from_config(base_tokenizer, config)
+    if settings.thinking:
+        tokenizer.let_think()
     writer = CodeWriter(engine, tokenizer, code_prompt(settings.prompt), settings, config.max_seq_len)
     check_vocabulary(base_tokenizer, writer.prompt)
     print(f"model {settings.predict.model}: {engine.name} on {settings.predict.device} ({reason})", flush=True)
@@ -260,7 +264,8 @@ class _Task:
                     self.failures.append(completion.reason)
                     continue
                 number, parent, view = asked[request.id]
-                self._keep(Answer(turn, number, parent, view, *self._program(completion), completion.logprob, len(completion.tokens)))
+                text, problem = self._program(request, completion)
+                self._keep(Answer(turn, number, parent, view, text, problem, completion.logprob, len(completion.tokens)))
         self._run()
         return count == len(requests)
 
@@ -317,7 +322,8 @@ class _Task:
         cut: dict[str, tuple[Request, Completion]] = {}
         for completion in writer.engine.generate(requests, self.beat, deadline):
             request = by_id[completion.id]
-            marks = thinking_of(self._text(completion.tokens)) if completion.finished == "length" and writer.settings.thinking else None
+            cuts = completion.finished == "length" and writer.settings.thinking > 0
+            marks = thinking_of(self._text(request, completion)) if cuts else None
             if marks is None:
                 yield request, completion
                 continue
@@ -334,19 +340,25 @@ class _Task:
                 both = replace(completion, tokens=[*first.tokens, *completion.tokens], logprob=first.logprob + completion.logprob)
                 yield by_id[completion.id], both
 
-    def _text(self, tokens: Sequence[int]) -> str:
-        """The text of an answer with its marks, which some tokenizers count among the special tokens."""
+    def _text(self, request: Request, completion: Completion) -> str:
+        """The text of an answer with its marks, which some tokenizers count among the special tokens.
+
+        It begins with the mark that opens the thinking where the chat template has written it at the end of the question.
+        """
         ends = set(self.writer.tokenizer.end_ids)
-        kept = list(tokens)
+        kept = list(completion.tokens)
         while kept and kept[-1] in ends:
             kept.pop()
-        text: str = self.writer.tokenizer.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return opened_thinking(self._decoded(request.prompt[-_LAST_TOKENS:])) + self._decoded(kept)
+
+    def _decoded(self, tokens: Sequence[int]) -> str:
+        text: str = self.writer.tokenizer.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
 
-    def _program(self, completion: Completion) -> tuple[str, str]:
+    def _program(self, request: Request, completion: Completion) -> tuple[str, str]:
         """The program in an answer, and why there is none."""
         try:
-            return extract_program(self._text(completion.tokens)), ""
+            return extract_program(self._text(request, completion)), ""
         except ProgramError as error:
             return "", error.message
 
