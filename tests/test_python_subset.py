@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 
 from arc_submit.arc.grid import make_grid
+from arc_submit.errors import ArcSubmitError
 from arc_submit.programs.interface import ProgramError, Refusal
+from arc_submit.programs.python import process
 from arc_submit.programs.python.child import run_program
 from arc_submit.programs.python.language import PythonLanguage
 from arc_submit.programs.python.meter import Limits
-from arc_submit.programs.python.subset import NUMPY_FUNCTIONS, normal_form, parse, size, takes_list
+from arc_submit.programs.python.process import ProgramProcess
+from arc_submit.programs.python.subset import NUMPY_FUNCTIONS, definitions_of, normal_form, parse, size, takes_list
 
 GRID = [[1, 2, 0], [3, 0, 0]]
 LIMITS = Limits(steps=20_000, value_cells=100_000, cells=1_000_000)
@@ -303,3 +306,86 @@ def test_annotations_of_variables_are_removed() -> None:
 def test_the_normal_form_calls_what_the_program_calls(text: str, output: list[list[int]]) -> None:
     assert run(text) == run(normal_form(text)) == output
     assert normal_form(normal_form(text)) == normal_form(text)
+
+
+@pytest.mark.parametrize(
+    ("lines", "output"),
+    [
+        (["a = {1: 2}", "b = a", "a |= {3: 4}", "return [[len(b)]]"], [[2]]),
+        (["a = [1, 2]", "b = a", "a *= 2", "return [b]"], [[1, 2, 1, 2]]),
+        (["a = [1, 2]", "a += np.array([3, 4])", "return [a]"], [[4, 6]]),
+        (["a = np.eye(2, dtype=int)", "b = a", "a @= np.array([[1, 1], [0, 1]])", "return [b[0], a[0]]"], [[1, 0], [1, 1]]),
+        (["return [[int(grid.dtype == int), int(grid.dtype != bool)]]"], [[1, 1]]),
+        (["return [[int(np.array_equal(np.zeros((340, 32)), np.zeros((32, 340))))]]"], [[0]]),
+        (["if len(grid) > 5:", "    return hidden", "f = lambda hidden: hidden", "return f(grid)"], GRID),
+        (["a = {1: 2}", "keys = a.keys()", "a[5] = 6", "return [sorted(keys & {5, 7}), [sum(a.values())]]"], [[5], [8]]),
+        (["a = {1: 2}", "return [[k + v for k, v in a.items()] + [int(1 in a.keys()), len(a.items())]]"], [[3, 1, 1]]),
+        (["return [sum([[1], [2]], start=[3])]"], [[3, 1, 2]]),
+        (["return [[a + b for a, b in zip([1, 2], (3, 4), strict=True)]]"], [[4, 6]]),
+        (["out = grid.copy()", "out.flat[1] = 5", "return out"], [[1, 5, 0], [3, 0, 0]]),
+    ],
+)
+def test_operations_mean_what_python_means(lines: list[str], output: list[list[int]]) -> None:
+    assert run(function(*lines)) == output
+
+
+@pytest.mark.parametrize(
+    ("kind", "lines", "words"),
+    [
+        (Refusal.VALUE, ["grid.T.flat[0] = 1", "return grid"], "read-only"),
+        (Refusal.VALUE, ["return list(zip([1], [2, 3], strict=True))"], "zip"),
+        (Refusal.VALUE, ["return [hidden]", "f = lambda hidden: 1"], "has no value here"),
+        (Refusal.SYNTAX, ["*a, *b = [1, 2]", "return grid"], "several starred"),
+        (Refusal.SYNTAX, ["def f(g, g):", "    return g", "return grid"], "the same parameter twice"),
+        (Refusal.TYPE, ["return str([len])"], "a function has no text"),
+        (Refusal.TYPE, ["return str({1: (zip(),)})"], "a zip has no text"),
+        (Refusal.VALUE, ["return {}[lambda: 1]"], "KeyError: <function lambda>"),
+        (Refusal.TYPE, ["return len([1], start=1)"], "takes no keyword"),
+        (Refusal.TYPE, ["return abs(1, start=1)"], "the function got an unexpected keyword argument 'start'"),
+        (Refusal.TYPE, ["return np.sum(lambda: 1)"], "numpy does not take a function"),
+        (Refusal.OUTPUT, ["return 3"], "an int is no grid"),
+    ],
+)
+def test_a_refusal_says_why(kind: Refusal, lines: list[str], words: str) -> None:
+    assert refusal(function(*lines))[0] == kind
+    assert words in refusal(function(*lines))[1]
+
+
+def test_a_child_that_does_not_start_is_no_result_of_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_CHILD", ("-c", "raise SystemExit('no space')"))
+    with pytest.raises(ArcSubmitError, match="does not start: no space"):
+        ProgramProcess(LIMITS).run("def transform(grid):\n    return grid", [GRID])
+    monkeypatch.setattr(process, "_CHILD", ("-c", "import time; time.sleep(9)"))
+    monkeypatch.setattr(process, "_START_SECONDS", 0.01)
+    with PythonLanguage(LIMITS) as language:
+        with pytest.raises(ArcSubmitError, match=r"within 0\.01 seconds"):
+            language.run("def transform(grid):\n    return grid", [make_grid(GRID)])
+        assert not language._results
+
+
+def test_what_a_function_in_its_own_variable_holds_is_freed(language: PythonLanguage) -> None:
+    lines = ["held = np.ones((900, 900))", "f = lambda: (f, held)", "return grid"]  # 6 MB, for each of 100 inputs
+    assert len(language.run(function(*lines), [make_grid([[i % 10] * (i // 10 + 1)]) for i in range(100)])) == 100
+
+
+def test_a_question_is_written_whole(language: PythonLanguage, monkeypatch: pytest.MonkeyPatch) -> None:
+    language.run(function("return grid + 0"), [make_grid(GRID)])
+    child = language.process._child
+    assert child is not None
+    assert child.stdin is not None
+    write = child.stdin.write
+
+    class Pipe:
+        def write(self, data: bytes) -> int:
+            return write(data[:7])
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(child, "stdin", Pipe())
+    assert language.process.run(function("return grid[::-1]"), [GRID]) == [GRID[::-1]]
+
+
+def test_definitions_are_cut_where_python_ends_lines() -> None:
+    text = "x = '\u2028'; y = 2\nprint(y)\n\f@f\ndef transform(grid):\r\n    return grid\r\n"
+    assert definitions_of(text) == "x = '\u2028'\ny = 2\n@f\ndef transform(grid):\r\n    return grid"

@@ -144,7 +144,7 @@ def _plain(value: Any) -> Any:
         return dtype_of(value)
     if value is None or isinstance(value, bool | int | float | str | np.generic | np.ndarray | np.dtype | range | slice | list | tuple):
         return value
-    raise ProgramError(Refusal.TYPE, f"numpy takes no {type(value).__name__}")
+    raise ProgramError(Refusal.TYPE, f"numpy does not take {kind_of(value)}")
 
 
 def _keyword(meter: Meter, name: str, value: Any) -> Any:
@@ -199,8 +199,13 @@ def make_array_methods(meter: Meter) -> dict[str, Callable[..., Any]]:
 
 
 def array_property(value: Any, name: str) -> Any:
-    """A property of an array or of a number of one; `flat` is a copy."""
-    return value.ravel() if name == "flat" else getattr(value, name)
+    """A property of an array or of a number of one; `flat` of an array with gaps is a copy, which cannot be assigned to."""
+    if name != "flat":
+        return getattr(value, name)
+    flat = value.ravel()
+    if not np.may_share_memory(flat, value):
+        flat.flags.writeable = False
+    return flat
 
 
 def is_property(name: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import resource
 import sys
 import threading
@@ -58,7 +59,8 @@ def run_program(text: str, inputs: Sequence[Sequence[Sequence[int]]], limits: Li
     except MemoryError as error:
         raise ProgramError(Refusal.CELLS, f"out of memory: {error}") from None
     except (TypeError, AttributeError) as error:
-        raise ProgramError(Refusal.TYPE, str(error)) from None
+        message = re.sub(r"[\w.]*(?:<locals>\.[\w<>.]+)+\(\)", "the function", str(error))
+        raise ProgramError(Refusal.TYPE, message) from None
     except _FAULTS as error:
         raise ProgramError(Refusal.VALUE, f"{type(error).__name__}: {error}") from None
 

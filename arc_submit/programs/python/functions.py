@@ -31,6 +31,9 @@ class Builtin:
     call: Callable[..., Any]
     types: tuple[type, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<function {self.name}>"
+
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         return self.call(*arguments, **keywords)
 
@@ -79,11 +82,16 @@ def make_builtins(meter: Meter) -> dict[str, Builtin]:
         return value
 
     def text(value: Any = "") -> str:
-        if isinstance(value, list | tuple | dict | set | frozenset | np.ndarray):
-            meter.cells(3 * meter.weight(value))
-            items(value) if isinstance(value, set | frozenset) else None
-        elif not (value is None or isinstance(value, bool | int | float | str | np.generic)):
-            raise ProgramError(Refusal.TYPE, f"{kind_of(value)} has no text")
+        meter.cells(3 * meter.weight(value))
+        left = [value]
+        while left:
+            one = left.pop()
+            if isinstance(one, list | tuple | set | frozenset):
+                left.extend(items(one))
+            elif isinstance(one, dict):
+                left.extend([*one.keys(), *one.values()])
+            elif not (one is None or isinstance(one, bool | int | float | str | np.generic | np.ndarray | np.dtype)):
+                raise ProgramError(Refusal.TYPE, f"{kind_of(one)} has no text")
         return str(made(str(value)))
 
     def round_to(value: Any, digits: Any = None) -> Any:
@@ -141,9 +149,9 @@ def make_builtins(meter: Meter) -> dict[str, Builtin]:
         "set": container(set),
         "sorted": read(sorted),
         "str": text,
-        "sum": lambda value, *start: sum_of(meter, value, *start),
+        "sum": lambda value, /, start=0: sum_of(meter, value, start),
         "tuple": container(tuple),
-        "zip": lambda *values: zip(*map(items, values), strict=False),
+        "zip": lambda *values, strict=False: zip(*map(items, values), strict=bool(strict)),
     }
     return {name: Builtin(name, function, _TYPES.get(name, ())) for name, function in functions.items()}
 
@@ -225,7 +233,11 @@ def guard_broadcast(meter: Meter, left: Any, right: Any) -> None:
                 meter.cells(meter.weight(one))
         first, second = np.size(left), np.size(right)
         if first * second > meter.limits.value_cells and first > 1 and second > 1:
-            meter.cells(math.prod(np.broadcast_shapes(np.shape(left), np.shape(right))))
+            try:
+                shape = np.broadcast_shapes(np.shape(left), np.shape(right))
+            except ValueError:
+                return  # an operation on both makes no large array of them
+            meter.cells(math.prod(shape))
 
 
 def _simple(function: Callable[[Any, Any], Any]) -> Callable[[Meter, Any, Any], Any]:
@@ -338,9 +350,9 @@ def make_methods(meter: Meter) -> dict[type, dict[str, Method]]:
     }
     dicts: dict[str, Method] = {
         "get": dict.get,
-        "keys": copies(lambda value: list(value.keys())),
-        "values": copies(lambda value: list(value.values())),
-        "items": copies(lambda value: list(value.items())),
+        "keys": dict.keys,
+        "values": dict.values,
+        "items": dict.items,
         "setdefault": grows(dict.setdefault),
         "update": reads(dict.update),
         "pop": dict.pop,

@@ -8,14 +8,14 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from arc_submit.programs.interface import ProgramError, Refusal
-from arc_submit.programs.python.arrays import array_property, guard_index, is_property, make_array_methods, make_numpy
+from arc_submit.programs.python.arrays import array_property, dtype_of, guard_index, is_property, make_array_methods, make_numpy
 from arc_submit.programs.python.functions import COMPARISONS, OPERATORS, Builtin, guard_broadcast, make_builtins, make_methods
-from arc_submit.programs.python.meter import Limits, Meter, kind_of
+from arc_submit.programs.python.meter import VIEWS, Limits, Meter, kind_of
 from arc_submit.programs.python.subset import NUMPY_NAMES, bound_names, entry_of
 
 
@@ -34,6 +34,7 @@ Statement = Callable[[Frame], Any]  # None: go on; _BREAK, _CONTINUE; a tuple of
 Assignment = Callable[[Frame, Any], None]
 _BREAK, _CONTINUE = object(), object()
 _NUMBERS = (int, float)
+_QUICK_TO_SEARCH = (dict, set, frozenset, range, VIEWS[0])
 
 
 class Function:
@@ -52,6 +53,9 @@ class Function:
         value = Function(self.name, self.parameters, self.rest, self.body)
         value.meter, value.frame, value.defaults = meter, frame, defaults
         return value
+
+    def __repr__(self) -> str:
+        return f"<function {self.name}>"  # without an address: messages of Python show it
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         meter, parameters = self.meter, self.parameters
@@ -225,14 +229,18 @@ class Program:
         in_place = _IN_PLACE[name]
 
         def combined(value: Any, other: Any) -> Any:
-            # What is changed in place is seen by every name of it, as in Python; a repeated list is not.
-            if type(value) is list and name == "Add":
+            # What is changed in place is seen by every name of it, as in Python.
+            if type(value) is list and name == "Add" and type(other) is not np.ndarray:
                 value.extend(meter.made(list(meter.items(other))))
                 return value
-            if type(value) is np.ndarray or type(value) is set:
+            if type(value) is list and name == "Mult" and isinstance(other, int | np.integer):
+                meter.cells(len(value) * max(0, int(other)))
+                return meter.made(in_place(value, int(other)))
+            if type(value) is dict and name == "BitOr":
+                meter.cells(meter.weight(other))
+                return meter.made(in_place(value, other))
+            if (type(value) is np.ndarray and name != "MatMult") or type(value) is set:
                 guard_broadcast(meter, value, other)
-                if name == "MatMult":
-                    return compute(meter, value, other)
                 return meter.made(in_place(value, other))
             return compute(meter, value, other)
 
@@ -262,6 +270,8 @@ class Program:
 
     def _unpacking(self, parts: Sequence[ast.expr], scopes: list[set[str]]) -> Assignment:
         starred = next((i for i, part in enumerate(parts) if isinstance(part, ast.Starred)), None)
+        if sum(isinstance(part, ast.Starred) for part in parts) > 1:
+            raise ProgramError(Refusal.SYNTAX, f"line {parts[0].lineno}: several starred names in one assignment")
         stores = [self._target(part.value if isinstance(part, ast.Starred) else part, scopes) for part in parts]
         meter = self.meter
 
@@ -298,7 +308,9 @@ class Program:
         """A variable of the nearest scope that binds the name, otherwise a built-in function."""
         depth = next((i for i, scope in enumerate(reversed(scopes)) if name in scope), None)
         if depth is None:
-            value = self.builtins[name]
+            value = self.builtins.get(name)
+            if value is None:  # bound elsewhere, in a function that this place does not see
+                return lambda frame: _raise(ProgramError(Refusal.VALUE, f"the name {name} has no value here"))
             return lambda frame: value
 
         def load(frame: Frame) -> Any:
@@ -407,10 +419,12 @@ class Program:
         def compared(name: str, left: Any, right: Any) -> Any:
             if type(left) not in _NUMBERS or type(right) not in _NUMBERS:
                 if name in ("In", "NotIn"):
-                    if type(right) not in (list, tuple, str, np.ndarray, dict, set, frozenset, range):
+                    if type(right) not in (list, tuple, str, np.ndarray, dict, set, frozenset, range, *VIEWS):
                         raise ProgramError(Refusal.TYPE, f"in needs a container, not {kind_of(right)}")
-                    meter.step(1 if isinstance(right, dict | set | frozenset | range) else len(right) // 8 + 1)
+                    meter.step(1 if type(right) in _QUICK_TO_SEARCH else len(right) // 8 + 1)
                 elif name not in ("Is", "IsNot"):
+                    if isinstance(left, np.dtype) and isinstance(right, Builtin):
+                        right = dtype_of(right)
                     if isinstance(left, list | tuple) and isinstance(right, list | tuple):
                         meter.step(meter.weight(left) // 16)
                     guard_broadcast(meter, left, right)
@@ -518,6 +532,8 @@ class Program:
             given += zip([one.arg for one in arguments.args[-len(arguments.defaults) :]], arguments.defaults, strict=True)
         given += [(one.arg, value) for one, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if value is not None]
         defaults = [(one, self._expression(value, scopes)) for one, value in given]
+        if len({*parameters, rest}) < len(parameters) + 1:
+            raise ProgramError(Refusal.SYNTAX, f"{name} has the same parameter twice")
         own = {*parameters, *([rest] if rest else []), *(set() if isinstance(body, ast.expr) else _own_names(body))}
         inner = [*scopes, own]
         if isinstance(body, ast.expr):
@@ -643,6 +659,10 @@ def _none(frame: Frame) -> None:
     return None
 
 
+def _raise(error: ProgramError) -> NoReturn:
+    raise error
+
+
 _UNARY: dict[type, Callable[[Any], Any]] = {
     ast.Not: operator.not_,
     ast.USub: operator.neg,
@@ -669,7 +689,7 @@ _IN_PLACE: dict[str, Callable[[Any, Any], Any]] = {
     "BitOr": operator.ior,
     "BitXor": operator.ixor,
     "BitAnd": operator.iand,
-    "MatMult": operator.imatmul,
+    "MatMult": operator.matmul,  # makes a new array
 }
 
 

@@ -41,6 +41,7 @@ class Limits:
 
 
 _HEAVIEST = 200_000  # items of a nested value that is compared, printed or given to numpy
+VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 _PLAIN = (int, float, str, np.integer, np.bool_, np.floating)  # bool is an int
 
 
@@ -86,7 +87,7 @@ class Meter:
         if kind is set or kind is frozenset:
             if not all(map(_has_fixed_order, value)):
                 raise ProgramError(Refusal.TYPE, "a set of other things than numbers, texts and tuples of them has no fixed order")
-        elif kind not in (list, tuple, range, dict, str, np.ndarray):
+        elif kind not in (list, tuple, range, dict, str, np.ndarray, *VIEWS):
             return self._counted(value)
         self.step(len(value) // 4)
         return value  # type: ignore[no-any-return]
@@ -152,7 +153,10 @@ def _has_fixed_order(item: Any) -> bool:
 
 def kind_of(value: Any) -> str:
     """The type of a value, for messages."""
-    return "an array" if isinstance(value, np.ndarray) else "None" if value is None else f"a {type(value).__name__}"
+    if value is None or isinstance(value, np.ndarray):
+        return "None" if value is None else "an array"
+    name = {"Function": "function", "Builtin": "function"}.get(type(value).__name__, type(value).__name__)
+    return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
 
 
 def product(numbers: Iterable[Any]) -> float:

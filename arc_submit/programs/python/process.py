@@ -10,6 +10,7 @@ import os
 import selectors
 import subprocess
 import sys
+import tempfile
 import time
 import weakref
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import arc_submit
+from arc_submit.errors import ArcSubmitError
 from arc_submit.programs.interface import ProgramError, Refusal
 from arc_submit.programs.python.meter import Limits
 from arc_submit.workers.parent_death import PARENT
@@ -47,6 +49,7 @@ class ProgramProcess:
 
         Raises:
             ProgramError: as the child's answer says; TIME where it gives none in time, CELLS where a fresh child ends by itself.
+            ArcSubmitError: where no child can be started.
         """
         question = {"text": text, "inputs": inputs}
         try:
@@ -77,18 +80,28 @@ class ProgramProcess:
         variables = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", PARENT: str(os.getpid())}
         library = str(Path(arc_submit.__file__).parent.parent)
         variables["PYTHONPATH"] = os.pathsep.join([library, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).strip(os.pathsep)
-        self._child = subprocess.Popen(
-            [sys.executable, *_CHILD],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | variables,
-            bufsize=0,
-            start_new_session=True,
-        )
-        weakref.finalize(self, _end, self._child)
-        self.starts += 1
-        self._ask({"limits": asdict(self.limits)}, _START_SECONDS, _START_SECONDS)
+        with tempfile.TemporaryFile() as said:
+            self._child = subprocess.Popen(
+                [sys.executable, *_CHILD],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                env=os.environ | variables,
+                bufsize=0,
+                start_new_session=True,
+            )
+            weakref.finalize(self, _end, self._child)
+            self.starts += 1
+            try:
+                self._ask({"limits": asdict(self.limits)}, _START_SECONDS, _START_SECONDS)
+            except _EndedError:
+                said.seek(0)
+                why = said.read().decode(errors="replace").strip().rpartition("\n")[2]
+                raise ArcSubmitError(f"the process that runs programs does not start: {why or 'it ends without a word'}") from None
+            except ProgramError:
+                raise ArcSubmitError(
+                    f"the process that runs programs does not start within {_START_SECONDS:g} seconds; the machine may be too busy"
+                ) from None
 
     def _ask(self, question: dict[str, Any], cpu_seconds: float, wall_seconds: float) -> dict[str, Any]:
         child = self._child
@@ -96,8 +109,10 @@ class ProgramProcess:
         assert child.stdin is not None
         assert child.stdout is not None
         begun, used = time.monotonic(), _cpu_seconds(child.pid)
+        left = memoryview(json.dumps(question).encode() + b"\n")
         try:
-            child.stdin.write(json.dumps(question).encode() + b"\n")
+            while left:  # one write may take a part of it
+                left = left[child.stdin.write(left) :]
         except BrokenPipeError:
             self._ended()
         received = b""

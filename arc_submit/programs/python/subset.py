@@ -111,11 +111,10 @@ def definitions_of(text: str) -> str:
         _check_size(tree)
     except (SyntaxError, ValueError, MemoryError, RecursionError, ProgramError):
         return text
-    lines = text.splitlines()
     kept = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.Assign | ast.AnnAssign) or _imports_numpy(node)]
     # Decorators stand above their function and stay, so that the program is refused for them.
-    starts = [min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", ()))]) for node in kept]
-    return "\n".join("\n".join(lines[start - 1 : node.end_lineno]) for start, node in zip(starts, kept, strict=True))
+    parts = [(part, "@" * (part is not node)) for node in kept for part in (*getattr(node, "decorator_list", ()), node)]
+    return "\n".join(mark + (ast.get_source_segment(text, part) or "") for part, mark in parts)
 
 
 def _imports_numpy(node: ast.stmt) -> bool:
