@@ -21,7 +21,7 @@ KEYWORDS = frozenset(
     {"axis", "axes", "dtype", "k", "n", "mode", "constant_values", "return_counts", "return_index", "return_inverse", "shape"}
     | {"fill_value", "keepdims", "a_min", "a_max", "min", "max", "copy", "indexing", "invert", "shift", "reps", "repeats", "pad_width"}
     | {"decimals", "start", "stop", "step", "num", "offset", "side", "kind", "newshape", "minlength", "N", "M", "ddof", "obj", "values"}
-    | {"arr", "ndmin"}
+    | {"arr", "ndmin", "order", "initial"}
 )
 _DTYPES: dict[str, Any] = {name: np.dtype(name) for name in NUMPY_TYPES if name.rstrip("0123456789") in ("int", "uint", "float")}
 _DTYPES |= {"int": np.dtype(np.int64), "int_": np.dtype(np.int64), "intp": np.dtype(np.int64), "integer": np.dtype(np.int64)}

@@ -391,6 +391,8 @@ class Program:
             case ast.DictComp(key=key, value=value, generators=generators):
                 both = ast.Tuple(elts=[key, value], ctx=ast.Load())
                 return self._collected(dict, both, generators, scopes)
+            case ast.JoinedStr(values=values):
+                return self._joined(values, scopes)
             case ast.Lambda(args=arguments, body=body):
                 return self._function("lambda", arguments, body, scopes)
         raise ProgramError(Refusal.FORBIDDEN, f"{type(node).__name__} is not part of the language")
@@ -461,6 +463,17 @@ class Program:
             return kind([element(frame) for element in elements])
 
         return make
+
+    def _joined(self, values: Sequence[ast.expr], scopes: list[set[str]]) -> Expression:
+        meter, text = self.meter, self.builtins["str"]
+        parts = [self._expression(one.value if isinstance(one, ast.FormattedValue) else one, scopes) for one in values]
+
+        def join(frame: Frame) -> str:
+            texts = [text(part(frame)) for part in parts]
+            meter.cells(sum(map(len, texts)))
+            return "".join(texts)
+
+        return join
 
     def _spread(self, parts: Sequence[ast.expr], scopes: list[set[str]]) -> Callable[[Frame], list[Any]]:
         """The values of expressions, some of which may be starred."""
@@ -607,6 +620,8 @@ class Program:
 
     def _method(self, value: Any, name: str) -> Callable[..., Any]:
         methods = self.array_methods if isinstance(value, np.ndarray | np.generic) else self.methods.get(type(value), {})
+        if type(value) is Builtin and len(value.types) == 1:
+            methods = {one: _unbound(value, method) for one, method in self.methods.get(value.types[0], {}).items() if one == name}
         if name not in methods:
             raise ProgramError(Refusal.TYPE, f"{kind_of(value)} has no {name}")
         return methods[name]
@@ -657,6 +672,17 @@ class Program:
 
 def _none(frame: Frame) -> None:
     return None
+
+
+def _unbound(kind: Builtin, method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method as an attribute of its type, `set.union`: the value is its first argument."""
+
+    def call(_: Builtin, *arguments: Any, **keywords: Any) -> Any:
+        if not arguments or type(arguments[0]) not in kind.types:
+            raise ProgramError(Refusal.TYPE, f"the first argument of a method of {kind.name} is a {kind.name}")
+        return method(*arguments, **keywords)
+
+    return call
 
 
 def _raise(error: ProgramError) -> NoReturn:

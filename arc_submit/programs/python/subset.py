@@ -22,7 +22,18 @@ _ALLOWED: tuple[type[ast.AST], ...] = (
     *(ast.Break, ast.Continue, ast.Delete, ast.Assert, ast.Import),
     *(ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Lambda, ast.IfExp, ast.Dict, ast.Set, ast.ListComp, ast.SetComp, ast.DictComp),
     *(ast.GeneratorExp, ast.Compare, ast.Call, ast.Constant, ast.Attribute, ast.Subscript, ast.Starred, ast.Name, ast.List),
-    *(ast.Tuple, ast.Slice, ast.Module, ast.arguments, ast.arg, ast.keyword, ast.comprehension, ast.alias),
+    *(
+        ast.JoinedStr,
+        ast.FormattedValue,
+        ast.Tuple,
+        ast.Slice,
+        ast.Module,
+        ast.arguments,
+        ast.arg,
+        ast.keyword,
+        ast.comprehension,
+        ast.alias,
+    ),
     *(ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop),
 )
 _AT_THE_TOP = (ast.FunctionDef, ast.Import, ast.Assign)
@@ -189,6 +200,9 @@ def _check_nodes(tree: ast.Module) -> None:
             case ast.Attribute(ctx=context):
                 if not isinstance(context, ast.Load):
                     raise _forbidden(node, "attributes cannot be assigned")
+            case ast.FormattedValue(conversion=conversion, format_spec=spec):
+                if conversion != -1 or spec is not None:
+                    raise _forbidden(node, "formats of texts are not part of the language")
             case ast.arguments(posonlyargs=[_, *_]):
                 raise ProgramError(Refusal.FORBIDDEN, "positional-only parameters are not part of the language")
 
@@ -283,7 +297,10 @@ def normal_form(text: str) -> str:
                 node.arg = new.get(name, name)
             case ast.Name(id=name):
                 node.id = "np" if name in NUMPY_NAMES else new.get(name, name)
-    return ast.unparse(tree)
+    try:
+        return ast.unparse(tree)
+    except ValueError as error:  # of texts within an f-string
+        raise ProgramError(Refusal.SYNTAX, str(error)) from None
 
 
 def _in_order(tree: ast.AST) -> list[ast.AST]:
