@@ -319,6 +319,7 @@ def test_cut_thinking_keeps_its_ending_where_the_question_fills_its_room(
     writer, engine = writer_of(replace(settings, thinking=100, turns=0, home=f"{settings.home}/full"), answer)
     result = answer_task(replace(writer, max_seq_len=length), language, "mirror", 1, no_beat)
     assert result.malformed == 0
+    assert engine.asked[1][0].max_new_tokens == 300, "the ending takes no room from the program"
     assert all(len(request.prompt) + request.max_new_tokens <= length for request, _ in engine.asked)
 
 
