@@ -345,6 +345,7 @@ def test_operations_mean_what_python_means(lines: list[str], output: list[list[i
         (Refusal.VALUE, ["return [hidden]", "f = lambda hidden: 1"], "has no value here"),
         (Refusal.SYNTAX, ["*a, *b = [1, 2]", "return grid"], "several starred"),
         (Refusal.SYNTAX, ["def f(g, g):", "    return g", "return grid"], "the same parameter twice"),
+        (Refusal.SYNTAX, ["break", "return grid"], "outside of a loop"),
         (Refusal.TYPE, ["return set.union([1], {2})"], "the first argument of a method of set is a set"),
         (Refusal.TYPE, ["return str([len])"], "a function has no text"),
         (Refusal.TYPE, ["return str({1: (zip(),)})"], "a zip has no text"),

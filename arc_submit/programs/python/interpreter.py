@@ -556,7 +556,11 @@ class Program:
 
             def run(frame: Frame) -> Any:
                 done = block(frame)
-                return done[0] if done is not None else None
+                if type(done) is tuple:
+                    return done[0]
+                if done is not None:
+                    raise ProgramError(Refusal.SYNTAX, "break or continue stands outside of a loop")
+                return None
 
         function, meter = Function(name, parameters, rest, run), self.meter
         return lambda frame: function.bind(meter, frame, {one: value(frame) for one, value in defaults})
