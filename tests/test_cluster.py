@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import make_challenges, source_named
 from test_pool import ENTRY
@@ -154,12 +155,30 @@ def test_no_worker_outlives_a_run_that_is_killed(nodes: Nodes, tmp_path: Path) -
     assert gone(int(hanging.read_text()), 60.0)
 
 
+def wait_in_job(out: Path, worker: int, seconds: float = 0.3, timeout: float = 120.0) -> None:
+    """Wait until a worker's job has run for some time, so that what follows comes during the job."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        last = [e for e in timeline(out) if e["event"] in ("worker_begun", "worker_done") and e["worker"] == worker][-1]
+        if last["event"] == "worker_begun" and time.time() - last["time"] > seconds:
+            return
+        time.sleep(0.02)
+    raise TimeoutError(f"no long job of worker {worker}")
+
+
 def test_a_lost_node_costs_no_task_and_the_results_are_those_of_one_machine(nodes: Nodes, files: tuple[Path, Path], tmp_path: Path) -> None:
     """Both nodes work; the second one is killed during a task."""
+    challenges = json.loads(files[0].read_text())
+    grids = iter(np.random.default_rng(0).integers(0, 5, (100, 7, 7)).tolist())
+    for task in challenges.values():  # tasks that nothing explains have all passes of the search
+        task["train"] = [{"input": next(grids), "output": next(grids)} for _ in range(3)]
+    files[0].write_text(json.dumps(challenges))
     killed: list[int] = []
 
     def kill() -> None:
-        killed.append(wait_for_work_on(nodes.second, tmp_path / "cluster", "search"))
+        worker = wait_for_work_on(nodes.second, tmp_path / "cluster", "search")
+        wait_in_job(tmp_path / "cluster", worker)
+        killed.append(worker)
         nodes.command("kill")
 
     watcher = threading.Thread(target=kill, daemon=True)
