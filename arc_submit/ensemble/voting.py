@@ -66,14 +66,8 @@ def vote(predictions: Iterable[Prediction]) -> list[SourceAnswer]:
     Most votes first; ties go to the higher mean log-probability, then to the smaller bytes of the grid. Predictions without a grid do not
     vote.
     """
-    pools: dict[bytes, list[Prediction]] = {}
-    for prediction in predictions:
-        if prediction.grid is not None:
-            pools.setdefault(grid_id(prediction.grid), []).append(prediction)
     answers = []
-    for pool in pools.values():
-        grid = pool[0].grid
-        assert grid is not None
+    for grid, pool in _by_grid(predictions):
         # fsum is exact, so that the mean does not depend on the order of the predictions.
         mean = math.fsum(p.logprob for p in pool) / len(pool)
         probability = math.exp(min(0.0, mean)) if all(p.logprobs for p in pool) else None
@@ -90,14 +84,8 @@ def rank_programs(predictions: Iterable[Prediction]) -> list[SourceAnswer]:
     an answer's programs reproduce decides, then their log-probability, then the smaller bytes of the grid. Equal programs under several
     views are several votes.
     """
-    pools: dict[bytes, list[Prediction]] = {}
-    for prediction in predictions:
-        if prediction.grid is not None:
-            pools.setdefault(grid_id(prediction.grid), []).append(prediction)
     answers = []
-    for pool in pools.values():
-        grid = pool[0].grid
-        assert grid is not None
+    for grid, pool in _by_grid(predictions):
         mean = math.fsum(p.logprob for p in pool) / len(pool)
         best = min(pool, key=lambda p: (-p.fits[0], len(p.program), p.program))
         fits = tuple(sorted(p.fits for p in pool))
@@ -108,6 +96,15 @@ def rank_programs(predictions: Iterable[Prediction]) -> list[SourceAnswer]:
         return -full, -accuracy(answer.fits), -answer.mean_logprob, grid_id(answer.grid)
 
     return sorted(answers, key=key)
+
+
+def _by_grid(predictions: Iterable[Prediction]) -> list[tuple[Grid, list[Prediction]]]:
+    """Each distinct grid with the predictions that gave it."""
+    pools: dict[bytes, tuple[Grid, list[Prediction]]] = {}
+    for prediction in predictions:
+        if prediction.grid is not None:
+            pools.setdefault(grid_id(prediction.grid), (prediction.grid, []))[1].append(prediction)
+    return list(pools.values())
 
 
 def _found(prediction: Prediction) -> list[float]:

@@ -9,7 +9,6 @@ each round's record with its programs. Knows languages, writers and learners by 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
+from arc_submit.arc.files import write_json
 from arc_submit.arc.task import Task
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.options import Identity, identity_values, option
@@ -207,12 +207,7 @@ def _save(folder: Path, identity: dict[str, Any], records: Sequence[RoundRecord]
         (folder / weights).mkdir()
         learner.save(folder / weights)
     value = {"identity": identity, "weights": weights, "seen": sorted(seen), "records": [asdict(one) for one in records]}
-    partial = state.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(state)
+    write_json(state, value)
     for old in folder.glob("learnt-*"):
         if old.name != weights:
             shutil.rmtree(old, ignore_errors=True)
