@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +37,11 @@ def exact_costs(jobs: int = 10) -> CostModel:
     return CostModel(LinearCost(0.1, 1.0, jobs, 0.0), LinearCost(0.1, 0.5, jobs, 0.0))
 
 
-def make_scheduler(kilocells: list[float], deadline: float, settled: dict[str, float] | None = None, jobs: int = 10) -> GainScheduler:
+def make_scheduler(
+    kilocells: list[float], deadline: float, settled: dict[str, float] | None = None, jobs: int = 10, alone: bool = False
+) -> GainScheduler:
     known = settled or {}
-    options = GainOptions(lambda ids: {i: Standing((known.get(i, 0.0),), (UNKNOWN_EASE,)) for i in ids})
+    options = GainOptions(lambda ids: {i: Standing((known.get(i, 0.0),), (UNKNOWN_EASE,)) for i in ids}, alone=alone)
     sizes = {f"t{i}": TaskSize(size, size) for i, size in enumerate(kilocells)}
     return GainScheduler(sizes, LADDER, exact_costs(jobs), deadline, CHANCES, None, options)
 
@@ -157,6 +160,25 @@ def test_the_price_divides_the_time_as_well_as_any_division(tasks: list[tuple[tu
             best = max(best, sum(gain[at] for at in taken))
     # What is left of the capacity, at the price, bounds what any other division adds (weak duality).
     assert best <= gained + price * (capacity - used) + 1e-6
+
+
+@given(kilocell_lists, st.floats(1, 100), st.data())
+@settings(max_examples=30, deadline=None)
+def test_alone_a_source_works_as_if_nothing_were_solved(kilocells: list[float], deadline: float, data: st.DataObject) -> None:
+    settled = {f"t{i}": data.draw(st.floats(0, 1)) for i in range(len(kilocells))}
+    jobs = [
+        [(begin, job.task_ids, job.params) for begin, _, job in work_off(make_scheduler(kilocells, deadline, known, alone=alone), 2)]
+        for known, alone in ((settled, True), ({}, False))
+    ]
+    assert jobs[0] == jobs[1]
+
+
+def test_alone_says_nothing_of_other_sources() -> None:
+    scheduler = make_scheduler([0.2], 100, {"t0": 0.9}, alone=True)
+    choice = scheduler.choose(1, 0.0)
+    assert choice is not None
+    assert "solved already" not in choice.reason
+    assert re.search(r"[0-9] solved outputs were expected", scheduler.outlook(10.0))
 
 
 def draw_observations(truth: SolveChances, count: int) -> list[Observation]:

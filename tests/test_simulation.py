@@ -283,3 +283,4 @@ def test_gain_solves_more_than_equal_levels_and_is_in_time_whatever_goes_wrong()
         assert not any(outcome.overrun or outcome.invalid for outcome in outcomes)
         solved[allocation] = sum(outcome.solved["ttft"] for outcome in outcomes)
     assert solved["gain"] > 1.1 * solved["equal"]
+    assert solved["gain"] > solved["alone"]

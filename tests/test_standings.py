@@ -114,6 +114,10 @@ def test_the_presets_own_chances_are_there(tmp_path: Path) -> None:
 
 def test_gain_without_chances_is_refused_before_any_work(files: tuple[Path, Path], tmp_path: Path) -> None:
     more = {"challenges": files[0], "out": tmp_path / "run", "sources": ("ttft",), "allocation": "gain"}
+    with pytest.raises(ConfigError, match=r"--allocation alone: .* give --chances FILE"):
+        resolve_run(
+            make_config("t4x2-qwen2.5-0.5b", model=pocket_folder(), devices=("cpu",), max_seq_len=2048, **more | {"allocation": "alone"})
+        )
     with pytest.raises(ConfigError, match="give --chances FILE"):
         resolve_run(make_config("t4x2-qwen2.5-0.5b", model=pocket_folder(), devices=("cpu",), max_seq_len=2048, **more))
     with pytest.raises(ConfigError, match="--ttft-engine transformers"):

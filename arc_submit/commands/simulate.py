@@ -17,7 +17,7 @@ from typing import Any
 from arc_submit.durations import format_duration, parse_duration
 from arc_submit.errors import ConfigError
 from arc_submit.options import add_json
-from arc_submit.run.config import ALLOCATIONS
+from arc_submit.run.config import ALLOCATIONS, EQUAL, GAIN
 from arc_submit.run.data import load_data
 from arc_submit.run.definitions import read_source
 from arc_submit.run.host import count_parameters
@@ -56,7 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--start", type=float, default=40.0, metavar="SECONDS", help="that a worker takes to get ready")
     add("--faults", type=float, default=1.0, metavar="FACTOR", help="how often they come; 0 for none")
     add("--chances", type=Path, metavar="FILE", help="chances of solving a task, to count expected solved outputs (arc-submit chances)")
-    add("--allocation", choices=(*ALLOCATIONS, "both"), help="how fine-tuning divides its time; both: side by side (default: the preset's)")
+    add(
+        "--allocation",
+        choices=(*ALLOCATIONS, "both"),
+        help="how fine-tuning divides its time; both: equal and gain side by side (default: the preset's)",
+    )
     add("--plot", type=Path, metavar="PNG", help="draw the timeline of the first run")
     add_method(parser, "simulate")
     add("--like", type=Path, metavar="RUN", help="foretell a real run of other tasks on the same machine from this one's timeline")
@@ -87,7 +91,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         _own_parameters(args.source),
     )
     worth = read_chances(args.chances) if args.chances else None
-    if worth is None and args.allocation in ("gain", "both"):
+    if worth is None and args.allocation not in (None, EQUAL):
         raise ConfigError(f"--allocation {args.allocation}: give --chances FILE, as arc-submit chances writes it")
     print(
         f"{args.preset}, {rig.parameters / 1e9:.3g} billion parameters on {rig.count} {rig.kind}, {args.tasks or 100} tasks, "
@@ -95,7 +99,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     )
     figures: dict[str, Any] = {}
     # Without chances time cannot go by them.
-    allocations = ALLOCATIONS if args.allocation == "both" else ((args.allocation or config.allocation) if worth else "equal",)
+    allocations = (EQUAL, GAIN) if args.allocation == "both" else ((args.allocation or config.allocation) if worth else EQUAL,)
     for allocation in allocations:
         setup = rig_setup(config, rig, args.tasks or 100, worth, allocation)
         figures[allocation] = figures_of(setup, simulate_runs(setup, args.runs, args.seed, print))

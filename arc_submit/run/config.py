@@ -28,7 +28,7 @@ from arc_submit.workers.ray_cluster import EXECUTORS, check_executor
 SOURCES = ("search", "ttft", "frozen")  # the default of `sources`, the most trusted first
 EFFORTS = ("quick", "normal", "long")
 PROPOSALS = ("none", "writer")
-ALLOCATIONS = ("equal", "gain")
+EQUAL, GAIN, ALONE = ALLOCATIONS = ("equal", "gain", "alone")
 _RUN = ("run",)
 _TUNE = ("run", "finetune")
 _MODEL = ("run", "finetune", "infer")
@@ -493,7 +493,8 @@ class RunConfig:
     )
     allocation: str = option(
         "equal",
-        help="how fine-tuning divides its time: equal, every task climbs the same levels; gain, where --chances expect most solved outputs",
+        help="how fine-tuning divides its time: equal, every task climbs the same levels; gain, where --chances expect most outputs that "
+        "no other source has; alone, where they expect most, whatever the other sources have",
         identity=Identity.FREE,
         choices=ALLOCATIONS,
         kinds=_OF_TTFT,
@@ -630,8 +631,10 @@ class RunConfig:
             raise ConfigError(f"--sources {','.join(self.sources) or 'none'}: name each source once")
         if self.joint_warmup_steps and self.base_adapter is not None:
             raise ConfigError("--joint-warmup-steps trains a fresh adapter: leave it out, or --base-adapter")
-        if self.tasks_per_adapter > 1 and self.allocation == "gain":
-            raise ConfigError("--allocation gain gives each task its own steps, --tasks-per-adapter several tasks the same: leave one out")
+        if self.tasks_per_adapter > 1 and self.allocation != EQUAL:
+            raise ConfigError(
+                f"--allocation {self.allocation} gives each task its own steps, --tasks-per-adapter several tasks the same: leave one out"
+            )
         if not self.devices or len(set(self.devices)) != len(self.devices) or ("cpu" in self.devices and len(self.devices) > 1):
             raise ConfigError(f"--devices {','.join(self.devices) or 'none'}: write cpu, or GPUs such as cuda:0,cuda:1, each once")
         if self.ttft_in_4_bits and self.devices == ("cpu",):

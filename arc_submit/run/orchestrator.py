@@ -272,7 +272,7 @@ def _job_source(one: SourceProgress, directory: RunDirectory, soft_deadline: flo
     learn_from_events(one.cost_model, directory.read_events(), source.name, one.sizes)
     if source.chances is not None:
         standings = Standings(directory, one.sizes, ensemble)
-        gain_options = GainOptions(standings, standings.shift(source.name, source.chances), source.adapters_kept)
+        gain_options = GainOptions(standings, standings.shift(source.name, source.chances), source.adapters_kept, source.alone)
         return GainScheduler(one.sizes, source.ladder, one.cost_model, soft_deadline, source.chances, one.reached, gain_options)
 
     def uncertainty(task_id: str) -> float:

@@ -29,7 +29,7 @@ from arc_submit.arc.task import Pair, Task
 from arc_submit.durations import format_duration
 from arc_submit.ensemble.judgements import QUESTIONS
 from arc_submit.errors import DataError
-from arc_submit.run.config import RunConfig
+from arc_submit.run.config import ALONE, EQUAL, RunConfig
 from arc_submit.run.definitions import GivenSource
 from arc_submit.run.host import Host, allocate_workers, estimate_costs, local_resources
 from arc_submit.run.named_sources import lane_devices, source_config, source_groups, source_lanes
@@ -133,10 +133,10 @@ def rig_setup(config: RunConfig, rig: Rig, tasks: int, worth: SolveChances | Non
 
     Args:
         tasks: how many.
-        worth: the chances of solving by which a run's levels are counted, and by which it divides its time with --allocation gain.
-        allocation: "equal" or "gain"; None as the configuration says.
+        worth: the chances of solving by which a run's levels are counted, and by which it divides its time with --allocation gain or alone.
+        allocation: one of ALLOCATIONS; None as the configuration says.
     """
-    gain = (allocation or config.allocation) == "gain"
+    allocation = allocation or config.allocation
     drawn = random.Random(config.seed)
     sizes = {}
     for number in range(tasks):
@@ -149,7 +149,9 @@ def rig_setup(config: RunConfig, rig: Rig, tasks: int, worth: SolveChances | Non
     for source in _sources(config):
         costs = partial(initial_costs, rig.kind, rig.own_parameters.get(source.name, rig.parameters), rig.overhead)
         simulated = _simulated(source, costs, costs(), rig.start_seconds)
-        lanes.setdefault(source.lane, []).append(replace(simulated, chances=worth if gain and source.trains else None))
+        lanes.setdefault(source.lane, []).append(
+            replace(simulated, chances=worth if source.trains and allocation != EQUAL else None, alone=allocation == ALONE)
+        )
     devices = {lane: len(own) for lane, own in lane_devices(config).items()}
     workers = devices if len(devices) > 1 else {MODEL_LANE: rig.count}
     costs = partial(initial_costs, rig.kind, rig.parameters, rig.overhead)

@@ -91,6 +91,7 @@ class Source:
         trains: its work includes fine-tuning.
         job_names: names of what its jobs do, from the ids of all tasks, where that is not one task each; None: the tasks themselves.
         chances: of solving an output at a level; with them, time goes where it is expected to solve most. None: all tasks alike.
+        alone: with chances, an output that other sources have counts as much as any other.
         kind: key of SOURCE_TABLE, or "finetune" or "warmup" for what prepares a source; "" where the name is the kind.
         scale: of its work; only a source with a ladder needs it.
         owner: the source that it is or prepares; "" where that is its name.
@@ -109,6 +110,7 @@ class Source:
     trains: bool = False
     job_names: Callable[[Sequence[str]], Sequence[str]] | None = None
     chances: SolveChances | None = None
+    alone: bool = False
     kind: str = ""
     scale: Scale = field(default_factory=Scale)
     owner: str = ""

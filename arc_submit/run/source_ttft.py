@@ -11,7 +11,7 @@ from dataclasses import replace
 from arc_submit.errors import ConfigError
 from arc_submit.finetune.settings import FinetuneSettings, task_groups
 from arc_submit.inference.settings import PredictSettings
-from arc_submit.run.config import RunConfig
+from arc_submit.run.config import ALONE, EQUAL, RunConfig
 from arc_submit.run.source import Source, SourceSetup, make_backend, model_environment, model_timeouts
 from arc_submit.run.source_frozen import engines_of, predict_settings, prediction_source
 from arc_submit.scheduling.chances import SolveChances, read_chances
@@ -25,8 +25,10 @@ def resolve_ttft(setup: SourceSetup) -> list[Source]:
     config = setup.config
     views = config.ttft_views or config.views
     if makes_all_adapters_first(config):
-        if config.allocation == "gain":
-            raise ConfigError("--allocation gain chooses a task's steps and views together; take --ttft-engine transformers")
+        if config.allocation != EQUAL:
+            raise ConfigError(
+                f"--allocation {config.allocation} chooses a task's steps and views together; take --ttft-engine transformers"
+            )
         settings = replace(_predict_settings(setup, views), adapters=str(setup.home.adapters))
         engines = engines_of(config.ttft_engine, config.ttft_candidates, on_gpus=config.devices != ("cpu",))
         return [
@@ -34,7 +36,10 @@ def resolve_ttft(setup: SourceSetup) -> list[Source]:
             prediction_source(setup, settings, engines, config.ttft_max_views),
         ]
     worker = _source(setup, "ttft", "open_worker", _finetune_settings(setup, views), ttft_ladder(config))
-    return [*_joint_warmup(setup), replace(worker, adapters_kept=setup.disk.keeps, chances=_chances(config))]
+    return [
+        *_joint_warmup(setup),
+        replace(worker, adapters_kept=setup.disk.keeps, chances=_chances(config), alone=config.allocation == ALONE),
+    ]
 
 
 def makes_all_adapters_first(config: RunConfig) -> bool:
@@ -44,10 +49,12 @@ def makes_all_adapters_first(config: RunConfig) -> bool:
 
 def _chances(config: RunConfig) -> SolveChances | None:
     """What the division of time goes by; None where all tasks climb the same levels."""
-    if config.allocation == "equal":
+    if config.allocation == EQUAL:
         return None
     if config.chances is None:
-        raise ConfigError("--allocation gain: this preset has no file of chances; give --chances FILE (arc-submit chances writes it)")
+        raise ConfigError(
+            f"--allocation {config.allocation}: this preset has no file of chances; give --chances FILE (arc-submit chances writes it)"
+        )
     return read_chances(config.chances)
 
 

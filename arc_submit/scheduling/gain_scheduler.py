@@ -1,10 +1,10 @@
 """The gain scheduler: gives each second of the devices to the task and level that are expected to add most solved outputs.
 
 For each task and level it knows the seconds (arc_submit.scheduling.costs) and the expected gain: the chance that the level solves what the
-task's level so far has not, times the chance that no answer of any source is right already. A second has one price for all tasks: the
-lowest at which the levels that are worth it fit into the time. A task for which no level is worth the price gets none. Of the levels that
-are worth it the one with the largest gain for each second begins first. The scheduler receives the time and starts nothing. Does not know
-models, processes or files.
+task's level so far has not, times the chance that no answer of any source is right already (this factor is left out where the source is
+to solve as much as it can alone). A second has one price for all tasks: the lowest at which the levels that are worth it fit into the
+time. A task for which no level is worth the price gets none. Of the levels that are worth it the one with the largest gain for each second
+begins first. The scheduler receives the time and starts nothing. Does not know models, processes or files.
 
 One price for all is the solution of the continuous multiple-choice knapsack problem (Sinha and Zoltners, 1979). As in
 arc_submit.scheduling.scheduler, the result of a level depends on the task and the level alone.
@@ -54,11 +54,13 @@ class GainOptions:
         standings: of tasks, from the answers so far.
         shift: correction of the chances by this run, in log-odds, from the levels that tasks have reached.
         adapters_kept: adapters stay on disk. Otherwise further views of a task require its fine-tuning again.
+        alone: an output that other answers have already counts as much as any other.
     """
 
     standings: Callable[[Sequence[str]], Mapping[str, Standing]] = lambda task_ids: {}
     shift: Callable[[Mapping[str, Level]], float] = lambda reached: 0.0
     adapters_kept: bool = True
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -190,8 +192,9 @@ class GainScheduler:
             gain = table.gain[rows, columns]
             more = float(gain[gain > price * table.seconds[rows, columns]].sum())
         done = sum(level.views > 0 for level in self.reached.values())
+        solved = "solved outputs" if self.options.alone else "more solved outputs"
         return (
-            f"{done} of {len(self.sizes)} tasks were worth their time, {self._gained:.2f} more solved outputs were expected of it; "
+            f"{done} of {len(self.sizes)} tasks were worth their time, {self._gained:.2f} {solved} were expected of it; "
             f"as much time again is expected to solve {more:.2f} more"
         )
 
@@ -241,9 +244,10 @@ class GainScheduler:
         seconds, gain = float(table.seconds[row, column]), float(table.gain[row, column])
         self._choice_gain = gain
         reached = self.reached.get(task_id)
+        known = "" if self.options.alone else f"; solved already {float(table.settled[row]):.2f}"
         reason = (
             f"{f'from {reached} to ' if reached else ''}{level}: {gain:.4f} more solved outputs expected for {seconds:.0f} s "
-            f"(chance {float(table.chance[row, column]):.3f}; solved already {float(table.settled[row]):.2f}), "
+            f"(chance {float(table.chance[row, column]):.3f}{known}), "
             f"{3600 * gain / seconds:.3g} an hour, at a price of {3600 * price:.3g} an hour"
         )
         return NextJob((task_id,), level, seconds, reason)
@@ -292,7 +296,8 @@ class GainScheduler:
         for row, task_id in enumerate(tasks):
             standing, outputs = self._standings.get(task_id, Standing()), self.sizes[task_id].outputs
             settled[row, :outputs] = 0.0
-            settled[row, : len(standing.settled)] = standing.settled
+            if not self.options.alone:
+                settled[row, : len(standing.settled)] = standing.settled
             ease[row, : len(standing.ease)] = standing.ease
         return ease, settled
 

@@ -83,6 +83,7 @@ class SimulatedSource:
         timeouts: of its workers.
         sizes: of the tasks for this source; None for those of the run.
         chances: the source divides its time by them; None: all tasks climb the same levels.
+        alone: see arc_submit.scheduling.gain_scheduler.GainOptions.
         owner, share: see arc_submit.scheduling.lane_time.LaneMember.
         views: of each task, for a source without levels whose workers end their jobs at the soft deadline by themselves (the judge). Its
             jobs begin in the order of the tasks' uncertainty.
@@ -97,6 +98,7 @@ class SimulatedSource:
     timeouts: Timeouts = field(default_factory=Timeouts)
     sizes: Mapping[str, TaskSize] | None = None
     chances: SolveChances | None = None
+    alone: bool = False
     views: int = 0
     owner: str = ""
     share: float | None = None
@@ -317,7 +319,7 @@ class SimulatedLane:
         for event in run.done.get(source.name, []):
             learn_from_job(costs, event.result["tasks"], event.seconds, self.sizes)
         if source.chances is not None:
-            gain_options = GainOptions(lambda ids: {i: Standing((run.settled[i],), (run.settled[i],)) for i in ids})
+            gain_options = GainOptions(lambda ids: {i: Standing((run.settled[i],), (run.settled[i],)) for i in ids}, alone=source.alone)
             return GainScheduler(self.sizes, source.ladder, costs, self.soft_deadline, source.chances, reached, gain_options)
         options = SchedulerOptions(run.uncertainty.__getitem__, source.tasks_per_job)
         return Scheduler(self.sizes, source.ladder, costs, self.soft_deadline, reached, options)
