@@ -23,6 +23,7 @@ from arc_submit.errors import ConfigError
 from arc_submit.kaggle.bundle import make_bundle, read_bundle
 from arc_submit.kaggle.secret_scan import safetensors_problem, shipping_problems
 from arc_submit.language.prompt_config import read_prompt_config
+from arc_submit.programs.arc.writer import INSTALLED_WRITER
 
 ROOT = Path(__file__).parent.parent
 
@@ -71,7 +72,7 @@ def test_a_bundle_holds_the_library_and_the_chosen_folders(model: Path, adapters
             *(library / "run" / "chances").iterdir(),
         )
     }
-    assert {name for name in names if ".dist-info/" not in name} == sources
+    assert {name for name in names if ".dist-info/" not in name} == {*sources, str(INSTALLED_WRITER.relative_to(ROOT))}
     # The wheel alone provides the library, outside the checkout.
     code = "import sys; sys.path.insert(0, sys.argv[1]); import arc_submit.cli as c; print(c.__file__); c.main(['--help'])"
     process = subprocess.run(

@@ -35,6 +35,8 @@ from arc_submit.language.prompt_config import PromptConfig, read_prompt_config
 _SOURCES = ("arc_submit", "pyproject.toml", "README.md", "LICENSE")
 _FOLDERS = ("models", "adapters", "model_configs", "offline_wheels")
 _REQUIREMENTS = "requirements.txt"  # a target reads it
+# The weights that --search-proposals reads, in the checkout and in the wheel.
+_WRITER, _WRITER_IN_WHEEL = "models/writer/model.safetensors", "arc_submit/programs/arc/writer.safetensors"
 _TITLE = "arc submit bundle"
 
 
@@ -158,6 +160,7 @@ def _copy_sources(checkout: Path, folder: Path) -> None:
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         else:
             shutil.copyfile(source, folder / name)
+    shutil.copyfile(checkout / _WRITER, folder / _WRITER_IN_WHEEL)
 
 
 def _build_wheel(sources: Path, out: Path) -> Path:

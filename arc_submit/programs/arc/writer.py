@@ -18,6 +18,7 @@ from arc_submit.search.operations import OPERATIONS, TABLE
 from arc_submit.search.store import Array
 
 WRITER = Path(__file__).parents[3] / "models" / "writer" / "model.safetensors"
+INSTALLED_WRITER = Path(__file__).with_name("writer.safetensors")  # in a bundle's wheel (arc_submit.kaggle.bundle)
 HIDDEN = 64
 _NATS = 0.57  # of one tenth of a step: with it the probabilities of all operations, exp(-0.57 * cost), sum to 1
 _LOWEST, _HIGHEST = 2, 16  # costs; between them lie the cost classes that a state waits for
@@ -51,10 +52,14 @@ def proposed_costs(evidence: Array, trust: float) -> Array:
     return np.asarray(np.clip(np.rint(costs), _LOWEST, _HIGHEST), dtype=np.int64)
 
 
-def load_writer(path: Path = WRITER, trust: float = SearchWriter.trust) -> SearchWriter:
+def load_writer(path: Path | None = None, trust: float = SearchWriter.trust) -> SearchWriter:
     """The writer with the weights of a file.
+
+    Args:
+        path: None takes the project's own, from a bundle's wheel or from the checkout.
 
     Raises:
         DataError: where the file is not there or is of another network.
     """
+    path = path or (INSTALLED_WRITER if INSTALLED_WRITER.is_file() else WRITER)
     return SearchWriter(load_network(path, new_network(task_features_count(), len(OPERATIONS), STEP_FEATURES, HIDDEN, 0)), trust)
