@@ -353,7 +353,7 @@ def test_operations_mean_what_python_means(lines: list[str], output: list[list[i
         (Refusal.TYPE, ["return len([1], start=1)"], "takes no keyword"),
         (Refusal.TYPE, ["return abs(1, start=1)"], "the function got an unexpected keyword argument 'start'"),
         (Refusal.TYPE, ["return np.sum(lambda: 1)"], "numpy does not take a function"),
-        (Refusal.OUTPUT, ["return 3"], "an int is no grid"),
+        (Refusal.OUTPUT, ["return 3"], "input 1: an int is no grid"),
     ],
 )
 def test_a_refusal_says_why(kind: Refusal, lines: list[str], words: str) -> None:

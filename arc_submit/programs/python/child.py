@@ -48,7 +48,7 @@ def run_program(text: str, inputs: Sequence[Sequence[Sequence[int]]], limits: Li
         program = Program(tree, limits)
         as_list = takes_list(tree)
         outputs = []
-        for number, grid in enumerate(inputs):
+        for number, grid in enumerate(inputs, 1):
             if gc.get_freeze_count():  # in the child alone: a collection is slow where much else is held
                 gc.collect()  # a function in a variable of its own frame is a cycle, with all that the frame holds
             value: Any = [list(row) for row in grid] if as_list else np.array(grid, dtype=np.int64)
