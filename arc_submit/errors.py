@@ -27,6 +27,10 @@ class DataError(ArcSubmitError):
     """A malformed or missing file, task or grid."""
 
 
+class TimeIsUpError(ArcSubmitError):
+    """Work that was ended by its deadline; nothing is wrong with it."""
+
+
 class ConfigError(ArcSubmitError):
     """An option, or a combination of options, that cannot work."""
 

@@ -74,6 +74,7 @@ def test_a_change_of_an_option_of_the_identity_changes_the_fingerprint_and_of_an
         "joint_warmup_steps": 2,
         "ttft_candidates": "dfs",
         "candidates": "dfs",
+        "code_learn_rounds": 1,
         "sources": ("search", "frozen", "code", "ttft"),
     }
     base = make_config(**given)
@@ -87,6 +88,7 @@ def test_a_change_of_an_option_of_the_identity_changes_the_fingerprint_and_of_an
         "ttft_candidates",
         "temperature",
         "ttft_in_4_bits",
+        "code_thinking",
         "executor",
         "ray_address",
         "devices",

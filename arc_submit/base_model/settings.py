@@ -85,6 +85,11 @@ class LoraSettings:
         return tuple(name for name in self.targets if name in ("embed_tokens", "lm_head"))
 
     @property
+    def file_rank(self) -> int:
+        """The rank of the adapter's file: pissa and olora are saved as a difference of twice the rank."""
+        return 2 * self.rank if self.init in ("pissa", "olora") else self.rank
+
+    @property
     def scaling(self) -> float:
         """The scale of the product of the two factors."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)

@@ -259,7 +259,8 @@ def finetune_task(
     settings, device, count = sampler.settings, adapter.flat.device, sampler.samples_per_step
     plan = plan or configured_plan(sampler)
     planned = replace(sampler, max_seq_len=plan.tokens)
-    result = FinetuneResult(notes=planned.check(task))
+    # Joint samples are drawn in a way of their own, which has checked its tasks.
+    result = FinetuneResult(notes=planned.check(task) if joint is None else [])
     reset(adapter, task_seed(sampler.seed, task))
     precision = choose_training_precision(device, settings.fast_cpu)
 

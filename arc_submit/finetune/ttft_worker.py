@@ -29,7 +29,7 @@ from arc_submit.base_model.loading import choose_device, load_model, load_tokeni
 from arc_submit.base_model.lora import Adapter, attach, save_adapter
 from arc_submit.base_model.memory import SHORTEST_SAMPLE, TrainingPlan, weights_of
 from arc_submit.base_model.precision import choose_training_precision, repair_attention
-from arc_submit.errors import ArcSubmitError
+from arc_submit.errors import ArcSubmitError, TimeIsUpError
 from arc_submit.finetune.adapter_cache import make_room, mark_used
 from arc_submit.finetune.joint import finetune_tasks, joint_warmup
 from arc_submit.finetune.settings import FinetuneSettings, task_groups
@@ -43,10 +43,6 @@ from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.truncation import PromptTooLongError
 from arc_submit.storage.run_dir import RunPaths
 from arc_submit.storage.task_result import TaskResult
-
-
-class TimeIsUpError(ArcSubmitError):
-    """A fine-tuning that was ended by its deadline; nothing is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +79,9 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -> Call
         ArcSubmitError: where the model, the adapter or the prompt configuration cannot work.
     """
     settings = FinetuneSettings.from_json(settings_json)
-    model, sampler, max_seq_len = _load(settings)
+    model, sampler, max_seq_len = load_base(settings)
     engine = make_engine(with_same_weights(model), sampler.tokenizer.end_id, settings.predict.slots)  # before layers are attached
-    adapter, notes = _attach(model, settings)
+    adapter, notes = attach_adapter(model, settings)
     memory = _memory_limits(settings, sampler, adapter)
     worker = _Worker(settings, adapter, notes, engine, sampler, max_seq_len, beat, memory)
     beat()
@@ -105,8 +101,8 @@ def open_warm_up(settings_json: dict[str, Any], beat: Callable[[], None]) -> Cal
         ArcSubmitError: where the model or the prompt configuration cannot work.
     """
     settings = FinetuneSettings.from_json(settings_json)
-    model, sampler, _ = _load(settings)
-    adapter, _ = _attach(model, settings)
+    model, sampler, _ = load_base(settings)
+    adapter, _ = attach_adapter(model, settings)
     memory = _memory_limits(settings, sampler, adapter)
     beat()
     paths = RunPaths(Path(settings.predict.run))
@@ -138,8 +134,8 @@ def open_group_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -
         ArcSubmitError: where the model, the adapter or the prompt configuration cannot work.
     """
     settings = FinetuneSettings.from_json(settings_json)
-    model, sampler, _ = _load(settings)
-    adapter, start_notes = _attach(model, settings)
+    model, sampler, _ = load_base(settings)
+    adapter, start_notes = attach_adapter(model, settings)
     memory = _memory_limits(settings, sampler, adapter)
     beat()
     paths, home = RunPaths(Path(settings.predict.run)), settings.home_paths
@@ -170,7 +166,7 @@ def open_group_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -
     return do
 
 
-def _load(settings: FinetuneSettings) -> tuple[Any, TaskSampler, int]:
+def load_base(settings: FinetuneSettings) -> tuple[Any, TaskSampler, int]:
     """The base on its device, the sampler, and the tokens of a prompt with its answer."""
     predict, folder = settings.predict, Path(settings.predict.model)
     torch.set_num_threads(predict.threads)
@@ -190,7 +186,7 @@ def _load(settings: FinetuneSettings) -> tuple[Any, TaskSampler, int]:
     return model, sampler, prompt_config.max_seq_len
 
 
-def _attach(model: Any, settings: FinetuneSettings) -> tuple[Adapter, list[str]]:
+def attach_adapter(model: Any, settings: FinetuneSettings) -> tuple[Adapter, list[str]]:
     """The adapter in its model, and a line where fine-tuning does not start from the configured one."""
     base_adapter, notes = settings.base_adapter, []
     warmup_adapter = settings.home_paths.joint_warmup

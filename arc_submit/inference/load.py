@@ -17,11 +17,12 @@ from arc_submit.inference.settings import VLLM_PLAIN, PredictSettings
 from arc_submit.storage.run_dir import RunPaths
 
 
-def load_engine(settings: PredictSettings, max_seq_len: int) -> tuple[Engine, Any, str]:
+def load_engine(settings: PredictSettings, max_seq_len: int, later_rank: int = 0) -> tuple[Engine, Any, str]:
     """The engine that the settings name, its tokenizer, and the reasons for its dtype and memory.
 
     Args:
         max_seq_len: tokens of a prompt with its answer.
+        later_rank: rank of adapters that are trained beside the engine while it runs; vllm leaves room for them and for their training.
 
     Raises:
         ConfigError: where the engine cannot work here.
@@ -34,7 +35,7 @@ def load_engine(settings: PredictSettings, max_seq_len: int) -> tuple[Engine, An
         if device.type == "cuda":
             archive = None if settings.compile_cache is None else Path(settings.compile_cache)
             cache = f"; {use_compile_cache(RunPaths(Path(settings.run)).compile_cache, archive)}"
-        serving = Serving(find_adapters(settings.adapters), settings.views, plain=settings.engine == VLLM_PLAIN)
+        serving = Serving(find_adapters(settings.adapters), settings.views, plain=settings.engine == VLLM_PLAIN, later_rank=later_rank)
         served, tokenizer, reason = load_vllm_engine(folder, device, max_seq_len, settings.slots, serving)
         return served, tokenizer, reason + cache
     from arc_submit.inference.load_transformers import load_transformers_engine

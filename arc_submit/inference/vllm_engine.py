@@ -43,6 +43,8 @@ _TOKENS_PER_OUTPUT = 8
 # Steps without a token after which the engine counts as stuck. A prompt takes a few steps; a queue that vllm cannot serve takes any number.
 _IDLE_STEPS = 2000
 _MAX_SLOTS = 64
+_SHARE = 0.9  # of a GPU's memory
+_SHARE_BESIDE_TRAINING = 0.5  # the training has a copy of the weights of its own
 
 
 @dataclass(frozen=True)
@@ -346,11 +348,13 @@ class Serving:
         adapters: the existing adapters: their number and their largest rank decide the memory for LoRA.
         views: requests that come with each adapter.
         plain: start without compiled graphs and without FlashInfer.
+        later_rank: rank of adapters that come later, from a training in this process; 0: none do. Half of a GPU is then left to it.
     """
 
     adapters: Sequence[Path] = ()
     views: int = 8
     plain: bool = False
+    later_rank: int = 0
 
 
 def _free_share(device: torch.device, weights: int, wanted: float) -> float:
@@ -393,12 +397,13 @@ def load_vllm_engine(
         with contextlib.suppress(ConfigError):  # a broken adapter is reported by the request that names it
             ranks.append(read_config(path).largest_rank)
     ranks = [rank for rank in ranks if rank <= RANKS[-1]]  # an adapter of a larger rank fails alone, in check_adapter
+    ranks += [serving.later_rank] if serving.later_rank else []
     rank = supported_rank(max(ranks)) if ranks else 0
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     bytes_per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_size * dtype.itemsize
     weights = sum(parameter.numel() for parameter in skeleton.parameters()) * dtype.itemsize
     # vllm refuses to start where less than this share of the device is free; the rest is for the CUDA context and uncounted buffers.
-    share = _free_share(device, weights, 0.9)
+    share = _free_share(device, weights, _SHARE_BESIDE_TRAINING if serving.later_rank else _SHARE)
     free = int(share * torch.cuda.mem_get_info(device)[1]) - weights if device.type == "cuda" else 4 * 2**30
     memory = plan_memory(free, bytes_per_token, context_length, slots, max(len(adapters), 1 if rank else 0), views)
     prepare_process(device, memory.cache_gb)

@@ -30,6 +30,7 @@ from arc_submit.language.prompts import CANDIDATES_OF, Part, PromptVersion, Turn
 _FIRST_MARK = 0xE000  # grids are marked by private use characters, which no template or encoder writes
 _MARK = re.compile("([\ue000-\uf8ff])")
 _CACHED_ROWS = 200_000
+_CACHED_TEXTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -315,6 +316,8 @@ class PromptTokenizer:
 
     def _literal(self, text: str) -> list[int]:
         if text not in self._literals:
+            if len(self._literals) >= _CACHED_TEXTS:
+                self._literals.clear()
             self._literals[text] = self._tokenize(text) if text else []
         return self._literals[text]
 
@@ -370,6 +373,8 @@ class PromptTokenizer:
         """The chat rendered with a mark for each grid; cached by words and roles, which repeat from task to task."""
         key = (generation, *((turn.role, *(part if isinstance(part, str) else None for part in turn.parts)) for turn in turns))
         if key not in self._templates:
+            if len(self._templates) >= _CACHED_TEXTS:  # questions that hold programs rarely repeat
+                self._templates.clear()
             marks = map(chr, itertools.count(_FIRST_MARK))
             contents = ["".join(part if isinstance(part, str) else next(marks) for part in turn.parts) for turn in turns]
             messages = [{"role": turn.role, "content": content} for turn, content in zip(turns, contents, strict=True)]

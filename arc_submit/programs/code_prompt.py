@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +108,40 @@ def first_question(tokenizer: PromptTokenizer, prompt: PromptVersion, task: Task
     Raises:
         QuestionTooLongError: naming the task where no pair fits.
     """
-    order = rng.permutation(len(task.train)).tolist()
-    for count in range(len(order), 0, -1):
-        ids = tokenizer.prompt_ids(prompt.turns([task.train[i] for i in sorted(order[:count])], task.tests[0]))
+    for turns in _with_fewer_pairs(prompt, task, rng):
+        ids = tokenizer.prompt_ids(turns)
         if len(ids) <= limit:
             return ids
     raise QuestionTooLongError(f"no question for a program smaller than {limit} tokens for task {task.id}")
+
+
+def _with_fewer_pairs(prompt: PromptVersion, task: Task, rng: np.random.Generator) -> Iterator[list[Turn]]:
+    """The first question with all train pairs, then with one less each time."""
+    order = rng.permutation(len(task.train)).tolist()
+    for count in range(len(order), 0, -1):
+        yield prompt.turns([task.train[i] for i in sorted(order[:count])], task.tests[0])
+
+
+def program_sample(
+    tokenizer: PromptTokenizer, prompt: PromptVersion, task: Task, text: str, limit: int, rng: np.random.Generator
+) -> tuple[list[int], int]:
+    """A training sample: the token ids of the first question with a program as its answer, and the position where the answer begins.
+
+    Args:
+        tokenizer: of this question.
+        task, rng: as of `first_question`.
+        text: the program.
+        limit: tokens of the question with its answer.
+
+    Raises:
+        QuestionTooLongError: naming the task where no pair fits.
+        ConfigError: as `PromptTokenizer.sample_ids`.
+    """
+    for turns in _with_fewer_pairs(prompt, task, rng):
+        ids, start = tokenizer.sample_ids(turns, f"```python\n{text.strip()}\n```")
+        if len(ids) <= limit:
+            return ids, start
+    raise QuestionTooLongError(f"no sample with a program smaller than {limit} tokens for task {task.id}")
 
 
 def next_question(

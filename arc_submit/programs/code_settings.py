@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from arc_submit.base_model.settings import LoraSettings
 from arc_submit.inference.settings import PredictSettings
 
 CODE_PROMPT = "code-from-examples-v0"
@@ -25,6 +26,9 @@ class CodeSettings:
         turns: rounds of questions about failed programs.
         refined: programs asked about in each.
         home: the folder that keeps the programs of all tasks.
+        learn_rounds: rounds of learning from what a task's programs do, each with as many programs as there were first ones.
+        learn_rate: learning rate in them.
+        lora: of the adapter that learns.
     """
 
     predict: PredictSettings
@@ -37,8 +41,12 @@ class CodeSettings:
     turns: int
     refined: int
     home: str
+    learn_rounds: int = 0
+    learn_rate: float = 1e-5
+    lora: LoraSettings = field(default_factory=LoraSettings)
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> CodeSettings:
         """The settings that `asdict` made a JSON value of."""
-        return CodeSettings(**{**value, "predict": PredictSettings(**value["predict"])})
+        lora = LoraSettings(**{**value["lora"], "targets": tuple(value["lora"]["targets"])})
+        return CodeSettings(**{**value, "predict": PredictSettings(**value["predict"]), "lora": lora})

@@ -3,21 +3,24 @@
 Each answer of the model is kept in the source's folder as soon as it ends, so that a job that was killed goes on with the next question.
 First programs are asked for under some views. When all of a run's first programs are there, programs that failed are shown back for a few
 turns with what went wrong, so that a task has the same questions whether its first programs were asked for at once or in several jobs. A
-task asks nothing more when a program reproduces all train pairs and gives a grid for every test input. The programs' outputs for the test
-inputs become predictions, each with the program's text and the number of train pairs that it reproduces. Does not know the run's budget or
-other workers.
+task asks nothing more when a program reproduces all train pairs and gives a grid for every test input. Rounds of learning
+(arc_submit.programs.rounds) may follow: a LoRA of the task is fine-tuned on what its programs really do, and asked for more. The programs'
+outputs for the test inputs become predictions, each with the program's text and the number of train pairs that it reproduces. Does not know
+the run's budget or other workers.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
+import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,7 +30,7 @@ from arc_submit.arc.grid import Grid, grid_to_lists
 from arc_submit.arc.prediction import Prediction, append_predictions, read_predictions
 from arc_submit.arc.task import Task
 from arc_submit.arc.views import choose_views
-from arc_submit.errors import ArcSubmitError
+from arc_submit.errors import ArcSubmitError, TimeIsUpError
 from arc_submit.inference.engine import Completion, Engine, Request
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import PromptVersion
@@ -47,13 +50,18 @@ from arc_submit.programs.interface import ProgramError, WrittenProgram
 from arc_submit.programs.python.language import PythonLanguage
 from arc_submit.programs.refinement import Arm, choose_arms
 from arc_submit.programs.relabel import RanProgram, run_programs, view_of
+from arc_submit.programs.rounds import Parts, RoundSettings, run_rounds, write_round
 from arc_submit.storage.run_dir import RunPaths
 from arc_submit.storage.task_result import TaskResult
+
+if TYPE_CHECKING:
+    from arc_submit.programs.code_learner import CodeLearner, CodeTrainer  # with torch, which takes seconds
 
 KIND = "code"
 _COLD_EVERY = 4  # of the first programs, one in so many is drawn at the low temperature
 _INPUT = re.compile(r"^input \d+: ")  # the number of an input that was run alone says nothing
 _LAST_TOKENS = 64  # of a question, which hold the mark that opens the thinking, even where each byte is a token
+_ENDED = "ended"  # a file in the folder of a task whose rounds of learning have ended
 _KEPT = 50  # programs whose outputs become predictions, the best of a task
 
 
@@ -62,9 +70,9 @@ class Answer:
     """One answer of the model, as the source's folder keeps it.
 
     Attributes:
-        turn: 0 for a first program, then the round of questions about failed ones.
+        turn: 0 for a first program, then the round of questions about failed ones, then two for each round of learning.
         number: within the turn.
-        parent: place in the list of all answers of the program that it was asked about; -1 for a first one.
+        parent: place in the list of all answers of the program that it was asked about; -1 where it was asked about none.
         view: under which it was asked.
         text: the program; empty where the answer holds none.
         problem: why there is none.
@@ -88,6 +96,7 @@ class CodeWriter:
 
     Attributes:
         max_seq_len: tokens of a question with its answer.
+        trainer: of rounds of learning; None where there are none.
     """
 
     engine: Engine
@@ -95,6 +104,7 @@ class CodeWriter:
     prompt: PromptVersion
     settings: CodeSettings
     max_seq_len: int
+    trainer: CodeTrainer | None = None
 
     @property
     def question_limit(self) -> int:
@@ -114,20 +124,8 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
     Raises:
         ArcSubmitError: where the model or its question cannot work.
     """
-    import torch
-
-    from arc_submit.inference import load
-
     settings = CodeSettings.from_json(settings_json)
-    torch.set_num_threads(settings.predict.threads)
-    config = settings.predict.prompt_config()
-    engine, base_tokenizer, reason = load.load_engine(settings.predict, config.max_seq_len)
-    tokenizer = PromptTokenizer.from_config(base_tokenizer, config)
-    if settings.thinking:
-        tokenizer.let_think()
-    writer = CodeWriter(engine, tokenizer, code_prompt(settings.prompt), settings, config.max_seq_len)
-    check_vocabulary(base_tokenizer, writer.prompt)
-    print(f"model {settings.predict.model}: {engine.name} on {settings.predict.device} ({reason})", flush=True)
+    writer = load_writer(settings)
     language = PythonLanguage()
     beat()
 
@@ -161,8 +159,10 @@ def answer_task(
         complete = work.ask(samples, deadline)
         result.refused = work.refused
         result.answered = sum(one.turn == 0 for one in work.answers)
+        result.steps, result.train_seconds = work.further, round(work.further_seconds, 3)
         result.tokens = sum(one.tokens for one in work.new)
         result.malformed = sum(not one.text for one in work.new)
+        result.notes = [*work.notes, *dict.fromkeys(work.failures)] or None
         result.unfinished = 0 if complete else max(1, samples - result.answered)
         seconds = time.monotonic() - started
         predictions = make_predictions(task, work.ran, Path(settings.predict.model).name, settings.predict.source, seconds)
@@ -177,9 +177,54 @@ def answer_task(
     return result
 
 
+def load_writer(settings: CodeSettings) -> CodeWriter:
+    """The model with what it is asked, and what trains it in rounds of learning.
+
+    Raises:
+        ArcSubmitError: where the model or its question cannot work.
+    """
+    import torch
+
+    torch.set_num_threads(settings.predict.threads)
+    config, prompt = settings.predict.prompt_config(), code_prompt(settings.prompt)
+    engine, base_tokenizer, reason, trainer = _load_model(settings, prompt, config.max_seq_len)
+    tokenizer = PromptTokenizer.from_config(base_tokenizer, config)
+    if settings.thinking:
+        tokenizer.let_think()
+    check_vocabulary(base_tokenizer, prompt)
+    print(f"model {settings.predict.model}: {engine.name} on {settings.predict.device} ({reason})", flush=True)
+    return CodeWriter(engine, tokenizer, prompt, settings, config.max_seq_len, trainer)
+
+
+def _load_model(settings: CodeSettings, prompt: PromptVersion, max_seq_len: int) -> tuple[Engine, Any, str, CodeTrainer | None]:
+    """The engine, its tokenizer, the reason for its dtype, and what trains in rounds of learning.
+
+    The transformers engine shares its weights with the training. vllm does not, and begins first, as it measures the memory that is free.
+    """
+    from arc_submit.inference import load
+    from arc_submit.inference.load_transformers import make_engine
+
+    predict = settings.predict
+    if not settings.learn_rounds:
+        return *load.load_engine(predict, max_seq_len), None
+    from arc_submit.programs.code_learner import open_trainer
+
+    if predict.engine == "transformers":
+        trainer, model = open_trainer(settings, prompt)
+        tokenizer = trainer.sampler.tokenizer.tokenizer
+        return make_engine(model, tokenizer.eos_token_id, predict.slots), tokenizer, f"{model.dtype}, as in training", trainer
+    engine, tokenizer, reason = load.load_engine(predict, max_seq_len, settings.lora.file_rank)
+    return engine, tokenizer, reason, open_trainer(settings, prompt)[0]
+
+
 def programs_path(home: Path, task_id: str) -> Path:
     """The file of a task's programs in the source's folder."""
     return home / "programs" / f"{file_name(task_id)}.jsonl"
+
+
+def rounds_folder(home: Path, task_id: str) -> Path:
+    """The folder of a task's rounds of learning in the source's folder."""
+    return home / "rounds" / file_name(task_id)
 
 
 def _append_new(path: Path, predictions: Iterable[Prediction], kind: str) -> int:
@@ -191,16 +236,26 @@ def _append_new(path: Path, predictions: Iterable[Prediction], kind: str) -> int
 
 
 class _Task:
-    """The programs of one task."""
+    """The programs of one task; in rounds of learning their Writer (arc_submit.programs.interface)."""
 
     def __init__(self, writer: CodeWriter, language: PythonLanguage, task: Task, path: Path, beat: Callable[[], None]):
         self.writer, self.language, self.task, self.path, self.beat = writer, language, task, path, beat
         self.answers = read_answers(path)
         self.new: list[Answer] = []
         self.ran: list[RanProgram | None] = []
+        self.written: dict[tuple[str, str], str] = {}
         self.refused: list[str] = []
         self.failures: list[str] = []
+        self.notes: list[str] = []
+        self.further_seconds = 0.0
+        self.learner: CodeLearner | None = None
+        self.deadline: float | None = None
         self.seed = [writer.settings.predict.seed, zlib.crc32(task.id.encode())]
+
+    @property
+    def further(self) -> int:
+        """Further questions that were answered, and programs that were learnt, in this call of the worker."""
+        return sum(one.turn > 0 for one in self.new) + (self.learner.learnt if self.learner else 0)
 
     @property
     def solved(self) -> bool:
@@ -213,18 +268,83 @@ class _Task:
     def ask(self, samples: int, deadline: float | None) -> bool:
         """Ask all that is asked about the task; False where the time ended it."""
         settings = self.writer.settings
+        self.deadline = deadline
         self._run()
         if not self.solved and not self._round(0, [-1] * samples, deadline):
             return False
         if samples < settings.predict.views:
             return True  # the further questions are about the programs of all jobs
+        begun = time.monotonic()
+        try:
+            return self._ask_further()
+        finally:
+            self.further_seconds = time.monotonic() - begun
+
+    def _ask_further(self) -> bool:
+        """Ask about the programs that are there, and learn from them; False where the time ended it."""
+        settings = self.writer.settings
         for turn in range(1, settings.turns + 1):
             begun = [one.parent for one in sorted(self.answers, key=lambda one: one.number) if one.turn == turn]
             if self.solved and len(begun) == 0:
                 break
-            if not self._round(turn, self._parents(turn), deadline):
+            if not self._round(turn, self._parents(turn), self.deadline):
                 return False
+        return self._learn()
+
+    def _learn(self) -> bool:
+        """Make the rounds of learning; False where the time ended them. Where learning cannot go on, a note says why."""
+        settings, trainer = self.writer.settings, self.writer.trainer
+        folder = rounds_folder(Path(settings.home), self.task.id)
+        begun = any(one.turn > settings.turns for one in self.answers)  # a round that was cut short is ended, whatever is among it
+        if trainer is None or (folder / _ENDED).exists() or (self.solved and not begun):
+            return True
+        from arc_submit.programs.code_learner import CodeLearner
+
+        samples, last = settings.predict.views, settings.learn_rounds
+        cold = -(-samples // _COLD_EVERY)
+        rounds = RoundSettings(samples, cold, settings.temperature, settings.cold_temperature, rounds=last)
+        first = [ran for answer, ran in zip(self.answers, self.ran, strict=True) if ran is not None and answer.turn <= settings.turns]
+        self.learner = CodeLearner(trainer, self.task, self.written, self._on_pass)
+        try:
+            outcome = run_rounds(self.task, Parts(self.language, self, self.learner, first), rounds, folder, self._seconds_left)
+            if not outcome.solved and len(outcome.records) < last:
+                return False
+            if not outcome.solved:
+                write_round(self, self.task, rounds, last)  # nothing is learnt from the last programs
+                self._run()
+        except TimeIsUpError:
+            return False
+        except ArcSubmitError as error:
+            self.notes.append(f"no further learning: {error}")
+            return True
+        (folder / _ENDED).touch()
+        for weights in folder.glob("learnt-*"):  # nothing is asked with them any more
+            shutil.rmtree(weights, ignore_errors=True)
         return True
+
+    def write(self, task: Task, count: int, temperature: float, seed: int) -> list[WrittenProgram]:
+        """See Writer. What an earlier call with this seed has asked and kept is not asked again.
+
+        Raises:
+            TimeIsUpError: see Writer.
+        """
+        turn = self._learning_turn(seed)
+        if not self._round(turn, [-1] * count, self.deadline, temperature):
+            raise TimeIsUpError(f"no time is left for the programs of {task.id}")
+        answers = sorted((one for one in self.answers if one.turn == turn and one.text), key=lambda one: one.number)
+        return [WrittenProgram(one.text, one.logprob, one.view) for one in answers]
+
+    def _learning_turn(self, seed: int) -> int:
+        """The turn of the programs that rounds of learning ask for with a seed."""
+        return self.writer.settings.turns + 1 + seed
+
+    def _seconds_left(self) -> float:
+        return math.inf if self.deadline is None else self.deadline - time.monotonic()
+
+    def _on_pass(self) -> None:
+        self.beat()
+        if self._seconds_left() <= 0:
+            raise TimeIsUpError(f"no time is left to learn from the programs of {self.task.id}")
 
     def _parents(self, turn: int) -> list[int]:
         """The programs to ask about in a turn: a function of the answers of earlier turns alone, whatever was killed in between."""
@@ -241,8 +361,13 @@ class _Task:
         rng = np.random.default_rng([*self.seed, 1, turn])
         return [places[i] for i in choose_arms(arms, self.writer.settings.refined, rng)]
 
-    def _round(self, turn: int, parents: Sequence[int], deadline: float | None) -> bool:
-        """Ask the questions of a turn that have no answer yet; False where the time ended it."""
+    def _round(self, turn: int, parents: Sequence[int], deadline: float | None, temperature: float | None = None) -> bool:
+        """Ask the questions of a turn that have no answer yet; False where the time ended it.
+
+        Args:
+            parents: the place of the program that each is about; -1: none.
+            temperature: of all; None as the settings say.
+        """
         answered = {one.number for one in self.answers if one.turn == turn}
         asked: dict[str, tuple[int, int, str]] = {}
         requests = []
@@ -251,6 +376,8 @@ class _Task:
                 continue
             try:
                 request, view = self._request(turn, number, parent)
+                if temperature is not None:
+                    request = replace(request, temperature=temperature, adapter=self.learner.folder if self.learner else None)
             except QuestionTooLongError as error:
                 self.refused += [] if str(error) in self.refused else [str(error)]
                 continue
@@ -371,7 +498,11 @@ class _Task:
         """Run the programs that were not run yet."""
         for answer in self.answers[len(self.ran) :]:
             written = WrittenProgram(answer.text, answer.logprob, answer.view)
-            self.ran.append(run_programs(self.language, self.task, [written])[0] if answer.text else None)
+            ran = run_programs(self.language, self.task, [written])[0] if answer.text else None
+            self.ran.append(ran)
+            if ran is not None:
+                key = ran.program.view, ran.program.text
+                self.written[key] = min(self.written.get(key, answer.text), answer.text, key=lambda text: (len(text), text))
             self.beat()
 
 

@@ -87,5 +87,11 @@ class Writer(Protocol):
     """A model that writes programs for a task."""
 
     def write(self, task: Task, count: int, temperature: float, seed: int) -> list[WrittenProgram]:
-        """`count` programs for the task, drawn at a temperature. Equal arguments give equal programs."""
+        """`count` programs for the task, drawn at a temperature. Equal arguments and equal weights give equal programs.
+
+        An answer without a program may be left out.
+
+        Raises:
+            TimeIsUpError: where no time is left for all of them.
+        """
         ...

@@ -1,9 +1,10 @@
 """Rounds of learning from hindsight: write programs, run them, make relabelled tasks of what they really do, learn, and write again.
 
 Use: `run_rounds(task, Parts(language, writer, learner), settings, folder, seconds_left, watch)`. The rounds end when a program reproduces
-all train outputs, after `settings.rounds`, or when the time that is left is less than a round took. After each round the folder has all
-that the next one needs, so that a process that was killed goes on from the last whole round; equal seeds give equal rounds. `watch` gets
-each round's record with its programs. Knows languages, writers and learners by their protocols alone.
+all train outputs, after `settings.rounds`, when the time that is left is less than a round took, or when a writer or a learner ends the
+round with TimeIsUpError. After each round the folder has all that the next one needs, so that a process that was killed goes on from the
+last whole round; equal seeds give equal rounds. `watch` gets each round's record with its programs. Knows languages, writers and learners
+by their protocols alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 
 from arc_submit.arc.files import write_json
 from arc_submit.arc.task import Task
-from arc_submit.errors import ConfigError, DataError
+from arc_submit.errors import ConfigError, DataError, TimeIsUpError
 from arc_submit.options import Identity, identity_values, option
 from arc_submit.programs.interface import Language, Writer, WrittenProgram
 from arc_submit.programs.relabel import RanProgram, RelabelledTask, choose_relabelled, relabel, run_programs
@@ -30,7 +31,11 @@ class Learner(Protocol):
     """Fine-tunes the writer's model on relabelled tasks, in their order."""
 
     def __call__(self, relabelled: Sequence[RelabelledTask], seed: int) -> float:
-        """Learn each relabelled task once; returns the mean loss in nats a token. Equal arguments change equal weights equally."""
+        """Learn each relabelled task once; returns the mean loss in nats a token. Equal arguments change equal weights equally.
+
+        Raises:
+            TimeIsUpError: where no time is left for the whole of it.
+        """
         ...
 
     def save(self, folder: Path) -> None:
@@ -59,11 +64,16 @@ class RoundSettings:
 
 @dataclass(frozen=True)
 class Parts:
-    """What writes, runs and learns; the writer's model is the one that the learner changes."""
+    """What writes, runs and learns; the writer's model is the one that the learner changes.
+
+    Attributes:
+        first: programs that were written and run before the rounds: the first round learns from them and writes none. None: it writes.
+    """
 
     language: Language
     writer: Writer
     learner: Learner
+    first: Sequence[RanProgram] | None = None
 
 
 @dataclass(frozen=True)
@@ -143,13 +153,19 @@ def run_rounds(
             break
         begun = time.monotonic()
         number = len(records)
-        ran = run_programs(parts.language, task, _write(parts.writer, task, settings, number))
-        relabelled = relabel(task, ran, seen)
-        best = max((one for one in ran if one.complete is not None), key=lambda one: one.order, default=None)
         loss = None
-        chosen = choose_relabelled(relabelled, settings.best, settings.worst)
-        if settings.learn and chosen and (best is None or best.whole < len(task.train)):
-            loss = parts.learner(chosen, _seed(settings, number, 2))
+        try:
+            if number == 0 and parts.first is not None:
+                ran = list(parts.first)
+            else:
+                ran = run_programs(parts.language, task, write_round(parts.writer, task, settings, number))
+            relabelled = relabel(task, ran, seen)
+            best = max((one for one in ran if one.complete is not None), key=lambda one: one.order, default=None)
+            chosen = choose_relabelled(relabelled, settings.best, settings.worst)
+            if settings.learn and chosen and (best is None or best.whole < len(task.train)):
+                loss = parts.learner(chosen, _seed(settings, number, 2))
+        except TimeIsUpError:
+            break
         seen |= {one.ran.key for one in relabelled}
         record = _record(number, ran, len(relabelled), best, loss, time.monotonic() - begun)
         records.append(record)
@@ -158,7 +174,15 @@ def run_rounds(
     return Outcome(records, _solved(records, task))
 
 
-def _write(writer: Writer, task: Task, settings: RoundSettings, number: int) -> list[WrittenProgram]:
+def write_round(writer: Writer, task: Task, settings: RoundSettings, number: int) -> list[WrittenProgram]:
+    """The programs of a round, those at the low temperature first.
+
+    Args:
+        number: of the round, from 0; the seeds follow from it.
+
+    Raises:
+        TimeIsUpError: where the writer has no time left for all of them.
+    """
     programs = []
     hot = settings.samples - settings.cold_samples
     for part, (count, temperature) in enumerate(((settings.cold_samples, settings.cold_temperature), (hot, settings.temperature))):

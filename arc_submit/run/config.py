@@ -53,6 +53,10 @@ def _codes(config: RunConfig) -> bool:
     return "code" in config.sources
 
 
+def _learns_code(config: RunConfig) -> bool:
+    return _codes(config) and config.code_learn_rounds > 0
+
+
 def _tunes(config: RunConfig) -> bool:
     return "ttft" in config.sources
 
@@ -468,6 +472,25 @@ class RunConfig:
         kinds=_OF_CODE,
         commands=_RUN,
     )
+    code_learn_rounds: int = option(
+        0,
+        help="rounds in which the model is fine-tuned on what a task's programs really do and asked for --code-samples more",
+        identity=Identity.SAME,
+        when=_learns_code,
+        minimum=0,
+        kinds=_OF_CODE,
+        commands=_RUN,
+    )
+    code_learn_rate: float = option(
+        1e-5,
+        help="learning rate in these rounds; --lora-rank and the like give the shape of the adapter",
+        identity=Identity.SAME,
+        when=_learns_code,
+        above=0,
+        below=1,
+        kinds=_OF_CODE,
+        commands=_RUN,
+    )
     code_prompt: str = option(
         CODE_PROMPT,
         help="how a program is asked for: a version, or a prompt file",
@@ -643,6 +666,10 @@ class RunConfig:
             kind = "adapters with DoRA" if self.lora.dora else "a base in 4 bits"
             kind = f"adapters of {' and '.join(self.lora.at_the_ends)}" if self.lora.at_the_ends else kind
             raise ConfigError(f"--ttft-engine vllm does not serve {kind}; take transformers")
+        if self.code_learn_rounds and self.code_thinking:
+            raise ConfigError("--code-learn-rounds learns programs without the thinking before them: leave it out, or --code-thinking")
+        if self.code_learn_rounds and self.engine == "vllm" and (self.lora.dora or self.lora.at_the_ends):
+            raise ConfigError("--code-learn-rounds with --engine vllm takes no DoRA and no adapted embeddings; take --engine transformers")
         if self.budget <= self.reserve:
             raise ConfigError(f"--budget {self.budget:.0f}s: its reserve for the report is {self.reserve:.0f}s; give more")
         if self.task_ids is not None and (self.tasks is not None or not self.task_ids):

@@ -81,6 +81,8 @@ def _work_values(config: RunConfig) -> dict[str, Any]:
     if "code" in config.sources:
         given = config.code_prompt.endswith(PROMPT_SUFFIX)
         values["code_prompt"] = hashlib.sha256(Path(config.code_prompt).read_bytes()).hexdigest()[:16] if given else config.code_prompt
+        if config.code_learn_rounds:
+            values |= identity_values(config.lora, "lora_")
     if "ttft" in config.sources:
         values |= identity_values(config.lora, "lora_") | identity_values(config.ttft, "ttft_")
         values["base_adapter"] = None if config.base_adapter is None else config.base_adapter.name

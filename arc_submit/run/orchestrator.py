@@ -379,7 +379,9 @@ def describe_result(source: Source, result: TaskResult, predictions: Sequence[Pr
         return f"failed ({result.failed}), {left}"
     kind = "judgements" if source.name == JUDGE else "predictions"
     parts = [f"{result.made + result.held} {kind}"] if source.source_kind not in ("finetune", "warmup") else []
-    if result.steps:
+    if result.steps and source.source_kind == "code":
+        parts = [f"{result.steps} further questions and programs learnt in {format_duration(result.train_seconds or 0.0)}", *parts]
+    elif result.steps:
         losses = f"loss {result.first_loss:.3f} to {result.last_loss:.3f}"
         parts = [f"{result.steps} steps in {format_duration(result.train_seconds or 0.0)}, {losses}", *parts]
     elif source.source_kind == "finetune":

@@ -28,7 +28,7 @@ from arc_submit.run.source_table import SOURCE_TABLE, check_sources, uses_model
 
 _CHANCES = Path(__file__).with_name("chances")
 # Groups of options of which kinds of sources have values of their own, and options of a run that are no use to decide for a source.
-_GROUP_KINDS = {"lora": ("ttft",), "ttft": ("ttft",)}
+_GROUP_KINDS = {"lora": ("ttft", "code"), "ttft": ("ttft",)}
 _OF_RUN = ("source", "sources_file", "sources", "weights")
 _NESTED: dict[str, type] = {"lora": LoraSettings, "ttft": TTFTSettings, "judge": JudgeOptions}
 # What a model's prompt configuration may set: how it is fine-tuned and decoded, but no hardware and no budget.

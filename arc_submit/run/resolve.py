@@ -258,7 +258,7 @@ def _check_model(config: RunConfig) -> PromptConfig | None:
     engines = [engines_of(config.engine, config.candidates)[0]] if {"frozen", "code"} & set(config.sources) else []
     if "code" in config.sources:
         check_code(config, prompt.max_seq_len)
-    tuned = "ttft" in config.sources
+    tuned, learns = "ttft" in config.sources, "code" in config.sources and config.code_learn_rounds > 0
     if tuned:
         replace(config, max_seq_len=config.ttft_max_seq_len or config.max_seq_len).prompt_config()
         if config.base_adapter is not None:
@@ -267,18 +267,25 @@ def _check_model(config: RunConfig) -> PromptConfig | None:
     # With torch, which takes seconds: only now, when nothing that is known sooner speaks against the model.
     from arc_submit.base_model.architecture import check_for_engines
 
-    skeleton = check_for_engines(config.model, engines, tuned, prompt.max_seq_len)
+    skeleton = check_for_engines(config.model, engines, tuned or learns, prompt.max_seq_len)
     check_prompts(config.model, prompt, skeleton.get_input_embeddings().num_embeddings)
-    if tuned:
-        from arc_submit.base_model.adapter_files import check_adapter
+    if learns or tuned:
         from arc_submit.base_model.lora import find_targets
 
-        if config.ttft_engine == "vllm":
-            from arc_submit.inference.vllm_compat import check_kind, supported_rank
+        fresh = learns or config.base_adapter is None
+        if (learns and config.engine == "vllm") or (tuned and fresh and config.ttft_engine == "vllm"):
+            from arc_submit.inference.vllm_compat import supported_rank
 
-            doubled = 2 if config.lora.init in ("pissa", "olora") else 1  # the rank of the file
-            supported_rank(doubled * config.lora.rank) if config.base_adapter is None else check_kind(config.base_adapter)
-        find_targets(skeleton, config.lora) if config.base_adapter is None else check_adapter(config.base_adapter, skeleton)
+            supported_rank(config.lora.file_rank)
+        if fresh:
+            find_targets(skeleton, config.lora)
+    if tuned and config.base_adapter is not None:
+        from arc_submit.base_model.adapter_files import check_adapter
+        from arc_submit.inference.vllm_compat import check_kind
+
+        if config.ttft_engine == "vllm":
+            check_kind(config.base_adapter)
+        check_adapter(config.base_adapter, skeleton)
     return prompt
 
 

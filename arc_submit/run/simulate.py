@@ -7,6 +7,7 @@ take. The decisions are those of a run (arc_submit.scheduling.simulation); here 
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 import re
@@ -34,7 +35,7 @@ from arc_submit.run.definitions import GivenSource
 from arc_submit.run.host import Host, allocate_workers, estimate_costs, local_resources
 from arc_submit.run.named_sources import lane_devices, source_config, source_groups, source_lanes
 from arc_submit.run.presets import make_config, source_options
-from arc_submit.run.source import JUDGE, MODEL_LANE, Source, SourceSetup, model_timeouts, task_size
+from arc_submit.run.source import JUDGE, MODEL_LANE, Scale, Source, SourceSetup, model_timeouts, task_size
 from arc_submit.run.source_judge import judge_config
 from arc_submit.run.source_table import SOURCE_TABLE
 from arc_submit.scheduling.chances import SolveChances
@@ -146,8 +147,8 @@ def rig_setup(config: RunConfig, rig: Rig, tasks: int, worth: SolveChances | Non
     lanes: dict[str, list[SimulatedSource]] = {}
     names = tuple(name for name in config.sources if config.kind_of(name) != "search")
     config = replace(config, sources=names, definitions={name: one for name, one in config.definitions.items() if name in names})
-    for source in _sources(config):
-        costs = partial(initial_costs, rig.kind, rig.own_parameters.get(source.name, rig.parameters), rig.overhead)
+    for source in _sources(config, lambda name: initial_costs(rig.kind, rig.own_parameters.get(name, rig.parameters), rig.overhead)):
+        costs = partial(copy.deepcopy, source.scale.costs)
         simulated = _simulated(source, costs, costs(), rig.start_seconds)
         lanes.setdefault(source.lane, []).append(
             replace(simulated, chances=worth if source.trains and allocation != EQUAL else None, alone=allocation == ALONE)
@@ -196,11 +197,14 @@ def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> Simul
     models = []
     sizes: dict[str, TaskSize] = {}
 
-    for source in _sources(config):
+    def of_source(name: str) -> CostModel:
+        return _first_estimate(source_config(config, name) if name in config.definitions else config)
+
+    for source in _sources(config, of_source):
         own = source_config(config, source.owner) if source.owner in config.definitions else config
         prompt_len, train_len = sequence_lengths(own)
         # The estimate that a run begins with: it has not seen the calibration.
-        initial = partial(_first_estimate, own)
+        initial = partial(copy.deepcopy, source.scale.costs)
         then, sizes = ({i: task_size(task, source.trains, train_len, prompt_len) for i, task in those.items()} for those in (known, tasks))
         costs = initial()
         if source.ladder:
@@ -249,12 +253,17 @@ def _first_estimate(config: RunConfig) -> CostModel:
     return estimate_costs(config.model, config.devices)[0]
 
 
-def _sources(config: RunConfig) -> list[Source]:
-    """The sources that answer, as a run has them."""
+def _sources(config: RunConfig, costs_of: Callable[[str], CostModel]) -> list[Source]:
+    """The sources that answer, as a run has them.
+
+    Args:
+        costs_of: first estimate of a prediction and a step with the model of a source, by its name.
+    """
     lanes, found = source_lanes(config), []
     for group in source_groups(config):
         for name, kind in group.kinds.items():
-            setup = SourceSetup(name, kind, group.config, RunPaths(config.out), lane=lanes.get(name, MODEL_LANE))
+            scale = Scale(costs_of(name))
+            setup = SourceSetup(name, kind, group.config, RunPaths(config.out), scale=scale, lane=lanes.get(name, MODEL_LANE))
             share = config.definitions[name].share if name in config.definitions else None
             found += [replace(one, owner=name, share=share) for one in SOURCE_TABLE[kind].resolve(setup) if one.name == name]
     return sorted(found, key=lambda source: list(SOURCE_TABLE).index(source.source_kind))
@@ -316,7 +325,10 @@ def sequence_lengths(config: RunConfig) -> tuple[int, int]:
     return prompt_len, config.ttft_max_seq_len or prompt_len
 
 
-_COMPARABLE = ("sources", "views", "ttft_views", "ttft_steps", "ttft_max_seq_len", "search_effort", "max_seq_len", "grid_encoder", "prompt")
+_COMPARABLE = (
+    *("sources", "views", "ttft_views", "ttft_steps", "ttft_max_seq_len", "search_effort", "max_seq_len", "grid_encoder", "prompt"),
+    *("code_samples", "code_turns", "code_refined", "code_tokens", "code_thinking", "code_learn_rounds"),
+)
 
 
 def like_config(run: Path, **changes: Any) -> RunConfig:

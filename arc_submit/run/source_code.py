@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from arc_submit.errors import ConfigError
 from arc_submit.programs.code_settings import SHORTEST_QUESTION, CodeSettings
+from arc_submit.programs.rounds import RoundSettings
 from arc_submit.run.config import RunConfig
 from arc_submit.run.source import Source, SourceSetup, make_backend, model_environment, model_timeouts
 from arc_submit.run.source_frozen import engines_of, predict_settings
 from arc_submit.scheduling.costs import CostModel, LinearCost
-from arc_submit.scheduling.scheduler import make_ladder
+from arc_submit.scheduling.scheduler import Ladder, Level, make_ladder
 
 _WORKER = "arc_submit.programs.code_worker:open_worker"
 _TOKENS_OF_A_GRID = 300  # of the answer that the first estimate of a prediction's cost stands for
@@ -30,10 +31,13 @@ def resolve_code(setup: SourceSetup) -> list[Source]:
         config.code_turns,
         config.code_refined,
         str(setup.home.root),
+        config.code_learn_rounds,
+        config.code_learn_rate,
+        config.lora,
     )
     backends = tuple(
         make_backend(engine, _WORKER, replace(settings, predict=replace(settings.predict, engine=engine)), model_timeouts(config))
-        for engine in engines_of(config.engine, on_gpus=config.devices != ("cpu",))
+        for engine in _engines(config)
     )
     return [
         Source(
@@ -41,11 +45,17 @@ def resolve_code(setup: SourceSetup) -> list[Source]:
             setup.lane,
             backends,
             model_environment(config),
-            ladder=make_ladder(0, config.code_samples),
+            ladder=code_ladder(config),
             kind=setup.kind,
             scale=replace(setup.scale, costs=_costs(setup.scale.costs, config)),
         )
     ]
+
+
+def _engines(config: RunConfig) -> tuple[str, ...]:
+    """The engines to try. Where the model learns, auto takes transformers, which shares its weights with the training."""
+    shares = config.engine == "auto" and config.code_learn_rounds > 0
+    return engines_of("transformers" if shares else config.engine, on_gpus=config.devices != ("cpu",))
 
 
 def check_code(config: RunConfig, max_seq_len: int) -> None:
@@ -64,12 +74,29 @@ def check_code(config: RunConfig, max_seq_len: int) -> None:
             f"--code-tokens {config.code_tokens} and --code-thinking {config.code_thinking} leave {max(0, left)} of {max_seq_len} tokens "
             "for the question; lower them, or raise --max-seq-len"
         )
-    check_vocabulary(load_tokenizer(config.model), prompt)
+    try:
+        check_vocabulary(load_tokenizer(config.model), prompt)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error} that writes code, with --model, or without one leave the source out and give --search-proposals writer, which "
+            "proposes programs to the search"
+        ) from None
+
+
+def code_ladder(config: RunConfig) -> Ladder:
+    """The levels: numbers of first programs, and with all of them the further questions as steps of the plan.
+
+    A step is a question about a failed program, a program that is learnt, or one that the adapted model is asked for.
+    """
+    refined = config.code_turns * config.code_refined
+    learnt = min(RoundSettings.best + RoundSettings.worst, config.code_samples + refined)
+    steps = refined + config.code_learn_rounds * (learnt + config.code_samples)
+    ladder = make_ladder(0, config.code_samples)
+    return replace(ladder, levels=(*ladder.levels[:-1], Level(steps, config.code_samples)))
 
 
 def _costs(costs: CostModel, config: RunConfig) -> CostModel:
-    """The first estimate: a program takes more tokens than a grid, and each first program brings its part of the further questions."""
+    """The first estimate: a program takes more tokens than a grid, and a step of `code_ladder` as long as a first program."""
     longer = 1 + (config.code_tokens + config.code_thinking) / _TOKENS_OF_A_GRID
-    further = 1 + config.code_turns * config.code_refined / config.code_samples
-    predict = LinearCost(costs.predict.fixed, costs.predict.rate * longer * further)
-    return CostModel(costs.train, predict)
+    rate = costs.predict.rate * longer
+    return CostModel(LinearCost(0.0, rate), LinearCost(costs.predict.fixed, rate))

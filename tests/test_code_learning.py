@@ -1,0 +1,269 @@
+"""Rounds of learning of the source code: a tiny model learns from what its programs do, and goes on after a kill as if there was none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import source_named
+from program_writer import PROGRAMS, make_model
+from test_code_source import make_task
+
+from arc_submit.arc.grid import make_grid
+from arc_submit.arc.task import Pair, Task, task_to_json
+from arc_submit.base_model.settings import LoraSettings
+from arc_submit.errors import ConfigError, TimeIsUpError
+from arc_submit.inference.engine import Completion, Engine, OnStep, Request
+from arc_submit.programs.code_learner import CodeLearner
+from arc_submit.programs.code_settings import CodeSettings
+from arc_submit.programs.code_worker import (
+    CodeWriter,
+    answer_task,
+    load_writer,
+    open_worker,
+    programs_path,
+    read_answers,
+    rounds_folder,
+)
+from arc_submit.programs.interface import WrittenProgram
+from arc_submit.programs.python.language import PythonLanguage
+from arc_submit.programs.relabel import RelabelledTask, relabel, run_programs
+from arc_submit.programs.rounds import STATE
+from arc_submit.run.data import load_data
+from arc_submit.run.fingerprint import run_fingerprint
+from arc_submit.run.presets import make_config
+from arc_submit.run.simulate import Rig, rig_setup
+from arc_submit.run.source_code import code_ladder
+
+MIRROR = make_task()
+# No program of the model solves it.
+TASK = Task("thrice", tuple(Pair(pair.input, make_grid((3 * pair.input % 10).tolist())) for pair in MIRROR.train), MIRROR.tests)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("programs")
+    make_model(folder)
+    return folder
+
+
+def make_settings(model: Path, run: Path) -> CodeSettings:
+    """Two rounds of learning, with questions about failed programs before them."""
+    config = make_config(
+        "cpu-pocket",
+        model=model,
+        sources=("code",),
+        out=run,
+        code_samples=6,
+        code_views=2,
+        code_turns=1,
+        code_refined=1,
+        code_tokens=24,
+        code_temperature=1.5,
+        code_learn_rounds=2,
+        code_learn_rate=0.01,
+        lora_rank=4,
+        max_concurrent=2,
+    )
+    path = run / "tasks" / f"{TASK.id}.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({TASK.id: task_to_json(TASK)}))
+    return CodeSettings.from_json(source_named("code", config).backends[0].settings_for(0))
+
+
+def no_beat(*_: Any) -> None:
+    pass
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def answers_of(settings: CodeSettings) -> list[tuple[Any, ...]]:
+    kept = read_answers(programs_path(Path(settings.home), TASK.id))
+    return sorted((one.turn, one.number, one.view, one.text, round(one.logprob, 4)) for one in kept)
+
+
+@pytest.fixture(scope="module")
+def writer(model: Path, tmp_path_factory: pytest.TempPathFactory) -> CodeWriter:
+    return load_writer(make_settings(model, tmp_path_factory.mktemp("run")))
+
+
+@pytest.fixture(scope="module")
+def language() -> Iterator[PythonLanguage]:
+    with PythonLanguage() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def relabelled(language: PythonLanguage) -> list[RelabelledTask]:
+    programs = [WrittenProgram(PROGRAMS[i], -1.0, view) for i, view in ((3, ""), (20, "r90.f.c0123456789.p201"))]
+    return relabel(TASK, run_programs(language, TASK, programs), set())
+
+
+def at_home(writer: CodeWriter, home: Path) -> CodeWriter:
+    return replace(writer, settings=replace(writer.settings, home=str(home)))
+
+
+class Recorder:
+    """An engine that keeps the requests of another one."""
+
+    name = "recorder"
+
+    def __init__(self, engine: Engine):
+        self.engine, self.context_length = engine, engine.context_length
+        self.asked: list[Request] = []
+
+    def generate(self, requests: Sequence[Request], on_step: OnStep = None, deadline: float | None = None) -> Iterator[Completion]:
+        self.asked += requests
+        return self.engine.generate(requests, on_step, deadline)
+
+
+@pytest.fixture(scope="module")
+def whole(writer: CodeWriter, language: PythonLanguage, tmp_path_factory: pytest.TempPathFactory) -> CodeWriter:
+    """With a task that has all its rounds."""
+    here = replace(at_home(writer, tmp_path_factory.mktemp("whole")), engine=Recorder(writer.engine))  # type: ignore[arg-type]
+    result = answer_task(here, language, TASK.id, 6, no_beat)
+    assert (result.failed, result.unfinished, result.notes) == ("", 0, None)
+    return here
+
+
+def test_rounds_ask_more_programs_of_a_model_that_has_learnt(whole: CodeWriter, language: PythonLanguage) -> None:
+    kept = answers_of(whole.settings)
+    assert len({turn for turn, *_ in kept}) == 2 + 2 * whole.settings.learn_rounds
+    assert len(kept) == 6 + 1 + 2 * 6
+    folder = rounds_folder(Path(whole.settings.home), TASK.id)
+    records = json.loads((folder / STATE).read_text())["records"]
+    assert len(records) == 2
+    assert records[1]["loss"] < records[0]["loss"]
+    assert records[0]["written"] == sum(bool(text) for turn, _, _, text, _ in kept if turn <= 1), "the first round has written none"
+    asked = {int(request.id.split("/")[1]): request.adapter for request in whole.engine.asked}  # type: ignore[attr-defined]
+    adapters = [None if asked[turn] is None else asked[turn].parent.name for turn in sorted(asked)]
+    assert adapters == [None, None, "learnt-1", "learnt-1", "learnt-2", "learnt-2"]
+    assert list(folder.glob("learnt-*")) == [], "weights that nothing needs take no disk"
+    assert answer_task(whole, language, TASK.id, 6, no_beat).tokens == 0, "nothing is asked or learnt twice"
+
+
+def test_a_kill_within_a_round_costs_the_answers_in_hand(
+    whole: CodeWriter, writer: CodeWriter, language: PythonLanguage, tmp_path: Path
+) -> None:
+    """The kills come within the first programs, within the learning, and after half of the last round's programs."""
+    here = at_home(writer, tmp_path)
+    path, folder = programs_path(tmp_path, TASK.id), rounds_folder(tmp_path, TASK.id)
+    last = max(turn for turn, *_ in answers_of(whole.settings))
+    learning = [0]
+
+    def learns() -> bool:
+        learning[0] += folder.exists()
+        return learning[0] > 3
+
+    reasons: list[Callable[[], bool]] = [
+        lambda: len(read_answers(path)) >= 3,
+        learns,
+        lambda: sum(one.turn == last for one in read_answers(path)) >= 2,
+    ]
+    counts = []
+    for reached in reasons:
+
+        def beat(*_: Any, reached: Callable[[], bool] = reached) -> None:
+            if reached():
+                raise KilledError
+
+        with pytest.raises(KilledError):
+            answer_task(here, language, TASK.id, 6, beat)
+        counts.append(len(read_answers(path)))
+    everything = answers_of(whole.settings)
+    assert counts == sorted(set(counts))
+    assert counts[-1] < len(everything)
+    path.write_text(path.read_text() + '{"turn": 9, "num')  # the line that the kill cut short
+    do = open_worker(asdict(here.settings), no_beat)  # what a worker that died had in memory is gone
+    result = do({"tasks": [TASK.id]})["tasks"][TASK.id]
+    assert (result["failed"], result["unfinished"]) == ("", 0)
+    assert answers_of(here.settings) == everything
+    assert len(read_answers(path)) == len({(one.turn, one.number) for one in read_answers(path)}), "nothing is asked twice"
+
+
+def test_time_ends_a_round_and_what_is_there_answers_the_task(writer: CodeWriter, language: PythonLanguage, tmp_path: Path) -> None:
+    class UntilItLearns(float):
+        """A moment that comes when the learning begins."""
+
+        def __sub__(self, other: float) -> float:
+            return -1.0 if rounds_folder(tmp_path, TASK.id).exists() else 1000.0
+
+    result = answer_task(at_home(writer, tmp_path), language, TASK.id, 6, no_beat, UntilItLearns(1e12))
+    assert (result.failed, result.unfinished) == ("", 1)
+    assert result.made + result.held > 0
+    assert not (rounds_folder(tmp_path, TASK.id) / STATE).exists(), "a round that is cut leaves no record"
+
+
+def test_a_sample_asks_for_what_the_program_draws_in_the_frame_of_its_view(writer: CodeWriter, relabelled: list[RelabelledTask]) -> None:
+    trainer = writer.trainer
+    assert trainer is not None
+    written = {(one.ran.program.view, one.ran.program.text): "def transform(grid):\n    return grid  # as written" for one in relabelled}
+    for names in (written, {}):
+        for one in relabelled:
+            sample = CodeLearner(trainer, TASK, names, no_beat)._sample(one, trainer.sampler, 0)
+            learned = trainer.sampler.tokenizer.tokenizer.decode([sample.ids[i] for i in sample.positions])
+            assert ("# as written" if names else "(v1 + ") in learned
+            assert learned.endswith("```<|im_end|>")
+            for pair in one.task.train:
+                assert "\n".join("".join(map(str, row)) for row in pair.output.tolist()) in trainer.sampler.tokenizer.tokenizer.decode(
+                    sample.ids
+                )
+
+
+def test_learning_goes_on_from_the_saved_values_and_forgets_the_task_before(
+    writer: CodeWriter, relabelled: list[RelabelledTask], tmp_path: Path
+) -> None:
+    def learner() -> CodeLearner:
+        assert writer.trainer is not None
+        return CodeLearner(writer.trainer, TASK, {}, no_beat)
+
+    one = learner()
+    losses = [one(relabelled, 2), one(relabelled, 5)]
+    assert losses[1] < losses[0]
+    one.save(tmp_path / "learnt-1")
+    third = one(relabelled, 8)
+    assert learner()(relabelled, 2) == losses[0], "another task begins with a fresh adapter"
+    again = learner()
+    again.load(tmp_path / "learnt-1")
+    assert again.folder == one.folder
+    assert again(relabelled, 8) == third
+
+
+def test_learning_ends_where_its_caller_says(writer: CodeWriter, relabelled: list[RelabelledTask]) -> None:
+    def late() -> None:
+        raise TimeIsUpError("no time")
+
+    assert writer.trainer is not None
+    with pytest.raises(TimeIsUpError):
+        CodeLearner(writer.trainer, TASK, {}, late)(relabelled, 0)
+
+
+def test_what_cannot_learn_is_refused_and_the_default_changes_no_fingerprint(tmp_path: Path, files: tuple[Path, Path]) -> None:
+    with pytest.raises(ConfigError, match=r"without the thinking before them"):
+        make_config("cpu-pocket", sources=("code",), code_learn_rounds=1, code_thinking=100)
+    with pytest.raises(ConfigError, match=r"takes no DoRA"):
+        make_config("cpu-pocket", sources=("code",), code_learn_rounds=1, engine="vllm", lora_dora=True)
+    plain = make_config("cpu-pocket", sources=("code",), out=tmp_path, challenges=files[0])
+    data = load_data(plain)
+    before = run_fingerprint(plain, data)
+    assert not any("learn" in name or "lora" in name for name in before)
+    learns = run_fingerprint(replace(plain, code_learn_rounds=2, lora=LoraSettings(rank=4)), data)
+    assert (learns["code_learn_rounds"], learns["lora_rank"]) == (2, 4)
+    assert run_fingerprint(replace(plain, code_learn_rate=0.5), data) == before
+
+
+def test_further_questions_are_steps_of_the_plan_and_cost_as_programs_do() -> None:
+    values = {"code_samples": 8, "code_turns": 3, "code_refined": 4, "code_learn_rounds": 2, "code_tokens": 600}
+    config = make_config("cpu-pocket", sources=("frozen", "code"), **values)
+    ladder = code_ladder(config)
+    assert [(one.steps, one.views) for one in ladder.levels] == [(0, 2), (0, 4), (3 * 4 + 2 * (8 + 12 + 8), 8)]
+    assert ladder.plan == 2
+    assert code_ladder(replace(config, code_turns=0, code_learn_rounds=0)).levels[2].steps == 0
+    frozen, code = (one.initial_costs() for one in rig_setup(config, Rig(1, "T4", 1e9), 3).lanes["model"])
+    assert code.predict.rate == code.train.rate == pytest.approx(3 * frozen.predict.rate)
