@@ -30,6 +30,8 @@ WEIGHTS = {
     "solver programs": -2.14,
     "solver cells": 0.64,
     "solver objects": -0.3,
+    "solver related": -0.3,
+    "solver arranged": -0.3,
     "solver reduced": -2.03,
     "solver divided": -0.43,
     "solver turned": 0.3,

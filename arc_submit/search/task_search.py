@@ -17,14 +17,17 @@ from arc_submit.search.mirrored import MIRRORS, unmirrored, with_mirrored_pairs
 from arc_submit.search.programs import Effort
 from arc_submit.search.ranking import Ranked, Ranking, certainty
 from arc_submit.search.reductions import Reduction, reductions, turns
-from arc_submit.search.solvers import cells, completion, growth, objects, outer, pieces, scan
+from arc_submit.search.solvers import arranged, cells, completion, growth, objects, outer, pieces, related, scan
 
 EFFORTS = {
     "quick": Effort(work=30_000_000, size_work=5_000_000, pieces=20_000, enough=0.95),
     "normal": Effort(work=200_000_000, size_work=10_000_000, pieces=40_000, enough=0.95),
     "long": Effort(work=1_000_000_000, size_work=50_000_000, pieces=80_000, sizes=3, mirrored=True),
 }
-SOLVERS = ("completion", "cells", "scan", "growth", "pieces", "objects", "divided", "turned", "reduced", "outer", "programs", "mirrored")
+SOLVERS = (
+    "completion", "cells", "scan", "growth", "pieces", "objects", "related", "arranged", "divided", "turned", "reduced", "outer",
+    "programs", "mirrored",
+)  # fmt: skip
 _DIRECT: dict[str, Callable[[Task], list[SolverAnswer]]] = {
     "completion": completion.solve,
     "cells": cells.solve,
@@ -32,6 +35,8 @@ _DIRECT: dict[str, Callable[[Task], list[SolverAnswer]]] = {
     "growth": growth.solve,
     "pieces": pieces.solve,
     "objects": objects.solve,
+    "related": related.solve,
+    "arranged": arranged.solve,
 }
 FIRST_WORK, SECOND_WORK = 4_000_000, 16_000_000  # of the programs in the first two passes, at most
 ENOUGH_BEFORE_LAST = 0.9  # the last pass takes most of the time, and finds little for a task whose answer is so probable
@@ -41,6 +46,7 @@ _MIRRORED_DIVISOR = 3  # of the work, for each mirror
 _LIGHT = (3, 4)  # trees and folds of the per-cell rules for the many divided and turned tasks
 # A rule that explains every pair at this cost or below is right more often than not: then no example is divided or turned.
 _SURE_COST = 40
+_PLAIN_COST = 25  # of a rule about objects of one part, which held-out pairs confirm
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,14 @@ def _second_pass(given: PassInput) -> Iterator[list[SolverAnswer]]:
 
 def _third_pass(given: PassInput) -> Iterator[list[SolverAnswer]]:
     """The other solvers of the task as it is."""
-    yield from _direct(given, "objects", "growth")
+    found: list[SolverAnswer] = []
+    for batch in _direct(given, "arranged", "objects"):
+        found += batch
+        yield batch
+    # A plain rule about objects alone is right more often than one about related objects, which would take as long again.
+    if not any(a.explained == 1 and a.cost <= _PLAIN_COST for a in found):
+        yield from _direct(given, "related")
+    yield from _direct(given, "growth")
 
 
 def _last_pass(given: PassInput) -> Iterator[list[SolverAnswer]]:

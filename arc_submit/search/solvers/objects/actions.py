@@ -436,7 +436,7 @@ def _turn(scene: Scene, k: int, turn: Turn) -> Effect | None:
 
 def _fill_actions(painters: list[Painter]) -> Iterator[Action]:
     for painter in painters:
-        for name, cost, cells_of in _AREAS:
+        for name, cost, cells_of in AREAS:
             run = Painting(cells_of, painter)
             yield Action(f"fill {name} with {painter.name}", 1.5 + cost + painter.cost, run)
 
@@ -613,7 +613,7 @@ def _checkered(o: Object) -> Array:
     return np.asarray((o.rows - o.top + o.columns - o.left) % 2)
 
 
-_AREAS: tuple[tuple[str, float, Cells], ...] = (
+AREAS: tuple[tuple[str, float, Cells], ...] = (
     ("its box", 0.0, _box_fill),
     ("its holes", 0.0, _holes),
     ("the frame around it", 0.3, _outline),

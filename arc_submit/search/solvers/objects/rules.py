@@ -8,8 +8,9 @@ train pair in turn measures how reliable the rule is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -87,28 +88,44 @@ class Budget:
         return self.effects < 0 or self.bytes < 0
 
 
-def solve(task: Task) -> list[SolverAnswer]:
-    """Answers of the rules that explain every train pair."""
+@dataclass(frozen=True)
+class Vocabulary:
+    """Actions and traits that complete those of objects alone.
+
+    Attributes:
+        name: of the solver.
+        actions: further actions that can make some changes.
+        traits: further traits.
+    """
+
+    name: str
+    actions: Callable[[Changes], list[Action]]
+    traits: Callable[[Scene], dict[str, Array]]
+
+
+def solve(task: Task, vocabulary: Vocabulary | None = None) -> list[SolverAnswer]:
+    """Answers of the rules that explain every train pair, about objects alone or with a vocabulary that completes them."""
     if not keeps_size(task):
         return []
     changed = [(pair.input != pair.output).ravel() for pair in task.train]
     if not all(mask.any() for mask in changed):
         return []
-    tables = make_tables(task)
+    tables = make_tables(task, vocabulary) if vocabulary else plain_tables(task)
     pairs = len(task.train)
-    rules = learn(tables, _bits(changed, range(pairs)), np.ones(pairs, np.bool_))
+    name, distinct = (vocabulary.name, True) if vocabulary else (NAME, False)
+    rules = learn(tables, _bits(changed, range(pairs)), np.ones(pairs, np.bool_), distinct)
     if not rules:
         return []
     predicted = 0
     for train, (k,) in held_out_folds(pairs):
-        trained = learn(tables, _bits(changed, train), np.arange(pairs) != k)
+        trained = learn(tables, _bits(changed, train), np.arange(pairs) != k, distinct)
         predicted += bool(trained) and _predicts(trained[0], k, _bits(changed, [k]))
     answers = []
     for rule in rules:
         cost = cost_of(sum(part.cost for part in rule), predicted, pairs)
         if all(same_grid(apply(rule, k), pair.output) for k, pair in enumerate(task.train)):
             text = "; ".join(part.text for part in rule)
-            answers += [SolverAnswer(k, apply(rule, pairs + k), NAME, text, 1.0, cost) for k in range(len(task.tests))]
+            answers += [SolverAnswer(k, apply(rule, pairs + k), name, text, 1.0, cost) for k in range(len(task.tests))]
     return answers
 
 
@@ -118,11 +135,33 @@ def _bits(masks: list[Array], pairs: Iterable[int]) -> Array:
     return np.packbits(np.concatenate([mask if k in chosen else np.zeros_like(mask) for k, mask in enumerate(masks)]))
 
 
-def make_tables(task: Task) -> list[ActionTable]:
-    """A table for each segmentation under which some action explains something."""
+@lru_cache(maxsize=1)
+def plain_tables(task: Task) -> list[ActionTable]:
+    """A table for each segmentation under which some action explains something; kept for the vocabulary that completes them."""
     budget = Budget()
-    tables = [_table(task, segmentation, budget) for segmentation in segmentations(inputs_of(task))]
+    tables = []
+    for segmentation in segmentations(inputs_of(task)):
+        changes = _changes(task, segmentation)
+        actions = library(changes) + stamps(task, segmentation)
+        tables.append(_table(task, segmentation, actions, make_tests, budget))
     return [table for table in tables if table is not None]
+
+
+def make_tables(task: Task, vocabulary: Vocabulary) -> list[ActionTable]:
+    """The plain tables with further tests, and a table of the further actions for each segmentation."""
+    budget = Budget()
+    plain = {table.segmentation.name: table for table in plain_tables(task)}
+    tests_of = partial(make_tests, further=vocabulary.traits)
+    tables: list[ActionTable] = []
+    for segmentation in segmentations(inputs_of(task)):
+        known = plain.get(segmentation.name)
+        segmentation = known.segmentation if known else segmentation
+        further = _table(task, segmentation, vocabulary.actions(_changes(task, segmentation)), tests_of, budget)
+        tests = further.tests if further else tests_of(segmentation, len(task.train)) if known else None
+        tables += [replace(table, tests=tests) for table in (known, further) if table is not None and tests is not None]
+        if budget.spent:
+            break
+    return tables
 
 
 def _changes(task: Task, segmentation: Segmentation) -> Changes:
@@ -138,7 +177,9 @@ def _changes(task: Task, segmentation: Segmentation) -> Changes:
     return Changes(erases, draws, recolours, tuple(sorted(colours)))
 
 
-def _table(task: Task, segmentation: Segmentation, budget: Budget) -> ActionTable | None:
+def _table(
+    task: Task, segmentation: Segmentation, actions: list[Action], tests_of: Callable[[Segmentation, int], ObjectTests], budget: Budget
+) -> ActionTable | None:
     pairs = len(task.train)
     scenes = segmentation.scenes[:pairs]
     first_cell = np.cumsum([0] + [pair.input.size for pair in task.train])
@@ -149,7 +190,7 @@ def _table(task: Task, segmentation: Segmentation, budget: Budget) -> ActionTabl
     order = sorted(range(pairs), key=lambda k: len(scenes[k].objects))
     useful, wrongs, gains, cells = [], [], [], []
     shown: list[dict[tuple[Cells, int], tuple[Array, int | None]]] = [{} for _ in range(pairs)]
-    for action in library(_changes(task, segmentation)) + stamps(task, segmentation):
+    for action in actions:
         wrong, gain = np.zeros(objects, np.bool_), np.zeros(objects, np.int64)
         explained = np.zeros((objects, first_cell[-1]), np.bool_)
         for place, k in enumerate(order):
@@ -184,7 +225,7 @@ def _table(task: Task, segmentation: Segmentation, budget: Budget) -> ActionTabl
             return None
     if not useful:
         return None
-    tests, owners = make_tests(segmentation, pairs), segmentation.owners()[:objects]
+    tests, owners = tests_of(segmentation, pairs), segmentation.owners()[:objects]
     return ActionTable(segmentation, tests, tuple(useful), owners, np.stack(wrongs), np.stack(gains), np.stack(cells))
 
 
@@ -218,14 +259,15 @@ def _explained_cells(effect: Effect, before: Array, after: Array, background: in
     return np.asarray(right)
 
 
-def learn(tables: list[ActionTable], needed: Array, pairs: Array) -> list[Rule]:
+def learn(tables: list[ActionTable], needed: Array, pairs: Array, distinct: bool = False) -> list[Rule]:
     """Rules that explain all needed cells of some pairs, best first; they differ in parts that are equivalent on these pairs.
 
     Args:
         needed: uint8, the changed cells of these pairs as bits.
         pairs: bool (pairs,), which pairs are known.
+        distinct: of tests and actions with equal results only the cheapest count, which leaves room for more of them.
     """
-    candidates = _candidates(tables, needed, pairs)
+    candidates = _candidates(tables, needed, pairs, distinct)
     covers = [cover for cover in (_cover(candidates, needed, per_cost) for per_cost in (False, True)) if cover]
     if not covers:
         return []
@@ -266,17 +308,23 @@ def _cover(candidates: list[Group], needed: Array, per_cost: bool) -> list[Group
     return chosen
 
 
-def _candidates(tables: list[ActionTable], needed: Array, pairs: Array) -> list[Group]:
-    """Conditional actions that are never wrong, in groups of at most three; the groups with most cells come first."""
+def _candidates(tables: list[ActionTable], needed: Array, pairs: Array, distinct: bool) -> list[Group]:
+    """Conditional actions that are never wrong, in groups of at most three; the groups with most cells come first.
+
+    Args:
+        distinct: of tests and actions with equal results on the known objects only the cheapest count.
+    """
     found: list[tuple[int, float, ActionTable, int, int]] = []
     for table in tables:
         known = pairs[table.pair]
-        passed = table.tests.passed[:, : len(table.pair)][:, known].astype(np.float32)
-        wrong = passed @ table.wrong[:, known].T.astype(np.float32)
-        gain = passed @ table.gain[:, known].T.astype(np.float32)
-        for test, action in np.argwhere((wrong == 0) & (gain > 0)).tolist():
+        tests, actions = _different(table, known) if distinct else (np.arange(len(table.tests.names)), np.arange(len(table.actions)))
+        passed = table.tests.passed[tests, : len(table.pair)][:, known].astype(np.float32)
+        wrong = passed @ table.wrong[actions][:, known].T.astype(np.float32)
+        gain = passed @ table.gain[actions][:, known].T.astype(np.float32)
+        for a, b in np.argwhere((wrong == 0) & (gain > 0)).tolist():
+            test, action = int(tests[a]), int(actions[b])
             cost = table.segmentation.cost + table.tests.costs[test] + table.actions[action].cost
-            found.append((int(gain[test, action]), float(cost), table, test, action))
+            found.append((int(gain[a, b]), float(cost), table, test, action))
     found.sort(key=lambda f: (-f[0], f[1]))
     groups: dict[bytes, Group] = {}
     for _, cost, table, test, action in found[:MAX_CANDIDATES]:
@@ -284,6 +332,26 @@ def _candidates(tables: list[ActionTable], needed: Array, pairs: Array) -> list[
         cells = np.bitwise_or.reduce(table.cells[action][selected], axis=0) & needed
         groups.setdefault(cells.tobytes(), []).append(ConditionalAction(table, test, action, cells, cost))
     return [sorted(group, key=lambda part: part.cost)[:3] for group in groups.values()]
+
+
+def _different(table: ActionTable, known: Array) -> tuple[Array, Array]:
+    """The tests and the actions that differ on the known objects: of each kind the two cheapest tests and the cheapest action."""
+    costs = np.array([action.cost for action in table.actions])
+    shown = np.concatenate([table.wrong[:, known], table.gain[:, known] > 0], axis=1)
+    results = [a.tobytes() + b.tobytes() for a, b in zip(shown, table.cells[:, known], strict=True)]
+    tests = _first_of_kind([row.tobytes() for row in table.tests.passed[:, : len(table.pair)][:, known]], table.tests.costs, 2)
+    return tests, _first_of_kind(results, costs, 1)
+
+
+def _first_of_kind(keys: list[bytes], costs: Array, limit: int) -> Array:
+    """int64: the indices of the `limit` cheapest of each key, ascending."""
+    counts: dict[bytes, int] = {}
+    kept = []
+    for k in np.argsort(costs, kind="stable").tolist():
+        counts[keys[k]] = counts.get(keys[k], 0) + 1
+        if counts[keys[k]] <= limit:
+            kept.append(k)
+    return np.array(sorted(kept))
 
 
 def _predicts(rule: Rule, pair: int, needed: Array) -> bool:

@@ -52,7 +52,7 @@ def solve(task: Task) -> list[SolverAnswer]:
     found: list[EvaluatedRule] = []
     parts: dict[str, tuple[str, float, Task]] = {}
     for segmentation in segmentations(inputs_of(task)):
-        found += _evaluate_rules(task, segmentation)
+        found += evaluate_rules(task, segmentation)
         if not found and len(parts) < MAX_PARTS:
             for text, cost, part in _parts(task, segmentation):
                 parts.setdefault(part.digest(), (text, cost, part))
@@ -107,7 +107,10 @@ def answers_of(task: Task, evaluated: list[EvaluatedRule]) -> list[SolverAnswer]
     return answers
 
 
-def _evaluate_rules(task: Task, segmentation: Segmentation) -> Iterator[EvaluatedRule]:
+def evaluate_rules(
+    task: Task, segmentation: Segmentation, further: Callable[[Scene], dict[str, Array]] | None = None
+) -> Iterator[EvaluatedRule]:
+    """Rules that at most one train pair contradicts; `further` gives traits for more tests."""
     pairs = len(task.train)
     scenes, owner = segmentation.scenes, segmentation.owners()
     tests: ObjectTests | None = None
@@ -115,7 +118,7 @@ def _evaluate_rules(task: Task, segmentation: Segmentation) -> Iterator[Evaluate
         results = _results(task, scenes[:pairs], extract)
         if results is None:
             continue
-        tests = tests or make_tests(segmentation, pairs)
+        tests = tests or make_tests(segmentation, pairs, further)
         good = np.zeros(len(owner), np.bool_)
         good[: len(results)] = [result == grid_id(task.train[k].output) for result, k in zip(results, owner, strict=False)]
         for text, test_cost, passed in _selectors(tests, good, owner, pairs):

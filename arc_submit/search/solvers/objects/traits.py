@@ -5,7 +5,7 @@ This module does not know actions or outputs. The plainest traits come first, be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from arc_submit.search.store import Array
 NOMINAL = ("colour", "rarest colour")  # tested for equality only
 PLACES = ("above it", "below it", "left of it", "right of it")  # rules seldom depend on the order of objects in the grid
 MAX_TESTS = 400
+FURTHER_COST = 4.0  # of the first of further traits
 
 
 @dataclass(frozen=True)
@@ -108,34 +109,43 @@ def traits(scene: Scene) -> dict[str, Array]:
     return out
 
 
-def make_tests(segmentation: Segmentation, train: int) -> ObjectTests:
+def make_tests(segmentation: Segmentation, train: int, further: Callable[[Scene], dict[str, Array]] | None = None) -> ObjectTests:
     """All tests whose result differs between objects, plainest first, without duplicates.
 
     Args:
         train: the number of train scenes, which determine the thresholds.
+        further: more traits, whose tests cost more and come after those of `traits`.
     """
-    tables = [traits(scene) for scene in segmentation.scenes]
-    known, total = segmentation.starts()[[train, -1]]
-    names, costs, rows = ["every"], [0.0], [np.ones(total, np.bool_)]
+    names, costs, rows = ["every"], [0.0], [np.ones(segmentation.starts()[-1], np.bool_)]
     seen = {rows[0].tobytes()}
-    for number, name in enumerate(tables[0]):
-        values = np.concatenate([table[name] for table in tables])
-        levels = np.unique(values[:known])[:12]
-        binary = len(levels) == 2
-        options = [(f"{name} = {v}", 0.0, values == v) for v in levels]
-        if name not in NOMINAL and not binary:
-            options += [(f"{name} > {v}", 0.5, values > v) for v in levels[:-1]]
-            options += [(f"{name} <= {v}", 0.5, values <= v) for v in levels[:-1]]
-        if not binary:
-            options += [(f"{name} != {v}", 0.7, values != v) for v in levels]
-        for text, cost, row in options:
-            key = row.tobytes()
-            if key not in seen and row[:known].any() and len(names) < MAX_TESTS:
-                seen.add(key)
-                names.append(text)
-                costs.append(2.0 + cost + 0.08 * number + (1.5 if name in PLACES else 0.0))
-                rows.append(row)
+    known = segmentation.starts()[train]
+    for extra, traits_of in enumerate((traits, further)):
+        if traits_of is None:
+            continue
+        tables = [traits_of(scene) for scene in segmentation.scenes]
+        for number, name in enumerate(tables[0]):
+            base = 2.0 + 0.08 * number + (1.5 if name in PLACES else 0.0) if extra == 0 else FURTHER_COST + 0.01 * number
+            for text, cost, row in _options(name, np.concatenate([table[name] for table in tables]), known):
+                key = row.tobytes()
+                if key not in seen and row[:known].any() and len(names) < MAX_TESTS * (1 + extra):
+                    seen.add(key)
+                    names.append(text)
+                    costs.append(base + cost)
+                    rows.append(row)
     return ObjectTests(tuple(names), np.array(costs), np.stack(rows))
+
+
+def _options(name: str, values: Array, known: int) -> list[tuple[str, float, Array]]:
+    """(Text, cost, objects that pass) of the tests of one trait; the values of the first `known` objects are the thresholds."""
+    levels = np.unique(values[:known])[:12]
+    binary = len(levels) == 2
+    options = [(f"{name} = {v}", 0.0, values == v) for v in levels]
+    if name not in NOMINAL and not binary:
+        options += [(f"{name} > {v}", 0.5, values > v) for v in levels[:-1]]
+        options += [(f"{name} <= {v}", 0.5, values <= v) for v in levels[:-1]]
+    if not binary:
+        options += [(f"{name} != {v}", 0.7, values != v) for v in levels]
+    return options
 
 
 def _count_lower(values: Array) -> Array:
