@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from strategies import challenges_value, small_tasks, training, write
@@ -22,7 +23,10 @@ from arc_submit.arc.datasets import (
 from arc_submit.arc.grid import grid_to_lists, same_grid
 from arc_submit.arc.task import task_to_json
 from arc_submit.cli import main
+from arc_submit.commands.score import score
 from arc_submit.errors import DataError
+from arc_submit.run.config import RunConfig
+from arc_submit.run.data import load_data
 from arc_submit.storage.run_dir import RunPaths
 
 
@@ -124,6 +128,31 @@ def test_solutions_are_read_and_malformed_ones_left_out(tmp_path: Path) -> None:
     assert all((a == b).all() for i in value for a, b in zip(read.outputs[i], solutions.outputs[i], strict=True))
     assert len(problems) == 2
     assert problems[0] == "s.json: task bad: output 0: row 0, column 0 is 12, not an integer 0..9"
+
+
+@pytest.mark.parametrize(
+    ("solutions", "words"),
+    [
+        ({"other": [[[1]]]}, "s.json: holds a solution of no task of the challenges file"),
+        ({"t1": [[[1]]], "other": [[[1]]]}, ""),
+        ({"t1": [[[1]], [[2]]]}, "s.json: task t1: 2 outputs, and the challenges file has 1 test inputs"),
+        ({"t1": [[[12]]]}, "s.json: holds a solution of no task"),
+    ],
+)
+def test_solutions_of_another_file_are_refused_before_any_work(tmp_path: Path, solutions: dict[str, Any], words: str) -> None:
+    task = {"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": [[3]]}]}
+    challenges, path = write(tmp_path / "c.json", {"t1": task, "t2": task}), write(tmp_path / "s.json", solutions)
+    attempts = [{"attempt_1": [[1]], "attempt_2": [[2]]}]
+    submission = write(tmp_path / "u.json", {"t1": attempts, "t2": attempts})
+    config = RunConfig(out=tmp_path / "run", challenges=challenges, solutions=path)
+    for work in (lambda: load_data(config), lambda: score(challenges, path, submission)):
+        if words:
+            with pytest.raises(DataError, match=words):
+                work()
+        else:
+            work()
+    with pytest.raises(DataError, match=r"s\.json: no valid task in it"):
+        score(path, path, submission)
 
 
 def test_the_sample_submission_gives_order_and_counts(tmp_path: Path) -> None:

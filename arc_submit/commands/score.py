@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from arc_submit.arc.datasets import read_challenges, read_solutions
+from arc_submit.arc.datasets import check_solutions, read_challenges, read_solutions
 from arc_submit.arc.metrics import score_submission, submission_text
 from arc_submit.arc.submission import read_submission
-from arc_submit.errors import ConfigError
+from arc_submit.errors import ConfigError, DataError
 from arc_submit.options import add_json
 
 
@@ -59,7 +59,10 @@ def score(challenges_file: Path, solutions_file: Path, submission_file: Path) ->
         DataError: where a file cannot be read, or Kaggle would refuse the submission.
     """
     challenges = read_challenges(challenges_file)
+    if not challenges.tasks:
+        raise DataError(f"{challenges_file}: no valid task in it; first fault: {next(iter(challenges.errors.values()))}")
     solutions, problems = read_solutions(solutions_file)
+    check_solutions(solutions_file, solutions, challenges)
     for problem in problems:
         print(f"left out: {problem}")
     scores = score_submission(read_submission(submission_file, challenges), solutions)

