@@ -47,7 +47,7 @@ def answer(run: RunPaths, source: str, task_id: str, grids: list[np.ndarray], sc
 
 def test_a_sure_answer_settles_a_task_once_it_is_written(run: RunPaths, files: tuple[Path, Path]) -> None:
     right = read_solutions(files[1])[0].outputs["task000"][0]
-    standings = Standings(run, sizes(run), EnsembleConfig(order=("search", "ttft")))
+    standings = Standings(run, sizes(run), EnsembleConfig(order=("search", "ttft")), run.read_tasks())
     before = standings(TASKS)
     assert before["task000"].settled[0] == 0.0
     assert before["task000"].ease[0] == UNKNOWN_EASE
@@ -63,7 +63,7 @@ def test_a_sure_answer_settles_a_task_once_it_is_written(run: RunPaths, files: t
 def test_a_model_that_agrees_with_a_sure_search_raises_its_chances(run: RunPaths, files: tuple[Path, Path]) -> None:
     right = read_solutions(files[1])[0].outputs["task000"][0]
     other = np.asarray((right + 1) % 10, dtype=np.int8)
-    standings = Standings(run, sizes(run), EnsembleConfig(order=("search", "ttft")))
+    standings = Standings(run, sizes(run), EnsembleConfig(order=("search", "ttft")), run.read_tasks())
     shift = standings.shift("ttft", SolveChances(constant=-3.0))
     reached = {"task000": Level(8, 4)}
     assert shift({}) == shift(reached) == 0.0

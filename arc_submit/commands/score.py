@@ -100,7 +100,8 @@ def score_inputs(inputs: list[str], challenges_file: Path | None, solutions_file
     figures: dict[str, Any] = {"tasks": len(ids), "predictions": len(predictions)}
     figures["sources"] = {name: row.to_json() for name, row in sources.items()}
     config = EnsembleConfig(order=gathered.sources)
-    attempts = score_attempts(rank_all(predictions), solutions, ids, config, scores_by_method(gathered.judgements))
+    ranked = rank_all(predictions, gathered.challenges.tasks)
+    attempts = score_attempts(ranked, solutions, ids, config, scores_by_method(gathered.judgements))
     print(f"\n{source_table(attempts, 'attempts by')}")
     figures["attempts"] = {name: row.to_json() for name, row in attempts.items()}
     for count in first:

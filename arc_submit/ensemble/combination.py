@@ -2,7 +2,8 @@
 
 Every method works on the same predictions. The default method estimates how probable each answer is (evidence.py). An answer of one source
 has the odds that the source gives it. An answer of two independent sources has higher odds than their sum, because independent sources
-rarely agree on a wrong grid. Formulas and examples: docs/ensemble.md. Pure functions; does not know solutions.
+rarely agree on a wrong grid. An answer that breaks laws of the train pairs has lower odds (law_odds.py). The other methods rank without
+laws, as they are published. Formulas and examples: docs/ensemble.md. Does not know solutions.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from dataclasses import dataclass, field, replace
 from arc_submit.arc.best_first import best_first
 from arc_submit.arc.grid import Grid, grid_id
 from arc_submit.arc.prediction import OutputKey, Prediction, group_by_output
+from arc_submit.arc.task import Task
 from arc_submit.ensemble import published
 from arc_submit.ensemble.evidence import MEETING, Trust, estimate_trust, source_odds
-from arc_submit.ensemble.voting import Basis, RankedSources, SourceAnswer, basis_of, rank_programs, vote
+from arc_submit.ensemble.law_odds import law_factor, usual_factors, with_broken_laws
+from arc_submit.ensemble.voting import Basis, Broken, RankedSources, SourceAnswer, basis_of, rank_programs, vote
 from arc_submit.errors import ConfigError
 
 METHODS = (
@@ -46,12 +49,15 @@ class EnsembleConfig:
         weights: by source, 1 by default. They multiply the odds in "probability", the votes in "voting" and "concatenation", the counts in
             "count-minus-mean" and the sums in "product-with-baseline".
         fallback: one of METHODS, for outputs that no model has judged.
+        laws: whether the laws that an answer breaks change its probability, and with it the order by "probability" and where a judge leaves
+            the order open. METHODS other than "probability" rank without laws.
     """
 
     method: str = "probability"
     order: tuple[str, ...] = ("search", "ttft", "frozen")
     weights: Mapping[str, float] = field(default_factory=dict)
     fallback: str = "probability"
+    laws: bool = True
 
     @property
     def pure(self) -> EnsembleConfig:
@@ -95,16 +101,20 @@ class RankedAnswer:
         probability: the estimated probability that it is right; the same estimate under every method.
         backing: the evidence of each source that gave it, such as "ttft 5 of 8 votes (0.31)".
         sources: their names, in the same order.
+        broken: the laws of the train pairs that have lowered its probability, those within the score of a search left out.
     """
 
     grid: Grid
     probability: float
     backing: tuple[str, ...]
     sources: tuple[str, ...] = ()
+    broken: Broken = (0, 0)
 
     @property
     def reason(self) -> str:
-        return f"{' and '.join(self.backing)}: {self.probability:.2f}"
+        strict, loose = self.broken
+        laws = f", breaks {strict + loose} laws, {strict} of them strict" if strict or loose else ""
+        return f"{' and '.join(self.backing)}{laws}: {self.probability:.2f}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +142,7 @@ class _Evidence:
     """
 
     grid: Grid
+    broken: Broken | None
     votes: dict[str, float] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
     odds: dict[str, float] = field(default_factory=dict)
@@ -141,6 +152,17 @@ class _Evidence:
     bases: dict[str, Basis] = field(default_factory=dict)
     found: dict[str, tuple[float, ...]] = field(default_factory=dict)
     scored: dict[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def combined(self, usual: Mapping[str, float] | None) -> float:
+        """The odds of the grid by all its sources together.
+
+        Args:
+            usual: by source, the factor for laws of its usual answer; None leaves the laws out.
+        """
+        odds = [(self.bases[source], value) for source, value in self.odds.items()]
+        if usual is None or self.broken is None:
+            return combined_odds(odds)
+        return combined_odds(odds, [law_factor(self.broken) / usual[source] for source in self.odds])
 
 
 def rank(predictions: Sequence[Prediction]) -> list[SourceAnswer]:
@@ -154,12 +176,17 @@ def rank(predictions: Sequence[Prediction]) -> list[SourceAnswer]:
     return [SourceAnswer(p.grid, 1, round(p.logprob, 6), basis=basis) for p in ranked if p.grid is not None]
 
 
-def rank_all(predictions: Iterable[Prediction]) -> dict[str, dict[OutputKey, list[SourceAnswer]]]:
-    """`rank` for every source and every (task, test input) that has predictions."""
+def rank_all(predictions: Iterable[Prediction], tasks: Mapping[str, Task] | None = None) -> dict[str, dict[OutputKey, list[SourceAnswer]]]:
+    """`rank` for every source and every (task, test input) that has predictions.
+
+    Args:
+        tasks: those that are known, for the laws that answers break; the laws do not change the order.
+    """
     pools: dict[str, list[Prediction]] = {}
     for p in predictions:
         pools.setdefault(p.source, []).append(p)
-    return {source: {output: rank(found) for output, found in group_by_output(pool).items()} for source, pool in pools.items()}
+    ranked = {source: {output: rank(found) for output, found in group_by_output(pool).items()} for source, pool in pools.items()}
+    return {source: with_broken_laws(answers, tasks) for source, answers in ranked.items()} if tasks else ranked
 
 
 def combine_sources(
@@ -182,23 +209,25 @@ def combine_sources(
         raise ConfigError(f"--method {config.method}: needs a model's scores of the candidates; see arc-submit ensemble --help")
     ranked = {source: ranked[source] for source in config.order if source in ranked}
     trust = dict(estimate_trust(ranked) if trust is None else trust)
+    usual = usual_factors(ranked) if config.laws else None
     combined: dict[OutputKey, list[RankedAnswer]] = {}
     unjudged: set[OutputKey] = set()
     for output in sorted({output for outputs in ranked.values() for output in outputs}):
         answers = _gather({s: outputs[output] for s, outputs in ranked.items() if outputs.get(output)}, trust, config)
         scores = judged.get(output, {}) if judged is not None else {}
-        odds = {
-            key: combined_odds([(answer.bases[source], value) for source, value in answer.odds.items()]) for key, answer in answers.items()
-        }
+        odds = {key: answer.combined(usual) for key, answer in answers.items()}
         # The 1 is the odds of "no answer is right", to which all other odds are relative.
         total = 1 + math.fsum(odds.values())
-        order = _order(answers, odds, config.pure, {})
+        pure = config.pure
+        # The published methods have no laws, also where answers tie.
+        ties = odds if pure.method == "probability" else {key: answer.combined(None) for key, answer in answers.items()}
+        order = _order(answers, ties, pure, {})
         if config.method in JUDGED_METHODS:
             if all(key in scores for key in order[:2]):
                 order = _order(answers, odds, config, scores)
             elif len(order) > 1:
                 unjudged.add(output)
-        combined[output] = [_ranked(answers[k], odds[k] / total) for k in order]
+        combined[output] = [_ranked(answers[k], odds[k] / total, config.laws) for k in order]
     return CombinedRanking(combined, trust, frozenset(unjudged))
 
 
@@ -210,8 +239,9 @@ def _order(
     return sorted(answers, key=lambda k: (first[k], -odds[k], -max(answers[k].logprobs.values()), k))
 
 
-def _ranked(evidence: _Evidence, probability: float) -> RankedAnswer:
-    return RankedAnswer(evidence.grid, probability, tuple(evidence.backing.values()), tuple(evidence.backing))
+def _ranked(evidence: _Evidence, probability: float, laws: bool) -> RankedAnswer:
+    broken = evidence.broken if laws else None
+    return RankedAnswer(evidence.grid, probability, tuple(evidence.backing.values()), tuple(evidence.backing), broken or (0, 0))
 
 
 def combine_predictions(predictions: Iterable[Prediction], order: Sequence[str]) -> dict[OutputKey, list[Grid]]:
@@ -220,7 +250,7 @@ def combine_predictions(predictions: Iterable[Prediction], order: Sequence[str])
     return {output: [answer.grid for answer in answers] for output, answers in ranking.answers.items()}
 
 
-def combined_odds(odds: Iterable[tuple[Basis, float]]) -> float:
+def combined_odds(odds: Sequence[tuple[Basis, float]], factors: Sequence[float] | None = None) -> float:
     """The odds of a grid that several sources give, from the basis of each source and the odds that it gives the grid.
 
     The odds of models are added: models are trained on similar data or share their base, so that they are not independent. Several searches
@@ -228,17 +258,21 @@ def combined_odds(odds: Iterable[tuple[Basis, float]]) -> float:
     over MEETING, is added to the sum. Nothing tells where a submission file comes from: it may be the same search or the same model, so
     that its odds are added and no product is taken. So are those of programs that a model wrote: how far they are independent of its other
     answers is not known.
+
+    Args:
+        factors: of the odds by each source, for the laws that the grid breaks; 1 by default. The odds of a search contain the laws already,
+            and so does their product with other odds.
     """
-    by_basis: dict[Basis, list[float]] = {}
-    for basis, value in odds:
-        by_basis.setdefault(basis, []).append(value)
-    scored, voted = max(by_basis.get("score", []), default=0.0), math.fsum(by_basis.get("votes", []))
-    added = math.fsum(by_basis.get("place", [])) + math.fsum(by_basis.get("programs", []))
-    return scored + voted + added + scored * voted / MEETING
+    scored = max((value for basis, value in odds if basis == "score"), default=0.0)
+    voted = math.fsum(value for basis, value in odds if basis == "votes")
+    lawful = zip(odds, [1.0] * len(odds) if factors is None else factors, strict=True)
+    added = math.fsum(value * factor for (basis, value), factor in lawful if basis != "score")
+    return scored + added + scored * voted / MEETING
 
 
 def _gather(pools: Mapping[str, Sequence[SourceAnswer]], trust: Mapping[str, Trust], config: EnsembleConfig) -> dict[bytes, _Evidence]:
     """The evidence for each distinct answer to one test input, by `grid_id`."""
+    broken = {grid_id(one.grid): one.broken for answers in pools.values() for one in answers if one.broken is not None}
     gathered: dict[bytes, _Evidence] = {}
     for source in sorted(pools):
         answers, weight = pools[source], config.weights.get(source, 1.0)
@@ -247,7 +281,8 @@ def _gather(pools: Mapping[str, Sequence[SourceAnswer]], trust: Mapping[str, Tru
         votes, total = sum(a.votes for a in answers), math.fsum(odds)
         counted = basis == "votes" and any(a.probability is None for a in answers)
         for number, (answer, value) in enumerate(zip(answers, odds, strict=True), 1):
-            evidence = gathered.setdefault(grid_id(answer.grid), _Evidence(answer.grid))
+            key = grid_id(answer.grid)
+            evidence = gathered.setdefault(key, _Evidence(answer.grid, broken.get(key)))
             share = answer.votes / votes if counted else value / total if total else 1 / len(answers)
             evidence.votes[source] = weight * answer.votes
             evidence.shares[source] = weight * share

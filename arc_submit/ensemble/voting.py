@@ -22,6 +22,10 @@ train pairs that the programs reproduce which gave the answer."""
 _BASES: dict[str, Basis] = {"search": "score", "attempts": "place", "code": "programs"}
 
 
+Broken = tuple[int, int]
+"""How many strict laws of the train pairs an answer breaks, and how many others."""
+
+
 def basis_of(prediction: Prediction) -> Basis:
     """What ranks the answers of a prediction's source."""
     return _BASES.get(prediction.source_kind, "votes")
@@ -43,6 +47,7 @@ class SourceAnswer:
         basis: what ranks the answers of the source; the same for all of them.
         fits: of each program that gave it, the train pairs that it reproduces and those that there are; empty for other bases.
         program: the text of the best of them, the shortest of equally good ones; empty for other bases.
+        broken: the laws that it breaks; None where none is known, and for a score, which contains them.
     """
 
     grid: Grid
@@ -54,6 +59,7 @@ class SourceAnswer:
     basis: Basis = "votes"
     fits: Fits = ()
     program: str = ""
+    broken: Broken | None = None
 
 
 RankedSources = Mapping[str, Mapping[OutputKey, Sequence[SourceAnswer]]]

@@ -83,7 +83,7 @@ class ReportData:
 
     @cached_property
     def ranked(self) -> RankedSources:
-        return rank_all(self.predictions)
+        return rank_all(self.predictions, self.challenges.tasks)
 
     @cached_property
     def ranking(self) -> CombinedRanking:

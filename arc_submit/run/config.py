@@ -161,6 +161,12 @@ class RunConfig:
         metavar="NAME=WEIGHT,...",
         commands=_RUN,
     )
+    laws: bool = option(
+        True,
+        help="an answer that breaks laws of the train pairs is less probable; counts with the method probability, see docs/ensemble.md",
+        identity=Identity.FREE,
+        commands=(*_RUN, "ensemble"),
+    )
     search_effort: str = option(
         "normal",
         help="work that the program search counts for a task",

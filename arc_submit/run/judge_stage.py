@@ -32,7 +32,8 @@ def judged_scores(resolved: ResolvedRun, paths: RunPaths, task_ids: Sequence[str
 
 def decide(resolved: ResolvedRun, paths: RunPaths, predictions: Sequence[Prediction], task_ids: Sequence[str]) -> CombinedRanking:
     """The ranking of all sources' answers by the run's method."""
-    return combine_sources(rank_all(predictions), resolved.ensemble, judged_scores(resolved, paths, task_ids))
+    ranked = rank_all(predictions, resolved.data.tasks)
+    return combine_sources(ranked, resolved.ensemble, judged_scores(resolved, paths, task_ids))
 
 
 def load_judging(resolved: ResolvedRun, directory: RunDirectory) -> SourceProgress | None:
@@ -41,7 +42,7 @@ def load_judging(resolved: ResolvedRun, directory: RunDirectory) -> SourceProgre
     if judge is None:
         return None
     predictions, _ = directory.read_predictions(resolved.data.counts, [task_id for task_id in resolved.data.chosen if task_id in tasks])
-    contests = find_contests(combine_sources(rank_all(predictions), resolved.ensemble.pure), judge.candidates, judge.settled)
+    contests = find_contests(combine_sources(rank_all(predictions, tasks), resolved.ensemble.pure), judge.candidates, judge.settled)
     contested = list(dict.fromkeys(contest.output[0] for contest in contests))
     jobs = plan_jobs(contests, tasks, judge.settings, {task_id: read_judgements(directory, [task_id]) for task_id in contested})
     costs = {task_id: task_cost(tasks[task_id]) for task_id in contested}

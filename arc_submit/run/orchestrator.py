@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from arc_submit.arc.prediction import Prediction, read_predictions
+from arc_submit.arc.task import Task
 from arc_submit.durations import format_duration, seconds_left
-from arc_submit.ensemble.combination import EnsembleConfig, rank_all
+from arc_submit.ensemble.combination import rank_all
 from arc_submit.ensemble.evidence import is_scored, tests_programs
+from arc_submit.ensemble.law_odds import law_factor
 from arc_submit.run.host import allocate_workers
 from arc_submit.run.progress import Progress, SourceCounts
 from arc_submit.run.resolve import ResolvedRun
@@ -240,7 +242,7 @@ def _run_lane(
         directory.event("source_begun", source=source.name, seconds=round(own_deadline - now, 1), reason=reason, **lane)
         own_quota = quota if source.most_workers is None else BoundedQuota(quota, source.most_workers)
         soft_deadline = choose_soft_deadline(now, own_deadline)
-        jobs = _job_source(one, directory, soft_deadline, resolved.ensemble.pure)
+        jobs = _job_source(one, directory, soft_deadline, resolved)
         processes = ProcessConfig(directory.logs(source.name), source.environment, resolved.host.launch(source.lane))
         try:
             for event in run_with_fallback(jobs, source.backends, processes, own_quota, own_deadline, soft_deadline):
@@ -257,9 +259,9 @@ def _run_lane(
         yield Step(one)
 
 
-def _job_source(one: SourceProgress, directory: RunDirectory, soft_deadline: float, ensemble: EnsembleConfig) -> JobSource:
+def _job_source(one: SourceProgress, directory: RunDirectory, soft_deadline: float, resolved: ResolvedRun) -> JobSource:
     """What chooses a source's next job: a scheduler, the passes, or for a source without levels the smallest task."""
-    source = one.source
+    source, ensemble, tasks = one.source, resolved.ensemble.pure, resolved.data.tasks
     if one.jobs is not None:
         return JobQueue(one.jobs, until=soft_deadline)
     if source.passes > 1:
@@ -271,12 +273,12 @@ def _job_source(one: SourceProgress, directory: RunDirectory, soft_deadline: flo
         return JobQueue(Job(tuple(todo[i : i + count])) for i in range(0, len(todo), count))
     learn_from_events(one.cost_model, directory.read_events(), source.name, one.sizes)
     if source.chances is not None:
-        standings = Standings(directory, one.sizes, ensemble)
+        standings = Standings(directory, one.sizes, ensemble, tasks)
         gain_options = GainOptions(standings, standings.shift(source.name, source.chances), source.adapters_kept, source.alone)
         return GainScheduler(one.sizes, source.ladder, one.cost_model, soft_deadline, source.chances, one.reached, gain_options)
 
     def uncertainty(task_id: str) -> float:
-        return _uncertainty(_predictions(directory, source.name, task_id), source.name)
+        return _uncertainty(_predictions(directory, source.name, task_id), source.name, tasks if ensemble.laws else {})
 
     options = SchedulerOptions(uncertainty, source.tasks_per_job, source.adapters_kept)
     return Scheduler(one.sizes, source.ladder, one.cost_model, soft_deadline, one.reached, options)
@@ -286,13 +288,20 @@ def _predictions(directory: RunDirectory, source: str, task_id: str) -> list[Pre
     return read_predictions(directory.predictions(source, task_id))[0]
 
 
-def _uncertainty(predictions: Sequence[Prediction], source: str) -> float:
-    """The share of a source's predictions that do not vote for the best answer, in the least certain output of a task."""
-    ranked = rank_all(predictions).get(source, {})
+def _uncertainty(predictions: Sequence[Prediction], source: str, tasks: Mapping[str, Task]) -> float:
+    """The share of a source's predictions that do not vote for the best answer, in the least certain output of a task.
+
+    Args:
+        tasks: those of which the laws are known. The best answer is the first of those that break fewest laws, and a vote for it counts
+            less where it breaks any.
+    """
+    ranked = rank_all(predictions, tasks).get(source, {})
     shares = []
     for test in {p.test for p in predictions}:
-        best = ranked.get((predictions[0].task, test), [])
-        shares.append(best[0].votes / sum(p.test == test for p in predictions) if best else 0.0)
+        answers = ranked.get((predictions[0].task, test), [])
+        best = max(answers, key=lambda one: law_factor(one.broken), default=None)
+        counted = best.votes * law_factor(best.broken) if best else 0.0
+        shares.append(counted / sum(p.test == test for p in predictions))
     return 1.0 - min(shares, default=0.0)
 
 

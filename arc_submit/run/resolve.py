@@ -239,7 +239,7 @@ def _choices_of_sources(config: RunConfig) -> list[Choice]:
 def ensemble_config(config: RunConfig) -> EnsembleConfig:
     """How a run combines its sources; weights of sources that do not run are left out."""
     weights = {source: weight for source, weight in config.weights.items() if source in config.sources}
-    return EnsembleConfig(config.method, config.sources, weights, config.judge.fallback or "probability")
+    return EnsembleConfig(config.method, config.sources, weights, config.judge.fallback or "probability", config.laws)
 
 
 def submission_path(config: RunConfig) -> Path:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from arc_submit.arc.grid import grid_id
 from arc_submit.arc.prediction import OutputKey, read_predictions
 from arc_submit.arc.submission import ATTEMPTS
+from arc_submit.arc.task import Task
 from arc_submit.ensemble.combination import EnsembleConfig, combine_sources, rank_all
 from arc_submit.ensemble.evidence import SURE, is_scored, score_odds
 from arc_submit.ensemble.voting import SourceAnswer
@@ -30,10 +31,11 @@ class Standings:
     Args:
         sizes: of the tasks.
         ensemble: how the sources' answers become two attempts.
+        tasks: those that are known, for the laws that answers break.
     """
 
-    def __init__(self, paths: RunPaths, sizes: Mapping[str, TaskSize], ensemble: EnsembleConfig):
-        self._paths, self._sizes, self._ensemble = paths, sizes, ensemble
+    def __init__(self, paths: RunPaths, sizes: Mapping[str, TaskSize], ensemble: EnsembleConfig, tasks: Mapping[str, Task]):
+        self._paths, self._sizes, self._ensemble, self._tasks = paths, sizes, ensemble, tasks
         self._stamps: dict[str, tuple[tuple[int, int], ...]] = {}
         self._ranked: dict[str, Ranked] = {}
 
@@ -74,7 +76,7 @@ class Standings:
         stamps = tuple((file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else (0, 0) for file in files)
         if self._stamps.get(task_id) != stamps:
             self._stamps[task_id] = stamps
-            self._ranked[task_id] = rank_all(p for file in files for p in read_predictions(file)[0])
+            self._ranked[task_id] = rank_all((p for file in files for p in read_predictions(file)[0]), self._tasks)
         return self._ranked[task_id]
 
 
