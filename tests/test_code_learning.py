@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -35,9 +39,11 @@ from arc_submit.programs.relabel import RelabelledTask, relabel, run_programs
 from arc_submit.programs.rounds import STATE
 from arc_submit.run.data import load_data
 from arc_submit.run.fingerprint import run_fingerprint
+from arc_submit.run.pipeline import run
 from arc_submit.run.presets import make_config
 from arc_submit.run.simulate import Rig, rig_setup
 from arc_submit.run.source_code import code_ladder
+from arc_submit.storage.run_dir import RunPaths
 
 MIRROR = make_task()
 # No program of the model solves it.
@@ -185,6 +191,33 @@ def test_a_kill_within_a_round_costs_the_answers_in_hand(
     assert (result["failed"], result["unfinished"]) == ("", 0)
     assert answers_of(here.settings) == everything
     assert len(read_answers(path)) == len({(one.turn, one.number) for one in read_answers(path)}), "nothing is asked twice"
+
+
+@pytest.mark.campaign
+def test_a_run_whose_worker_is_killed_within_a_round_has_the_programs_of_another(
+    model: Path, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    values = {"code_samples": 8, "code_turns": 1, "code_refined": 2, "code_tokens": 24, "code_learn_rounds": 2, "lora_rank": 4}
+    values |= {"model": model, "sources": ("code",), "challenges": files[0], "tasks": 1, "workers": 1, "pictures": 0, "budget": 200.0}
+
+    def kept(out: Path) -> list[Any]:
+        return [one for path in out.glob("programs/*.jsonl") for one in read_answers(path)]
+
+    def kill_within_a_round(out: Path) -> None:
+        while sum(one.turn > 1 for one in kept(out)) < 4:
+            sleep(0.02)
+        started = [event["pid"] for event in RunPaths(out).read_events() if event["event"] == "worker_started"]
+        os.kill(started[-1], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_within_a_round, args=[tmp_path / "killed"], daemon=True)
+    killer.start()
+    for name in ("killed", "whole"):
+        run(make_config("cpu-pocket", out=tmp_path / name, max_concurrent=2, **values))
+    assert not killer.is_alive()
+    events = RunPaths(tmp_path / "killed").read_events()
+    assert sum(event["event"] == "worker_lost" for event in events) == 1
+    first, second = (sorted((one.turn, one.number, one.view, one.text) for one in kept(tmp_path / name)) for name in ("killed", "whole"))
+    assert first == second
 
 
 def test_time_ends_a_round_and_what_is_there_answers_the_task(writer: CodeWriter, language: PythonLanguage, tmp_path: Path) -> None:
