@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from arc_submit.base_model.architecture import check_for_engines, check_layers, make_skeleton, read_config
@@ -125,25 +126,35 @@ def test_a_table_of_rotations_from_an_old_version_is_no_fault(folder: Path) -> N
     load_model(folder, torch.device("cpu"), torch.float32, "sdpa")
 
 
-def test_the_text_part_of_a_model_that_takes_pictures_is_loaded(folder: Path) -> None:
-    """Its limits and weights lie under text_config and language_model."""
-    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+def change_text_config(folder: Path, **values: Any) -> None:
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    change_config(folder, text_config={**text, **values})
 
+
+def write_with_pictures(folder: Path, kind: str) -> Any:
+    """A tiny model that also takes pictures, written into the folder; its limits and weights lie under other names in each kind."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = {**sizes, "num_key_value_heads": 1, "head_dim": 16, "vocab_size": 48, "max_position_embeddings": 700}
-    picture = {
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "image_size": 28,
-        "patch_size": 14,
+    text = {**sizes, "num_key_value_heads": 1, "head_dim": 16, "vocab_size": 48, "max_position_embeddings": 700, "pad_token_id": 0}
+    picture = {**sizes, "num_hidden_layers": 1, "image_size": 28, "patch_size": 14}
+    values = {
+        "Gemma3": {"text_config": text, "vision_config": picture, "mm_tokens_per_image": 4, "image_token_index": 47},
+        "Mistral3": {  # tied by the whole's configuration alone
+            "text_config": {"model_type": "mistral", "sliding_window": None, **text},
+            "vision_config": {"model_type": "pixtral", "head_dim": 16, **picture},
+            "image_token_index": 47,
+        },
+        "SmolVLM": {"text_config": {"model_type": "llama", **text}, "vision_config": picture, "image_token_id": 47},
     }
-    whole = Gemma3ForConditionalGeneration(
-        Gemma3Config(text_config=text, vision_config=picture, mm_tokens_per_image=4, image_token_index=47)
-    )
-    whole.eval().save_pretrained(folder)
+    config = getattr(transformers, f"{kind}Config")(**values[kind])
+    whole = getattr(transformers, f"{kind}ForConditionalGeneration")(config).eval()
+    whole.save_pretrained(folder)
+    return whole
+
+
+@pytest.mark.parametrize("kind", ["Gemma3", "Mistral3", "SmolVLM"])
+def test_the_text_part_of_a_model_that_takes_pictures_is_loaded(folder: Path, kind: str) -> None:
+    whole = write_with_pictures(folder, kind)
     check_for_engines(folder, ["transformers"])
     model = load_model(folder, torch.device("cpu"), torch.float32, "sdpa")
     ids = torch.randint(3, 40, (1, 12))
@@ -151,3 +162,44 @@ def test_the_text_part_of_a_model_that_takes_pictures_is_loaded(folder: Path) ->
     assert TransformersEngine(model, 1).context_length == read_config(folder).max_position_embeddings == 700
     with pytest.raises(ConfigError, match="max_seq_len 701 is over the 700 tokens"):
         resolve_prompt_config(folder, None, None, 701)
+    quantised = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    for message, spoil in (
+        (
+            "quantization_config bitsandbytes: of a model that also takes pictures",
+            lambda: change_config(folder, quantization_config=quantised),
+        ),
+        (
+            r"hold model.layers.1\.\S+ and \d+ more weights, which the architecture of config.json has not",
+            lambda: (change_config(folder, quantization_config=None), change_text_config(folder, num_hidden_layers=1, layer_types=None)),
+        ),
+    ):
+        spoil()
+        for check in (
+            lambda: check_for_engines(folder, ["transformers"]),
+            lambda: load_model(folder, torch.device("cpu"), torch.float32, "sdpa"),
+        ):
+            with pytest.raises(ConfigError, match=message):
+                check()
+
+
+def test_counters_and_masks_of_old_versions_are_no_weights_in_fewer_bits(folder: Path) -> None:
+    change_weights(
+        folder, lambda t: {**t, "model.layers.0.self_attn.bias": torch.ones(1, 1, 4, 4, dtype=torch.bool), "count": torch.ones(1).long()}
+    )
+    check_for_engines(folder, ["transformers"])
+    load_model(folder, torch.device("cpu"), torch.float32, "sdpa")
+    change_weights(folder, lambda t: {k.replace("norm.weight", "norm.qweight"): v.int() if "norm" in k else v for k, v in t.items()})
+    for check in (
+        lambda: check_for_engines(folder, ["transformers"]),
+        lambda: load_model(folder, torch.device("cpu"), torch.float32, "sdpa"),
+    ):
+        with pytest.raises(ConfigError, match=r"is stored as .*no quantization_config"):
+            check()
+
+
+@pytest.mark.parametrize("kind", ["OPT", "Llama4Text"])
+def test_what_is_no_decoder_with_a_head_is_refused_from_its_configuration(folder: Path, kind: str) -> None:
+    values = {"hidden_size": 48, "num_hidden_layers": 2, "vocab_size": 48, "ffn_dim": 32, "intermediate_size": 32, "num_local_experts": 2}
+    config = getattr(transformers, f"{kind}Config")(**values)
+    with pytest.raises(ConfigError, match="ForCausalLM is no decoder with an output layer behind it; give another model"):
+        check_layers(folder, make_skeleton(folder, config))

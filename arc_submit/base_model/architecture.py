@@ -9,16 +9,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from arc_submit.base_model.checks import check_model_folder, said, weight_files
+from arc_submit.base_model.output_head import decoder_place
 from arc_submit.errors import ConfigError, DataError
 
 # The text part of a model that also takes pictures has these names in its files, and its own names in memory.
-_TEXT_KEYS = {r"^language_model\.model\.": "model.", r"^model\.language_model\.": "model.", r"^language_model\.lm_head\.": "lm_head."}
+_TEXT_KEYS = {
+    r"^language_model\.model\.": "model.",
+    r"^model\.language_model\.": "model.",
+    r"^model\.text_model\.": "model.",
+    r"^language_model\.lm_head\.": "lm_head.",
+}
+_TEXT_LAYERS = "model.layers."  # the beginning of its layers' names in memory
 _KEYS_AND_VALUES = ("full_attention", "sliding_attention", "attention")  # layers whose whole memory of a prompt is keys and values
 _WHOLE_FORMATS = ("F64", "F32", "F16", "BF16")  # in safetensors' words
 _LAYER_LISTS = ("layer_types", "layers_block_type", "block_types")
@@ -53,6 +61,12 @@ def read_config(folder: Path) -> Any:
     text = config.get_text_config(decoder=True)
     if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ConfigError(f"{path}: model_type {kind} is no causal language model; give one that continues text")
+    if text is not config:
+        text.name_or_path = str(folder)
+        # Both are said once for the whole model.
+        text.tie_word_embeddings = bool(text.tie_word_embeddings or getattr(config, "tie_word_embeddings", False))
+        if quantised := getattr(config, "quantization_config", None):
+            text.quantization_config = quantised
     return text
 
 
@@ -108,7 +122,9 @@ def check_weights(folder: Path, quantised: bool = False) -> Any:
         if not quantised:
             check_quantisation(folder, config)
         return skeleton
-    tensors = {name: torch.empty(shape, device="meta") for name, shape in read_shapes(folder).items()}
+    stored = read_tensors(folder)
+    narrow = narrow_tensors(stored)
+    tensors = {name: torch.empty(one.shape, device="meta") for name, one in stored.items() if name not in narrow}
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what transformers says in many lines is said in one below
     logging.disable_progress_bar()
@@ -126,6 +142,11 @@ def check_weights(folder: Path, quantised: bool = False) -> Any:
         raise ConfigError(f"model {folder}: its weights do not fit its config.json ({said(error)}); save the model again") from None
     finally:
         logging.set_verbosity(verbosity)
+    if narrow and report["missing_keys"]:
+        raise ConfigError(
+            f"{stored[narrow[0]].file}: {narrow[0]} is stored as {stored[narrow[0]].format}, and config.json has no quantization_config "
+            "that says what its values mean; give the model with weights in 16 bits"
+        )
     refuse_differences(folder, report)
     return skeleton
 
@@ -141,16 +162,17 @@ def takes_pictures(folder: Path) -> bool:
     return "text_config" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
-def refuse_differences(folder: Path, report: Mapping[str, Any]) -> None:
+def refuse_differences(folder: Path, report: Mapping[str, Any], needless: Collection[str] = ()) -> None:
     """Refuse a model that was not loaded whole.
 
     Args:
         report: transformers' loading info: names of missing and of unexpected weights, and the shapes of those that do not fit.
+        needless: names of tensors in the files that no architecture needs.
 
     Raises:
         ConfigError: naming the weights and the remedy.
     """
-    missing, unknown = sorted(report["missing_keys"]), _unknown(folder, report["unexpected_keys"])
+    missing, unknown = sorted(report["missing_keys"]), _unknown(folder, set(report["unexpected_keys"]) - set(needless))
     if report["mismatched_keys"]:
         name, in_file, built = min(report["mismatched_keys"])
         raise ConfigError(
@@ -170,10 +192,11 @@ def refuse_differences(folder: Path, report: Mapping[str, Any]) -> None:
         )
 
 
-def _unknown(folder: Path, names: Sequence[str]) -> list[str]:
+def _unknown(folder: Path, names: Collection[str]) -> list[str]:
     """Weights that are in the files and in no part of the architecture."""
-    # A table of rotation frequencies, which old versions saved, is computed. The encoder of pictures is left out.
-    return [] if takes_pictures(folder) else sorted(name for name in names if not name.endswith("rotary_emb.inv_freq"))
+    # The encoder of pictures is left out. A table of rotation frequencies, which old versions saved, is computed.
+    own = [name for name in names if name.startswith(_TEXT_LAYERS)] if takes_pictures(folder) else names
+    return sorted(name for name in own if not name.endswith("rotary_emb.inv_freq"))
 
 
 def _some(names: Sequence[str]) -> str:
@@ -191,6 +214,8 @@ def check_quantisation(folder: Path, config: Any) -> None:
 
     method = dict(config.quantization_config).get("quant_method") if isinstance(config.quantization_config, dict) else None
     place = f"{folder / 'config.json'}: quantization_config {method}"
+    if takes_pictures(folder):
+        raise ConfigError(f"{place}: of a model that also takes pictures, only weights in 16 bits are read; give these")
     if not torch.cuda.is_available():
         raise ConfigError(f"{place}: weights in fewer bits need a CUDA device; give the model with weights in 16 bits")
     try:
@@ -200,16 +225,17 @@ def check_quantisation(folder: Path, config: Any) -> None:
 
 
 def check_layers(folder: Path, model: Any) -> None:
-    """Refuse a model whose layers have no attention of torch's kernels.
+    """Refuse a model whose layers have no attention of torch's kernels, or that is no decoder with an output layer behind it.
 
     Raises:
-        ConfigError: naming the key of the configuration.
+        ConfigError: naming the key of the configuration, or the model's class.
     """
     if not model._supports_sdpa:
         raise ConfigError(
             f"{folder / 'config.json'}: model_type {model.config.model_type} has layers that torch's attention kernels cannot compute; "
             "give another model, or take --engine vllm without fine-tuning"
         )
+    decoder_place(model)
 
 
 def layers_with_state(model: Any) -> str:
@@ -230,34 +256,48 @@ def context_length(config: Any) -> int:
     limit = getattr(config, "max_position_embeddings", None)
     if not isinstance(limit, int):
         raise ConfigError(f"model {config.name_or_path}: config.json has no max_position_embeddings; add the tokens that the model takes")
-    rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") == "longrope":
-        # Beyond this length all frequencies change, and with them the keys of all slots.
-        limit = min(limit, int(rope.get("original_max_position_embeddings") or limit))
+    rotations = getattr(config, "rope_parameters", None) or {}
+    for rope in (rotations, *rotations.values()):  # of all layers, or of each type of layers
+        if isinstance(rope, dict) and rope.get("rope_type") == "longrope":
+            # Beyond this length all frequencies change, and with them the keys of all slots.
+            limit = min(limit, int(rope.get("original_max_position_embeddings") or limit))
     return limit
 
 
-def read_shapes(folder: Path) -> dict[str, list[int]]:
-    """Shapes by name of all tensors in the files that transformers loads.
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file, with its format in safetensors' words."""
+
+    file: Path
+    shape: list[int]
+    format: str
+
+
+def read_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """All tensors in the files that transformers loads, by name, from the files' headers.
 
     Raises:
-        ConfigError: where a tensor is stored in fewer than 16 bits.
+        ConfigError: where there is no file.
         DataError: where a file cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
-    shapes = {}
+    tensors = {}
     for path in weight_files(folder):
         try:
             with safe_open(path, "pt") as file:
                 for name in file.keys():  # noqa: SIM118 - not a dict, cannot be iterated over
                     part = file.get_slice(name)
-                    shapes[name] = part.get_shape()
-                    if part.get_dtype() not in _WHOLE_FORMATS:
-                        raise ConfigError(
-                            f"{path}: {name} is stored as {part.get_dtype()}, and config.json has no quantization_config that says what "
-                            "its values mean; give the model with weights in 16 bits"
-                        )
+                    tensors[name] = StoredTensor(path, part.get_shape(), part.get_dtype())
         except (OSError, SafetensorError) as error:
             raise DataError(f"{path}: cannot be read ({said(error)}); copy it again") from None
-    return shapes
+    return tensors
+
+
+def narrow_tensors(stored: Mapping[str, StoredTensor]) -> list[str]:
+    """Names of the tensors that are stored in fewer than 16 bits or as integers, sorted.
+
+    transformers would round or misread weights in silence. Counters and masks, which old versions saved, are needless: `check_weights`
+    shows whether the architecture lacks a weight without them.
+    """
+    return sorted(name for name, one in stored.items() if one.format not in _WHOLE_FORMATS)

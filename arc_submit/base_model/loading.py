@@ -13,7 +13,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from arc_submit.base_model.architecture import check_quantisation, loading_options, read_config, read_shapes, refuse_differences
+from arc_submit.base_model.architecture import (
+    check_quantisation,
+    check_weights,
+    loading_options,
+    narrow_tensors,
+    read_config,
+    read_tensors,
+    refuse_differences,
+)
 from arc_submit.base_model.checks import check_model_folder, said
 from arc_submit.errors import ConfigError
 
@@ -109,10 +117,11 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype, attention
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True
         )
     config = read_config(folder)
+    narrow: list[str] = []
     if getattr(config, "quantization_config", None):
         check_quantisation(folder, config)
-    else:
-        read_shapes(folder)  # refuses formats that transformers would round or misread in silence
+    elif narrow := narrow_tensors(read_tensors(folder)):
+        check_weights(folder)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -127,5 +136,5 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype, attention
         )
     except _UNREADABLE as error:
         raise ConfigError(f"model {folder}: cannot be loaded ({said(error)}); copy it again, or give another model") from None
-    refuse_differences(folder, report)
+    refuse_differences(folder, report, narrow)
     return model.eval()

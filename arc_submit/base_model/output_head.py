@@ -74,14 +74,28 @@ def output_head(model: Any) -> OutputHead:
         ConfigError: where the model is not a decoder with a head behind it.
     """
     linear, decoder = model.get_output_embeddings(), model.get_decoder()
-    place = next((name for name, module in model._modules.items() if module is decoder), None)
-    if place is None or linear is None:
-        raise ConfigError(f"model {model.config.name_or_path}: {type(model).__name__} is no decoder with an output layer behind it")
+    place = decoder_place(model)
     whole = copy.copy(model)
     whole.__dict__["_modules"] = {**model._modules, place: _GivenStates(decoder)}
     if model not in _IS_LINEAR:
         _IS_LINEAR[model] = _is_linear(linear, OutputHead(linear, whole))
     return OutputHead(linear, None if _IS_LINEAR[model] else whole)
+
+
+def decoder_place(model: Any) -> str:
+    """The name of a model's decoder among its modules.
+
+    Raises:
+        ConfigError: where the model is not a decoder with a head behind it.
+    """
+    decoder = model.get_decoder()
+    place: str | None = next((name for name, module in model._modules.items() if module is decoder), None)
+    if place is None or model.get_output_embeddings() is None:
+        raise ConfigError(
+            f"model {model.config.name_or_path}: {type(model).__name__} is no decoder with an output layer behind it; give another model, "
+            "or take --engine vllm without fine-tuning"
+        )
+    return place
 
 
 @torch.no_grad()
