@@ -21,7 +21,8 @@ from arc_submit.ensemble.voting import Broken, RankedSources, SourceAnswer
 if TYPE_CHECKING:
     from arc_submit.search.laws import Laws
 
-# Nats for each unit of log(1 + number of broken laws), strict ones and others: fitted on re-arc's examples (docs/ensemble.md).
+# Nats for each unit of log(1 + number of broken laws), strict ones and others: fitted on re-arc's examples, for an earlier ranking of the
+# search. A fit on models' answers to training tasks gives -1.5 and -1.75 (docs/experiments/2026-11-30-laws-in-the-ensemble.md).
 STRICT, LOOSE = -2.0, -1.77
 _PRIOR_ANSWERS = 4.0  # answers that keep all laws, added to those of a source: a few answers do not tell what is usual
 
