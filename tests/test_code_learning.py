@@ -221,15 +221,19 @@ def test_a_run_whose_worker_is_killed_within_a_round_has_the_programs_of_another
 
 
 def test_time_ends_a_round_and_what_is_there_answers_the_task(writer: CodeWriter, language: PythonLanguage, tmp_path: Path) -> None:
+    looks: list[None] = []
+
     class UntilItLearns(float):
-        """A moment that comes when the learning begins."""
+        """A moment that comes within the learning: its second pass finds no time left."""
 
         def __sub__(self, other: float) -> float:
-            return -1.0 if rounds_folder(tmp_path, TASK.id).exists() else 1000.0
+            looks.extend([None] * rounds_folder(tmp_path, TASK.id).exists())
+            return -1.0 if len(looks) > 2 else 1000.0
 
     result = answer_task(at_home(writer, tmp_path), language, TASK.id, 6, no_beat, UntilItLearns(1e12))
     assert (result.failed, result.unfinished) == ("", 1)
     assert result.made + result.held > 0
+    assert len(looks) == 3
     assert not (rounds_folder(tmp_path, TASK.id) / STATE).exists(), "a round that is cut leaves no record"
 
 
