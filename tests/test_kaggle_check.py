@@ -59,6 +59,10 @@ def test_the_projects_kernel_lacks_only_the_users_id_and_data_sets(kernel: Path)
         ({"id": "me/arc-submit-submission/2"}, "error", "id", "holds a version"),
         ({"id": "me/Arc-submit-submission"}, "error", "id", "is not a slug"),
         ({"id": ...}, "error", "id", "is missing"),
+        ({"id": "YOUR_USERNAME/arc-submit-submission"}, "error", "id", "the example's"),
+        ({"id": "<username>/arc-submit-submission"}, "error", "id", "the example's"),
+        ({"id": "@me/arc-submit-submission"}, "error", "id", "'@me' is not a user name"),
+        ({"id": " me/arc-submit-submission"}, "error", "id", "' me' is not a user name"),
         ({"id": "me/another-slug"}, "error", "title", "becomes 'arc-submit-submission' and not 'another-slug'"),
         ({"title": "Über uns: 1,000 wins!"}, "error", "title", "becomes 'uber-uns-1000-wins'"),
         ({"title": ...}, "error", "title", "is missing"),
@@ -72,13 +76,28 @@ def test_the_projects_kernel_lacks_only_the_users_id_and_data_sets(kernel: Path)
         ({"machine_shape": "NvidiaTeslaP100"}, "error", "machine_shape", "retired"),
         ({"machine_shape": "TpuV5E8"}, "error", "machine_shape", "TPU"),
         ({"machine_shape": "nvidial4"}, "error", "machine_shape", "did you mean NvidiaL4?"),
-        ({"machine_shape": "Gpu T4 x2"}, "error", "machine_shape", "not a known accelerator"),
+        ({"machine_shape": "GPU T4 x2"}, "error", "machine_shape", "did you mean NvidiaTeslaT4?"),
+        ({"machine_shape": "NvidiaL4x4"}, "error", "machine_shape", "did you mean NvidiaL4?"),
+        ({"machine_shape": "Gpu"}, "error", "machine_shape", "NvidiaTeslaP100 is retired"),
+        ({"machine_shape": "TPU VM v3-8"}, "error", "machine_shape", "TpuV38 is a TPU"),
+        ({"machine_shape": "Cray"}, "error", "machine_shape", "not a known accelerator"),
+        ({"machine_shape": ["NvidiaL4"]}, "error", "machine_shape", "did you mean NvidiaL4?"),
+        ({"machine_shape": {"gpu": "L4"}}, "error", "machine_shape", "not a known accelerator"),
         ({"machine_shape": ...}, "error", "machine_shape", "Kaggle gives a P100"),
         ({"enable_gpu": False}, "warning", "enable_gpu", "is off while machine_shape is NvidiaL4"),
         ({"dataset_sources": ["bundle"]}, "error", "dataset_sources", "'bundle' has the wrong form"),
         ({"dataset_sources": ["your-name/bundle"]}, "error", "dataset_sources", "the example's"),
         ({"dataset_sources": ["me/bundle", "me/bundle"]}, "warning", "dataset_sources", "twice"),
+        ({"dataset_sources": ["me/bundle/3", "me/bundle"]}, "warning", "dataset_sources", "twice"),
+        ({"dataset_sources": ["INSERT_OWNER/bundle"]}, "error", "dataset_sources", "the example's"),
         ({"dataset_sources": []}, "error", "dataset_sources", "arc_submit is not installed"),
+        ({"kernel_sources": ["me/abcdef?scriptVersionId=3"]}, "error", "kernel_sources", "has the wrong form"),
+        ({"model_sources": ["a/b/transformers/c/0"]}, "error", "model_sources", "has the wrong form"),
+        ({"model_sources": ["a/b/transfomers/c/1"]}, "warning", "model_sources", "did you mean transformers?"),
+        ({"competition_sources": ["arc-prize-2026-arc-agi2"]}, "error", "competition_sources", "did you mean arc-prize-2026-arc-agi-2?"),
+        ({"competition_sources": ["titanic"]}, "warning", "competition_sources", "write arc-prize-2026-arc-agi-2"),
+        ({"docker_image": ["a"]}, "error", "docker_image", "is not a text"),
+        ({"code_file": "n" * 300 + ".ipynb"}, "error", "code_file", "no such file"),
         ({"kernel_sources": ["me/abc"]}, "error", "kernel_sources", "'me/abc' has the wrong form"),
         ({"model_sources": ["a/b/transformers/c"]}, "error", "model_sources", "with a whole number as version"),
         ({"competition_sources": ["https://www.kaggle.com/competitions/arc-prize-2026-arc-agi-2"]}, "error", "competition_sources", "slug"),
@@ -143,6 +162,16 @@ def add_code(source: str) -> Callable[[dict[str, Any]], Any]:
     return lambda notebook: notebook["cells"].append(cell)
 
 
+def set_parameter(source: str) -> Callable[[dict[str, Any]], Any]:
+    """Append a line to the notebook's cell of parameters."""
+
+    def change_it(notebook: dict[str, Any]) -> None:
+        cell = next(cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", ()))
+        cell["source"] = "".join(cell["source"]) + f"\n{source}"
+
+    return change_it
+
+
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 FAILURE = {"output_type": "error", "ename": "ValueError", "evalue": "no", "traceback": []}
 
@@ -181,6 +210,20 @@ def first_code(notebook: dict[str, Any]) -> dict[str, Any]:
         (add_code("rerun_budget = float('12h' if seed else '1h')"), "error", "rerun_budget", "12h leaves less than"),
         (add_code("make_config(preset, rerun_budget=1e5)"), "error", "rerun_budget", "100000.0 leaves less than"),
         (add_code("budget = 'soon'"), "error", "budget", "duration 'soon'"),
+        (add_code("rerun_budget = 11"), "error", "rerun_budget", "11 is 11s, and a re-run has 11h55m; a number alone is of seconds"),
+        (add_code("rerun_budget = '690'"), "warning", "rerun_budget", "690 is 11m30s"),
+        (add_code("rerun_budget = -1"), "error", "rerun_budget", "duration -1"),
+        (add_code("hours = 12\nrerun_budget = f'{hours}h'"), "error", "rerun_budget", "12h leaves less than"),
+        (set_parameter("rerun_budget = True"), "error", "rerun_budget", "True: a duration is needed"),
+        (set_parameter("rerun_budget = ['11h']"), "error", "rerun_budget", "a duration is needed"),
+        (set_parameter("preset = ['auto']"), "error", "preset", "a text is needed"),
+        (set_parameter("seed = '7x'"), "error", "seed", "a whole number is needed"),
+        (set_parameter("tasks = 0"), "error", "tasks", "at least 1 is needed"),
+        (set_parameter("ttft_steps = 'many'"), "error", "ttft_steps", "a whole number is needed"),
+        (set_parameter("method = 'best'"), "error", "method", "choose from"),
+        (set_parameter("sources = 'search,ttft2'"), "error", "sources", "choose from"),
+        (set_parameter("rerun_buget = '11h'"), "error", "rerun_buget", "did you mean rerun_budget?"),
+        (set_parameter("colour = 'red'"), "warning", "colour", "changes nothing"),
         (lambda n: n["metadata"].update(widgets={WIDGETS: {"abc": {}}}), "error", "metadata.widgets", "KeyError: 'state'"),
         (lambda n: n["metadata"].update(widgets=[]), "error", "metadata.widgets", "has no state"),
         (lambda n: n["metadata"]["kernelspec"].pop("language"), "warning", "kernelspec", "can set no parameters"),
@@ -212,6 +255,8 @@ def test_faults_of_the_notebook_are_found(
         "await y",
         "%matplotlib inline\nx = (1,",
         "x?",
+        "rerun_budget = 41400",
+        "rerun_budget = '11.5h'",
     ],
 )
 def test_valid_cells_give_no_findings(kernel: Path, source: str) -> None:
@@ -247,6 +292,7 @@ def test_metadata_written_by_kaggle_give_no_findings(kernel: Path) -> None:
         ("hybrid-7b", {"machine_shape": "None", "enable_gpu": "false"}, "error", "a machine without a GPU"),
         ("t4x2-qwen2.5-0.5b", {}, "warning", "leaves 2 of NvidiaL4 idle"),
         ("l4x4-qwen", {}, "error", "choose from cpu-pocket"),
+        ("l4x4-qwen2.5-1.5b", {"enable_gpu": False}, "error", "is off while machine_shape is NvidiaL4, and l4x4-qwen2.5-1.5b needs"),
         ("auto", {}, None, ""),
         ("auto", {"machine_shape": "NvidiaTeslaT4"}, None, ""),
         ("auto", {"machine_shape": ..., "enable_gpu": False}, "error", "auto needs 1 GPU, and a machine without a GPU"),
@@ -257,8 +303,8 @@ def test_a_preset_for_another_number_of_gpus_is_found(
 ) -> None:
     change(kernel, fields)
     use_preset(kernel, preset)
-    findings = [finding for finding in check_kernel(kernel) if finding.place == "preset"]
-    assert severities(findings) == ([(severity, "preset")] if severity else [])
+    findings = [finding for finding in check_kernel(kernel) if finding.place in ("preset", "enable_gpu")]
+    assert [finding.severity for finding in findings] == ([severity] if severity else [])
     assert words in "".join(map(str, findings))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from arc_submit.kaggle.cell_commands import split_commands
 from arc_submit.kaggle.given_values import given_values
 from arc_submit.kaggle.network_check import check_network
+from arc_submit.kaggle.shell_commands import split_commands
 
 INSTALLS = [
     "get_ipython().magic('%pip install x')",
@@ -76,6 +76,39 @@ INSTALLS = [
     "%uv pip install x",
     "!poetry install",
     "os.execvp('pip', ['pip','install','x'])",
+    "os.spawnlp(os.P_WAIT, 'pip', 'pip', 'install', 'x')",
+    "from subprocess import check_call as cc\ncc(['pip','install','x'])",
+    "def sh(cmd):\n    subprocess.run(cmd, shell=True)\nsh('pip install x')",
+    "def pip(*words):\n    subprocess.check_call([sys.executable, '-m', 'pip', *words])\npip('install', 'x')",
+    "run = lambda c: os.system(c)\nrun('pip install x')",
+    "for c in ['ls', 'pip install a']:\n    os.system(c)",
+    "[os.system(c) for c in ['pip install a']]",
+    "cmd = 'pip install x'\n!{cmd}",
+    "cmd = 'pip install x'\n!$cmd",
+    "cmd = ['pip']\ncmd += ['install', 'x']\nsubprocess.run(cmd)",
+    "cmd = ['pip']\ncmd.append('install')\nsubprocess.run(cmd)",
+    "subprocess.run(' '.join(['pip', 'install', 'x']), shell=True)",
+    "subprocess.run('{} -m pip install x'.format(sys.executable), shell=True)",
+    "subprocess.run('%s -m pip install x' % sys.executable, shell=True)",
+    "subprocess.run([sys.executable, *'-m pip install x'.split()])",
+    "subprocess.run([str(Path(sys.prefix) / 'bin' / 'pip'), 'install', 'x'])",
+    "subprocess.run(['bash', '-x', '-c', 'pip install x'])",
+    "threading.Thread(target=os.system, args=('pip install x',)).start()",
+    "partial(subprocess.run, ['pip','install','x'])()",
+    "exec('import os; os.system(\"pip install x\")')",
+    "ip = get_ipython()\nip.run_line_magic('pip', 'install x')",
+    "!python -c \"import os; os.system('pip install x')\"",
+    "!echo 'pip install x' | bash",
+    "%%bash\ntimeout -k 5 5m pip install x",
+    "%%bash\nfind . -name '*.whl' -exec pip install {} \\;",
+    "%%bash\nxargs -a r.txt pip install",
+    "%%bash\nflock /tmp/l pip install x",
+    "!conda run -n base pip install x",
+    "!pip install --no-deps https://a/b.whl",
+    "!uvx x",
+    "!uv lock",
+    "!npm i x",
+    "!brew install x",
 ]
 DOWNLOADS = [
     "trainer = SFTTrainer(model='a/b')",
@@ -116,6 +149,29 @@ DOWNLOADS = [
     "urllib.request.urlopen('x')",
     "!aria2c x",
     "EngineArgs(model='a/b')",
+    "import requests as rq\nrq.get(u)",
+    "from requests import get\nget('https://x')",
+    "from huggingface_hub import login\nlogin()",
+    "from huggingface_hub import snapshot_download as get\nget('a/b')",
+    "import torch.hub as hub\nhub.load('a/b','c')",
+    "from transformers import pipeline as p\np('text-generation', model='a/b')",
+    "async with aiohttp.ClientSession() as s: pass",
+    "pd.read_csv('https://x/y.csv')",
+    "keras.utils.get_file('x', 'https://y')",
+    "timm.create_model('resnet50', pretrained=True)",
+    "torchvision.models.resnet50(weights='DEFAULT')",
+    "from kaggle_secrets import UserSecretsClient\nUserSecretsClient().get_secret('x')",
+    "from openai import OpenAI\nOpenAI(api_key=k)",
+    "model.push_to_hub('a/b')",
+    "cfg = {'model': 'a/b'}\nAutoModel.from_pretrained(cfg['model'])",
+    "class C:\n    model = 'a/b'\nAutoModel.from_pretrained(C.model)",
+    "m = os.environ.get('M', 'a/b')\nAutoModel.from_pretrained(m)",
+    "def load(m='a/b'):\n    return AutoModel.from_pretrained(m)",
+    "LLM(model=folder if there else 'a/b')",
+    "AutoModel.from_pretrained('bert-base-uncased')",
+    "!git -C x clone https://a",
+    "!python -m spacy download en",
+    "!rsync -a host:a b",
 ]
 OFFLINE = [
     "# pip install vllm, at home",
@@ -163,6 +219,22 @@ OFFLINE = [
     "!pip show x | head",
     "%run x.py",
     "!pip install --no-index -r r.txt --find-links=/kaggle/input/w",
+    "os.environ['PIP_NO_INDEX'] = '1'\n!pip install --find-links /kaggle/input/w x",
+    "%env PIP_NO_INDEX=1\n!pip install --find-links /kaggle/input/w x",
+    "!apt-get install -y /kaggle/input/a/x.deb",
+    "!git clone /kaggle/input/a/repo",
+    "!git log --grep clone",
+    "!git lfs version",
+    "!wget --version",
+    "!pip help install",
+    "requests.get('http://localhost:8000/v1/models')",
+    "url = 'http://127.0.0.1:8000'\nrequests.post(f'{url}/generate', json={})",
+    "os.environ['WANDB_MODE'] = 'offline'\nwandb.init()",
+    "torch.hub.load('/kaggle/input/a', 'm', source='local')",
+    "keras.models.load_model('a/b.keras')",
+    "name = 'a/b'\nname = '/kaggle/input/a/b'\nLLM(name)",
+    "def load(m):\n    return LLM(m)\nload('/kaggle/input/a')",
+    "pd.read_csv('x.csv')",
 ]
 FORMS = [*((source, "error") for source in INSTALLS), *((source, "warning") for source in DOWNLOADS), *((source, "") for source in OFFLINE)]
 
@@ -177,7 +249,8 @@ def test_every_form_is_told_apart(source: str, severity: str) -> None:
 def test_a_text_that_an_earlier_cell_sets_is_known() -> None:
     cells = [(0, "name = 'Qwen/Qwen3-4B'"), (1, "install = ['pip', 'install']"), (2, "LLM(name)"), (3, "subprocess.run([*install, 'x'])")]
     cells.append((4, "subprocess.run(install + ['x'])"))
-    assert [(finding.place, finding.severity) for finding in check_network("n", cells)] == [("cell 2", "warning"), ("cell 4", "error")]
+    expected = [("cell 2", "warning"), ("cell 3", "error"), ("cell 4", "error")]
+    assert [(finding.place, finding.severity) for finding in check_network("n", cells)] == expected
 
 
 def test_a_shell_text_is_split_into_its_commands() -> None:
@@ -188,3 +261,30 @@ def test_a_shell_text_is_split_into_its_commands() -> None:
 def test_the_values_of_a_name_are_found() -> None:
     cells = ["a = 3\n!ls\nb, a = 1, 'x'", "a: int = 2 * (3 + 4)\nf(a=7)\na = True\na = g({'a': 9})", "a = (", "a = 5 if b else 6"]
     assert given_values(cells, "a") == [3, "x", 14, 7, 9, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("source", "values"),
+    [
+        ("a = -1", [-1]),
+        ("a = 24 * 3600 / 2", [43200]),
+        ("a = 60 ** 2 * 12 // 1", [43200]),
+        ("hours = 12\na = hours * 3600", [43200]),
+        ("hours = 12\na = f'{hours}h'", ["12h"]),
+        ("a = str(12) + 'h'", ["12h"]),
+        ("a = '%dh' % 12", ["12h"]),
+        ("a = '{}h'.format(12)", ["12h"]),
+        ("a = max(600, 43200)", [43200]),
+        ("a = os.environ.get('A', '12h')", ["12h"]),
+        ("globals()['a'] = '12h'", ["12h"]),
+        ("for a in ('1h', '12h'): f(a)", []),
+        ("a = f'{unknown}h'", []),
+        ("a = a or unknown", []),
+        ("a = b = b ** 9 ** 9 ** 9", []),
+        ("a = 1 / 0 % 0", []),
+        ("a = 0 ** -1", []),
+        ("def f(a):\n    return sum([" + "f(a - 1), " * 30 + "f(a)])\n", []),
+    ],
+)
+def test_a_value_that_is_computed_of_constants_is_found(source: str, values: list[str | float]) -> None:
+    assert given_values([source], "a") == values

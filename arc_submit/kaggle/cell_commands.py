@@ -1,4 +1,4 @@
-"""What a notebook's cell runs: its Python calls with the texts that they are given, and the shell commands in it.
+"""What a notebook's cells run: their Python calls with the texts that they are given, and the shell commands in them.
 
 IPython's own transformer turns !, % and %% into calls. Cells are read and never run: a text that is computed is unknown. Does not know what
 a command does.
@@ -7,25 +7,25 @@ a command does.
 from __future__ import annotations
 
 import ast
+import itertools
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-UNKNOWN = "?"  # stands for a part of a text that is not known
-_SHELLS = ("bash", "sh", "zsh", "dash")
+from arc_submit.kaggle.cell_values import UNKNOWN, Values
+from arc_submit.kaggle.shell_commands import SHELLS, program_words, split_commands
+
 _RUNNERS = {
-    *("system", "popen", "run", "call", "check_call", "check_output", "Popen", "getoutput", "getstatusoutput", "spawn"),
+    *("system", "popen", "run", "call", "check_call", "check_output", "Popen", "getoutput", "getstatusoutput"),
     *("create_subprocess_shell", "create_subprocess_exec", "execv", "execvp", "execl", "execlp"),
+    *("spawn", "spawnl", "spawnlp", "spawnv", "spawnvp"),
 }
+# Calls that call the first of their arguments, or `target`, with the others.
+_CALLERS = {"partial", "submit", "map", "starmap", "imap", "apply", "apply_async", "to_thread", "run_in_executor", "Thread", "Process"}
 _SHELL_MAGICS = ("bash", "sh", "script", "system", "sx", "!", "!!")
 _PACKAGE_MAGICS = ("pip", "conda", "mamba", "micromamba", "uv")
-# Words before a command that change nothing in it, and those of the shell's own language.
-_PREFIXES = {
-    *("sudo", "time", "nohup", "exec", "env", "command", "xargs", "nice", "stdbuf", "unbuffer"),
-    *("if", "then", "else", "elif", "do", "while", "until", "!", "{", "}", "fi", "done"),
-}
+_WRITES = ("writefile", "file")
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Call:
     """A Python call.
 
     Attributes:
-        name: as written, such as "os.system".
-        arguments: texts of the positional arguments; UNKNOWN for any other value.
-        keywords: texts of the keyword arguments that are known.
+        name: with its module where the notebook imports it, such as "os.system".
+        arguments: texts that the positional arguments may be; UNKNOWN for any other value.
+        keywords: text of each keyword argument that is known, also of true and false.
     """
 
     name: str
@@ -59,10 +59,16 @@ def parse_cell(source: str) -> ast.Module | None:
 
 
 class Notebook:
-    """Reads the cells of a notebook in their order: a variable that one cell sets to a text is known in the next ones."""
+    """Reads the cells of a notebook in their order: what one cell imports or gives to a name is known in the next ones.
 
-    def __init__(self) -> None:
-        self._variables: dict[str, ast.expr] = {}
+    Args:
+        sources: of all code cells, because a function may be called in a later cell than the one that defines it.
+    """
+
+    def __init__(self, sources: Sequence[str]) -> None:
+        self._values = Values()
+        self._values.bind_calls([tree for tree in map(parse_cell, sources) if tree])
+        self._modules: dict[str, str] = {}  # what names stand for that are imported
 
     def read(self, source: str) -> tuple[list[Call], list[list[str]]]:
         """The calls and the shell commands of a cell, each command as its words without what only precedes it."""
@@ -70,133 +76,124 @@ class Notebook:
         if tree is None:
             lines = [match[1] for match in re.finditer(r"^\s*[!%]+(.*)", source, re.MULTILINE)]
             return [], [words for line in lines for words in split_commands(line)]
-        self._variables |= {
-            target.id: node.value
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Assign)
-            for target in node.targets
-            if isinstance(target, ast.Name)
-        }
-        calls, commands = [], []
+        self._modules |= dict(_imported(tree))
+        self._values.read(tree)
+        calls: list[Call] = []
+        commands: list[list[str]] = []
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call):
                 continue
-            call = Call(
-                ast.unparse(node.func),
-                tuple(self._text(argument) or UNKNOWN for argument in node.args),
-                {one.arg: text for one in node.keywords if one.arg and (text := self._text(one.value))},
-            )
+            call = self._call(node)
             if call.name.startswith("get_ipython()."):
                 more_calls, more_commands = self._magic(call)
-                calls += more_calls
-                commands += more_commands
+            elif call.name == "exec":
+                more_calls, more_commands = self._read_all(call.arguments[:1])
             else:
-                calls.append(call)
-                commands += self._started(call, node)
+                more_calls, more_commands = [call], list(self._started(call.function, node.args, node.keywords))
+            calls += more_calls
+            commands += more_commands
+        for words in commands:
+            if words and re.fullmatch(r"python[\d.]*", words[0]) and "-c" in words[:-1]:
+                more_calls, more_commands = self.read(words[words.index("-c") + 1])
+                calls += more_calls
+                commands = [*commands, *more_commands]
         return calls, commands
+
+    def _read_all(self, sources: Sequence[str]) -> tuple[list[Call], list[list[str]]]:
+        """The calls and commands of texts that are Python."""
+        read = [self.read(source) for source in sources if source != UNKNOWN]
+        return [call for calls, _ in read for call in calls], [words for _, commands in read for words in commands]
+
+    def _call(self, node: ast.Call) -> Call:
+        arguments = tuple(text for one in node.args for text in (self._values.texts(one) or [UNKNOWN]))
+        keywords = {}
+        for one in node.keywords:
+            truth = one.value.value if isinstance(one.value, ast.Constant) and isinstance(one.value.value, bool) else None
+            texts = [str(truth)] if truth is not None else self._values.texts(one.value)
+            if one.arg and texts:
+                keywords[one.arg] = texts[0]
+        return Call(self._name(node.func), arguments, keywords)
+
+    def _name(self, function: ast.expr) -> str:
+        """A function's name with the module that it is imported from; what holds IPython's own object is get_ipython()."""
+        root, dot, rest = ast.unparse(function).partition(".")
+        given = self._values.expressions(root)
+        if dot and any(ast.unparse(one).endswith("get_ipython()") for one in given):
+            root = "get_ipython()"
+        return f"{self._modules.get(root, root)}{dot}{rest}"
 
     def _magic(self, call: Call) -> tuple[list[Call], list[list[str]]]:
         """What a line of IPython's own runs."""
         name, line, body = (*call.arguments, "", "", "")[:3]
         if call.function in ("system", "getoutput"):
-            return [], list(split_commands(name))
+            return [], self._shell_line(name)
         if call.function in ("run_line_magic", "magic"):
             name, line = (name, line) if call.function == "run_line_magic" else (*name.lstrip("%").split(maxsplit=1), "", "")[:2]
             line = f"{name} {line}" if name in _PACKAGE_MAGICS else line if name in _SHELL_MAGICS else ""
-            return [], list(split_commands(line))
+            return [], self._shell_line(line)
         if call.function != "run_cell_magic":
             return [], []
         if name == "script" or name in _SHELL_MAGICS:
-            is_shell = name != "script" or not line or PurePosixPath(line.split()[0]).name in (*_SHELLS, "env")
+            is_shell = name != "script" or not line or PurePosixPath(line.split()[0]).name in (*SHELLS, "env")
             return ([], list(split_commands(body))) if is_shell else self.read(body)
-        if name == "writefile" and not line.endswith(".py"):
+        if name in _WRITES and not line.endswith(".py"):
             return [], list(split_commands(body)) if line.endswith(".sh") else []
         return self.read(body) if name not in ("html", "javascript", "js", "latex", "markdown", "svg") else ([], [])
 
-    def _started(self, call: Call, node: ast.Call) -> list[list[str]]:
+    def _shell_line(self, line: str) -> list[list[str]]:
+        """The commands of a line in which IPython puts values for {name} and $name."""
+        names = re.findall(r"\{(\w+)\}|\$\{?(\w+)", line)
+        given = {name: self._values.texts(ast.Name(name)) for name in map("".join, names)}
+        lines = [line]
+        for name, texts in given.items():
+            parts = [re.split(rf"\{{{name}\}}|\${name}\b", one) for one in lines]
+            lines = [text.join(one) for one in parts for text in texts or [UNKNOWN]][:20]
+        return [words for one in lines for words in split_commands(one)]
+
+    def _started(self, function: str, arguments: Sequence[ast.expr], keywords: Sequence[ast.keyword]) -> Iterator[list[str]]:
         """The shell commands that a call starts."""
-        first = node.args[0] if node.args else next((one.value for one in node.keywords if one.arg in ("args", "cmd")), None)
+        named = {one.arg: one.value for one in keywords}
+        if function in _CALLERS:
+            called = named.get("target") or next(iter(arguments[:1]), None)
+            given = named.get("args")
+            rest = list(given.elts) if isinstance(given, ast.Tuple | ast.List) else list(arguments[1:])
+            if isinstance(called, ast.Name | ast.Attribute):
+                yield from self._started(self._name(called).rpartition(".")[2], rest, keywords)
+            return
+        if function.startswith("spawn") and len(arguments) > 1:  # the mode is first
+            arguments = arguments[1:]
+        if function in ("execl", "execlp", "spawnl", "spawnlp"):  # the file, then the words, of which the first is its name
+            arguments = arguments[1:]
+        first = arguments[0] if arguments else named.get("args") or named.get("cmd")
         if first is None:
-            return []
-        words = self._words(first)
-        if words is None and call.function.startswith("exec") and len(node.args) > 1:
-            words = self._words(node.args[1])
-        if call.function in ("main", "pipmain", "pip_main") and words and words[0] in ("install", "download", "wheel"):
-            return [["pip", *words]]
-        if call.function not in _RUNNERS:
-            return []
-        if words is None and len(node.args) > 1 and all(isinstance(argument, ast.Constant) for argument in node.args[1:]):
-            return [_program([self._text(argument) or UNKNOWN for argument in node.args])]  # create_subprocess_exec("pip", "install")
-        if words is not None and len(words) > 2 and PurePosixPath(words[0]).name in _SHELLS and words[1] in ("-c", "-lc", "-ec"):
-            return list(split_commands(words[2]))
-        if words is not None:
-            return [_program(words)]
-        text = self._text(first)
-        if text is None:
-            return []
-        more = [self._text(argument) or UNKNOWN for argument in node.args[1:]]
-        return [_program([text, *more])] if more and " " not in text else list(split_commands(text))
-
-    def _text(self, node: ast.expr, depth: int = 5) -> str | None:
-        """The text of an expression, with UNKNOWN for parts that are not known; None where it is no text."""
-        if isinstance(node, ast.Constant):
-            return node.value if isinstance(node.value, str) else None
-        if isinstance(node, ast.JoinedStr):
-            return "".join(str(part.value) if isinstance(part, ast.Constant) else UNKNOWN for part in node.values)
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-            left, right = self._text(node.left, depth), self._text(node.right, depth)
-            return None if left is None and right is None else (left or UNKNOWN) + (right or UNKNOWN)
-        if isinstance(node, ast.Name) and depth and node.id in self._variables:
-            return self._text(self._variables[node.id], depth - 1)
-        return None
-
-    def _words(self, node: ast.expr, depth: int = 5) -> list[str] | None:
-        """The words of a list, a tuple, or of a text that is split; None for another expression."""
-        if isinstance(node, ast.List | ast.Tuple):
-            return ["python" if ast.unparse(one) == "sys.executable" else self._text(one) or UNKNOWN for one in node.elts]
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-            left, right = self._words(node.left, depth), self._words(node.right, depth)
-            return None if left is None and right is None else [*(left or [UNKNOWN]), *(right or [UNKNOWN])]
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "split":
-            text = self._text(node.args[0] if ast.unparse(node.func) == "shlex.split" and node.args else node.func.value)
-            return None if text is None else text.split()
-        if isinstance(node, ast.Name) and depth and node.id in self._variables:
-            return self._words(self._variables[node.id], depth - 1)
-        return None
+            return
+        words = self._values.words(first)
+        if function in ("main", "pipmain", "pip_main"):
+            yield from (["pip", *one] for one in words if one[:1] in (["install"], ["download"], ["wheel"]))
+        if function not in _RUNNERS:
+            return
+        if not words and function.startswith(("exec", "spawn")) and len(arguments) > 1:
+            words = self._values.words(arguments[1])
+        for one in words:
+            shell = len(one) > 2 and PurePosixPath(one[0]).name in SHELLS
+            given_at = next((place for place, word in enumerate(one[1:-1], 1) if re.fullmatch(r"-\w*c", word)), 0) if shell else 0
+            # A list of whole commands is one of a loop.
+            yield from split_commands(one[given_at + 1]) if given_at else [program_words(one)]
+            yield from (words for text in one if " " in text and not given_at for words in split_commands(text))
+        if words:
+            return
+        texts = self._values.texts(first)
+        more = [(self._values.texts(argument) or [UNKNOWN])[0] for argument in arguments[1:]]
+        if more and (not texts or " " not in texts[0]):
+            yield program_words([(texts or [UNKNOWN])[0], *more])  # create_subprocess_exec("pip", "install")
+            return
+        yield from itertools.chain.from_iterable(map(split_commands, texts))
 
 
-def split_commands(text: str) -> Iterator[list[str]]:
-    """The simple commands of a shell text as words: of lists, pipes, conditions, substitutions and `bash -c`."""
-    text = re.sub(r"\\\n", " ", text)
-    text = re.sub(r"(^|\s)#.*$", r"\1", text, flags=re.MULTILINE)
-    for part in re.split(r"\n|;|&&|\|\|?|(?<![<>&])&(?![>&])|\$\(|`|\(|\)", text):
-        try:
-            words = shlex.split(part)
-        except ValueError:  # a quote that a split has cut
-            words = part.replace('"', " ").replace("'", " ").split()
-        words = _program(words)
-        if len(words) > 2 and words[0] in _SHELLS and re.fullmatch(r"-\w*c", words[1]):
-            yield from split_commands(" ".join(words[2:]))
-        elif words[:1] == ["eval"]:
-            yield from split_commands(" ".join(words[1:]))
-        elif words:
-            yield words
-
-
-def _program(words: Sequence[str]) -> list[str]:
-    """The words of a command from its program on, the program as a name; `python -m NAME` is NAME."""
-    rest = list(words)
-    variables = []
-    while rest and (rest[0] in _PREFIXES or re.match(r"\w+=", rest[0]) or (len(rest) > 1 and rest[0] in ("export", "timeout"))):
-        taken = rest.pop(0)
-        variables += [taken] if "=" in taken else []
-        if taken == "timeout":
-            rest.pop(0)
-        while taken in _PREFIXES and rest and re.match(r"-|\d+$", rest[0]):  # an option, or the number that one takes
-            rest.pop(0)
-    if not rest:
-        return variables  # export PIP_NO_INDEX=1
-    rest = [part for word in rest for part in (("-m", word[2:]) if re.match(r"-m[a-z]", word) and "python" in rest[0] else (word,))]
-    if "-m" in rest[:4] and rest.index("-m") + 1 < len(rest):
-        rest = rest[rest.index("-m") + 1 :]
-    return [PurePosixPath(rest[0]).name, *rest[1:], *variables]
+def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Each name that a cell imports, with the module or the member of one that it stands for."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((one.asname, one.name) for one in node.names if one.asname)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((one.asname or one.name, f"{node.module}.{one.name}") for one in node.names)

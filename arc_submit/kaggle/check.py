@@ -15,6 +15,7 @@ from arc_submit.kaggle.findings import Finding, add_ignore_option, raise_on_erro
 from arc_submit.kaggle.given_values import given_values
 from arc_submit.kaggle.kernel_metadata import ACCELERATORS, KERNEL_METADATA, SOURCES, check_metadata, read_switch, requested_machine
 from arc_submit.kaggle.notebook_check import check_notebook, imports_library, makes_submission, source_of
+from arc_submit.kaggle.parameter_check import check_values
 from arc_submit.kaggle.quota import Session, check_account
 from arc_submit.run.auto_inputs import AUTO
 from arc_submit.run.definitions import read_source, split_definitions
@@ -22,6 +23,7 @@ from arc_submit.run.presets import PRESETS
 
 SESSION = "11h55m"  # Kaggle ends a session after 12 hours, and a limit must be lower
 _ENDING = 600.0  # seconds between a run's own end and the session's
+_NO_RUN, _SHORT = 60.0, 3600.0  # seconds; a re-run's budget below the first is a slip, below the second may be one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +81,7 @@ def check_kernel(folder: Path, accelerator: str | None = None, session: str = SE
     code_file = metadata.get("code_file")
     if not isinstance(code_file, str) or not code_file:
         return [*findings, Finding("error", KERNEL_METADATA, "code_file", "is missing", "name the notebook, relative to this file")]
-    if not (folder / code_file).is_file():
+    if not _is_file(folder / code_file):
         remedy = f"give its path relative to {folder.resolve()}"
         return [*findings, Finding("error", KERNEL_METADATA, "code_file", f"{code_file}: no such file", remedy)]
     internet = bool(read_switch(metadata, "enable_internet", True))
@@ -92,6 +94,7 @@ def check_kernel(folder: Path, accelerator: str | None = None, session: str = SE
         findings.append(Finding("warning" if internet else "error", KERNEL_METADATA, "dataset_sources", problem, remedy))
     code, file = [source_of(cell) for cell in cells if cell.get("cell_type") == "code"], Path(code_file).name
     findings += _check_session(code, session, file)
+    findings += check_values(file, notebook, [finding.place for finding in findings])
     findings += _check_competition(code, metadata, internet)
     findings += _check_named_models(code, metadata, file)
     for preset in (*given_values(code, "preset"), *_of_sources(code, "preset")):
@@ -100,10 +103,18 @@ def check_kernel(folder: Path, accelerator: str | None = None, session: str = SE
             findings.append(Finding("error", file, "preset", f"there is no preset {preset!r}", remedy))
             continue
         of_preset = [*_check_model(str(preset), metadata), *_check_gpus(str(preset), metadata, accelerator, file)]
-        if any(finding.place == "machine_shape" for finding in of_preset):  # it names the machines that suit the preset
-            findings = [finding for finding in findings if finding.place != "machine_shape"]
+        stronger = {finding.place for finding in of_preset} & {"machine_shape", "enable_gpu"}  # they say what the preset needs
+        findings = [finding for finding in findings if finding.place not in stronger]
         findings += of_preset
     return findings
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; a name that no file can have is of none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _check_competition(code: list[str], metadata: dict[str, Any], internet: bool) -> Iterator[Finding]:
@@ -178,6 +189,9 @@ def _check_gpus(preset: str, metadata: dict[str, Any], accelerator: str | None, 
         matching = [name for name, count in ACCELERATORS.items() if count == needed or preset == AUTO]
         yield Finding("error", KERNEL_METADATA, "machine_shape", problem, f"write one of {', '.join(matching or ACCELERATORS)}")
         return
+    if shape and not accelerator and read_switch(metadata, "enable_gpu", False) is False:
+        problem = f"is off while machine_shape is {shape}, and {preset} needs {_gpus(needed)}"
+        yield Finding("error", KERNEL_METADATA, "enable_gpu", problem, "write true")
     available = ACCELERATORS.get(shape, needed) if shape else 0
     if available < needed:
         problem = f"{preset} needs {_gpus(needed)}, and {shape or 'a machine without a GPU'}, which is requested, has {available}"
@@ -207,6 +221,9 @@ def _check_session(code: list[str], session: str, file: str) -> Iterator[Finding
         except ConfigError as error:
             yield Finding("error", file, name, str(error), 'write "11h30m"')
             continue
+        if name == "rerun_budget" and budget < _SHORT:
+            problem = f"{value} is {format_duration(budget)}, and a re-run has {session}; a number alone is of seconds"
+            yield Finding("error" if budget < _NO_RUN else "warning", file, name, problem, 'write "11h30m"')
         if budget + _ENDING > limit:
             problem = f"{value} leaves less than {format_duration(_ENDING)} of the session's {session} after the run"
             yield Finding("error", file, name, problem, "lower it, or raise --session")

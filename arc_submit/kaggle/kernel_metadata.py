@@ -30,6 +30,18 @@ ACCELERATORS = {
     "NvidiaL4X1": 1,
     **dict.fromkeys(("NvidiaTeslaA100", "NvidiaH100", "NvidiaRtxPro6000"), 1),  # where a competition offers them
 }
+# What people and Kaggle's pages call a machine, in small letters without anything else.
+_COMMON_NAMES = {
+    **dict.fromkeys(
+        ("t4", "t4x2", "2xt4", "gput4x2", "teslat4", "teslat4x2", "nvidiat4", "nvidiat4x2", "nvidiateslat4x2"), "NvidiaTeslaT4"
+    ),
+    **dict.fromkeys(("l4", "l4x4", "4xl4", "gpul4x4", "nvidial4x4", "teslal4"), "NvidiaL4"),
+    **dict.fromkeys(("p100", "gpup100", "gpu", "teslap100", "nvidiap100"), "NvidiaTeslaP100"),
+    **dict.fromkeys(("a100", "gpua100", "nvidiaa100"), "NvidiaTeslaA100"),
+    **dict.fromkeys(("h100", "gpuh100", "nvidiateslah100"), "NvidiaH100"),
+    **dict.fromkeys(("rtxpro6000", "rtx6000", "gpurtxpro6000", "rtx6000pro"), "NvidiaRtxPro6000"),
+    **dict.fromkeys(("tpu", "tpuv38", "tpuvmv38", "tpuv3", "tpuv5e8", "tpuv5e", "tpuv6e8"), "TpuV38"),
+}
 _REFUSED_ACCELERATORS = {
     "NvidiaTeslaP100": "is retired, and torch has no code for its sm_60",
     "NvidiaTeslaT4Highmem": "is for Kaggle's administrators; NvidiaTeslaT4 already has two T4",
@@ -41,12 +53,20 @@ _OTHER_COMPETITIONS = {
     "arc-prize-2026-arc-agi-3": "is about games and has no task file",
     "arc-prize-2026-paper-track": "is about papers and has no task file",
 }
+_NAME = r"[A-Za-z0-9][\w-]*"
+_EXAMPLE = re.compile(r"your[-_]?(?:user[-_]?)?name|user[-_]?name|<.*>|.*INSERT_.*|owner", re.IGNORECASE)  # what stands for an owner
+# Frameworks of Kaggle's models as their addresses write them.
+_FRAMEWORKS = (
+    *("transformers", "pytorch", "keras", "gguf", "ggml", "jax", "flax", "pax", "maxtext", "onnx", "other", "api", "gemma-cpp", "litert"),
+    *("tensorflow1", "tensorflow2", "tflite", "tfjs", "scikit-learn", "tensorrt-llm", "triton", "coral"),
+)
+_TASK_COMPETITIONS = ("arc-prize-2024", "arc-prize-2025", "arc-prize-2026-arc-agi-2")
 # For each list of sources, the pattern of an entry and its description.
 _SOURCE_FORMS = {
-    "dataset_sources": (r"[^/\s]+/[^/\s]+(/\d+)?", "owner/slug"),
+    "dataset_sources": (rf"{_NAME}/{_NAME}(/\d+)?", "owner/slug"),
     "competition_sources": (r"[a-z0-9][a-z0-9-]*", "the competition's slug, as in its address"),
-    "kernel_sources": (r"[^/\s]+/[^/\s]{5,}(/\d+)?", "owner/slug, with a slug of at least 5 characters"),
-    "model_sources": (r"[^/\s]+(/[^/\s]+){3}/\d+", "owner/model/framework/variation/version, with a whole number as version"),
+    "kernel_sources": (rf"{_NAME}/[\w-]{{5,}}(/\d+)?", "owner/slug, with a slug of at least 5 characters"),
+    "model_sources": (r"[^/\s]+(/[^/\s]+){3}/0*[1-9]\d*", "owner/model/framework/variation/version, with a whole number as version"),
 }
 _IMAGE = r"gcr\.io/kaggle(-gpu-images|-images|-private-byod)/python@sha256:[0-9a-f]{64}"
 
@@ -83,10 +103,10 @@ def read_switch(metadata: dict[str, Any], name: str, default: bool | None) -> bo
     return value if isinstance(value, bool) else default
 
 
-def requested_machine(metadata: dict[str, Any]) -> Any:
+def requested_machine(metadata: dict[str, Any]) -> str:
     """machine_shape, or "" where none is requested: Kaggle writes "None" for a kernel without a GPU."""
     shape = metadata.get("machine_shape")
-    return "" if shape in (None, "None") else shape
+    return "" if shape in (None, "None") else shape if isinstance(shape, str) else str(shape)
 
 
 def check_id(value: Any, file: str, shortest: int = 5) -> Iterator[Finding]:
@@ -98,8 +118,10 @@ def check_id(value: Any, file: str, shortest: int = 5) -> Iterator[Finding]:
     owner, slug, *version = value.split("/")
     if version:
         yield error(f"{value!r} holds a version or more", "write only owner/slug")
-    if owner == "your-name" or "INSERT_" in value:
+    if _EXAMPLE.fullmatch(owner) or "INSERT_" in value:
         yield error(f"{value!r} is the example's", "put your own Kaggle user name there")
+    elif not re.fullmatch(_NAME, owner):
+        yield error(f"{owner!r} is not a user name", "write it as in your profile's address: letters, digits and dashes")
     if len(slug) < shortest:
         yield error(f"the slug {slug!r} has {len(slug)} characters", f"at least {shortest} are needed")
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", slug):
@@ -190,9 +212,13 @@ def _check_machine(metadata: dict[str, Any], accelerator: str | None) -> Iterato
     if shape in _REFUSED_ACCELERATORS:
         yield _error(place, f"{shape} {_REFUSED_ACCELERATORS[shape]}", f"use one of {', '.join(ACCELERATORS)}")
     elif shape not in ACCELERATORS:
-        by_lower_case = {name.lower(): name for name in ACCELERATORS}
-        close = difflib.get_close_matches(str(shape).lower(), by_lower_case, 1, 0.5)
-        remedy = f"did you mean {by_lower_case[close[0]]}?" if close else f"use one of {', '.join(ACCELERATORS)}"
+        plain = re.sub(r"[^a-z0-9]", "", shape.lower())
+        by_lower_case = {**{name.lower(): name for name in ACCELERATORS}, **_COMMON_NAMES}
+        close = [plain] if plain in by_lower_case else difflib.get_close_matches(plain, by_lower_case, 1, 0.5)
+        meant = by_lower_case[close[0]] if close else ""
+        remedy = f"did you mean {meant}?" if meant else f"use one of {', '.join(ACCELERATORS)}"
+        if meant in _REFUSED_ACCELERATORS:
+            remedy = f"use one of {', '.join(ACCELERATORS)}; {meant} {_REFUSED_ACCELERATORS[meant]}"
         yield _error(place, f"{shape!r} is not a known accelerator, and the client does not check it", remedy)
     elif not gpu and accelerator is None:
         yield _warning("enable_gpu", f"is off while machine_shape is {shape}", "write true")
@@ -207,15 +233,29 @@ def _check_sources(metadata: dict[str, Any]) -> Iterator[Finding]:
         for source in sources:
             if not re.fullmatch(form, source):
                 yield _error(name, f"{source!r} has the wrong form", f"write {description}")
-            elif source.startswith("your-name/"):
+            elif "/" in source and _EXAMPLE.fullmatch(source.partition("/")[0]):
                 yield _error(name, f"{source!r} is the example's", "put your own Kaggle user name there")
-        if len(set(sources)) < len(sources):
+        plain = [re.sub(r"/\d+$", "", source) if name != "competition_sources" else source for source in sources]
+        if len(set(plain)) < len(plain):
             yield _warning(name, "names one of them twice", "keep one")
+    models = metadata.get("model_sources")
+    for source in models if isinstance(models, list) else ():
+        framework = str(source).split("/")[2:3]
+        if framework and str(source).count("/") == 4 and framework[0].lower() not in _FRAMEWORKS:
+            close = difflib.get_close_matches(framework[0].lower(), _FRAMEWORKS, 1)
+            remedy = f"did you mean {close[0]}?" if close else "compare it with the model's page"
+            yield _warning("model_sources", f"{source!r}: there is no framework {framework[0]!r}", remedy)
     value = metadata.get("competition_sources")
     competitions = set(map(str, value)) if isinstance(value, list) else set()
     if len(competitions) > 1:
         problem = "names more than one, and a run refuses to choose between two test files"
         yield _warning("competition_sources", problem, "keep the one that you submit to")
+    for name in competitions - {*_TASK_COMPETITIONS, *_OTHER_COMPETITIONS} if len(competitions) == 1 else ():
+        if re.fullmatch(_SOURCE_FORMS["competition_sources"][0], name) and not re.fullmatch(r"arc-prize-20(2[7-9]|[3-9]\d)[\w-]*", name):
+            close = difflib.get_close_matches(name, _TASK_COMPETITIONS, 1, 0.8)
+            problem = f"{name} is no competition whose tasks this project reads"
+            remedy = f"did you mean {close[0]}?" if close else f"write {_TASK_COMPETITIONS[-1]}"
+            yield Finding("error" if close else "warning", KERNEL_METADATA, "competition_sources", problem, remedy)
     for name in _OTHER_COMPETITIONS.keys() & competitions:
         yield _error("competition_sources", f"{name} {_OTHER_COMPETITIONS[name]}", "write arc-prize-2026-arc-agi-2")
 
@@ -225,7 +265,9 @@ def _check_image(metadata: dict[str, Any]) -> Iterator[Finding]:
     remedy = "copy it from `kaggle kernels pull -m` of a run that worked"
     if pinning not in (None, "original", "latest"):
         yield _error("docker_image_pinning_type", f"is {pinning!r}", 'write "original" or "latest"')
-    if image and not re.fullmatch(_IMAGE, str(image)):
+    if image is not None and not isinstance(image, str):
+        yield _error("docker_image", f"{image!r} is not a text", remedy)
+    elif image and not re.fullmatch(_IMAGE, image):
         yield _warning("docker_image", f"{image!r} does not look like one of Kaggle's images with a digest", remedy)
     if isinstance(image, str) and read_switch(metadata, "enable_gpu", False) and image.startswith("gcr.io/kaggle-images/"):
         problem = "is the image for kernels without a GPU, and enable_gpu is on: torch may see no GPU"

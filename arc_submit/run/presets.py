@@ -17,7 +17,7 @@ from arc_submit.ensemble.judge_settings import JudgeOptions
 from arc_submit.errors import ArcSubmitError, ConfigError
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.language.prompt_config import config_path, read_prompt_config
-from arc_submit.options import add_options, check_options, option_names, options_of, with_current_names
+from arc_submit.options import add_options, check_options, flag_of, option_names, options_of, with_current_names
 from arc_submit.run.auto_inputs import AUTO, RECORD, decide
 from arc_submit.run.choices import Choice, values_of
 from arc_submit.run.config import SOURCES, RunConfig
@@ -405,6 +405,22 @@ def current_names(changes: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := sorted(name for name, value in changes.items() if name not in known and value is not None):
         raise ConfigError(f"no such setting: {', '.join(unknown)}")
     return current | {group: changes[group] for group in _NESTED if changes.get(group) is not None}
+
+
+def check_keywords(changes: Mapping[str, Any]) -> None:
+    """Refuse keywords of `make_config`, but for the preset and rerun_budget, with a value of another type or out of its range.
+
+    Each is looked at by itself: values that cannot work together are found when the run is made.
+
+    Raises:
+        ConfigError: for the first such keyword.
+    """
+    current = current_names(changes)
+    for settings, prefix in ((RunConfig, ""), *((kind, f"{group}_") for group, kind in _NESTED.items())):
+        for name, definition in options_of(settings):
+            definition.check(flag_of(name, prefix), current.get(prefix + name))
+    if "sources" in current and not changes.get("source") and not changes.get("sources_file"):
+        check_sources(current["sources"])
 
 
 def keyword_names() -> set[str]:
