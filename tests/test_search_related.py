@@ -7,11 +7,13 @@ import pytest
 
 from arc_submit.arc.grid import frozen, same_grid
 from arc_submit.arc.task import Pair, Task
+from arc_submit.search import task_search
 from arc_submit.search.answers import SolverAnswer, rank_answers
 from arc_submit.search.ranking import WEIGHTS
 from arc_submit.search.solvers import arranged, related
 from arc_submit.search.solvers.objects.scenes import segmentations
-from arc_submit.search.solvers.related.relations import reference, scaled_key, turned_key
+from arc_submit.search.solvers.related.conditions import relational_traits
+from arc_submit.search.solvers.related.relations import larger_one, reference, scaled_key, turned_key
 from arc_submit.search.solvers.related.relations import related as table_of
 from arc_submit.search.task_search import EFFORTS, SOLVERS, TaskSearch
 
@@ -54,6 +56,11 @@ def test_enclosed_objects_and_copies_of_other_sizes_are_related():
     assert not table_of(one, "has the turned shape of")[plus, large]
     assert table_of(one, "has the scaled shape of")[plus, large]
     assert reference(one, "the one of colour 7") == -1
+    found = relational_traits(one)
+    assert found["has the shape of the one that is enclosed (2: is it)"][[frame_place, plus, large]].tolist() == [0, 2, 0]
+    assert found["has the scaled shape of the one that is enclosed (2: is it)"][[frame_place, plus, large]].tolist() == [0, 2, 1]
+    assert larger_one(one, plus, "is enclosed by") == frame_place
+    assert larger_one(one, frame_place, "encloses") == -1
 
 
 def test_turned_and_scaled_shapes_have_equal_keys():
@@ -64,24 +71,49 @@ def test_turned_and_scaled_shapes_have_equal_keys():
 
 
 def key_pair(key, colour, places, other):
-    """Objects of the shape in the frame take its colour; two objects of another shape have two colours."""
+    """Objects of the shape in the frame take its colour, but not a larger copy; two objects of another shape have two colours."""
     frame = np.ones((5, 5), np.int8)
     frame[1:4, 1:4] = 0
     fixed = [(frame, 5, 0, 0), (key, colour, 1, 1), (other, 1, 1, 8), (other, 7, 6, 9)]
+    if key is BLOCK:
+        fixed.append((np.ones((4, 4), np.int8), 1, 9, 5))
     return (with_shapes(14, fixed + [(key, c, *place) for place in places]) for c in (1, colour))
 
 
 def test_objects_of_the_shape_of_a_key_take_its_colour():
     task, truth = made([
-        key_pair(PLUS, 2, [(6, 1), (10, 9)], CORNER),
+        key_pair(BLOCK, 2, [(6, 1), (10, 10)], CORNER),
         key_pair(CORNER, 3, [(7, 3)], BLOCK),
         key_pair(BAR, 4, [(7, 1), (12, 3)], PLUS),
-        key_pair(BLOCK, 6, [(8, 2), (11, 10)], BAR),
+        key_pair(PLUS, 6, [(8, 2), (10, 10)], BAR),
     ])  # fmt: skip
     answer = first(related, task)
     assert same_grid(answer.grid, truth)
     assert (answer.solver, answer.explained) == ("related", 1)
     assert "shape of the one that" in answer.program
+
+
+def line_pair(colour, rows, dots):
+    """Dots in their line's rows or columns move beside it; dots of another colour vanish."""
+    grid = np.zeros((10, 10), np.int8)
+    grid[:, 4] = colour
+    out = grid.copy()
+    for y, x, of_line in dots:
+        grid[y, x] = colour if of_line else rows
+        if of_line:
+            out[y, 3 if x < 4 else 5] = colour
+    return grid, out
+
+
+def test_objects_move_beside_the_larger_one_of_their_colour():
+    task, truth = made([
+        line_pair(3, 8, [(1, 0, True), (5, 8, True), (3, 2, False)]),
+        line_pair(6, 1, [(2, 1, True), (7, 7, True), (4, 9, False), (8, 1, False)]),
+        line_pair(2, 4, [(8, 0, True), (3, 9, False)]),
+        line_pair(7, 3, [(1, 9, True), (6, 2, True), (3, 0, False)]),
+    ])  # fmt: skip
+    answer = first(related, task)
+    assert same_grid(answer.grid, truth)
 
 
 def copy_pair(pattern, at, markers):
@@ -118,7 +150,7 @@ def test_an_object_moves_into_the_rows_of_another():
     task, truth = made([pair(0, 3, 1), pair(1, 8, 0), pair(9, 4, 2), pair(2, 7, 1)])
     answer = first(related, task)
     assert same_grid(answer.grid, truth)
-    assert "of colour 8" in answer.program
+    assert "to the rows of the one of colour 8" in answer.program
 
 
 def most_red_pair(places):
@@ -155,10 +187,24 @@ def bar_pair(cells):
     return grid, out
 
 
-def diagonal_pair(colour, count):
-    grid = np.zeros((5, 7), np.int8)
+def overlaid_pair(seed, colours):
+    """Rings of sides 5 and 3 and a single cell, scattered, come to lie around one middle."""
+    sides = (5, 3, 1)
+    grid, out = np.zeros((12, 12), np.int8), np.zeros((5, 5), np.int8)
+    for k, (side, colour) in enumerate(zip(sides, colours, strict=True)):
+        ring = np.ones((side, side), np.int8)
+        ring[1:-1, 1:-1] = 0
+        place = ((0, seed), (6, 8 - seed), (9, seed))[k]
+        grid[place[0] : place[0] + side, place[1] : place[1] + side] += ring * np.int8(colour)
+        out[k : 5 - k, k : 5 - k] += ring * np.int8(colour)
+    return grid, out
+
+
+def diagonal_pair(colour, count, ground=0):
+    """A cell on the diagonal for each scattered cell, on the ground of the grid."""
+    grid = np.full((5, 7), ground)
     grid.ravel()[: 4 * count : 4] = colour
-    return grid, np.eye(count, dtype=np.int8) * colour
+    return grid, np.where(np.eye(count) > 0, colour, ground)
 
 
 def sorted_pair(bars):
@@ -174,7 +220,8 @@ def sorted_pair(bars):
     ("pairs", "words"),
     [
         ([bar_pair({1: 5, 2: 3, 4: 2}), bar_pair({3: 4, 8: 7}), bar_pair({6: 2, 5: 6, 2: 4, 1: 3}), bar_pair({7: 8, 4: 3, 9: 1})], "bars"),
-        ([diagonal_pair(3, 2), diagonal_pair(4, 4), diagonal_pair(3, 3), diagonal_pair(6, 5)], "diagonal"),
+        ([overlaid_pair(k, colours) for k, colours in enumerate([(1, 2, 3), (4, 3, 6), (7, 8, 2), (5, 6, 1)])], "over one another"),
+        ([diagonal_pair(3, 2), diagonal_pair(4, 4), diagonal_pair(3, 3, 8), diagonal_pair(6, 5, 8)], "diagonal"),
         (
             [sorted_pair(bars) for bars in ([(1, 3), (2, 2), (3, 4)], [(4, 1), (2, 3), (3, 2)], [(5, 4), (6, 1)], [(1, 2), (8, 1)])],
             "in a row",
@@ -199,7 +246,6 @@ def test_lines_of_several_colours_are_no_bars():
 def test_related_objects_are_tried_where_objects_alone_explain_too_little(monkeypatch, cost, called):
     task, truth = made([bar_pair({1: 5, 2: 3}), bar_pair({3: 4, 8: 7})])
     asked = []
-    from arc_submit.search import task_search
 
     def related_solve(task):
         asked.append(task)

@@ -1,4 +1,5 @@
-"""Outputs that are put together from parts: objects side by side in an order, copies of a part by a number, bars of counted lengths.
+"""Outputs that are put together from parts: objects side by side or over one another, copies by a number, bars of counted
+lengths.
 
 A rule names the parts (the objects that pass a test), their order or number, and their places. Every rule is evaluated on all train pairs,
 see objects/selection.py. This module does not know changes of objects.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -49,12 +51,14 @@ def solve(task: Task) -> list[SolverAnswer]:
     for segmentation in segmentations(inputs_of(task)):
         rows = not keeps_size(task) and _may_be_rows(task, segmentation)
         copies = not keeps_size(task) and _may_be_copies(task, segmentation)
-        if not (bars or rows or copies):
+        overlays = not keeps_size(task) and _may_be_overlays(task, segmentation)
+        if not (bars or rows or copies or overlays):
             continue
         values = [traits(scene) for scene in segmentation.scenes]
         for parts in _choices(segmentation, len(task.train)):
             found += _bars(task, segmentation, parts, values) if bars else ()
             found += _side_by_side(task, segmentation, parts, values) if rows else ()
+            found += _overlaid(task, segmentation, parts, values) if overlays else ()
             found += _copies(task, segmentation, parts) if copies else ()
     return [replace(answer, solver=NAME) for answer in answers_of(task, found)]
 
@@ -158,6 +162,48 @@ def _joined(scene: Scene, row: Array, picture: Callable[[Scene, Object], Grid], 
     return frozen(np.concatenate(pieces[gap:], axis=axis))
 
 
+def _may_be_overlays(task: Task, segmentation: Segmentation) -> bool:
+    """Whether every train output shows two colours, and is as high as one of several objects and as wide as one.
+
+    With one colour the last object would hide all others, and the rule would choose one object.
+    """
+    for pair, scene in zip(task.train, segmentation.scenes, strict=False):
+        heights, widths = {o.height for o in scene.objects}, {o.width for o in scene.objects}
+        shown = set(np.unique(pair.output).tolist()) - {int(scene.blank)}
+        if len(shown) < 2 or len(scene.objects) < 2 or pair.output.shape[0] not in heights or pair.output.shape[1] not in widths:
+            return False
+    return True
+
+
+def _overlaid(task: Task, segmentation: Segmentation, parts: Parts, values: list[dict[str, Array]]) -> Iterator[EvaluatedRule]:
+    """The pictures of the parts over one another with a common middle, on a ground as large as the largest of them."""
+    scenes = segmentation.scenes
+    chosen = [[scene.objects[k] for k in row] for scene, row in zip(scenes, parts.chosen, strict=True)]
+    if any(len(objects) < 2 or _largest_box(objects) != pair.output.shape for objects, pair in zip(chosen, task.train, strict=False)):
+        return
+    for order, order_cost, ordered in _orders(values, parts):
+        grids = [_over_one_another(scene, [scene.objects[k] for k in row]) for scene, row in zip(scenes, ordered, strict=True)]
+        text = f"pictures of {parts.text} over one another {order}"
+        yield from _evaluated(task, text, 3.5 + parts.cost + order_cost, grids)
+
+
+def _largest_box(objects: list[Object]) -> tuple[int, int]:
+    return max(o.height for o in objects), max(o.width for o in objects)
+
+
+def _over_one_another(scene: Scene, objects: list[Object]) -> Grid | None:
+    """The last object on top; None where the middles cannot meet."""
+    height, width = _largest_box(objects)
+    out = np.full((height, width), scene.blank, np.int8)
+    for o in objects:
+        if (height - o.height) % 2 or (width - o.width) % 2:
+            return None
+        top, left = (height - o.height) // 2, (width - o.width) // 2
+        box = out[top : top + o.height, left : left + o.width]
+        box[o.mask] = o.picture[o.mask]
+    return frozen(out)
+
+
 # --- Copies by a number ------------------------------------------------------------------------------------------------------------------
 
 
@@ -183,8 +229,8 @@ def _copies(task: Task, segmentation: Segmentation, parts: Parts) -> Iterator[Ev
                 continue
             for layout, layout_cost, place in _LAYOUTS:
                 grids = [
-                    None if picture is None or n * max(picture.shape) > MAX_SIDE else frozen(place(picture, n))
-                    for picture, n in zip(pictures, counts, strict=True)
+                    None if picture is None or n * max(picture.shape) > MAX_SIDE else frozen(place(picture, n, scene.blank))
+                    for picture, n, scene in zip(pictures, counts, segmentation.scenes, strict=True)
                 ]
                 text = f"{source} {layout} as often as {words} {parts.text}"
                 yield from _evaluated(task, text, 4.0 + parts.cost + source_cost + number_cost + layout_cost, grids)
@@ -204,8 +250,9 @@ def _whole(scene: Scene, row: Array) -> Grid | None:
     return scene.grid
 
 
-def _diagonal(picture: Grid, n: int) -> Array:
-    return np.kron(np.eye(n, dtype=np.int8), picture)
+def _diagonal(picture: Grid, n: int, blank: np.int8, other: bool = False) -> Array:
+    places = np.eye(n, dtype=np.int8)[:: -1 if other else 1]
+    return np.where(np.kron(places, np.ones_like(picture)) > 0, np.kron(places, picture), blank)
 
 
 _SOURCES: tuple[tuple[str, float, Callable[[Scene, Array], Grid | None]], ...] = (
@@ -213,13 +260,13 @@ _SOURCES: tuple[tuple[str, float, Callable[[Scene, Array], Grid | None]], ...] =
     ("their picture", 0.5, _common_picture),
     ("the grid", 0.5, _whole),
 )
-_LAYOUTS: tuple[tuple[str, float, Callable[[Grid, int], Array]], ...] = (
-    ("in a row", 0.0, lambda picture, n: np.tile(picture, (1, n))),
-    ("in a column", 0.0, lambda picture, n: np.tile(picture, (n, 1))),
+_LAYOUTS: tuple[tuple[str, float, Callable[[Grid, int, np.int8], Array]], ...] = (
+    ("in a row", 0.0, lambda picture, n, blank: np.tile(picture, (1, n))),
+    ("in a column", 0.0, lambda picture, n, blank: np.tile(picture, (n, 1))),
     ("along the diagonal", 0.3, _diagonal),
-    ("along the other diagonal", 0.5, lambda picture, n: np.kron(np.eye(n, dtype=np.int8)[::-1], picture)),
-    ("in a square", 0.3, lambda picture, n: np.tile(picture, (n, n))),
-    ("enlarged", 0.5, lambda picture, n: np.kron(picture, np.ones((n, n), np.int8))),
+    ("along the other diagonal", 0.5, partial(_diagonal, other=True)),
+    ("in a square", 0.3, lambda picture, n, blank: np.tile(picture, (n, n))),
+    ("enlarged", 0.5, lambda picture, n, blank: np.kron(picture, np.ones((n, n), np.int8))),
 )
 
 

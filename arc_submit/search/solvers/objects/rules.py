@@ -320,7 +320,9 @@ def _candidates(tables: list[ActionTable], needed: Array, pairs: Array, distinct
         tests, actions = _different(table, known) if distinct else (np.arange(len(table.tests.names)), np.arange(len(table.actions)))
         passed = table.tests.passed[tests, : len(table.pair)][:, known].astype(np.float32)
         wrong = passed @ table.wrong[actions][:, known].T.astype(np.float32)
-        gain = passed @ table.gain[actions][:, known].T.astype(np.float32)
+        # Erasing background is no gain, although tables count it for gaps; otherwise such actions would leave no room for others.
+        gains = _POPCOUNT[table.cells[actions] & needed].sum(axis=2) if distinct else table.gain[actions]
+        gain = passed @ gains[:, known].T.astype(np.float32)
         for a, b in np.argwhere((wrong == 0) & (gain > 0)).tolist():
             test, action = int(tests[a]), int(actions[b])
             cost = table.segmentation.cost + table.tests.costs[test] + table.actions[action].cost

@@ -1,4 +1,4 @@
-"""Actions with related objects: colours taken from them, moves that align with them, and copies of one object in the place of others.
+"""Actions with related objects: colours taken from them, moves that go by them, and copies of one object in the place of others.
 
 They complete the actions on an object alone (objects/actions.py). This module does not know outputs, except for the kinds of change.
 """
@@ -23,7 +23,7 @@ from arc_submit.search.solvers.objects.actions import (
     painted_at,
 )
 from arc_submit.search.solvers.objects.scenes import Object, Scene
-from arc_submit.search.solvers.related.relations import reference, related
+from arc_submit.search.solvers.related.relations import larger_one, reference, related
 
 _COLOUR_RELATIONS = ("has the turned shape of", "has the scaled shape of", "has the size of", "shares rows with", "shares columns with",
                      "touches", "encloses", "is enclosed by", "holds", "lies in", "is nearest to")  # fmt: skip
@@ -32,6 +32,16 @@ _COLOUR_KEYS = ("the one of its own colour", "the one of its own shape", "the on
 _ALIGNED_WITH = ("the largest", "the smallest", "the one of its own colour", *(f"the one of colour {c}" for c in range(COLOURS)))
 _COPIED = ("the largest", "the smallest", "the one with most colours", "the one of its own colour", "the one of its own shape",
            *(f"the one of colour {c}" for c in range(COLOURS)))  # fmt: skip
+# The object that an action goes by: a reference, or the only larger object in a relation to the one that changes.
+Target = Callable[[Scene, int], int]
+_LARGER = (
+    "has the colour of",
+    "shares a colour with",
+    "is nearest to",
+    "has the scaled shape of",
+    "shares rows with",
+    "shares columns with",
+)
 _FILLED = ("its box", "its holes", "the frame around it", "what touches it", "its inside", "its rim")
 
 
@@ -88,15 +98,28 @@ def _colour_of_reference(scene: Scene, k: int, key: str) -> int | None:
 # --- Moves -------------------------------------------------------------------------------------------------------------------------------
 
 
-def _alignments() -> Iterator[Action]:
-    for key in _ALIGNED_WITH:
-        for name, cost, shift in _SHIFTS:
-            yield Action(f"move {name} {key}", 2.5 + cost, partial(_move_to, key=key, shift=shift))
-
-
-def _move_to(scene: Scene, k: int, key: str, shift: Callable[[Object, Object], tuple[int, int] | None]) -> Effect | None:
+def _reference(scene: Scene, k: int, key: str) -> int:
     j = reference(scene, key)
-    step = None if j in (-1, k) else shift(scene.objects[k], scene.objects[j])
+    return -1 if j == k else j
+
+
+def _targets(keys: tuple[str, ...]) -> Iterator[tuple[str, float, Target]]:
+    """(Name, cost, target) of references and of what an object is related to."""
+    for key in keys:
+        yield key, 0.0, partial(_reference, key=key)
+    for relation in _LARGER:
+        yield f"the larger one that it {relation}", 0.5, partial(larger_one, relation=relation)
+
+
+def _alignments() -> Iterator[Action]:
+    for target_name, target_cost, target in _targets(_ALIGNED_WITH):
+        for name, cost, shift in _SHIFTS:
+            yield Action(f"move {name} {target_name}", 2.5 + cost + target_cost, partial(_move_to, target=target, shift=shift))
+
+
+def _move_to(scene: Scene, k: int, target: Target, shift: Callable[[Object, Object], tuple[int, int] | None]) -> Effect | None:
+    j = target(scene, k)
+    step = None if j < 0 else shift(scene.objects[k], scene.objects[j])
     if step is None:
         return None
     o = scene.objects[k]
@@ -130,8 +153,18 @@ def _columns_only(o: Object, p: Object) -> tuple[int, int] | None:
     return None if across is None else (0, across)
 
 
+def _beside_it(o: Object, p: Object) -> tuple[int, int]:
+    return _beside(o.top, o.bottom, p.top, p.bottom), _beside(o.left, o.right, p.left, p.right)
+
+
+def _one_step(o: Object, p: Object) -> tuple[int, int]:
+    down, across = _beside_it(o, p)
+    return int(np.sign(down)), int(np.sign(across))
+
+
 _SHIFTS: tuple[tuple[str, float, Callable[[Object, Object], tuple[int, int] | None]], ...] = (
-    ("beside", 0.0, lambda o, p: (_beside(o.top, o.bottom, p.top, p.bottom), _beside(o.left, o.right, p.left, p.right))),
+    ("beside", 0.0, _beside_it),
+    ("one step towards", 0.5, _one_step),
     ("to the rows of", 0.5, _rows_only),
     ("to the columns of", 0.5, _columns_only),
     ("into the middle of", 0.5, _centre),
@@ -146,18 +179,19 @@ _SHIFTS: tuple[tuple[str, float, Callable[[Object, Object], tuple[int, int] | No
 
 
 def _copies() -> Iterator[Action]:
-    for key in _COPIED:
+    for target_name, target_cost, target in _targets(_COPIED):
         for own_colour in (False, True):
             for erases in (False, True):
                 words = f"{' in its colour' if own_colour else ''}{' instead of it' if erases else ''}"
-                run = partial(_copy_here, key=key, own_colour=own_colour, erases=erases)
-                yield Action(f"copy {key} to its middle{words}", 3.0 + own_colour * 0.5 + erases * 0.3, run)
+                run = partial(_copy_here, target=target, own_colour=own_colour, erases=erases)
+                yield Action(f"copy {target_name} to its middle{words}", 3.0 + target_cost + own_colour * 0.5 + erases * 0.3, run)
+    yield Action("copy the larger one that it shares a colour with onto it", 3.5, _copy_over)
 
 
-def _copy_here(scene: Scene, k: int, key: str, own_colour: bool, erases: bool) -> Effect | None:
-    """The reference's picture around the middle of the object, behind the object where it stays."""
-    j = reference(scene, key)
-    if j in (-1, k):
+def _copy_here(scene: Scene, k: int, target: Target, own_colour: bool, erases: bool) -> Effect | None:
+    """The target's picture around the middle of the object, behind the object where it stays."""
+    j = target(scene, k)
+    if j < 0:
         return None
     o, p = scene.objects[k], scene.objects[j]
     step = _centre(p, o)
@@ -166,6 +200,19 @@ def _copy_here(scene: Scene, k: int, key: str, own_colour: bool, erases: bool) -
     values = np.full(p.area, o.colour, np.int8) if own_colour else p.values
     effect = painted_at(scene, p.rows + step[0], p.columns + step[1], values, own(scene, k) if erases else NONE)
     return effect if erases else _behind(scene, k, effect)
+
+
+def _copy_over(scene: Scene, k: int) -> Effect | None:
+    """The picture of the larger object with this one's colour, placed so that its cells of this colour are the object's own."""
+    j = larger_one(scene, k, "shares a colour with")
+    if j < 0 or scene.objects[k].colour_count > 1:
+        return None
+    o, p = scene.objects[k], scene.objects[j]
+    same = p.values == o.colour
+    down, across = int(o.rows[0] - p.rows[same][0]), int(o.columns[0] - p.columns[same][0])
+    if same.sum() != o.area or (p.rows[same] + down != o.rows).any() or (p.columns[same] + across != o.columns).any():
+        return None
+    return painted_at(scene, p.rows + down, p.columns + across, p.values)
 
 
 def _behind(scene: Scene, k: int, effect: Effect) -> Effect:

@@ -18,7 +18,8 @@ from arc_submit.search.store import Array
 
 MAX_SHAPE = 400  # cells of a box whose shape is compared up to turns and scale
 RELATIONS = ("touches", "encloses", "is enclosed by", "holds", "lies in", "shares rows with", "shares columns with", "is nearest to",
-             "has the shape of", "has the turned shape of", "has the scaled shape of", "has the size of", "has the colour of")  # fmt: skip
+             "has the shape of", "has the turned shape of", "has the scaled shape of", "has the size of", "has the colour of",
+             "shares a colour with")  # fmt: skip
 
 
 def related(scene: Scene, relation: str) -> Array:
@@ -72,6 +73,11 @@ def _sharing(scene: Scene, axis: int) -> Array:
     box = _boxes(scene)
     begin, end = box[:, axis], box[:, axis + 2]
     return np.asarray((begin[:, None] < end[None, :]) & (begin[None, :] < end[:, None]))
+
+
+def _sharing_colours(scene: Scene) -> Array:
+    shown = np.array([o.counts > 0 for o in scene.objects]).astype(np.int64)
+    return np.asarray(shown @ shown.T > 0)
 
 
 def _nearest(scene: Scene) -> Array:
@@ -131,6 +137,7 @@ _TABLES: dict[str, Callable[[Scene], Array]] = {
     "has the scaled shape of": _equal(scaled_key),
     "has the size of": _equal(lambda o: (o.height, o.width)),
     "has the colour of": _equal(lambda o: o.colour),
+    "shares a colour with": _sharing_colours,
 }
 
 
@@ -165,6 +172,13 @@ def _find_references(scene: Scene) -> Array:
     ]
     found += [_single([c == colour for c in colours]) for colour in range(COLOURS)]
     return np.array(found)
+
+
+def larger_one(scene: Scene, k: int, relation: str) -> int:
+    """The index of the only larger object to which object k stands in a relation, -1 where there is none or several."""
+    area = scene.objects[k].area
+    others = [j for j in np.flatnonzero(related(scene, relation)[k]).tolist() if scene.objects[j].area > area]
+    return others[0] if len(others) == 1 else -1
 
 
 REFERENCES = (
