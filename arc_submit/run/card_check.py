@@ -36,18 +36,20 @@ def sources_that_fit_no_card(config: RunConfig, gpus: Mapping[str, Gpu], workers
     reasons: dict[str, str] = {}
     factor = memory_factor(config.measured)
     for source in ("ttft", "frozen", "code"):
-        tunes = source == "ttft" and config.adapters is None
-        if source not in config.sources or (tunes and config.ttft_in_4_bits):
+        learns = source == "code" and config.code_learn_rounds > 0
+        tunes = learns or (source == "ttft" and config.adapters is None)
+        if source not in config.sources or (source == "ttft" and tunes and config.ttft_in_4_bits):
             continue
-        trains = config.ttft_engine == "transformers"
+        trains = learns or config.ttft_engine == "transformers"
         needed = {device: _least_bytes(config, shape, gpu, tunes, trains) for device, gpu in gpus.items()}
         room = {device: int(usable_bytes(gpu.gib / workers_per_gpu) / factor) for device, gpu in gpus.items()}
         if all(needed[device] > room[device] for device in gpus):
             largest = max(gpus, key=lambda device: room[device])
+            remedy = _remedy(config, shape, gpus[largest], tunes, room[largest], learns)
             reasons[source] = (
                 f"--model {config.model}: {shape.weights / GIB:.1f} GiB of weights, with {'fine-tuning' if tunes else 'prompts'} at least "
                 f"{needed[largest] / GIB:.1f} GiB, and {largest} ({gpus[largest].name}) has {room[largest] / GIB:.1f} GiB for them; "
-                f"{_remedy(config, shape, gpus[largest], tunes, room[largest])}"
+                f"{remedy}"
             )
     return reasons
 
@@ -57,16 +59,27 @@ def _least_bytes(config: RunConfig, shape: ModelShape, gpu: Gpu, tunes: bool, tr
     return least_bytes(Footprint(shape, lora if tunes else None, gpu.capability < (8, 0)), tunes, trains)
 
 
-def _remedy(config: RunConfig, shape: ModelShape, gpu: Gpu, tunes: bool, room: int) -> str:
-    """What would hold the model."""
+def _remedy(config: RunConfig, shape: ModelShape, gpu: Gpu, tunes: bool, room: int, learns: bool) -> str:
+    """What would hold the model.
+
+    Args:
+        learns: the source code fine-tunes it.
+    """
     small = replace(config, lora=replace(config.lora, rank=min(_SMALL_RANK, config.lora.rank)))
     ways = []
+    if learns and _least_bytes(config, shape, gpu, False, True) <= room:
+        ways.append("leave out --code-learn-rounds")
     if tunes and config.base_adapter is None and _least_bytes(small, shape, gpu, True, True) <= room:
         ways.append("lower --lora-rank")
     saved = int((shape.weights - 2 * shape.vocabulary * shape.width * (1 if shape.tied else 2)) * (1 - _BYTES_IN_4_BITS / 2))
-    if tunes and importlib.util.find_spec("bitsandbytes") is not None and _least_bytes(small, shape, gpu, True, True) - saved <= room:
+    if (
+        tunes
+        and not learns
+        and importlib.util.find_spec("bitsandbytes") is not None
+        and _least_bytes(small, shape, gpu, True, True) - saved <= room
+    ):
         ways.append("give --ttft-in-4-bits" + ("" if "frozen" not in config.sources else " with --sources search,ttft"))
-    needed = _least_bytes(config, shape, replace(gpu, capability=(8, 0)), tunes, config.ttft_engine == "transformers")
+    needed = _least_bytes(config, shape, replace(gpu, capability=(8, 0)), tunes, learns or config.ttft_engine == "transformers")
     if larger := [f"{name} ({gib:g} GiB)" for name, gib in CARDS.items() if usable_bytes(gib) >= needed]:
         ways.append(f"take a card such as {larger[0]}")
     return " or ".join([*ways, "take a smaller model"])
