@@ -175,7 +175,7 @@ print(json.dumps(ends))
     return [(code, text) for code, text in json.loads(process.stdout.splitlines()[-1])]
 
 
-@pytest.mark.parametrize("recorded", ["NvidiaTeslaP100", "Gpu"])
+@pytest.mark.parametrize("recorded", ["NvidiaTeslaP100", "Gpu", "TpuV38"])
 def test_a_gpu_that_kaggle_chose_is_a_difference(recorded: str) -> None:
     requested = {"enable_gpu": True, "enable_internet": False}
     assert list(_differences(requested, {"enable_gpu": True, "machine_shape": "NvidiaTeslaT4"}, None)) == []
@@ -187,6 +187,25 @@ def test_a_gpu_that_kaggle_chose_is_a_difference(recorded: str) -> None:
     (line,) = _differences(requested | {"machine_shape": "NvidiaL4"}, {"enable_gpu": True, "machine_shape": ""}, None)
     assert "Kaggle has none and not NvidiaL4" in line
     assert list(_differences(requested, {"enable_gpu": False}, None)) == ["enable_gpu: is off at Kaggle"]
+
+
+@pytest.mark.parametrize(
+    ("requested", "recorded", "words"),
+    [
+        ({"is_private": True}, {"is_private": False}, "is_private: is off at Kaggle, and everyone can read"),
+        ({}, {"is_private": False}, "is_private: is off"),
+        ({"is_private": False}, {"is_private": False}, ""),
+        ({}, {"enable_tpu": True}, "enable_tpu: is on"),
+        ({"enable_gpu": False}, {"enable_gpu": True}, "enable_gpu: is on at Kaggle"),
+        ({"dataset_sources": None}, {"dataset_sources": []}, ""),
+        ({"dataset_sources": ["me/a"]}, {"dataset_sources": None}, "dataset_sources: Kaggle has not attached me/a"),
+        ({"competition_sources": ["arc"]}, {}, "competition_sources: Kaggle has not attached arc"),
+    ],
+)
+def test_what_kaggle_records_otherwise_is_a_difference(requested: dict[str, Any], recorded: dict[str, Any], words: str) -> None:
+    lines = list(_differences({"enable_internet": False} | requested, recorded, None))
+    assert len(lines) == bool(words)
+    assert words in "".join(lines)
 
 
 def test_differences_from_kaggles_record_are_errors(

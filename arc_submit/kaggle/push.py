@@ -19,12 +19,11 @@ from arc_submit.arc.files import read_json
 from arc_submit.durations import parse_duration
 from arc_submit.kaggle import check, status
 from arc_submit.kaggle.client import ClientResult, KaggleError, run_client
-from arc_submit.kaggle.kernel_metadata import KERNEL_METADATA, SOURCES, read_kernel_id, read_switch, requested_machine
+from arc_submit.kaggle.kernel_metadata import ACCELERATORS, KERNEL_METADATA, SOURCES, read_kernel_id, read_switch, requested_machine
 from arc_submit.kaggle.push_record import push_record
 from arc_submit.kaggle.season_table import add_table, note_record, read_records, table_of
 
 _CLIENT_TIMEOUT = 300.0  # seconds
-_WITHOUT_KERNELS = ("NvidiaTeslaP100", "Gpu")  # Kaggle records a GPU of its choice, a P100, by either name
 
 
 @dataclass(frozen=True)
@@ -114,16 +113,22 @@ def _compare_record(folder: Path, kernel: str, accelerator: str | None) -> list[
 def _differences(metadata: dict[str, Any], record: dict[str, Any], accelerator: str | None) -> Iterator[str]:
     for name in SOURCES:
         attached = record.get(name) or []
-        missing = [source for source in metadata.get(name, []) if not any(_same_source(source, other) for other in attached)]
+        missing = [source for source in metadata.get(name) or [] if not any(_same_source(source, other) for other in attached)]
         if missing:
             yield f"{name}: Kaggle has not attached {', '.join(missing)}; check its spelling, that it is ready, and that you may use it"
     if record.get("enable_internet") and not read_switch(metadata, "enable_internet", True):
         yield "enable_internet: is on at Kaggle; no submission can be made from it"
+    if record.get("is_private") is False and read_switch(metadata, "is_private", True):
+        yield "is_private: is off at Kaggle, and everyone can read the notebook; make it private on its page"
+    if record.get("enable_tpu") and not read_switch(metadata, "enable_tpu", False):
+        yield "enable_tpu: is on at Kaggle"
     shape, recorded_shape = accelerator or requested_machine(metadata), record.get("machine_shape")
     if shape and recorded_shape != shape:
         yield f"machine_shape: Kaggle has {recorded_shape or 'none'} and not {shape}"
-    elif not shape and read_switch(metadata, "enable_gpu", False) and recorded_shape in _WITHOUT_KERNELS:
+    elif not shape and read_switch(metadata, "enable_gpu", False) and recorded_shape not in (None, "", "None", *ACCELERATORS):
         yield f"machine_shape: none was requested, and Kaggle has {recorded_shape}, for which the image's torch has no code"
+    if record.get("enable_gpu") and not shape and not read_switch(metadata, "enable_gpu", False):
+        yield "enable_gpu: is on at Kaggle, and takes hours of a GPU"
     if record.get("enable_gpu") is False and read_switch(metadata, "enable_gpu", False):
         yield "enable_gpu: is off at Kaggle"
 
