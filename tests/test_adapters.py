@@ -140,6 +140,7 @@ def change_weights(edit: Callable[[dict[str, torch.Tensor]], dict[str, torch.Ten
         (change_config(use_dora=True), "belongs to another model"),
         (change_config(bias="lora_only"), "uses bias"),
         (change_config(modules_to_save=["lm_head"]), "uses modules_to_save"),
+        (change_config(alora_invocation_tokens=[5, 6]), "uses alora_invocation_tokens"),
         (change_config(init_lora_weights="pissa_niter_4"), "alters the base"),
         (change_config(peft_type="IA3"), "only LORA"),
         (change_config(lora_alpha="many"), "no readable adapter_config"),

@@ -77,6 +77,13 @@ REFUSED: list[tuple[str, Callable[[Path], object]]] = [
         "weight_map with a file",
         lambda f: (move(f, "model.safetensors", "a.safetensors"), (f / "model.safetensors.index.json").write_text("[]")),
     ),
+    (
+        "weight_map with a file",
+        lambda f: (
+            move(f, "model.safetensors", "a.safetensors"),
+            (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": 3}}'),
+        ),
+    ),
     ("a JSON object is expected", lambda f: (f / "config.json").write_text("[]")),
     ("model.safetensors: cannot be read", lambda f: (f / "model.safetensors").write_bytes(b"\x10" * 40)),
 ]

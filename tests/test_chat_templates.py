@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from arc_submit.arc.grid import frozen, same_grid
 from arc_submit.arc.task import Pair, Task
-from arc_submit.errors import ConfigError
+from arc_submit.errors import ConfigError, DataError
 from arc_submit.inference.engine import Completion
 from arc_submit.inference.requests import make_prediction, plan_requests
 from arc_submit.inference.settings import RequestSettings
@@ -41,6 +41,9 @@ OPEN_THOUGHT = (
 )
 DATED = "{{ strftime_now('%d %b %Y') }}\n" + CHATML
 DATED_BY_DEFAULT = "{% if today is not defined %}{% set today = strftime_now('%Y-%m-%d') %}{% endif %}{{ today }}\n" + CHATML
+# GLM's: nothing ends an answer but the next turn's mark. DeepSeek-R1's: thinking is opened in a prompt, and not written in a chat.
+NO_END = "{% for m in messages %}<|{{ 'over' if m.role == 'user' else 'open' }}|>\n{{ m.content }}{% endfor %}" + _ASK + "{% endif %}"
+ALWAYS_THINKS = CHATML.replace(_ASK, _ASK + "<|think|>\n")
 SPECS = ("MinimalGridEncoder()", "GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))")
 
 
@@ -135,6 +138,56 @@ def test_the_end_marks_are_found(tmp_path: Path, template: str, eos: str | None,
     for end in ends:
         completion = Completion(asked.request.id, [*writer.answer_ids(grid)[:-1], end], -1.0, "stop", 0.1)
         assert make_prediction(writer, asked, completion, "m").grid is not None
+
+
+@pytest.mark.parametrize(
+    ("configured", "named", "ends"), [([300, 1], (), [1]), (None, ("<|stop|>",), [0]), (None, ("<|stop|>", "<|over|>"), [0, 1])]
+)
+def test_an_end_that_the_template_does_not_write_is_taught(
+    tmp_path: Path, configured: Any, named: tuple[str, ...], ends: list[int]
+) -> None:
+    tokenizer = _tokenizer(NO_END.replace("assistant", ""), eos=None)
+    tokenizer.name_or_path = str(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": configured}))
+    for reuse in (True, False):
+        writer = PromptTokenizer(tokenizer, make_encoder(SPECS[0]), prompt_version("output-from-turns-v0"), reuse, end_marks=named)
+        assert list(writer.end_ids) == ends
+        grid = frozen(np.array([[1, 2]]))
+        ids, start = writer.sample_ids(writer.prompt.turns([Pair(grid, grid)], grid), grid)
+        assert ids[start:] == writer.answer_ids(grid)
+        assert ids[-1] == ends[0]
+        assert ids.count(1) == (3 if ends == [1] else 2)
+        assert len(ids) - start <= writer.answer_length((1, 2))
+        assert same_grid(writer.decode(ids[start:]), grid)
+
+
+@pytest.mark.parametrize("prompt", ["output-from-turns-v0", "output-from-examples-v1"])
+def test_thinking_that_no_chat_holds_is_left_out_of_prompts(prompt: str) -> None:
+    writer, grid = _writer(_tokenizer(ALWAYS_THINKS), prompt=prompt), frozen(np.array([[1, 2]]))
+    turns = writer.prompt.turns([Pair(grid, grid)], grid)
+    asked = writer.prompt_ids(turns)
+    assert "prompts end before '<|think|>\\n'" in writer.summary
+    assert writer.text(turns).endswith("<|open|>assistant\n")
+    sample = writer.sample_ids(turns, grid)
+    assert sample[0][: sample[1]] == asked
+    writer.let_think()
+    assert writer.prompt_ids(turns)[: len(asked)] == asked
+    assert writer.text(turns).endswith("assistant\n<|think|>\n")
+    assert writer.sample_ids(turns, grid) == sample
+
+
+@pytest.mark.parametrize("value", [[None], "<|stop|>", [[1]], {"a": 1}])
+def test_end_tokens_that_are_no_numbers_are_named(tmp_path: Path, value: Any) -> None:
+    tokenizer = _tokenizer(CHATML)
+    tokenizer.name_or_path = str(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))
+    with pytest.raises(DataError, match=r"generation_config.json: eos_token_id is a token's number"):
+        _writer(tokenizer)
+
+
+def test_a_template_without_end_is_refused() -> None:
+    with pytest.raises(ConfigError, match="refuses a chat"):
+        _writer(_tokenizer("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}" + CHATML))
 
 
 def test_a_mark_that_is_no_special_token_ends_an_answer() -> None:

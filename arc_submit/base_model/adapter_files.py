@@ -253,7 +253,9 @@ def read_config(folder: Path) -> AdapterConfig:
         "bias": config.get("bias", "none") != "none" or config.get("lora_bias"),
         "modules_to_save": config.get("modules_to_save"),
         "trainable_token_indices": config.get("trainable_token_indices"),
-        "layer_replication": config.get("layer_replication"),
+        # Each of them makes another forward pass of the same two factors.
+        **{name: config.get(name) for name in ("layer_replication", "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config")},
+        **{name: config.get(name) for name in ("monteclora_config", "kasa_config")},
     }
     if any(unsupported.values()):
         names = ", ".join(name for name, used in unsupported.items() if used)

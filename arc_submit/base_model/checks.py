@@ -67,11 +67,12 @@ def weight_files(folder: Path) -> list[Path]:
         raise ConfigError(f"model {folder}: no .safetensors file; convert the weights, pickled ones are not read")
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        files = [folder / name for name in names]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{index}: weight_map with a file for each weight is expected ({said(error)})") from None
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise ConfigError(f"model {folder}: {missing[0]} is missing, which {index.name} names; copy it again")
-    return [folder / name for name in names]
+    return files
 
 
 def check_adapter_folder(folder: Path) -> None:

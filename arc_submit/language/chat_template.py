@@ -92,7 +92,7 @@ class ChatTemplate:
                 enable_thinking=self.thinking,
                 strftime_now=strftime_now,
             )
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
             roles = ", ".join(dict.fromkeys(message["role"] for message in messages))
             raise ConfigError(
                 f"the chat template of {self._tokenizer.name_or_path} refuses a chat with the roles {roles} ({error}); use a prompt that "

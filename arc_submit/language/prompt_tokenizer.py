@@ -85,6 +85,8 @@ class PromptTokenizer:
         self._templates: dict[Any, str] = {}
         self._literals: dict[str, list[int]] = {}
         self._last_words = ""
+        self._ending = ""  # what ends an answer where the template writes nothing behind it
+        self._unwritten = self._find_unwritten()
         self._lengths: dict[tuple[int, int], int] = {}
         self._longest_rows: dict[int, npt.NDArray[np.int8]] = {}
         self._rows: dict[tuple[bytes, int, bool], list[int]] = {}
@@ -120,17 +122,18 @@ class PromptTokenizer:
 
     def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
         """Token ids of the chat, with the template's beginning of an answer at its end."""
-        return self._tokens(self._template(turns, True), _grids(turns))
+        return self._tokens(self._question(turns), _grids(turns))
 
     def sample_ids(self, turns: Sequence[Turn], answer: Part) -> tuple[list[int], int]:
         """Token ids of the chat with its answer and end token, and the position at which the answer begins.
 
-        The prompt's tokens are exactly those of `prompt_ids`, so that training and inference see the same prompt.
+        The prompt's tokens are exactly those of `prompt_ids`, so that training and inference see the same prompt; only where the template
+        opens thinking in the prompt and `let_think` lets the model think, they are without that.
 
         Raises:
             ConfigError: where the chat template does not write the answer after the prompt and the end token after the answer.
         """
-        prompt = self.prompt_ids(turns)
+        prompt = self._tokens(self._template(turns, True), _grids(turns))
         template, grids = self._after_prompt(turns, answer)
         return prompt + self._up_to_end(self._answer_tokens(template, grids)), len(prompt)
 
@@ -147,7 +150,7 @@ class PromptTokenizer:
                 f"the chat template of {self.tokenizer.name_or_path} does not write an answer right after its prompt; give another one "
                 "with --chat-template FILE"
             )
-        return chat_template[len(prompt_template) :], _grids(chat)
+        return chat_template[len(prompt_template) :] + self._ending, _grids(chat)
 
     def _up_to_end(self, answer: list[int]) -> list[int]:
         """An answer's tokens with its end token, without what the template writes behind that: the model must learn to stop there."""
@@ -239,11 +242,11 @@ class PromptTokenizer:
 
     def text(self, turns: Sequence[Turn], generation: bool = True) -> str:
         """The chat as text, rendered by the model's own template."""
-        return self._filled(self._template(turns, generation), _grids(turns))
+        return self._filled(self._question(turns) if generation else self._template(turns, False), _grids(turns))
 
     def outline(self, turns: Sequence[Turn]) -> str:
         """The chat in one line, for people: the text around the grids as the template writes it, and each grid by its size."""
-        pieces = _MARK.split(self._template(turns, True))
+        pieces = _MARK.split(self._question(turns))
         grids = _grids(turns)
         sizes = (grids[ord(piece) - _FIRST_MARK].shape if i % 2 else () for i, piece in enumerate(pieces))
         return "".join(f"[{size[0]}x{size[1]}]" if size else repr(piece)[1:-1] for size, piece in zip(sizes, pieces, strict=True))
@@ -378,8 +381,31 @@ class PromptTokenizer:
             marks = map(chr, itertools.count(_FIRST_MARK))
             contents = ["".join(part if isinstance(part, str) else next(marks) for part in turn.parts) for turn in turns]
             messages = [{"role": turn.role, "content": content} for turn, content in zip(turns, contents, strict=True)]
-            self._templates[key] = self._chat.render(messages, generation)
+            text = self._chat.render(messages, generation)
+            self._templates[key] = text.removesuffix(self._unwritten) if generation else text
         return self._templates[key]
+
+    def _question(self, turns: Sequence[Turn]) -> str:
+        """The prompt's template, with the thinking that it opens where the model may think."""
+        return self._template(turns, True) + (self._unwritten if self._chat.thinking else "")
+
+    def _find_unwritten(self) -> str:
+        """What the template writes at the end of a prompt, and not before an answer in a chat.
+
+        Templates of models that always think (DeepSeek-R1, QwQ) open the thinking in the prompt, and leave thoughts out of a chat. The
+        model learns to answer at once, so the prompt ends where its answers begin.
+        """
+        self._unwritten = ""
+        turns, answer = self._random_turns(np.random.default_rng(0)), Turn("assistant", self.prompt.write_answer(self._any_answer()))
+        prompt, chat = self._template(turns, True), self._template([*turns, answer], False)
+        self._templates.clear()  # of the whole prompts
+        common = next((i for i, (one, other) in enumerate(zip(prompt, chat, strict=False)) if one != other), len(prompt))
+        number = len(_grids(turns))
+        words = "".join(part if isinstance(part, str) else chr(_FIRST_MARK + number) for part in answer.parts)
+        return prompt[common:] if chat[common:].startswith(words.strip()) else ""
+
+    def _any_answer(self) -> Part:
+        return self.prompt.answers[0] if self.prompt.answers else frozen(np.arange(COLOURS)[None])
 
     def _random_turns(self, rng: np.random.Generator, colour: int | None = None) -> list[Turn]:
         """A random question, with grids of random colours or of one."""
@@ -408,10 +434,27 @@ class PromptTokenizer:
         template, grids = self._after_prompt(turns, grid)
         pieces = _MARK.split(template)
         if len(pieces) != 3 or not same_grid(grids[ord(pieces[1]) - _FIRST_MARK], grid):
-            raise ConfigError(f"the chat template of {self.tokenizer.name_or_path} does not write the answer once right after its prompt")
+            raise ConfigError(
+                f"the chat template of {self.tokenizer.name_or_path} does not write the answer once right after its prompt; give another "
+                "one with --chat-template FILE"
+            )
         before, _, behind = pieces
         answer = {*self._tokenize(before), *self._tokenize(self.encoder.encode(grid))}
-        return before + chr(_FIRST_MARK) + behind, find_end_ids(self.tokenizer, self._tokenize(behind), answer, end_marks)
+        written, further = self._tokenize(behind), self._before_question(turns, grid)
+        ends = find_end_ids(self.tokenizer, written, answer, end_marks, self._tokenize(further))
+        if ends[0] not in written:
+            mark = str(self.tokenizer.convert_ids_to_tokens(ends[0]))
+            self._ending = further.partition(mark)[0] + mark if mark in further else mark
+        return before + chr(_FIRST_MARK) + behind + self._ending, ends
+
+    def _before_question(self, turns: Sequence[Turn], answer: Grid) -> str:
+        """What the template writes between an answer and the words of a further question; "" where it writes the answer otherwise then."""
+        chat, words = [*turns, Turn("assistant", self.prompt.write_answer(answer))], "?"
+        try:
+            before, longer = self._template(chat, False), self._template([*chat, Turn("user", (words,))], False)
+        except ConfigError:  # a template that refuses a further question
+            return ""
+        return longer[len(before) :].partition(words)[0] if longer.startswith(before) else ""
 
     def _check_answers(self) -> None:
         rng = np.random.default_rng(2)
@@ -446,7 +489,8 @@ class PromptTokenizer:
         first, *others = self.end_marks
         ends = f"an answer ends with {first}" + (f" (or {', '.join(others)})" if others else "")
         dated = f"; the chat template's date is always {FIXED_DATE:%d %b %Y}" if self._chat.writes_date else ""
-        return f"{self.reason}; {ends}{dated}"
+        cut = f"; prompts end before {self._unwritten!r}, which the chat template does not write in a chat" if self._unwritten else ""
+        return f"{self.reason}; {ends}{dated}{cut}"
 
     @property
     def end_marks(self) -> list[str]:
