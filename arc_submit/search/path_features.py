@@ -1,7 +1,7 @@
 """Features of cells by paths and marks: which paths pass through a cell, and where the nearest mark is from it.
 
-A mark is a single cell of its colour. Paths start at marks, at the ends of lines, at the corners of objects and at tips of objects. They
-stop at obstacles, pass them, turn at them, step aside or bounce. This module does not know outputs.
+A mark is a single cell of its colour. Paths start at marks, at the ends of lines, at the corners of objects, at tips of objects and in gaps
+of their outlines. They stop at obstacles, pass them, turn at them, step aside or bounce. This module does not know outputs.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def path_table(grid: Grid) -> FeatureTable:
     _paths_of_marks(out, grid, background, marks)
     out.group = "object paths"
     _paths_of_objects(out, grid, background, _ends(grid, background), "end")
-    _paths_of_objects(out, grid, background, _corners(grid, labels, boxes[sizes > 1]), "corner")
+    _paths_of_objects(out, grid, background, _corners(grid, labels, boxes, False), "corner")
+    _paths_of_objects(out, grid, background, _corners(grid, labels, boxes, True), "notch")
+    _paths_of_objects(out, grid, background, _gaps(grid, labels), "gap")
     tips = _tips(grid, background, marks)
     _paths_of_objects(out, grid, background, tips, "tip")
     _add_paths(out, "tip_across", trace(grid, background, _starts([(i, j, -dy, -dx, colour) for i, j, dy, dx, colour in tips]), PASS))
@@ -190,13 +192,32 @@ def _ends(grid: Grid, background: int) -> list[Start]:
     return out
 
 
-def _corners(grid: Grid, labels: Array, boxes: Array) -> list[Start]:
-    """The corners of the boxes of objects, with the diagonal step outwards."""
+def _corners(grid: Grid, labels: Array, boxes: Array, cut_off: bool) -> list[Start]:
+    """The corners of the boxes of objects of several cells that the object has, or that it lacks, with the diagonal step outwards."""
     out: list[Start] = []
-    for top, left, bottom, right in boxes.tolist():
+    for k, (top, left, bottom, right) in enumerate(boxes.tolist()):
+        own = np.argwhere(labels[top : bottom + 1, left : right + 1] == k)
+        if k == 0 or len(own) == 1:
+            continue
+        colour = int(grid[top + own[0, 0], left + own[0, 1]])
         for y, x, dy, dx in ((top, left, -1, -1), (top, right, -1, 1), (bottom, left, 1, -1), (bottom, right, 1, 1)):
-            if top <= bottom and labels[y, x] > 0:
-                out.append((y, x, dy, dx, int(grid[y, x])))
+            if labels[y, x] == (0 if cut_off else k):
+                out.append((y, x, dy, dx, colour))
+    return out
+
+
+def _gaps(grid: Grid, labels: Array) -> list[Start]:
+    """Free cells between two cells of one object in a line, with both steps across that line."""
+    out: list[Start] = []
+    for dy, dx in ((1, 0), (0, 1)):
+        before, middle, after = (
+            labels[: -2 * dx or None, : -2 * dy or None],
+            labels[dx : -dx or None, dy : -dy or None],
+            labels[2 * dx :, 2 * dy :],
+        )
+        for i, j in np.argwhere((middle == 0) & (before > 0) & (before == after)).tolist():
+            colour = int(grid[i, j])
+            out += [(i + dx, j + dy, sign * dy, sign * dx, colour) for sign in (-1, 1)]
     return out
 
 
