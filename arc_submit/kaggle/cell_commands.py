@@ -11,6 +11,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from arc_submit.kaggle.cell_values import UNKNOWN, Values
@@ -48,6 +49,7 @@ class Call:
         return self.name.rpartition(".")[2]
 
 
+@lru_cache(maxsize=1000)  # a check asks for the same cells many times, and changes no tree
 def parse_cell(source: str) -> ast.Module | None:
     """A cell's Python with IPython's own commands as calls; None where it is not valid."""
     from IPython.core.inputtransformer2 import TransformerManager  # slow to import, and untyped
