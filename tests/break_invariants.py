@@ -664,6 +664,22 @@ BREAKS = [
         "if False:",
         "tests/test_code_source.py -k killed",
     ),
+    Break(
+        "2 nothing lost",
+        "learn from programs before they answer their task",
+        "arc_submit/programs/code_worker.py",
+        "self.answer(first)",
+        "pass",
+        "tests/test_code_learning.py -k beats",
+    ),
+    Break(
+        "5 same seed, same predictions",
+        "learn from programs in the order in which they came",
+        "arc_submit/programs/code_worker.py",
+        "key=lambda one: (one[0].turn, one[0].number))",
+        "key=lambda one: one[0].turn)",
+        "tests/test_code_learning.py -k order_in_which",
+    ),
 ]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -15,16 +17,22 @@ from typing import Any
 import pytest
 from conftest import source_named
 from program_writer import PROGRAMS, make_model
-from test_code_source import make_task
+from test_code_source import ScriptedEngine, make_task
+from test_repeated_steps import scarce
+from transformers import Qwen2ForCausalLM
 
 from arc_submit.arc.grid import make_grid
+from arc_submit.arc.prediction import read_predictions
 from arc_submit.arc.task import Pair, Task, task_to_json
 from arc_submit.base_model.settings import LoraSettings
-from arc_submit.errors import ConfigError, TimeIsUpError
+from arc_submit.errors import ConfigError, DataError, TimeIsUpError
+from arc_submit.finetune.trainer import FinetuneError
 from arc_submit.inference.engine import Completion, Engine, OnStep, Request
+from arc_submit.programs import code_learner, code_worker
 from arc_submit.programs.code_learner import CodeLearner
 from arc_submit.programs.code_settings import CodeSettings
 from arc_submit.programs.code_worker import (
+    Answer,
     CodeWriter,
     answer_task,
     load_writer,
@@ -41,6 +49,7 @@ from arc_submit.run.data import load_data
 from arc_submit.run.fingerprint import run_fingerprint
 from arc_submit.run.pipeline import run
 from arc_submit.run.presets import make_config
+from arc_submit.run.resolve import _check_model
 from arc_submit.run.simulate import Rig, rig_setup
 from arc_submit.run.source_code import code_ladder
 from arc_submit.storage.run_dir import RunPaths
@@ -305,3 +314,126 @@ def test_further_questions_are_steps_of_the_plan_and_cost_as_programs_do() -> No
     assert code_ladder(replace(config, code_turns=0, code_learn_rounds=0)).levels[2].steps == 0
     frozen, code = (one.initial_costs() for one in rig_setup(config, Rig(1, "T4", 1e9), 3).lanes["model"])
     assert code.predict.rate == code.train.rate == pytest.approx(3 * frozen.predict.rate)
+
+
+class Pupil:
+    """A learner that changes nothing: it notes what it is taught and how many predictions there are by then."""
+
+    def __init__(self, run: Path, fails: int = 0, error: Exception | None = None):
+        self.run, self.fails, self.error = run, fails, error
+        self.taught: list[list[WrittenProgram]] = []
+        self.held: list[int] = []
+        self.learnt, self.notes, self.folder = 0, [], None
+
+    def __call__(self, relabelled: Sequence[RelabelledTask], seed: int) -> float:
+        self.taught.append([one.ran.program for one in relabelled])
+        self.held.append(len(read_predictions(RunPaths(self.run).predictions("code", TASK.id))[0]))
+        if self.error is not None and len(self.taught) == self.fails:
+            raise self.error
+        return 1.0
+
+    def save(self, folder: Path) -> None:
+        (folder / "values").touch()
+
+    def load(self, folder: Path) -> None:
+        pass
+
+
+@pytest.fixture
+def scripted(model: Path, writer: CodeWriter, tmp_path: Path) -> CodeWriter:
+    """A writer of other programs in each turn, which asks about none."""
+
+    def answer(request: Request, question: str) -> str:
+        _, turn, number = request.id.split("/")
+        return f"```python\n{PROGRAMS[(6 * int(turn) + int(number)) % len(PROGRAMS)]}\n```"
+
+    settings = replace(make_settings(model, tmp_path), turns=0)
+    return replace(writer, settings=settings, engine=ScriptedEngine(writer.tokenizer.tokenizer, answer))  # type: ignore[arg-type]
+
+
+def test_what_is_learnt_first_does_not_depend_on_the_order_in_which_answers_ended(
+    scripted: CodeWriter, language: PythonLanguage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under both views one text does the same, and one of the two is learnt."""
+    texts = [f"def transform(grid):\n    return {result}" for result in ("grid", "grid[::-1, ::-1]", "(grid + 1) % 10")]
+    answers = [Answer(0, n, -1, ("", "r90.f.c0123456789.p201")[n % 2], texts[n // 2], "", -1.0, 5) for n in range(6)]
+    taught = []
+    for order in (1, -1):
+        path = programs_path(tmp_path / str(order), TASK.id)
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(json.dumps(asdict(one)) + "\n" for one in answers[::order]))
+        pupil = Pupil(tmp_path, 1, TimeIsUpError("no time"))
+        monkeypatch.setattr(code_learner, "CodeLearner", lambda *_, pupil=pupil: pupil)
+        answer_task(at_home(scripted, tmp_path / str(order)), language, TASK.id, 6, no_beat)
+        taught += pupil.taught
+    assert len(taught[0]) == 3
+    assert taught[0] == taught[1]
+
+
+def test_programs_are_run_once_with_beats_and_answer_the_task_before_they_are_learnt(
+    scripted: CodeWriter, language: PythonLanguage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pupil, events = Pupil(tmp_path), []
+    monkeypatch.setattr(code_learner, "CodeLearner", lambda *_: pupil)
+    run = PythonLanguage.run
+    monkeypatch.setattr(PythonLanguage, "run", lambda *args: (events.append("run"), run(*args))[1])
+    result = answer_task(scripted, language, TASK.id, 6, lambda *_: events.append("beat"))
+    assert (result.failed, result.unfinished) == ("", 0)
+    assert 0 < pupil.held[0] < pupil.held[1] < (result.made or 0)
+    assert events.count("run") == len(answers_of(scripted.settings)) == 3 * 6
+    assert ("run", "run") not in set(pairwise(events))
+
+
+def test_programs_that_the_time_left_no_room_for_are_run_by_the_next_job(
+    scripted: CodeWriter, language: PythonLanguage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(code_learner, "CodeLearner", lambda *_: Pupil(tmp_path))
+    answer_task(scripted, language, TASK.id, 6, no_beat)
+    RunPaths(tmp_path).predictions("code", TASK.id).unlink()
+    monkeypatch.setattr(code_worker, "_AFTER", -1.0)
+    late = answer_task(scripted, language, TASK.id, 6, no_beat, 0.0)
+    assert (late.made, late.unfinished) == (0, 1)
+    assert (answer_task(scripted, language, TASK.id, 6, no_beat).made or 0) > 0
+
+
+@pytest.mark.parametrize("error", [FinetuneError("no memory"), DataError("a broken file")])
+def test_a_task_whose_learning_fails_has_ended_and_keeps_no_weights(
+    scripted: CodeWriter, language: PythonLanguage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    pupil = Pupil(tmp_path, 2, error)
+    monkeypatch.setattr(code_learner, "CodeLearner", lambda *_: pupil)
+    result = answer_task(scripted, language, TASK.id, 6, no_beat)
+    assert (result.failed, result.unfinished, result.notes) == ("", 0, [f"no further learning: {error}"])
+    folder = rounds_folder(tmp_path, TASK.id)
+    assert sorted(one.name for one in folder.iterdir()) == ["ended", STATE]
+    assert answer_task(scripted, language, TASK.id, 6, no_beat).notes is None, "it does not begin again"
+
+
+def test_programs_that_memory_does_not_suffice_for_are_left_out(
+    writer: CodeWriter, relabelled: list[RelabelledTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = writer.trainer
+    assert trainer is not None
+    long = relabelled[1].ran.program
+    written = {(long.view, long.text): long.text + "  # long" * 100}
+    learner = CodeLearner(trainer, TASK, written, no_beat)
+    lengths = [len(learner._sample(one, trainer.sampler, i).ids) for i, one in enumerate(relabelled)]
+    room = [lengths[0] + 200]
+    scarce(monkeypatch, lambda number, batch: batch.ids.shape[1] > room[0])
+    loss = learner(relabelled, 2)
+    assert learner.learnt == 1
+    reason = r"task thrice: memory suffices for learning from samples of at most \d+ tokens"
+    assert re.fullmatch(f"{reason}; 1 of 2 programs are left out", learner.notes[0])
+    assert loss == pytest.approx(CodeLearner(trainer, TASK, {}, no_beat)(relabelled[:1], 2), abs=1e-5)
+    room[0] = 300
+    with pytest.raises(FinetuneError, match=f"{reason}, which is too few: no sample"):
+        learner(relabelled, 2)
+
+
+def test_a_model_that_cannot_be_trained_is_refused_before_the_run(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config("cpu-pocket", model=model, sources=("code",), engine="vllm")
+    monkeypatch.setattr(Qwen2ForCausalLM, "_supports_sdpa", False)
+    assert _check_model(config) is not None, "vllm has attention of its own"
+    for engine in ("vllm", "auto", "transformers"):
+        with pytest.raises(ConfigError, match=r"layers that torch's attention kernels cannot compute"):
+            _check_model(replace(config, engine=engine, code_learn_rounds=1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,8 @@ SETTINGS = RoundSettings(samples=24, cold_samples=4, rounds=30, seed=3)
 
 
 def rounds(folder: Path, guesser: Guesser, settings: RoundSettings = SETTINGS, **more: Any) -> Any:
-    return run_rounds(ONE, Parts(Cells(), guesser, guesser), settings, folder, more.pop("seconds_left", lambda: 1e9), **more)
+    runs = partial(run_programs, Cells(), ONE)
+    return run_rounds(ONE, Parts(runs, guesser, guesser), settings, folder, more.pop("seconds_left", lambda: 1e9), **more)
 
 
 def without_seconds(outcome: Any) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from arc_submit.arc.task import Task
 from arc_submit.base_model.lora import Adapter, save_adapter
 from arc_submit.errors import DataError
 from arc_submit.finetune.settings import FinetuneSettings, TTFTSettings
-from arc_submit.finetune.trainer import Hooks, JointSamples, Sample, TaskSampler, finetune_task
+from arc_submit.finetune.trainer import FinetuneError, FinetuneResult, Hooks, JointSamples, Sample, TaskSampler, finetune_task
 from arc_submit.finetune.ttft_worker import attach_adapter, load_base, with_same_weights
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import PromptVersion
@@ -75,12 +75,14 @@ class CodeLearner:
     Attributes:
         folder: of the adapter that the next programs are asked with; None before anything is learnt.
         learnt: programs learnt in this call of the worker.
+        notes: what lack of memory has changed.
     """
 
     def __init__(self, trainer: CodeTrainer, task: Task, written: Mapping[tuple[str, str], str], on_pass: Callable[[], None]):
         self.trainer, self.task, self.written, self.on_pass = trainer, task, written, on_pass
         self.folder: Path | None = None
         self.learnt = 0
+        self.notes: list[str] = []
         self._adapter = trainer.adapter
 
     def __call__(self, relabelled: Sequence[RelabelledTask], seed: int) -> float:
@@ -88,32 +90,60 @@ class CodeLearner:
 
         Raises:
             QuestionTooLongError: where none fits.
-            FinetuneError: where the loss is not finite, or memory does not suffice.
+            FinetuneError: where the loss is not finite, or memory suffices for none.
         """
         sampler = replace(self.trainer.sampler, seed=self.trainer.sampler.seed + seed)
-        fitting, reason = [], ""
-        for one in relabelled:
+        fitting = self._fitting(dict(enumerate(relabelled)), sampler)
+        result = self._finetune(fitting, sampler)
+        self._go_on_from(self._adapter.flat.detach()[0])
+        self.learnt += len(result.losses)
+        self.notes += result.notes
+        return sum(result.losses) / len(result.losses)
+
+    def _fitting(self, relabelled: Mapping[int, RelabelledTask], sampler: TaskSampler) -> dict[int, RelabelledTask]:
+        """Those whose samples fit, by their numbers.
+
+        Raises:
+            QuestionTooLongError: where none fits.
+        """
+        fitting, reason = {}, ""
+        for number, one in relabelled.items():
             try:
-                self._sample(one, sampler, 0)
-                fitting.append(one)
+                self._sample(one, sampler, number)
+                fitting[number] = one
             except QuestionTooLongError as error:
                 reason = str(error)
         if not fitting:
             raise QuestionTooLongError(reason)
-        sampler = replace(sampler, settings=replace(sampler.settings, steps=len(fitting)))
+        return fitting
 
-        def draw(sampler: TaskSampler, step: int) -> list[Sample]:
-            return [self._sample(fitting[step], sampler, step)]
+    def _finetune(self, relabelled: Mapping[int, RelabelledTask], sampler: TaskSampler) -> FinetuneResult:
+        """Fine-tune the adapter with a step for each relabelled task; begun anew without those that memory does not suffice for."""
+        numbers, longest = list(relabelled), sampler.max_seq_len
 
-        joint = JointSamples(f"task {self.task.id}", draw)
-        result = finetune_task(self._adapter, sampler, self.task, Hooks(on_pass=self.on_pass), joint)
-        self._go_on_from(self._adapter.flat.detach()[0])
-        self.learnt += len(fitting)
-        return sum(result.losses) / len(result.losses)
+        def draw(planned: TaskSampler, step: int) -> list[Sample]:
+            nonlocal longest
+            longest = planned.max_seq_len
+            return [self._sample(relabelled[numbers[step]], planned, numbers[step])]
 
-    def _sample(self, one: RelabelledTask, sampler: TaskSampler, step: int) -> Sample:
+        name, settings = f"task {self.task.id}", replace(sampler.settings, steps=len(numbers))
+        hooks = Hooks(on_pass=self.on_pass)
+        try:
+            return finetune_task(self._adapter, replace(sampler, settings=settings), self.task, hooks, JointSamples(name, draw))
+        except QuestionTooLongError:
+            shorter = replace(sampler, max_seq_len=longest)
+        memory = f"{name}: memory suffices for learning from samples of at most {longest} tokens"
+        try:
+            fitting = self._fitting(relabelled, shorter)
+        except QuestionTooLongError as error:
+            raise FinetuneError(f"{memory}, which is too few: {error}") from None
+        self.notes.append(f"{memory}; {len(numbers) - len(fitting)} of {len(numbers)} programs are left out")
+        return self._finetune(fitting, shorter)
+
+    def _sample(self, one: RelabelledTask, sampler: TaskSampler, number: int) -> Sample:
+        """A relabelled task's sample: a function of the sampler's seed and limit, and of its number."""
         program = one.ran.program
-        rng = np.random.default_rng([sampler.seed, zlib.crc32(self.task.id.encode()), step])
+        rng = np.random.default_rng([sampler.seed, zlib.crc32(self.task.id.encode()), number])
         text = self.written.get((program.view, program.text), program.text)
         ids, start = program_sample(sampler.tokenizer, self.trainer.prompt, one.task, text, sampler.max_seq_len, rng)
         return Sample(ids, list(range(start, len(ids))))

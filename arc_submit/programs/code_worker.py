@@ -5,8 +5,8 @@ First programs are asked for under some views. When all of a run's first program
 turns with what went wrong, so that a task has the same questions whether its first programs were asked for at once or in several jobs. A
 task asks nothing more when a program reproduces all train pairs and gives a grid for every test input. Rounds of learning
 (arc_submit.programs.rounds) may follow: a LoRA of the task is fine-tuned on what its programs really do, and asked for more. The programs'
-outputs for the test inputs become predictions, each with the program's text and the number of train pairs that it reproduces. Does not know
-the run's budget or other workers.
+outputs for the test inputs become predictions, before each round of learning and at the end of a job, each with the program's text and the
+number of train pairs that it reproduces. Does not know the run's budget or other workers.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ _COLD_EVERY = 4  # of the first programs, one in so many is drawn at the low tem
 _INPUT = re.compile(r"^input \d+: ")  # the number of an input that was run alone says nothing
 _LAST_TOKENS = 64  # of a question, which hold the mark that opens the thinking, even where each byte is a token
 _ENDED = "ended"  # a file in the folder of a task whose rounds of learning have ended
+_AFTER = 5.0  # seconds after a job's time in which programs that were asked for are still run
 _KEPT = 50  # programs whose outputs become predictions, the best of a task
 
 
@@ -70,7 +71,8 @@ class Answer:
     """One answer of the model, as the source's folder keeps it.
 
     Attributes:
-        turn: 0 for a first program, then the round of questions about failed ones, then two for each round of learning.
+        turn: 0 for a first program, then the round of questions about failed ones, then three for each round of learning:
+            its programs at the low temperature, the others, and none, as the third is the number of the learner's seed.
         number: within the turn.
         parent: place in the list of all answers of the program that it was asked about; -1 where it was asked about none.
         view: under which it was asked.
@@ -152,9 +154,15 @@ def answer_task(
     paths = RunPaths(Path(settings.predict.run))
     path = paths.predictions(settings.predict.source, task_id)
     result = TaskResult(answered=0, tokens=0, malformed=0)
+
+    def answer(ran: Iterable[RanProgram | None]) -> None:
+        seconds = time.monotonic() - started
+        predictions = make_predictions(task, ran, Path(settings.predict.model).name, settings.predict.source, seconds)
+        result.made = (result.made or 0) + _append_new(path, predictions, settings.predict.kind)
+
     try:
         task = read_task(paths.task(task_id))
-        work = _Task(writer, language, task, programs_path(Path(settings.home), task_id), lambda: beat({"tokens": result.tokens}))
+        work = _Task(writer, language, task, lambda: beat({"tokens": result.tokens}), answer)
         result.held = len(read_predictions(path)[0])
         complete = work.ask(samples, deadline)
         result.refused = work.refused
@@ -164,9 +172,7 @@ def answer_task(
         result.malformed = sum(not one.text for one in work.new)
         result.notes = [*work.notes, *dict.fromkeys(work.failures)] or None
         result.unfinished = 0 if complete else max(1, samples - result.answered)
-        seconds = time.monotonic() - started
-        predictions = make_predictions(task, work.ran, Path(settings.predict.model).name, settings.predict.source, seconds)
-        result.made = _append_new(path, predictions, settings.predict.kind)
+        answer(ran for _, ran in work.in_order)
         if not work.answers and work.refused:
             result.failed = work.refused[0]
         elif work.failures and not work.answers:
@@ -236,11 +242,23 @@ def _append_new(path: Path, predictions: Iterable[Prediction], kind: str) -> int
 
 
 class _Task:
-    """The programs of one task; in rounds of learning their Writer (arc_submit.programs.interface)."""
+    """The programs of one task; in rounds of learning their Writer (arc_submit.programs.interface).
 
-    def __init__(self, writer: CodeWriter, language: PythonLanguage, task: Task, path: Path, beat: Callable[[], None]):
-        self.writer, self.language, self.task, self.path, self.beat = writer, language, task, path, beat
-        self.answers = read_answers(path)
+    Args:
+        answer: makes predictions of programs that were run.
+    """
+
+    def __init__(
+        self,
+        writer: CodeWriter,
+        language: PythonLanguage,
+        task: Task,
+        beat: Callable[[], None],
+        answer: Callable[[Iterable[RanProgram | None]], None],
+    ):
+        self.writer, self.language, self.task, self.beat, self.answer = writer, language, task, beat, answer
+        self.path = programs_path(Path(writer.settings.home), task.id)
+        self.answers = read_answers(self.path)
         self.new: list[Answer] = []
         self.ran: list[RanProgram | None] = []
         self.written: dict[tuple[str, str], str] = {}
@@ -250,12 +268,18 @@ class _Task:
         self.further_seconds = 0.0
         self.learner: CodeLearner | None = None
         self.deadline: float | None = None
+        self.run_until = math.inf  # on the monotonic clock; programs that are there are run a little longer than questions are asked
         self.seed = [writer.settings.predict.seed, zlib.crc32(task.id.encode())]
 
     @property
     def further(self) -> int:
         """Further questions that were answered, and programs that were learnt, in this call of the worker."""
         return sum(one.turn > 0 for one in self.new) + (self.learner.learnt if self.learner else 0)
+
+    @property
+    def in_order(self) -> list[tuple[Answer, RanProgram | None]]:
+        """The answers that were run, in the order of their questions: they end in any order."""
+        return sorted(zip(self.answers, self.ran, strict=False), key=lambda one: (one[0].turn, one[0].number))
 
     @property
     def solved(self) -> bool:
@@ -269,7 +293,9 @@ class _Task:
         """Ask all that is asked about the task; False where the time ended it."""
         settings = self.writer.settings
         self.deadline = deadline
-        self._run()
+        self.run_until = math.inf if deadline is None else max(deadline, time.monotonic()) + _AFTER
+        if not self._run():
+            return False
         if not self.solved and not self._round(0, [-1] * samples, deadline):
             return False
         if samples < settings.predict.views:
@@ -303,20 +329,21 @@ class _Task:
         samples, last = settings.predict.views, settings.learn_rounds
         cold = -(-samples // _COLD_EVERY)
         rounds = RoundSettings(samples, cold, settings.temperature, settings.cold_temperature, rounds=last)
-        first = [ran for answer, ran in zip(self.answers, self.ran, strict=True) if ran is not None and answer.turn <= settings.turns]
+        first = [ran for answer, ran in self.in_order if ran is not None and answer.turn <= settings.turns]
+        self.answer(first)  # a kill within the learning, which may take long, does not cost them
         self.learner = CodeLearner(trainer, self.task, self.written, self._on_pass)
         try:
-            outcome = run_rounds(self.task, Parts(self.language, self, self.learner, first), rounds, folder, self._seconds_left)
+            outcome = run_rounds(self.task, Parts(self._ran, self, self.learner, first), rounds, folder, self._seconds_left)
             if not outcome.solved and len(outcome.records) < last:
                 return False
             if not outcome.solved:
                 write_round(self, self.task, rounds, last)  # nothing is learnt from the last programs
-                self._run()
         except TimeIsUpError:
             return False
         except ArcSubmitError as error:
             self.notes.append(f"no further learning: {error}")
-            return True
+        finally:
+            self.notes += self.learner.notes
         (folder / _ENDED).touch()
         for weights in folder.glob("learnt-*"):  # nothing is asked with them any more
             shutil.rmtree(weights, ignore_errors=True)
@@ -332,7 +359,13 @@ class _Task:
         if not self._round(turn, [-1] * count, self.deadline, temperature):
             raise TimeIsUpError(f"no time is left for the programs of {task.id}")
         answers = sorted((one for one in self.answers if one.turn == turn and one.text), key=lambda one: one.number)
-        return [WrittenProgram(one.text, one.logprob, one.view) for one in answers]
+        return [_written(one) for one in answers]
+
+    def _ran(self, programs: Sequence[WrittenProgram]) -> list[RanProgram]:
+        """What programs gave that `write` has asked for and run; the programs up to theirs answer the task before they are learnt."""
+        self.answer(ran for _, ran in self.in_order)
+        ran = {_written(answer): one for answer, one in self.in_order if one is not None}
+        return [ran[program] for program in programs]
 
     def _learning_turn(self, seed: int) -> int:
         """The turn of the programs that rounds of learning ask for with a seed."""
@@ -393,8 +426,7 @@ class _Task:
                 number, parent, view = asked[request.id]
                 text, problem = self._program(request, completion)
                 self._keep(Answer(turn, number, parent, view, text, problem, completion.logprob, len(completion.tokens)))
-        self._run()
-        return count == len(requests)
+        return self._run() and count == len(requests)
 
     def _request(self, turn: int, number: int, parent: int) -> tuple[Request, str]:
         """The request of a question, and the key of the view under which it is asked.
@@ -494,16 +526,22 @@ class _Task:
         self.answers.append(answer)
         self.new.append(answer)
 
-    def _run(self) -> None:
-        """Run the programs that were not run yet."""
+    def _run(self) -> bool:
+        """Run the programs that were not run yet; False where the time ended it before the last."""
         for answer in self.answers[len(self.ran) :]:
-            written = WrittenProgram(answer.text, answer.logprob, answer.view)
-            ran = run_programs(self.language, self.task, [written])[0] if answer.text else None
+            if time.monotonic() > self.run_until:
+                return False
+            ran = run_programs(self.language, self.task, [_written(answer)])[0] if answer.text else None
             self.ran.append(ran)
             if ran is not None:
                 key = ran.program.view, ran.program.text
                 self.written[key] = min(self.written.get(key, answer.text), answer.text, key=lambda text: (len(text), text))
             self.beat()
+        return True
+
+
+def _written(answer: Answer) -> WrittenProgram:
+    return WrittenProgram(answer.text, answer.logprob, answer.view)
 
 
 def read_answers(path: Path) -> list[Answer]:

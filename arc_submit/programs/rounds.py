@@ -1,10 +1,10 @@
 """Rounds of learning from hindsight: write programs, run them, make relabelled tasks of what they really do, learn, and write again.
 
-Use: `run_rounds(task, Parts(language, writer, learner), settings, folder, seconds_left, watch)`. The rounds end when a program reproduces
+Use: `run_rounds(task, Parts(run, writer, learner), settings, folder, seconds_left, watch)`. The rounds end when a program reproduces
 all train outputs, after `settings.rounds`, when the time that is left is less than a round took, or when a writer or a learner ends the
 round with TimeIsUpError. After each round the folder has all that the next one needs, so that a process that was killed goes on from the
-last whole round; equal seeds give equal rounds. `watch` gets each round's record with its programs. Knows languages, writers and learners
-by their protocols alone.
+last whole round; equal seeds give equal rounds. `watch` gets each round's record with its programs. Knows what runs, writes and learns by
+protocols alone.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from arc_submit.arc.files import write_json
 from arc_submit.arc.task import Task
 from arc_submit.errors import ConfigError, DataError, TimeIsUpError
 from arc_submit.options import Identity, identity_values, option
-from arc_submit.programs.interface import Language, Writer, WrittenProgram
-from arc_submit.programs.relabel import RanProgram, RelabelledTask, choose_relabelled, relabel, run_programs
+from arc_submit.programs.interface import Writer, WrittenProgram
+from arc_submit.programs.relabel import RanProgram, RelabelledTask, choose_relabelled, relabel
 
 STATE = "rounds.json"
 
@@ -67,10 +67,11 @@ class Parts:
     """What writes, runs and learns; the writer's model is the one that the learner changes.
 
     Attributes:
+        run: runs written programs on the task's inputs, as `run_programs` does, in their order.
         first: programs that were written and run before the rounds: the first round learns from them and writes none. None: it writes.
     """
 
-    language: Language
+    run: Callable[[Sequence[WrittenProgram]], list[RanProgram]]
     writer: Writer
     learner: Learner
     first: Sequence[RanProgram] | None = None
@@ -158,7 +159,7 @@ def run_rounds(
             if number == 0 and parts.first is not None:
                 ran = list(parts.first)
             else:
-                ran = run_programs(parts.language, task, write_round(parts.writer, task, settings, number))
+                ran = parts.run(write_round(parts.writer, task, settings, number))
             relabelled = relabel(task, ran, seen)
             best = max((one for one in ran if one.complete is not None), key=lambda one: one.order, default=None)
             chosen = choose_relabelled(relabelled, settings.best, settings.worst)

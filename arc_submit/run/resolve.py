@@ -29,7 +29,7 @@ from arc_submit.run.named_sources import SourceGroup, source_groups, source_lane
 from arc_submit.run.prompt_check import check_prompts
 from arc_submit.run.resolve_host import resolve_host
 from arc_submit.run.source import JUDGE, MODEL_LANE, Scale, Source, SourceSetup
-from arc_submit.run.source_code import check_code
+from arc_submit.run.source_code import check_code, code_engines
 from arc_submit.run.source_frozen import engines_of
 from arc_submit.run.source_judge import RunJudge, resolve_judge
 from arc_submit.run.source_table import SOURCE_TABLE, check_sources, uses_model
@@ -255,10 +255,11 @@ def _check_model(config: RunConfig) -> PromptConfig | None:
         raise ConfigError("--ttft-in-4-bits: the package bitsandbytes is not installed; attach its wheel, or leave the option out")
     check_model_folder(config.model)
     prompt = config.prompt_config()
-    engines = [engines_of(config.engine, config.candidates)[0]] if {"frozen", "code"} & set(config.sources) else []
+    engines = [engines_of(config.engine, config.candidates)[0]] if "frozen" in config.sources else []
+    tuned, learns = "ttft" in config.sources, "code" in config.sources and config.code_learn_rounds > 0
     if "code" in config.sources:
         check_code(config, prompt.max_seq_len)
-    tuned, learns = "ttft" in config.sources, "code" in config.sources and config.code_learn_rounds > 0
+        engines += [code_engines(config)[0], *(["transformers"] if learns else [])]  # which trains, whatever engine asks
     if tuned:
         replace(config, max_seq_len=config.ttft_max_seq_len or config.max_seq_len).prompt_config()
         if config.base_adapter is not None:

@@ -37,7 +37,7 @@ def resolve_code(setup: SourceSetup) -> list[Source]:
     )
     backends = tuple(
         make_backend(engine, _WORKER, replace(settings, predict=replace(settings.predict, engine=engine)), model_timeouts(config))
-        for engine in _engines(config)
+        for engine in code_engines(config)
     )
     return [
         Source(
@@ -52,7 +52,7 @@ def resolve_code(setup: SourceSetup) -> list[Source]:
     ]
 
 
-def _engines(config: RunConfig) -> tuple[str, ...]:
+def code_engines(config: RunConfig) -> tuple[str, ...]:
     """The engines to try. Where the model learns, auto takes transformers, which shares its weights with the training."""
     shares = config.engine == "auto" and config.code_learn_rounds > 0
     return engines_of("transformers" if shares else config.engine, on_gpus=config.devices != ("cpu",))

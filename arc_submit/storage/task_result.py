@@ -22,13 +22,13 @@ class TaskResult:
         refused: a line for each prompt that does not fit.
         failed: why the task failed; empty where it did not.
         seconds: wall-clock seconds to the task's last prediction.
-        malformed: answers that hold no grid.
+        malformed: answers that hold no grid, or no program.
         answered: prompts (a test input under a view) answered by now.
         unfinished: prompts without an answer for lack of time.
         not_served: the failure is the engine's alone; another engine may serve the task.
         tokens: tokens generated or trained on.
-        steps: optimizer steps done.
-        train_seconds: wall-clock seconds of fine-tuning.
+        steps: optimizer steps done; of the source code, further questions answered and programs learnt.
+        train_seconds: wall-clock seconds of these steps.
         notes: what differs from the settings, such as shorter samples.
         first_loss, last_loss: nats a token, of the first and the last step.
         cpu_seconds: CPU seconds of the task.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from arc_submit.arc.grid import MAX_SIDE, Grid
@@ -73,7 +74,8 @@ def paint(
     begun = time.monotonic()
     task = painting.task(rounds.seed)
     network = load_network(model)
-    parts = Parts(PainterLanguage(), PainterWriter(network, own.views), PainterLearner(network, own.rate, own.batch))
+    runs = partial(run_programs, PainterLanguage(), task)
+    parts = Parts(runs, PainterWriter(network, own.views), PainterLearner(network, own.rate, own.batch))
     return run_rounds(task, parts, rounds, out, lambda: budget - (time.monotonic() - begun), watch)
 
 
