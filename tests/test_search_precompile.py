@@ -21,6 +21,7 @@ from arc_submit.search import jit as search_jit
 from arc_submit.search.jit import jit
 from arc_submit.search.precompile import run_first_exclusively, warm_up
 from arc_submit.search.programs import Effort
+from arc_submit.search.solvers import related
 from arc_submit.search.task_search import search_task
 
 PROCESS = """
@@ -123,6 +124,7 @@ def test_no_search_compiles_anything_after_warm_up() -> None:
         small = sorted(tasks, key=lambda task_id: (sum(pair.input.size + pair.output.size for pair in tasks[task_id].train), task_id))[:60]
         for task_id in random.Random(0).sample(small, 4):
             search_task(tasks[task_id], Effort(work=200_000, size_work=50_000, pieces=500))
+            related.solve(tasks[task_id])  # the search leaves it out where a rule about objects alone is plain
     assert compiled == ["<lambda>"]
 
 

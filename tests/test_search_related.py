@@ -236,6 +236,45 @@ def test_outputs_are_put_together_from_parts(pairs, words):
     assert answer.solver == "arranged"
 
 
+@pytest.mark.parametrize(("wrong", "drawn"), [((), [0, 1, 2, 3]), ((1,), [0, 1, 2]), ((0, 1), [0, 1])])
+def test_scenes_are_drawn_until_a_rule_is_wrong(wrong, drawn):
+    task, _ = made([domino_pair([1, 2]), domino_pair([3, 4]), domino_pair([5, 6]), domino_pair([7, 8])])
+    parts = arranged.Parts("x", 1.0, tuple(np.arange(2) for _ in range(4)))
+    asked = []
+
+    def draw(k):
+        asked.append(k)
+        return None if k in wrong or k == 3 else task.train[k].output
+
+    list(arranged._evaluated(task, parts, "x", 1.0, draw, arranged.Budget(100)))
+    assert asked == drawn
+
+
+def domino_pair(colours):
+    """Equal dominoes, which many tests, measures and orders do not tell apart, and their bars."""
+    grid = with_shapes(9, [(np.ones((1, 2), np.int8), colour, 3 * k, 2 * k) for k, colour in enumerate(colours)])
+    return grid, np.array([[colour, colour] for colour in colours])
+
+
+def test_the_drawn_parts_are_bounded(monkeypatch):
+    many = with_shapes(30, [(np.ones((1 + k % 3, 2)), 1 + k % 9, 5 * (k // 6), 5 * (k % 6)) for k in range(30)])
+    task, _ = made([domino_pair([1, 2, 3]), domino_pair([4, 5, 6]), (many, many)])
+    drawn = []
+    draw = arranged._draw
+
+    def counted(bars, *arguments):
+        drawn.append(len(bars) + 1)
+        return draw(bars, *arguments)
+
+    monkeypatch.setattr(arranged, "_draw", counted)
+    assert arranged.solve(task)
+    monkeypatch.setattr(arranged, "MAX_DRAWN", 2000)
+    monkeypatch.setattr(arranged, "MAX_DRAWN_OF_SEGMENTATION", 1000)
+    drawn.clear()
+    arranged.solve(task)
+    assert 1000 < sum(drawn) < 2100, "the last rule of all may be drawn to its end"
+
+
 def test_lines_of_several_colours_are_no_bars():
     rng = np.random.default_rng(0)
     task, _ = made([(rng.integers(0, 4, (6, 6)), rng.integers(0, 4, (6, 6))) for _ in range(3)])

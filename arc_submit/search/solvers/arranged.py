@@ -7,9 +7,10 @@ see objects/selection.py. This module does not know changes of objects.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 
@@ -25,6 +26,9 @@ from arc_submit.search.store import Array
 NAME = "arranged"
 MAX_FILTERS = 60  # tests that choose the parts
 MAX_PARTS = 30  # objects of one output
+MAX_EQUAL_CHOICES = 3  # tests that the same train objects pass
+MAX_DRAWN = 400_000  # parts drawn for one task
+MAX_DRAWN_OF_SEGMENTATION = 200_000
 ORDERS = ("left of it", "above it", "area", "height", "width", "cells of its colour", "of its colour", "holes", "of its turned shape")
 
 
@@ -42,12 +46,24 @@ class Parts:
     chosen: tuple[Array, ...]
 
 
+class Budget:
+    """The parts that may still be drawn."""
+
+    def __init__(self, parts: int):
+        self.parts = parts
+
+    @property
+    def spent(self) -> bool:
+        return self.parts < 0
+
+
 def solve(task: Task) -> list[SolverAnswer]:
     """Answers of the cheapest rules that reproduce every train pair."""
     bars = _shows_bars(task, 0) or _shows_bars(task, 1)
     if keeps_size(task) and not bars:
         return []
     found: list[EvaluatedRule] = []
+    left = MAX_DRAWN
     for segmentation in segmentations(inputs_of(task)):
         rows = not keeps_size(task) and _may_be_rows(task, segmentation)
         copies = not keeps_size(task) and _may_be_copies(task, segmentation)
@@ -55,11 +71,18 @@ def solve(task: Task) -> list[SolverAnswer]:
         if not (bars or rows or copies or overlays):
             continue
         values = [traits(scene) for scene in segmentation.scenes]
+        given = min(left, MAX_DRAWN_OF_SEGMENTATION)
+        budget = Budget(given)
         for parts in _choices(segmentation, len(task.train)):
-            found += _bars(task, segmentation, parts, values) if bars else ()
-            found += _side_by_side(task, segmentation, parts, values) if rows else ()
-            found += _overlaid(task, segmentation, parts, values) if overlays else ()
-            found += _copies(task, segmentation, parts) if copies else ()
+            found += _bars(task, segmentation, parts, values, budget) if bars else ()
+            found += _side_by_side(task, segmentation, parts, values, budget) if rows else ()
+            found += _overlaid(task, segmentation, parts, values, budget) if overlays else ()
+            found += _copies(task, segmentation, parts, budget) if copies else ()
+            if budget.spent:
+                break
+        left -= given - budget.parts
+        if left <= 0:
+            break
     return [replace(answer, solver=NAME) for answer in answers_of(task, found)]
 
 
@@ -74,30 +97,62 @@ def _shows_bars(task: Task, axis: int) -> bool:
 
 
 def _choices(segmentation: Segmentation, pairs: int) -> Iterator[Parts]:
-    """The first tests that some object of every scene passes, and at most MAX_PARTS."""
+    """The first tests that some object of every scene passes, and at most MAX_PARTS; few that the same train objects pass."""
     tests: ObjectTests = make_tests(segmentation, pairs)
     starts = segmentation.starts()[1:-1]
+    train = segmentation.owners() < pairs
     seen: set[bytes] = set()
+    equal: Counter[bytes] = Counter()
     for t in range(min(len(tests.names), MAX_FILTERS)):
         chosen = tuple(np.flatnonzero(row) for row in np.split(tests.passed[t], starts))
         if all(0 < len(row) <= MAX_PARTS for row in chosen) and tests.passed[t].tobytes() not in seen:
             seen.add(tests.passed[t].tobytes())
+            trained = tests.passed[t][train].tobytes()
+            equal[trained] += 1
+            if equal[trained] > MAX_EQUAL_CHOICES:
+                continue  # the train pairs do not tell it from plainer ones
             yield Parts(f"{segmentation.name} with {tests.names[t]}", segmentation.cost + float(tests.costs[t]), chosen)
 
 
-def _evaluated(task: Task, text: str, cost: float, grids: list[Grid | None]) -> Iterator[EvaluatedRule]:
-    """The rule with these results, unless more than one train pair contradicts it."""
-    right = np.array([same_grid(grid, pair.output) for grid, pair in zip(grids, task.train, strict=False)])
-    if right.sum() >= max(1, len(right) - 1):
-        yield EvaluatedRule(text, cost, right, tuple(grids[len(right) :]))
+def _evaluated(
+    task: Task, parts: Parts, text: str, cost: float, draw: Callable[[int], Grid | None], budget: Budget
+) -> Iterator[EvaluatedRule]:
+    """The rule with the results of `draw` for each scene, unless more than one train pair contradicts it.
+
+    Most rules are wrong, so drawing ends at the second wrong pair, and test scenes are drawn only where all pairs are right.
+    """
+    if budget.spent:
+        return
+    right = np.zeros(len(task.train), np.bool_)
+    for k, pair in enumerate(task.train):
+        budget.parts -= 1 + len(parts.chosen[k])
+        right[k] = same_grid(draw(k), pair.output)
+        if k + 1 - right.sum() > min(1, len(right) - 1):
+            return
+    tests: tuple[Grid | None, ...] = (None,) * len(task.tests)
+    if right.all():
+        budget.parts -= sum(1 + len(row) for row in parts.chosen[len(right) :])
+        tests = tuple(draw(k) for k in range(len(right), len(parts.chosen)))
+    yield EvaluatedRule(text, cost, right, tests)
 
 
-def _orders(values: list[dict[str, Array]], parts: Parts) -> Iterator[tuple[str, float, list[Array]]]:
-    """(Text, cost, the chosen objects in order for each scene) of every order without ties in its scenes, except for equal places."""
+Order = Callable[[int], Array]  # the chosen objects of a scene in an order
+
+
+def _orders(values: list[dict[str, Array]], parts: Parts) -> Iterator[tuple[str, float, Order]]:
+    """(Text, cost, order) of every order without ties in its scenes, except for equal places."""
     for number, name in enumerate(ORDERS):
         for sign in (1, -1):
-            ordered = [row[np.argsort(sign * value[name][row], kind="stable")] for row, value in zip(parts.chosen, values, strict=True)]
-            yield f"by {'' if sign > 0 else 'falling '}{name}", 0.3 * number, ordered
+            yield f"by {'' if sign > 0 else 'falling '}{name}", 0.3 * number, _order(values, parts, name, sign)
+
+
+def _order(values: list[dict[str, Array]], parts: Parts, name: str, sign: int) -> Order:
+    @cache
+    def ordered(k: int) -> Array:
+        row = parts.chosen[k]
+        return row[np.argsort(sign * values[k][name][row], kind="stable")]
+
+    return ordered
 
 
 # --- Objects side by side ----------------------------------------------------------------------------------------------------------------
@@ -111,7 +166,8 @@ def _alone(scene: Scene, o: Object) -> Grid:
     return np.where(o.mask, o.picture, scene.blank)
 
 
-_PICTURES: tuple[tuple[str, float, Callable[[Scene, Object], Grid]], ...] = (("boxes", 0.0, _box), ("pictures", 0.2, _alone))
+Picture = Callable[[Scene, Object], Grid]
+_PICTURES: tuple[tuple[str, float, Picture], ...] = (("boxes", 0.0, _box), ("pictures", 0.2, _alone))
 
 
 def _may_be_rows(task: Task, segmentation: Segmentation) -> bool:
@@ -128,7 +184,9 @@ def _may_be_row(scene: Scene, shape: tuple[int, ...], axis: int) -> bool:
     return len(along) > 1 and sum(along) + len(along) > shape[axis]
 
 
-def _side_by_side(task: Task, segmentation: Segmentation, parts: Parts, values: list[dict[str, Array]]) -> Iterator[EvaluatedRule]:
+def _side_by_side(
+    task: Task, segmentation: Segmentation, parts: Parts, values: list[dict[str, Array]], budget: Budget
+) -> Iterator[EvaluatedRule]:
     """Boxes of the parts in a row or a column, with or without lines of background between them."""
     scenes, pairs = segmentation.scenes, len(task.train)
     if any(len(row) < 2 for row in parts.chosen[:pairs]):
@@ -139,9 +197,13 @@ def _side_by_side(task: Task, segmentation: Segmentation, parts: Parts, values: 
                 continue
             for picture_name, picture_cost, picture in _PICTURES:
                 for order, order_cost, ordered in _orders(values, parts):
-                    grids = [_joined(scene, row, picture, axis, gap) for scene, row in zip(scenes, ordered, strict=True)]
+
+                    def draw(k: int, ordered: Order = ordered, picture: Picture = picture, axis: int = axis, gap: int = gap) -> Grid | None:
+                        return _joined(scenes[k], ordered(k), picture, axis, gap)
+
                     text = f"{picture_name} of {parts.text} {word} {order}{' with gaps' * gap}"
-                    yield from _evaluated(task, text, 3.0 + parts.cost + picture_cost + order_cost + 0.3 * gap, grids)
+                    cost = 3.0 + parts.cost + picture_cost + order_cost + 0.3 * gap
+                    yield from _evaluated(task, parts, text, cost, draw, budget)
 
 
 def _fits(scene: Scene, row: Array, shape: tuple[int, ...], axis: int, gap: int) -> bool:
@@ -151,7 +213,7 @@ def _fits(scene: Scene, row: Array, shape: tuple[int, ...], axis: int, gap: int)
     return along == shape[axis] and all(size[1 - axis] == shape[1 - axis] for size in sizes)
 
 
-def _joined(scene: Scene, row: Array, picture: Callable[[Scene, Object], Grid], axis: int, gap: int) -> Grid | None:
+def _joined(scene: Scene, row: Array, picture: Picture, axis: int, gap: int) -> Grid | None:
     grids = [picture(scene, scene.objects[k]) for k in row]
     across = grids[0].shape[1 - axis]
     total = sum(grid.shape[axis] for grid in grids) + gap * (len(grids) - 1)
@@ -175,16 +237,21 @@ def _may_be_overlays(task: Task, segmentation: Segmentation) -> bool:
     return True
 
 
-def _overlaid(task: Task, segmentation: Segmentation, parts: Parts, values: list[dict[str, Array]]) -> Iterator[EvaluatedRule]:
+def _overlaid(
+    task: Task, segmentation: Segmentation, parts: Parts, values: list[dict[str, Array]], budget: Budget
+) -> Iterator[EvaluatedRule]:
     """The pictures of the parts over one another with a common middle, on a ground as large as the largest of them."""
     scenes = segmentation.scenes
     chosen = [[scene.objects[k] for k in row] for scene, row in zip(scenes, parts.chosen, strict=True)]
     if any(len(objects) < 2 or _largest_box(objects) != pair.output.shape for objects, pair in zip(chosen, task.train, strict=False)):
         return
     for order, order_cost, ordered in _orders(values, parts):
-        grids = [_over_one_another(scene, [scene.objects[k] for k in row]) for scene, row in zip(scenes, ordered, strict=True)]
+
+        def draw(k: int, ordered: Order = ordered) -> Grid | None:
+            return _over_one_another(scenes[k], [scenes[k].objects[n] for n in ordered(k)])
+
         text = f"pictures of {parts.text} over one another {order}"
-        yield from _evaluated(task, text, 3.5 + parts.cost + order_cost, grids)
+        yield from _evaluated(task, parts, text, 3.5 + parts.cost + order_cost, draw, budget)
 
 
 def _largest_box(objects: list[Object]) -> tuple[int, int]:
@@ -217,7 +284,7 @@ def _may_be_copies(task: Task, segmentation: Segmentation) -> bool:
     return True
 
 
-def _copies(task: Task, segmentation: Segmentation, parts: Parts) -> Iterator[EvaluatedRule]:
+def _copies(task: Task, segmentation: Segmentation, parts: Parts, budget: Budget) -> Iterator[EvaluatedRule]:
     """So many copies of a picture as there are parts: in a row, a column, a square or along a diagonal."""
     areas = [sum(scene.objects[k].area for k in row) for scene, row in zip(segmentation.scenes, parts.chosen, strict=True)]
     numbers = (("there are", 0.0, [len(row) for row in parts.chosen]), ("there are cells in", 0.5, areas))
@@ -228,12 +295,16 @@ def _copies(task: Task, segmentation: Segmentation, parts: Parts) -> Iterator[Ev
             if len({n for _, n, _ in train}) < 2 or any(picture is None or n > MAX_SIDE for picture, n, _ in train):
                 continue
             for layout, layout_cost, place in _LAYOUTS:
-                grids = [
-                    None if picture is None or n * max(picture.shape) > MAX_SIDE else frozen(place(picture, n, scene.blank))
-                    for picture, n, scene in zip(pictures, counts, segmentation.scenes, strict=True)
-                ]
+
+                def draw(k: int, pictures: list[Grid | None] = pictures, counts: list[int] = counts, place: Layout = place) -> Grid | None:
+                    picture, n = pictures[k], counts[k]
+                    if picture is None or n * max(picture.shape) > MAX_SIDE:
+                        return None
+                    return frozen(place(picture, n, segmentation.scenes[k].blank))
+
                 text = f"{source} {layout} as often as {words} {parts.text}"
-                yield from _evaluated(task, text, 4.0 + parts.cost + source_cost + number_cost + layout_cost, grids)
+                cost = 4.0 + parts.cost + source_cost + number_cost + layout_cost
+                yield from _evaluated(task, parts, text, cost, draw, budget)
 
 
 def _one_cell(scene: Scene, row: Array) -> Grid | None:
@@ -260,7 +331,8 @@ _SOURCES: tuple[tuple[str, float, Callable[[Scene, Array], Grid | None]], ...] =
     ("their picture", 0.5, _common_picture),
     ("the grid", 0.5, _whole),
 )
-_LAYOUTS: tuple[tuple[str, float, Callable[[Grid, int, np.int8], Array]], ...] = (
+Layout = Callable[[Grid, int, np.int8], Array]
+_LAYOUTS: tuple[tuple[str, float, Layout], ...] = (
     ("in a row", 0.0, lambda picture, n, blank: np.tile(picture, (1, n))),
     ("in a column", 0.0, lambda picture, n, blank: np.tile(picture, (n, 1))),
     ("along the diagonal", 0.3, _diagonal),
@@ -276,28 +348,30 @@ _LAYOUTS: tuple[tuple[str, float, Callable[[Grid, int, np.int8], Array]], ...] =
 _MEASURES = (("area", False), ("height", False), ("width", False), ("of its colour", True), ("cells of its colour", True))
 
 
-def _bars(task: Task, segmentation: Segmentation, parts: Parts, values: list[dict[str, Array]]) -> Iterator[EvaluatedRule]:
+def _bars(task: Task, segmentation: Segmentation, parts: Parts, values: list[dict[str, Array]], budget: Budget) -> Iterator[EvaluatedRule]:
     """A bar for each part or for each of their colours, as long as a trait of it, in an order, from one edge of the output."""
     scenes, pairs = segmentation.scenes, len(task.train)
     if any(len(row) < 2 for row in parts.chosen[:pairs]):
         return
     for measure, once in _MEASURES:
         lengths = [value[measure] for value in values]
-        orders = list(_orders(values, parts))
-        unordered = [_bar_list(scene, row, length, once) for scene, row, length in zip(scenes, parts.chosen, lengths, strict=True)]
-        if all(n == 1 for bars in unordered[:pairs] for _, n in bars):
+        unordered = [_bar_list(scenes[k], parts.chosen[k], lengths[k], once) for k in range(pairs)]
+        if all(n == 1 for bars in unordered for _, n in bars):
             continue  # a list of colours, see objects/summary.py
         painted = [sum(n for _, n in bars) for bars in unordered]
         if any((pair.output != scene.blank).sum() != n for pair, scene, n in zip(task.train, scenes, painted, strict=False)):
             continue
-        for order, order_cost, ordered in orders:
-            lists = [_bar_list(scene, row, length, once) for scene, row, length in zip(scenes, ordered, lengths, strict=True)]
+        for order, order_cost, ordered in _orders(values, parts):
+            lists = _bar_lists(scenes, ordered, lengths, once)
             for frame, sizes in _frames(task):
                 for axis in (0, 1):
                     for far in range(8):
-                        grids = [_draw(bars, size, axis, far, scene.blank) for bars, size, scene in zip(lists, sizes, scenes, strict=True)]
+
+                        def draw(k: int, lists: Bars = lists, sizes: Sizes = sizes, axis: int = axis, far: int = far) -> Grid | None:
+                            return _draw(lists(k), sizes[k], axis, far, scenes[k].blank)
+
                         text = f"bars as long as {measure} of {parts.text} {order} {_places(axis, far)}{frame}"
-                        yield from _evaluated(task, text, 4.0 + parts.cost + order_cost + 0.1 * far, grids)
+                        yield from _evaluated(task, parts, text, 4.0 + parts.cost + order_cost + 0.1 * far, draw, budget)
 
 
 def _places(axis: int, far: int) -> str:
@@ -310,10 +384,18 @@ _EDGES = (
 )
 
 
-def _frames(task: Task) -> list[tuple[str, list[tuple[int, int] | None]]]:
+Bars = Callable[[int], list[tuple[int, int]]]  # those of a scene
+Sizes = list[tuple[int, int] | None]  # of the outputs of all scenes
+
+
+def _bar_lists(scenes: tuple[Scene, ...], ordered: Order, lengths: list[Array], once: bool) -> Bars:
+    return cache(lambda k: _bar_list(scenes[k], ordered(k), lengths[k], once))
+
+
+def _frames(task: Task) -> list[tuple[str, Sizes]]:
     """Sizes of all outputs: just as large as the bars, as the input, or always the same."""
     grids = inputs_of(task)
-    found: list[tuple[str, list[tuple[int, int] | None]]] = []
+    found: list[tuple[str, Sizes]] = []
     shapes = {pair.output.shape for pair in task.train}
     if keeps_size(task):
         return [(" in the grid", [(g.shape[0], g.shape[1]) for g in grids])]
