@@ -266,7 +266,9 @@ def test_an_unusable_tokenizer_is_refused() -> None:
 def test_a_template_without_an_answer_to_learn_is_refused() -> None:
     encoder, version = make_encoder("MinimalGridEncoder()"), prompt_version("output-from-examples-v1")
     no_end = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
-    elsewhere = "{% for m in messages %}{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}Think: {% endif %}"
+    answers = "{% if m.role == 'assistant' %}Answer: {% endif %}"
+    elsewhere = f"{{% for m in messages %}}{answers}{{{{ m.content }}}}<|im_end|>\n{{% endfor %}}"
+    elsewhere += "{% if add_generation_prompt %}Think: {% endif %}"
     for template, words in ((no_end, "does not end an answer"), (elsewhere, "right after its prompt")):
         for reuse in (True, False):
             tokenizer = PreTrainedTokenizerFast(tokenizer_object=_bpe(QWEN)._tokenizer, eos_token="<|im_end|>")
