@@ -37,6 +37,8 @@ SLOW_FILES = [
     "search_command",
     "vllm_loads",
     "cluster",
+    "memory_of_decoding",
+    "lost_sources",
     "kaggle_client",
     "fallback",
     "inference",
@@ -49,7 +51,7 @@ SLOW_FILES = [
     "families",
     "search_primitives",
     "search_lists",
-    "search_warm_up",
+    "search_precompile",
     "sweep",
     "predict",
     "simulated_device",
@@ -78,6 +80,8 @@ SLOW_FILES = [
     "encoders",
     "truncation",
     "combination",
+    "experiments",
+    "gpu_check",
 ]
 
 
