@@ -14,6 +14,7 @@ from typing import Any
 from arc_submit.errors import ConfigError
 from arc_submit.kaggle.cell_commands import parse_cell
 from arc_submit.kaggle.findings import Finding
+from arc_submit.kaggle.notebook_check import source_of
 from arc_submit.run.presets import check_keywords, keyword_names
 
 _DURATIONS = ("budget", "rerun_budget")
@@ -26,8 +27,8 @@ def check_values(file: str, notebook: dict[str, Any], reported: Collection[str])
     Args:
         reported: places of findings that are known; a parameter with one of these names is not reported again.
     """
-    sources = [_source(cell) for cell in notebook.get("cells", ()) if cell.get("cell_type") == "code"]
-    parameters = [_source(cell) for cell in notebook.get("cells", ()) if "parameters" in cell.get("metadata", {}).get("tags", ())]
+    sources = [source_of(cell) for cell in notebook.get("cells", ()) if cell.get("cell_type") == "code"]
+    parameters = [source_of(cell) for cell in notebook.get("cells", ()) if "parameters" in cell.get("metadata", {}).get("tags", ())]
     options = keyword_names()
     takes_options = any("run_parameters(" in source for source in sources)
     given = dict(pair for source in parameters for pair in _constants(source))
@@ -69,8 +70,3 @@ def _constants(source: str) -> Iterator[tuple[str, Any]]:
                 yield target.id, ast.literal_eval(node.value)
             except (ValueError, TypeError, MemoryError, RecursionError):
                 continue  # computed
-
-
-def _source(cell: dict[str, Any]) -> str:
-    source = cell.get("source", "")
-    return "".join(source) if isinstance(source, list) else str(source)

@@ -261,7 +261,8 @@ def _run_lane(
 
 def _job_source(one: SourceProgress, directory: RunDirectory, soft_deadline: float, resolved: ResolvedRun) -> JobSource:
     """What chooses a source's next job: a scheduler, the passes, or for a source without levels the smallest task."""
-    source, ensemble, tasks = one.source, resolved.ensemble.pure, resolved.data.tasks
+    source, ensemble = one.source, resolved.ensemble.pure
+    tasks = resolved.data.tasks if ensemble.laws else {}  # for the laws that answers break
     if one.jobs is not None:
         return JobQueue(one.jobs, until=soft_deadline)
     if source.passes > 1:
@@ -278,7 +279,7 @@ def _job_source(one: SourceProgress, directory: RunDirectory, soft_deadline: flo
         return GainScheduler(one.sizes, source.ladder, one.cost_model, soft_deadline, source.chances, one.reached, gain_options)
 
     def uncertainty(task_id: str) -> float:
-        return _uncertainty(_predictions(directory, source.name, task_id), source.name, tasks if ensemble.laws else {})
+        return _uncertainty(_predictions(directory, source.name, task_id), source.name, tasks)
 
     options = SchedulerOptions(uncertainty, source.tasks_per_job, source.adapters_kept)
     return Scheduler(one.sizes, source.ladder, one.cost_model, soft_deadline, one.reached, options)

@@ -77,7 +77,7 @@ def traits(scene: Scene) -> dict[str, Array]:
     put("left of it", _count_lower(boxes[:, 1]))
     put("right of it", _count_lower(-boxes[:, 3]))
     put("rarest colour", [o.rarest for o in objects])
-    put("touched", _touching(scene))
+    put("touched", touching(scene).sum(axis=1))
     within = (boxes[:, None, :2] >= boxes[None, :, :2]).all(axis=2) & (boxes[:, None, 2:] <= boxes[None, :, 2:]).all(axis=2)
     put("boxes around", within.sum(axis=1) - 1)
     put("boxes within", within.sum(axis=0) - 1)
@@ -178,16 +178,14 @@ def _foreign_cells(scene: Scene, o: Object) -> int:
     return int(((box != o.colour) & (box != scene.background)).sum())
 
 
-def _touching(scene: Scene) -> Array:
-    """For each object the number of others with a cell among the 8 neighbours of its cells."""
-    labels = scene.labels
-    n = len(scene.objects)
-    pairs = np.zeros((n, n), np.bool_)
+def touching(scene: Scene) -> Array:
+    """bool (objects, objects): a cell of one is among the 8 neighbours of a cell of the other."""
+    labels, n = scene.labels, len(scene.objects)
+    table = np.zeros((n, n), np.bool_)
     h, w = labels.shape
     for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
         a = labels[: h - dy, max(0, -dx) : w - max(0, dx)]
         b = labels[dy:, max(0, dx) : w + min(0, dx)]
         both = (a >= 0) & (b >= 0) & (a != b)
-        pairs[a[both], b[both]] = True
-        pairs[b[both], a[both]] = True
-    return np.asarray(pairs.sum(axis=1))
+        table[a[both], b[both]] = table[b[both], a[both]] = True
+    return table

@@ -14,6 +14,7 @@ from arc_submit.search.grid_tools import oriented
 from arc_submit.search.primitives.region import enclosed
 from arc_submit.search.solvers.objects.actions import gaps_between
 from arc_submit.search.solvers.objects.scenes import Object, Scene
+from arc_submit.search.solvers.objects.traits import touching
 from arc_submit.search.store import Array
 
 MAX_SHAPE = 400  # cells of a box whose shape is compared up to turns and scale
@@ -36,19 +37,6 @@ def related(scene: Scene, relation: str) -> Array:
 def _boxes(scene: Scene) -> Array:
     """int64 (objects, 4): top, left, bottom, right of each object."""
     return scene.cached("boxes", lambda: np.array([(o.top, o.left, o.bottom, o.right) for o in scene.objects]))
-
-
-def touching(scene: Scene) -> Array:
-    """bool (objects, objects): a cell of one is among the 8 neighbours of a cell of the other."""
-    labels, n = scene.labels, len(scene.objects)
-    table = np.zeros((n, n), np.bool_)
-    h, w = labels.shape
-    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        a = labels[: h - dy, max(0, -dx) : w - max(0, dx)]
-        b = labels[dy:, max(0, dx) : w + min(0, dx)]
-        both = (a >= 0) & (b >= 0) & (a != b)
-        table[a[both], b[both]] = table[b[both], a[both]] = True
-    return table
 
 
 def _holding(scene: Scene) -> Array:
