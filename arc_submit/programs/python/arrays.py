@@ -99,7 +99,10 @@ def make_numpy(meter: Meter) -> dict[str, Any]:
         kinds = _SCALARS[name]
         names[name] = Builtin(name, _cannot_call if dtype is None or name == "integer" else kinds[0], kinds)
     for name in NUMPY_FUNCTIONS:
-        names[name] = Builtin(name, _bounded(meter, name, getattr(np, _EMPTY.get(name, name))))
+        function = getattr(np, _EMPTY.get(name, name))
+        parts = ("reduce", "accumulate") if isinstance(function, np.ufunc) and function.nin == 2 and function.nout == 1 else ()
+        of_parts = {part: _bounded(meter, part, getattr(function, part)) for part in parts}
+        names[name] = Builtin(name, _bounded(meter, name, function), attributes=of_parts)
     names["ndindex"] = Builtin("ndindex", _bounded(meter, "ndindex", lambda *shape: list(np.ndindex(*shape))))
     names["ndenumerate"] = Builtin("ndenumerate", _bounded(meter, "ndenumerate", lambda array: list(np.ndenumerate(array))))
     return names

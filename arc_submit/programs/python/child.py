@@ -22,6 +22,7 @@ import numpy.ma  # np.unique imports it late, when the child may open no file an
 
 from arc_submit.arc.grid import COLOURS, MAX_SIDE
 from arc_submit.programs.interface import ProgramError, Refusal
+from arc_submit.programs.python.functions import RaisedError
 from arc_submit.programs.python.interpreter import Program
 from arc_submit.programs.python.meter import Limits, kind_of
 from arc_submit.programs.python.subset import parse, takes_list
@@ -29,8 +30,8 @@ from arc_submit.programs.python.subset import parse, takes_list
 _STACK = 256 * 2**20
 _RECURSION = 40_000  # Python's own, above what the depth of calls allows
 _FAULTS: tuple[type[Exception], ...] = (
-    *(ArithmeticError, AssertionError, BufferError, ImportError, LookupError, OSError, RuntimeError, StopIteration, SystemError),
-    ValueError,
+    *(ArithmeticError, AssertionError, BufferError, ImportError, LookupError, NameError, OSError, RaisedError, RuntimeError),
+    *(StopIteration, SystemError, ValueError),
 )
 
 
@@ -62,7 +63,8 @@ def run_program(text: str, inputs: Sequence[Sequence[Sequence[int]]], limits: Li
         message = re.sub(r"[\w.]*(?:<locals>\.[\w<>.]+)+\(\)", "the function", str(error))
         raise ProgramError(Refusal.TYPE, message) from None
     except _FAULTS as error:
-        raise ProgramError(Refusal.VALUE, f"{type(error).__name__}: {error}") from None
+        name = "Exception" if type(error) is RaisedError else type(error).__name__
+        raise ProgramError(Refusal.VALUE, f"{name}: {error}") from None
 
 
 def _grid(value: Any, number: int) -> list[list[int]]:

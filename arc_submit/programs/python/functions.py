@@ -1,4 +1,4 @@
-"""The built-in functions of the Python subset and the methods of its texts and containers, each counted by a meter.
+"""The built-in functions and the operators of the Python subset, each counted by a meter.
 
 What has a bound on its own is Python's function; what can make a large value from a small one is guarded. Does not know syntax or arrays.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import operator
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,16 +26,18 @@ class Builtin:
         name: in the language.
         call: what it does.
         types: for `isinstance` and `dtype`, where the name is a type's.
+        attributes: functions that it has by name, such as dict.fromkeys.
     """
 
     name: str
     call: Callable[..., Any]
     types: tuple[type, ...] = ()
+    attributes: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<function {self.name}>"
 
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+    def __call__(self, /, *arguments: Any, **keywords: Any) -> Any:
         return self.call(*arguments, **keywords)
 
 
@@ -47,6 +50,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "list": (list,),
     "range": (range,),
     "set": (set,),
+    "slice": (slice,),
     "str": (str,),
     "tuple": (tuple,),
 }
@@ -86,13 +90,16 @@ def make_builtins(meter: Meter) -> dict[str, Builtin]:
         left = [value]
         while left:
             one = left.pop()
-            if isinstance(one, list | tuple | set | frozenset):
+            if isinstance(one, list | tuple | set | frozenset | deque):
                 left.extend(items(one))
             elif isinstance(one, dict):
                 left.extend([*one.keys(), *one.values()])
-            elif not (one is None or isinstance(one, bool | int | float | str | np.generic | np.ndarray | np.dtype)):
+            elif not (one is None or isinstance(one, bool | int | float | str | np.generic | np.ndarray | np.dtype | slice)):
                 raise ProgramError(Refusal.TYPE, f"{kind_of(one)} has no text")
         return str(made(str(value)))
+
+    def text_or_message(value: Any = "") -> str:
+        return message_of(value) if isinstance(value, Exception) else text(value)
 
     def round_to(value: Any, digits: Any = None) -> Any:
         if digits is not None and abs(digits) > 20:
@@ -107,6 +114,12 @@ def make_builtins(meter: Meter) -> dict[str, Builtin]:
         if not all(isinstance(one, Builtin) and one.types for one in wanted):
             raise ProgramError(Refusal.TYPE, "isinstance needs types of the language")
         return isinstance(value, tuple(kind for one in wanted for kind in one.types))
+
+    def type_of(value: Any) -> Builtin:
+        found = functions_by_type.get(type(value))
+        if found is None:
+            raise ProgramError(Refusal.TYPE, f"the type of {kind_of(value)} is not part of the language")
+        return found
 
     def of_function(kind: Callable[..., Any]) -> Callable[..., Any]:
         def call(function: Any, *values: Any) -> Any:
@@ -123,7 +136,9 @@ def make_builtins(meter: Meter) -> dict[str, Builtin]:
         "abs": lambda value: made(abs(value)),
         "all": read(all),
         "any": read(any),
+        "bin": lambda value: made(bin(value)),
         "bool": bool,
+        "callable": callable,
         "chr": chr,
         "dict": container(dict),
         "divmod": divmod,
@@ -131,6 +146,7 @@ def make_builtins(meter: Meter) -> dict[str, Builtin]:
         "filter": of_function(filter),
         "float": float,
         "frozenset": container(frozenset),
+        "hex": lambda value: made(hex(value)),
         "int": whole,
         "isinstance": is_instance,
         "iter": lambda value: iter(items(value)),
@@ -140,20 +156,53 @@ def make_builtins(meter: Meter) -> dict[str, Builtin]:
         "max": any_number(max),
         "min": any_number(min),
         "next": lambda value, *default: next(value, *default),
+        "oct": lambda value: made(oct(value)),
         "ord": ord,
         "pow": power,
         "print": lambda *values, **keywords: None,
         "range": make_range,
+        "repr": lambda value: text([value])[1:-1],
         "reversed": lambda value: reversed(list(items(value))),
         "round": round_to,
         "set": container(set),
+        "slice": slice,
         "sorted": read(sorted),
-        "str": text,
+        "str": text_or_message,
         "sum": lambda value, /, start=0: sum_of(meter, value, start),
         "tuple": container(tuple),
+        "type": type_of,
         "zip": lambda *values, strict=False: zip(*map(items, values), strict=bool(strict)),
     }
-    return {name: Builtin(name, function, _TYPES.get(name, ())) for name, function in functions.items()}
+    of_dict = {"fromkeys": lambda keys, value=None: made(dict.fromkeys(items(keys), value))}
+    found = {name: Builtin(name, function, _TYPES.get(name, ()), of_dict if name == "dict" else {}) for name, function in functions.items()}
+    functions_by_type = {kinds[0]: found[name] for name, kinds in _TYPES.items()}
+    return found | {name: Builtin(name, exception_maker(text, kind), (kind,)) for name, kind in EXCEPTIONS.items()}
+
+
+def exception_maker(text: Callable[[Any], str], kind: type[Exception]) -> Callable[..., Exception]:
+    """What makes an exception of a type; it holds texts alone."""
+    made = RaisedError if kind is Exception else kind
+    return lambda *values: made(*map(text, values))
+
+
+class RaisedError(Exception):
+    """A program raises Exception itself."""
+
+
+EXCEPTIONS: dict[str, type[Exception]] = {
+    kind.__name__: kind
+    for kind in (
+        *(ArithmeticError, AssertionError, AttributeError, Exception, IndexError, KeyError, LookupError, NameError, NotImplementedError),
+        *(OverflowError, RuntimeError, StopIteration, TypeError, ValueError, ZeroDivisionError),
+    )
+}
+_LONGEST_MESSAGE = 300
+
+
+def message_of(error: Exception) -> str:
+    """The message of an exception, of which only texts and numbers are shown."""
+    plain = all(isinstance(one, int | float | str) for one in error.args)
+    return str(error)[:_LONGEST_MESSAGE] if plain else type(error).__name__
 
 
 def sum_of(meter: Meter, value: Any, start: Any = 0) -> Any:
@@ -169,7 +218,7 @@ def guarded_add(meter: Meter, left: Any, right: Any) -> Any:
     """`+` for any two values."""
     if type(left) is int and type(right) is int:
         return meter.made(left + right)
-    if isinstance(left, list | tuple | str):
+    if isinstance(left, list | tuple | str | deque):
         meter.cells(len(left) + len(right) if hasattr(right, "__len__") else 0)
     else:
         guard_broadcast(meter, left, right)
@@ -179,7 +228,7 @@ def guarded_add(meter: Meter, left: Any, right: Any) -> Any:
 def guarded_multiply(meter: Meter, left: Any, right: Any) -> Any:
     """`*` for any two values: a repeated list or text is counted before it is made."""
     for one, count in ((left, right), (right, left)):
-        if isinstance(one, list | tuple | str) and isinstance(count, int | np.integer):
+        if isinstance(one, list | tuple | str | deque) and isinstance(count, int | np.integer):
             meter.cells(len(one) * max(0, int(count)))
     guard_broadcast(meter, left, right)
     return meter.made(left * right)
@@ -276,108 +325,3 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
     "In": lambda left, right: left in right,
     "NotIn": lambda left, right: left not in right,
 }
-
-Method = Callable[..., Any]
-
-
-def make_methods(meter: Meter) -> dict[type, dict[str, Method]]:
-    """The methods of texts and containers, by type and name; the first argument is the value."""
-    items, made = meter.items, meter.made
-
-    def grows(function: Callable[..., Any]) -> Method:
-        """Of a method that adds an item or several."""
-
-        def call(value: Any, *arguments: Any) -> Any:
-            meter.cells(1)
-            return function(value, *arguments)
-
-        return call
-
-    def reads(function: Callable[..., Any]) -> Method:
-        """Of a method that takes iterables."""
-
-        def call(value: Any, *arguments: Any) -> Any:
-            given = [list(items(one)) if not isinstance(one, dict) else one for one in arguments]
-            meter.cells(sum(map(len, given)))
-            return made(function(value, *given))
-
-        return call
-
-    def scans(function: Callable[..., Any]) -> Method:
-        """Of a method that goes through the value."""
-
-        def call(value: Any, *arguments: Any) -> Any:
-            meter.step(len(value) // 16 + 1)
-            return function(value, *arguments)
-
-        return call
-
-    def copies(function: Callable[..., Any]) -> Method:
-        def call(value: Any, *arguments: Any) -> Any:
-            meter.step(len(value) // 16 + 1)
-            return made(function(value, *arguments))
-
-        return call
-
-    def sort(value: list[Any], key: Any = None, reverse: Any = False) -> None:
-        meter.step(len(value))
-        value.sort(key=key, reverse=reverse)
-
-    def pop_first(value: set[Any]) -> Any:
-        items(value)
-        return value.pop()
-
-    def replace(value: str, old: str, new: str, *count: Any) -> str:
-        meter.cells(len(value) + (len(value) + 1) * len(new) // max(1, len(old)))
-        return value.replace(old, new, *count)
-
-    def join(value: str, parts: Any) -> str:
-        given = list(items(parts))
-        meter.cells(sum(map(len, given)) + len(value) * len(given))
-        return value.join(given)
-
-    sequence = {"index": scans, "count": scans}
-    lists: dict[str, Method] = {
-        "append": grows(list.append),
-        "extend": reads(list.extend),
-        "insert": grows(list.insert),
-        "remove": scans(list.remove),
-        "pop": scans(list.pop),
-        "clear": list.clear,
-        "sort": sort,
-        "reverse": scans(list.reverse),
-        "copy": copies(list.copy),
-    }
-    dicts: dict[str, Method] = {
-        "get": dict.get,
-        "keys": dict.keys,
-        "values": dict.values,
-        "items": dict.items,
-        "setdefault": grows(dict.setdefault),
-        "update": reads(dict.update),
-        "pop": dict.pop,
-        "popitem": dict.popitem,
-        "clear": dict.clear,
-        "copy": copies(dict.copy),
-    }
-    frozen: dict[str, Method] = {name: reads(getattr(frozenset, name)) for name in ("union", "intersection", "difference", "isdisjoint")}
-    frozen |= {name: reads(getattr(frozenset, name)) for name in ("symmetric_difference", "issubset", "issuperset")}
-    sets: dict[str, Method] = {name: reads(getattr(set, name)) for name in frozen}
-    sets |= {
-        "add": grows(set.add),
-        "discard": set.discard,
-        "remove": set.remove,
-        "pop": pop_first,
-        "clear": set.clear,
-        "copy": copies(set.copy),
-        "update": reads(set.update),
-        "intersection_update": reads(set.intersection_update),
-        "difference_update": reads(set.difference_update),
-    }
-    texts: dict[str, Method] = {name: copies(getattr(str, name)) for name in ("split", "strip", "upper", "lower")}
-    texts |= {name: scans(getattr(str, name)) for name in ("startswith", "endswith", "isdigit", "find")}
-    texts |= {"replace": replace, "join": join}
-    for kind, methods in ((list, lists), (str, texts)):
-        methods |= {name: wrap(getattr(kind, name)) for name, wrap in sequence.items()}
-    tuples = {name: wrap(getattr(tuple, name)) for name, wrap in sequence.items()}
-    return {list: lists, dict: dicts, set: sets, frozenset: frozen, str: texts, tuple: tuples}

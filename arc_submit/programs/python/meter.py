@@ -6,6 +6,7 @@ Every loop, call and creation of a value in the interpreter goes through the met
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,11 @@ class Limits:
 
 
 _HEAVIEST = 200_000  # items of a nested value that is compared, printed or given to numpy
+MAPPINGS = (dict, Counter, defaultdict)
+SEQUENCES = (list, tuple, deque)
 VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
+_COUNTED = frozenset({*MAPPINGS, *SEQUENCES, set, frozenset, str})
+_READABLE = frozenset({*MAPPINGS, *SEQUENCES, range, str, np.ndarray, *VIEWS})
 _PLAIN = (int, float, str, np.integer, np.bool_, np.floating)  # bool is an int
 
 
@@ -81,20 +86,24 @@ class Meter:
         """What iterating over a value gives, counted in steps.
 
         Raises:
-            ProgramError: STEPS; TYPE where it cannot be iterated, or is a set whose order is not fixed.
+            ProgramError: STEPS; TYPE for a set whose order is not fixed.
+            TypeError: where it cannot be iterated.
         """
         kind = type(value)
         if kind is set or kind is frozenset:
             if not all(map(_has_fixed_order, value)):
                 raise ProgramError(Refusal.TYPE, "a set of other things than numbers, texts and tuples of them has no fixed order")
-        elif kind not in (list, tuple, range, dict, str, np.ndarray, *VIEWS):
+        elif kind not in _READABLE:
             return self._counted(value)
         self.step(len(value) // 4)
         return value  # type: ignore[no-any-return]
 
     def _counted(self, value: Any) -> Iterator[Any]:
         if not isinstance(value, Iterator):
-            raise ProgramError(Refusal.TYPE, f"{kind_of(value)} cannot be iterated")
+            raise TypeError(f"{kind_of(value)} cannot be iterated")
+        return self._each(value)
+
+    def _each(self, value: Iterator[Any]) -> Iterator[Any]:
         for item in value:
             self.step()
             yield item
@@ -113,7 +122,7 @@ class Meter:
             if value.dtype.kind not in "biuf":
                 raise ProgramError(Refusal.TYPE, f"an array of type {value.dtype}, numbers and truth values are allowed")
             self.cells(value.size)
-        elif kind in (list, tuple, set, frozenset, dict, str):
+        elif kind in _COUNTED:
             self.cells(len(value))
             if kind in (list, tuple) and value and type(value[0]) is np.ndarray:
                 for one in value:
@@ -131,7 +140,7 @@ class Meter:
         total, left = 0, [value]
         while left:
             one = left.pop()
-            if isinstance(one, list | tuple | set | frozenset):
+            if isinstance(one, list | tuple | set | frozenset | deque):
                 total += len(one)
                 left.extend(one)
             elif isinstance(one, dict):

@@ -1,6 +1,7 @@
 """The Python subset: which syntax, names and attributes a program may have, and the normal form of its text.
 
-The tree is checked against white lists before anything runs; what is not listed is refused. Does not run programs.
+The tree is checked against white lists before anything runs; what is not listed is refused. Does not run programs and does not know
+which scope binds a name.
 """
 
 from __future__ import annotations
@@ -8,10 +9,21 @@ from __future__ import annotations
 import ast
 import builtins
 import itertools
+import re
 import warnings
+from collections.abc import Callable
 
 from arc_submit.programs.interface import ProgramError, Refusal
 from arc_submit.programs.python.input_type import is_list_type, uses_as_list
+from arc_submit.programs.python.names import (
+    LIBRARY,
+    NUMPY_NAMES,
+    dotted_name,
+    is_for_types,
+    is_known_import,
+    parameters_of,
+    resolve_imports,
+)
 
 MAX_CHARACTERS, MAX_NODES, MAX_DEPTH, MAX_BRACKETS = 20_000, 5_000, 60, 60
 MAX_INT_BITS = 256  # of a number in the text
@@ -19,7 +31,8 @@ ENTRY = "transform"  # the function that a program defines
 
 _ALLOWED: tuple[type[ast.AST], ...] = (
     *(ast.FunctionDef, ast.Return, ast.Assign, ast.AugAssign, ast.For, ast.While, ast.If, ast.Expr, ast.Pass),
-    *(ast.Break, ast.Continue, ast.Delete, ast.Assert, ast.Import),
+    *(ast.Break, ast.Continue, ast.Delete, ast.Assert, ast.Raise, ast.Try, ast.ExceptHandler, ast.Global, ast.Nonlocal),
+    *(ast.NamedExpr, ast.Yield, ast.YieldFrom),
     *(ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Lambda, ast.IfExp, ast.Dict, ast.Set, ast.ListComp, ast.SetComp, ast.DictComp),
     *(ast.GeneratorExp, ast.Compare, ast.Call, ast.Constant, ast.Attribute, ast.Subscript, ast.Starred, ast.Name, ast.List),
     *(
@@ -32,21 +45,28 @@ _ALLOWED: tuple[type[ast.AST], ...] = (
         ast.arg,
         ast.keyword,
         ast.comprehension,
-        ast.alias,
     ),
     *(ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop),
 )
-_AT_THE_TOP = (ast.FunctionDef, ast.Import, ast.Assign)
-NUMPY_NAMES = ("np", "numpy")
+_AT_THE_TOP = (ast.FunctionDef, ast.Assign)
+_DECORATORS = ("functools.cache", "functools.lru_cache")
+_TYPING_NAMES = frozenset(("List", "Tuple", "Dict", "Set", "FrozenSet", "Optional", "Union", "Any", "Callable", "Iterable", "Sequence"))
+_TYPES = ("list", "dict", "tuple", "set", "frozenset")  # in the name of a type, such as Grid = list[list[int]]
+# Width and digits of at most two figures: a format makes no long text.
+_FORMAT = re.compile(r"[<>^=]?[-+ ]?0?\d{0,2}(\.\d{1,2})?[bdefgosxX%]?")
 
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-BUILTINS = _names(
-    "abs all any bool chr dict divmod enumerate filter float frozenset int isinstance iter len list map max min next ord pow print "
-    "range reversed round set sorted str sum tuple zip"
+EXCEPTIONS = _names(
+    "ArithmeticError AssertionError AttributeError Exception IndexError KeyError LookupError NameError NotImplementedError "
+    "OverflowError RuntimeError StopIteration TypeError ValueError ZeroDivisionError"
+)
+BUILTINS = EXCEPTIONS | _names(
+    "abs all any bin bool callable chr dict divmod enumerate filter float frozenset hex int isinstance iter len list map max min next "
+    "oct ord pow print range repr reversed round set slice sorted str sum tuple type zip"
 )
 NUMPY_FUNCTIONS = _names(
     "zeros ones full empty zeros_like ones_like full_like empty_like array asarray copy arange eye identity linspace reshape ravel "
@@ -57,7 +77,7 @@ NUMPY_FUNCTIONS = _names(
     "remainder floor_divide divide add subtract multiply minimum maximum clip logical_and logical_or logical_not logical_xor "
     "bitwise_and bitwise_or bitwise_xor not_equal equal less greater less_equal greater_equal power floor ceil round rint sqrt "
     "square dot matmul outer kron triu tril diag diagonal trace fill_diagonal ix_ meshgrid indices ndindex ndenumerate take "
-    "unravel_index ravel_multi_index gcd lcm isnan"
+    "unravel_index ravel_multi_index gcd lcm isnan select"
 )
 NUMPY_TYPES = _names("int8 int16 int32 int64 uint8 uint16 uint32 uint64 intp int_ float32 float64 float_ bool_ ndarray integer")
 NUMPY_CONSTANTS = _names("newaxis inf nan pi")
@@ -66,12 +86,15 @@ ARRAY_METHODS = _names(
     "sum max min any all mean argmax argmin copy astype flatten ravel reshape transpose tolist nonzero repeat sort argsort cumsum "
     "cumprod prod clip round fill item dot squeeze swapaxes std var take diagonal trace"
 )
+OTHER_PROPERTIES = _names("maxlen start step stop")
 CONTAINER_METHODS = _names(
     "append extend insert remove pop clear index count sort reverse copy get keys values items setdefault update popitem add "
     "discard union intersection difference symmetric_difference issubset issuperset isdisjoint intersection_update "
-    "difference_update split join replace strip startswith endswith upper lower isdigit find"
+    "difference_update symmetric_difference_update split join replace strip startswith endswith upper lower isdigit find lstrip rstrip "
+    "rfind title capitalize isalpha isalnum isnumeric isspace isupper islower zfill ljust rjust center splitlines partition "
+    "appendleft extendleft popleft rotate most_common elements subtract total fromkeys from_iterable cache_clear accumulate reduce"
 )
-ATTRIBUTES = NUMPY_FUNCTIONS | NUMPY_TYPES | NUMPY_CONSTANTS | ARRAY_PROPERTIES | ARRAY_METHODS | CONTAINER_METHODS
+ATTRIBUTES = NUMPY_FUNCTIONS | NUMPY_TYPES | NUMPY_CONSTANTS | ARRAY_PROPERTIES | ARRAY_METHODS | CONTAINER_METHODS | OTHER_PROPERTIES
 _REAL_BUILTINS = frozenset(dir(builtins))
 
 
@@ -96,8 +119,10 @@ def parse(text: str) -> ast.Module:
         raise ProgramError(Refusal.SYNTAX, str(error) or "nested too deeply") from None
     _check_size(tree)
     entry = entry_of(tree) if any(isinstance(node, ast.FunctionDef) for node in tree.body) else None
-    as_list = entry is not None and (uses_as_list(tree, entry) or any(is_list_type(one.annotation) for one in entry.args.args[:1]))
+    as_list = entry is not None and (uses_as_list(tree, entry) or any(is_list_type(one) for one in _type_of_input(tree, entry)))
     _strip(tree)
+    resolve_imports(tree, BUILTINS)
+    _keep_statements(tree, lambda node: not isinstance(node, ast.Import | ast.ImportFrom))
     if entry is not None and as_list:
         entry.args.args[0].annotation = ast.Name("list", ast.Load())
     _check_nodes(tree)
@@ -108,7 +133,7 @@ def parse(text: str) -> ast.Module:
 
 
 def definitions_of(text: str) -> str:
-    """A program without what stands beside its definitions: other imports than numpy, calls, examples of use.
+    """A program without what stands beside its definitions: imports of types or unknown modules, calls, examples of use.
 
     A text that is no program stays as it is.
     """
@@ -122,14 +147,14 @@ def definitions_of(text: str) -> str:
         _check_size(tree)
     except (SyntaxError, ValueError, MemoryError, RecursionError, ProgramError):
         return text
-    kept = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.Assign | ast.AnnAssign) or _imports_numpy(node)]
-    # Decorators stand above their function and stay, so that the program is refused for them.
+    kept = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.Assign | ast.AnnAssign) or (is_known_import(node) and not is_for_types(node))
+    ]
+    # Decorators stand above their function.
     parts = [(part, "@" * (part is not node)) for node in kept for part in (*getattr(node, "decorator_list", ()), node)]
     return "\n".join(mark + (ast.get_source_segment(text, part) or "") for part, mark in parts)
-
-
-def _imports_numpy(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Import) and all(one.name == "numpy" for one in node.names)
 
 
 def _check_brackets(text: str) -> None:
@@ -155,22 +180,52 @@ def _check_size(tree: ast.AST) -> None:
 
 
 def _strip(tree: ast.Module) -> None:
-    """Remove annotations, docstrings and other constants that stand as a statement."""
+    """Remove annotations, names of types, docstrings and other constants that stand as a statement."""
+    typing = _TYPING_NAMES - bound_names(tree)
+
+    def is_kept(node: ast.stmt) -> bool:
+        match node:
+            case ast.AnnAssign(value=None) | ast.Expr(value=ast.Constant()):
+                return False
+            case ast.Assign(value=ast.Subscript(value=ast.Name(id=name)) | ast.Name(id=name)):
+                return name not in typing and not (isinstance(node.value, ast.Subscript) and name in _TYPES and node in tree.body)
+        return True
+
+    _keep_statements(tree, is_kept)
     for node in ast.walk(tree):
-        for name in ("body", "orelse"):
+        for name in _BLOCKS:
             block = getattr(node, name, None)
             if isinstance(block, list):
-                setattr(node, name, [_without_annotation(one) for one in block if not isinstance(one, ast.AnnAssign) or one.value])
-                if name == "body" and isinstance(node, ast.FunctionDef | ast.For | ast.While | ast.If) and not node.body:
-                    node.body = [ast.Pass()]
+                setattr(node, name, [_without_annotation(one) for one in block])
         if isinstance(node, ast.arg):
             node.annotation = node.type_comment = None
         elif isinstance(node, ast.FunctionDef):
             node.returns = None
-        if isinstance(node, ast.Module | ast.FunctionDef | ast.For | ast.While | ast.If):
-            node.body = [one for one in node.body if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))]
-            if not node.body and not isinstance(node, ast.Module):
-                node.body = [ast.Pass()]
+
+
+_BLOCKS = ("body", "orelse", "finalbody")
+
+
+def _keep_statements(tree: ast.Module, is_kept: Callable[[ast.stmt], bool]) -> None:
+    """Leave out statements; a block that needs one gets `pass`."""
+    for node in list(ast.walk(tree)):
+        for name in _BLOCKS:
+            block = getattr(node, name, None)
+            if isinstance(block, list) and block:
+                kept: list[ast.stmt] = [one for one in block if is_kept(one)]
+                if not kept and not isinstance(node, ast.Module) and (name == "body" or isinstance(node, ast.Try)):
+                    kept = [ast.copy_location(ast.Pass(), node)]
+                setattr(node, name, kept)
+
+
+def _type_of_input(tree: ast.Module, entry: ast.FunctionDef) -> list[ast.expr]:
+    """The annotation of the input; where it is a name that the program gives to a type, that type."""
+    found = [one.annotation for one in entry.args.args[:1] if one.annotation]
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                found = [value if isinstance(one, ast.Name) and one.id == name else one for one in found]
+    return found
 
 
 def _without_annotation(node: ast.stmt) -> ast.stmt:
@@ -187,11 +242,12 @@ def _check_nodes(tree: ast.Module) -> None:
         if not isinstance(node, _ALLOWED):
             raise _forbidden(node, f"{type(node).__name__} is not part of the language")
         match node:
-            case ast.FunctionDef(decorator_list=[_, *_]):
-                raise _forbidden(node, "decorators are not part of the language")
-            case ast.Import(names=names):
-                if any(one.name != "numpy" or one.asname not in (None, *NUMPY_NAMES) for one in names):
-                    raise _forbidden(node, "the only import is numpy as np")
+            case ast.FunctionDef(decorator_list=decorators):
+                if any(dotted_name(one.func if isinstance(one, ast.Call) else one) not in _DECORATORS for one in decorators):
+                    raise _forbidden(node, "decorators other than lru_cache and cache are not part of the language")
+                _check_parameters(node)
+            case ast.Lambda():
+                _check_parameters(node)
             case ast.Constant(value=value):
                 if not (value is None or value is Ellipsis or isinstance(value, bool | int | float | str)):
                     raise _forbidden(node, f"constants of type {type(value).__name__} are not part of the language")
@@ -201,10 +257,26 @@ def _check_nodes(tree: ast.Module) -> None:
                 if not isinstance(context, ast.Load):
                     raise _forbidden(node, "attributes cannot be assigned")
             case ast.FormattedValue(conversion=conversion, format_spec=spec):
-                if conversion != -1 or spec is not None:
-                    raise _forbidden(node, "formats of texts are not part of the language")
-            case ast.arguments(posonlyargs=[_, *_]):
-                raise ProgramError(Refusal.FORBIDDEN, "positional-only parameters are not part of the language")
+                if conversion not in (-1, ord("r"), ord("s")) or not _is_short_format(spec):
+                    raise _forbidden(node, "this format of a text is not part of the language")
+            case ast.Try(body=body, handlers=handlers, orelse=orelse, finalbody=last):
+                if any(isinstance(one, ast.Yield | ast.YieldFrom) for part in (*body, *handlers, *orelse, *last) for one in ast.walk(part)):
+                    raise _forbidden(node, "yield within a try statement is not part of the language")
+
+
+def _check_parameters(node: ast.FunctionDef | ast.Lambda) -> None:
+    names = parameters_of(node.args)
+    if len(set(names)) < len(names):
+        raise ProgramError(Refusal.SYNTAX, f"line {node.lineno}: a function has the same parameter twice")
+
+
+def _is_short_format(spec: ast.expr | None) -> bool:
+    match spec:
+        case None | ast.JoinedStr(values=[]):
+            return True
+        case ast.JoinedStr(values=[ast.Constant(value=str(text))]):
+            return _FORMAT.fullmatch(text) is not None
+    return False
 
 
 def _forbidden(node: ast.AST, reason: str) -> ProgramError:
@@ -216,20 +288,30 @@ def bound_names(tree: ast.AST) -> set[str]:
     names = set()
     for node in ast.walk(tree):
         match node:
-            case ast.FunctionDef(name=name) | ast.arg(arg=name):
+            case ast.FunctionDef(name=name) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
                 names.add(name)
             case ast.Name(id=name, ctx=context) if not isinstance(context, ast.Load):
                 names.add(name)
+            case ast.Global(names=declared) | ast.Nonlocal(names=declared):
+                names.update(declared)
     return names
+
+
+def _check_name(name: str) -> None:
+    if name in NUMPY_NAMES or name.startswith("__") or not name.isascii():
+        raise ProgramError(Refusal.FORBIDDEN, f"the name {name!a} cannot be defined")
 
 
 def _check_names(tree: ast.Module) -> None:
     bound = bound_names(tree)
     for name in sorted(bound):
-        if name in NUMPY_NAMES or name.startswith("__") or not name.isascii():
-            raise ProgramError(Refusal.FORBIDDEN, f"the name {name!a} cannot be defined")
+        _check_name(name)
     whole = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    # Functions of modules, each with the names before its dots.
+    library = {id(one) for node in ast.walk(tree) if isinstance(node, ast.expr) and dotted_name(node) in LIBRARY for one in ast.walk(node)}
     for node in ast.walk(tree):
+        if id(node) in library:
+            continue
         if isinstance(node, ast.Name) and node.id not in bound:
             if node.id in NUMPY_NAMES:
                 if id(node) not in whole:
@@ -273,12 +355,16 @@ def normal_form(text: str) -> str:
     entry = entry_of(tree)
     # What a call names by a keyword keeps its name: which function it calls is not known before the program runs.
     keywords = {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword)}
-    bound = bound_names(tree) - BUILTINS - keywords
+    if None in keywords:  # ** of a dictionary may name any parameter
+        keywords |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    modules = {
+        dotted_name(node).partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.expr) and dotted_name(node) in LIBRARY
+    }
+    bound = bound_names(tree) - BUILTINS - keywords - modules
     # From behind: a function that only an unused function calls is unused too.
     while True:
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
         kept = [node for node in tree.body if not isinstance(node, ast.FunctionDef) or node is entry or node.name in used]
-        kept = [node for node in kept if not isinstance(node, ast.Import)]
         if kept == tree.body:
             break
         tree.body = list(kept)
@@ -286,13 +372,19 @@ def normal_form(text: str) -> str:
     new = {} if keywords & {entry.name, ENTRY} else {entry.name: ENTRY}
     for node in _in_order(tree):
         match node:
-            case ast.FunctionDef(name=name) | ast.arg(arg=name) | ast.Name(id=name) if name in bound:
+            case ast.FunctionDef(name=str(name)) | ast.ExceptHandler(name=str(name)) | ast.arg(arg=name) | ast.Name(id=name) if (
+                name in bound
+            ):
                 if name not in new:
                     new[name] = next(free)
+            case ast.Global(names=names) | ast.Nonlocal(names=names):
+                new |= {name: next(free) for name in names if name in bound and name not in new}
     for node in ast.walk(tree):
         match node:
-            case ast.FunctionDef(name=name):
+            case ast.FunctionDef(name=str(name)) | ast.ExceptHandler(name=str(name)):
                 node.name = new.get(name, name)
+            case ast.Global(names=names) | ast.Nonlocal(names=names):
+                node.names = [new.get(name, name) for name in names]
             case ast.arg(arg=name):
                 node.arg = new.get(name, name)
             case ast.Name(id=name):
