@@ -56,6 +56,17 @@ class FeatureTable:
         return FeatureTable(self.features[:, chosen], self.shape, names, self.is_colour[chosen], tuple(self.groups[k] for k in chosen))
 
 
+def joined(tables: Sequence[FeatureTable]) -> FeatureTable:
+    """The columns of several tables of one grid."""
+    return FeatureTable(
+        np.concatenate([table.features for table in tables], axis=1),
+        tables[0].shape,
+        tuple(name for table in tables for name in table.names),
+        np.concatenate([table.is_colour for table in tables]),
+        tuple(group for table in tables for group in table.groups),
+    )
+
+
 class FeatureColumns:
     """A feature table under construction: names, values clipped to 0..63, and which columns contain colours."""
 

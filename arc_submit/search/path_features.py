@@ -108,8 +108,8 @@ def path_table(grid: Grid) -> FeatureTable:
     _paths_of_objects(out, grid, background, tips, "tip")
     _add_paths(out, "tip_across", trace(grid, background, _starts([(i, j, -dy, -dx, colour) for i, j, dy, dx, colour in tips]), PASS))
     out.group = "marks"
-    _from_nearest(out, "mark", grid, np.array(marks, np.int64).reshape(-1, 2))
-    _from_nearest(out, "rarest", grid, np.argwhere(grid == rarest_index(painted_counts(grid))))
+    add_from_nearest(out, "mark", grid, np.array(marks, np.int64).reshape(-1, 2))
+    add_from_nearest(out, "rarest", grid, np.argwhere(grid == rarest_index(painted_counts(grid))))
     _from_largest(out, boxes, sizes)
     return out.table()
 
@@ -232,7 +232,7 @@ def _tips(grid: Grid, background: int, marks: list[tuple[int, int]]) -> list[Sta
     return out
 
 
-def _from_nearest(out: FeatureColumns, name: str, grid: Grid, places: Array) -> None:
+def add_from_nearest(out: FeatureColumns, name: str, grid: Grid, places: Array) -> None:
     """Where a cell is from the nearest of some places, by the larger of the steps down and right."""
     index: Array = np.indices(grid.shape)
     rows, columns = index

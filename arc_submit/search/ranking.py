@@ -37,6 +37,7 @@ WEIGHTS = {
     "solver turned": 0.3,
     "solver scan": 1.07,
     "solver paths": 0.64,  # that of cells: rules of the same form, wrong as often where they explain all pairs
+    "solver clauses": 0.0,  # that of growth: lists of clauses with the same costs
     "solver growth": 0.0,
     "solver choice": 1.66,
     "solver pieces": -0.15,

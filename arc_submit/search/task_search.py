@@ -17,7 +17,7 @@ from arc_submit.search.mirrored import MIRRORS, unmirrored, with_mirrored_pairs
 from arc_submit.search.programs import Effort
 from arc_submit.search.ranking import Ranked, Ranking, certainty
 from arc_submit.search.reductions import Reduction, reductions, turns
-from arc_submit.search.solvers import arranged, cells, completion, growth, objects, outer, paths, pieces, related, scan
+from arc_submit.search.solvers import arranged, cells, clauses, completion, growth, objects, outer, paths, pieces, related, scan
 
 EFFORTS = {
     "quick": Effort(work=30_000_000, size_work=5_000_000, pieces=20_000, enough=0.95),
@@ -25,14 +25,15 @@ EFFORTS = {
     "long": Effort(work=1_000_000_000, size_work=50_000_000, pieces=80_000, sizes=3, mirrored=True),
 }
 SOLVERS = (
-    "completion", "cells", "scan", "paths", "growth", "pieces", "objects", "related", "arranged", "divided", "turned", "reduced", "outer",
-    "programs", "mirrored",
+    "completion", "cells", "scan", "paths", "clauses", "growth", "pieces", "objects", "related", "arranged", "divided", "turned", "reduced",
+    "outer", "programs", "mirrored",
 )  # fmt: skip
 _DIRECT: dict[str, Callable[[Task], list[SolverAnswer]]] = {
     "completion": completion.solve,
     "cells": cells.solve,
     "scan": scan.solve,
     "paths": paths.solve,
+    "clauses": clauses.solve,
     "growth": growth.solve,
     "pieces": pieces.solve,
     "objects": objects.solve,
@@ -138,7 +139,7 @@ def _first_pass(given: PassInput) -> Iterator[list[SolverAnswer]]:
 def _second_pass(given: PassInput) -> Iterator[list[SolverAnswer]]:
     """Solvers of tenths of a second, and programs with more work."""
     # Where the per-cell rules agree with a program the search often ends, before more programs speak against it.
-    yield from _direct(given, "scan", "cells", "paths")
+    yield from _direct(given, "scan", "cells", "paths", "clauses")
     if "programs" in given.solvers and given.effort.work > FIRST_WORK and not _is_simple(given.found):
         yield from programs.solve(given.task, given.effort.at_most(SECOND_WORK))
 
