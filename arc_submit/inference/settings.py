@@ -80,6 +80,7 @@ class PredictSettings:
         dfs_steps, dfs_task_steps, dfs_batch, dfs_score_views: see `DfsLimits`.
         workers_per_device: workers that share a GPU, each of which plans with its part of the memory.
         memory_factor: measured over planned bytes; the memory plan divides its room by it.
+        cards: devices that the model is divided over, from `device` on; the engine vllm alone takes several.
         model_config, chat_template: files of the prompt configuration; None takes what lies in the model's folder.
     """
 
@@ -110,6 +111,7 @@ class PredictSettings:
     dfs_task_steps: int | None = None
     dfs_batch: int | None = None
     dfs_score_views: int | None = None
+    cards: int = 1
 
     def for_requests(self, max_seq_len: int) -> RequestSettings:
         """The part that the requests depend on, with the resolved max_seq_len."""

@@ -25,14 +25,15 @@ from arc_submit.inference.engine import NotServedError
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the ranks that every version makes LoRA slots for
 
 
-def prepare_process(device: torch.device, cache_gb: int) -> None:
+def prepare_process(device: torch.device, cache_gb: int, cards: int = 1) -> None:
     """Set the environment variables that vllm reads; to be called before the first import of vllm.
 
     The engine runs in this process (no child process can outlive a kill and hold the GPU), contacts no hub, sends no statistics, and logs
     to standard error, which the pool writes to the worker's file.
 
     Args:
-        cache_gb: memory for keys and values on a CPU; on a GPU the engine's own arguments set it.
+        cache_gb: memory for keys and values on a CPU, of each process; on a GPU the engine's own arguments set it.
+        cards: devices that the model is divided over. Their processes are on this machine and talk over its loopback interface alone.
 
     Raises:
         ConfigError: where vllm has been imported with other values, or would take another GPU than `device`.
@@ -55,12 +56,14 @@ def prepare_process(device: torch.device, cache_gb: int) -> None:
         "VLLM_USE_FLASHINFER_SAMPLER": "0",
     }
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO")
+    if cards > 1:
+        os.environ |= {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     if device.type == "cpu":
         # By default vllm binds threads to cores, regardless of OMP_NUM_THREADS and of other processes on those cores.
         os.environ |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": str(cache_gb)}
 
 
-def choose_start(device: torch.device, plain: bool) -> tuple[dict[str, Any], str]:
+def choose_start(device: torch.device, plain: bool, cards: int = 1) -> tuple[dict[str, Any], str]:
     """The arguments that say how vllm starts on a device, and why.
 
     Below sm_80 (T4) there is no FlashAttention 2, and vllm chooses FlashInfer by itself where it is installed. FlashInfer compiles its
@@ -68,14 +71,17 @@ def choose_start(device: torch.device, plain: bool) -> tuple[dict[str, Any], str
 
     Args:
         plain: without compiled graphs, and with attention in Triton, which needs no compiler beside the GPU's driver.
+        cards: devices that the model is divided over. They add their sums by NCCL alone: vllm's own kernel reads the memory of other
+            cards, and ends the process where it cannot, as with PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True.
 
     Raises:
         ConfigError: where the start that is not plain would fail in the middle of the work.
     """
     if device.type == "cpu":
         return {"enforce_eager": True}, "a CPU: no compiled graphs, which gain nothing there"
+    sums = {"disable_custom_all_reduce": True} if cards > 1 else {}
     if plain:
-        return {"enforce_eager": True, "attention_backend": "TRITON_ATTN"}, "plain: no compiled graphs, attention in Triton"
+        return {"enforce_eager": True, "attention_backend": "TRITON_ATTN", **sums}, "plain: no compiled graphs, attention in Triton"
     major, minor = torch.cuda.get_device_capability(device)
     if major < 8 and importlib.util.find_spec("flashinfer") is not None:
         missing = [tool for tool in ("nvcc", "ninja") if shutil.which(tool) is None]
@@ -85,7 +91,7 @@ def choose_start(device: torch.device, plain: bool) -> tuple[dict[str, Any], str
                 " installed; the plain start follows"
             )
     # Compiled graphs pay for the minute that compilation takes.
-    return {"enforce_eager": False}, "compiled graphs, vllm's own choice of attention"
+    return {"enforce_eager": False, **sums}, "compiled graphs, vllm's own choice of attention"
 
 
 def make_core(**arguments: Any) -> Any:

@@ -22,6 +22,7 @@ import torch
 
 from arc_submit.base_model.adapter_files import check_adapter, read_config
 from arc_submit.base_model.architecture import check_weights, takes_pictures
+from arc_submit.base_model.checks import loaded_bytes
 from arc_submit.base_model.device_memory import wait_for_memory
 from arc_submit.base_model.loading import choose_dtype, load_tokenizer
 from arc_submit.base_model.out_of_memory import free_cached_memory, is_out_of_memory
@@ -87,9 +88,13 @@ class VllmEngine:
         context_length: limit of prompt and generated tokens together.
         slots: completions generated side by side.
         max_rank: the largest rank of an adapter; 0 serves none.
+
+    Attributes:
+        cards: devices that the model is divided over, each with a process of its own.
     """
 
     name = "vllm"
+    cards = 1
 
     def __init__(self, core: Any, skeleton: torch.nn.Module, end_id: int, context_length: int, slots: int, max_rank: int):
         self.core = core
@@ -244,7 +249,8 @@ class VllmEngine:
         try:
             return self.core.step()
         except Exception as error:
-            if not is_out_of_memory(error):
+            # The processes of other cards may wait for the one that failed, in the middle of a step: only fresh ones go on.
+            if self.cards > 1 or not is_out_of_memory(error):
                 raise
         free_cached_memory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # outside the handler: the error holds tensors
         return None
@@ -349,12 +355,14 @@ class Serving:
         views: requests that come with each adapter.
         plain: start without compiled graphs and without FlashInfer.
         later_rank: rank of adapters that come later, from a training in this process; 0: none do. Half of a GPU is then left to it.
+        cards: devices that the model is divided over (tensor parallel), the first ones that this process sees; on a CPU, processes.
     """
 
     adapters: Sequence[Path] = ()
     views: int = 8
     plain: bool = False
     later_rank: int = 0
+    cards: int = 1
 
 
 def _free_share(device: torch.device, weights: int, wanted: float) -> float:
@@ -384,10 +392,10 @@ def load_vllm_engine(
         ConfigError: where the model, its dtype or vllm itself cannot work here.
     """
     serving = serving or Serving()
-    adapters, views = serving.adapters, serving.views
+    adapters, views, cards = serving.adapters, serving.views, serving.cards
     tokenizer = load_tokenizer(folder)
     dtype, dtype_reason = choose_dtype(device)
-    start, start_reason = choose_start(device, serving.plain)
+    start, start_reason = choose_start(device, serving.plain, cards)
     skeleton = check_weights(folder, quantised=True)
     config = skeleton.config
     if takes_pictures(folder):
@@ -400,13 +408,16 @@ def load_vllm_engine(
     ranks += [serving.later_rank] if serving.later_rank else []
     rank = supported_rank(max(ranks)) if ranks else 0
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    bytes_per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_size * dtype.itemsize
-    weights = sum(parameter.numel() for parameter in skeleton.parameters()) * dtype.itemsize
-    # vllm refuses to start where less than this share of the device is free; the rest is for the CUDA context and uncounted buffers.
-    share = _free_share(device, weights, _SHARE_BESIDE_TRAINING if serving.later_rank else _SHARE)
-    free = int(share * torch.cuda.mem_get_info(device)[1]) - weights if device.type == "cuda" else 4 * 2**30
+    bytes_per_token = 2 * config.num_hidden_layers * max(1, config.num_key_value_heads // cards) * head_size * dtype.itemsize
+    weights = min(sum(parameter.numel() for parameter in skeleton.parameters()) * dtype.itemsize, loaded_bytes(folder)) // cards
+    # vllm refuses to start where less than this share of a device is free; the rest is for the CUDA context and uncounted buffers.
+    wanted = _SHARE_BESIDE_TRAINING if serving.later_rank else _SHARE
+    devices = [torch.device("cuda", number) for number in range(cards)] if device.type == "cuda" else [device]
+    share = min(_free_share(one, weights, wanted) for one in devices)
+    smallest = min(torch.cuda.mem_get_info(one)[1] for one in devices) if device.type == "cuda" else 0
+    free = int(share * smallest) - weights if device.type == "cuda" else 4 * 2**30
     memory = plan_memory(free, bytes_per_token, context_length, slots, max(len(adapters), 1 if rank else 0), views)
-    prepare_process(device, memory.cache_gb)
+    prepare_process(device, memory.cache_gb, cards)
     lora = {
         "enable_lora": True,
         "max_lora_rank": rank,
@@ -426,8 +437,9 @@ def load_vllm_engine(
         gpu_memory_utilization=share,
         enable_prefix_caching=True,
         **start,
-        # In this process: a kill leaves no process behind.
-        distributed_executor_backend="uni",
+        # In this process: a kill leaves no process behind. Each of several cards has a process, which is bound to this one.
+        distributed_executor_backend="uni" if cards == 1 else "mp",
+        tensor_parallel_size=cards,
         disable_log_stats=True,
         stream_interval=_TOKENS_PER_OUTPUT,
         load_format="safetensors",
@@ -439,4 +451,6 @@ def load_vllm_engine(
     )
     served = f"adapters up to rank {rank}, {memory.adapters} at a time" if rank else "no adapters"
     engine = VllmEngine(core, skeleton, tokenizer.eos_token_id, context_length, memory.slots, rank)
-    return engine, tokenizer, f"{dtype_reason}; {start_reason}; {memory.reason}; {served}"
+    engine.cards = cards
+    divided = f"; divided over {cards} {'cards' if device.type == 'cuda' else 'processes'}" if cards > 1 else ""
+    return engine, tokenizer, f"{dtype_reason}; {start_reason}; {memory.reason}; {served}{divided}"

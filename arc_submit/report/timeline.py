@@ -40,7 +40,8 @@ class Bar:
     """One job of a worker.
 
     Attributes:
-        worker: the row of the bar: a worker of the search or of the model, for all sources of the model.
+        worker: the row of the bar: a worker of the search or of the model, for all sources of the model. The job of a worker with several
+            devices is in several rows.
         source: the source of the job.
         tasks: ids of the job's tasks.
         begin, end: seconds since the run's first start, without pauses.
@@ -84,10 +85,12 @@ def read_timeline(events: Sequence[Mapping[str, Any]]) -> Timeline:
     now = 0.0
     open_jobs: dict[tuple[str, int], Bar] = {}  # by source and worker
     lanes: dict[str, str] = {}  # of sources whose lane the name does not tell
+    cards: dict[str, int] = {}  # of sources whose workers have several devices each
 
     def close(key: tuple[str, int], kind: str) -> None:
-        bar = open_jobs.pop(key)
-        bars.append(replace(bar, end=now, kind=bar.kind or kind))
+        bar, held = open_jobs.pop(key), cards.get(key[0], 1)
+        lane = bar.worker.rpartition(" ")[0]
+        bars.extend(replace(bar, worker=f"{lane} {held * key[1] + i}", end=now, kind=bar.kind or kind) for i in range(held))
 
     for number, event in enumerate(events):
         kind = event["event"]
@@ -105,6 +108,8 @@ def read_timeline(events: Sequence[Mapping[str, Any]]) -> Timeline:
         now = max(now, event["time"] - offset)  # the clock may have been set back
         if kind == "source_begun" and isinstance(event.get("lane"), str):
             lanes[str(event.get("source", ""))] = event["lane"]
+        if kind == "source_begun":
+            cards[str(event.get("source", ""))] = event["cards"] if isinstance(event.get("cards"), int) else 1
         if not isinstance(event.get("worker"), int):
             continue
         if kind == "worker_deadline":  # the workers of a source end here, and another one may follow

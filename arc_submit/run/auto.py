@@ -104,12 +104,19 @@ def choose_settings(machine: Machine, model: Model, work: Work, given: Mapping[s
     dtype = "float16" if old else "bfloat16"
     reason = "before sm_80 there are no bfloat16 products; losses are scaled" if old else f"{smallest.name} has bfloat16 products"
     choices = [devices, Choice({"dtype": dtype}, reason, setting=False)]
-    tunes = "ttft" in given.get("sources", ("ttft",))
+    sources = given.get("sources", ("ttft",))
+    tunes = "ttft" in sources
+    # A model that no card holds alone: vllm divides it over several (run/code_cards.py).
+    divided = set(sources) - {"search"} == {"code"} and not any(_holds(gpu, machine, model, given) for gpu in gpus)
     room = int(usable_bytes(smallest.gib) / machine.memory_factor)
     if tunes:
         choices.append(_choose_adapter(model, room, old, given))
     known = {**values_of(choices), **given}
-    if model.shape is None:
+    if divided:
+        length, reason = _wanted_length(model)
+        choices.append(Choice({"max_seq_len": length}, f"{reason}; several cards hold the model together"))
+        choices.append(Choice({"max_concurrent": 16}, "few, because the cards hold little beside the model"))
+    elif model.shape is None:
         choices.append(
             Choice(
                 {"max_seq_len": _wanted_length(model)[0]},
@@ -122,7 +129,10 @@ def choose_settings(machine: Machine, model: Model, work: Work, given: Mapping[s
         choices += _choose_lengths(card, model, tunes, known)
         choices += _choose_checkpointing(card, known) if tunes else []
         choices.append(_choose_slots(card, smallest, old, tunes and known.get("ttft_engine") != "vllm"))
-    choices.append(_choose_engine(machine, work, known))
+    if divided and machine.vllm:
+        choices.append(Choice({"engine": "vllm"}, "it alone divides a model over several cards"))
+    else:
+        choices.append(_choose_engine(machine, work, known))
     choices += _choose_amounts(gpus, machine, model, work, tunes)
     choices.append(Choice({"heartbeat_timeout": 180.0}, "the first step on a GPU may compile for minutes"))
     return tuple(kept for choice in choices if (kept := choice.without(given)) is not None)

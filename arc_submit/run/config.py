@@ -497,6 +497,15 @@ class RunConfig:
         kinds=_OF_CODE,
         commands=_RUN,
     )
+    code_cards: int | None = option(
+        None,
+        help="cards that hold one copy of the model together, by vllm's tensor parallel; on a CPU, processes (default: one, and where no "
+        "single card holds the model the smallest number that does)",
+        identity=Identity.FREE,
+        minimum=1,
+        kinds=_OF_CODE,
+        commands=_RUN,
+    )
     code_prompt: str = option(
         CODE_PROMPT,
         help="how a program is asked for: a version, or a prompt file",
@@ -676,6 +685,8 @@ class RunConfig:
             raise ConfigError("--code-learn-rounds learns programs without the thinking before them: leave it out, or --code-thinking")
         if self.code_learn_rounds and self.engine == "vllm" and (self.lora.dora or self.lora.at_the_ends):
             raise ConfigError("--code-learn-rounds with --engine vllm takes no DoRA and no adapted embeddings; take --engine transformers")
+        if self.code_learn_rounds and (self.code_cards or 1) > 1:
+            raise ConfigError(f"--code-cards {self.code_cards}: --code-learn-rounds trains on one card; leave one of the two out")
         if self.budget <= self.reserve:
             raise ConfigError(f"--budget {self.budget:.0f}s: its reserve for the report is {self.reserve:.0f}s; give more")
         if self.task_ids is not None and (self.tasks is not None or not self.task_ids):

@@ -57,9 +57,10 @@ class Host:
         """CPUs and GPUs that a worker of a lane takes."""
         return (1, 0) if lane == CPU_LANE else (self.threads, 0 if self.devices_of(lane) == ("cpu",) else 1)
 
-    def launch(self, lane: str) -> Launch:
-        """Starts the processes of a lane's workers."""
-        return self.cluster.launch(*self.worker_resources(lane)) if self.cluster else launch_locally
+    def launch(self, lane: str, cards: int = 1) -> Launch:
+        """Starts the processes of a lane's workers, each with several GPUs where the lane has GPUs."""
+        cpus, gpus = self.worker_resources(lane)
+        return self.cluster.launch(cpus, cards * gpus) if self.cluster else launch_locally
 
 
 def allocate_workers(host: Host, running: Sequence[str], cores: int, memory_gb: float) -> tuple[dict[str, int], str]:

@@ -97,7 +97,8 @@ class SourceProgress:
     def lane_member(self) -> LaneMember:
         """What the division of its lane's time goes by."""
         source = self.source
-        return LaneMember(source.name, self.estimated_seconds, source.owner or source.name, source.share, source.chances is not None)
+        seconds = source.cards.cards * self.estimated_seconds  # of devices: a worker with several has them all at once
+        return LaneMember(source.name, seconds, source.owner or source.name, source.share, source.chances is not None)
 
     @property
     def below_plan(self) -> set[str]:
@@ -239,11 +240,13 @@ def _run_lane(
         own_deadline, reason = lane_time.choose(now, current, behind)
         # Readers of the timeline know the lane of a source by its name otherwise.
         lane = {"lane": source.lane} if source.lane != (CPU_LANE if source.name == CPU_LANE else MODEL_LANE) else {}
-        directory.event("source_begun", source=source.name, seconds=round(own_deadline - now, 1), reason=reason, **lane)
+        # And how many devices each of its workers has.
+        cards = {"cards": source.cards.cards, "devices": source.cards.groups} if source.cards.cards > 1 else {}
+        directory.event("source_begun", source=source.name, seconds=round(own_deadline - now, 1), reason=reason, **lane, **cards)
         own_quota = quota if source.most_workers is None else BoundedQuota(quota, source.most_workers)
         soft_deadline = choose_soft_deadline(now, own_deadline)
         jobs = _job_source(one, directory, soft_deadline, resolved)
-        processes = ProcessConfig(directory.logs(source.name), source.environment, resolved.host.launch(source.lane))
+        processes = ProcessConfig(directory.logs(source.name), source.environment, resolved.host.launch(source.lane, source.cards.cards))
         try:
             for event in run_with_fallback(jobs, source.backends, processes, own_quota, own_deadline, soft_deadline):
                 yield Step(one, event)

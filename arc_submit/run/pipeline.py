@@ -445,6 +445,9 @@ def _log_start(resolved: ResolvedRun, directory: RunDirectory, deadline: float, 
     )
     for choice in resolved.choices:
         progress.log(f"auto: {choice.text}")
+    for one in resolved.sources:
+        if one.cards.reason:
+            progress.log(f"{one.name}: {one.cards.reason}")
     _log_broken(resolved, progress)
     for source, budget in resolved.adapter_budgets.items():
         named = {} if source == "ttft" else {"source": source}

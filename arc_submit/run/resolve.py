@@ -19,6 +19,7 @@ from arc_submit.language.prompt_config import PromptConfig
 from arc_submit.run.adapter_budget import AdapterBudget, AdapterPlace, resolve_adapter_budget
 from arc_submit.run.card_check import sources_that_fit_no_card
 from arc_submit.run.choices import Choice
+from arc_submit.run.code_cards import CardGroups, choose_card_groups
 from arc_submit.run.config import RunConfig
 from arc_submit.run.data import RunData, load_data
 from arc_submit.run.fingerprint import run_fingerprint
@@ -144,12 +145,14 @@ class _Working:
         host: where the workers are.
         prompts: the prompt configuration of each source's model, by the source's name; None without a model.
         lost: why another source cannot work, by its name.
+        cards: of each worker of a source code, by its name.
     """
 
     config: RunConfig
     host: Host
     prompts: dict[str, PromptConfig | None]
     lost: dict[str, str]
+    cards: dict[str, CardGroups]
 
 
 def _find_working(config: RunConfig) -> _Working:
@@ -162,13 +165,16 @@ def _find_working(config: RunConfig) -> _Working:
     lost: dict[str, str] = {}
     prompts: dict[str, PromptConfig | None] = {}
     gpus: dict[str, Gpu] = {}
+    cards: dict[str, CardGroups] = {}
     for group in source_groups(config):
         prompt, asking = None, [name for name, kind in group.kinds.items() if uses_model([kind])]
         try:
             if asking:
-                prompt = _check_model(group.config)
+                check_model_folder(group.config.model)
                 found = check_devices(group.config.devices) if config.executor == "local" else {}
-                reasons = _check_cards(group, found, config.executor == "local")
+                reasons, groups = _check_cards(group, found, config.executor == "local")
+                prompt = _check_model(group.config, groups.cards)
+                cards |= {name: groups for name, kind in group.kinds.items() if kind == "code"}
                 if reasons and not (is_competition_rerun() and set(asking) - set(reasons)):
                     raise ConfigError(next(iter(reasons.values())))
                 lost |= reasons
@@ -180,11 +186,11 @@ def _find_working(config: RunConfig) -> _Working:
         prompts |= dict.fromkeys(group.names, prompt)
     left = tuple(name for name in config.sources if name not in lost) or ("search",)
     config = replace(config, sources=left, definitions={name: one for name, one in config.definitions.items() if name in left})
-    return _Working(*resolve_host(config, gpus), prompts, lost)
+    return _Working(*resolve_host(config, gpus, {name: one.cards for name, one in cards.items()}), prompts, lost, cards)
 
 
-def _check_cards(group: SourceGroup, gpus: Mapping[str, Gpu], here: bool) -> dict[str, str]:
-    """Why sources of a group have no card, by name.
+def _check_cards(group: SourceGroup, gpus: Mapping[str, Gpu], here: bool) -> tuple[dict[str, str], CardGroups]:
+    """Why sources of a group have no card, by name; and the cards of each worker of its source code.
 
     Args:
         gpus: of the group's devices.
@@ -195,8 +201,14 @@ def _check_cards(group: SourceGroup, gpus: Mapping[str, Gpu], here: bool) -> dic
     """
     if group.config.measured is not None and here:
         read_measured(group.config.measured).check_cards([gpu.name for gpu in gpus.values()] or ["cpu"])
-    reasons = sources_that_fit_no_card(group.config, gpus)
-    return {name: reasons[kind] for name, kind in group.kinds.items() if kind in reasons}
+    reasons, cards = sources_that_fit_no_card(group.config, gpus), CardGroups()
+    if "code" in group.config.sources:
+        reasons.pop("code", None)
+        try:
+            cards = choose_card_groups(group.config, gpus, group.config.prompt_config().max_seq_len)
+        except ConfigError as error:
+            reasons["code"] = str(error)
+    return {name: reasons[kind] for name, kind in group.kinds.items() if kind in reasons}, cards
 
 
 def _setups(working: _Working, tasks: int, predict: bool) -> list[SourceSetup]:
@@ -215,7 +227,8 @@ def _setups(working: _Working, tasks: int, predict: bool) -> list[SourceSetup]:
         costs = estimate_costs(own.model, own.devices, own.measured)[0]
         scale = Scale(costs, prompt_len, own.ttft_max_seq_len or prompt_len)
         for name, kind in group.kinds.items():
-            setup = SourceSetup(name, kind, own, paths, scale=scale, lane=lanes.get(name, MODEL_LANE), beside_gpus=not working.host.on_cpu)
+            lane, cards = lanes.get(name, MODEL_LANE), working.cards.get(name, CardGroups())
+            setup = SourceSetup(name, kind, own, paths, scale=scale, lane=lane, beside_gpus=not working.host.on_cpu, cards=cards)
             disk = _adapter_budget(setup, tasks, predict, tuned) if kind == "ttft" else setup.disk
             setups[name] = replace(setup, disk=disk)
     return [setups[name] for name in working.config.sources]
@@ -227,7 +240,7 @@ def _of_lane(source: Source, setup: SourceSetup, working: _Working) -> Source:
     of_lane = working.host.devices_of(source.lane)
     fewer = SOURCE_TABLE[setup.kind].uses_model and len(devices) < len(of_lane)
     share = definition.share if definition else None
-    return replace(source, owner=setup.name, share=share, most_workers=len(devices) if fewer else None)
+    return replace(source, owner=setup.name, share=share, most_workers=source.most_workers or (len(devices) if fewer else None))
 
 
 def _choices_of_sources(config: RunConfig) -> list[Choice]:
@@ -247,8 +260,12 @@ def submission_path(config: RunConfig) -> Path:
     return (KAGGLE_WORKING if KAGGLE_WORKING.is_dir() else config.out) / "submission.json"
 
 
-def _check_model(config: RunConfig) -> PromptConfig | None:
-    """The prompt configuration of the model, once its files and the adapter's are known to suit the engines; None without a model."""
+def _check_model(config: RunConfig, cards: int = 1) -> PromptConfig | None:
+    """The prompt configuration of the model, once its files and the adapter's are known to suit the engines; None without a model.
+
+    Args:
+        cards: of each worker of the source code.
+    """
     if not uses_model(config.sources):
         return None
     if config.ttft_in_4_bits and "ttft" in config.sources and importlib.util.find_spec("bitsandbytes") is None:
@@ -259,7 +276,7 @@ def _check_model(config: RunConfig) -> PromptConfig | None:
     tuned, learns = "ttft" in config.sources, "code" in config.sources and config.code_learn_rounds > 0
     if "code" in config.sources:
         check_code(config, prompt.max_seq_len)
-        engines += [code_engines(config)[0], *(["transformers"] if learns else [])]  # which trains, whatever engine asks
+        engines += [code_engines(config, cards)[0], *(["transformers"] if learns else [])]  # which trains, whatever engine asks
     if tuned:
         replace(config, max_seq_len=config.ttft_max_seq_len or config.max_seq_len).prompt_config()
         if config.base_adapter is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from arc_submit.run.config import RunConfig
 from arc_submit.run.host import Host, check_devices
-from arc_submit.run.named_sources import lane_devices, source_groups
+from arc_submit.run.named_sources import lane_devices, model_devices, source_groups
 from arc_submit.run.source import CPU_LANE
 from arc_submit.run.source_table import uses_model
 from arc_submit.workers.devices import Gpu
@@ -20,11 +20,14 @@ _FOLDERS = ("model", "base_adapter", "adapters")
 _FILES = ("model_config", "chat_template", "compile_cache")
 
 
-def resolve_host(config: RunConfig, gpus: Mapping[str, Gpu] | None = None) -> tuple[RunConfig, Host]:
+def resolve_host(
+    config: RunConfig, gpus: Mapping[str, Gpu] | None = None, cards: Mapping[str, int] | None = None
+) -> tuple[RunConfig, Host]:
     """The host, and the configuration with paths that its workers can use.
 
     Args:
         gpus: of the devices of all sources, where the caller has looked; None: they are looked for here.
+        cards: GPUs that a worker of a source holds, by the source's name, where they are not one.
 
     Raises:
         ConfigError: where a GPU is not there, or the cluster cannot do the work.
@@ -47,6 +50,9 @@ def resolve_host(config: RunConfig, gpus: Mapping[str, Gpu] | None = None) -> tu
     for lane, own in by_lane.items():
         if lane not in on_cpu:
             cluster.check_capacity(len(own), *host.worker_resources(lane), "--devices: GPUs")
+    for name, number in (cards or {}).items():
+        if number > 1 and (own := model_devices(config)[name]) != ("cpu",):
+            cluster.check_capacity(len(own) // number, config.threads, number, f"--code-cards {number}: workers")
     return config, host
 
 

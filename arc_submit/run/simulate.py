@@ -27,9 +27,11 @@ from arc_submit.arc.datasets import Challenges
 from arc_submit.arc.grid import Grid, frozen, same_grid
 from arc_submit.arc.submission import Submission, read_submission
 from arc_submit.arc.task import Pair, Task
+from arc_submit.base_model.memory import CARDS
 from arc_submit.durations import format_duration
 from arc_submit.ensemble.judgements import QUESTIONS
 from arc_submit.errors import DataError
+from arc_submit.run.code_cards import CardGroups, cards_by_size
 from arc_submit.run.config import ALONE, EQUAL, RunConfig
 from arc_submit.run.definitions import GivenSource
 from arc_submit.run.host import Host, allocate_workers, estimate_costs, local_resources
@@ -147,7 +149,15 @@ def rig_setup(config: RunConfig, rig: Rig, tasks: int, worth: SolveChances | Non
     lanes: dict[str, list[SimulatedSource]] = {}
     names = tuple(name for name in config.sources if config.kind_of(name) != "search")
     config = replace(config, sources=names, definitions={name: one for name, one in config.definitions.items() if name in names})
-    for source in _sources(config, lambda name: initial_costs(rig.kind, rig.own_parameters.get(name, rig.parameters), rig.overhead)):
+
+    def parameters(name: str) -> float:
+        return rig.own_parameters.get(name, rig.parameters)
+
+    def cards(name: str) -> CardGroups:
+        given = (source_config(config, name) if name in config.definitions else config).code_cards
+        return CardGroups(cards=given or cards_by_size(parameters(name), CARDS.get(rig.kind.lower()), rig.count))
+
+    for source in _sources(config, lambda name: initial_costs(rig.kind, parameters(name), rig.overhead), cards):
         costs = partial(copy.deepcopy, source.scale.costs)
         simulated = _simulated(source, costs, costs(), rig.start_seconds)
         lanes.setdefault(source.lane, []).append(
@@ -200,7 +210,11 @@ def like_setup(run: Path, config: RunConfig, tasks: Mapping[str, Task]) -> Simul
     def of_source(name: str) -> CostModel:
         return _first_estimate(source_config(config, name) if name in config.definitions else config)
 
-    for source in _sources(config, of_source):
+    def cards(name: str) -> CardGroups:
+        begun = [event.get("cards", 1) for event in events if event["event"] == "source_begun" and event.get("source") == name]
+        return CardGroups(cards=begun[-1] if begun else 1)
+
+    for source in _sources(config, of_source, cards):
         own = source_config(config, source.owner) if source.owner in config.definitions else config
         prompt_len, train_len = sequence_lengths(own)
         # The estimate that a run begins with: it has not seen the calibration.
@@ -253,17 +267,20 @@ def _first_estimate(config: RunConfig) -> CostModel:
     return estimate_costs(config.model, config.devices)[0]
 
 
-def _sources(config: RunConfig, costs_of: Callable[[str], CostModel]) -> list[Source]:
+def _sources(config: RunConfig, costs_of: Callable[[str], CostModel], cards_of: Callable[[str], CardGroups]) -> list[Source]:
     """The sources that answer, as a run has them.
 
     Args:
         costs_of: first estimate of a prediction and a step with the model of a source, by its name.
+        cards_of: devices of each worker of a source code, by its name.
     """
     lanes, found = source_lanes(config), []
     for group in source_groups(config):
         for name, kind in group.kinds.items():
             scale = Scale(costs_of(name))
-            setup = SourceSetup(name, kind, group.config, RunPaths(config.out), scale=scale, lane=lanes.get(name, MODEL_LANE))
+            cards = cards_of(name) if kind == "code" else CardGroups()
+            lane = lanes.get(name, MODEL_LANE)
+            setup = SourceSetup(name, kind, group.config, RunPaths(config.out), scale=scale, lane=lane, cards=cards)
             share = config.definitions[name].share if name in config.definitions else None
             found += [replace(one, owner=name, share=share) for one in SOURCE_TABLE[kind].resolve(setup) if one.name == name]
     return sorted(found, key=lambda source: list(SOURCE_TABLE).index(source.source_kind))
@@ -280,6 +297,7 @@ def _simulated(source: Source, initial: Callable[[], CostModel], costs: CostMode
         source.backends[0].timeouts,
         owner=source.owner,
         share=source.share,
+        cards=source.cards.cards,
     )
 
 

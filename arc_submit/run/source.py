@@ -13,12 +13,13 @@ from typing import Any
 
 from arc_submit.arc.task import Task
 from arc_submit.run.adapter_budget import AdapterBudget
+from arc_submit.run.code_cards import CardGroups
 from arc_submit.run.config import RunConfig
 from arc_submit.scheduling.chances import SolveChances
 from arc_submit.scheduling.costs import CostModel, TaskSize, initial_costs
 from arc_submit.scheduling.scheduler import Ladder
 from arc_submit.storage.run_dir import RunPaths
-from arc_submit.workers.devices import worker_device, worker_environment
+from arc_submit.workers.devices import worker_environment
 from arc_submit.workers.pool import Backend
 from arc_submit.workers.supervisor import Timeouts
 
@@ -55,6 +56,7 @@ class SourceSetup:
         scale: of its work.
         lane: the lane of its devices, for a source that uses the model.
         beside_gpus: other sources of the run use GPUs.
+        cards: of each worker, for the source code.
     """
 
     name: str
@@ -65,6 +67,7 @@ class SourceSetup:
     scale: Scale = field(default_factory=Scale)
     lane: str = MODEL_LANE
     beside_gpus: bool = False
+    cards: CardGroups = field(default_factory=CardGroups)
 
     @property
     def home(self) -> RunPaths:
@@ -96,7 +99,8 @@ class Source:
         scale: of its work; only a source with a ladder needs it.
         owner: the source that it is or prepares; "" where that is its name.
         share: of the lane's time that its owner has; None: by the estimates.
-        most_workers: where it uses only some devices of its lane, their number.
+        most_workers: where it uses only some devices of its lane, or several for each worker, the number of its workers.
+        cards: the devices of each worker, and why, where a worker holds several.
         passes: number of passes in which its tasks are worked on, all tasks in one before any in the next; without a ladder.
     """
 
@@ -117,6 +121,7 @@ class Source:
     share: float | None = None
     most_workers: int | None = None
     passes: int = 1
+    cards: CardGroups = field(default_factory=CardGroups)
 
     @property
     def source_kind(self) -> str:
@@ -135,9 +140,10 @@ def make_backend(name: str, entry: str, settings: Any, timeouts: Timeouts) -> Ba
     return Backend(name, entry, lambda _: value, timeouts)
 
 
-def model_environment(config: RunConfig) -> Callable[[int], dict[str, str]]:
-    """The environment of a worker that runs the model: its threads, and its own GPU alone."""
-    return lambda number: worker_environment(config.threads, worker_device(config.devices, number))
+def model_environment(config: RunConfig, cards: CardGroups | None = None) -> Callable[[int], dict[str, str]]:
+    """The environment of a worker that runs the model: its threads, and its own GPU alone, or its own group of them."""
+    groups = (cards.groups if cards else ()) or tuple((device,) for device in config.devices)
+    return lambda number: worker_environment(config.threads, *groups[number % len(groups)])
 
 
 def startup_timeout(config: RunConfig) -> float:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from arc_submit.errors import ConfigError
 from arc_submit.programs.code_settings import SHORTEST_QUESTION, CodeSettings
 from arc_submit.programs.rounds import RoundSettings
+from arc_submit.run.code_cards import CardGroups
 from arc_submit.run.config import RunConfig
 from arc_submit.run.source import Source, SourceSetup, make_backend, model_environment, model_timeouts
 from arc_submit.run.source_frozen import engines_of, predict_settings
@@ -14,14 +15,15 @@ from arc_submit.scheduling.costs import CostModel, LinearCost
 from arc_submit.scheduling.scheduler import Ladder, Level, make_ladder
 
 _WORKER = "arc_submit.programs.code_worker:open_worker"
+_WORK_OF_DIVIDED = 0.7  # of a card's time that is work where several hold a model together: a guess, which the first jobs correct
 _TOKENS_OF_A_GRID = 300  # of the answer that the first estimate of a prediction's cost stands for
 
 
 def resolve_code(setup: SourceSetup) -> list[Source]:
     """Programs for each task, one task in a job."""
-    config = setup.config
+    config, cards = setup.config, setup.cards
     settings = CodeSettings(
-        predict_settings(setup, config.code_samples),
+        replace(predict_settings(setup, config.code_samples), cards=cards.cards),
         config.code_prompt,
         config.code_views,
         config.code_temperature,
@@ -37,25 +39,41 @@ def resolve_code(setup: SourceSetup) -> list[Source]:
     )
     backends = tuple(
         make_backend(engine, _WORKER, replace(settings, predict=replace(settings.predict, engine=engine)), model_timeouts(config))
-        for engine in code_engines(config)
+        for engine in code_engines(config, cards.cards)
     )
     return [
         Source(
             setup.name,
             setup.lane,
             backends,
-            model_environment(config),
+            model_environment(config, cards),
             ladder=code_ladder(config),
             kind=setup.kind,
-            scale=replace(setup.scale, costs=_costs(setup.scale.costs, config)),
+            scale=replace(setup.scale, costs=_costs(setup.scale.costs, config, cards.cards)),
+            most_workers=_most_workers(config, cards),
+            cards=cards,
         )
     ]
 
 
-def code_engines(config: RunConfig) -> tuple[str, ...]:
-    """The engines to try. Where the model learns, auto takes transformers, which shares its weights with the training."""
+def code_engines(config: RunConfig, cards: int = 1) -> tuple[str, ...]:
+    """The engines to try. Where the model learns, auto takes transformers, which shares its weights with the training.
+
+    Args:
+        cards: that a worker holds; vllm alone divides a model over several.
+    """
+    on_gpus = config.devices != ("cpu",)
+    if cards > 1:
+        return tuple(engine for engine in engines_of("vllm", on_gpus=on_gpus) if engine != "transformers")
     shares = config.engine == "auto" and config.code_learn_rounds > 0
-    return engines_of("transformers" if shares else config.engine, on_gpus=config.devices != ("cpu",))
+    return engines_of("transformers" if shares else config.engine, on_gpus=on_gpus)
+
+
+def _most_workers(config: RunConfig, cards: CardGroups) -> int | None:
+    """The number of workers where each holds several devices; None where each has one."""
+    if cards.cards == 1:
+        return None
+    return max(1, config.workers // cards.cards) if config.devices == ("cpu",) else len(cards.groups)
 
 
 def check_code(config: RunConfig, max_seq_len: int) -> None:
@@ -95,8 +113,11 @@ def code_ladder(config: RunConfig) -> Ladder:
     return replace(ladder, levels=(*ladder.levels[:-1], Level(steps, config.code_samples)))
 
 
-def _costs(costs: CostModel, config: RunConfig) -> CostModel:
-    """The first estimate: a program takes more tokens than a grid, and a step of `code_ladder` as long as a first program."""
+def _costs(costs: CostModel, config: RunConfig, cards: int) -> CostModel:
+    """The first estimate: a program takes more tokens than a grid, and a step of `code_ladder` as long as a first program.
+
+    Cards that hold a model together each do their part of the work, and wait for each other in every layer.
+    """
     longer = 1 + (config.code_tokens + config.code_thinking) / _TOKENS_OF_A_GRID
-    rate = costs.predict.rate * longer
+    rate = costs.predict.rate * longer / (1 if cards == 1 else cards * _WORK_OF_DIVIDED)
     return CostModel(LinearCost(0.0, rate), LinearCost(costs.predict.fixed, rate))

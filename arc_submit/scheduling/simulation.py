@@ -28,7 +28,7 @@ from arc_submit.scheduling.scheduler import (
     choose_soft_deadline,
     estimated_seconds,
 )
-from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, Supervisor, Timeouts, WorkerQuota
+from arc_submit.workers.supervisor import BoundedQuota, Event, Job, JobQueue, JobSource, Supervisor, Timeouts, WorkerQuota
 
 KILL_SECONDS = 5.0  # that the end waits for workers which the kernel does not release, see arc_submit.workers.pool
 _RESTART_SECONDS = 60.0  # from the parent's death to its restart
@@ -87,6 +87,7 @@ class SimulatedSource:
         owner, share: see arc_submit.scheduling.lane_time.LaneMember.
         views: of each task, for a source without levels whose workers end their jobs at the soft deadline by themselves (the judge). Its
             jobs begin in the order of the tasks' uncertainty.
+        cards: devices of each worker.
     """
 
     name: str
@@ -102,6 +103,7 @@ class SimulatedSource:
     views: int = 0
     owner: str = ""
     share: float | None = None
+    cards: int = 1
 
 
 @dataclass(frozen=True)
@@ -227,9 +229,9 @@ class RunState:
             self._slowness[key] = math.exp(self.rng.gauss(0, self.setup.speed_log_std))
         return self._slowness[key]
 
-    def is_lost(self, lane: str, worker_id: int, now: float) -> bool:
+    def is_lost(self, lane: str, device: int, now: float) -> bool:
         """Return whether the device of a worker has been lost."""
-        return lane == self.setup.accounted_lane and worker_id == self.lost_device and now >= self.lost_at
+        return lane == self.setup.accounted_lane and device == self.lost_device and now >= self.lost_at
 
     def is_out(self, lane: str, now: float) -> bool:
         """Return whether no worker of the lane can read what it needs."""
@@ -296,14 +298,18 @@ class SimulatedLane:
         self._record(now, "source_begun", source=self.source.name, seconds=self.source_deadline - now, reason=reason)
         self.soft_deadline = choose_soft_deadline(now, self.source_deadline)
         self.job_source = self._make_job_source(now)
-        self.supervisor = Supervisor(self.job_source, self.source.timeouts, self.quota, self.source_deadline)
+        cards = self.source.cards
+        quota = self.quota if cards == 1 else BoundedQuota(self.quota, max(1, self.quota.workers // cards))
+        self.supervisor = Supervisor(self.job_source, self.source.timeouts, quota, self.source_deadline)
         self.processes: dict[int, int] = {}  # the serial number of each worker's process
         self.jobs: dict[int, PlannedJob] = {}  # in progress, by worker
         self._timers.clear()
         self.step(now)
 
     def _estimate(self, source: SimulatedSource) -> float:
-        return estimated_seconds(source.sizes or self.run.setup.sizes, source.ladder, source.initial_costs()) if source.ladder else 0.0
+        if source.ladder is None:
+            return 0.0
+        return source.cards * estimated_seconds(source.sizes or self.run.setup.sizes, source.ladder, source.initial_costs())
 
     def _make_job_source(self, now: float) -> JobSource:
         source, run = self.source, self.run
@@ -412,7 +418,7 @@ class SimulatedLane:
         faults, rng = run.setup.faults, run.rng
         seconds = source.start_seconds * math.exp(rng.gauss(0, 0.2))
         drawn = rng.random()
-        if run.is_lost(self.name, worker_id, now):
+        if self._is_lost(worker_id, now):
             self._set_timer(5.0, worker_id, now, "refused" if run.lost_refuses else "error")
         elif run.is_out(self.name, now):
             self._set_timer(5.0, worker_id, now, "refused")
@@ -438,7 +444,7 @@ class SimulatedLane:
         hours = seconds / 3600
         drawn = rng.random()
         fault_time = now + seconds * rng.random()
-        lost_at = run.lost_at if self.name == setup.accounted_lane and worker_id == run.lost_device else math.inf
+        lost_at = run.lost_at if self._is_lost(worker_id, math.inf) else math.inf
         if any(task_id in run.poison for task_id in job.task_ids) or drawn < (limit := hours * faults.crash):
             self._set_timer(fault_time - now, worker_id, now, "crash")
         elif drawn < (limit := limit + hours * faults.hang):
@@ -526,11 +532,16 @@ class SimulatedLane:
         self._account(worker_id, "hung", min(now, job.hung), now)
 
     def _account(self, worker_id: int, use: str, start: float, end: float) -> None:
-        if self.name == self.run.setup.accounted_lane and not self.run.is_lost(self.name, worker_id, start):
+        if self.name == self.run.setup.accounted_lane and not self._is_lost(worker_id, start):
             horizon = self.run.setup.horizon
-            if self.run.is_lost(self.name, worker_id, end):
-                end = self.run.lost_at  # the time after it counts as "dead"
-            self.outcome.device_seconds[use] += max(0.0, min(end, horizon) - min(start, horizon))
+            if self._is_lost(worker_id, end):
+                end = self.run.lost_at  # the time after it counts as "dead", and that of cards which the worker held with it as "waiting"
+            self.outcome.device_seconds[use] += self.source.cards * max(0.0, min(end, horizon) - min(start, horizon))
+
+    def _is_lost(self, worker_id: int, now: float) -> bool:
+        """Whether a device of a worker is lost by a time."""
+        own = range(worker_id * self.source.cards, (worker_id + 1) * self.source.cards)
+        return any(self.run.is_lost(self.name, device, now) for device in own)
 
     def _set_timer(self, seconds: float, worker_id: int, now: float, action: Action) -> None:
         self._serial += 1

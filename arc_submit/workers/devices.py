@@ -44,22 +44,32 @@ class Gpu:
     supported: bool = True
 
 
-def worker_environment(threads: int, device: str) -> dict[str, str]:
-    """Return environment variables for a process on a device: its threads, no model hub, and only its own GPU.
+def worker_environment(threads: int, *devices: str) -> dict[str, str]:
+    """Return environment variables for a process on a device, or on several: its threads, no model hub, and only its own GPUs.
 
-    The process sees its GPU as the first and only one (`visible_device`). vllm always takes the first GPU that it sees, and CUDA reads the
-    variable once per process.
+    The process sees its GPUs as the first and only ones (`visible_device`). vllm always takes the first GPUs that it sees, and CUDA reads
+    the variable once per process.
     """
     environment = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    kind, _, index = device.partition(":")
-    if kind != "cuda":
+    gpus = [device for device in devices if device.partition(":")[0] == "cuda"]
+    if not gpus:
         return environment
-    gpu, visible = int(index) if index.isdecimal() else 0, os.environ.get("CUDA_VISIBLE_DEVICES")
-    # The index counts within the GPUs that this process sees. An index past their end yields no GPU; the worker reports that.
-    own = str(gpu) if visible is None else dict(enumerate(visible.split(","))).get(gpu, "")
+    environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(_own_number, gpus))
+    if len(gpus) > 1:
+        return environment  # vllm's processes of several cards cannot share memory of expandable segments with each other
     # Every sample has another length. Segments of fixed sizes then leave memory that is free and cannot be used.
     allocator = os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    return environment | {"CUDA_VISIBLE_DEVICES": own, "PYTORCH_CUDA_ALLOC_CONF": allocator}
+    return environment | {"PYTORCH_CUDA_ALLOC_CONF": allocator}
+
+
+def _own_number(device: str) -> str:
+    """The number of a GPU for a child process; it counts within the GPUs that this process sees.
+
+    An index past their end yields no GPU; the worker reports that.
+    """
+    index, visible = device.partition(":")[2], os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpu = int(index) if index.isdecimal() else 0
+    return str(gpu) if visible is None else dict(enumerate(visible.split(","))).get(gpu, "")
 
 
 def worker_device(devices: Sequence[str], worker_id: int) -> str:

@@ -31,6 +31,7 @@ Launch = Callable[[Sequence[str], Mapping[str, str]], Sequence[str]]
 _POLL_SECONDS = 0.2  # the longest wait for messages
 _EXIT_SECONDS = 2.0  # for idle workers to end by themselves
 _KILL_SECONDS = 5.0  # for killed workers to be gone
+_CLEAN_SECONDS = 3.0  # for what a killed worker has started to end by itself
 
 
 def launch_locally(arguments: Sequence[str], environment: Mapping[str, str]) -> Sequence[str]:
@@ -195,27 +196,38 @@ def _read(worker: _Process) -> list[dict[str, Any]]:
 def _kill(worker: _Process, timeout: float = _KILL_SECONDS) -> None:
     """Kill a worker and every process that it started.
 
-    The wait has a timeout: the kernel may hold a process (a driver, a network mount), and the deadline must not slip with it.
+    The worker alone is killed first. What is bound to it ends with it, and Python's tracker of shared memory, which sees that, frees the
+    shared memory of them all; it must not be killed before. The waits have timeouts: the kernel may hold a process (a driver, a network
+    mount), and the deadline must not slip with it.
     """
-    _signal(worker)
+    end = time.monotonic() + timeout
+    worker.process.kill()
     with contextlib.suppress(subprocess.TimeoutExpired):
         worker.process.wait(timeout=timeout)
+    end = min(end, time.monotonic() + _CLEAN_SECONDS)
+    while _signal_all(worker, 0) and time.monotonic() < end:
+        time.sleep(0.02)
+    _signal_all(worker, signal.SIGKILL)
     for stream in (worker.process.stdin, worker.process.stdout, worker.log):
         if stream:
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
 
 
-def _signal(worker: _Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(worker.process.pid, signal.SIGKILL)
+def _signal_all(worker: _Process, number: int) -> bool:
+    """Send a signal, or 0 for none, to a worker and all that it has started; returns whether any of them is left."""
+    try:
+        os.killpg(worker.process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _end(workers: list[_Process], idle: list[_Process]) -> None:
     """End all workers: idle ones by closing their input, the others by a signal. The timeouts are for all together."""
     for worker in workers:
         if worker not in idle:
-            _signal(worker)
+            worker.process.kill()
         elif worker.process.stdin:
             with contextlib.suppress(BrokenPipeError):
                 worker.process.stdin.close()

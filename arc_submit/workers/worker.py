@@ -7,7 +7,8 @@ does a job. `beat` may receive a JSON object with the progress. A job's result m
 up without a retry. A job with "seconds" gets "soft_deadline" in its payload, on the monotonic clock of this machine, which may differ from
 the parent's machine. Does not know what a job does.
 
-A worker does not outlive its parent: the kernel kills it with the parent, and it also ends at the end of its input. It cannot end its own
+A worker does not outlive its parent: the kernel kills it with the parent, and it also ends at the end of its input. Processes that a
+library of the worker spawns (vllm's, of a model over several cards) are bound to the worker in the same way. A worker cannot end its own
 hang; the parent detects that and kills it.
 """
 
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 from arc_submit.errors import ArcSubmitError
-from arc_submit.workers.parent_death import die_with_parent
+from arc_submit.workers.parent_death import PARENT, die_with_parent
 
 BEAT_SECONDS = 0.5  # least time between two heartbeats
 Beat = Callable[[], None]
@@ -34,6 +35,7 @@ def main() -> int:
     """Serve jobs until the input ends; returns the exit code."""
     if not die_with_parent():
         return 1
+    os.environ[PARENT] = str(os.getpid())  # of the processes that this one starts
     # A print to standard output would break the protocol: the protocol moves to a descriptor of its own, and prints go to the log.
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
@@ -87,5 +89,17 @@ def _load_entry(name: str) -> Callable[[dict[str, Any], Beat], DoJob]:
     return entry
 
 
+def _end(code: int) -> None:
+    """End this process; after a failure at once, without exit handlers, which may wait for processes that hang."""
+    if code == 0:
+        sys.exit(0)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _end(main())
+# The name that multiprocessing gives to this module in a process that it spawns.
+if __name__ == "__mp_main__" and not die_with_parent():
+    sys.exit(1)
