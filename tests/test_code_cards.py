@@ -21,6 +21,7 @@ from processes import is_alive
 from program_writer import make_model
 
 from arc_submit.base_model.checks import loaded_bytes
+from arc_submit.cli import main
 from arc_submit.errors import ConfigError
 from arc_submit.inference import vllm_compat, vllm_engine
 from arc_submit.inference.load_transformers import load_transformers_engine
@@ -44,6 +45,7 @@ from arc_submit.workers.devices import Gpu, worker_environment
 from arc_submit.workers.pool import Backend, ProcessConfig, run_jobs
 from arc_submit.workers.supervisor import Event, Job, Timeouts, WorkerQuota
 
+RTX = Gpu("NVIDIA RTX 5090", 31.8, (12, 0))
 T4, L4 = Gpu("Tesla T4", 14.56, (7, 5)), Gpu("NVIDIA L4", 22.3, (8, 9))
 
 
@@ -95,6 +97,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ("14B", [L4] * 4, ["0,1", "2,3"]),
         ("14B", [L4] * 3, ["0,1"]),
         ("14B", [T4, T4, L4, L4], ["2,3"]),
+        ("14B", [RTX, RTX], ["0,1"]),
         ("32B", [L4] * 4, ["0,1,2,3"]),
         ("32B-AWQ", [T4, T4], ["0,1"]),
         ("gpt-oss", [L4, L4], []),
@@ -108,7 +111,7 @@ def test_the_smallest_number_of_cards_that_holds_the_model_is_taken(model: Any, 
     assert found.cards == (len(groups[0].split(",")) if groups else 1)
     assert bool(found.reason) == bool(groups)
     if groups:
-        assert "fit no single card; divided over" in found.reason
+        assert "and a question of 8192 tokens fit no single card; divided over" in found.reason
         unused = set(gpus) - {device for group in found.groups for device in group}
         assert all(device in found.reason for device in unused)
 
@@ -153,6 +156,9 @@ def test_groups_of_values_that_share_a_scale_are_not_divided(model: Any) -> None
 def test_without_vllm_several_cards_are_refused_and_with_transformers_vllm_takes_over(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     config, gpus = model("14B", [L4, L4], engine="transformers")
     assert choose_card_groups(config, gpus, 8192).reason.endswith("in place of --engine transformers, which holds a model on one card")
+    short = model("14B", [RTX, RTX], engine="transformers")
+    assert choose_card_groups(*short, 8192) == CardGroups()  # which answers shorter questions on one card
+    config, gpus = model("14B", [L4, L4])
     monkeypatch.setattr(code_cards, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="vllm alone divides a model over several cards, and it is not installed"):
         choose_card_groups(config, gpus, 8192)
@@ -215,6 +221,14 @@ def test_a_run_gives_the_source_its_cards_and_other_sources_one_each(tmp_path: P
     assert resolved.fingerprint == resolve_run(replace(config, code_cards=None)).fingerprint
     progress = load_progress(code, resolved, [])
     assert progress.lane_member.seconds == pytest.approx(2 * progress.estimated_seconds)
+
+
+def test_a_plan_says_which_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(code_cards, "find_spec", lambda name: object())
+    make_model(tmp_path / "model")
+    given = ["--model", str(tmp_path / "model"), "--source", "code=code:code_cards=2", "--card", "4xl4", "--sample", "1"]
+    assert main(["plan", "--preset", "l4x4-qwen2.5-1.5b", *given]) == 0
+    assert "code: --code-cards 2 is given; divided over 2 cards (tensor parallel), 2 workers on cuda:0" in capsys.readouterr().out
 
 
 def test_numbers_of_gpus_count_within_those_that_the_run_sees(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,21 +122,23 @@ def choose_card_groups(config: RunConfig, gpus: Mapping[str, Gpu], longest: int)
         ConfigError: where no number of the cards holds the model, or the number that is given cannot work.
         DataError: where the model's files cannot be read.
     """
-    if config.code_cards not in (None, 1):
-        return _given_groups(config, config.code_cards, gpus, longest)
+    given = config.code_cards
+    if given is not None and given > 1:
+        return _given_groups(config, given, gpus, longest)
     reasons = _one_card(config, gpus)
     model = read_divided(config) if gpus and all(gpu.gib for gpu in gpus.values()) else None
-    if config.code_cards == 1 or model is None or (not reasons and _holds_alone(config, model, gpus, longest)):
+    if given == 1 or model is None or (not reasons and _holds_alone(config, model, gpus, longest)):
         _refuse(reasons)
         return CardGroups()
     if config.code_learn_rounds and not _one_card(replace(config, code_learn_rounds=0), gpus):
         _refuse(reasons)  # which says that one card holds the model without the learning
     fitting = _smallest_number(config, model, gpus, longest)
-    size = f"--model {config.model}: {model.weights / GIB:.1f} GiB of weights fit no single card"
+    size = f"--model {config.model}: {model.weights / GIB:.1f} GiB of weights and a question of {longest} tokens fit no single card"
     if fitting is None:
-        if reasons or model.weights // _most_cards(model, gpus) > max(_room(config, gpu) for gpu in gpus.values()):
+        known = read_shape(config.model) is not None
+        if reasons or (not known and model.weights // _most_cards(model, gpus) > max(_room(config, gpu) for gpu in gpus.values())):
             raise ConfigError(_no_number(config, model, gpus, longest) or next(iter(reasons.values())))
-        return CardGroups()  # an estimate for layers that the memory plan does not know, and it is narrowly missed
+        return CardGroups()  # what lacks is narrowly missed by an estimate: the engine finds out
     if config.code_learn_rounds:
         raise ConfigError(f"{size}, and --code-learn-rounds trains on one; leave it out, and {fitting} cards hold the model together")
     _check_vllm(f"{size}, and")
@@ -161,8 +163,12 @@ def _one_card(config: RunConfig, gpus: Mapping[str, Gpu]) -> dict[str, str]:
 
 
 def _holds_alone(config: RunConfig, model: Divided, gpus: Mapping[str, Gpu], longest: int) -> bool:
-    """Whether a single card holds a model that the memory plan does not refuse: one that it does not know is estimated."""
-    return read_shape(config.model) is not None or bool(_groups_that_hold(config, model, 1, gpus, longest))
+    """Whether a single card holds a model that the memory plan does not refuse.
+
+    The plan is that of the transformers engine. What vllm takes, and a model that the plan does not know, are estimated.
+    """
+    by_transformers = config.engine == "transformers" or config.code_learn_rounds > 0 or find_spec("vllm") is None
+    return (by_transformers and read_shape(config.model) is not None) or bool(_groups_that_hold(config, model, 1, gpus, longest))
 
 
 def _smallest_number(config: RunConfig, model: Divided, gpus: Mapping[str, Gpu], longest: int) -> int | None:
