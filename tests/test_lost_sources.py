@@ -190,7 +190,7 @@ def test_a_model_that_no_card_holds_is_refused_and_in_a_re_run_left_out(
     given: dict[str, Any] = {"challenges": challenges, "out": tmp_path / "out", "devices": ("cuda:0", "cuda:1"), "max_seq_len": 1024}
     see(monkeypatch, 2, gib=1.0)
     config = make_config(**given, model=model_of("0.5B", tmp_path / "model", tiny_model))
-    monkeypatch.setattr(resolve, "_check_model", lambda config: config.prompt_config())
+    monkeypatch.setattr(resolve, "_check_model", lambda config, cards: config.prompt_config())
     with pytest.raises(ConfigError, match=r"0\.9 GiB of weights, with fine-tuning at least"):
         resolve_run(config)
     assert not (tmp_path / "out").exists()
