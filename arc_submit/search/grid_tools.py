@@ -117,6 +117,20 @@ def find_panels(grid: Grid) -> tuple[list[Span], list[Span], int] | None:
     return best
 
 
+def find_unequal_panels(grid: Grid) -> tuple[list[Span], list[Span]] | None:
+    """Row spans and column spans between the full lines of one colour, of which none are neighbours: the colour with most lines."""
+    best: tuple[int, tuple[list[Span], list[Span]]] | None = None
+    for colour in range(COLOURS):
+        mask = grid == colour
+        rows, columns = np.flatnonzero(mask.all(axis=1)), np.flatnonzero(mask.all(axis=0))
+        spans = spans_between(rows, grid.shape[0]), spans_between(columns, grid.shape[1])
+        number = len(rows) + len(columns)
+        apart = (np.diff(rows) > 1).all() and (np.diff(columns) > 1).all()
+        if apart and len(spans[0]) * len(spans[1]) > 1 and (best is None or number > best[0]):
+            best = number, spans
+    return None if best is None else best[1]
+
+
 def spans_between(lines: Array, length: int) -> list[Span]:
     """The runs of rows or columns between lines."""
     edges = [-1, *(int(k) for k in lines), length]

@@ -41,6 +41,8 @@ WEIGHTS = {
     "solver growth": 0.0,
     "solver choice": 1.66,
     "solver pieces": -0.15,
+    "solver panels": -0.3,  # that of objects: the same rules
+    "solver extended": 0.64,  # that of cells
     "solver completion": 1.95,
     "solver outer": -1.01,
     "cost": -0.88,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -16,17 +17,24 @@ from arc_submit.arc.task import Pair, Task
 from arc_submit.search.features import mirror_code
 from arc_submit.search.grid_tools import (
     Span,
+    background_of,
     block_side,
     enlarged,
+    find_unequal_panels,
     inputs_of,
     keeps_size,
+    label_objects,
     oriented,
     painted_counts,
     rarest_index,
     spans_between,
     unoriented,
 )
+from arc_submit.search.primitives.splitting import component_boxes
+from arc_submit.search.sizes import multiples
 from arc_submit.search.store import Array
+
+MAX_OBJECTS = 48  # objects as cells
 
 
 @dataclass(frozen=True)
@@ -38,12 +46,14 @@ class Reduction:
         lift: turns the index of a test input and an answer to it into an answer for the original task, or None where it cannot.
         name: the prefix of a program's text.
         cost: in tenths of a step.
+        for_programs: whether programs may find more than in the task itself, because they cannot make the restatement.
     """
 
     task: Task
     lift: Callable[[int, Grid], Grid | None]
     name: str
     cost: int
+    for_programs: bool = True
 
 
 def reductions(task: Task) -> list[Reduction]:
@@ -148,6 +158,54 @@ def _panels_as_cells(task: Task) -> Reduction | None:
     return Reduction(_restate(task, inputs, [g for g in small_outputs if g is not None]), lift, "panels as cells", 4)
 
 
+# --- Objects and panels of different sizes -----------------------------------------------------------------------------------------------
+
+
+def _as_cells(task: Task, cells_of: Callable[[Grid], Grid | None], name: str) -> Reduction | None:
+    """Inputs as smaller grids, where all outputs have other sizes than their inputs."""
+    if any(pair.input.shape == pair.output.shape for pair in task.train):
+        return None
+    inputs = [cells_of(grid) for grid in inputs_of(task)]
+    small = [grid for grid in inputs if grid is not None and grid.size > 1]
+    if len(small) < len(inputs):
+        return None
+    return Reduction(_restate(task, small, [pair.output for pair in task.train]), lambda _, grid: grid, name, 5)
+
+
+def _panel_cells(grid: Grid) -> Grid | None:
+    """The commonest colour of each panel between lines, 0 only where a panel has no other."""
+    found = find_unequal_panels(grid)
+    if found is None or max(len(found[0]), len(found[1])) > MAX_SIDE:
+        return None
+    counts = [[np.bincount(grid[a:b, c:d].ravel(), minlength=COLOURS) for c, d in found[1]] for a, b in found[0]]
+    return np.array([[painted.argmax() for painted in row] for row in np.array(counts) * (np.arange(COLOURS) > 0)], np.int8)
+
+
+def _object_cells(grid: Grid, one_colour: bool) -> Grid | None:
+    """The commonest colour of each object, where objects lie in rows and columns; None where two have the same place."""
+    labels, count = label_objects(grid, background_of(grid), True, one_colour)
+    if not 1 < count <= MAX_OBJECTS:
+        return None
+    boxes = component_boxes(labels, count)[1:]
+    rows, columns = _lane(boxes[:, 0], boxes[:, 2]), _lane(boxes[:, 1], boxes[:, 3])
+    out = np.full((rows.max() + 1, columns.max() + 1), -1, np.int8)
+    for k in range(count):
+        if out[rows[k], columns[k]] >= 0:
+            return None
+        out[rows[k], columns[k]] = np.bincount(grid[labels == k + 1]).argmax()
+    return np.where(out < 0, background_of(grid), out).astype(np.int8) if out.size <= 2 * count and max(out.shape) <= MAX_SIDE else None
+
+
+def _lane(first: Array, last: Array) -> Array:
+    """int64: the number of each interval's group from 0, in order; intervals that overlap are in one group."""
+    lanes, lane, end = np.zeros(len(first), np.int64), -1, -1
+    for k in np.argsort(first, kind="stable").tolist():
+        lane += first[k] > end
+        end = max(end, last[k])
+        lanes[k] = lane
+    return lanes
+
+
 # --- Examples of different orientation -------------------------------------------------------------------------------------------------
 
 
@@ -193,6 +251,24 @@ def _heaviest_below(mask: Array, grid: Grid) -> int:
         return int((2 * rows - h + 1).sum()), int((2 * columns - w + 1).sum()), h, marked.tobytes(), oriented(grid, k).tobytes()
 
     return max(range(8), key=weight)
+
+
+# --- Inputs enlarged to the size of the outputs ------------------------------------------------------------------------------------------
+
+
+def _on_enlarged(task: Task, tiled: bool) -> Reduction | None:
+    """Every output has a multiple of its input's sides: the input repeated, or with each cell as a block, is changed."""
+    outputs = [pair.output for pair in task.train]
+    times = multiples(inputs_of(task), outputs)
+    if times is None:
+        return None
+    inputs = []
+    for grid, (a, b) in zip(inputs_of(task), times, strict=True):
+        if max(grid.shape[0] * a, grid.shape[1] * b) > MAX_SIDE:
+            return None
+        inputs.append(np.tile(grid, (a, b)) if tiled else np.kron(grid, np.ones((a, b), np.int8)))
+    name = f"on the input {'repeated' if tiled else 'enlarged'}"
+    return Reduction(_restate(task, inputs, outputs), lambda _, grid: grid, name, 4, for_programs=False)
 
 
 # --- Outputs that repeat themselves ---------------------------------------------------------------------------------------------------
@@ -252,7 +328,19 @@ def _symmetric(task: Task) -> Reduction | None:
     return Reduction(_restate(task, inputs_of(task), parts), lift, "a part of a symmetric output", 4)
 
 
-_RESTATEMENTS = (_blocks, _panels_as_cells, _upright, _repeated, _enlarged, _symmetric)
+_RESTATEMENTS = (
+    _blocks,
+    _panels_as_cells,
+    partial(_as_cells, cells_of=_panel_cells, name="panels of any size as cells"),
+    partial(_as_cells, cells_of=partial(_object_cells, one_colour=False), name="objects as cells"),
+    partial(_as_cells, cells_of=partial(_object_cells, one_colour=True), name="objects of one colour as cells"),
+    partial(_on_enlarged, tiled=True),
+    partial(_on_enlarged, tiled=False),
+    _upright,
+    _repeated,
+    _enlarged,
+    _symmetric,
+)
 _TURNS = (
     _turned_by("what is painted", lambda grid: np.asarray(grid != 0)),
     _turned_by("the rarest colour", lambda grid: np.asarray(grid == rarest_index(painted_counts(grid)))),

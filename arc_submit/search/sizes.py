@@ -5,11 +5,12 @@ A hypothesis fits every train pair; the simplest comes first. This module does n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from arc_submit.arc.grid import MAX_SIDE
+from arc_submit.arc.grid import MAX_SIDE, Grid
 from arc_submit.arc.task import Task
 from arc_submit.search.explore import Exploration
 from arc_submit.search.grid_tools import Size
@@ -61,6 +62,24 @@ def _side_rules(task: Task, axis: int) -> list[tuple[int, list[int]]]:
                 cost = (0 if source == axis else 4) + (0 if numerator == denominator else 3) + (0 if offset == 0 else 3)
                 rules.append((cost, test_lengths))
     return rules
+
+
+def multiples(inputs: list[Grid], outputs: list[Grid]) -> list[Size] | None:
+    """The ratios of output to input height and width: constant, the input's own sides, or a count in the input."""
+    rules: list[Callable[[Grid], Size]] = [
+        lambda grid: (outputs[0].shape[0] // inputs[0].shape[0], outputs[0].shape[1] // inputs[0].shape[1]),
+        lambda grid: (grid.shape[0], grid.shape[1]),
+        lambda grid: (len(np.unique(grid[grid != 0])),) * 2,
+        lambda grid: (int((grid != 0).sum()),) * 2,
+        lambda grid: (int((grid == 0).sum()),) * 2,
+        lambda grid: (len(np.unique(grid)),) * 2,
+    ]
+    for rule in rules:
+        times = [rule(grid) for grid in inputs]
+        fits = all((g.shape[0] * a, g.shape[1] * b) == out.shape for g, (a, b), out in zip(inputs, times, outputs, strict=False))
+        if fits and all(a * b > 0 for a, b in times) and any(a * b > 1 for a, b in times):
+            return times
+    return None
 
 
 def found_sizes(task: Task, store: Store, exploration: Exploration) -> list[SizeHypothesis]:

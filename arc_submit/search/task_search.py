@@ -17,7 +17,21 @@ from arc_submit.search.mirrored import MIRRORS, unmirrored, with_mirrored_pairs
 from arc_submit.search.programs import Effort
 from arc_submit.search.ranking import Ranked, Ranking, certainty
 from arc_submit.search.reductions import Reduction, reductions, turns
-from arc_submit.search.solvers import arranged, cells, clauses, completion, growth, objects, outer, paths, pieces, related, scan
+from arc_submit.search.solvers import (
+    arranged,
+    cells,
+    clauses,
+    completion,
+    extended,
+    growth,
+    objects,
+    outer,
+    panels,
+    paths,
+    pieces,
+    related,
+    scan,
+)
 
 EFFORTS = {
     "quick": Effort(work=30_000_000, size_work=5_000_000, pieces=20_000, enough=0.95),
@@ -25,8 +39,8 @@ EFFORTS = {
     "long": Effort(work=1_000_000_000, size_work=50_000_000, pieces=80_000, sizes=3, mirrored=True),
 }
 SOLVERS = (
-    "completion", "cells", "scan", "paths", "clauses", "growth", "pieces", "objects", "related", "arranged", "divided", "turned", "reduced",
-    "outer", "programs", "mirrored",
+    "completion", "cells", "scan", "paths", "clauses", "growth", "pieces", "panels", "extended", "objects", "related", "arranged",
+    "divided", "turned", "reduced", "outer", "programs", "mirrored",
 )  # fmt: skip
 _DIRECT: dict[str, Callable[[Task], list[SolverAnswer]]] = {
     "completion": completion.solve,
@@ -36,6 +50,8 @@ _DIRECT: dict[str, Callable[[Task], list[SolverAnswer]]] = {
     "clauses": clauses.solve,
     "growth": growth.solve,
     "pieces": pieces.solve,
+    "panels": panels.solve,
+    "extended": extended.solve,
     "objects": objects.solve,
     "related": related.solve,
     "arranged": arranged.solve,
@@ -131,7 +147,7 @@ def batches(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS) -> Ite
 
 def _first_pass(given: PassInput) -> Iterator[list[SolverAnswer]]:
     """What is found in a tenth of a second: programs of about two steps, and the cheapest solvers."""
-    yield from _direct(given, "completion", "pieces")
+    yield from _direct(given, "completion", "pieces", "panels", "extended")
     if "programs" in given.solvers:
         yield from programs.solve(given.task, given.effort.at_most(FIRST_WORK))
 
@@ -171,8 +187,9 @@ def _last_pass(given: PassInput) -> Iterator[list[SolverAnswer]]:
         for reduction in reductions(task):
             for name in _ON_REDUCED:
                 yield _lifted(reduction, _DIRECT[name](reduction.task))
-            for batch in programs.solve(reduction.task, part_effort):
-                yield _lifted(reduction, batch)
+            if reduction.for_programs:
+                for batch in programs.solve(reduction.task, part_effort):
+                    yield _lifted(reduction, batch)
     if "outer" in solvers:
 
         def solve_part(part: Task) -> list[list[SolverAnswer]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +21,6 @@ from arc_submit.search.colours import RecolouredTask, recolourings
 from arc_submit.search.crops import distinct_crops
 from arc_submit.search.features import CORNERS, FeatureColumns, FeatureTable, cell_features, cell_table, mirror_code
 from arc_submit.search.grid_tools import (
-    Size,
     Span,
     find_panels,
     held_out_folds,
@@ -31,6 +30,7 @@ from arc_submit.search.grid_tools import (
     output_cells,
     rarest_index,
 )
+from arc_submit.search.sizes import multiples
 from arc_submit.search.store import Array
 from arc_submit.search.tree import VALUES, Tree, fit, predict
 
@@ -224,7 +224,7 @@ def _same_size(task: Task) -> list[FeatureTable]:
 
 def _multiple(inputs: list[Grid], outputs: list[Grid]) -> list[FeatureTable] | None:
     """The output is a whole multiple of the input: features of the cell it would be scaled from and the one it would be tiled from."""
-    times = _multiples(inputs, outputs)
+    times = multiples(inputs, outputs)
     if times is None:
         return None
     tables = []
@@ -250,24 +250,6 @@ def _multiple(inputs: list[Grid], outputs: list[Grid]) -> list[FeatureTable] | N
             out.add(f"scaled_{name}", values[i // rows, j // columns], is_colour)
         tables.append(out.table())
     return tables
-
-
-def _multiples(inputs: list[Grid], outputs: list[Grid]) -> list[Size] | None:
-    """The ratios of output to input height and width: constant, the input's own sides, or a count in the input."""
-    rules: list[Callable[[Grid], Size]] = [
-        lambda grid: (outputs[0].shape[0] // inputs[0].shape[0], outputs[0].shape[1] // inputs[0].shape[1]),
-        lambda grid: (grid.shape[0], grid.shape[1]),
-        lambda grid: (len(np.unique(grid[grid != 0])),) * 2,
-        lambda grid: (int((grid != 0).sum()),) * 2,
-        lambda grid: (int((grid == 0).sum()),) * 2,
-        lambda grid: (len(np.unique(grid)),) * 2,
-    ]
-    for rule in rules:
-        times = [rule(grid) for grid in inputs]
-        fits = all((g.shape[0] * a, g.shape[1] * b) == out.shape for g, (a, b), out in zip(inputs, times, outputs, strict=False))
-        if fits and all(a * b > 0 for a, b in times) and any(a * b > 1 for a, b in times):
-            return times
-    return None
 
 
 def _panels(inputs: list[Grid], outputs: list[Grid]) -> list[FeatureTable] | None:

@@ -19,7 +19,7 @@ from arc_submit.search.store import Array
 
 NAME = "completion"
 # Which relations may join cells, and the share of all cells that must be visible on both sides and agree; the plainest first.
-_PLANS = (
+PLANS = (
     ("mirrors", 0.3),
     ("shifts", 0.3),
     ("mirrors and shifts", 0.3),
@@ -54,7 +54,7 @@ def solve(task: Task) -> list[SolverAnswer]:
     answers: list[SolverAnswer] = []
     whole = keeps_size(task)
     for colour in _hidden_colours(task, whole):
-        for number, (plan, overlap) in enumerate(_PLANS):
+        for number, (plan, overlap) in enumerate(PLANS):
             outputs = [_answer(pair.input, colour, plan, overlap, whole) for pair in task.train]
             for paint in (-1, *(_new_colours(task) if whole else ())):
                 if not all(same_grid(_repaint(pair.input, out, paint), pair.output) for pair, out in zip(task.train, outputs, strict=True)):

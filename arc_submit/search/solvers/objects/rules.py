@@ -27,6 +27,7 @@ from arc_submit.search.store import Array
 
 MAX_PARTS = 4  # conditional actions of a rule
 MAX_CANDIDATES = 400  # conditional actions whose cells are computed in one round
+EQUAL_TESTS, EQUAL_ACTIONS = 3, 2  # tests and actions with the same results on the known objects
 MAX_EFFECTS = 60_000  # effects computed for a task
 MAX_BYTES = 100_000_000  # of the tables of a task
 _POPCOUNT = np.array([bin(byte).count("1") for byte in range(256)], np.int64)
@@ -112,13 +113,13 @@ def solve(task: Task, vocabulary: Vocabulary | None = None) -> list[SolverAnswer
         return []
     tables = make_tables(task, vocabulary) if vocabulary else plain_tables(task)
     pairs = len(task.train)
-    name, distinct = (vocabulary.name, True) if vocabulary else (NAME, False)
-    rules = learn(tables, _bits(changed, range(pairs)), np.ones(pairs, np.bool_), distinct)
+    name = vocabulary.name if vocabulary else NAME
+    rules = learn(tables, _bits(changed, range(pairs)), np.ones(pairs, np.bool_))
     if not rules:
         return []
     predicted = 0
     for train, (k,) in held_out_folds(pairs):
-        trained = learn(tables, _bits(changed, train), np.arange(pairs) != k, distinct)
+        trained = learn(tables, _bits(changed, train), np.arange(pairs) != k)
         predicted += bool(trained) and _predicts(trained[0], k, _bits(changed, [k]))
     answers = []
     for rule in rules:
@@ -259,15 +260,14 @@ def _explained_cells(effect: Effect, before: Array, after: Array, background: in
     return np.asarray(right)
 
 
-def learn(tables: list[ActionTable], needed: Array, pairs: Array, distinct: bool = False) -> list[Rule]:
+def learn(tables: list[ActionTable], needed: Array, pairs: Array) -> list[Rule]:
     """Rules that explain all needed cells of some pairs, best first; they differ in parts that are equivalent on these pairs.
 
     Args:
         needed: uint8, the changed cells of these pairs as bits.
         pairs: bool (pairs,), which pairs are known.
-        distinct: of tests and actions with equal results only the cheapest count, which leaves room for more of them.
     """
-    candidates = _candidates(tables, needed, pairs, distinct)
+    candidates = _candidates(tables, needed, pairs)
     covers = [cover for cover in (_cover(candidates, needed, per_cost) for per_cost in (False, True)) if cover]
     if not covers:
         return []
@@ -308,20 +308,16 @@ def _cover(candidates: list[Group], needed: Array, per_cost: bool) -> list[Group
     return chosen
 
 
-def _candidates(tables: list[ActionTable], needed: Array, pairs: Array, distinct: bool) -> list[Group]:
-    """Conditional actions that are never wrong, in groups of at most three; the groups with most cells come first.
-
-    Args:
-        distinct: of tests and actions with equal results on the known objects only the cheapest count.
-    """
+def _candidates(tables: list[ActionTable], needed: Array, pairs: Array) -> list[Group]:
+    """Conditional actions that are never wrong, in groups of at most three; the groups with most cells come first."""
     found: list[tuple[int, float, ActionTable, int, int]] = []
     for table in tables:
         known = pairs[table.pair]
-        tests, actions = _different(table, known) if distinct else (np.arange(len(table.tests.names)), np.arange(len(table.actions)))
+        tests, actions = _different(table, known)
         passed = table.tests.passed[tests, : len(table.pair)][:, known].astype(np.float32)
         wrong = passed @ table.wrong[actions][:, known].T.astype(np.float32)
         # Erasing background is no gain, although tables count it for gaps; otherwise such actions would leave no room for others.
-        gains = _POPCOUNT[table.cells[actions] & needed].sum(axis=2) if distinct else table.gain[actions]
+        gains = _POPCOUNT[table.cells[actions] & needed].sum(axis=2)
         gain = passed @ gains[:, known].T.astype(np.float32)
         for a, b in np.argwhere((wrong == 0) & (gain > 0)).tolist():
             test, action = int(tests[a]), int(actions[b])
@@ -337,12 +333,15 @@ def _candidates(tables: list[ActionTable], needed: Array, pairs: Array, distinct
 
 
 def _different(table: ActionTable, known: Array) -> tuple[Array, Array]:
-    """The tests and the actions that differ on the known objects: of each kind the two cheapest tests and the cheapest action."""
+    """The tests and the actions that differ on the known objects: of those with equal results only the cheapest.
+
+    Otherwise they would leave no room for others among the conditional actions. A few of each stay, because they differ on unknown objects.
+    """
     costs = np.array([action.cost for action in table.actions])
     shown = np.concatenate([table.wrong[:, known], table.gain[:, known] > 0], axis=1)
     results = [a.tobytes() + b.tobytes() for a, b in zip(shown, table.cells[:, known], strict=True)]
-    tests = _first_of_kind([row.tobytes() for row in table.tests.passed[:, : len(table.pair)][:, known]], table.tests.costs, 2)
-    return tests, _first_of_kind(results, costs, 1)
+    tests = _first_of_kind([row.tobytes() for row in table.tests.passed[:, : len(table.pair)][:, known]], table.tests.costs, EQUAL_TESTS)
+    return tests, _first_of_kind(results, costs, EQUAL_ACTIONS)
 
 
 def _first_of_kind(keys: list[bytes], costs: Array, limit: int) -> Array:

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from arc_submit.arc.grid import MAX_SIDE, Grid, frozen, grid_id
+from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, frozen, grid_id, same_grid
 from arc_submit.arc.task import Pair, Task
 from arc_submit.search.answers import SolverAnswer
-from arc_submit.search.grid_tools import distinct_lines, enlarged, held_out_folds, inputs_of, keeps_size
+from arc_submit.search.grid_tools import block_side, distinct_lines, enlarged, held_out_folds, inputs_of, keeps_size
 from arc_submit.search.solvers import completion
 from arc_submit.search.solvers.objects import rules
-from arc_submit.search.solvers.objects.scenes import Scene, Segmentation, segmentations
+from arc_submit.search.solvers.objects.scenes import Object, Scene, Segmentation, segmentations
 from arc_submit.search.solvers.objects.traits import ObjectTests, make_tests
 from arc_submit.search.solvers.objects.trust import NAME, cost_of
 from arc_submit.search.store import Array
@@ -197,6 +197,10 @@ def _extractions(task: Task) -> Iterator[tuple[str, float, Extract]]:
             for paint in shared:
                 if paint != ground:
                     yield f"{crop_name} in {paint} on {ground}", crop_cost + 2.0, _turned(_two_colours(crop, paint, ground), _identity)
+    if all(len(np.unique(output)) <= 2 for output in outputs):
+        for place, (name, colour_of) in enumerate(_OTHER_COLOURS.items()):
+            for shrunk in (False, True):
+                yield f"{'shrunk ' * shrunk}picture in {name}", 3.0 + 0.2 * place + 0.5 * shrunk, _in_colour(colour_of, shrunk)
 
 
 def _turned(crop: Extract, turn: Callable[[Array], Array]) -> Extract:
@@ -214,6 +218,49 @@ def _two_colours(crop: Extract, colour: int, background: int) -> Extract:
         return None if grid is None else np.where(grid == scene.background, np.int8(background), np.int8(colour))
 
     return extract
+
+
+def _in_colour(colour_of: Callable[[Scene, int], int | None], shrunk: bool) -> Extract:
+    """The object in a colour; `shrunk`: where it consists of square blocks, a cell for each."""
+
+    def extract(scene: Scene, k: int) -> Grid | None:
+        colour, mask = colour_of(scene, k), scene.objects[k].mask
+        side = block_side(mask.astype(np.int8)) if shrunk else 1
+        if colour is None or side < 1 + shrunk:
+            return None
+        return frozen(np.where(mask[::side, ::side], np.int8(colour), scene.blank))
+
+    return extract
+
+
+def _colour_of_only(fits: Callable[[Object, Object], bool]) -> Callable[[Scene, int], int | None]:
+    """The colour that all objects that fit an object share; None where there is none, or more than one."""
+
+    def colour_of(scene: Scene, k: int) -> int | None:
+        colours = {o.colour for o in scene.objects if fits(o, scene.objects[k])}
+        return colours.pop() if len(colours) == 1 else None
+
+    return colour_of
+
+
+def _rarest_other(scene: Scene, k: int) -> int | None:
+    """The rarest colour of the grid that is neither the background nor the object's."""
+    counts = np.bincount(scene.grid.ravel(), minlength=COLOURS)
+    others = [c for c in np.flatnonzero(counts).tolist() if c not in (scene.background, scene.objects[k].colour)]
+    return min(others, key=lambda c: int(counts[c])) if others else None
+
+
+_OTHER_COLOURS: dict[str, Callable[[Scene, int], int | None]] = {
+    "the colour of all others": _colour_of_only(lambda other, o: other is not o and other.colour != o.colour),
+    "the rarest other colour": _rarest_other,
+    "the colour of the single cells": _colour_of_only(lambda other, o: other is not o and other.area == 1),
+    "the colour of what lies in its box": _colour_of_only(
+        lambda other, o: (
+            other is not o and other.top >= o.top and other.left >= o.left and other.bottom <= o.bottom and other.right <= o.right
+        )
+    ),
+    "the colour of what has its shape": _colour_of_only(lambda other, o: other is not o and same_grid(other.mask, o.mask)),
+}
 
 
 def _box(scene: Scene, k: int) -> Grid:

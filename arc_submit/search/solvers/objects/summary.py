@@ -32,10 +32,13 @@ def solve(task: Task) -> list[SolverAnswer]:
     found: list[EvaluatedRule] = []
     outputs = [pair.output for pair in task.train]
     striped = all(_uniform_rows(output) or _uniform_rows(output.T) for output in outputs)
+    lines = all(min(output.shape) == 1 < max(output.shape) for output in outputs) and len({o.shape[0] == 1 for o in outputs}) == 2
     few = len({grid_id(output) for output in outputs}) < len(outputs) or len({output.shape for output in outputs}) == 1
     for segmentation in segmentations(inputs_of(task)):
         if striped:
             found += _sequences(outputs, segmentation)
+        if lines:
+            found += _sequences_along(outputs, segmentation)
         if few:
             found += _counts(outputs, segmentation)
     return answers_of(task, found)
@@ -71,6 +74,27 @@ def _sequences(outputs: list[Grid], segmentation: Segmentation) -> Iterator[Eval
                         text = f"colours of {segmentation.name} with {tests.names[t]} by {'' if sign > 0 else 'falling '}{order}"
                         cost = 2.0 + segmentation.cost + tests.costs[t] + 0.3 * number + 0.2 * (not once)
                         yield EvaluatedRule(text, float(cost), right, tuple(grids[pairs:]))
+
+
+def _sequences_along(outputs: list[Grid], segmentation: Segmentation) -> Iterator[EvaluatedRule]:
+    """Rules that list the colours of the objects that pass a test along the axis on which their middles are further apart."""
+    pairs = len(outputs)
+    scenes, starts = segmentation.scenes, segmentation.starts()
+    tests = make_tests(segmentation, pairs)
+    middles = [np.array([(o.rows.mean(), o.columns.mean()) for o in scene.objects]) for scene in scenes]
+    colours = [np.array([o.colour for o in scene.objects]) for scene in scenes]
+    for once in (True, False):
+        for t in range(min(len(tests.names), MAX_FILTERS)):
+            grids: list[Grid | None] = []
+            for k, chosen in enumerate(np.split(tests.passed[t], starts[1:-1])):
+                places = middles[k][chosen]
+                axis = int(np.ptp(places, axis=0).argmax()) if len(places) else 0
+                keys = places[:, axis] if len(places) else np.zeros(0)
+                grids.append(_stripes(_sequence(keys, colours[k][chosen], once), axis == 0, 1))
+            right = np.array([same_grid(grid, output) for grid, output in zip(grids, outputs, strict=False)])
+            if right.sum() >= max(1, pairs - 1):
+                text = f"colours of {segmentation.name} with {tests.names[t]} along the axis of their middles"
+                yield EvaluatedRule(text, float(3.0 + segmentation.cost + tests.costs[t] + 0.2 * (not once)), right, tuple(grids[pairs:]))
 
 
 def _sequence(keys: Array, colours: Array, once: bool) -> list[int]:

@@ -1,0 +1,193 @@
+"""Outputs of another size than their inputs: inputs that are continued, panels that are chosen, objects and panels as cells, crops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from arc_submit.arc.grid import frozen, same_grid
+from arc_submit.arc.task import Pair, Task
+from arc_submit.search.answers import rank_answers
+from arc_submit.search.crops import crops
+from arc_submit.search.grid_tools import enlarged, find_unequal_panels, inputs_of
+from arc_submit.search.ranking import WEIGHTS
+from arc_submit.search.reductions import reductions
+from arc_submit.search.solvers import extended, panels
+from arc_submit.search.solvers.objects import selection, summary
+from arc_submit.search.task_search import EFFORTS, SOLVERS, TaskSearch
+
+
+def make_task(rule, inputs):
+    """The last input is the test input."""
+    grids = [frozen(grid) for grid in inputs]
+    outputs = [frozen(rule(grid)) for grid in grids]
+    return Task("made", tuple(Pair(a, b) for a, b in zip(grids[:-1], outputs[:-1], strict=True)), (grids[-1],)), outputs[-1]
+
+
+def is_best(solve, rule, inputs):
+    task, expected = make_task(rule, inputs)
+    row = rank_answers(solve(task), 1)[0]
+    return bool(row) and same_grid(row[0].grid, expected)
+
+
+def stairs(step, first, height, width):
+    """Bars of two cells that step aside every `step` rows; the ground is colour 3, so that colour 0 is no ground."""
+    grid = np.full((height, width), 3, np.int8)
+    for i in range(height):
+        j = first + i // step * 2
+        grid[i, j : j + 2] = 0 if i % step else 5
+    return grid
+
+
+@pytest.mark.parametrize("place", ["top left", "bottom left"])
+def test_a_pattern_goes_on_outside_of_the_input(place):
+    numbers = [(3, 0, 7, 14), (2, 1, 6, 13), (2, 0, 7, 12), (2, 2, 6, 15)]
+    wholes = [stairs(step, first, 11, width) for step, first, _, width in numbers]
+    inputs = [whole[:height] if place == "top left" else whole[-height:] for whole, (_, _, height, _) in zip(wholes, numbers, strict=True)]
+    pairs = tuple(Pair(frozen(a), frozen(b)) for a, b in zip(inputs[:-1], wholes[:-1], strict=True))
+    row = rank_answers(extended.solve(Task("made", pairs, (frozen(inputs[-1]),))), 1)[0]
+    assert same_grid(row[0].grid, frozen(wholes[-1]))
+    assert place in row[0].program
+
+
+def test_the_cells_around_the_input_follow_a_rule():
+    def framed(grid):
+        out = np.pad(grid, 1, mode="edge")
+        out[:: out.shape[0] - 1, :: out.shape[1] - 1] = 7
+        return np.where(out == 1, 4, out)  # the input's colour 1 becomes 4
+
+    rng = np.random.default_rng(0)
+    inputs = [rng.integers(0, 4, shape) for shape in ((2, 3), (3, 3), (4, 2), (3, 5))]
+    assert is_best(extended.solve, framed, inputs)
+
+
+def panelled(seed, odd, gap):
+    """Five panels of 3 x 4 cells, side by side or one above the other, one of them with a mark of two colours; and that panel."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for k in range(5):
+        part = np.where(rng.random((3, 4)) < 0.5, 2, 0)
+        part[1, 1] = 6 if k == odd else 2
+        parts.append(part)
+    line = np.full((gap, 4), 5)
+    grid = np.concatenate([piece for part in parts for piece in (part, line)][: None if gap == 0 else -1])
+    return grid, parts[odd]
+
+
+@pytest.mark.parametrize("gap", [0, 1])
+def test_the_panel_that_differs_is_the_output(gap):
+    made = [panelled(seed, odd, gap) for seed, odd in enumerate((1, 4, 0, 2))]
+    pairs = tuple(Pair(frozen(a), frozen(b)) for a, b in made[:-1])
+    row = rank_answers(panels.solve(Task("made", pairs, (frozen(made[-1][0]),))), 1)[0]
+    assert same_grid(row[0].grid, frozen(made[-1][1]))
+
+
+def test_strips_lie_along_the_longer_side():
+    made = [panelled(seed, odd, 0) for seed, odd in enumerate((1, 4, 0, 2))]
+    made[1] = made[1][0].T, made[1][1].T
+    pairs = tuple(Pair(frozen(a), frozen(b)) for a, b in made[:-1])
+    row = rank_answers(panels.solve(Task("made", pairs, (frozen(made[-1][0]),))), 1)[0]
+    assert row[0].program.endswith("colours = 3") or "strip" in row[0].program
+    assert same_grid(row[0].grid, frozen(made[-1][1]))
+
+
+def lattice(seed, rows, columns):
+    """Objects of different sizes in rows and columns, and the grid with a cell for each."""
+    rng = np.random.default_rng(seed)
+    grid, small = np.zeros((5 * rows, 5 * columns), np.int8), np.zeros((rows, columns), np.int8)
+    for i in range(rows):
+        for j in range(columns):
+            small[i, j] = rng.integers(1, 9)
+            h, w = rng.integers(2, 4, 2)
+            grid[5 * i + 1 : 5 * i + 1 + h, 5 * j + 1 : 5 * j + 1 + w] = small[i, j]
+    return grid, small
+
+
+def test_objects_in_rows_and_columns_become_cells():
+    made = [lattice(seed, rows, columns) for seed, (rows, columns) in enumerate(((2, 3), (3, 3), (3, 2), (4, 2)))]
+    task = Task("made", tuple(Pair(frozen(a), frozen(b)) for a, b in made[:-1]), (frozen(made[-1][0]),))
+    reduction = next(r for r in reductions(task) if r.name == "objects as cells")
+    assert all(same_grid(grid, frozen(small)) for grid, (_, small) in zip(inputs_of(reduction.task), made, strict=True))
+    assert same_grid(reduction.lift(0, frozen(made[-1][1])), frozen(made[-1][1]))
+
+
+def test_panels_of_different_sizes_become_cells():
+    small = np.array([[1, 2, 4], [0, 3, 1]], np.int8)
+    grid = np.full((9, 11), 7, np.int8)
+    spans = [(0, 2), (3, 9)], [(0, 4), (5, 6), (7, 11)]
+    for i, (a, b) in enumerate(spans[0]):
+        for j, (c, d) in enumerate(spans[1]):
+            grid[a:b, c:d] = small[i, j]
+    assert find_unequal_panels(frozen(grid)) == spans
+    pair = Pair(frozen(grid), frozen(small))
+    restated = {r.name: r.task for r in reductions(Task("made", (pair, pair), (frozen(grid),)))}
+    assert same_grid(restated["panels of any size as cells"].tests[0], frozen(small))
+
+
+@pytest.mark.parametrize(
+    ("name", "grow"), [("repeated", lambda g: np.tile(g, (2, 2))), ("enlarged", lambda g: np.kron(g, np.ones((2, 2))))]
+)
+def test_rules_of_equal_sizes_apply_to_enlarged_inputs(name, grow):
+    def rule(grid):
+        out = grow(grid)
+        return np.where((np.roll(out, 1, axis=0) == 1) & (out == 0), 4, out)  # what has a cell of colour 1 above it
+
+    rng = np.random.default_rng(2)
+    task, expected = make_task(rule, [rng.integers(0, 3, (3, k + 3)) for k in range(4)])
+    reduction = next(r for r in reductions(task) if r.name == f"on the input {name}")
+    assert same_grid(reduction.task.tests[0], frozen(grow(task.tests[0])))
+    assert same_grid(reduction.lift(0, expected), expected)
+
+
+def test_crops_find_tiles_and_marked_corners():
+    by_name = dict(crops())
+    tile = np.array([[1, 2, 3], [4, 0, 0]], np.int8)
+    squares = [np.array([[0, 3], [3, 3]]), np.array([[1, 2], [4, 0]]), np.array([[5, 5], [0, 0]])]
+    assert same_grid(by_name["the panel: most colours"](frozen(np.concatenate(squares))), frozen(squares[1]))
+    assert same_grid(by_name["the smallest tile"](frozen(np.tile(tile, (3, 3))[:5, :7])), frozen(tile))
+    assert by_name["the smallest tile"](frozen(tile)) is None
+    grid = np.random.default_rng(0).integers(1, 3, (9, 9)) * (np.arange(81).reshape(9, 9) % 4 == 0)
+    grid[2, 1] = grid[2, 6] = grid[7, 1] = grid[7, 6] = 8
+    grid[0, 0] = grid[4, 4] = 8
+    assert same_grid(by_name["the largest rectangle with corners of one colour"](frozen(grid)), frozen(grid[2:8, 1:7]))
+    assert same_grid(by_name["inside the largest rectangle with corners of one colour"](frozen(grid)), frozen(grid[3:7, 2:6]))
+
+
+def test_colours_are_listed_along_the_axis_of_their_regions():
+    def regions(colours, across):
+        grid = np.repeat(np.repeat(np.array(colours, np.int8), 4)[None], 5, axis=0)
+        grid[2, 3:-1:4] = grid[2, 4::4]  # the borders are not straight
+        return grid if across else grid.T
+
+    made = [
+        (regions(c, across), np.array([c]) if across else np.array([c]).T)
+        for c, across in (([1, 2, 3], True), ([5, 4, 2], False), ([7, 1, 6, 2], True), ([3, 8, 1, 9], False))
+    ]
+    task = Task("made", tuple(Pair(frozen(a), frozen(b)) for a, b in made[:-1]), (frozen(made[-1][0]),))
+    assert same_grid(rank_answers(summary.solve(task), 1)[0][0].grid, frozen(made[-1][1]))
+
+
+@pytest.mark.parametrize("shrunk", [False, True])
+def test_the_picture_of_one_object_takes_the_colour_of_the_others(shrunk):
+    rng = np.random.default_rng(1)
+    inputs, outputs = [], []
+    for colour in (3, 4, 6, 7):
+        grid, shape = np.zeros((12, 12), np.int8), rng.random((3, 3)) < 0.6
+        shape[1], shape[:, 1], shape[0, 0] = True, True, False
+        shown = enlarged(shape, 2) if shrunk else shape
+        grid[1 : 1 + len(shown), 1 : 1 + len(shown)] = 2 * shown
+        grid[10, 2] = grid[9, 6] = colour
+        inputs.append(grid)
+        outputs.append(colour * shape)
+    pairs = tuple(Pair(frozen(a), frozen(b)) for a, b in zip(inputs[:-1], outputs[:-1], strict=True))
+    row = rank_answers(selection.solve(Task("made", pairs, (frozen(inputs[-1]),))), 1)[0]
+    assert same_grid(row[0].grid, frozen(outputs[-1]))
+
+
+def test_the_solvers_have_a_place_in_the_first_pass_and_in_the_ranking():
+    made = [panelled(seed, odd, 1) for seed, odd in enumerate((1, 4, 0, 2))]
+    task = Task("made", tuple(Pair(frozen(a), frozen(b)) for a, b in made[:-1]), (frozen(made[-1][0]),))
+    search = TaskSearch(task, EFFORTS["quick"], ["panels", "extended"])
+    assert next(answer.solver for batch, _ in search.next_pass() for answer in batch) == "panels"
+    assert {"panels", "extended"} <= set(SOLVERS)
+    assert {"solver panels", "solver extended"} <= set(WEIGHTS)
