@@ -29,6 +29,7 @@ from arc_submit.programs.interface import Language, ProgramError
 from arc_submit.programs.painter.language import PainterLanguage
 from arc_submit.programs.painter.shapes import HAS_COLUMN2, HAS_ROW2, KINDS
 from arc_submit.programs.python.language import PythonLanguage
+from arc_submit.programs.python.names import LIBRARY
 from arc_submit.programs.python.subset import ATTRIBUTES, BUILTINS, NUMPY_FUNCTIONS
 
 INPUTS = [make_grid(rows) for rows in ([[1, 2, 0], [3, 0, 0]], [[5]], [[(r * c) % 10 for c in range(12)] for r in range(9)])]
@@ -45,6 +46,23 @@ VALID = (
     "    best = values[np.argmax(counts)]\n    return np.where(grid == best, 0, np.clip(grid + 1, 0, 9))",
     "def transform(grid):\n    counts = {}\n    for row in grid:\n        for v in row:\n            counts[v] = counts.get(v, 0) + 1\n"
     "    order = sorted(counts, key=lambda v: (-counts[v], v))\n    return [[v] * min(30, counts[v]) for v in order[:1]]",
+    "from collections import Counter, deque, defaultdict\nimport copy\ndef transform(grid):\n    out = copy.deepcopy(grid)\n"
+    "    left, seen = deque([(0, 0)]), set()\n    while left:\n        r, c = left.popleft()\n        if (r, c) in seen:\n"
+    "            continue\n        seen.add((r, c))\n        left.extend((a, b) for a, b in [(r + 1, c), (r, c + 1)] if a < len(grid)\n"
+    "                    and b < len(grid[0]))\n    counts = Counter(int(v) for row in grid for v in row)\n    places = defaultdict(list)\n"
+    "    for r, c in sorted(seen):\n        places[int(grid[r][c])].append((r, c))\n"
+    "    for v, n in counts.most_common(2):\n        for r, c in places[v]:\n            out[r][c] = min(9, n)\n    return out",
+    "from itertools import product, groupby\nfrom functools import lru_cache, reduce\nimport math\ndef transform(grid):\n"
+    "    @lru_cache(maxsize=None)\n    def ways(r, c):\n        return 1 if r == 0 or c == 0 else ways(r - 1, c) + ways(r, c - 1)\n"
+    "    runs = [[k for k, _ in groupby(row)] for row in grid]\n    total = reduce(lambda a, b: a + b, map(len, runs), 0)\n"
+    "    return [[(ways(r, c) + total + math.gcd(r, c)) % 10 for c in range(len(grid[0]))] for r in range(len(grid))]",
+    "from scipy.ndimage import label, binary_fill_holes\nimport numpy as np\ndef transform(grid):\n    parts, n = label(grid > 0)\n"
+    "    full = binary_fill_holes(grid > 0, structure=np.ones((3, 3)))\n    return np.where(full, np.clip(parts, 0, 9), 0)",
+    "def cells(grid):\n    for row in grid:\n        for v in row:\n            if v:\n                yield v\n    yield 0\n"
+    "def transform(grid):\n    total = 0\n    def add(v):\n        nonlocal total\n        total += int(v)\n"
+    "    for v in cells(grid):\n        try:\n            add(10 // v if not isinstance(v, str) else v)\n"
+    "        except (ZeroDivisionError, KeyError) as e:\n            add(len(str(e)) > 0)\n        finally:\n            add(1)\n"
+    "    if (last := total % 10) < 0:\n        raise ValueError(f'{last:>3}')\n    return [[last, total // 10 % 10]]",
     "import numpy as np\ndef transform(grid):\n    big = np.kron(grid, np.ones((2, 2), dtype=int))\n    return big[:30, :30]",
 )
 HOSTILE = (
@@ -98,6 +116,75 @@ HOSTILE = (
     "def transform(grid):\n    return sorted(grid, key=__import__)",
     "def transform(grid):\n    return max({None, 1}, key=str)",
     "x = [0] * 10**6\ndef transform(grid):\n    return [list(x) for _ in range(10**6)]",
+    "import copy\ndef transform(grid):\n    a = []\n    a.append(a)\n    while True:\n        a.append(copy.deepcopy(a))",
+    "import copy\ndef transform(grid):\n    a = (1,)\n    for i in range(60):\n        a = (a, a)\n    return copy.deepcopy(a)",
+    "from itertools import product\ndef transform(grid):\n    return list(product(range(10**9), repeat=9))",
+    "from itertools import product\ndef transform(grid):\n    return sum(1 for _ in product([0] * 999, repeat=1000))",
+    "from itertools import permutations\ndef transform(grid):\n    return max(permutations(range(40)))",
+    "from itertools import permutations\ndef transform(grid):\n    return list(permutations([1], 10**12))",
+    "from itertools import combinations_with_replacement as c\ndef transform(grid):\n    return next(c([1], 10**12))",
+    "from itertools import cycle, count, chain, repeat, zip_longest\ndef transform(grid):\n"
+    "    return list(zip_longest(cycle(grid), count(), repeat(1)))",
+    "from itertools import count, islice\ndef transform(grid):\n    return list(islice(count(), 10**15, None))",
+    "from itertools import accumulate\ndef transform(grid):\n    return list(accumulate(range(1, 10**5), lambda a, b: a * b))",
+    "from itertools import chain\ndef transform(grid):\n    a = [1]\n    for i in range(900):\n        a = chain(a, [1])\n"
+    "    return list(a)",
+    "from itertools import repeat\ndef transform(grid):\n    return list(repeat(grid, 10**15))",
+    "from collections import deque\ndef transform(grid):\n    q = deque([0])\n    while True:\n        q.extend(q.copy())",
+    "from collections import deque\ndef transform(grid):\n    q = deque([0] * 10**5)\n    while True:\n"
+    "        q.rotate(50000)\n        q.insert(50000, q * 9)",
+    "from collections import deque\ndef transform(grid):\n    q = deque()\n    q.append(q)\n"
+    "    return str(q) == f'{q}' and q == deque([q])",
+    "from collections import defaultdict\ndef transform(grid):\n    tree = lambda: defaultdict(tree)\n    t = tree()\n"
+    "    while True:\n        t = t[0]",
+    "from collections import defaultdict\ndef transform(grid):\n    f = lambda: defaultdict(f)[0]\n    return f()",
+    "from collections import defaultdict\ndef transform(grid):\n    d = defaultdict(lambda: transform(grid))\n    return d[0]",
+    "from collections import Counter\ndef transform(grid):\n    return Counter('ab' * 10**8)",
+    "from collections import Counter\ndef transform(grid):\n    return list(Counter(a=10**12).elements())",
+    "from collections import Counter\ndef transform(grid):\n    c = Counter(range(10**5))\n    while True:\n        c += c\n"
+    "        c.most_common()",
+    "import math\ndef transform(grid):\n    return math.factorial(10**9)",
+    "import math\ndef transform(grid):\n    return math.comb(10**18, 10**9) + math.perm(10**18, 10**9)",
+    "import math\ndef transform(grid):\n    return math.lcm(*range(1, 9000))",
+    "import math\ndef transform(grid):\n    return math.prod([2**900] * 10**5)",
+    "from functools import reduce\ndef transform(grid):\n    return reduce(lambda a, b: a + a, range(10**5), [1])",
+    "from functools import lru_cache\n@lru_cache(None)\ndef f(n):\n    return f(n + 1)\ndef transform(grid):\n    return f(0)",
+    "from functools import partial\ndef transform(grid):\n    f = len\n    while True:\n        f = partial(f)\n    return f(grid)",
+    "from functools import partial\ndef transform(grid):\n    f = len\n    for i in range(20000):\n        f = partial(f)\n"
+    "    return f(grid)",
+    "from heapq import heapify, heappush\ndef transform(grid):\n    h = list(range(10**6))\n    while True:\n        heapify(h)",
+    "from heapq import nlargest\ndef transform(grid):\n    return nlargest(10**18, range(10**6))",
+    "from bisect import insort\ndef transform(grid):\n    a = []\n    while True:\n        insort(a, 1)",
+    "import numpy as np\nfrom scipy.ndimage import label\ndef transform(grid):\n    return label(np.ones((1000, 1000)))",
+    "import numpy as np\nfrom scipy.ndimage import binary_dilation as d\ndef transform(grid):\n"
+    "    return d(np.eye(300), np.ones((9, 9)), iterations=10**9)",
+    "from scipy.ndimage import find_objects\ndef transform(grid):\n    return find_objects(grid, 10**12)",
+    "import numpy as np\ndef transform(grid):\n    return np.lib.stride_tricks.sliding_window_view(np.ones((999, 999)), (500, 500)).sum()",
+    "import numpy as np\ndef transform(grid):\n    return np.power.accumulate(np.arange(10**6)) + np.add.reduce(grid, out=grid)",
+    "def transform(grid):\n    while True:\n        try:\n            while True:\n                pass\n        except:\n            pass",
+    "def transform(grid):\n    try:\n        return transform(grid)\n    except Exception:\n        return transform(grid)\n"
+    "    finally:\n        transform(grid)",
+    "def transform(grid):\n    for i in range(10**6):\n        try:\n            raise ValueError(str(grid) * 100)\n"
+    "        except ValueError as e:\n            kept = e",
+    "def transform(grid):\n    a = [1]\n    for i in range(40):\n        a = [a, a]\n    raise ValueError(a)",
+    "def transform(grid):\n    raise StopIteration(transform)",
+    "def transform(grid):\n    try:\n        {}[grid.tobytes]\n    except Exception as e:\n        raise e.__traceback__",
+    "def transform(grid):\n    def g(n):\n        yield from g(n + 1)\n    return next(g(0))",
+    "def transform(grid):\n    def g(n):\n        yield n\n        for x in g(n + 1):\n            yield x\n    return list(g(0))",
+    "def transform(grid):\n    def g():\n        while True:\n            yield grid\n    return [g() for _ in range(10**5)]",
+    "def transform(grid):\n    def g():\n        yield from h\n    h = g()\n    return list(h)",
+    "def transform(grid):\n    def g(a=[]):\n        a.append(g())\n        yield a\n        yield from a[0]\n    return list(g())",
+    "def transform(grid):\n    def g():\n        nonlocal x\n        x = (y := [x, x])\n        yield f'{y!r:>99}'\n"
+    "    x = 1\n    while True:\n        list(g())",
+    "def transform(*a, **k):\n    return transform(*a, *a, **k, **{str(len(k)): k})",
+    "def transform(grid):\n    return transform(**{'__class__': 1, 'grid\\u0131': 2})",
+    "def transform(grid):\n    return f'{10**300:99d}{1.5:.99f}'.zfill(10**9).center(10**9)",
+    "import math as transform\ndef transform(grid):\n    return grid",
+    "from collections import *\ndef transform(grid):\n    return namedtuple('A', 'b')",
+    "import numpy.ctypeslib as c\ndef transform(grid):\n    return c.load_library('libc.so.6', '/')",
+    "import collections.abc\ndef transform(grid):\n    return collections.abc.sys.modules",
+    "from itertools import product as p\ndef transform(grid):\n    return p.__self__.__loader__",
+    "from operator import itemgetter\ndef transform(grid):\n    return itemgetter(*range(10**5))(range(10**6))",
 )
 _BRACKETS = ("()", "[]", "{}")
 
@@ -194,7 +281,7 @@ def _statement(rng: random.Random, depth: int) -> Any:
     def name() -> Any:
         return ast.Name(rng.choice("abcd"), ast.Store())
 
-    choice = rng.randrange(7 if depth > 0 else 3)
+    choice = rng.randrange(9 if depth > 0 else 3)
     if choice == 0:
         return ast.Assign([name()], _expression(rng, depth + 1), lineno=1)
     if choice == 1:
@@ -207,6 +294,15 @@ def _statement(rng: random.Random, depth: int) -> Any:
         return ast.While(_expression(rng, 2), body(), [])
     if choice == 5:
         return ast.If(_expression(rng, 2), body(), body())
+    if choice == 6:
+        handler = ast.ExceptHandler(
+            ast.Name(rng.choice(["Exception", "ValueError", "TypeError"]), ast.Load()), rng.choice(["e", None]), body()
+        )
+        return ast.Try(body(), [handler], [], body() if rng.randrange(2) else [])
+    if choice == 7:
+        inner = [ast.Expr(ast.Yield(_expression(rng, 2))), *body()] if rng.randrange(2) else body()
+        arguments = ast.arguments([], [], None, [], [], None, [])
+        return ast.FunctionDef(rng.choice("abcd"), arguments, inner, [], lineno=1)
     return ast.Assign([ast.Subscript(ast.Name("grid", ast.Load()), _expression(rng, 1), ast.Store())], _expression(rng, 2), lineno=1)
 
 
@@ -215,7 +311,7 @@ def _expression(rng: random.Random, depth: int) -> Any:
         return _expression(rng, depth - 1)
 
     numpy = ast.Name("np", ast.Load())
-    choice = rng.randrange(11 if depth > 0 else 2)
+    choice = rng.randrange(12 if depth > 0 else 2)
     if choice == 0:
         return ast.Constant(rng.choice([0, 1, 2, 3, 9, 10**6, 2**64, -1, 0.5, "a", None, True]))
     if choice == 1:
@@ -239,6 +335,9 @@ def _expression(rng: random.Random, depth: int) -> Any:
         return rng.choice([ast.List, ast.Tuple])([inner() for _ in range(rng.randint(0, 3))], ast.Load())
     if choice == 9:
         return ast.ListComp(inner(), [ast.comprehension(ast.Name("a", ast.Store()), inner(), [], 0)])
+    if choice == 10:
+        name = ast.parse(rng.choice(sorted(LIBRARY)), mode="eval").body
+        return ast.Call(name, [inner() for _ in range(rng.randint(0, 3))], [])
     return ast.Lambda(ast.arguments([], [ast.arg("a")], None, [], [], None, []), inner())
 
 
@@ -318,7 +417,7 @@ def main() -> None:
         os.chdir(folder)
         language, programs, done = entry.language(), entry.programs(arguments.seed), 0
         while done < arguments.programs:
-            part = fuzz(language, [next(programs) for _ in range(min(5000, arguments.programs - done))], entry.inputs)
+            part = fuzz(language, [next(programs) for _ in range(min(1000, arguments.programs - done))], entry.inputs)
             done += sum(part.counts.values())
             total.counts += part.counts
             total.faults += part.faults

@@ -279,3 +279,13 @@ def test_definitions_keep_the_imports_that_the_language_knows() -> None:
         *("from collections import deque", "import scipy.ndimage as ndi"),
         *("def transform(grid):", "    return grid"),
     ]
+
+
+def test_a_program_that_fails_with_an_array_and_says_nothing_of_it_gets_a_list() -> None:
+    assert run("def transform(g):\n    return [row + row if row == g[0] else row * 2 for row in g]") == [[1, 2, 0] * 2, [3, 0, 0] * 2]
+    assert run("def transform(g):\n    if not g:\n        return g\n    return [g[0] + [1]]") == [[1, 2, 0, 1]]
+    kind, message = refusal("def transform(g):\n    return [row + row if row == g[0] else row * 2 for row in g[:, :]]")
+    assert kind is Refusal.VALUE
+    assert "truth value of an array" in message
+    # What is refused for both is refused for the array, as which the question describes the input.
+    assert "truth value of an array" in refusal("def transform(g):\n    return g[0] if g == g else 1 // 0")[1]

@@ -13,7 +13,8 @@ import resource
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ import numpy.ma  # np.unique imports it late, when the child may open no file an
 from arc_submit.arc.grid import COLOURS, MAX_SIDE
 from arc_submit.programs.interface import ProgramError, Refusal
 from arc_submit.programs.python.functions import RaisedError
+from arc_submit.programs.python.input_type import InputType
 from arc_submit.programs.python.interpreter import Program
 from arc_submit.programs.python.meter import Limits, kind_of
-from arc_submit.programs.python.subset import parse, takes_list
+from arc_submit.programs.python.subset import input_of, parse
 
 _STACK = 256 * 2**20
 _RECURSION = 40_000  # Python's own, above what the depth of calls allows
+_OF_THE_TYPE = (Refusal.TYPE, Refusal.VALUE, Refusal.OUTPUT)  # what a list in place of an array may mend
 _FAULTS: tuple[type[Exception], ...] = (
     *(ArithmeticError, AssertionError, BufferError, ImportError, LookupError, NameError, OSError, RaisedError, RuntimeError),
     *(StopIteration, SystemError, ValueError),
@@ -45,16 +48,36 @@ def run_program(text: str, inputs: Sequence[Sequence[Sequence[int]]], limits: Li
         ProgramError: of any class but TIME.
     """
     tree = parse(text)
-    try:
+    kind = input_of(tree)
+    with _refusals():
         program = Program(tree, limits)
-        as_list = takes_list(tree)
-        outputs = []
-        for number, grid in enumerate(inputs, 1):
-            if gc.get_freeze_count():  # in the child alone: a collection is slow where much else is held
-                gc.collect()  # a function in a variable of its own frame is a cycle, with all that the frame holds
-            value: Any = [list(row) for row in grid] if as_list else np.array(grid, dtype=np.int64)
-            outputs.append(_grid(program.run(value), number))
-        return outputs
+    outputs = []
+    for number, grid in enumerate(inputs, 1):
+        if gc.get_freeze_count():  # in the child alone: a collection is slow where much else is held
+            gc.collect()  # a function in a variable of its own frame is a cycle, with all that the frame holds
+        try:
+            outputs.append(_output(program, kind is InputType.LIST, grid, number))
+        except ProgramError as error:
+            if kind is not InputType.EITHER or error.refusal not in _OF_THE_TYPE:
+                raise
+            try:
+                outputs.append(_output(program, True, grid, number))
+            except ProgramError:
+                raise error from None  # of the array, which is what the program was told
+    return outputs
+
+
+def _output(program: Program, as_list: bool, grid: Sequence[Sequence[int]], number: int) -> list[list[int]]:
+    value: Any = [list(row) for row in grid] if as_list else np.array(grid, dtype=np.int64)
+    with _refusals():
+        return _grid(program.run(value), number)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what Python and numpy raise into a ProgramError."""
+    try:
+        yield
     except RecursionError:
         raise ProgramError(Refusal.STEPS, "calls or values nested too deeply") from None
     except MemoryError as error:

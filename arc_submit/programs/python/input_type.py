@@ -1,13 +1,14 @@
 """Whether a program of the Python subset wants its input as an array or as a list of lists.
 
-An array is what a program is told it gets; a list is for one that says so, or that does with its input what only lists can. Does not run
-programs.
+An array is what a program is told it gets; a list is for one that says so, or that does with its input what only lists can. One that does
+neither what only arrays can gets a list where it fails with an array. Does not run programs.
 """
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from enum import StrEnum
 
 _LIST_TYPES = ("list", "List", "Sequence", "Iterable")
 _LIST_METHODS = ("append", "extend", "insert", "remove", "pop", "clear", "index", "count", "reverse")
@@ -31,11 +32,19 @@ def is_list_type(annotation: ast.expr | None) -> bool:
     return False
 
 
-def uses_as_list(tree: ast.Module, entry: ast.FunctionDef) -> bool:
-    """Whether a program does with its input, or with rows of it, what only lists can, and nothing that only arrays can."""
+class InputType(StrEnum):
+    """What a program gets as its input."""
+
+    ARRAY = "array"
+    LIST = "list"
+    EITHER = "either"  # an array, and a list where the program fails with that
+
+
+def input_type(tree: ast.Module, entry: ast.FunctionDef) -> InputType:
+    """What a program wants by what it does with its input or rows of it: LIST for what only lists can, ARRAY for what only arrays can."""
     parameters = entry.args.args
     if not parameters:
-        return False
+        return InputType.ARRAY
     names = _names_of_the_input(tree, parameters[0].arg)
 
     def of_input(node: ast.expr) -> bool:
@@ -45,20 +54,20 @@ def uses_as_list(tree: ast.Module, entry: ast.FunctionDef) -> bool:
     for node in ast.walk(tree):
         match node:
             case ast.Subscript(value=value, slice=ast.Tuple()) if of_input(value):
-                return False
+                return InputType.ARRAY
             case ast.Attribute(value=value, attr=name) if of_input(value):
                 if name in _ARRAY_PROPERTIES or name in _ARRAY_METHODS:
-                    return False
+                    return InputType.ARRAY
                 as_list |= name in _LIST_METHODS
             case ast.BinOp(left=left, op=ast.Add(), right=right):
                 as_list |= (of_input(left) and _makes_list(right)) or (of_input(right) and _makes_list(left))
             case ast.AugAssign(target=target, op=ast.Add(), value=value):
                 as_list |= of_input(target) and _makes_list(value)
-            case ast.ListComp(elt=ast.Subscript(value=value, slice=ast.Slice(lower=None, upper=None, step=None))):
-                as_list |= of_input(value)  # each row copied, where a row of an array would be a view
+            case ast.ListComp(elt=element, generators=[ast.comprehension(target=ast.Name(id=row), iter=rows), *_]) if of_input(rows):
+                as_list |= _copies_or_joins(element, {row})
             case ast.Delete(targets=targets):
                 as_list |= any(isinstance(one, ast.Subscript) and of_input(one.value) for one in targets)
-    return as_list
+    return InputType.LIST if as_list else InputType.EITHER
 
 
 def _names_of_the_input(tree: ast.Module, parameter: str) -> set[str]:
@@ -107,11 +116,25 @@ def _is_of_input(node: ast.expr, names: set[str]) -> bool:
             return _is_of_input(value, names)
         case ast.Call(func=ast.Attribute(value=value, attr="copy"), args=[]):
             return _is_of_input(value, names)
+        case ast.Call(func=ast.Attribute(attr="deepcopy") | ast.Name(id="deepcopy"), args=[value]):
+            return _is_of_input(value, names)
+    return False
+
+
+def _copies_or_joins(element: ast.expr, rows: set[str]) -> bool:
+    """Whether an element is a copy of a row, where a row of an array would be a view, or rows one behind the other, such as a mirror."""
+    match element:
+        case ast.Subscript(value=ast.Name(id=name), slice=ast.Slice(lower=None, upper=None, step=None)):
+            return name in rows
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _is_of_input(left, rows) and _is_of_input(right, rows)
     return False
 
 
 def _makes_list(node: ast.expr) -> bool:
     match node:
+        case ast.Call(func=ast.Name(id="list" | "sorted")):
+            return True
         case ast.List() | ast.ListComp():
             return True
         case ast.BinOp(left=left, op=ast.Mult(), right=right):

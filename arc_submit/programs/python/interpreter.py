@@ -361,6 +361,7 @@ class Program(Expressions):
                 return meter.made(in_place(value, int(other)))
             if (type(value) is dict and name == "BitOr") or (type(value) is Counter and name in ("Add", "Sub", "BitOr", "BitAnd")):
                 meter.cells(meter.weight(other))
+                meter.step(len(value))
                 return meter.made(in_place(value, other))
             if type(value) is deque and name == "Add":
                 value.extend(meter.made(list(meter.items(other))))

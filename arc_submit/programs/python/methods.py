@@ -68,6 +68,10 @@ def make_methods(meter: Meter) -> dict[type, dict[str, Method]]:
 
         return call
 
+    def most_common(value: Counter[Any], n: int | None = None) -> Any:
+        meter.step(len(value))
+        return made(value.most_common(n))
+
     def pop_first(value: set[Any]) -> Any:
         items(value)
         return value.pop()
@@ -147,7 +151,7 @@ def make_methods(meter: Meter) -> dict[type, dict[str, Method]]:
         "update": reads(Counter.update),
         "subtract": reads(Counter.subtract),
         "copy": copies(Counter.copy),
-        "most_common": copies(Counter.most_common),
+        "most_common": most_common,
         "elements": Counter.elements,
         "total": scans(Counter.total),
     }

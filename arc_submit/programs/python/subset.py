@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable
 
 from arc_submit.programs.interface import ProgramError, Refusal
-from arc_submit.programs.python.input_type import is_list_type, uses_as_list
+from arc_submit.programs.python.input_type import InputType, input_type, is_list_type
 from arc_submit.programs.python.names import (
     LIBRARY,
     NUMPY_NAMES,
@@ -119,7 +119,9 @@ def parse(text: str) -> ast.Module:
         raise ProgramError(Refusal.SYNTAX, str(error) or "nested too deeply") from None
     _check_size(tree)
     entry = entry_of(tree) if any(isinstance(node, ast.FunctionDef) for node in tree.body) else None
-    as_list = entry is not None and (uses_as_list(tree, entry) or any(is_list_type(one) for one in _type_of_input(tree, entry)))
+    as_list = entry is not None and (
+        input_type(tree, entry) is InputType.LIST or any(is_list_type(one) for one in _type_of_input(tree, entry))
+    )
     _strip(tree)
     resolve_imports(tree, BUILTINS)
     _keep_statements(tree, lambda node: not isinstance(node, ast.Import | ast.ImportFrom))
@@ -339,10 +341,15 @@ def entry_of(tree: ast.Module) -> ast.FunctionDef:
     return functions.get(ENTRY) or list(functions.values())[-1]
 
 
+def input_of(tree: ast.Module) -> InputType:
+    """What the program of a tree that `parse` gave gets as its input."""
+    entry = entry_of(tree)
+    return InputType.LIST if any(one.annotation for one in entry.args.args[:1]) else input_type(tree, entry)
+
+
 def takes_list(tree: ast.Module) -> bool:
-    """Whether a tree that `parse` gave is of a program whose input is a list of lists; it is an array otherwise."""
-    parameters = entry_of(tree).args.args
-    return bool(parameters) and parameters[0].annotation is not None
+    """Whether a tree that `parse` gave is of a program whose input is always a list of lists."""
+    return input_of(tree) is InputType.LIST
 
 
 def normal_form(text: str) -> str:
