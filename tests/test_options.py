@@ -89,6 +89,7 @@ def test_a_change_of_an_option_of_the_identity_changes_the_fingerprint_and_of_an
         "temperature",
         "ttft_in_4_bits",
         "code_thinking",
+        "code_cards",
         "executor",
         "ray_address",
         "devices",
