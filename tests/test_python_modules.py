@@ -96,6 +96,11 @@ def test_the_library_has_what_its_table_names() -> None:
             ["def f(label=1):", "    return label", "parts, n = ndimage.label(grid)", "return [[f(label=2), n, int(parts[1, 0])]]"],
             [[2, 1, 1]],
         ),
+        (
+            "import numpy as np\nfrom scipy.ndimage import binary_fill_holes as fill",
+            ["return [fill(np.array([1, 0, 1, 0, 0]))]"],
+            [[1, 1, 1, 0, 0]],
+        ),
         ("", ["q = deque([1, 2])", "q.rotate(1)", "return [list(q)]"], [[2, 1]]),
         ("from numpy import rot90 as turn, array", ["return turn(array(grid), 2)"], [[0, 0, 3], [0, 2, 1]]),
         ("import numpy as np", ["return [[int(np.linalg.norm([3, 4])), int(np.logical_or.reduce([0, 1]))]]"], [[5, 1]]),

@@ -141,7 +141,7 @@ def _label(there: Bits, near: Bits) -> tuple[NDArray[np.int32], int]:
     for start in np.flatnonzero(padded).tolist():
         if free[start]:
             count += 1
-            for place in _reached(free, start, steps):
+            for place in _reached(free, [start], steps):
                 labels[place] = count
     numbers = np.array(labels, np.int32).reshape(padded.shape)
     return numbers[(slice(1, -1),) * there.ndim].copy(), count
@@ -153,15 +153,17 @@ def _filled(there: Bits, near: Bits) -> Bits:
     free = outside.ravel().tolist()
     steps = _flat_steps(near, outside.shape)
     reached = np.zeros(outside.size, bool)
-    reached[_reached(free, int(np.flatnonzero(outside)[0]), steps)] = True
+    ring = np.pad(np.pad(np.zeros_like(there), 1, constant_values=True), 1, constant_values=False)
+    reached[_reached(free, np.flatnonzero(ring).tolist(), steps)] = True
     filled: Bits = ~reached.reshape(outside.shape)[(slice(2, -2),) * there.ndim]
     return filled
 
 
-def _reached(free: list[bool], start: int, steps: list[int]) -> list[int]:
-    """The free places that are connected to a place; they are free no more."""
-    free[start] = False
-    reached = [start]
+def _reached(free: list[bool], starts: list[int], steps: list[int]) -> list[int]:
+    """The free places that are connected to some of them, with these; they are free no more."""
+    reached = list(starts)
+    for start in starts:
+        free[start] = False
     for place in reached:  # which grows
         for step in steps:
             if free[place + step]:
