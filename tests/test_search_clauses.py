@@ -9,7 +9,7 @@ import numpy as np
 
 from arc_submit.arc.grid import Grid, frozen, same_grid
 from arc_submit.arc.task import Pair, Task
-from arc_submit.search.beside_features import GROUP, beside_table
+from arc_submit.search.beside_features import GROUP, beside_table, largest_rectangle, own_squares
 from arc_submit.search.features import FAR
 from arc_submit.search.grid_tools import output_cells
 from arc_submit.search.solvers import clauses
@@ -67,6 +67,12 @@ def test_a_copied_colour_is_learned_for_colours_that_no_pair_has() -> None:
         inputs.append(frozen(grid))
     answers, solution = solved(line_to_the_right, inputs)
     assert any(same_grid(answer.grid, solution) and answer.explained == 1 for answer in answers)
+
+
+def test_a_colour_that_only_the_test_input_has_changes_where_all_colours_change() -> None:
+    inputs = [np.array([[a, 0, b], [0, a, 0], [b, b, a]]) for a, b in ((1, 2), (2, 3), (3, 1), (8, 9))]
+    answers, solution = solved(lambda grid: np.asarray(grid[::-1]), [frozen(grid) for grid in inputs])
+    assert any(same_grid(answer.grid, solution) for answer in answers)
 
 
 def test_other_sizes_and_large_tasks_have_no_answer() -> None:
@@ -165,3 +171,25 @@ def test_each_cell_of_an_object_may_take_the_colour_of_the_mark_in_its_quarter()
         inputs.append(frozen(grid))
     answers, solution = solved(rule, inputs)
     assert any(same_grid(answer.grid, solution) for answer in answers), [a.program for a in answers]
+
+
+def test_the_largest_square_of_one_colour_around_a_cell() -> None:
+    grid = frozen([[1, 1, 2, 2, 2], [1, 1, 2, 2, 2], [1, 3, 2, 2, 2]])
+    assert own_squares(grid).tolist() == [[2, 2, 3, 3, 3], [2, 2, 3, 3, 3], [1, 1, 3, 3, 3]]
+
+
+def test_the_largest_free_rectangle_has_two_rows_and_columns_at_least() -> None:
+    rows = ["....1...", "1...1111", "1...1...", "11111..."]
+    mask = np.array([[c == "." for c in row] for row in rows])
+    largest = largest_rectangle(mask)
+    assert largest.sum() == 9
+    assert largest[:3, 1:4].all()
+    assert not largest_rectangle(np.eye(4) == 1).any()
+
+
+def test_the_nearest_mark_has_no_colour_where_two_are_as_near() -> None:
+    grid = np.zeros((1, 7), np.int8)
+    grid[0, 0], grid[0, 6] = 1, 2
+    table = beside_table(frozen(grid))
+    assert table.features[:, table.names.index("nearest_mark_colour")].tolist() == [1, 1, 1, 0, 2, 2, 2]
+    assert table.features[:, table.names.index("nearest_mark_steps_4")].tolist() == [0, 1, 2, 3, 2, 1, 0]

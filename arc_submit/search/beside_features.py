@@ -1,7 +1,7 @@
-"""Features of cells by the objects beside them: the place beside the nearest object, the marks in each quarter, and middles.
+"""Features of cells by what is beside them: the nearest object, marks near by and in each quarter, middles, squares and rectangles.
 
-A quarter of a cell has the cells above it or below it, and to the left or to the right of it. A middle is a free cell as far from a cell of
-one colour as from one of the same colour on the other side. This module does not know outputs.
+A mark is a single cell of its colour. A quarter of a cell has the cells above it or below it, and to the left or to the right of it. A
+middle is a free cell as far from a cell of one colour as from one of the same colour on the other side. This module does not know outputs.
 """
 
 from __future__ import annotations
@@ -29,10 +29,15 @@ def beside_table(grid: Grid) -> FeatureTable:
         labels, count = label_objects(grid, background, True, one_colour)
         boxes, own, _ = component_table(labels, count, grid)
         if one_colour:
-            _quarters(out, grid, np.argwhere((own.sum(axis=1)[labels] == 1) & (labels > 0)))
+            marks = np.argwhere((own.sum(axis=1)[labels] == 1) & (labels > 0))
+            marks = marks if len(marks) <= MAX_STARTS else marks[:0]  # more marks are noise
+            _quarters(out, grid, marks)
+            _nearest_mark(out, grid, marks)
         own[:, background] = 0
         _nearest_box(out, f"beside_{name}", boxes[1:], own[1:])
     _middles(out, grid)
+    out.add("own_square", own_squares(grid))
+    out.add("largest_free_rectangle", largest_rectangle(grid == background))
     return out.table()
 
 
@@ -56,6 +61,7 @@ def _nearest_box(out: FeatureColumns, name: str, boxes: Array, own: Array) -> No
     nearest = order[steps[..., order].argmin(axis=2)]
     dy, dx = (np.take_along_axis(part, nearest[..., None], 2)[..., 0] for part in (dy, dx))
     top, left, bottom, right = (side[nearest] for side in (top, left, bottom, right))
+    colours = (own > 0).sum(axis=1)[nearest]
     height, width, far = bottom - top + 1, right - left + 1, np.maximum(np.abs(dy), np.abs(dx))
     values = {
         "steps_8": far,
@@ -73,6 +79,7 @@ def _nearest_box(out: FeatureColumns, name: str, boxes: Array, own: Array) -> No
         "column_middle": np.abs(2 * columns - left - right),
         "steps_less_height": far - height + _MIDDLE,
         "steps_less_width": far - width + _MIDDLE,
+        "steps_less_colours": far - colours + _MIDDLE,
         "steps_less_half": 2 * far - np.minimum(height, width) + _MIDDLE,
         "height": height,
         "width": width,
@@ -89,8 +96,6 @@ def _nearest_box(out: FeatureColumns, name: str, boxes: Array, own: Array) -> No
 def _quarters(out: FeatureColumns, grid: Grid, marks: Array) -> None:
     """The colour of the nearest mark in each quarter of a cell, and in all of them."""
     rows, columns = np.indices(out.shape)
-    if not 0 < len(marks) <= MAX_STARTS:
-        marks = np.zeros((0, 2), np.int64)
     dy, dx = marks[:, 0] - rows[..., None], marks[:, 1] - columns[..., None]
     colours = np.append(grid[marks[:, 0], marks[:, 1]], 0)  # the last one where a quarter has no mark
     for name, (down, right) in _QUARTERS.items():
@@ -108,3 +113,60 @@ def _middles(out: FeatureColumns, grid: Grid) -> None:
         out.add(f"middle_of_{name}", np.where(between, distance[a] - distance[b] + _MIDDLE, FAR))
         middle |= between & (distance[a] == distance[b]) & (distance[a] > 1) & (grid == 0)
     add_from_nearest(out, "middle", grid, np.argwhere(middle))
+
+
+def _nearest_mark(out: FeatureColumns, grid: Grid, marks: Array) -> None:
+    """The colour of the mark with fewest steps in four directions, 0 where marks of two colours are as near, and how far it is."""
+    colours = grid[marks[:, 0], marks[:, 1]]
+    if not len(marks):
+        marks, colours = np.full((1, 2), -FAR), np.zeros(1, np.int8)
+    rows, columns = np.indices(out.shape)
+    dy, dx = np.abs(rows[..., None] - marks[:, 0]), np.abs(columns[..., None] - marks[:, 1])
+    steps = dy + dx
+    nearest = steps.argmin(axis=2)
+    tied = ((steps == steps.min(axis=2)[..., None]) & (colours != colours[nearest][..., None])).any(axis=2)
+    far = np.take_along_axis(np.maximum(dy, dx), nearest[..., None], 2)[..., 0]
+    out.add("nearest_mark_colour", np.where(tied, 0, colours[nearest]), True)
+    out.add("nearest_mark_steps_4", steps.min(axis=2))
+    out.add("nearest_mark_steps_8", far)
+    out.add("nearest_mark_steps_8_mod_2", far % 2)
+
+
+def own_squares(grid: Grid) -> Array:
+    """The side of the largest square of one colour around each cell, int64 (h, w)."""
+    h, w = grid.shape
+    out = np.ones((h, w), np.int64)
+    plain = np.ones((h, w), np.bool_)  # squares of the present side by their top left cell
+    for side in range(2, min(h, w) + 1):
+        # Four squares of one colour that overlap, or for a side of 2 touch, make the larger one.
+        same = (grid[:-1, :-1] == grid[1:, :-1]) & (grid[:-1, :-1] == grid[:-1, 1:]) & (grid[:-1, :-1] == grid[1:, 1:])
+        parts = plain[:-1, :-1] & plain[1:, :-1] & plain[:-1, 1:] & plain[1:, 1:]
+        rows, columns = parts.shape
+        plain = parts & same[:rows, :columns]
+        for y, x in np.argwhere(plain).tolist():
+            out[y : y + side, x : x + side] = side
+        if not plain.any():
+            break
+    return out
+
+
+def largest_rectangle(mask: Array) -> Array:
+    """bool (h, w): the cells of the rectangles of marked cells that have the largest area, of at least two rows and two columns."""
+    h, w = mask.shape
+    total = np.zeros((h + 1, w + 1), np.int64)
+    total[1:, 1:] = mask.cumsum(axis=0).cumsum(axis=1)
+    best = 4
+    found: list[tuple[int, int, int, int]] = []
+    for height in range(2, h + 1):
+        for width in range(max(2, -(-best // height)), w + 1):
+            inside = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
+            places = np.argwhere(inside == height * width)
+            if not len(places):
+                break  # no wider one of this height either
+            if height * width > best:
+                best, found = height * width, []
+            found += [(y, x, height, width) for y, x in places.tolist()]
+    out = np.zeros((h, w), np.bool_)
+    for y, x, height, width in found:
+        out[y : y + height, x : x + width] = True
+    return out

@@ -34,7 +34,7 @@ MAX_STARTS_OF_CHOICE = 6
 COPY = 10  # a choice from here on copies the column of its number less 10
 # The cells that change in a pair weigh as much together as those of any other pair. Sums of whole weights are exact in float32.
 _PAIR_WEIGHT = 2520
-_GROUPS = (("near", "parts", "lines", "whole", "mirrors"), ("near", *GROUPS), ("near", "parts", "lines", GROUP))
+_GROUPS = (("near", "parts", "lines", "whole", "mirrors"), ("near", *GROUPS), ("near", GROUP, "parts", "lines"))
 
 
 @dataclass(frozen=True)
@@ -103,17 +103,27 @@ def solve(task: Task) -> list[SolverAnswer]:
         return []
     version = recolourings(task)[0]
     tables = [joined((cell_table(grid), path_table(grid), beside_table(grid))) for grid in inputs_of(version.task)]
-    answers = [answer for groups in _GROUPS for answer in _solve_with(version.task, [table.only(groups) for table in tables])]
+    answers = [answer for groups in _GROUPS for answer in _solve_with(version.task, [_in_order(table, groups) for table in tables])]
     return [version.restore(answer) for answer in answers]
+
+
+def _in_order(table: FeatureTable, groups: Sequence[str]) -> FeatureTable:
+    """The columns of some groups in this order: later columns cost more, and their tests are the first that the bounds leave out."""
+    return joined([table.only((group,)) for group in groups])
 
 
 def _solve_with(task: Task, tables: list[FeatureTable]) -> list[SolverAnswer]:
     """Answers of the list with the features of these tables."""
     pairs = len(task.train)
-    changing = sorted({int(c) for pair in task.train for c in pair.input[pair.input != pair.output]})
+    changing = {int(c) for pair in task.train for c in pair.input[pair.input != pair.output]}
     if not changing:
         return []
-    open_cells = [np.isin(grid, changing) for grid in inputs_of(task)]
+    fixed = {int(c) for pair in task.train for c in np.unique(pair.input)} - changing
+    if fixed - {0}:
+        # Some painted colours stay; so does one that only a test input has.
+        open_cells = [np.isin(grid, sorted(changing)) for grid in inputs_of(task)]
+    else:
+        open_cells = [~np.isin(grid, sorted(fixed)) for grid in inputs_of(task)]
     literals = make_literals(tables[:pairs], open_cells[:pairs])
     if not literals.names:
         return []
