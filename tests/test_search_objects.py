@@ -13,6 +13,7 @@ from arc_submit.arc.grid import frozen, grid_id, same_grid
 from arc_submit.arc.task import Pair, Task
 from arc_submit.search.answers import rank_answers
 from arc_submit.search.solvers import objects
+from arc_submit.search.solvers.objects import rules
 from arc_submit.search.solvers.objects.actions import Changes, library
 from arc_submit.search.solvers.objects.scenes import MAX_OBJECTS, segmentations
 from arc_submit.search.solvers.objects.traits import make_tests
@@ -256,3 +257,14 @@ def test_segmentations_and_effects_stay_inside_the_grid(seed, height, width, col
                 for part in (effect.erased, effect.painted):
                     assert ((part >= 0) & (part < grid.size)).all()
                 assert ((effect.colours >= 0) & (effect.colours < 10)).all()
+
+
+def test_few_of_equal_tests_and_actions_count_the_cheapest_first():
+    keys, costs = [b"a", b"a", b"b", b"a", b"a"], np.array([3.0, 1.0, 9.0, 4.0, 2.0])
+    assert rules._first_of_kind(keys, costs, 3).tolist() == [0, 1, 2, 4]
+    task, _ = make_task(lambda grid: np.where(grid == 5, 7, grid), [scattered(seed, ((3, 3), (2, 2))) for seed in range(4)])
+    for table in rules.plain_tables(task):
+        tests, actions = rules._different(table, np.ones(len(table.pair), np.bool_))
+        rows = [row.tobytes() for row in table.tests.passed[tests, : len(table.pair)]]
+        assert max(map(rows.count, rows)) <= rules.EQUAL_TESTS
+        assert 0 < len(actions) <= len(table.actions)

@@ -24,7 +24,6 @@ from arc_submit.search.grid_tools import (
 from arc_submit.search.primitives.splitting import label
 from arc_submit.search.store import Array
 
-MAX_CORNERS = 60  # cells of a colour that may mark corners
 Crop = Callable[[Grid], Grid | None]
 
 
@@ -44,15 +43,12 @@ def crops() -> Iterator[tuple[str, Crop]]:
     for colour in range(1, COLOURS):
         yield f"the box of colour {colour}", partial(_colour_box, colour=colour)
         yield f"inside the box of colour {colour}", partial(_colour_box, colour=colour, margin=1)
-    yield "the smallest tile", _tile
     for name, rows, columns, i, j in (
         ("top half", 2, 1, 0, 0), ("bottom half", 2, 1, 1, 0), ("left half", 1, 2, 0, 0), ("right half", 1, 2, 0, 1),
         ("top left quarter", 2, 2, 0, 0), ("top right quarter", 2, 2, 0, 1), ("bottom left quarter", 2, 2, 1, 0),
         ("bottom right quarter", 2, 2, 1, 1), ("first third down", 3, 1, 0, 0), ("first third across", 1, 3, 0, 0),
     ):  # fmt: skip
         yield f"the {name}", partial(_part, rows=rows, columns=columns, i=i, j=j)
-    for margin in (0, 1):
-        yield f"{'inside ' * margin}the largest rectangle with corners of one colour", partial(_between_corners, margin=margin)
     yield "the corners", lambda grid: frozen(grid[np.ix_([0, -1], [0, -1])])
     yield "all but the largest object", _without_largest
 
@@ -99,36 +95,6 @@ def _part(grid: Grid, rows: int, columns: int, i: int, j: int) -> Grid | None:
     top = grid.shape[0] - height if i else 0
     left = grid.shape[1] - width if j else 0
     return frozen(grid[top : top + height, left : left + width])
-
-
-def _tile(grid: Grid) -> Grid | None:
-    """The smallest tile that the grid repeats at least twice along a side; the last copy may be cut."""
-    h, w = (_period(lines) for lines in (grid, grid.T))
-    return frozen(grid[:h, :w]) if h * w < grid.size else None
-
-
-def _period(lines: Array) -> int:
-    length = len(lines)
-    return next((p for p in range(1, length // 2 + 1) if (lines[p:] == lines[:-p]).all()), length)
-
-
-def _between_corners(grid: Grid, margin: int) -> Grid | None:
-    """The rectangle of most cells, three or more along each side, whose corners have one colour that is not the background's."""
-    best: list[tuple[int, int, int, int, int]] = []
-    for colour in np.flatnonzero(np.bincount(grid.ravel())).tolist():
-        mask = grid == colour
-        if colour == background_of(grid) or mask.sum() > MAX_CORNERS:
-            continue
-        for top in range(len(mask) - 2):
-            for bottom in range(top + 2, len(mask)):
-                columns = np.flatnonzero(mask[top] & mask[bottom])
-                if len(columns) > 1 and columns[-1] - columns[0] > 1:
-                    size = int((bottom - top + 1) * (columns[-1] - columns[0] + 1))
-                    best.append((size, top, bottom + 1, int(columns[0]), int(columns[-1]) + 1))
-    if not best or [b[0] for b in best].count(max(best)[0]) > 1:
-        return None
-    _, top, bottom, left, right = max(best)
-    return frozen(grid[top + margin : bottom - margin, left + margin : right - margin])
 
 
 def _without_largest(grid: Grid) -> Grid | None:

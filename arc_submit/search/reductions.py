@@ -17,24 +17,19 @@ from arc_submit.arc.task import Pair, Task
 from arc_submit.search.features import mirror_code
 from arc_submit.search.grid_tools import (
     Span,
-    background_of,
     block_side,
     enlarged,
     find_unequal_panels,
     inputs_of,
     keeps_size,
-    label_objects,
     oriented,
     painted_counts,
     rarest_index,
     spans_between,
     unoriented,
 )
-from arc_submit.search.primitives.splitting import component_boxes
 from arc_submit.search.sizes import multiples
 from arc_submit.search.store import Array
-
-MAX_OBJECTS = 48  # objects as cells
 
 
 @dataclass(frozen=True)
@@ -46,14 +41,14 @@ class Reduction:
         lift: turns the index of a test input and an answer to it into an answer for the original task, or None where it cannot.
         name: the prefix of a program's text.
         cost: in tenths of a step.
-        for_programs: whether programs may find more than in the task itself, because they cannot make the restatement.
+        light: worth rules about objects and small forests alone, because programs make this restatement themselves.
     """
 
     task: Task
     lift: Callable[[int, Grid], Grid | None]
     name: str
     cost: int
-    for_programs: bool = True
+    light: bool = False
 
 
 def reductions(task: Task) -> list[Reduction]:
@@ -158,52 +153,28 @@ def _panels_as_cells(task: Task) -> Reduction | None:
     return Reduction(_restate(task, inputs, [g for g in small_outputs if g is not None]), lift, "panels as cells", 4)
 
 
-# --- Objects and panels of different sizes -----------------------------------------------------------------------------------------------
+# --- Panels of different sizes -----------------------------------------------------------------------------------------------------------
 
 
-def _as_cells(task: Task, cells_of: Callable[[Grid], Grid | None], name: str) -> Reduction | None:
-    """Inputs as smaller grids, where all outputs have other sizes than their inputs."""
+def _unequal_panels_as_cells(task: Task) -> Reduction | None:
+    """Every input is divided by lines into panels of any size, and no output has its input's size: one cell per panel."""
     if any(pair.input.shape == pair.output.shape for pair in task.train):
         return None
-    inputs = [cells_of(grid) for grid in inputs_of(task)]
-    small = [grid for grid in inputs if grid is not None and grid.size > 1]
+    inputs = [_panel_cells(grid) for grid in inputs_of(task)]
+    small = [grid for grid in inputs if grid is not None]
     if len(small) < len(inputs):
         return None
-    return Reduction(_restate(task, small, [pair.output for pair in task.train]), lambda _, grid: grid, name, 5)
+    outputs = [pair.output for pair in task.train]
+    return Reduction(_restate(task, small, outputs), lambda _, grid: grid, "panels of any size as cells", 5)
 
 
 def _panel_cells(grid: Grid) -> Grid | None:
     """The commonest colour of each panel between lines, 0 only where a panel has no other."""
     found = find_unequal_panels(grid)
-    if found is None or max(len(found[0]), len(found[1])) > MAX_SIDE:
+    if found is None:
         return None
     counts = [[np.bincount(grid[a:b, c:d].ravel(), minlength=COLOURS) for c, d in found[1]] for a, b in found[0]]
-    return np.array([[painted.argmax() for painted in row] for row in np.array(counts) * (np.arange(COLOURS) > 0)], np.int8)
-
-
-def _object_cells(grid: Grid, one_colour: bool) -> Grid | None:
-    """The commonest colour of each object, where objects lie in rows and columns; None where two have the same place."""
-    labels, count = label_objects(grid, background_of(grid), True, one_colour)
-    if not 1 < count <= MAX_OBJECTS:
-        return None
-    boxes = component_boxes(labels, count)[1:]
-    rows, columns = _lane(boxes[:, 0], boxes[:, 2]), _lane(boxes[:, 1], boxes[:, 3])
-    out = np.full((rows.max() + 1, columns.max() + 1), -1, np.int8)
-    for k in range(count):
-        if out[rows[k], columns[k]] >= 0:
-            return None
-        out[rows[k], columns[k]] = np.bincount(grid[labels == k + 1]).argmax()
-    return np.where(out < 0, background_of(grid), out).astype(np.int8) if out.size <= 2 * count and max(out.shape) <= MAX_SIDE else None
-
-
-def _lane(first: Array, last: Array) -> Array:
-    """int64: the number of each interval's group from 0, in order; intervals that overlap are in one group."""
-    lanes, lane, end = np.zeros(len(first), np.int64), -1, -1
-    for k in np.argsort(first, kind="stable").tolist():
-        lane += first[k] > end
-        end = max(end, last[k])
-        lanes[k] = lane
-    return lanes
+    return np.asarray((np.array(counts) * (np.arange(COLOURS) > 0)).argmax(axis=2), np.int8)
 
 
 # --- Examples of different orientation -------------------------------------------------------------------------------------------------
@@ -268,7 +239,7 @@ def _on_enlarged(task: Task, tiled: bool) -> Reduction | None:
             return None
         inputs.append(np.tile(grid, (a, b)) if tiled else np.kron(grid, np.ones((a, b), np.int8)))
     name = f"on the input {'repeated' if tiled else 'enlarged'}"
-    return Reduction(_restate(task, inputs, outputs), lambda _, grid: grid, name, 4, for_programs=False)
+    return Reduction(_restate(task, inputs, outputs), lambda _, grid: grid, name, 4, light=True)
 
 
 # --- Outputs that repeat themselves ---------------------------------------------------------------------------------------------------
@@ -331,9 +302,7 @@ def _symmetric(task: Task) -> Reduction | None:
 _RESTATEMENTS = (
     _blocks,
     _panels_as_cells,
-    partial(_as_cells, cells_of=_panel_cells, name="panels of any size as cells"),
-    partial(_as_cells, cells_of=partial(_object_cells, one_colour=False), name="objects as cells"),
-    partial(_as_cells, cells_of=partial(_object_cells, one_colour=True), name="objects of one colour as cells"),
+    _unequal_panels_as_cells,
     partial(_on_enlarged, tiled=True),
     partial(_on_enlarged, tiled=False),
     _upright,

@@ -185,11 +185,13 @@ def _last_pass(given: PassInput) -> Iterator[list[SolverAnswer]]:
     part_effort = effort.share(_REDUCED_DIVISOR)
     if "reduced" in solvers:
         for reduction in reductions(task):
+            if reduction.light:
+                yield _lifted(reduction, _light_cells(reduction.task) + objects.solve(reduction.task))
+                continue
             for name in _ON_REDUCED:
                 yield _lifted(reduction, _DIRECT[name](reduction.task))
-            if reduction.for_programs:
-                for batch in programs.solve(reduction.task, part_effort):
-                    yield _lifted(reduction, batch)
+            for batch in programs.solve(reduction.task, part_effort):
+                yield _lifted(reduction, batch)
     if "outer" in solvers:
 
         def solve_part(part: Task) -> list[list[SolverAnswer]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, frozen, grid_id, same_grid
+from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, frozen, grid_id
 from arc_submit.arc.task import Pair, Task
 from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.grid_tools import block_side, distinct_lines, enlarged, held_out_folds, inputs_of, keeps_size
@@ -199,8 +199,7 @@ def _extractions(task: Task) -> Iterator[tuple[str, float, Extract]]:
                     yield f"{crop_name} in {paint} on {ground}", crop_cost + 2.0, _turned(_two_colours(crop, paint, ground), _identity)
     if all(len(np.unique(output)) <= 2 for output in outputs):
         for place, (name, colour_of) in enumerate(_OTHER_COLOURS.items()):
-            for shrunk in (False, True):
-                yield f"{'shrunk ' * shrunk}picture in {name}", 3.0 + 0.2 * place + 0.5 * shrunk, _in_colour(colour_of, shrunk)
+            yield f"shrunk picture in {name}", 3.5 + 0.2 * place, _shrunk(colour_of)
 
 
 def _turned(crop: Extract, turn: Callable[[Array], Array]) -> Extract:
@@ -220,15 +219,13 @@ def _two_colours(crop: Extract, colour: int, background: int) -> Extract:
     return extract
 
 
-def _in_colour(colour_of: Callable[[Scene, int], int | None], shrunk: bool) -> Extract:
-    """The object in a colour; `shrunk`: where it consists of square blocks, a cell for each."""
+def _shrunk(colour_of: Callable[[Scene, int], int | None]) -> Extract:
+    """The object with one cell for each of the square blocks that it consists of, in a colour; None where there are no blocks."""
 
     def extract(scene: Scene, k: int) -> Grid | None:
         colour, mask = colour_of(scene, k), scene.objects[k].mask
-        side = block_side(mask.astype(np.int8)) if shrunk else 1
-        if colour is None or side < 1 + shrunk:
-            return None
-        return frozen(np.where(mask[::side, ::side], np.int8(colour), scene.blank))
+        side = block_side(mask.astype(np.int8))
+        return None if colour is None or side == 1 else frozen(np.where(mask[::side, ::side], np.int8(colour), scene.blank))
 
     return extract
 
@@ -254,12 +251,6 @@ _OTHER_COLOURS: dict[str, Callable[[Scene, int], int | None]] = {
     "the colour of all others": _colour_of_only(lambda other, o: other is not o and other.colour != o.colour),
     "the rarest other colour": _rarest_other,
     "the colour of the single cells": _colour_of_only(lambda other, o: other is not o and other.area == 1),
-    "the colour of what lies in its box": _colour_of_only(
-        lambda other, o: (
-            other is not o and other.top >= o.top and other.left >= o.left and other.bottom <= o.bottom and other.right <= o.right
-        )
-    ),
-    "the colour of what has its shape": _colour_of_only(lambda other, o: other is not o and same_grid(other.mask, o.mask)),
 }
 
 
