@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from arc_submit.base_model.settings import LoraSettings
@@ -170,21 +170,22 @@ def loaded_bytes(folder: Path) -> int:
     """Bytes of a model's weights once they are loaded: those in 32 or 64 bits in 16 bits, those in fewer as they are stored.
 
     Raises:
-        ConfigError: where a file cannot be read.
+        ConfigError: where a file is missing or cannot be read.
+        DataError: where the index of the files is malformed.
     """
-    return sum(math.prod(shape) * _LOADED_BYTES.get(kind, 1) for _, shape, kind in _tensors(folder))
+    return sum(math.prod(shape) * _LOADED_BYTES.get(kind, 1) for _, shape, kind in _tensors(weight_files(folder)))
 
 
 def _shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of the tensors in a folder's safetensors files, read from their headers."""
-    return ((name, shape) for name, shape, _ in _tensors(folder))
+    return ((name, shape) for name, shape, _ in _tensors(sorted(folder.glob("*.safetensors"))))
 
 
-def _tensors(folder: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """Names, shapes and formats, in safetensors' words, of the tensors in a folder's files, read from their headers."""
+def _tensors(files: Iterable[Path]) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """Names, shapes and formats, in safetensors' words, of the tensors in safetensors files, read from their headers."""
     from safetensors import SafetensorError, safe_open
 
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in files:
         try:
             with safe_open(path, "np") as file:
                 for name in file.keys():  # noqa: SIM118 - not a dict, cannot be iterated over
