@@ -13,7 +13,7 @@ from arc_submit.arc.task import Pair, Task
 from arc_submit.search.answers import rank_answers
 from arc_submit.search.crops import crops
 from arc_submit.search.features import DIRECTIONS, best_period, box_owners, cell_features, component_table, depths, lines_of_sight
-from arc_submit.search.grid_tools import find_panels
+from arc_submit.search.grid_tools import find_panels, fixed_colours
 from arc_submit.search.primitives.splitting import label
 from arc_submit.search.solvers import cells, completion, pieces, scan
 from arc_submit.search.tree import fit, predict
@@ -179,6 +179,14 @@ def test_cell_rules_apply_to_a_crop_and_to_a_summary_of_panels():
 def test_cell_rules_apply_to_an_output_scaled_by_the_input_size():
     task, solution = make_task(lambda g: np.kron(g == 2, g), [noise(k, (k % 3 + 2, k % 2 + 3), 4, 0.8) for k in range(6)])
     assert same_grid(best(cells, task).grid, solution)
+
+
+def test_a_colour_that_no_example_shows_is_fixed_where_a_painted_one_is():
+    before = np.array([0, 0, 1, 2, 2])
+    assert np.flatnonzero(~fixed_colours(before, np.array([0, 3, 1, 2, 2]))).tolist() == [0]
+    assert np.flatnonzero(~fixed_colours(before, np.array([0, 0, 1, 2, 5]))).tolist() == [2]
+    assert np.flatnonzero(fixed_colours(before, np.array([0, 0, 3, 3, 5]))).tolist() == [0], "no painted colour is fixed"
+    assert not fixed_colours(before + 1, before).any()
 
 
 def test_agreement_of_several_forests_lowers_the_cost():

@@ -87,6 +87,24 @@ def test_growth_from_seeds_is_learned(rule, inputs):
     assert any(same_grid(answer.grid, solution) and answer.explained > 0.5 for answer in answers), [a.program for a in answers]
 
 
+def test_a_colour_that_only_the_test_input_has_may_change_where_all_painted_colours_do():
+    def alternating(grid):
+        out = np.zeros_like(grid)
+        for i, j in np.argwhere(grid):
+            out[i, j] = 2 if j and out[i, j - 1] == 1 else 1
+        return out
+
+    rng = np.random.default_rng(1)
+    grids = []
+    for colours in ((3, 4, 5, 6, 7),) * 4 + ((3, 4, 5, 6, 7, 8, 9),):
+        starts, lengths = rng.integers(0, 3, (2, 7))
+        runs = np.array([[s <= j <= s + 3 + n for j in range(8)] for s, n in zip(starts, lengths, strict=True)])
+        grids.append(np.where(runs, rng.permutation(np.resize(colours, 56)).reshape(7, 8), 0))
+    task, solution = make_task(alternating, grids)
+    answers = growth.solve(task)
+    assert any(same_grid(answer.grid, solution) for answer in answers), [a.program for a in answers]
+
+
 def test_a_rule_without_growth_gives_no_answer():
     task, _ = make_task(lambda g: np.where(g == 2, 3, g), seeds_and_walls(5, 4))
     assert growth.solve(task) == []

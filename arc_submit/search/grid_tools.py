@@ -38,6 +38,28 @@ def held_out_folds(pairs: int, folds: int | None = None) -> Iterator[tuple[list[
         yield [k for k in range(pairs) if k % folds != fold], list(range(fold, pairs, folds))
 
 
+def fixed_colours(before: Array, after: Array) -> Array:
+    """Colours that no cell of some examples changes; a colour that none of them shows is fixed where a painted one that they show is.
+
+    Args:
+        before, after: integers (cells,), the colours of the same cells in inputs and outputs.
+
+    Returns:
+        bool (10,).
+    """
+    shown = np.zeros(COLOURS, np.bool_)
+    shown[before] = True
+    fixed = shown.copy()
+    fixed[before[before != after]] = False
+    return fixed | (~shown & fixed[1:].any())
+
+
+def fixed_colours_of(task: Task) -> Array:
+    """`fixed_colours` of all train pairs of a task that keeps its inputs' sizes."""
+    before, after = (np.concatenate([getattr(pair, side).ravel() for pair in task.train]) for side in ("input", "output"))
+    return fixed_colours(before, after)
+
+
 def painted_counts(grid: Array) -> Array:
     """The number of cells of each colour, int64 (10,), with 0 for colour 0."""
     counts = np.bincount(grid.ravel(), minlength=COLOURS)

@@ -23,6 +23,7 @@ from arc_submit.search.features import CORNERS, FeatureColumns, FeatureTable, ce
 from arc_submit.search.grid_tools import (
     Span,
     find_panels,
+    fixed_colours,
     held_out_folds,
     inputs_of,
     keeps_size,
@@ -49,7 +50,7 @@ _VIEW_GROUPS: tuple[tuple[str, ...], ...] = ((), ("near", "lines"), ("near", "pa
 
 @dataclass(frozen=True)
 class Forest:
-    """Trees that vote, and the colours (bool (10,)) that no train pair changes, which need no vote."""
+    """Trees that vote, and the colours (bool (10,)) that stay, which need no vote."""
 
     trees: list[Tree]
     fixed: Array
@@ -175,8 +176,7 @@ def fit_forest(tables: Sequence[FeatureTable], outputs: list[Grid], count: int =
     labels = np.concatenate([grid.ravel() for grid in outputs]).astype(np.int64)
     fixed = np.zeros(COLOURS, np.bool_)
     if tables[0].names[0] == "colour" and only_changing:
-        fixed[features[:, 0]] = True
-        fixed[features[features[:, 0] != labels, 0]] = False
+        fixed = fixed_colours(features[:, 0], labels)
         changing = ~fixed[features[:, 0]]
         if changing.any():
             features, labels = features[changing], labels[changing]

@@ -19,7 +19,7 @@ from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.beside_features import GROUP, beside_table
 from arc_submit.search.colours import recolourings
 from arc_submit.search.features import FeatureTable, cell_table, joined
-from arc_submit.search.grid_tools import inputs_of, keeps_size, output_cells
+from arc_submit.search.grid_tools import fixed_colours_of, inputs_of, keeps_size, output_cells
 from arc_submit.search.path_features import GROUPS, path_table
 from arc_submit.search.solvers.growth import Literals, make_literals
 from arc_submit.search.store import Array
@@ -115,15 +115,8 @@ def _in_order(table: FeatureTable, groups: Sequence[str]) -> FeatureTable:
 def _solve_with(task: Task, tables: list[FeatureTable]) -> list[SolverAnswer]:
     """Answers of the list with the features of these tables."""
     pairs = len(task.train)
-    changing = {int(c) for pair in task.train for c in pair.input[pair.input != pair.output]}
-    if not changing:
-        return []
-    fixed = {int(c) for pair in task.train for c in np.unique(pair.input)} - changing
-    if fixed - {0}:
-        # Some painted colours stay; so does one that only a test input has.
-        open_cells = [np.isin(grid, sorted(changing)) for grid in inputs_of(task)]
-    else:
-        open_cells = [~np.isin(grid, sorted(fixed)) for grid in inputs_of(task)]
+    fixed = fixed_colours_of(task)
+    open_cells = [~fixed[grid] for grid in inputs_of(task)]
     literals = make_literals(tables[:pairs], open_cells[:pairs])
     if not literals.names:
         return []

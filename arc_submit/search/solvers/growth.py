@@ -18,7 +18,7 @@ from arc_submit.arc.task import Task
 from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.colours import recolourings
 from arc_submit.search.features import OUT, FeatureTable, cell_table
-from arc_submit.search.grid_tools import keeps_size, oriented, output_cells
+from arc_submit.search.grid_tools import fixed_colours_of, keeps_size, oriented, output_cells
 from arc_submit.search.store import Array
 
 NAME = "growth"
@@ -128,14 +128,14 @@ def solve(task: Task) -> list[SolverAnswer]:
 
 def _solve_version(task: Task, views: int) -> list[SolverAnswer]:
     """Answers of the rule trained on each pair in one orientation, or in all eight so that it prefers none."""
-    changing = {int(c) for pair in task.train for c in pair.input[pair.input != pair.output]}
-    if not changing or (views > 1 and output_cells(task) > MAX_CELLS_TURNED):
+    if views > 1 and output_cells(task) > MAX_CELLS_TURNED:
         return []
     inputs = [oriented(pair.input, k) for pair in task.train for k in range(views)] + list(task.tests)
     outputs = [oriented(pair.output, k) for pair in task.train for k in range(views)]
     examples, pairs = len(outputs), len(task.train)
     tables = [cell_table(grid).only(_GROUPS) for grid in inputs]
-    open_cells = [np.isin(grid, list(changing)) for grid in inputs]
+    fixed = fixed_colours_of(task)
+    open_cells = [~fixed[grid] for grid in inputs]
     literals = make_literals(tables[:examples], open_cells[:examples])
     fields = [GrowthField(grid, cells, literals.passed(table)) for grid, cells, table in zip(inputs, open_cells, tables, strict=True)]
     rule = learn(fields[:examples], outputs, literals)
