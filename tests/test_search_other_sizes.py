@@ -12,7 +12,7 @@ from arc_submit.search.crops import crops
 from arc_submit.search.grid_tools import enlarged, find_unequal_panels
 from arc_submit.search.ranking import WEIGHTS
 from arc_submit.search.reductions import reductions
-from arc_submit.search.solvers import extended, panels
+from arc_submit.search.solvers import extended, fitted, panels
 from arc_submit.search.solvers.objects import selection, summary
 from arc_submit.search.task_search import EFFORTS, SOLVERS, TaskSearch
 
@@ -158,7 +158,86 @@ def test_the_blocks_of_one_object_become_cells_in_the_colour_of_the_others():
 def test_the_solvers_have_a_place_in_the_first_pass_and_in_the_ranking():
     made = [panelled(seed, odd, 1) for seed, odd in enumerate((1, 4, 0, 2))]
     task = Task("made", tuple(Pair(frozen(a), frozen(b)) for a, b in made[:-1]), (frozen(made[-1][0]),))
-    search = TaskSearch(task, EFFORTS["quick"], ["panels", "extended"])
+    search = TaskSearch(task, EFFORTS["quick"], ["panels", "extended", "fitted"])
     assert next(answer.solver for batch, _ in search.next_pass() for answer in batch) == "panels"
-    assert {"panels", "extended"} <= set(SOLVERS)
-    assert {"solver panels", "solver extended"} <= set(WEIGHTS)
+    assert {"panels", "extended", "fitted"} <= set(SOLVERS)
+    assert {"solver panels", "solver extended", "solver fitted"} <= set(WEIGHTS)
+
+
+def best_fitted(pairs):
+    """The first answer of `fitted` to the last of the pairs, and its rule."""
+    task = Task("made", tuple(Pair(frozen(a), frozen(b)) for a, b in pairs[:-1]), (frozen(pairs[-1][0]),))
+    best = rank_answers(fitted.solve(task), 1)[0][0]
+    return best, frozen(pairs[-1][1])
+
+
+@pytest.mark.parametrize("stretch", [(1, 1), (2, 2), (1, 3)])
+def test_an_object_is_laid_into_a_frame_in_the_size_that_fits(stretch):
+    def framed(shape, colour, place):
+        shape = np.array(shape, np.int8)
+        large = np.kron(shape, np.ones(stretch, np.int8))
+        grid = np.zeros((20, 21), np.int8)
+        out = np.pad(large, 1, constant_values=colour)
+        grid[10 : 10 + out.shape[0], place : place + out.shape[1]] = np.pad(0 * large, 1, constant_values=colour)
+        grid[1 : 1 + shape.shape[0], 4 : 4 + shape.shape[1]] = shape
+        return grid, out
+
+    shapes = [[[0, 5, 0], [5, 5, 5], [0, 5, 5]], [[6, 6], [0, 6]], [[5, 0, 4], [5, 5, 5]], [[3, 3, 0], [0, 3, 3], [0, 3, 0]]]
+    best, expected = best_fitted([framed(shape, 1 + k % 2, 2 + k) for k, shape in enumerate(shapes)])
+    assert same_grid(best.grid, expected)
+    assert best.program.endswith({(1, 1): "as they are", (2, 2): "enlarged", (1, 3): "stretched"}[stretch])
+
+
+def test_objects_cover_the_cells_of_their_colours_and_the_others_are_left_out():
+    def halves(seed):
+        rng = np.random.default_rng(seed)
+        shapes = [np.array([[4, 6, 6], [4, 4, 4]]), np.array([[4, 4], [7, 4], [4, 9]]), np.array([[8, 4], [4, 4]])]
+        left, right = np.full((14, 9), 1, np.int8), np.full((14, 9), 2, np.int8)
+        out = right.copy()
+        for k, shape in enumerate(shapes):
+            (h, w), x, y = shape.shape, rng.integers(6, size=2), rng.integers(5 * k, 5 * k + 2)
+            left[y : y + h, x[0] : x[0] + w] = shape
+            if k < 2:  # the last one has no cells below
+                right[y : y + h, x[1] : x[1] + w][shape != 4] = shape[shape != 4]
+                out[y : y + h, x[1] : x[1] + w] = shape
+        return np.concatenate([left, right] if seed % 2 else [right, left], axis=1), out
+
+    best, expected = best_fitted([halves(seed) for seed in range(4)])
+    assert same_grid(best.grid, expected)
+    assert best.program == "the plainer half, the other objects laid on it as they are"
+
+
+def test_an_object_is_mirrored_so_that_its_colours_are_beside_the_same_ones():
+    def between_bars(width, colours, mirrored):
+        shape = np.repeat(np.array(colours, np.int8), (width, 2))[None].repeat(3, axis=0)
+        shape[0, 0] = shape[2, width] = 0
+        out = np.zeros((5, width + 4), np.int8)
+        out[1:-1, 0], out[1:-1, -1], out[1:-1, 1:-1] = colours[0], colours[1], shape
+        out[np.ix_([0, -1], [0, -1])] = 7
+        grid = np.zeros((12, 14), np.int8)
+        grid[6:11, 2 : 6 + width] = out
+        grid[7:10, 3 : 5 + width] = 0
+        grid[1:4, 5 : 7 + width] = shape[:, ::-1] if mirrored else shape
+        return grid, out
+
+    best, expected = best_fitted([between_bars(2, (3, 4), True), between_bars(3, (5, 3), False), between_bars(4, (6, 8), True)])
+    assert same_grid(best.grid, expected)
+    assert best.program.endswith("mirrored, beside what is there")
+
+
+def test_objects_are_laid_on_each_other_at_the_cell_that_each_has():
+    def scattered(seed):
+        rng = np.random.default_rng(seed)
+        out = np.full((3, 3), 5, np.int8)
+        out[0], out[2], out[1, 0], out[1, 2] = rng.integers(1, 5, 3), rng.integers(6, 10, 3), 6, 3
+        out[0, 1] = out[0, 0]
+        grid = np.zeros((11, 12), np.int8)
+        for k, rows in enumerate(([0], [1], [2])):
+            y, x = 4 * k, int(rng.integers(9))
+            grid[y : y + 3, x : x + 3][rows] = out[rows]
+            grid[y + 1, x + 1] = 5
+        return grid, out
+
+    best, expected = best_fitted([scattered(seed) for seed in range(4)])
+    assert same_grid(best.grid, expected)
+    assert best.program.startswith("the objects laid on each other")

@@ -43,6 +43,7 @@ WEIGHTS = {
     "solver pieces": -0.15,
     "solver panels": -0.3,  # that of objects: the same rules
     "solver extended": 0.64,  # that of cells
+    "solver fitted": -0.3,  # that of objects
     "solver completion": 1.95,
     "solver outer": -1.01,
     "cost": -0.88,

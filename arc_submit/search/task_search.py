@@ -23,6 +23,7 @@ from arc_submit.search.solvers import (
     clauses,
     completion,
     extended,
+    fitted,
     growth,
     objects,
     outer,
@@ -39,7 +40,7 @@ EFFORTS = {
     "long": Effort(work=1_000_000_000, size_work=50_000_000, pieces=80_000, sizes=3, mirrored=True),
 }
 SOLVERS = (
-    "completion", "cells", "scan", "paths", "clauses", "growth", "pieces", "panels", "extended", "objects", "related", "arranged",
+    "completion", "cells", "scan", "paths", "clauses", "growth", "pieces", "panels", "extended", "fitted", "objects", "related", "arranged",
     "divided", "turned", "reduced", "outer", "programs", "mirrored",
 )  # fmt: skip
 _DIRECT: dict[str, Callable[[Task], list[SolverAnswer]]] = {
@@ -52,6 +53,7 @@ _DIRECT: dict[str, Callable[[Task], list[SolverAnswer]]] = {
     "pieces": pieces.solve,
     "panels": panels.solve,
     "extended": extended.solve,
+    "fitted": fitted.solve,
     "objects": objects.solve,
     "related": related.solve,
     "arranged": arranged.solve,
@@ -147,7 +149,7 @@ def batches(task: Task, effort: Effort, solvers: Sequence[str] = SOLVERS) -> Ite
 
 def _first_pass(given: PassInput) -> Iterator[list[SolverAnswer]]:
     """What is found in a tenth of a second: programs of about two steps, and the cheapest solvers."""
-    yield from _direct(given, "completion", "pieces", "panels", "extended")
+    yield from _direct(given, "completion", "pieces", "panels", "extended", "fitted")
     if "programs" in given.solvers:
         yield from programs.solve(given.task, given.effort.at_most(FIRST_WORK))
 
