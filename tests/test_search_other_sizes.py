@@ -12,7 +12,7 @@ from arc_submit.search.crops import crops
 from arc_submit.search.grid_tools import enlarged, find_unequal_panels
 from arc_submit.search.ranking import WEIGHTS
 from arc_submit.search.reductions import reductions
-from arc_submit.search.solvers import extended, fitted, panels
+from arc_submit.search.solvers import extended, fitted, panels, pieces
 from arc_submit.search.solvers.objects import selection, summary
 from arc_submit.search.task_search import EFFORTS, SOLVERS, TaskSearch
 
@@ -123,6 +123,54 @@ def test_crops_find_squares():
     by_name = dict(crops())
     squares = [np.array([[0, 3], [3, 3]]), np.array([[1, 2], [4, 0]]), np.array([[5, 5], [0, 0]])]
     assert same_grid(by_name["the panel: most colours"](frozen(np.concatenate(squares))), frozen(squares[1]))
+
+
+def best_pieces(pairs):
+    """The first answer of `pieces` to the last of the pairs, and that pair's output."""
+    task = Task("made", tuple(Pair(frozen(a), frozen(b)) for a, b in pairs[:-1]), (frozen(pairs[-1][0]),))
+    return rank_answers(pieces.solve(task), 1)[0][0].grid, frozen(pairs[-1][1])
+
+
+@pytest.mark.parametrize("ground", [0, 5])
+def test_a_palette_is_shown_in_the_places_of_a_shape_of_blocks(ground):
+    def made(side, seed):
+        rng = np.random.default_rng(seed)
+        shape = np.eye(3, dtype=np.int8)[rng.permutation(3)] | np.eye(3, dtype=np.int8)
+        palette = rng.integers(1, 5, (3, 3)).astype(np.int8)
+        grid = np.zeros((20, 21), np.int8)
+        grid[1 : 1 + 3 * side, 2 : 2 + 3 * side] = 6 * enlarged(shape, side)
+        grid[16:19, 17:20] = palette
+        colours = np.arange(10, dtype=np.int8)
+        colours[[0, ground]] = ground, 0
+        return colours[grid], colours[palette * (shape > 0)]
+
+    answer, expected = best_pieces([made(side, seed) for seed, side in enumerate((3, 4, 3, 4))])
+    assert same_grid(answer, expected)
+
+
+def test_a_shape_of_blocks_is_repeated_in_its_own_places():
+    def made(side, cells):
+        shape = np.zeros((3, 3), np.int8)
+        shape.flat[cells] = 4
+        grid = np.zeros((13, 14), np.int8)
+        grid[0 : 3 * side, 1 : 1 + 3 * side] = enlarged(shape, side)
+        return grid, np.kron(shape > 0, shape)
+
+    answer, expected = best_pieces([made(2, [0, 1, 4, 5, 8]), made(3, [2, 4, 6, 7]), made(4, [0, 3, 4, 8]), made(3, [1, 2, 3, 4, 6])])
+    assert same_grid(answer, expected)
+
+
+def test_crops_find_panels_of_other_sizes_and_the_blocks_of_one_object_alone():
+    grid = np.full((9, 11), 8, np.int8)
+    grid[:2, :3], grid[3:, :3], grid[:2, 4:], grid[3:, 4:] = [[6, 1, 2], [0, 0, 7]], 3, 4, 5
+    by_name = dict(crops())
+    assert same_grid(by_name["the smallest panel of any size"](frozen(grid)), frozen(grid[:2, :3]))
+    assert same_grid(by_name["the largest panel of any size"](frozen(grid)), frozen(grid[3:, 4:]))
+    grid = np.zeros((10, 10), np.int8)
+    shape = np.array([[3, 3, 0], [3, 0, 0], [3, 3, 3]], np.int8)
+    grid[:9, :9] = enlarged(shape, 3)
+    grid[4, 7] = 2  # another object within the box of the largest one
+    assert same_grid(by_name["the largest object as cells"](frozen(grid)), frozen(shape))
 
 
 def test_colours_are_listed_along_the_axis_of_their_regions():

@@ -18,6 +18,7 @@ from arc_submit.search.grid_tools import (
     bounding_box,
     distinct_lines,
     find_panels,
+    find_unequal_panels,
     painted_counts,
     rarest_index,
 )
@@ -51,6 +52,9 @@ def crops() -> Iterator[tuple[str, Crop]]:
         yield f"the {name}", partial(_part, rows=rows, columns=columns, i=i, j=j)
     yield "the corners", lambda grid: frozen(grid[np.ix_([0, -1], [0, -1])])
     yield "all but the largest object", _without_largest
+    for key in ("largest", "smallest"):
+        yield f"the {key} object as cells", partial(_object_as_cells, key=key)
+        yield f"the {key} panel of any size", partial(_unequal_panel, key=key)
 
 
 def distinct_crops(inputs: list[Grid], outputs: list[Grid] | None = None) -> Iterator[tuple[str, list[Grid]]]:
@@ -125,7 +129,8 @@ def _unique_extreme(scores: Array, smallest: bool) -> int | None:
     return int(places[0]) if len(places) == 1 else None
 
 
-def _object(grid: Grid, key: str, diagonal: bool) -> Grid | None:
+def _object(grid: Grid, key: str, diagonal: bool, alone: bool = False) -> Grid | None:
+    """The box of the object that a property singles out, with other objects in it unless `alone`."""
     labels, count = label(np.array(grid), diagonal, False)
     if count == 0:
         return None
@@ -139,7 +144,24 @@ def _object(grid: Grid, key: str, diagonal: bool) -> Grid | None:
     if chosen is None:
         return None
     top, left, bottom, right = boxes[chosen]
-    return frozen(grid[top : bottom + 1, left : right + 1])
+    box = slice(top, bottom + 1), slice(left, right + 1)
+    return frozen(np.where(labels[box] == chosen + 1, grid[box], 0).astype(np.int8) if alone else grid[box])
+
+
+def _object_as_cells(grid: Grid, key: str) -> Grid | None:
+    """One cell for each of the blocks that the object consists of."""
+    picture = _object(grid, key, True, alone=True)
+    return None if picture is None else _blocks(picture)
+
+
+def _unequal_panel(grid: Grid, key: str) -> Grid | None:
+    """The panel between lines with most or fewest cells, where the panels are not of one size."""
+    found = find_unequal_panels(grid)
+    if found is None:
+        return None
+    panels = [grid[a:b, c:d] for a, b in found[0] for c, d in found[1]]
+    chosen = _unique_extreme(np.array([panel.size for panel in panels]), key == "smallest")
+    return None if chosen is None else frozen(panels[chosen])
 
 
 def _panel(grid: Grid, key: str) -> Grid | None:

@@ -1,4 +1,4 @@
-"""Rules over several crops at once: each output cell follows from the cells of the crops there, unchanged, scaled or tiled.
+"""Rules over one or more crops at once: each output cell follows from the cells of the crops there, unchanged, scaled or tiled.
 
 One crop may be the pattern, another the mask of its places, a third the colours: an output that repeats one crop in the places of another
 is a tree of two tests. Applies where the output's size is that of a crop, or the product of the sizes of two.
@@ -14,6 +14,7 @@ import numpy as np
 from arc_submit.arc.grid import MAX_SIDE, Grid, same_grid
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import SolverAnswer
+from arc_submit.search.colours import recolourings
 from arc_submit.search.crops import distinct_crops
 from arc_submit.search.features import FeatureColumns, FeatureTable
 from arc_submit.search.grid_tools import Size, inputs_of, keeps_size, painted_counts, rarest_index
@@ -21,12 +22,17 @@ from arc_submit.search.solvers.cells import answers_from_tables
 
 NAME = "pieces"
 MAX_SIZES = 2
+MAX_VERSIONS = 2  # of the colours
 
 
 def solve(task: Task) -> list[SolverAnswer]:
     """Answers under the first hypotheses on the output's size."""
     if keeps_size(task):
         return []
+    return [version.restore(answer) for version in recolourings(task)[:MAX_VERSIONS] for answer in _solve_version(version.task)]
+
+
+def _solve_version(task: Task) -> list[SolverAnswer]:
     inputs = inputs_of(task)
     pieces = {"the input": inputs}
     pieces |= {name: grids for name, grids in distinct_crops(inputs) if not all(map(same_grid, grids, inputs))}
@@ -68,7 +74,7 @@ def _tables(pieces: dict[str, list[Grid]], sizes: list[Size]) -> list[FeatureTab
             if has_output_size:
                 out.add(f"mirrored {name}", grid[:, ::-1], True)
                 out.add(f"upside down {name}", grid[::-1], True)
-    if used < 2:
+    if used == 0:
         return None
     for out, grid in zip(columns, pieces["the input"], strict=True):
         counts = painted_counts(grid)
