@@ -21,7 +21,7 @@ from arc_submit.errors import ConfigError, DataError
 from arc_submit.train import step as learning
 from arc_submit.train import train as base
 from arc_submit.train.checkpoints import checkpoint_folders
-from arc_submit.train.dataloader import stream_steps
+from arc_submit.train.dataloader import LoaderDiedError, stream_steps
 from arc_submit.train.mixture import Mixture, TokenSample
 from arc_submit.train.step import (
     PassTooLargeError,
@@ -156,6 +156,25 @@ def test_what_ends_a_training_costs_no_step(tmp_path: Path, tiny_model: Path, ho
     assert f"goes on from step {step}" in said + complained
     assert "Traceback" not in complained
     assert not psutil.wait_procs(loaders, timeout=15)[1]  # of a process that is killed they notice it in some seconds
+
+
+def test_a_loader_that_dies_within_an_update_costs_no_step(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    take, before = base.take_step, set(psutil.Process().children())
+    updates = []
+
+    def take_and_kill(*arguments: Any) -> torch.Tensor:
+        norm = take(*arguments)
+        updates.append(norm)
+        if len(updates) == 3:
+            next(child for child in psutil.Process().children() if child not in before).kill()
+            time.sleep(0.3)  # torch's handler of the signal runs here
+        return norm
+
+    monkeypatch.setattr(base, "take_step", take_and_kill)
+    config = config_of(tiny_model, tmp_path / "run", write_data(tmp_path), steps=100, save_every=100, loaders=2)
+    with pytest.raises(LoaderDiedError, match=r"a loader died.*goes on from step 3$"):
+        train(config)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000003"]
 
 
 @pytest.mark.campaign

@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -66,6 +67,25 @@ def loader_death(error: RuntimeError) -> LoaderDiedError | None:
     if "DataLoader worker" not in str(error):
         return None
     return LoaderDiedError(f"a loader died ({str(error).splitlines()[0][:120]}); if memory ran out, lower --loaders or --batch-size")
+
+
+@contextmanager
+def loader_death_waits() -> Iterator[None]:
+    """Have torch's error for a killed loader come at the end of a block and not within it, where it would leave a part of a step.
+
+    torch raises it from its handler of the signal that a child has ended, between any two lines.
+    """
+    handler, ended = signal.getsignal(signal.SIGCHLD), list[Any]()
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():  # there is no loader
+        yield
+        return
+    signal.signal(signal.SIGCHLD, lambda *given: ended.append(given))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+    if ended:
+        handler(*ended[0])
 
 
 def _from_loaders(steps: _Steps, loaders: int) -> Iterator[list[TokenSample] | ArcSubmitError]:

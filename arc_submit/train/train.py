@@ -41,7 +41,7 @@ from arc_submit.options import Identity, flag_of, options_of
 from arc_submit.train.checkpoints import checkpoint_folders, exclusive_folder, load_optimizers, read_state, save_checkpoint
 from arc_submit.train.config import TrainConfig, TrainSettings
 from arc_submit.train.data import evaluation_samples, overlap_share, prepare_data
-from arc_submit.train.dataloader import LoaderDiedError, loader_death, stream_steps
+from arc_submit.train.dataloader import LoaderDiedError, loader_death, loader_death_waits, stream_steps
 from arc_submit.train.distributed import Processes, ProcessLostError, open_processes, stop_signals
 from arc_submit.train.mixture import MixturePart, TokenSample, check_fit, open_mixture
 from arc_submit.train.sharding import part_of_whole
@@ -261,12 +261,13 @@ def run_steps(training: Training, stream: Iterator[list[TokenSample]], signals: 
         interval.loss += add_gradients(trainable, samples, prompt_weight(settings, progress), learned_tokens, training.pass_tokens)
         if not trainable.divided:  # the backward passes sum the gradients of divided weights
             group.sum_gradient(trainable.gradient)
-        training.consistent = False
-        norm = take_step(trainable, training.optimizers, settings.max_grad_norm)
-        training.step += 1
-        training.tokens += int(tokens)
-        training.learned_tokens += int(learned_tokens)
-        training.consistent = True
+        with loader_death_waits():
+            training.consistent = False
+            norm = take_step(trainable, training.optimizers, settings.max_grad_norm)
+            training.step += 1
+            training.tokens += int(tokens)
+            training.learned_tokens += int(learned_tokens)
+            training.consistent = True
         interval.steps += 1
         interval.tokens += int(tokens)
         training.seconds += time.monotonic() - last
