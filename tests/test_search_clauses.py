@@ -151,6 +151,22 @@ def test_without_objects_or_with_noise_nothing_is_beside_a_cell() -> None:
         assert (table.features[:, table.names.index("quarter_up_left")] == 0).all()
 
 
+def test_copies_of_the_nearest_object_s_cells() -> None:
+    grid = np.zeros((6, 8), np.int8)
+    grid[2:4, 2:5] = [[1, 2, 3], [4, 5, 6]]
+    table = beside_table(frozen(grid))
+    copies = ("nearest", "flipped_down", "flipped_across", "opposite", "repeated", "mirrored")
+
+    def colours(y: int, x: int) -> list[int]:
+        return [int(table.features[y * 8 + x, table.names.index(f"beside_object_{name}")]) for name in copies]
+
+    assert colours(2, 2) == [1, 4, 3, 6, 1, 1]
+    assert colours(1, 1) == [1, 4, 3, 6, 6, 1]
+    assert colours(5, 7) == [6, 3, 4, 1, 6, 1]
+    assert colours(0, 0) == [1, 4, 3, 6, 2, 5]
+    assert all(table.is_colour[table.names.index(f"beside_part_{name}")] for name in copies)
+
+
 def test_each_cell_of_an_object_may_take_the_colour_of_the_mark_in_its_quarter() -> None:
     def rule(grid: Grid) -> Array:
         out = np.where(grid == 8, 8, 0)

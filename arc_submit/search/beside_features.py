@@ -34,15 +34,15 @@ def beside_table(grid: Grid) -> FeatureTable:
             _quarters(out, grid, marks)
             _nearest_mark(out, grid, marks)
         own[:, background] = 0
-        _nearest_box(out, f"beside_{name}", boxes[1:], own[1:])
+        _nearest_box(out, f"beside_{name}", grid, boxes[1:], own[1:])
     _middles(out, grid)
     out.add("own_square", own_squares(grid))
     out.add("largest_free_rectangle", largest_rectangle(grid == background))
     return out.table()
 
 
-def _nearest_box(out: FeatureColumns, name: str, boxes: Array, own: Array) -> None:
-    """Where a cell is from the nearest box of some objects; the larger of equally near ones, and then the first one.
+def _nearest_box(out: FeatureColumns, name: str, grid: Grid, boxes: Array, own: Array) -> None:
+    """Where a cell is from the nearest box of some objects, and copies of its cells; of equally near boxes the larger, then the first.
 
     Args:
         boxes: int64 (objects, 4): top, left, bottom, right.
@@ -91,6 +91,25 @@ def _nearest_box(out: FeatureColumns, name: str, boxes: Array, own: Array) -> No
         out.add(f"{name}_{key}", np.where(many, FAR, column))
     out.add(f"{name}_commonest", own.argmax(axis=1)[nearest], True)
     out.add(f"{name}_rarest", rarest_index(own)[nearest], True)
+    # The cell of the box that is nearest, and that cell after the box is flipped; the box repeated and mirrored without end.
+    y, x = rows - dy, columns - dx
+    flipped_y, flipped_x = top + bottom - y, left + right - x
+    copies = {
+        "nearest": (y, x),
+        "flipped_down": (flipped_y, x),
+        "flipped_across": (y, flipped_x),
+        "opposite": (flipped_y, flipped_x),
+        "repeated": (top + (rows - top) % height, left + (columns - left) % width),
+        "mirrored": (top + _back_and_forth(rows - top, height), left + _back_and_forth(columns - left, width)),
+    }
+    for key, place in copies.items():
+        out.add(f"{name}_{key}", np.zeros(out.shape, np.int8) if many else grid[place], True)
+
+
+def _back_and_forth(steps: Array, length: Array) -> Array:
+    """The places 0, 1, ... length - 1, length - 1, ... 1, 0, 0, 1, ... reached after so many steps from 0."""
+    place = steps % (2 * length)
+    return np.asarray(np.minimum(place, 2 * length - 1 - place))
 
 
 def _quarters(out: FeatureColumns, grid: Grid, marks: Array) -> None:
