@@ -7,7 +7,8 @@ import pytest
 
 from arc_submit.arc.grid import frozen, same_grid
 from arc_submit.arc.task import Pair, Task
-from arc_submit.search.answers import rank_answers
+from arc_submit.search import task_search
+from arc_submit.search.answers import SolverAnswer, rank_answers
 from arc_submit.search.crops import crops
 from arc_submit.search.grid_tools import enlarged, find_unequal_panels
 from arc_submit.search.ranking import WEIGHTS
@@ -123,6 +124,18 @@ def test_crops_find_squares():
     by_name = dict(crops())
     squares = [np.array([[0, 3], [3, 3]]), np.array([[1, 2], [4, 0]]), np.array([[5, 5], [0, 0]])]
     assert same_grid(by_name["the panel: most colours"](frozen(np.concatenate(squares))), frozen(squares[1]))
+
+
+def test_lists_of_clauses_are_tried_on_the_repeated_input_alone(monkeypatch):
+    rng = np.random.default_rng(0)
+    task, _ = make_task(lambda g: np.tile(g, (2, 2)), [rng.integers(0, 3, (3, k + 3)) for k in range(4)])
+    monkeypatch.setattr(task_search, "reductions", lambda task: [reduction for reduction in reductions(task) if reduction.light])
+    monkeypatch.setattr(task_search, "_light_cells", lambda _: [])
+    monkeypatch.setattr(task_search.objects, "solve", lambda _: [])
+    monkeypatch.setattr(task_search.clauses, "solve", lambda task: [SolverAnswer(0, task.tests[0], "clauses", "same", 1.0, 10.0)])
+    row = task_search.search_task(task, EFFORTS["quick"], ["reduced"])[0]
+    assert [answer.program for answer in row] == ["on the input repeated: clauses: same"]
+    assert same_grid(row[0].grid, frozen(np.tile(task.tests[0], (2, 2))))
 
 
 def best_pieces(pairs):

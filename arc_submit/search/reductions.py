@@ -42,6 +42,7 @@ class Reduction:
         name: the prefix of a program's text.
         cost: in tenths of a step.
         light: worth rules about objects and small forests alone, because programs make this restatement themselves.
+        with_clauses: worth lists of clauses too.
     """
 
     task: Task
@@ -49,6 +50,7 @@ class Reduction:
     name: str
     cost: int
     light: bool = False
+    with_clauses: bool = False
 
 
 def reductions(task: Task) -> list[Reduction]:
@@ -239,7 +241,7 @@ def _on_enlarged(task: Task, tiled: bool) -> Reduction | None:
             return None
         inputs.append(np.tile(grid, (a, b)) if tiled else np.kron(grid, np.ones((a, b), np.int8)))
     name = f"on the input {'repeated' if tiled else 'enlarged'}"
-    return Reduction(_restate(task, inputs, outputs), lambda _, grid: grid, name, 4, light=True)
+    return Reduction(_restate(task, inputs, outputs), lambda _, grid: grid, name, 4, light=True, with_clauses=tiled)
 
 
 # --- Outputs that repeat themselves ---------------------------------------------------------------------------------------------------

@@ -189,6 +189,8 @@ def _last_pass(given: PassInput) -> Iterator[list[SolverAnswer]]:
         for reduction in reductions(task):
             if reduction.light:
                 yield _lifted(reduction, _light_cells(reduction.task) + objects.solve(reduction.task))
+                if reduction.with_clauses:
+                    yield _lifted(reduction, clauses.solve(reduction.task))
                 continue
             for name in _ON_REDUCED:
                 yield _lifted(reduction, _DIRECT[name](reduction.task))
