@@ -7,7 +7,7 @@ device on which the project's own code runs. Does not know tasks, cards or what 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -135,18 +135,24 @@ def shape_of(config: dict[str, Any]) -> ModelShape | None:
     """The shape that a config.json describes; None for blocks, or weights in fewer bits, that the formulas do not hold for."""
     if config.get("model_type") not in _KINDS or config.get("quantization_config"):
         return None
-    heads = int(config["num_attention_heads"])
+    heads, kv_heads, head_size = heads_of(config)
     return ModelShape(
         kind=config["model_type"],
         layers=int(config["num_hidden_layers"]),
         width=int(config["hidden_size"]),
         mlp_width=int(config["intermediate_size"]),
         heads=heads,
-        kv_heads=int(config.get("num_key_value_heads") or heads),
-        head_size=int(config.get("head_dim") or config["hidden_size"] // heads),
+        kv_heads=kv_heads,
+        head_size=head_size,
         vocabulary=int(config["vocab_size"]),
         tied=bool(config.get("tie_word_embeddings")),
     )
+
+
+def heads_of(config: Mapping[str, Any]) -> tuple[int, int, int]:
+    """The attention heads, the key-value heads and the size of a head, from the values of a config.json."""
+    heads = int(config["num_attention_heads"])
+    return heads, int(config.get("num_key_value_heads") or heads), int(config.get("head_dim") or config["hidden_size"] // heads)
 
 
 def size_named(name: str) -> ModelShape:

@@ -12,6 +12,7 @@ from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_confi
 ENGINES = ("transformers", "vllm")
 VLLM_PLAIN = "vllm-plain"  # vllm without compiled graphs and without FlashInfer: the second try where its own choice does not start
 CANDIDATES = ("views", "dfs")
+VLLM_SHARE = 0.9  # of a GPU's memory, that vllm plans with
 DFS_STEPS = 5000  # tokens that the search under one view reads at most, unless a setting says otherwise
 
 

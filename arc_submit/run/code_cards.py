@@ -14,15 +14,15 @@ from importlib.util import find_spec
 from typing import Any
 
 from arc_submit.base_model.checks import loaded_bytes
-from arc_submit.base_model.memory import GIB, read_shape
+from arc_submit.base_model.memory import GIB, heads_of, read_shape
 from arc_submit.errors import ConfigError, DataError
+from arc_submit.inference.settings import VLLM_SHARE
 from arc_submit.run.card_check import sources_that_fit_no_card
 from arc_submit.run.config import RunConfig
 from arc_submit.run.measured import memory_factor
 from arc_submit.workers.devices import Gpu
 
-_SHARE = 0.9  # of a card, that vllm plans with
-_BESIDE = 1.0 * GIB  # of it, for the CUDA context, NCCL and compiled graphs
+_BESIDE = 1.0 * GIB  # of what vllm plans with, for the CUDA context, NCCL and compiled graphs
 _STEP_TOKENS = 2048  # that vllm reads in a step at least
 _REMEDY = "take cards with more memory or a smaller model"
 
@@ -92,15 +92,12 @@ def read_divided(config: RunConfig) -> Divided | None:
     try:
         whole: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         values = whole.get("text_config", whole)
-        heads, width = int(values["num_attention_heads"]), int(values["hidden_size"])
         grouped = values.get("quantization_config") or whole.get("quantization_config") or {}
         return Divided(
             loaded_bytes(config.model),
             int(values["num_hidden_layers"]),
-            heads,
-            int(values.get("num_key_value_heads") or heads),
-            int(values.get("head_dim") or width // heads),
-            width,
+            *heads_of(values),
+            int(values["hidden_size"]),
             int(values["intermediate_size"]),
             int(values["vocab_size"]),
             int(grouped.get("group_size") or 0),
@@ -152,7 +149,7 @@ def cards_by_size(parameters: float, gib: float | None, count: int) -> int:
     Args:
         gib: of a card; None where that is not known.
     """
-    room = 0.0 if gib is None else _SHARE * gib * GIB - 2 * _BESIDE
+    room = 0.0 if gib is None else VLLM_SHARE * gib * GIB - 2 * _BESIDE
     numbers = [2**n for n in range(count.bit_length()) if 2**n <= count]
     return next((number for number in numbers if 2 * parameters / number <= room), 1)
 
@@ -256,7 +253,7 @@ def _groups_that_hold(config: RunConfig, model: Divided, cards: int, gpus: Mappi
 
 def _room(config: RunConfig, gpu: Gpu) -> int:
     """Bytes of a card that vllm has for a model."""
-    return int((_SHARE * gpu.gib * GIB - _BESIDE) / memory_factor(config.measured))
+    return int((VLLM_SHARE * gpu.gib * GIB - _BESIDE) / memory_factor(config.measured))
 
 
 def _check_vllm(place: str) -> None:

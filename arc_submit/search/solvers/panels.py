@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -32,6 +32,7 @@ from arc_submit.search.grid_tools import (
 from arc_submit.search.primitives.lists import hole_count
 from arc_submit.search.solvers.objects.scenes import MAX_OBJECTS, Scene, Segmentation, scene_of
 from arc_submit.search.solvers.objects.selection import EvaluatedRule, answers_of, evaluate_rules
+from arc_submit.search.solvers.objects.traits import count_equal, count_lower
 from arc_submit.search.store import Array
 
 NAME = "panels"
@@ -129,12 +130,12 @@ def panel_traits(scene: Scene) -> dict[str, Array]:
     out = {
         "equal panels": _repeats([p.tobytes() for p in pictures]),
         "painted cells": painted,
-        "more painted panels": _lower(-painted),
-        "less painted panels": _lower(painted),
-        "equally painted panels": _repeats(masks, key=lambda m: m.tobytes()),
+        "more painted panels": count_lower(-painted),
+        "less painted panels": count_lower(painted),
+        "equally painted panels": _repeats([mask.tobytes() for mask in masks]),
         "equally turned panels": _repeats([min(oriented(p, k).tobytes() for k in range(8)) for p in pictures]),
         "panels of its painted shape": _repeats([bytes(shape.shape) + shape.tobytes() for shape in shapes]),
-        "panels with as many painted cells": _repeats(painted.tolist()),
+        "panels with as many painted cells": count_equal(painted),
         "painted colours": np.array([len(np.unique(p[mask])) for p, mask in zip(pictures, masks, strict=True)]),
         "parts": np.array([label_objects(p, ground, True, True)[1] for p in pictures]),
         "parts joined by sides": np.array([label_objects(p, ground, False, True)[1] for p in pictures]),
@@ -148,9 +149,9 @@ def panel_traits(scene: Scene) -> dict[str, Array]:
     }
     out["symmetric"] = out["own mirror image"] | out["own transpose"]
     for name in ("painted colours", "parts", "holes"):
-        out[f"panels with more {name}"] = _lower(-out[name])
-        out[f"panels with fewer {name}"] = _lower(out[name])
-        out[f"panels with as many {name}"] = _repeats(out[name].tolist())
+        out[f"panels with more {name}"] = count_lower(-out[name])
+        out[f"panels with fewer {name}"] = count_lower(out[name])
+        out[f"panels with as many {name}"] = count_equal(out[name])
     return {name: np.asarray(values, np.int64) for name, values in out.items()}
 
 
@@ -159,14 +160,10 @@ def _cut(mask: Array) -> Array:
     return mask[:0, :0] if box is None else mask[box]
 
 
-def _repeats(values: list, key: Callable = lambda v: v) -> Array:  # type: ignore[type-arg]
-    keys = [key(value) for value in values]
+def _repeats(keys: Sequence[bytes]) -> Array:
+    """For each key the number of equal ones, itself among them."""
     counts = Counter(keys)
-    return np.array([counts[k] for k in keys])
-
-
-def _lower(values: Array) -> Array:
-    return np.asarray((values[None, :] < values[:, None]).sum(axis=1))
+    return np.array([counts[key] for key in keys])
 
 
 def _is_transpose(picture: Grid) -> bool:

@@ -48,13 +48,13 @@ def traits(scene: Scene) -> dict[str, Array]:
 
     put("colour", [o.colour for o in objects])
     put("area", [o.area for o in objects])
-    put("larger ones", _count_lower(-out["area"]))
-    put("smaller ones", _count_lower(out["area"]))
+    put("larger ones", count_lower(-out["area"]))
+    put("smaller ones", count_lower(out["area"]))
     put("height", [o.height for o in objects])
     put("width", [o.width for o in objects])
     put("colours", [o.colour_count for o in objects])
-    put("of its colour", _count_equal(out["colour"]))
-    put("of its area", _count_equal(out["area"]))
+    put("of its colour", count_equal(out["colour"]))
+    put("of its area", count_equal(out["area"]))
     shapes = [_shape_id(o) for o in objects]
     put("of its shape", [sum(a[0] == b[0] for b in shapes) for a in shapes])
     put("of its turned shape", [sum(a[1] == b[1] for b in shapes) for a in shapes])
@@ -72,23 +72,23 @@ def traits(scene: Scene) -> dict[str, Array]:
     put("symmetric", out["mirrored left-right"] | out["mirrored up-down"])
     put("picture mirrored left-right", [mirror_code(o.picture) & 1 for o in objects])
     boxes = np.array([(o.top, o.left, o.bottom, o.right) for o in objects])
-    put("above it", _count_lower(boxes[:, 0]))
-    put("below it", _count_lower(-boxes[:, 2]))
-    put("left of it", _count_lower(boxes[:, 1]))
-    put("right of it", _count_lower(-boxes[:, 3]))
+    put("above it", count_lower(boxes[:, 0]))
+    put("below it", count_lower(-boxes[:, 2]))
+    put("left of it", count_lower(boxes[:, 1]))
+    put("right of it", count_lower(-boxes[:, 3]))
     put("rarest colour", [o.rarest for o in objects])
     put("touched", touching(scene).sum(axis=1))
     within = (boxes[:, None, :2] >= boxes[None, :, :2]).all(axis=2) & (boxes[:, None, 2:] <= boxes[None, :, 2:]).all(axis=2)
     put("boxes around", within.sum(axis=1) - 1)
     put("boxes within", within.sum(axis=0) - 1)
-    put("taller ones", _count_lower(-out["height"]))
-    put("wider ones", _count_lower(-out["width"]))
+    put("taller ones", count_lower(-out["height"]))
+    put("wider ones", count_lower(-out["width"]))
     put("longest side", np.maximum(out["height"], out["width"]))
-    put("larger boxes", _count_lower(-out["height"] * out["width"]))
-    put("more colours", _count_lower(-out["colours"]))
+    put("larger boxes", count_lower(-out["height"] * out["width"]))
+    put("more colours", count_lower(-out["colours"]))
     put("cells of rarest colour", [int(o.counts[o.rarest]) for o in objects])
-    put("more cells of rarest colour", _count_lower(-out["cells of rarest colour"]))
-    put("more holes", _count_lower(-out["holes"]))
+    put("more cells of rarest colour", count_lower(-out["cells of rarest colour"]))
+    put("more holes", count_lower(-out["holes"]))
     put("odd area", out["area"] % 2)
     put("taller than wide", np.sign(out["height"] - out["width"]) + 1)
     cells = np.bincount(scene.grid.ravel(), minlength=COLOURS)
@@ -102,9 +102,9 @@ def traits(scene: Scene) -> dict[str, Array]:
     put("largest area of its colour", np.where(same_colour, out["area"][None, :], 0).max(axis=1))
     put("larger ones of its colour", (same_colour & (out["area"][None, :] > out["area"][:, None])).sum(axis=1))
     put("other colours' cells in its box", [_foreign_cells(scene, o) for o in objects])
-    put("more of other colours in the box", _count_lower(-out["other colours' cells in its box"]))
-    put("more of its shape", _count_lower(-out["of its turned shape"]))
-    put("more of its colour", _count_lower(-out["of its colour"]))
+    put("more of other colours in the box", count_lower(-out["other colours' cells in its box"]))
+    put("more of its shape", count_lower(-out["of its turned shape"]))
+    put("more of its colour", count_lower(-out["of its colour"]))
     put("objects", np.full(len(objects), len(objects)))
     return out
 
@@ -148,12 +148,13 @@ def _options(name: str, values: Array, known: int) -> list[tuple[str, float, Arr
     return options
 
 
-def _count_lower(values: Array) -> Array:
+def count_lower(values: Array) -> Array:
     """For each value the number of strictly lower ones."""
     return np.asarray((values[None, :] < values[:, None]).sum(axis=1))
 
 
-def _count_equal(values: Array) -> Array:
+def count_equal(values: Array) -> Array:
+    """For each value the number of equal ones, itself among them."""
     return np.asarray((values[None, :] == values[:, None]).sum(axis=1))
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from arc_submit.arc.grid import COLOURS
 from arc_submit.search.features import mirror_code
 from arc_submit.search.solvers.objects.scenes import Scene
+from arc_submit.search.solvers.objects.traits import count_lower
 from arc_submit.search.solvers.related.relations import RELATIONS, reference, related, scaled_key
 from arc_submit.search.store import Array
 
@@ -29,7 +30,7 @@ def relational_traits(scene: Scene) -> dict[str, Array]:
     for colour in range(COLOURS):
         cells = np.array([(scene.grid[o.box] == colour).sum() for o in objects])
         out[f"cells of colour {colour} in its box"] = cells
-        out[f"more cells of colour {colour} in the box"] = _count_lower(-cells)
+        out[f"more cells of colour {colour} in the box"] = count_lower(-cells)
     for name in ("touches", "encloses", "is enclosed by", "holds", "lies in"):
         for colour in range(COLOURS):
             out[f"{name} colour {colour}"] = (tables[name] & (colours == colour)).any(axis=1)
@@ -48,12 +49,12 @@ def relational_traits(scene: Scene) -> dict[str, Array]:
     keys = [scaled_key(o) for o in objects]
     alike = np.array([keys.count(key) for key in keys])
     out["of its scaled shape"] = alike
-    out["more of its scaled shape"] = _count_lower(-alike)
+    out["more of its scaled shape"] = count_lower(-alike)
     for name in ("touches", "encloses", "is enclosed by", "holds", "lies in", "shares rows with", "shares columns with", "is nearest to"):
         table = tables[name]
         others = table.sum(axis=1)
         out[f"{name} others"] = others
-        out[f"more that {name} others"] = _count_lower(-others)
+        out[f"more that {name} others"] = count_lower(-others)
         out[f"{name} its colour"] = (table & (colours[:, None] == colours)).any(axis=1)
         out[f"{name} another colour"] = (table & (colours[:, None] != colours)).any(axis=1)
         out[f"{name} a larger one"] = (table & (areas[:, None] < areas)).any(axis=1)
@@ -91,8 +92,3 @@ def _whole(scene: Scene) -> dict[str, int]:
     found["objects of one colour"] = int(len({o.colour for o in scene.objects}) == 1)
     found["commonest colour painted"] = int(counts.argmax())
     return found
-
-
-def _count_lower(values: Array) -> Array:
-    """For each value the number of strictly lower ones."""
-    return np.asarray((values[None, :] < values[:, None]).sum(axis=1))
