@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,13 +29,14 @@ from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
 from arc_submit.programs.code_prompt import code_prompt, extract_program
-from arc_submit.programs.code_settings import CODE_PROMPT, CodeSettings
+from arc_submit.programs.code_settings import CODE_PROMPT, CODE_PROMPTS, CodeSettings
 from arc_submit.programs.code_worker import CodeWriter, answer_task, open_worker, programs_path, read_answers
 from arc_submit.programs.interface import ProgramError
 from arc_submit.programs.python.language import PythonLanguage
 from arc_submit.programs.refinement import Arm, choose_arms
 from arc_submit.report.html_page import Page, render
 from arc_submit.report.summary import ReportData, _program_sections
+from arc_submit.run.named_sources import source_config
 from arc_submit.run.pipeline import run
 from arc_submit.run.presets import make_config
 from arc_submit.run.source_code import check_code
@@ -367,14 +371,55 @@ def test_what_cannot_work_is_refused_in_one_line(settings: CodeSettings) -> None
     with pytest.raises(ConfigError, match=r"leave 200 of 1200 tokens for the question"):
         check_code(config, 1200)
     with pytest.raises(
-        ConfigError, match=r"pocket: its vocabulary cannot write the question code-from-examples-v0; .*--search-proposals writer"
+        ConfigError, match=r"pocket: its vocabulary cannot write the question code-from-examples-v1; .*--search-proposals writer"
     ):
         check_code(config, 8000)
     with pytest.raises(ConfigError, match=r"--code-prompt none\.jinja: cannot be read"):
         check_code(replace(config, code_prompt="none.jinja"), 8000)
-    with pytest.raises(ConfigError, match=r"choose from code-from-examples-v0"):
+    with pytest.raises(ConfigError, match=r"choose from code-from-examples-v0, code-from-examples-v1,"):
         check_code(replace(config, code_prompt="no-such"), 8000)
     assert asdict(settings) == asdict(CodeSettings.from_json(json.loads(json.dumps(asdict(settings)))))
+
+
+def test_the_words_of_a_question_never_change() -> None:
+    pairs = [Pair(make_grid([[1]]), make_grid([[2]])), Pair(make_grid([[3]]), make_grid([[4]]))]
+    digests = {}
+    for name in CODE_PROMPTS:
+        turns = code_prompt(name).turns(pairs, make_grid([[5]]))
+        words = [[turn.role, *(part if isinstance(part, str) else part.tolist() for part in turn.parts)] for turn in turns]
+        digests[name] = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
+    assert digests == {"code-from-examples-v0": "9e1807ccae443c73", "code-from-examples-v1": "d9bab61b9be7001e"}
+
+
+def test_the_newest_question_names_what_a_program_may_import_and_what_it_may_not_use(language: PythonLanguage) -> None:
+    (system,) = code_prompt(CODE_PROMPT).turns([], make_grid([[1]]))[0].parts
+    listed = str(system).partition("Import only from ")[2].partition(". Use no")[0]
+    modules = re.split(r",? and |, ", listed)
+    assert len(modules) == 10
+    for module in modules:
+        assert language.normal_form(f"import {module}\n{RIGHT}") == language.normal_form(RIGHT)
+    for line in ("class A:\n    pass", "match grid:\n    case 1:\n        pass", "with grid:\n    pass", "import random"):
+        with pytest.raises(ProgramError, match=r"forbidden: line \d: "):
+            language.normal_form(f"def transform(grid):\n{textwrap.indent(line, '    ')}\n    return grid")
+
+
+def test_a_run_goes_on_with_the_question_that_it_began_with(tmp_path: Path) -> None:
+    old, new = CODE_PROMPTS
+    plain = {"sources": ("code",), "out": tmp_path}
+    named = {"sources": ("search", "programs"), "source": ("programs=code:code_tokens=300",), "out": tmp_path}
+
+    def asked(**given: Any) -> str:
+        config = make_config("cpu-pocket", **given)
+        return source_config(config, "programs").code_prompt if config.definitions else config.code_prompt
+
+    assert asked(**plain) == asked(**named) == new
+    RunPaths(tmp_path).config.write_text(json.dumps({"code_prompt": old}))
+    assert (asked(**plain), asked(**named)) == (old, new)
+    assert asked(**plain, code_prompt=new) == new, "which the fingerprint refuses"
+    RunPaths(tmp_path).config.write_text(json.dumps({"programs.code_prompt": old}))
+    assert (asked(**plain), asked(**named)) == (new, old)
+    RunPaths(tmp_path).config.write_text(json.dumps({"code_prompt": "0123456789abcdef"}))
+    assert asked(**plain) == new, "the digest of a file is no name"
 
 
 @pytest.fixture(scope="module")

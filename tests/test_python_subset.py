@@ -354,6 +354,9 @@ def test_operations_mean_what_python_means(lines: list[str], output: list[list[i
         (Refusal.TYPE, ["return abs(1, start=1)"], "the function got an unexpected keyword argument 'start'"),
         (Refusal.TYPE, ["return np.sum(lambda: 1)"], "numpy does not take a function"),
         (Refusal.OUTPUT, ["return 3"], "input 1: an int is no grid"),
+        (Refusal.FORBIDDEN, ["class A:", "    pass", "return grid"], "line 3: class is not part of the language"),
+        (Refusal.FORBIDDEN, ["match grid:", "    case [1, *_]:", "        pass", "return grid"], "line 3: match is not part of"),
+        (Refusal.FORBIDDEN, ["with np.errstate():", "    return grid"], "line 3: with is not part of the language"),
     ],
 )
 def test_a_refusal_says_why(kind: Refusal, lines: list[str], words: str) -> None:
@@ -399,3 +402,12 @@ def test_a_question_is_written_whole(language: PythonLanguage, monkeypatch: pyte
 def test_definitions_are_cut_where_python_ends_lines() -> None:
     text = "x = '\u2028'; y = 2\nprint(y)\n\f@f\ndef transform(grid):\r\n    return grid\r\n"
     assert definitions_of(text) == "x = '\u2028'\ny = 2\n@f\ndef transform(grid):\r\n    return grid"
+
+
+def test_a_class_is_refused_by_name_where_the_program_uses_it_and_left_out_elsewhere() -> None:
+    text = "class A:\n    pass\n\n\ndef transform(grid: A) -> A:\n    copy: A = grid\n    return copy\n"
+    assert definitions_of(text) == text[text.index("def") :].strip()
+    used = definitions_of("@frozen\n" + text.replace("= grid", "= A(grid)"))
+    assert used.startswith("@frozen\nclass A:\n    pass\ndef transform")
+    with pytest.raises(ProgramError, match=r"^forbidden: line 2: class is not part of the language$"):
+        normal_form(used)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,30 @@ from arc_submit.arc.task import Pair, Task
 from arc_submit.errors import ArcSubmitError, ConfigError
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import PROMPT_SUFFIX, Part, PromptVersion, Turn
-from arc_submit.programs.code_settings import CODE_PROMPT
+from arc_submit.programs.code_settings import CODE_PROMPTS
 from arc_submit.programs.interface import ProgramError, Refusal
 from arc_submit.programs.python.subset import ENTRY, definitions_of
 
 MOST_SHOWN = 2  # pairs that a question about a failed program shows
 
-_SYSTEM = (
+# The words of a version never change: models may be trained on them.
+_SYSTEM_V0 = (
     "You write Python programs that solve grid puzzles. A grid is a numpy array of integers from 0 to 9. You know numpy as np; there is no "
     "other import, no class, no try statement and no text formatting."
 )
-_RULE = "Every example below turns an input grid into an output grid by one common rule. Cells are digits that stand for colours.\n"
-_ASK = (
+_RULE_V0 = "Every example below turns an input grid into an output grid by one common rule. Cells are digits that stand for colours.\n"
+_ASK_V0 = (
     "\n\nWrite one function transform(grid) that takes an input grid and returns its output grid by the rule. Helper functions are "
     "allowed. Answer with the program in one code block:\n```python\nimport numpy as np\n\ndef transform(grid):\n    ...\n```"
+)
+_SYSTEM_V1 = (
+    "You write Python programs that solve grid puzzles. A grid is a numpy array of integers from 0 to 9. Import only from numpy, "
+    "scipy.ndimage, collections, itertools, functools, heapq, bisect, math, operator and copy. Use no class, match, with or random."
+)
+_RULE_V1 = "One rule turns every input grid below into its output grid. Digits stand for colours.\n"
+_ASK_V1 = (
+    "\n\nWrite transform(grid), which returns the output grid of any input grid by this rule, in one code block:\n"
+    "```python\nimport numpy as np\n\ndef transform(grid):\n    ...\n```"
 )
 # What stands around a model's thinking: the first mark opens it, the second one ends it, the third one is written where it is cut.
 _THINKING = (
@@ -52,15 +63,16 @@ class QuestionTooLongError(ArcSubmitError):
     """A question that fits no context, even with a single train pair."""
 
 
-def _from_examples(pairs: Sequence[Pair], test: Grid, candidates: Sequence[Grid]) -> list[Turn]:
-    parts: list[Part] = [_RULE]
+def _from_examples(words: tuple[str, str, str], pairs: Sequence[Pair], test: Grid, candidates: Sequence[Grid]) -> list[Turn]:
+    system, rule, ask = words
+    parts: list[Part] = [rule]
     for number, pair in enumerate(pairs, 1):
         parts += [f"\n# Example {number}\n\nInput:\n", pair.input, "\n\nOutput:\n", pair.output, "\n"]
-    return [Turn("system", (_SYSTEM,)), Turn("user", (*parts, "\n# Test\n\nInput:\n", test, _ASK))]
+    return [Turn("system", (system,)), Turn("user", (*parts, "\n# Test\n\nInput:\n", test, ask))]
 
 
-# Its words never change, as those of any prompt version: models may be trained on them.
-CODE_PROMPTS = {CODE_PROMPT: PromptVersion(CODE_PROMPT, "output", _from_examples)}
+_WORDS = ((_SYSTEM_V0, _RULE_V0, _ASK_V0), (_SYSTEM_V1, _RULE_V1, _ASK_V1))
+_QUESTIONS = {name: PromptVersion(name, "output", partial(_from_examples, words)) for name, words in zip(CODE_PROMPTS, _WORDS, strict=True)}
 
 
 def code_prompt(name: str) -> PromptVersion:
@@ -69,8 +81,8 @@ def code_prompt(name: str) -> PromptVersion:
     Raises:
         ConfigError: where there is none, or the file cannot work.
     """
-    if name in CODE_PROMPTS:
-        return CODE_PROMPTS[name]
+    if name in _QUESTIONS:
+        return _QUESTIONS[name]
     if not name.endswith(PROMPT_SUFFIX):
         raise ConfigError(f"--code-prompt {name}: choose from {', '.join(CODE_PROMPTS)}, or give a file NAME{PROMPT_SUFFIX}")
     from arc_submit.language.prompt_files import read_prompt  # with Jinja, which most prompts do not need

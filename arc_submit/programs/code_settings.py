@@ -8,7 +8,8 @@ from typing import Any
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.inference.settings import PredictSettings
 
-CODE_PROMPT = "code-from-examples-v0"
+CODE_PROMPTS = ("code-from-examples-v0", "code-from-examples-v1")  # names of the questions, the newest last
+CODE_PROMPT = CODE_PROMPTS[-1]  # of a new run
 SHORTEST_QUESTION = 256  # tokens: the words alone take more than half of them
 
 

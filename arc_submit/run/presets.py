@@ -18,6 +18,7 @@ from arc_submit.errors import ArcSubmitError, ConfigError
 from arc_submit.finetune.settings import TTFTSettings
 from arc_submit.language.prompt_config import config_path, read_prompt_config
 from arc_submit.options import add_options, check_options, flag_of, option_names, options_of, with_current_names
+from arc_submit.programs.code_settings import CODE_PROMPTS
 from arc_submit.run.auto_inputs import AUTO, RECORD, decide
 from arc_submit.run.choices import Choice, values_of
 from arc_submit.run.config import SOURCES, RunConfig
@@ -25,6 +26,7 @@ from arc_submit.run.definitions import GivenSource, SourceDefinition, SourceShar
 from arc_submit.run.host import multiplies_bfloat16
 from arc_submit.run.kaggle_paths import is_competition_rerun
 from arc_submit.run.source_table import SOURCE_TABLE, check_sources, uses_model
+from arc_submit.storage.run_dir import RunPaths
 
 _CHANCES = Path(__file__).with_name("chances")
 # Groups of options of which kinds of sources have values of their own, and options of a run that are no use to decide for a source.
@@ -238,6 +240,7 @@ def make_config(preset: str | None = None, rerun_budget: float | str | None = No
     # A kind alone is no definition.
     definitions = {one.name: _define(one, preset, current) for one in given if one.options or one.name != one.kind}
     plain = [name for name in current.get("sources", SOURCES) if name not in definitions]
+    current = _code_prompt_of_run(current) | current
     if preset not in (None, "cpu-pocket") and changes.get("model") is None and (not definitions or _use_model(plain)):
         made = (
             "that `arc-submit model smollm2 --out FOLDER` makes"
@@ -316,11 +319,24 @@ def _define(given: GivenSource, preset: str | None, run: Mapping[str, Any]) -> S
         else:
             base = PRESETS["cpu-pocket" if preset in (None, AUTO) else preset]
             values = _with_recipe(base, flags, {} if own_preset in (None, AUTO) else PRESETS[own_preset], own)
+        values = _code_prompt_of_run(run, f"{given.name}.") | values
         of_kind = {name: value for name, value in values.items() if name in names or name in _GROUP_KINDS}
         built = build_config({**of_kind, "sources": (kind,)})
     except ConfigError as error:
         raise ConfigError(f"{given.where}: {error}") from None
     return SourceDefinition(kind, _own_values(built, kind), share, choices)
+
+
+def _code_prompt_of_run(run: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The question that a run in this directory was begun with, as the default of a run that goes on; the default of new runs may change.
+
+    Args:
+        run: the options of the run, by their current names.
+        prefix: of the keys of a source in config.json.
+    """
+    begun = RunPaths(run.get("out") or RunConfig.out).read_config() or {}
+    asked = begun.get(f"{prefix}code_prompt")
+    return {"code_prompt": asked} if asked in CODE_PROMPTS else {}
 
 
 def _with_recipe(base: Mapping[str, Any], flags: Mapping[str, Any], preset: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import builtins
 import itertools
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from arc_submit.programs.interface import ProgramError, Refusal
 from arc_submit.programs.python.input_type import InputType, input_type, is_list_type
@@ -49,6 +49,17 @@ _ALLOWED: tuple[type[ast.AST], ...] = (
     *(ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop),
 )
 _AT_THE_TOP = (ast.FunctionDef, ast.Assign)
+# What Python calls the statements that are refused.
+_WORDS: dict[type[ast.AST], str] = {
+    ast.ClassDef: "class",
+    ast.Match: "match",
+    ast.With: "with",
+    ast.AsyncFunctionDef: "async def",
+    ast.AsyncFor: "async for",
+    ast.AsyncWith: "async with",
+    ast.Await: "await",
+    ast.TryStar: "except*",
+}
 _DECORATORS = ("functools.cache", "functools.lru_cache")
 _TYPING_NAMES = frozenset(("List", "Tuple", "Dict", "Set", "FrozenSet", "Optional", "Union", "Any", "Callable", "Iterable", "Sequence"))
 _TYPES = ("list", "dict", "tuple", "set", "frozenset")  # in the name of a type, such as Grid = list[list[int]]
@@ -149,14 +160,27 @@ def definitions_of(text: str) -> str:
         _check_size(tree)
     except (SyntaxError, ValueError, MemoryError, RecursionError, ProgramError):
         return text
-    kept = [
-        node
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.Assign | ast.AnnAssign) or (is_known_import(node) and not is_for_types(node))
-    ]
-    # Decorators stand above their function.
+
+    def is_kept(node: ast.stmt) -> bool:
+        return isinstance(node, ast.FunctionDef | ast.Assign | ast.AnnAssign) or (is_known_import(node) and not is_for_types(node))
+
+    # A class that the program uses stays, so that the refusal names it.
+    used = {name for node in tree.body if is_kept(node) for name in _names_in_code(node)}
+    kept = [node for node in tree.body if is_kept(node) or (isinstance(node, ast.ClassDef) and node.name in used)]
+    # Decorators stand above their function or class.
     parts = [(part, "@" * (part is not node)) for node in kept for part in (*getattr(node, "decorator_list", ()), node)]
     return "\n".join(mark + (ast.get_source_segment(text, part) or "") for part, mark in parts)
+
+
+def _names_in_code(tree: ast.AST) -> Iterator[str]:
+    """The names in a tree, but for those in annotations."""
+    left = [tree]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.Name):
+            yield node.id
+        annotations = [getattr(node, name, None) for name in ("annotation", "returns")]
+        left.extend(child for child in ast.iter_child_nodes(node) if not any(child is one for one in annotations))
 
 
 def _check_brackets(text: str) -> None:
@@ -238,11 +262,11 @@ def _without_annotation(node: ast.stmt) -> ast.stmt:
 
 def _check_nodes(tree: ast.Module) -> None:
     for statement in tree.body:
-        if not isinstance(statement, _AT_THE_TOP):
+        if isinstance(statement, _ALLOWED) and not isinstance(statement, _AT_THE_TOP):
             raise _forbidden(statement, "at the top of a program only functions and constants are defined")
     for node in ast.walk(tree):
         if not isinstance(node, _ALLOWED):
-            raise _forbidden(node, f"{type(node).__name__} is not part of the language")
+            raise _forbidden(node, f"{_WORDS.get(type(node), type(node).__name__)} is not part of the language")
         match node:
             case ast.FunctionDef(decorator_list=decorators):
                 if any(dotted_name(one.func if isinstance(one, ast.Call) else one) not in _DECORATORS for one in decorators):
