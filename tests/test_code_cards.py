@@ -167,15 +167,15 @@ def test_without_vllm_several_cards_are_refused_and_with_transformers_vllm_takes
 def test_on_a_cpu_and_on_a_cluster_only_a_given_number_divides(model: Any) -> None:
     config, gpus = model("7B", [], workers=2)
     assert choose_card_groups(config, gpus, 8192) == CardGroups()
-    found = choose_card_groups(replace(config, code_cards=2), {}, 8192)
+    found = choose_card_groups(replace(config, code=replace(config.code, cards=2)), {}, 8192)
     assert (found.groups, found.cards) == ((("cpu",),), 2)
     assert "2 processes" in found.reason
     with pytest.raises(ConfigError, match="--code-cards 4: --workers gives 2"):
-        choose_card_groups(replace(config, code_cards=4), {}, 8192)
-    cluster = replace(config, devices=("cuda:0", "cuda:1"), code_cards=2)
+        choose_card_groups(replace(config, code=replace(config.code, cards=4)), {}, 8192)
+    cluster = replace(config, code=replace(config.code, cards=2), devices=("cuda:0", "cuda:1"))
     assert choose_card_groups(cluster, {}, 8192).groups == (("cuda:0", "cuda:1"),)
     with pytest.raises(ConfigError, match="--code-learn-rounds trains on one card"):
-        replace(config, code_cards=2, code_learn_rounds=1)
+        replace(config, code=replace(config.code, cards=2, learn_rounds=1))
 
 
 def test_weights_count_as_they_are_loaded(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_run_gives_the_source_its_cards_and_other_sources_one_each(tmp_path: P
     assert code.cards.groups == (("cuda:0", "cuda:1"), ("cuda:2", "cuda:3"))
     assert code.cards.reason.endswith("cuda:4 is left to the other sources")
     assert (frozen.cards.cards, frozen.most_workers, code.most_workers) == (1, None, 2)
-    assert resolved.fingerprint == resolve_run(replace(config, code_cards=None)).fingerprint
+    assert resolved.fingerprint == resolve_run(replace(config, code=replace(config.code, cards=None))).fingerprint
     progress = load_progress(code, resolved, [])
     assert progress.lane_member.seconds == pytest.approx(2 * progress.estimated_seconds)
 
@@ -279,7 +279,7 @@ def test_simulations_know_how_many_devices_a_worker_has(tmp_path: Path) -> None:
     outcomes = []
     for cards in (1, 2):
         rig = Rig(4, "L4", 1e9, faults=0.0, start_seconds=1.0)
-        setup = rig_setup(replace(config, budget=4000.0, code_cards=cards), rig, 10)
+        setup = rig_setup(replace(config, code=replace(config.code, cards=cards), budget=4000.0), rig, 10)
         outcomes.append(simulate_run(setup, 0, record=True))
         workers = {event["worker"] for event in outcomes[-1].events if event["event"] == "worker_begun" and event["source"] == "code"}
         assert workers == set(range(4 // cards))

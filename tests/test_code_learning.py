@@ -149,7 +149,7 @@ def whole(writer: CodeWriter, language: PythonLanguage, tmp_path_factory: pytest
 
 def test_rounds_ask_more_programs_of_a_model_that_has_learnt(whole: CodeWriter, language: PythonLanguage) -> None:
     kept = answers_of(whole.settings)
-    assert len({turn for turn, *_ in kept}) == 2 + 2 * whole.settings.learn_rounds
+    assert len({turn for turn, *_ in kept}) == 2 + 2 * whole.settings.code.learn_rounds
     assert len(kept) == 6 + 1 + 2 * 6
     folder = rounds_folder(Path(whole.settings.home), TASK.id)
     records = json.loads((folder / STATE).read_text())["records"]
@@ -300,9 +300,9 @@ def test_what_cannot_learn_is_refused_and_the_default_changes_no_fingerprint(tmp
     data = load_data(plain)
     before = run_fingerprint(plain, data)
     assert not any("learn" in name or "lora" in name for name in before)
-    learns = run_fingerprint(replace(plain, code_learn_rounds=2, lora=LoraSettings(rank=4)), data)
+    learns = run_fingerprint(replace(plain, code=replace(plain.code, learn_rounds=2), lora=LoraSettings(rank=4)), data)
     assert (learns["code_learn_rounds"], learns["lora_rank"]) == (2, 4)
-    assert run_fingerprint(replace(plain, code_learn_rate=0.5), data) == before
+    assert run_fingerprint(replace(plain, code=replace(plain.code, learn_rate=0.5)), data) == before
 
 
 def test_further_questions_are_steps_of_the_plan_and_cost_as_programs_do() -> None:
@@ -311,7 +311,7 @@ def test_further_questions_are_steps_of_the_plan_and_cost_as_programs_do() -> No
     ladder = code_ladder(config)
     assert [(one.steps, one.views) for one in ladder.levels] == [(0, 2), (0, 4), (3 * 4 + 2 * (8 + 12 + 8), 8)]
     assert ladder.plan == 2
-    assert code_ladder(replace(config, code_turns=0, code_learn_rounds=0)).levels[2].steps == 0
+    assert code_ladder(replace(config, code=replace(config.code, turns=0, learn_rounds=0))).levels[2].steps == 0
     frozen, code = (one.initial_costs() for one in rig_setup(config, Rig(1, "T4", 1e9), 3).lanes["model"])
     assert code.predict.rate == code.train.rate == pytest.approx(3 * frozen.predict.rate)
 
@@ -347,7 +347,8 @@ def scripted(model: Path, writer: CodeWriter, tmp_path: Path) -> CodeWriter:
         _, turn, number = request.id.split("/")
         return f"```python\n{PROGRAMS[(6 * int(turn) + int(number)) % len(PROGRAMS)]}\n```"
 
-    settings = replace(make_settings(model, tmp_path), turns=0)
+    made = make_settings(model, tmp_path)
+    settings = replace(made, code=replace(made.code, turns=0))
     return replace(writer, settings=settings, engine=ScriptedEngine(writer.tokenizer.tokenizer, answer))  # type: ignore[arg-type]
 
 
@@ -436,4 +437,4 @@ def test_a_model_that_cannot_be_trained_is_refused_before_the_run(model: Path, m
     assert _check_model(config) is not None, "vllm has attention of its own"
     for engine in ("vllm", "auto", "transformers"):
         with pytest.raises(ConfigError, match=r"layers that torch's attention kernels cannot compute"):
-            _check_model(replace(config, engine=engine, code_learn_rounds=1))
+            _check_model(replace(config, code=replace(config.code, learn_rounds=1), engine=engine))

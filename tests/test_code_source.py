@@ -117,7 +117,7 @@ def no_beat(*_: Any) -> None:
 
 def one_first(settings: CodeSettings) -> CodeSettings:
     """The settings of a run with one first program for each task."""
-    return replace(settings, predict=replace(settings.predict, views=1))
+    return replace(settings, code=replace(settings.code, samples=1))
 
 
 def test_a_right_program_becomes_a_right_prediction(settings: CodeSettings, language: PythonLanguage) -> None:
@@ -148,7 +148,7 @@ def test_a_wrong_program_is_shown_back_and_repaired(settings: CodeSettings, lang
             return WRONG if request.id.endswith("/0") else BROKEN
         return RIGHT if "is right for 0 of 3" in question else BROKEN
 
-    writer, engine = writer_of(replace(settings, predict=replace(settings.predict, views=2)), answer)
+    writer, engine = writer_of(replace(settings, code=replace(settings.code, samples=2)), answer)
     answer_task(writer, language, "mirror", 2, no_beat)
     shown = [question for _, question in engine.asked[2:]]
     assert any("it gives:" in question and "grid[::-1]" in question for question in shown)
@@ -196,7 +196,10 @@ def test_a_solved_task_asks_nothing_more_and_jobs_in_turn_ask_what_one_job_does(
 
 def test_programs_are_written_in_the_frame_of_a_view(settings: CodeSettings, language: PythonLanguage) -> None:
     """Turned by a quarter, a mirrored grid is mirrored along the other axis; the answers are the same."""
-    writer, _ = writer_of(replace(settings, frames=8, turns=0), lambda request, question: RIGHT if request.id.endswith("0") else WRONG)
+    writer, _ = writer_of(
+        replace(settings, code=replace(settings.code, views=8, turns=0)),
+        lambda request, question: RIGHT if request.id.endswith("0") else WRONG,
+    )
     answer_task(writer, language, "mirror", 8, no_beat)
     right = [one for one in predictions_of(settings) if one.fits == (3, 3)]
     assert len({one.view for one in right}) == len(right) > 2
@@ -255,7 +258,7 @@ def test_long_thinking_is_cut_and_the_program_asked_for(settings: CodeSettings, 
     def answer(request: Request, question: str) -> str:
         return f"{RIGHT}\n```" if question.endswith("</think>\n\n```python\n") else "<think>" + "hm " * 1000
 
-    writer, engine = writer_of(replace(settings, thinking=100), answer)
+    writer, engine = writer_of(replace(settings, code=replace(settings.code, thinking=100)), answer)
     answer_task(writer, language, "mirror", 1, no_beat)
     assert [request.max_new_tokens for request, _ in engine.asked] == [400, 300]
     assert predictions_of(settings)[0].fits == (3, 3)
@@ -276,11 +279,11 @@ def test_thinking_that_the_template_opens_is_recognised(settings: CodeSettings, 
     def answer(request: Request, question: str) -> str:
         return f"{RIGHT}\n```" if question.endswith("</think>\n\n```python\n") else answers[int(request.id[-1])]
 
-    writer, engine = writer_of(replace(settings, thinking=100, turns=0), answer)
+    writer, engine = writer_of(replace(settings, code=replace(settings.code, thinking=100, turns=0)), answer)
     answer_task(replace(writer, tokenizer=prompter), language, "mirror", 1, no_beat)
     assert not engine.asked[0][1].endswith("<think>\n"), "a model thinks only where it is let"
     prompter.let_think()
-    here = replace(settings, thinking=100, turns=0, home=f"{settings.home}/on")
+    here = replace(settings, code=replace(settings.code, thinking=100, turns=0), home=f"{settings.home}/on")
     writer, engine = writer_of(here, answer)
     for i in range(3):
         answers[0] = answers[i]
@@ -299,10 +302,10 @@ def test_cut_thinking_keeps_its_ending_where_the_question_fills_its_room(
     def answer(request: Request, question: str) -> str:
         return f"{RIGHT}\n```" if question.endswith("</think>\n\n```python\n") else "<think>" + "hm " * 1000
 
-    writer, engine = writer_of(replace(settings, thinking=100, turns=0), answer)
+    writer, engine = writer_of(replace(settings, code=replace(settings.code, thinking=100, turns=0)), answer)
     answer_task(writer, language, "mirror", 1, no_beat)
     length = len(engine.asked[0][0].prompt) + 400 + slack
-    writer, engine = writer_of(replace(settings, thinking=100, turns=0, home=f"{settings.home}/full"), answer)
+    writer, engine = writer_of(replace(settings, code=replace(settings.code, thinking=100, turns=0), home=f"{settings.home}/full"), answer)
     result = answer_task(replace(writer, max_seq_len=length), language, "mirror", 1, no_beat)
     assert result.malformed == 0
     assert engine.asked[1][0].max_new_tokens == 300, "the ending takes no room from the program"
@@ -375,9 +378,9 @@ def test_what_cannot_work_is_refused_in_one_line(settings: CodeSettings) -> None
     ):
         check_code(config, 8000)
     with pytest.raises(ConfigError, match=r"--code-prompt none\.jinja: cannot be read"):
-        check_code(replace(config, code_prompt="none.jinja"), 8000)
+        check_code(replace(config, code=replace(config.code, prompt="none.jinja")), 8000)
     with pytest.raises(ConfigError, match=r"choose from code-from-examples-v0, code-from-examples-v1,"):
-        check_code(replace(config, code_prompt="no-such"), 8000)
+        check_code(replace(config, code=replace(config.code, prompt="no-such")), 8000)
     assert asdict(settings) == asdict(CodeSettings.from_json(json.loads(json.dumps(asdict(settings)))))
 
 
@@ -410,7 +413,7 @@ def test_a_run_goes_on_with_the_question_that_it_began_with(tmp_path: Path) -> N
 
     def asked(**given: Any) -> str:
         config = make_config("cpu-pocket", **given)
-        return source_config(config, "programs").code_prompt if config.definitions else config.code_prompt
+        return source_config(config, "programs").code.prompt if config.definitions else config.code.prompt
 
     assert asked(**plain) == asked(**named) == new
     RunPaths(tmp_path).config.write_text(json.dumps({"code_prompt": old}))
@@ -431,7 +434,11 @@ def tiny_writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_worker_with_a_random_model_finds_no_program(settings: CodeSettings, tiny_writer: Path) -> None:
-    small = replace(settings, tokens=12, predict=replace(settings.predict, model=str(tiny_writer), max_seq_len=None, slots=2))
+    small = replace(
+        settings,
+        code=replace(settings.code, tokens=16),
+        predict=replace(settings.predict, model=str(tiny_writer), max_seq_len=None, slots=2),
+    )
     do = open_worker(asdict(small), no_beat)
     result = do({"tasks": ["mirror", "missing"], "views": 2})["tasks"]
     assert (result["mirror"]["answered"], result["mirror"]["malformed"], result["mirror"]["failed"]) == (2, 2, "")

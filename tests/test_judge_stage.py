@@ -9,7 +9,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -286,7 +286,7 @@ def test_a_worker_leaves_out_what_it_cannot_ask_and_ends_at_its_time(
     split_tasks(read_challenges(files[0]), paths.tasks)
     append_predictions(paths.predictions("frozen", "task003"), predictions("task003"))
     settings = resolve_judge(config(files, tiny_model, tmp_path), paths).settings
-    judge = load_judge(JudgeSettings.from_json(json.loads(json.dumps({**vars(settings), "predict": vars(settings.predict)}))))
+    judge = load_judge(JudgeSettings.from_json(json.loads(json.dumps(asdict(settings)))))
     ids = {"0": [candidate_id(grid("task003", place)) for place in range(5)]}
     late = judge_task(judge, "task003", ids, lambda _: None, time.monotonic() - 1)
     assert (late.made, late.unfinished, late.failed) == (0, 2, "")

@@ -17,7 +17,9 @@ from arc_submit.durations import parse_duration
 from arc_submit.ensemble.judge_settings import JudgeOptions
 from arc_submit.errors import ConfigError
 from arc_submit.finetune.settings import TTFTSettings
+from arc_submit.inference.settings import DfsLimits
 from arc_submit.options import Identity, add_options, check_options, flag_of, identity_values, option, option_names, options_of, value_type
+from arc_submit.programs.code_settings import CodeOptions
 from arc_submit.run import fingerprint
 from arc_submit.run.config import RunConfig
 from arc_submit.run.data import load_data
@@ -25,8 +27,8 @@ from arc_submit.run.fingerprint import run_fingerprint
 from arc_submit.run.presets import make_config, make_infer_config
 from arc_submit.train.config import TrainConfig, TrainSettings
 
-SETTINGS = (RunConfig, LoraSettings, TTFTSettings, JudgeOptions, TrainSettings, TrainConfig)
-NESTED = {"lora": LoraSettings, "ttft": TTFTSettings, "judge": JudgeOptions}
+SETTINGS = (RunConfig, CodeOptions, DfsLimits, LoraSettings, TTFTSettings, JudgeOptions, TrainSettings, TrainConfig)
+NESTED = {"code": CodeOptions, "dfs": DfsLimits, "lora": LoraSettings, "ttft": TTFTSettings, "judge": JudgeOptions}
 WITHOUT = {
     RunConfig: {*NESTED, "choices", "definitions"},
     TrainConfig: {"model", "out", "parts", "settings", "lora", "eval_parts", "benchmarks"},
@@ -48,9 +50,10 @@ def test_a_field_cannot_be_defined_without_an_identity() -> None:
 
 
 def test_computed_fields_are_those_that_the_fingerprint_computes() -> None:
-    computed = {name for name, definition in options_of(RunConfig) if definition.identity is Identity.COMPUTED}
+    groups = ((RunConfig, ""), (CodeOptions, "code_"))
+    computed = {f"{prefix}{name}" for group, prefix in groups for name, one in options_of(group) if one.identity is Identity.COMPUTED}
     assert computed == set(fingerprint.COMPUTED)
-    for settings in (LoraSettings, TTFTSettings, JudgeOptions, TrainSettings):
+    for settings in (DfsLimits, LoraSettings, TTFTSettings, JudgeOptions, TrainSettings):
         assert not [name for name, definition in options_of(settings) if definition.identity is Identity.COMPUTED]
 
 
@@ -96,9 +99,11 @@ def test_a_change_of_an_option_of_the_identity_changes_the_fingerprint_and_of_an
     }
     skipped = paths | computed | bound | {"sources", "source", "sources_file", "weights", "grid_encoder", "prompt", "code_prompt", "split"}
     checked = 0
-    for prefix, settings, owner in (("", RunConfig, base), ("lora_", LoraSettings, base.lora), ("ttft_", TTFTSettings, base.ttft)):
+    for group in ("", *(group for group in NESTED if group != "judge")):
+        owner = getattr(base, group) if group else base
+        settings, prefix = type(owner), f"{group}_" if group else ""
         for name, definition in options_of(settings):
-            if name in skipped or name in ("targets", "dora", "init"):
+            if prefix + name in skipped or name in ("targets", "dora", "init"):
                 continue
             changed = {**given, prefix + name: other_value(settings, name, getattr(owner, name))}
             if name in ("max_seq_len", "ttft_max_seq_len"):
@@ -250,10 +255,8 @@ def test_help_names_the_default_and_escapes_per_cent() -> None:
 def test_finetune_offers_every_option_that_a_later_run_of_its_adapters_must_repeat() -> None:
     """What makes a run another one, but for the options of other sources and of the base model's answers, which such a run has not."""
     others = {"sources", "source", "sources_file", "search_effort", "search_proposals", "candidates", "threshold", "temperature"}
-    for settings in (RunConfig, TTFTSettings, LoraSettings):
+    for settings in (RunConfig, TTFTSettings, LoraSettings, DfsLimits):
         for name, definition in options_of(settings):
-            if definition.kinds == ("code",):
-                continue
             if definition.identity is not Identity.FREE and "run" in definition.commands and name not in others:
                 assert "finetune" in definition.commands, name
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +177,7 @@ def test_existing_predictions_are_not_made_again(run: Path) -> None:
 
 def test_a_worker_uses_the_models_own_prompt_configuration(tiny_model: Path, run: Path) -> None:
     settings = replace(SETTINGS, run=str(run), model=str(tiny_model), views=2)
-    do = open_worker(vars(settings), lambda *_: None)
+    do = open_worker(asdict(settings), lambda *_: None)
     result = do({"tasks": ["task000", "task002"]})["tasks"]
     assert result["task000"]["made"] == 2
     assert {p.model for p in read_predictions(RunPaths(run).predictions("frozen", "task002"))[0]} == {tiny_model.name}
@@ -199,7 +199,7 @@ def test_a_worker_uses_the_models_own_prompt_configuration(tiny_model: Path, run
 def test_a_worker_refuses_settings_that_cannot_work(tiny_model: Path, changes: dict[str, str], message: str) -> None:
     settings = replace(SETTINGS, model=str(tiny_model), **changes)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=message):
-        open_worker(vars(settings), lambda: None)
+        open_worker(asdict(settings), lambda: None)
 
 
 def test_a_model_without_a_prompt_configuration_needs_options(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_an_adapter_that_only_another_engine_serves_is_left_to_it(run: Path, tmp
     monkeypatch.setattr("arc_submit.inference.load.load_engine", lambda *_: (WeakEngine(), TOKENIZER.tokenizer, ""))
     prompt = {"grid_encoder": "CompactGridEncoder()", "prompt": "output-from-turns-v0", "max_seq_len": 1024}
     settings = replace(SETTINGS, run=str(run), model=str(pocket_folder()), adapters=str(tmp_path / "adapters"), **prompt)  # type: ignore[arg-type]
-    result = open_worker(vars(settings), lambda *_: None)({"tasks": ["task000", "task001", "task002", "task004"]})
+    result = open_worker(asdict(settings), lambda *_: None)({"tasks": ["task000", "task001", "task002", "task004"]})
     assert sorted(result["cannot"]) == ["task000", "task002"]
     assert "uses DoRA" in result["cannot"]["task000"]
     assert sorted(result["tasks"]) == ["task001", "task004"]
@@ -279,7 +279,7 @@ def test_a_tasks_predictions_answers_and_tokens_are_counted(run: Path) -> None:
 
 
 def test_requests_after_the_deadline_are_unfinished(run: Path, tiny_model: Path) -> None:
-    do = open_worker(vars(replace(SETTINGS, run=str(run), model=str(tiny_model), views=2)), lambda *_: None)
+    do = open_worker(asdict(replace(SETTINGS, run=str(run), model=str(tiny_model), views=2)), lambda *_: None)
     late = do({"tasks": ["task000"], "soft_deadline": 0.0})["tasks"]["task000"]
     assert (late["made"], late["unfinished"], late["failed"]) == (0, 2, "")
     in_time = do({"tasks": ["task000"]})["tasks"]["task000"]

@@ -17,6 +17,7 @@ from tokens16 import save_model
 
 from arc_submit.arc.grid import frozen
 from arc_submit.arc.task import Pair, Task, task_to_json
+from arc_submit.inference.settings import DfsLimits
 from arc_submit.language.prompt_config import read_prompt_config
 from arc_submit.run.presets import PRESETS, make_config
 
@@ -47,7 +48,7 @@ def test_the_published_recipes_are_whole() -> None:
     assert (nvarc.lora.rank, nvarc.lora.alpha, nvarc.lora.embedding_learning_rate) == (256, 32.0, None)
     assert (nvarc.ttft.steps, nvarc.ttft.batch_size, nvarc.ttft.learning_rate, nvarc.ttft.warmup_ratio) == (128, 1, 5e-5, 0.1)
     assert (nvarc.ttft.loss_on, nvarc.ttft_views, nvarc.ttft_threshold, nvarc.method) == ("replies", 16, 0.2, "count-minus-mean")
-    assert (nvarc.dfs_batch, nvarc.dfs_steps, nvarc.dfs_task_steps, nvarc.dfs_score_views) == (4, 12_000, 109_000, 8)
+    assert nvarc.dfs == DfsLimits(12_000, 109_000, 4, 8)
     assert (architects.lora.rank, architects.lora.alpha, architects.lora.embedding_learning_rate) == (64, 16.0, 1e-5)
     assert (architects.ttft.batch_size, architects.ttft.accumulation, architects.ttft.learning_rate) == (2, 2, 1e-4)
     assert (architects.ttft.warmup_ratio, architects.views, architects.method) == (0.25, 8, "product-with-baseline")

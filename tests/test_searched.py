@@ -175,9 +175,9 @@ def test_what_was_found_before_a_limit_is_kept(engine: TransformersEngine, run: 
     whole = predict(engine, run, "task001")["task001"]
     path = RunPaths(run).predictions("frozen", "task001")
     everything, _ = read_predictions(path)
-    for limits in ({"dfs_steps": 16}, {"dfs_task_steps": 16 * 2 * VIEWS}):  # an answer and a little more; of two test inputs
+    for limits in (DfsLimits(16), DfsLimits(task_steps=16 * 2 * VIEWS)):  # an answer and a little more; of two test inputs
         path.unlink()
-        cut = predict(engine, run, "task001", **limits)["task001"]
+        cut = predict(engine, run, "task001", dfs=limits)["task001"]
         kept, _ = read_predictions(path)
         assert 0 < cut["made"] <= whole["made"]
         assert (cut["unfinished"], cut["failed"], cut["refused"]) == (0, "", [])
@@ -196,7 +196,7 @@ def test_a_tasks_tokens_are_shared_by_its_views_whatever_the_slots(engine: Trans
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(engine, "slots", slots)
             found: dict[str, list[tuple[int, ...]]] = {}
-            for one, completion in search_views(engine, view_requests, 0.02, DfsLimits(**limits)):  # type: ignore[arg-type]
+            for one, completion in search_views(engine, view_requests, 0.02, DfsLimits(**limits)):
                 found.setdefault(one.request.id, []).append(tuple(completion.tokens))
             return {key: sorted(paths) for key, paths in found.items()}
 
@@ -215,7 +215,7 @@ def test_candidates_are_scored_under_as_many_views_as_asked(engine: Transformers
     task = read_task(run / "tasks" / "task000.json")
     keys = [one.view.key for one in plan_requests(TOKENIZER, task, RequestSettings(5, 0, 1024))[0]]
     for count in (1, 5):
-        predict(engine, run, "task000", dfs_score_views=count)
+        predict(engine, run, "task000", dfs=DfsLimits(score_views=count))
         path = RunPaths(run).predictions("frozen", "task000")
         predictions, _ = read_predictions(path)
         path.unlink()

@@ -132,7 +132,7 @@ class JudgeSettings:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> JudgeSettings:
-        return JudgeSettings(**{**value, "predict": PredictSettings(**value["predict"])})
+        return JudgeSettings(**{**value, "predict": PredictSettings.from_json(value["predict"])})
 
     def adapter(self, task_id: str) -> Path | None:
         """The folder of a task's adapter; None where the model judges as it is."""

@@ -99,7 +99,7 @@ class FinetuneSettings:
     def from_json(value: dict[str, Any]) -> FinetuneSettings:
         """The inverse of `dataclasses.asdict` and JSON."""
         lora = LoraSettings(**{**value["lora"], "targets": tuple(value["lora"]["targets"])})
-        predict = PredictSettings(**value["predict"])
+        predict = PredictSettings.from_json(value["predict"])
         return FinetuneSettings(**{**value, "predict": predict, "lora": lora, "ttft": TTFTSettings(**value["ttft"])})
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from arc_submit.errors import ConfigError
 from arc_submit.inference.engine import Completion, OnStep, Request
-from arc_submit.inference.settings import DFS_STEPS
+from arc_submit.inference.settings import DfsLimits
 from arc_submit.inference.transformers_engine import NextToken, TransformersEngine
 
 # Tokens that a step brings to the host for each slot. Where all of them exceed the threshold, which a low one makes possible, the slot's
@@ -37,7 +37,7 @@ class SearchLimits:
     """
 
     threshold: float = 0.1
-    max_steps: int = DFS_STEPS
+    max_steps: int = DfsLimits.steps
     keep_greedy: bool = True
 
     def __post_init__(self) -> None:

@@ -63,7 +63,7 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
     Raises:
         ArcSubmitError: where the model or its prompt configuration cannot work.
     """
-    settings = PredictSettings(**settings_json)
+    settings = PredictSettings.from_json(settings_json)
     torch.set_num_threads(settings.threads)
     config = settings.prompt_config()
     engine, base_tokenizer, reason = load.load_engine(settings, config.max_seq_len)
@@ -146,14 +146,14 @@ class _Job:
             if adapter is not None:
                 engine.check_adapter(adapter)
             max_seq_len, searches, slots = self.predictor.max_seq_len, settings.candidates == "dfs", settings.slots
-            if searches and settings.dfs_batch is not None:
-                slots = self.slots[task_id] = min(slots, max(2, settings.dfs_batch * len(task.tests)))
+            if searches and settings.dfs.batch is not None:
+                slots = self.slots[task_id] = min(slots, max(2, settings.dfs.batch * len(task.tests)))
             if self.predictor.memory is not None:
                 self.slots[task_id], max_seq_len = self.predictor.memory.of_prediction(task, max_seq_len, slots, searches)
             request_settings = settings.for_requests(max_seq_len)
             planned, result.refused = plan_requests(self.predictor.tokenizer, task, request_settings, adapter)
-            if searches and settings.dfs_score_views is not None:
-                scoring = replace(request_settings, views=settings.dfs_score_views)
+            if searches and settings.dfs.score_views is not None:
+                scoring = replace(request_settings, views=settings.dfs.score_views)
                 self.scoring[task_id], _ = plan_requests(self.predictor.tokenizer, task, scoring, adapter)
             existing = _read_existing(paths.predictions(settings.source, task_id), searches)
         except ArcSubmitError as error:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from arc_submit.errors import ConfigError
 from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
+from arc_submit.options import Identity, check_options, option
 
 ENGINES = ("transformers", "vllm")
 VLLM_PLAIN = "vllm-plain"  # vllm without compiled graphs and without FlashInfer: the second try where its own choice does not start
 CANDIDATES = ("views", "dfs")
 VLLM_SHARE = 0.9  # of a GPU's memory, that vllm plans with
-DFS_STEPS = 5000  # tokens that the search under one view reads at most, unless a setting says otherwise
+_limit = partial(option, identity=Identity.SAME, minimum=1, commands=("run", "finetune", "infer"))
 
 
 @dataclass(frozen=True)
@@ -22,18 +25,32 @@ class DfsLimits:
 
     All limits count tokens or views, none counts seconds: what a task's searches find is then a function of the task and of these values
     alone, whatever the machine, its load, and a kill in between. A run's time ends work by the soft deadline of a job.
-
-    Attributes:
-        steps: tokens that the search under one view reads at most.
-        task_steps: tokens that all searches of a task read at most, those of all its test inputs together; None sets no such limit.
-        batch: views that are searched side by side; None takes all. What a batch leaves of task_steps is shared by those after it.
-        score_views: views under which every candidate is scored; None takes those of the searches.
     """
 
-    steps: int = DFS_STEPS
-    task_steps: int | None = None
-    batch: int | None = None
-    score_views: int | None = None
+    steps: int = _limit(
+        5000,
+        help="tokens that the search of dfs reads under one view at most; what it has found by then is kept",
+        when=lambda limits: limits.steps != DfsLimits.steps,
+    )
+    task_steps: int | None = _limit(
+        None,
+        help="tokens that all searches of a task, of all its test inputs, read at most; each view gets an equal share of what is left "
+        "(default: no limit)",
+        when=lambda limits: limits.task_steps is not None,
+    )
+    batch: int | None = _limit(
+        None,
+        help="views that dfs searches side by side; later ones share what these leave of --dfs-task-steps (default: all)",
+        when=lambda limits: limits.batch is not None,
+    )
+    score_views: int | None = _limit(
+        None,
+        help="views under which each candidate of dfs is scored (default: those of the search)",
+        when=lambda limits: limits.score_views is not None,
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self, "dfs_")
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,7 @@ class PredictSettings:
         threshold: see `candidates`.
         temperature: 0 takes the most probable answer; 1 samples from the model's probabilities.
         compile_cache: archive of what an earlier session has compiled, for vllm on a GPU.
-        dfs_steps, dfs_task_steps, dfs_batch, dfs_score_views: see `DfsLimits`.
+        dfs: the limits of depth-first searches.
         workers_per_device: workers that share a GPU, each of which plans with its part of the memory.
         memory_factor: measured over planned bytes; the memory plan divides its room by it.
         cards: devices that the model is divided over, from `device` on; the engine vllm alone takes several.
@@ -108,20 +125,17 @@ class PredictSettings:
     workers_per_device: int = 1
     compile_cache: str | None = None
     memory_factor: float = 1.0
-    dfs_steps: int = DFS_STEPS
-    dfs_task_steps: int | None = None
-    dfs_batch: int | None = None
-    dfs_score_views: int | None = None
+    dfs: DfsLimits = field(default_factory=DfsLimits)
     cards: int = 1
 
     def for_requests(self, max_seq_len: int) -> RequestSettings:
         """The part that the requests depend on, with the resolved max_seq_len."""
         return RequestSettings(self.views, self.seed, max_seq_len, self.keep_background, self.temperature)
 
-    @property
-    def dfs(self) -> DfsLimits:
-        """The limits of depth-first searches."""
-        return DfsLimits(self.dfs_steps, self.dfs_task_steps, self.dfs_batch, self.dfs_score_views)
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> PredictSettings:
+        """The settings that `asdict` made a JSON value of."""
+        return PredictSettings(**{**value, "dfs": DfsLimits(**value["dfs"])})
 
     def prompt_config(self) -> PromptConfig:
         """How the model is asked.

@@ -55,7 +55,7 @@ def open_trainer(settings: CodeSettings, prompt: PromptVersion) -> tuple[CodeTra
     Raises:
         ArcSubmitError: where the model, the adapter or the prompt configuration cannot work.
     """
-    ttft = TTFTSettings(learning_rate=settings.learn_rate, schedule="constant", warmup_ratio=_WARMUP)
+    ttft = TTFTSettings(learning_rate=settings.code.learn_rate, schedule="constant", warmup_ratio=_WARMUP)
     finetune = FinetuneSettings(settings.predict, settings.lora, ttft, None, None, home=settings.home)
     model, sampler, _ = load_base(finetune)
     twin = with_same_weights(model)  # before layers are attached

@@ -111,7 +111,7 @@ class CodeWriter:
     @property
     def question_limit(self) -> int:
         """Tokens that a question may have."""
-        return self.max_seq_len - self.settings.tokens - self.settings.thinking
+        return self.max_seq_len - self.settings.code.tokens - self.settings.code.thinking
 
 
 def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -132,7 +132,7 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
     beat()
 
     def do(job: dict[str, Any]) -> dict[str, Any]:
-        samples = job.get("views", settings.predict.views)
+        samples = job.get("views", settings.code.samples)
         results = {}
         for task_id in job["tasks"]:
             results[task_id] = answer_task(writer, language, task_id, samples, beat, job.get("soft_deadline")).to_json()
@@ -192,10 +192,10 @@ def load_writer(settings: CodeSettings) -> CodeWriter:
     import torch
 
     torch.set_num_threads(settings.predict.threads)
-    config, prompt = settings.predict.prompt_config(), code_prompt(settings.prompt)
+    config, prompt = settings.predict.prompt_config(), code_prompt(settings.code.prompt)
     engine, base_tokenizer, reason, trainer = _load_model(settings, prompt, config.max_seq_len)
     tokenizer = PromptTokenizer.from_config(base_tokenizer, config)
-    if settings.thinking:
+    if settings.code.thinking:
         tokenizer.let_think()
     check_vocabulary(base_tokenizer, prompt)
     print(f"model {settings.predict.model}: {engine.name} on {settings.predict.device} ({reason})", flush=True)
@@ -211,7 +211,7 @@ def _load_model(settings: CodeSettings, prompt: PromptVersion, max_seq_len: int)
     from arc_submit.inference.load_transformers import make_engine
 
     predict = settings.predict
-    if not settings.learn_rounds:
+    if not settings.code.learn_rounds:
         return *load.load_engine(predict, max_seq_len), None
     from arc_submit.programs.code_learner import open_trainer
 
@@ -298,7 +298,7 @@ class _Task:
             return False
         if not self.solved and not self._round(0, [-1] * samples, deadline):
             return False
-        if samples < settings.predict.views:
+        if samples < settings.code.samples:
             return True  # the further questions are about the programs of all jobs
         begun = time.monotonic()
         try:
@@ -309,7 +309,7 @@ class _Task:
     def _ask_further(self) -> bool:
         """Ask about the programs that are there, and learn from them; False where the time ended it."""
         settings = self.writer.settings
-        for turn in range(1, settings.turns + 1):
+        for turn in range(1, settings.code.turns + 1):
             begun = [one.parent for one in sorted(self.answers, key=lambda one: one.number) if one.turn == turn]
             if self.solved and len(begun) == 0:
                 break
@@ -321,15 +321,15 @@ class _Task:
         """Make the rounds of learning; False where the time ended them. Where learning cannot go on, a note says why."""
         settings, trainer = self.writer.settings, self.writer.trainer
         folder = rounds_folder(Path(settings.home), self.task.id)
-        begun = any(one.turn > settings.turns for one in self.answers)  # a round that was cut short is ended, whatever is among it
+        begun = any(one.turn > settings.code.turns for one in self.answers)  # a round that was cut short is ended, whatever is among it
         if trainer is None or (folder / _ENDED).exists() or (self.solved and not begun):
             return True
         from arc_submit.programs.code_learner import CodeLearner
 
-        samples, last = settings.predict.views, settings.learn_rounds
+        samples, last = settings.code.samples, settings.code.learn_rounds
         cold = -(-samples // _COLD_EVERY)
-        rounds = RoundSettings(samples, cold, settings.temperature, settings.cold_temperature, rounds=last)
-        first = [ran for answer, ran in self.in_order if ran is not None and answer.turn <= settings.turns]
+        rounds = RoundSettings(samples, cold, settings.code.temperature, settings.code.cold_temperature, rounds=last)
+        first = [ran for answer, ran in self.in_order if ran is not None and answer.turn <= settings.code.turns]
         self.answer(first)  # a kill within the learning, which may take long, does not cost them
         self.learner = CodeLearner(trainer, self.task, self.written, self._on_pass)
         try:
@@ -369,7 +369,7 @@ class _Task:
 
     def _learning_turn(self, seed: int) -> int:
         """The turn of the programs that rounds of learning ask for with a seed."""
-        return self.writer.settings.turns + 1 + seed
+        return self.writer.settings.code.turns + 1 + seed
 
     def _seconds_left(self) -> float:
         return math.inf if self.deadline is None else self.deadline - time.monotonic()
@@ -392,7 +392,7 @@ class _Task:
             arms.append(Arm(ran.whole / len(self.task.train), ran.cells, asked))
             places.append(i)
         rng = np.random.default_rng([*self.seed, 1, turn])
-        return [places[i] for i in choose_arms(arms, self.writer.settings.refined, rng)]
+        return [places[i] for i in choose_arms(arms, self.writer.settings.code.refined, rng)]
 
     def _round(self, turn: int, parents: Sequence[int], deadline: float | None, temperature: float | None = None) -> bool:
         """Ask the questions of a turn that have no answer yet; False where the time ended it.
@@ -436,13 +436,13 @@ class _Task:
         """
         writer, settings, task = self.writer, self.writer.settings, self.task
         rng = np.random.default_rng([*self.seed, 0, turn, number])
-        temperature = settings.temperature
+        temperature = settings.code.temperature
         if parent < 0:
             views = choose_views(
-                len(task.train), settings.frames, self.seed[0] * 1_000_003 + self.seed[1], settings.predict.keep_background
+                len(task.train), settings.code.views, self.seed[0] * 1_000_003 + self.seed[1], settings.predict.keep_background
             )
             view = views[number % len(views)]
-            temperature = settings.cold_temperature if number % _COLD_EVERY == 0 else temperature
+            temperature = settings.code.cold_temperature if number % _COLD_EVERY == 0 else temperature
             ids = first_question(writer.tokenizer, writer.prompt, view.apply_task(task), writer.question_limit, rng)
         else:
             ran = self.ran[parent]
@@ -456,7 +456,7 @@ class _Task:
             ids = next_question(writer.tokenizer, writer.prompt, shown, failed, writer.question_limit)
         seed = int(rng.integers(2**31))
         request_id = f"{task.id}/{turn}/{number}"
-        length = settings.tokens + settings.thinking
+        length = settings.code.tokens + settings.code.thinking
         return Request(request_id, ids, length, None, temperature, seed, end_ids=writer.tokenizer.end_ids), view.key
 
     def _error(self, text: str, shown: Task, outputs: Sequence[Grid | None]) -> str:
@@ -481,17 +481,17 @@ class _Task:
         cut: dict[str, tuple[Request, Completion]] = {}
         for completion in writer.engine.generate(requests, self.beat, deadline):
             request = by_id[completion.id]
-            cuts = completion.finished == "length" and writer.settings.thinking > 0
+            cuts = completion.finished == "length" and writer.settings.code.thinking > 0
             marks = thinking_of(self._text(request, completion)) if cuts else None
             if marks is None:
                 yield request, completion
                 continue
             # The thinking is cut so that it fits its budget with the words that end it, which are the model's from then on.
             ending = writer.tokenizer.tokenizer.encode(marks[2], add_special_tokens=False)
-            begun = [*completion.tokens[: max(0, writer.settings.thinking - len(ending))], *ending]
+            begun = [*completion.tokens[: max(0, writer.settings.code.thinking - len(ending))], *ending]
             prompt = [*request.prompt, *begun]
             # The ending of a budget that is shorter than it takes its room from the program.
-            again = replace(request, prompt=prompt, max_new_tokens=min(writer.settings.tokens, writer.max_seq_len - len(prompt)))
+            again = replace(request, prompt=prompt, max_new_tokens=min(writer.settings.code.tokens, writer.max_seq_len - len(prompt)))
             cut[request.id] = again, replace(completion, tokens=begun)
         if cut:
             for completion in writer.engine.generate([request for request, _ in cut.values()], self.beat, deadline):

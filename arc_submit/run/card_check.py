@@ -36,7 +36,7 @@ def sources_that_fit_no_card(config: RunConfig, gpus: Mapping[str, Gpu], workers
     reasons: dict[str, str] = {}
     factor = memory_factor(config.measured)
     for source in ("ttft", "frozen", "code"):
-        learns = source == "code" and config.code_learn_rounds > 0
+        learns = source == "code" and config.code.learn_rounds > 0
         tunes = learns or (source == "ttft" and config.adapters is None)
         if source not in config.sources or (source == "ttft" and tunes and config.ttft_in_4_bits):
             continue

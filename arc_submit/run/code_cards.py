@@ -119,7 +119,7 @@ def choose_card_groups(config: RunConfig, gpus: Mapping[str, Gpu], longest: int)
         ConfigError: where no number of the cards holds the model, or the number that is given cannot work.
         DataError: where the model's files cannot be read.
     """
-    given = config.code_cards
+    given = config.code.cards
     if given is not None and given > 1:
         return _given_groups(config, given, gpus, longest)
     reasons = _one_card(config, gpus)
@@ -127,7 +127,7 @@ def choose_card_groups(config: RunConfig, gpus: Mapping[str, Gpu], longest: int)
     if given == 1 or model is None or (not reasons and _holds_alone(config, model, gpus, longest)):
         _refuse(reasons)
         return CardGroups()
-    if config.code_learn_rounds and not _one_card(replace(config, code_learn_rounds=0), gpus):
+    if config.code.learn_rounds and not _one_card(replace(config, code=replace(config.code, learn_rounds=0)), gpus):
         _refuse(reasons)  # which says that one card holds the model without the learning
     fitting = _smallest_number(config, model, gpus, longest)
     size = f"--model {config.model}: {model.weights / GIB:.1f} GiB of weights and a question of {longest} tokens fit no single card"
@@ -136,7 +136,7 @@ def choose_card_groups(config: RunConfig, gpus: Mapping[str, Gpu], longest: int)
         if reasons or (not known and model.weights // _most_cards(model, gpus) > max(_room(config, gpu) for gpu in gpus.values())):
             raise ConfigError(_no_number(config, model, gpus, longest) or next(iter(reasons.values())))
         return CardGroups()  # what lacks is narrowly missed by an estimate: the engine finds out
-    if config.code_learn_rounds:
+    if config.code.learn_rounds:
         raise ConfigError(f"{size}, and --code-learn-rounds trains on one; leave it out, and {fitting} cards hold the model together")
     _check_vllm(f"{size}, and")
     groups = _groups_that_hold(config, model, fitting, gpus, longest)
@@ -164,7 +164,7 @@ def _holds_alone(config: RunConfig, model: Divided, gpus: Mapping[str, Gpu], lon
 
     The plan is that of the transformers engine. What vllm takes, and a model that the plan does not know, are estimated.
     """
-    by_transformers = config.engine == "transformers" or config.code_learn_rounds > 0 or find_spec("vllm") is None
+    by_transformers = config.engine == "transformers" or config.code.learn_rounds > 0 or find_spec("vllm") is None
     return (by_transformers and read_shape(config.model) is not None) or bool(_groups_that_hold(config, model, 1, gpus, longest))
 
 

@@ -17,10 +17,10 @@ from arc_submit.ensemble.combination import JUDGED_METHODS, METHODS, EnsembleCon
 from arc_submit.ensemble.judge_settings import JudgeOptions
 from arc_submit.errors import ConfigError
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.inference.settings import CANDIDATES, DFS_STEPS, ENGINES, check_candidates
+from arc_submit.inference.settings import CANDIDATES, ENGINES, DfsLimits, check_candidates
 from arc_submit.language.prompt_config import PromptConfig, resolve_prompt_config
 from arc_submit.options import Identity, check_options, option
-from arc_submit.programs.code_settings import CODE_PROMPT
+from arc_submit.programs.code_settings import CodeOptions
 from arc_submit.run.choices import Choice
 from arc_submit.run.definitions import SourceDefinition, split_definitions
 from arc_submit.workers.ray_cluster import EXECUTORS, check_executor
@@ -45,18 +45,6 @@ def _uses_dfs(config: RunConfig) -> bool:
     return config.candidates == "dfs"
 
 
-def _searches(config: RunConfig) -> bool:
-    return _uses_dfs(config) or _tunes_for_dfs(config)
-
-
-def _codes(config: RunConfig) -> bool:
-    return "code" in config.sources
-
-
-def _learns_code(config: RunConfig) -> bool:
-    return _codes(config) and config.code_learn_rounds > 0
-
-
 def _tunes(config: RunConfig) -> bool:
     return "ttft" in config.sources
 
@@ -77,7 +65,8 @@ def _tunes_for_dfs(config: RunConfig) -> bool:
 class RunConfig:
     """What to run, on which hardware, for how long.
 
-    `lora`, `ttft` and `judge` hold the options of adapters, of fine-tuning and of judging. `choices` says what the preset auto decided and
+    `lora`, `ttft`, `dfs`, `code` and `judge` hold the options of adapters, of fine-tuning, of depth-first searches, of programs and of
+    judging. `choices` says what the preset auto decided and
     why; the values are in the other fields. `definitions` are those of the sources with a name of their own.
     """
 
@@ -254,42 +243,6 @@ class RunConfig:
         kinds=_OF_FROZEN,
         commands=("run", "infer"),
     )
-    dfs_steps: int = option(
-        DFS_STEPS,
-        help="tokens that the search of dfs reads under one view at most; what it has found by then is kept",
-        identity=Identity.SAME,
-        when=lambda config: _searches(config) and config.dfs_steps != DFS_STEPS,
-        minimum=1,
-        kinds=_OF_GRIDS,
-        commands=_MODEL,
-    )
-    dfs_task_steps: int | None = option(
-        None,
-        help="tokens that all searches of a task read at most; each view gets an equal share of what is left (default: no limit)",
-        identity=Identity.SAME,
-        when=lambda config: _searches(config) and config.dfs_task_steps is not None,
-        minimum=1,
-        kinds=_OF_GRIDS,
-        commands=_MODEL,
-    )
-    dfs_batch: int | None = option(
-        None,
-        help="views that dfs searches side by side; later ones share what these leave of --dfs-task-steps (default: all)",
-        identity=Identity.SAME,
-        when=lambda config: _searches(config) and config.dfs_batch is not None,
-        minimum=1,
-        kinds=_OF_GRIDS,
-        commands=_MODEL,
-    )
-    dfs_score_views: int | None = option(
-        None,
-        help="views under which each candidate of dfs is scored (default: those of the search)",
-        identity=Identity.SAME,
-        when=lambda config: _searches(config) and config.dfs_score_views is not None,
-        minimum=1,
-        kinds=_OF_GRIDS,
-        commands=_MODEL,
-    )
     temperature: float = option(
         0.0,
         help="0 takes the likeliest answer of each view; 1 draws answers by the model's probabilities",
@@ -344,6 +297,8 @@ class RunConfig:
         kinds=_OF_TTFT,
         commands=_TUNE,
     )
+    code: CodeOptions = field(default_factory=CodeOptions)
+    dfs: DfsLimits = field(default_factory=DfsLimits)
     judge: JudgeOptions = field(default_factory=JudgeOptions)
     lora: LoraSettings = field(default_factory=LoraSettings)
     ttft: TTFTSettings = field(default_factory=TTFTSettings)
@@ -423,95 +378,6 @@ class RunConfig:
     )
     ttft_threshold: float = option(
         0.1, help="--threshold for the fine-tuned model", identity=Identity.SAME, when=_tunes_for_dfs, kinds=_OF_TTFT, commands=_TUNE
-    )
-    code_samples: int = option(
-        8,
-        help="programs that the source code asks for first, for each task",
-        identity=Identity.SAME,
-        when=_codes,
-        minimum=1,
-        kinds=_OF_CODE,
-        commands=_RUN,
-    )
-    code_views: int = option(
-        4,
-        help="views under which it asks for them in turn, the task as it is first",
-        identity=Identity.SAME,
-        when=_codes,
-        minimum=1,
-        kinds=_OF_CODE,
-        commands=_RUN,
-    )
-    code_temperature: float = option(
-        0.8, help="temperature of programs", identity=Identity.SAME, when=_codes, minimum=0, kinds=_OF_CODE, commands=_RUN
-    )
-    code_cold_temperature: float = option(
-        0.1,
-        help="temperature of every fourth of the first programs",
-        identity=Identity.SAME,
-        when=_codes,
-        minimum=0,
-        kinds=_OF_CODE,
-        commands=_RUN,
-    )
-    code_turns: int = option(
-        3,
-        help="rounds in which programs that failed are shown back with what went wrong; they end with a program that fits all pairs",
-        identity=Identity.SAME,
-        when=_codes,
-        minimum=0,
-        kinds=_OF_CODE,
-        commands=_RUN,
-    )
-    code_refined: int = option(
-        4, help="programs shown back in each round", identity=Identity.SAME, when=_codes, minimum=1, kinds=_OF_CODE, commands=_RUN
-    )
-    code_tokens: int = option(
-        1024, help="tokens of a program's answer", identity=Identity.SAME, when=_codes, minimum=16, kinds=_OF_CODE, commands=_RUN
-    )
-    code_thinking: int = option(
-        0,
-        help="tokens of thinking before it; longer thinking is cut there and the program asked for (0: a model that does not think)",
-        identity=Identity.SAME,
-        when=_codes,
-        minimum=0,
-        kinds=_OF_CODE,
-        commands=_RUN,
-    )
-    code_learn_rounds: int = option(
-        0,
-        help="rounds in which the model is fine-tuned on what a task's programs really do and asked for --code-samples more",
-        identity=Identity.SAME,
-        when=_learns_code,
-        minimum=0,
-        kinds=_OF_CODE,
-        commands=_RUN,
-    )
-    code_learn_rate: float = option(
-        1e-5,
-        help="learning rate in these rounds; --lora-rank and the like give the shape of the adapter",
-        identity=Identity.SAME,
-        when=_learns_code,
-        above=0,
-        below=1,
-        kinds=_OF_CODE,
-        commands=_RUN,
-    )
-    code_cards: int | None = option(
-        None,
-        help="cards that hold one copy of the model together, by vllm's tensor parallel; on a CPU, processes (default: one, and where no "
-        "single card holds the model the smallest number that does)",
-        identity=Identity.FREE,
-        minimum=1,
-        kinds=_OF_CODE,
-        commands=_RUN,
-    )
-    code_prompt: str = option(
-        CODE_PROMPT,
-        help="how a program is asked for: a version, or a prompt file",
-        identity=Identity.COMPUTED,
-        kinds=_OF_CODE,
-        commands=_RUN,
     )
     ttft_max_steps: int | None = option(
         None,
@@ -681,12 +547,12 @@ class RunConfig:
             kind = "adapters with DoRA" if self.lora.dora else "a base in 4 bits"
             kind = f"adapters of {' and '.join(self.lora.at_the_ends)}" if self.lora.at_the_ends else kind
             raise ConfigError(f"--ttft-engine vllm does not serve {kind}; take transformers")
-        if self.code_learn_rounds and self.code_thinking:
+        if self.code.learn_rounds and self.code.thinking:
             raise ConfigError("--code-learn-rounds learns programs without the thinking before them: leave it out, or --code-thinking")
-        if self.code_learn_rounds and self.engine == "vllm" and (self.lora.dora or self.lora.at_the_ends):
+        if self.code.learn_rounds and self.engine == "vllm" and (self.lora.dora or self.lora.at_the_ends):
             raise ConfigError("--code-learn-rounds with --engine vllm takes no DoRA and no adapted embeddings; take --engine transformers")
-        if self.code_learn_rounds and (self.code_cards or 1) > 1:
-            raise ConfigError(f"--code-cards {self.code_cards}: --code-learn-rounds trains on one card; leave one of the two out")
+        if self.code.learn_rounds and (self.code.cards or 1) > 1:
+            raise ConfigError(f"--code-cards {self.code.cards}: --code-learn-rounds trains on one card; leave one of the two out")
         if self.budget <= self.reserve:
             raise ConfigError(f"--budget {self.budget:.0f}s: its reserve for the report is {self.reserve:.0f}s; give more")
         if self.task_ids is not None and (self.tasks is not None or not self.task_ids):
@@ -708,6 +574,11 @@ class RunConfig:
     def kinds(self) -> tuple[str, ...]:
         """The kinds of the sources, in their order."""
         return tuple(map(self.kind_of, self.sources))
+
+    @property
+    def uses_dfs(self) -> bool:
+        """Whether a model's answers are searched depth-first."""
+        return _uses_dfs(self) or _tunes_for_dfs(self)
 
     @property
     def judges(self) -> bool:

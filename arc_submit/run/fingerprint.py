@@ -49,10 +49,6 @@ _INFER_FIELDS = (
     "max_seq_len",
     "candidates",
     "threshold",
-    "dfs_steps",
-    "dfs_task_steps",
-    "dfs_batch",
-    "dfs_score_views",
     "temperature",
 )
 
@@ -73,15 +69,18 @@ def run_fingerprint(config: RunConfig, data: RunData) -> dict[str, Any]:
 
 
 def _work_values(config: RunConfig) -> dict[str, Any]:
-    """What the fingerprint holds of the memory plan, of auto's decisions and of the adapters, for the sources of a configuration."""
+    """What the fingerprint holds of the memory plan, of auto's decisions and of groups of options, for the sources of a configuration."""
     # It decides checkpointing and lengths; the costs decide only when a task's turn comes.
     values: dict[str, Any] = {"memory_factor": memory_factor(config.measured)} if config.measured is not None else {}
     # With what auto decided, a run that goes on decides nothing anew.
     values |= {RECORD: decided} if (decided := recorded_values(config.choices)) else {}
+    if config.uses_dfs:
+        values |= identity_values(config.dfs, "dfs_")
     if "code" in config.sources:
-        given = config.code_prompt.endswith(PROMPT_SUFFIX)
-        values["code_prompt"] = hashlib.sha256(Path(config.code_prompt).read_bytes()).hexdigest()[:16] if given else config.code_prompt
-        if config.code_learn_rounds:
+        given = config.code.prompt.endswith(PROMPT_SUFFIX)
+        values["code_prompt"] = hashlib.sha256(Path(config.code.prompt).read_bytes()).hexdigest()[:16] if given else config.code.prompt
+        values |= identity_values(config.code, "code_")
+        if config.code.learn_rounds:
             values |= identity_values(config.lora, "lora_")
     if "ttft" in config.sources:
         values |= identity_values(config.lora, "lora_") | identity_values(config.ttft, "ttft_")
@@ -98,6 +97,7 @@ def infer_fingerprint(config: RunConfig, tasks: Mapping[str, Task] | None) -> di
         tasks: those of --challenges; None where the directory's own are used.
     """
     own = {name: value for name, value in identity_values(config).items() if name in _INFER_FIELDS} | _model_values(config)
+    own |= identity_values(config.dfs, "dfs_") if config.uses_dfs else {}
     own |= {"command": "infer", "adapters": config.adapters.name if config.adapters else None, "source": config.sources[0]}
     own |= {"challenges": tasks_digest(tasks)} if tasks else {}
     existing = RunPaths(config.out).read_config()

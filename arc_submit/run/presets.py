@@ -16,9 +16,10 @@ from arc_submit.ensemble.combination import JUDGED_METHODS, METHODS
 from arc_submit.ensemble.judge_settings import JudgeOptions
 from arc_submit.errors import ArcSubmitError, ConfigError
 from arc_submit.finetune.settings import TTFTSettings
+from arc_submit.inference.settings import DfsLimits
 from arc_submit.language.prompt_config import config_path, read_prompt_config
 from arc_submit.options import add_options, check_options, flag_of, option_names, options_of, with_current_names
-from arc_submit.programs.code_settings import CODE_PROMPTS
+from arc_submit.programs.code_settings import CODE_PROMPTS, CodeOptions
 from arc_submit.run.auto_inputs import AUTO, RECORD, decide
 from arc_submit.run.choices import Choice, values_of
 from arc_submit.run.config import SOURCES, RunConfig
@@ -30,9 +31,9 @@ from arc_submit.storage.run_dir import RunPaths
 
 _CHANCES = Path(__file__).with_name("chances")
 # Groups of options of which kinds of sources have values of their own, and options of a run that are no use to decide for a source.
-_GROUP_KINDS = {"lora": ("ttft", "code"), "ttft": ("ttft",)}
+_GROUP_KINDS = {"lora": ("ttft", "code"), "ttft": ("ttft",), "dfs": ("frozen", "ttft"), "code": ("code",)}
 _OF_RUN = ("source", "sources_file", "sources", "weights")
-_NESTED: dict[str, type] = {"lora": LoraSettings, "ttft": TTFTSettings, "judge": JudgeOptions}
+_NESTED: dict[str, type] = {"lora": LoraSettings, "ttft": TTFTSettings, "dfs": DfsLimits, "code": CodeOptions, "judge": JudgeOptions}
 # What a model's prompt configuration may set: how it is fine-tuned and decoded, but no hardware and no budget.
 _MODEL_PREFIXES = ("lora_", "ttft_")
 _DFS_OPTIONS = ("threshold", "dfs_steps", "dfs_task_steps", "dfs_batch", "dfs_score_views")

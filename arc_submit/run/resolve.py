@@ -273,7 +273,7 @@ def _check_model(config: RunConfig, cards: int = 1) -> PromptConfig | None:
     check_model_folder(config.model)
     prompt = config.prompt_config()
     engines = [engines_of(config.engine, config.candidates)[0]] if "frozen" in config.sources else []
-    tuned, learns = "ttft" in config.sources, "code" in config.sources and config.code_learn_rounds > 0
+    tuned, learns = "ttft" in config.sources, "code" in config.sources and config.code.learn_rounds > 0
     if "code" in config.sources:
         check_code(config, prompt.max_seq_len)
         engines += [code_engines(config, cards)[0], *(["transformers"] if learns else [])]  # which trains, whatever engine asks

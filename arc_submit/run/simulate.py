@@ -154,7 +154,7 @@ def rig_setup(config: RunConfig, rig: Rig, tasks: int, worth: SolveChances | Non
         return rig.own_parameters.get(name, rig.parameters)
 
     def cards(name: str) -> CardGroups:
-        given = (source_config(config, name) if name in config.definitions else config).code_cards
+        given = (source_config(config, name) if name in config.definitions else config).code.cards
         return CardGroups(cards=given or cards_by_size(parameters(name), CARDS.get(rig.kind.lower()), rig.count))
 
     for source in _sources(config, lambda name: initial_costs(rig.kind, parameters(name), rig.overhead), cards):

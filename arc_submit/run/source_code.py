@@ -23,18 +23,9 @@ def resolve_code(setup: SourceSetup) -> list[Source]:
     """Programs for each task, one task in a job."""
     config, cards = setup.config, setup.cards
     settings = CodeSettings(
-        replace(predict_settings(setup, config.code_samples), cards=cards.cards),
-        config.code_prompt,
-        config.code_views,
-        config.code_temperature,
-        config.code_cold_temperature,
-        config.code_tokens,
-        config.code_thinking,
-        config.code_turns,
-        config.code_refined,
+        replace(predict_settings(setup, config.code.samples), cards=cards.cards),
+        config.code,
         str(setup.home.root),
-        config.code_learn_rounds,
-        config.code_learn_rate,
         config.lora,
     )
     backends = tuple(
@@ -65,7 +56,7 @@ def code_engines(config: RunConfig, cards: int = 1) -> tuple[str, ...]:
     on_gpus = config.devices != ("cpu",)
     if cards > 1:
         return tuple(engine for engine in engines_of("vllm", on_gpus=on_gpus) if engine != "transformers")
-    shares = config.engine == "auto" and config.code_learn_rounds > 0
+    shares = config.engine == "auto" and config.code.learn_rounds > 0
     return engines_of("transformers" if shares else config.engine, on_gpus=on_gpus)
 
 
@@ -85,11 +76,11 @@ def check_code(config: RunConfig, max_seq_len: int) -> None:
     from arc_submit.base_model.loading import load_tokenizer  # with torch, which takes seconds
     from arc_submit.programs.code_prompt import check_vocabulary, code_prompt
 
-    prompt = code_prompt(config.code_prompt)
-    left = max_seq_len - config.code_tokens - config.code_thinking
+    prompt = code_prompt(config.code.prompt)
+    left = max_seq_len - config.code.tokens - config.code.thinking
     if left < SHORTEST_QUESTION:
         raise ConfigError(
-            f"--code-tokens {config.code_tokens} and --code-thinking {config.code_thinking} leave {max(0, left)} of {max_seq_len} tokens "
+            f"--code-tokens {config.code.tokens} and --code-thinking {config.code.thinking} leave {max(0, left)} of {max_seq_len} tokens "
             "for the question; lower them, or raise --max-seq-len"
         )
     try:
@@ -106,11 +97,11 @@ def code_ladder(config: RunConfig) -> Ladder:
 
     A step is a question about a failed program, a program that is learnt, or one that the adapted model is asked for.
     """
-    refined = config.code_turns * config.code_refined
-    learnt = min(RoundSettings.best + RoundSettings.worst, config.code_samples + refined)
-    steps = refined + config.code_learn_rounds * (learnt + config.code_samples)
-    ladder = make_ladder(0, config.code_samples)
-    return replace(ladder, levels=(*ladder.levels[:-1], Level(steps, config.code_samples)))
+    refined = config.code.turns * config.code.refined
+    learnt = min(RoundSettings.best + RoundSettings.worst, config.code.samples + refined)
+    steps = refined + config.code.learn_rounds * (learnt + config.code.samples)
+    ladder = make_ladder(0, config.code.samples)
+    return replace(ladder, levels=(*ladder.levels[:-1], Level(steps, config.code.samples)))
 
 
 def _costs(costs: CostModel, config: RunConfig, cards: int) -> CostModel:
@@ -118,6 +109,6 @@ def _costs(costs: CostModel, config: RunConfig, cards: int) -> CostModel:
 
     Cards that hold a model together each do their part of the work, and wait for each other in every layer.
     """
-    longer = 1 + (config.code_tokens + config.code_thinking) / _TOKENS_OF_A_GRID
+    longer = 1 + (config.code.tokens + config.code.thinking) / _TOKENS_OF_A_GRID
     rate = costs.predict.rate * longer / (1 if cards == 1 else cards * _WORK_OF_DIVIDED)
     return CostModel(LinearCost(0.0, rate), LinearCost(costs.predict.fixed, rate))

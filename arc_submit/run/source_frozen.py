@@ -54,10 +54,7 @@ def predict_settings(setup: SourceSetup, views: int) -> PredictSettings:
         compile_cache=None if config.compile_cache is None else str(config.compile_cache),
         chat_template=None if config.chat_template is None else str(config.chat_template),
         memory_factor=memory_factor(config.measured),
-        dfs_steps=config.dfs_steps,
-        dfs_task_steps=config.dfs_task_steps,
-        dfs_batch=config.dfs_batch,
-        dfs_score_views=config.dfs_score_views,
+        dfs=config.dfs,
     )
 
 
