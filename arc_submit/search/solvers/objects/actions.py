@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -127,7 +127,8 @@ _TURNS: tuple[tuple[str, Turn], ...] = (
 )
 
 
-def library(changes: Changes) -> list[Action]:
+@lru_cache(maxsize=8)  # the segmentations of a task mostly have the same changes
+def library(changes: Changes) -> tuple[Action, ...]:
     """All actions that can make such changes, the plainest first."""
     painters = list(_painters(changes))
     drawing = [p for p in painters if p.name in _DRAWN_WITH or p.name.isdigit()]
@@ -145,7 +146,7 @@ def library(changes: Changes) -> list[Action]:
         out += _draw_actions(drawing)
         out += _link_actions([p for p in painters if p.name == "its colour" or p.name.isdigit()])
         out += _copy_actions()
-    return out
+    return tuple(out)
 
 
 # --- Effects -----------------------------------------------------------------------------------------------------------------------------

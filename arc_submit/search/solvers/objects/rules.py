@@ -8,7 +8,7 @@ train pair in turn measures how reliable the rule is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
@@ -18,7 +18,7 @@ from arc_submit.arc.grid import Grid, frozen, same_grid
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.grid_tools import held_out_folds, inputs_of, keeps_size
-from arc_submit.search.solvers.objects.actions import Action, Cells, Changes, Effect, Painting, library
+from arc_submit.search.solvers.objects.actions import NONE, Action, Cells, Changes, Effect, Painter, Painting, library
 from arc_submit.search.solvers.objects.scenes import Scene, Segmentation, segmentations
 from arc_submit.search.solvers.objects.stamps import stamps
 from arc_submit.search.solvers.objects.traits import ObjectTests, make_tests
@@ -30,6 +30,8 @@ MAX_CANDIDATES = 400  # conditional actions whose cells are computed in one roun
 EQUAL_TESTS, EQUAL_ACTIONS = 3, 2  # tests and actions with the same results on the known objects
 MAX_EFFECTS = 60_000  # effects computed for a task
 MAX_BYTES = 100_000_000  # of the tables of a task
+_EARLY = 2  # pairs in which an action must explain something, unless it recolours
+_MIXED, _NOT_SEEN = -2, -3  # in place of a colour: cells of several colours, and none or not looked at
 _POPCOUNT = np.array([bin(byte).count("1") for byte in range(256)], np.int64)
 
 
@@ -143,7 +145,7 @@ def plain_tables(task: Task) -> list[ActionTable]:
     tables = []
     for segmentation in segmentations(inputs_of(task)):
         changes = _changes(task, segmentation)
-        actions = library(changes) + stamps(task, segmentation)
+        actions = [*library(changes), *stamps(task, segmentation)]
         tables.append(_table(task, segmentation, actions, make_tests, budget))
     return [table for table in tables if table is not None]
 
@@ -189,38 +191,43 @@ def _table(
     # The pairs with fewest objects come first: an action without use in two pairs is abandoned, except recolouring, because each pair may
     # show another colour.
     order = sorted(range(pairs), key=lambda k: len(scenes[k].objects))
+    starts = [slice(first_object[k], first_object[k + 1]) for k in range(pairs)]
+    before = [pair.input.ravel() for pair in task.train]
+    after = [pair.output.ravel() for pair in task.train]
+    painters = dict.fromkeys(action.run.painter for action in actions if isinstance(action.run, Painting))
+    paintings = _Paintings(list(painters), scenes, order, [(before[k], after[k], starts[k], first_cell[k]) for k in range(pairs)])
     useful, wrongs, gains, cells = [], [], [], []
-    shown: list[dict[tuple[Cells, int], tuple[Array, int | None]]] = [{} for _ in range(pairs)]
     for action in actions:
-        wrong, gain = np.zeros(objects, np.bool_), np.zeros(objects, np.int64)
-        explained = np.zeros((objects, first_cell[-1]), np.bool_)
-        for place, k in enumerate(order):
-            budget.effects -= len(scenes[k].objects)
-            before, after = task.train[k].input.ravel(), task.train[k].output.ravel()
-            for number in range(len(scenes[k].objects)):
-                if isinstance(action.run, Painting):
-                    colour = action.run.painter.colour_of(scenes[k], number)
-                    if colour is None:
-                        continue
-                    painted, only = _shown_colour(action.run.cells_of, scenes[k], number, after, shown[k])
-                    right = painted[before[painted] != colour] if only == colour or not len(painted) else None
-                else:
+        recolours = action.name.startswith("recolour")
+        if isinstance(action.run, Painting):
+            abandoned = not recolours and not paintings.gains_early(action.run)
+            budget.effects -= sum(len(scenes[k].objects) for k in (order[:_EARLY] if abandoned else order))
+            if not abandoned:
+                wrong, gain, right = paintings.of(action.run)
+        else:
+            abandoned = False
+            wrong, gain = np.zeros(objects, np.bool_), np.zeros(objects, np.int64)
+            right = [NONE] * objects
+            for place, k in enumerate(order):
+                budget.effects -= len(scenes[k].objects)
+                for number in range(len(scenes[k].objects)):
                     effect = action.run(scenes[k], number)
                     if effect is None:
                         continue
-                    right = _explained_cells(effect, before, after, scenes[k].background)
-                if right is None:
-                    wrong[first_object[k] + number] = True
-                else:
-                    gain[first_object[k] + number] = len(right)
-                    explained[first_object[k] + number, first_cell[k] + right] = True
-            if place == 1 and not gain.any() and not action.name.startswith("recolour"):
-                break
-        if gain.any():
+                    explained = _explained_cells(effect, before[k], after[k], scenes[k].background)
+                    wrong[first_object[k] + number] = explained is None
+                    if explained is not None:
+                        gain[first_object[k] + number], right[first_object[k] + number] = len(explained), first_cell[k] + explained
+                if abandoned := place + 1 == _EARLY and not gain.any() and not recolours:
+                    break
+        if not abandoned and gain.any():
             useful.append(action)
             wrongs.append(wrong)
             gains.append(gain)
-            cells.append(np.packbits(explained, axis=1))
+            bits = np.zeros((objects, first_cell[-1]), np.bool_)
+            for number in np.flatnonzero(gain):
+                bits[number, right[number]] = True
+            cells.append(np.packbits(bits, axis=1))
             budget.bytes -= cells[-1].nbytes
         if budget.spent:
             return None
@@ -230,16 +237,89 @@ def _table(
     return ActionTable(segmentation, tests, tuple(useful), owners, np.stack(wrongs), np.stack(gains), np.stack(cells))
 
 
-def _shown_colour(
-    cells_of: Cells, scene: Scene, number: int, after: Array, shown: dict[tuple[Cells, int], tuple[Array, int | None]]
-) -> tuple[Array, int | None]:
-    """Cells to paint for an object, and the colour that the output has in all of them, or None; kept in `shown`."""
-    key = (cells_of, number)
-    if key not in shown:
-        cells = cells_of(scene, number)
-        colours = after[cells]
-        shown[key] = cells, int(colours[0]) if len(cells) and (colours == colours[0]).all() else None
-    return shown[key]
+class _Shown:
+    """What the outputs have in some cells of each object, for the pairs that were looked at.
+
+    Attributes:
+        pairs: how many were.
+        only: int64 (objects,), the one colour of all these cells, _MIXED, or _NOT_SEEN.
+        counts: int64 (objects,), the changed cells among them, where they have one colour.
+        right: int64 for each object, those cells, numbered over all pairs.
+    """
+
+    def __init__(self, objects: int):
+        self.pairs, self.only, self.counts = 0, np.full(objects, _NOT_SEEN), np.zeros(objects, np.int64)
+        self.right = [NONE] * objects
+
+
+class _Paintings:
+    """What the outputs show where objects could be painted: looked up once for each choice of cells, for all painters together.
+
+    Args:
+        order: the pairs; those after the first _EARLY are looked at only where they are asked for.
+        grids: input and output of each pair in reading order, the place of its objects among all, and that of its first cell.
+    """
+
+    def __init__(
+        self, painters: list[Painter], scenes: Sequence[Scene], order: Sequence[int], grids: list[tuple[Array, Array, slice, int]]
+    ):
+        self._rows, self._scenes, self._order, self._grids = {painter: row for row, painter in enumerate(painters)}, scenes, order, grids
+        self._colours = np.full((len(painters), sum(len(scene.objects) for scene in scenes)), -1)
+        for row, painter in enumerate(painters):
+            for scene, (_, _, own, _) in zip(scenes, grids, strict=True):
+                colours = [painter.colour_of(scene, number) for number in range(len(scene.objects))]
+                self._colours[row, own] = [-1 if colour is None else colour for colour in colours]
+        self._shown: dict[Cells, _Shown] = {}
+        self._gains_early: dict[Cells, list[bool]] = {}
+        self._found: dict[Cells, tuple[Array, Array]] = {}
+
+    def gains_early(self, action: Painting) -> bool:
+        """Whether an action explains a cell in the first _EARLY pairs."""
+        if action.cells_of not in self._gains_early:
+            _, gain = self._compared(self._look_at(action.cells_of, _EARLY))
+            self._gains_early[action.cells_of] = gain.any(axis=1).tolist()
+        return self._gains_early[action.cells_of][self._rows[action.painter]]
+
+    def of(self, action: Painting) -> tuple[Array, Array, list[Array]]:
+        """What an action does to each object of all pairs.
+
+        Returns:
+            wrong: bool (objects,), it paints a cell that has another colour in the output.
+            gain: int64 (objects,), the changed cells that it explains.
+            right: int64 for each object, those cells, numbered over all pairs.
+        """
+        shown = self._look_at(action.cells_of, len(self._order))
+        if action.cells_of not in self._found:
+            self._found[action.cells_of] = self._compared(shown)
+        wrong, gain = self._found[action.cells_of]
+        row = self._rows[action.painter]
+        return wrong[row], gain[row], shown.right
+
+    def _look_at(self, cells_of: Cells, pairs: int) -> _Shown:
+        """What the first pairs of the order show."""
+        if cells_of not in self._shown:
+            self._shown[cells_of] = _Shown(self._colours.shape[1])
+        shown = self._shown[cells_of]
+        for k in self._order[shown.pairs : pairs]:
+            before, after, own, first_cell = self._grids[k]
+            for number in range(own.stop - own.start):
+                cells = cells_of(self._scenes[k], number)
+                if not len(cells):
+                    continue
+                colours, place = after[cells], own.start + number
+                one = (colours == colours[0]).all()
+                shown.only[place] = colours[0] if one else _MIXED
+                if one:
+                    shown.right[place] = first_cell + cells[before[cells] != colours[0]]
+                    shown.counts[place] = len(shown.right[place])
+        shown.pairs = max(shown.pairs, pairs)
+        return shown
+
+    def _compared(self, shown: _Shown) -> tuple[Array, Array]:
+        """bool and int64 (painters, objects): where a painter is wrong, and the changed cells that it explains."""
+        paints = (self._colours >= 0) & (shown.only != _NOT_SEEN)
+        agrees = paints & (self._colours == shown.only)
+        return paints & ~agrees, np.where(agrees, shown.counts, 0)
 
 
 def _explained_cells(effect: Effect, before: Array, after: Array, background: int) -> Array | None:
