@@ -13,7 +13,9 @@ from arc_submit.search.jit import jit
 from arc_submit.search.store import Array
 
 VALUES = 64  # feature values are clipped to 0..63
+MAX_ROWS = 2**16 - 1
 COPIES = 8  # the columns to copy that a node considers for a split; its leaf may copy any column
+_WORDS = (10 + COPIES + 3) // 4
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,22 @@ def fit(features: Array, labels: Array, copied: Array, allowed: Array, max_nodes
         labels: int64 (rows,), colours 0..9.
         copied: int64, the columns that a leaf may copy.
         allowed: bool (columns,), the columns that a split may use.
+
+    Raises:
+        ValueError: for more than MAX_ROWS rows.
     """
+    if len(labels) > MAX_ROWS:
+        raise ValueError(f"a tree of {len(labels)} rows: at most {MAX_ROWS} are allowed")
     # Only colours are tested for equality.
     nominal = np.zeros(features.shape[1], np.bool_)
     nominal[copied] = True
-    copied = _first_of_equal(features, copied)
-    options = np.empty((len(labels), 10 + len(copied)), np.bool_)
+    by_column = np.ascontiguousarray(features.T)
+    copied = _first_of_equal(by_column, copied)
+    options = np.empty((len(labels), 10 + len(copied)), np.uint16)
     options[:, :10] = labels[:, None] == np.arange(10)
-    options[:, 10:] = features[:, copied] == labels[:, None]
-    columns = _first_of_equal(features, np.flatnonzero(allowed))
-    nodes, count, errors = _grow(np.ascontiguousarray(features.T), options, columns, nominal, max_nodes)
+    options[:, 10:] = (by_column[copied] == labels).T
+    columns = _first_of_equal(by_column, np.flatnonzero(allowed))
+    nodes, count, errors = _grow(by_column, options, columns, nominal, max_nodes)
     nodes = nodes[:count]
     copies = nodes[:, 4] >= 10
     nodes[copies, 4] = 10 + copied[nodes[copies, 4] - 10]
@@ -64,11 +72,11 @@ def predict(tree: Tree, features: Array) -> Array:
     return np.asarray(_walk(tree.nodes, np.ascontiguousarray(features.T)))
 
 
-def _first_of_equal(features: Array, columns: Array) -> Array:
+def _first_of_equal(by_column: Array, columns: Array) -> Array:
     """The columns without those that repeat the values of an earlier, and thus plainer, one."""
     first: dict[bytes, int] = {}
     for column in columns:
-        first.setdefault(features[:, column].tobytes(), int(column))
+        first.setdefault(by_column[column].tobytes(), int(column))
     return np.array(list(first.values()), dtype=np.int64)
 
 
@@ -83,15 +91,25 @@ def _best_option(totals: Array) -> int:
 
 
 @jit
+def _sums(options: Array, rows: Array) -> Array:
+    """int64 (options,): how many of some rows each option gives their label."""
+    sums = np.zeros(options.shape[1], np.uint16)  # as short as MAX_ROWS allows: many are added at once
+    for row in rows:
+        sums += options[row]
+    return sums.astype(np.int64)
+
+
+@jit
 def _contenders(options: Array, rows: Array, totals: Array) -> Array:
     """The options that a node considers: its colours, and the copies that hit most of the rows that its commonest colour misses."""
     count = options.shape[1]
     commonest = totals[:10].argmax()
-    gains = np.zeros(count, np.int64)
+    missed = np.empty(len(rows), np.int64)
+    m = 0
     for row in rows:
-        if not options[row, commonest]:
-            for o in range(10, count):
-                gains[o] += options[row, o]
+        missed[m] = row
+        m += not options[row, commonest]
+    gains = _sums(options, missed[:m])
     chosen = np.empty(10 + COPIES, np.int64)
     n = 0
     for o in range(10):
@@ -131,33 +149,55 @@ def _split_score(inside: Array, size: int, chosen: Array, totals: Array, rows: i
 
 
 @jit
+def _packed_hits(options: Array, rows: Array, chosen: Array) -> Array:
+    """uint64 (rows, words): whether each of the chosen options gives a row's label, four of them in a word, 16 bits for each.
+
+    Sums of fewer than 65,536 rows are then four sums at once.
+    """
+    hits = np.zeros((len(rows), (len(chosen) + 3) // 4), np.uint64)
+    for r in range(len(rows)):
+        for k in range(len(chosen)):
+            if options[rows[r], chosen[k]]:
+                hits[r, k >> 2] |= np.uint64(1) << np.uint64(16 * (k & 3))
+    return hits
+
+
+@jit
+def _unpack(packed: Array, words: int, out: Array) -> None:
+    """The sums in packed words, one after the other."""
+    for w in range(words):
+        word = packed[w]
+        for k in range(4):
+            out[4 * w + k] = np.int64(word & np.uint64(0xFFFF))
+            word >>= np.uint64(16)
+
+
+@jit
 def _grow(features: Array, options: Array, columns: Array, nominal: Array, max_nodes: int) -> tuple[Array, int, int]:
     """Grow a tree breadth first; returns the nodes, their number, and the number of rows predicted wrong.
 
     Args:
         features: uint8 (columns, rows).
-        options: bool (rows, options), whether an option gives a row's label.
+        options: uint16 (rows, options), 1 where an option gives a row's label, else 0.
         columns: int64, the columns to split by, the plainest first.
         nominal: bool (columns,), columns that are also tested for equality.
     """
-    rows, count = options.shape
+    rows = len(options)
     nodes = np.full((max_nodes + 2, 5), -1, np.int64)
     # `order` is a permutation of the rows in which each node's rows are contiguous; `spans` has their begin and end.
     order = np.arange(rows)
     spans = np.zeros((max_nodes + 2, 2), np.int64)
     spans[0, 1] = rows
     used, todo, errors = 1, 0, 0
-    hist = np.zeros((VALUES, 10 + COPIES), np.int64)
+    hist = np.zeros((VALUES, _WORDS), np.uint64)
     sizes = np.zeros(VALUES, np.int64)
-    left = np.zeros(10 + COPIES, np.int64)
+    left = np.zeros(_WORDS, np.uint64)
+    inside = np.zeros(4 * _WORDS, np.int64)
     while todo < used:
         node = todo
         todo += 1
         begin, end = spans[node, 0], spans[node, 1]
-        totals = np.zeros(count, np.int64)
-        for r in range(begin, end):
-            for o in range(count):
-                totals[o] += options[order[r], o]
+        totals = _sums(options, order[begin:end])
         nodes[node, 4] = _best_option(totals)
         missing = (end - begin) - totals[nodes[node, 4]]
         if missing == 0 or used + 2 > max_nodes:
@@ -165,39 +205,38 @@ def _grow(features: Array, options: Array, columns: Array, nominal: Array, max_n
             continue
         node_rows = order[begin:end].copy()
         chosen = _contenders(options, node_rows, totals)
-        n = len(chosen)
-        hits = np.empty((end - begin, n), np.int64)
-        for r in range(end - begin):
-            for k in range(n):
-                hits[r, k] = options[node_rows[r], chosen[k]]
+        hits = _packed_hits(options, node_rows, chosen)
+        words = hits.shape[1]
         best_column, best_test, best_score = -1, 0, -1.0
         for column in columns:
-            # Per feature value: its rows (sizes) and their hits of each option (hist).
-            hist[:, :n] = 0
-            sizes[:] = 0
+            # Per feature value: its rows (sizes) and their hits of each option (hist); both are zeros between two columns.
+            low, high = VALUES - 1, 0
             for r in range(end - begin):
-                value = features[column, node_rows[r]]
+                value = np.int64(features[column, node_rows[r]])
+                low, high = min(low, value), max(high, value)
                 sizes[value] += 1
-                for k in range(n):
-                    hist[value, k] += hits[r, k]
-            left[:n] = 0
+                for w in range(words):
+                    hist[value, w] += hits[r, w]
+            left[:words] = 0
             left_size = 0
-            for value in range(VALUES - 1):
+            for value in range(low, high):
                 if sizes[value] == 0:
                     continue
                 left_size += sizes[value]
-                if left_size == end - begin:
-                    break
-                for k in range(n):
-                    left[k] += hist[value, k]
-                score = _split_score(left[:n], left_size, chosen, totals, end - begin)
+                for w in range(words):
+                    left[w] += hist[value, w]
+                _unpack(left, words, inside)
+                score = _split_score(inside, left_size, chosen, totals, end - begin)
                 # The first and thus plainest column wins a tie.
                 if score > best_score + 1e-9:
                     best_column, best_test, best_score = column, value, score
                 if nominal[column] and left_size > sizes[value]:
-                    score = _split_score(hist[value, :n], sizes[value], chosen, totals, end - begin)
+                    _unpack(hist[value], words, inside)
+                    score = _split_score(inside, sizes[value], chosen, totals, end - begin)
                     if score > best_score + 1e-9:
                         best_column, best_test, best_score = column, VALUES + value, score
+            hist[low : high + 1] = 0
+            sizes[low : high + 1] = 0
         if best_column < 0:
             errors += missing
             continue
