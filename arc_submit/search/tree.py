@@ -108,7 +108,7 @@ def _contenders(options: Array, rows: Array, totals: Array) -> Array:
     m = 0
     for row in rows:
         missed[m] = row
-        m += not options[row, commonest]
+        m += 1 if options[row, commonest] == 0 else 0
     gains = _sums(options, missed[:m])
     chosen = np.empty(10 + COPIES, np.int64)
     n = 0
@@ -212,7 +212,7 @@ def _grow(features: Array, options: Array, columns: Array, nominal: Array, max_n
             # Per feature value: its rows (sizes) and their hits of each option (hist); both are zeros between two columns.
             low, high = VALUES - 1, 0
             for r in range(end - begin):
-                value = np.int64(features[column, node_rows[r]])
+                value = int(np.int64(features[column, node_rows[r]]))  # unsigned values would make floats of the bounds
                 low, high = min(low, value), max(high, value)
                 sizes[value] += 1
                 for w in range(words):

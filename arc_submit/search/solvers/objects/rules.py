@@ -8,7 +8,7 @@ train pair in turn measures how reliable the rule is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
@@ -18,41 +18,20 @@ from arc_submit.arc.grid import Grid, frozen, same_grid
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.grid_tools import held_out_folds, inputs_of, keeps_size
-from arc_submit.search.solvers.objects.actions import NONE, Action, Cells, Changes, Effect, Painter, Painting, library
+from arc_submit.search.solvers.objects.action_table import ActionTable, Budget, make_table
+from arc_submit.search.solvers.objects.actions import Action, Changes, library
 from arc_submit.search.solvers.objects.scenes import Scene, Segmentation, segmentations
 from arc_submit.search.solvers.objects.stamps import stamps
-from arc_submit.search.solvers.objects.traits import ObjectTests, make_tests
+from arc_submit.search.solvers.objects.traits import make_tests
 from arc_submit.search.solvers.objects.trust import NAME, cost_of
 from arc_submit.search.store import Array
 
 MAX_PARTS = 4  # conditional actions of a rule
 MAX_CANDIDATES = 400  # conditional actions whose cells are computed in one round
 EQUAL_TESTS, EQUAL_ACTIONS = 3, 2  # tests and actions with the same results on the known objects
-MAX_EFFECTS = 60_000  # effects computed for a task
-MAX_BYTES = 100_000_000  # of the tables of a task
-_EARLY = 2  # pairs in which an action must explain something, unless it recolours
-_MIXED, _NOT_SEEN = -2, -3  # in place of a colour: cells of several colours, and none or not looked at
+
+
 _POPCOUNT = np.array([bin(byte).count("1") for byte in range(256)], np.int64)
-
-
-@dataclass(frozen=True)
-class ActionTable:
-    """One segmentation with the results of every test and every useful action for the train objects.
-
-    Attributes:
-        pair: int64 (objects,), the train pair of an object.
-        wrong: bool (actions, objects), the action paints a cell that differs from the output.
-        gain: int64 (actions, objects), the number of changed cells that the action explains.
-        cells: uint8 (actions, objects, bytes), the changed cells of all pairs that it explains, as bits.
-    """
-
-    segmentation: Segmentation
-    tests: ObjectTests
-    actions: tuple[Action, ...]
-    pair: Array
-    wrong: Array
-    gain: Array
-    cells: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,18 +56,6 @@ class ConditionalAction:
 
 Rule = list[ConditionalAction]
 Group = list[ConditionalAction]  # that explain the same cells, the cheapest first
-
-
-class Budget:
-    """The effects that may still be computed and the bytes that their tables may still take."""
-
-    def __init__(self) -> None:
-        self.effects = MAX_EFFECTS
-        self.bytes = MAX_BYTES
-
-    @property
-    def spent(self) -> bool:
-        return self.effects < 0 or self.bytes < 0
 
 
 @dataclass(frozen=True)
@@ -146,7 +113,7 @@ def plain_tables(task: Task) -> list[ActionTable]:
     for segmentation in segmentations(inputs_of(task)):
         changes = _changes(task, segmentation)
         actions = [*library(changes), *stamps(task, segmentation)]
-        tables.append(_table(task, segmentation, actions, make_tests, budget))
+        tables.append(make_table(task, segmentation, actions, make_tests, budget))
     return [table for table in tables if table is not None]
 
 
@@ -159,7 +126,7 @@ def make_tables(task: Task, vocabulary: Vocabulary) -> list[ActionTable]:
     for segmentation in segmentations(inputs_of(task)):
         known = plain.get(segmentation.name)
         segmentation = known.segmentation if known else segmentation
-        further = _table(task, segmentation, vocabulary.actions(_changes(task, segmentation)), tests_of, budget)
+        further = make_table(task, segmentation, vocabulary.actions(_changes(task, segmentation)), tests_of, budget)
         tests = further.tests if further else tests_of(segmentation, len(task.train)) if known else None
         tables += [replace(table, tests=tests) for table in (known, further) if table is not None and tests is not None]
         if budget.spent:
@@ -178,166 +145,6 @@ def _changes(task: Task, segmentation: Segmentation) -> Changes:
         recolours = recolours or bool((changed & ~to_background & ~from_background).any())
         colours.update(pair.output[changed & ~to_background].tolist())
     return Changes(erases, draws, recolours, tuple(sorted(colours)))
-
-
-def _table(
-    task: Task, segmentation: Segmentation, actions: list[Action], tests_of: Callable[[Segmentation, int], ObjectTests], budget: Budget
-) -> ActionTable | None:
-    pairs = len(task.train)
-    scenes = segmentation.scenes[:pairs]
-    first_cell = np.cumsum([0] + [pair.input.size for pair in task.train])
-    first_object = segmentation.starts()
-    objects = first_object[pairs]
-    # The pairs with fewest objects come first: an action without use in two pairs is abandoned, except recolouring, because each pair may
-    # show another colour.
-    order = sorted(range(pairs), key=lambda k: len(scenes[k].objects))
-    starts = [slice(first_object[k], first_object[k + 1]) for k in range(pairs)]
-    before = [pair.input.ravel() for pair in task.train]
-    after = [pair.output.ravel() for pair in task.train]
-    painters = dict.fromkeys(action.run.painter for action in actions if isinstance(action.run, Painting))
-    paintings = _Paintings(list(painters), scenes, order, [(before[k], after[k], starts[k], first_cell[k]) for k in range(pairs)])
-    useful, wrongs, gains, cells = [], [], [], []
-    for action in actions:
-        recolours = action.name.startswith("recolour")
-        if isinstance(action.run, Painting):
-            abandoned = not recolours and not paintings.gains_early(action.run)
-            budget.effects -= sum(len(scenes[k].objects) for k in (order[:_EARLY] if abandoned else order))
-            if not abandoned:
-                wrong, gain, right = paintings.of(action.run)
-        else:
-            abandoned = False
-            wrong, gain = np.zeros(objects, np.bool_), np.zeros(objects, np.int64)
-            right = [NONE] * objects
-            for place, k in enumerate(order):
-                budget.effects -= len(scenes[k].objects)
-                for number in range(len(scenes[k].objects)):
-                    effect = action.run(scenes[k], number)
-                    if effect is None:
-                        continue
-                    explained = _explained_cells(effect, before[k], after[k], scenes[k].background)
-                    wrong[first_object[k] + number] = explained is None
-                    if explained is not None:
-                        gain[first_object[k] + number], right[first_object[k] + number] = len(explained), first_cell[k] + explained
-                if abandoned := place + 1 == _EARLY and not gain.any() and not recolours:
-                    break
-        if not abandoned and gain.any():
-            useful.append(action)
-            wrongs.append(wrong)
-            gains.append(gain)
-            bits = np.zeros((objects, first_cell[-1]), np.bool_)
-            for number in np.flatnonzero(gain):
-                bits[number, right[number]] = True
-            cells.append(np.packbits(bits, axis=1))
-            budget.bytes -= cells[-1].nbytes
-        if budget.spent:
-            return None
-    if not useful:
-        return None
-    tests, owners = tests_of(segmentation, pairs), segmentation.owners()[:objects]
-    return ActionTable(segmentation, tests, tuple(useful), owners, np.stack(wrongs), np.stack(gains), np.stack(cells))
-
-
-class _Shown:
-    """What the outputs have in some cells of each object, for the pairs that were looked at.
-
-    Attributes:
-        pairs: how many were.
-        only: int64 (objects,), the one colour of all these cells, _MIXED, or _NOT_SEEN.
-        counts: int64 (objects,), the changed cells among them, where they have one colour.
-        right: int64 for each object, those cells, numbered over all pairs.
-    """
-
-    def __init__(self, objects: int):
-        self.pairs, self.only, self.counts = 0, np.full(objects, _NOT_SEEN), np.zeros(objects, np.int64)
-        self.right = [NONE] * objects
-
-
-class _Paintings:
-    """What the outputs show where objects could be painted: looked up once for each choice of cells, for all painters together.
-
-    Args:
-        order: the pairs; those after the first _EARLY are looked at only where they are asked for.
-        grids: input and output of each pair in reading order, the place of its objects among all, and that of its first cell.
-    """
-
-    def __init__(
-        self, painters: list[Painter], scenes: Sequence[Scene], order: Sequence[int], grids: list[tuple[Array, Array, slice, int]]
-    ):
-        self._rows, self._scenes, self._order, self._grids = {painter: row for row, painter in enumerate(painters)}, scenes, order, grids
-        self._colours = np.full((len(painters), sum(len(scene.objects) for scene in scenes)), -1)
-        for row, painter in enumerate(painters):
-            for scene, (_, _, own, _) in zip(scenes, grids, strict=True):
-                colours = [painter.colour_of(scene, number) for number in range(len(scene.objects))]
-                self._colours[row, own] = [-1 if colour is None else colour for colour in colours]
-        self._shown: dict[Cells, _Shown] = {}
-        self._gains_early: dict[Cells, list[bool]] = {}
-        self._found: dict[Cells, tuple[Array, Array]] = {}
-
-    def gains_early(self, action: Painting) -> bool:
-        """Whether an action explains a cell in the first _EARLY pairs."""
-        if action.cells_of not in self._gains_early:
-            _, gain = self._compared(self._look_at(action.cells_of, _EARLY))
-            self._gains_early[action.cells_of] = gain.any(axis=1).tolist()
-        return self._gains_early[action.cells_of][self._rows[action.painter]]
-
-    def of(self, action: Painting) -> tuple[Array, Array, list[Array]]:
-        """What an action does to each object of all pairs.
-
-        Returns:
-            wrong: bool (objects,), it paints a cell that has another colour in the output.
-            gain: int64 (objects,), the changed cells that it explains.
-            right: int64 for each object, those cells, numbered over all pairs.
-        """
-        shown = self._look_at(action.cells_of, len(self._order))
-        if action.cells_of not in self._found:
-            self._found[action.cells_of] = self._compared(shown)
-        wrong, gain = self._found[action.cells_of]
-        row = self._rows[action.painter]
-        return wrong[row], gain[row], shown.right
-
-    def _look_at(self, cells_of: Cells, pairs: int) -> _Shown:
-        """What the first pairs of the order show."""
-        if cells_of not in self._shown:
-            self._shown[cells_of] = _Shown(self._colours.shape[1])
-        shown = self._shown[cells_of]
-        for k in self._order[shown.pairs : pairs]:
-            before, after, own, first_cell = self._grids[k]
-            for number in range(own.stop - own.start):
-                cells = cells_of(self._scenes[k], number)
-                if not len(cells):
-                    continue
-                colours, place = after[cells], own.start + number
-                one = (colours == colours[0]).all()
-                shown.only[place] = colours[0] if one else _MIXED
-                if one:
-                    shown.right[place] = first_cell + cells[before[cells] != colours[0]]
-                    shown.counts[place] = len(shown.right[place])
-        shown.pairs = max(shown.pairs, pairs)
-        return shown
-
-    def _compared(self, shown: _Shown) -> tuple[Array, Array]:
-        """bool and int64 (painters, objects): where a painter is wrong, and the changed cells that it explains."""
-        paints = (self._colours >= 0) & (shown.only != _NOT_SEEN)
-        agrees = paints & (self._colours == shown.only)
-        return paints & ~agrees, np.where(agrees, shown.counts, 0)
-
-
-def _explained_cells(effect: Effect, before: Array, after: Array, background: int) -> Array | None:
-    """The changed cells that an effect explains, or None where it is wrong.
-
-    An erased cell must be background in the output or have changed, because another object may move there.
-    """
-    erased, painted, colours = effect
-    if len(painted) and (after[painted] != colours).any():
-        return None
-    right = painted[before[painted] != colours]
-    if len(erased):
-        unpainted = np.setdiff1d(erased, painted)
-        cleared = after[unpainted] == background
-        if (~cleared & (after[unpainted] == before[unpainted])).any():
-            return None
-        right = np.concatenate([right, unpainted[cleared]])
-    return np.asarray(right)
 
 
 def learn(tables: list[ActionTable], needed: Array, pairs: Array) -> list[Rule]:
