@@ -134,6 +134,13 @@ def test_the_smallest_number_of_cards_that_holds_the_model_is_taken(model: Any, 
         ("32B", [L4] * 4, {"code_cards": 1}, r"61.0 GiB of weights, with prompts at least"),
         ("32B", [L4] * 4, {"code_learn_rounds": 1}, r"and --code-learn-rounds trains on one; leave it out, and 4 cards hold the model"),
         ("7B", [L4] * 2, {"code_learn_rounds": 1, "lora_rank": 2048}, r"leave out --code-learn-rounds"),
+        (
+            "7B",
+            [L4] * 2,
+            {"code_learn_rounds": 1, "lora_rank": 8, "engine": "vllm"},
+            r"has 9.9 GiB for them beside vllm; give --engine transformers, which shares its weights with the training$",
+        ),
+        ("14B", [L4] * 2, {"code_learn_rounds": 1, "engine": "vllm"}, r"leave it out, and 2 cards hold the model together"),
     ],
 )
 def test_what_cannot_work_is_refused_with_what_would(

@@ -24,10 +24,14 @@ from transformers import Qwen2ForCausalLM
 from arc_submit.arc.grid import make_grid
 from arc_submit.arc.prediction import read_predictions
 from arc_submit.arc.task import Pair, Task, task_to_json
+from arc_submit.base_model.memory import SHORTEST_SAMPLE, Card, Footprint, read_shape
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ConfigError, DataError, TimeIsUpError
 from arc_submit.finetune.trainer import FinetuneError
 from arc_submit.inference.engine import Completion, Engine, OnStep, Request
+from arc_submit.inference.memory_limits import MemoryLimits
+from arc_submit.inference.transformers_engine import TransformersEngine
+from arc_submit.language.lengths import words_of
 from arc_submit.programs import code_learner, code_worker
 from arc_submit.programs.code_learner import CodeLearner
 from arc_submit.programs.code_settings import CodeSettings
@@ -429,6 +433,56 @@ def test_programs_that_memory_does_not_suffice_for_are_left_out(
     room[0] = 300
     with pytest.raises(FinetuneError, match=f"{reason}, which is too few: no sample"):
         learner(relabelled, 2)
+
+
+def test_the_memory_plan_decides_how_programs_are_learnt(
+    model: Path, writer: CodeWriter, relabelled: list[RelabelledTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape, trainer = read_shape(model), writer.trainer
+    assert shape is not None
+    assert trainer is not None
+    footprint = Footprint(shape, writer.settings.lora)
+    long = relabelled[1].ran.program
+    written = {(long.view, long.text): long.text + "  # long" * 100}
+    lengths = [len(CodeLearner(trainer, TASK, written, no_beat)._sample(one, trainer.sampler, i).ids) for i, one in enumerate(relabelled)]
+    passes = scarce(monkeypatch, lambda number, batch: False)
+
+    def learn(room: int) -> tuple[float, CodeLearner]:
+        passes.clear()
+        learner = CodeLearner(replace(trainer, card=Card(room, footprint)), TASK, written, no_beat)
+        return learner(relabelled, 2), learner
+
+    loss, learner = learn(footprint.training_peak(max(lengths), max(lengths), False))
+    expected = CodeLearner(trainer, TASK, written, no_beat)(relabelled, 2)
+    assert (loss, learner.learnt, learner.notes) == (pytest.approx(expected, abs=1e-6), 2, [])
+    limit = max(lengths[0], SHORTEST_SAMPLE) + 64
+    assert limit < max(lengths)
+    _, learner = learn(footprint.training_peak(limit, limit, True))
+    assert learner.learnt == 1
+    assert learner.notes[0].endswith("1 of 2 programs are left out")
+    assert all(length <= limit for _, length in passes), "the plan knows it before memory is lacking"
+
+
+def test_the_worker_takes_the_plan_of_its_card(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+    shape = read_shape(model)
+    assert shape is not None
+    footprint = Footprint(shape, LoraSettings(rank=4))
+    room = footprint.prediction_peak(2, 8192, True)
+
+    def limits(settings: Any, device: Any, tokenizer: Any, *others: Any) -> MemoryLimits:
+        asked.append(others)
+        return MemoryLimits(Card(room, footprint), words_of(tokenizer), True)
+
+    monkeypatch.setattr(code_learner, "find_memory_limits", limits)
+    settings = make_settings(model, tmp_path)
+    settings = replace(settings, predict=replace(settings.predict, slots=16, max_seq_len=8192))
+    writer = load_writer(settings)
+    assert writer.trainer is not None
+    assert writer.trainer.card == Card(room, footprint)
+    assert asked == [(settings.lora, True, 0)]
+    assert isinstance(writer.engine, TransformersEngine)
+    assert writer.engine.slots == 2
 
 
 def test_a_model_that_cannot_be_trained_is_refused_before_the_run(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

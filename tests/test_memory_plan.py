@@ -30,7 +30,7 @@ from arc_submit.language.encoders import make_encoder
 from arc_submit.language.lengths import ESTIMATED_WORDS, lengths_of, words_of
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
-from arc_submit.run.memory_plan import plan_memory
+from arc_submit.run.memory_plan import plan_learning, plan_memory
 from arc_submit.run.presets import PRESETS, make_config
 from arc_submit.storage.run_dir import RunPaths
 
@@ -205,6 +205,16 @@ def test_two_workers_of_a_card_plan_with_half_of_it_each(monkeypatch: pytest.Mon
         assert limits is not None
         assert limits.card.room == usable_bytes(gib)
         assert limits.card.footprint.old_card
+    beside = find_memory_limits(settings, torch.device("cuda:0"), TOKENIZER, None, held=5 * GIB)
+    assert beside is not None
+    assert beside.card.room == usable_bytes(16) - 5 * GIB, "another engine of the process holds the rest"
+
+
+def test_learning_from_programs_is_planned_beside_vllm_and_without_it() -> None:
+    config = make_config("cpu-pocket", sources=("code",), code_learn_rounds=1, max_seq_len=4096, lora_rank=16)
+    plans = [plan_learning(replace(config, engine=engine), SIZES["1.5B"], ("l4", 22.3)) for engine in ("transformers", "vllm")]
+    assert [(plan.tokens, plan.shortened, plan.checkpointing) for plan in plans] == [(4096, False, False), (4096, False, True)]
+    assert plan_learning(replace(config, engine="vllm"), SIZES["4B"], ("l4", 22.3)).shortened
 
 
 def test_a_worker_takes_checkpointing_and_shorter_samples_from_the_plan(training_tasks: Sequence[Task]) -> None:

@@ -56,14 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """Print the plan; returns its figures."""
-    from arc_submit.base_model.memory import GIB
+    from arc_submit.base_model.memory import GIB, SHORTEST_SAMPLE
     from arc_submit.errors import ConfigError
     from arc_submit.run.choices import values_of
     from arc_submit.run.data import load_data
     from arc_submit.run.definitions import read_source
     from arc_submit.run.measured import read_measured
     from arc_submit.run.measured import text_of as text_of_measured
-    from arc_submit.run.memory_plan import plan_memory
+    from arc_submit.run.memory_plan import plan_learning, plan_memory
     from arc_submit.run.named_sources import source_groups
     from arc_submit.run.source_table import uses_model
 
@@ -96,6 +96,10 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
             figures |= {f"{group.names[0]}_cards" if group.defined else "code_cards": divided.cards}
             if own.kinds == ("code",):
                 continue
+        if "code" in group.config.sources and own.code.learn_rounds:
+            learns = plan_learning(own, shape, (name, gib))
+            how = learns.reason if learns.tokens >= SHORTEST_SAMPLE else f"does not fit{' beside vllm' if own.engine == 'vllm' else ''}"
+            print(f"{group.label}code, learning from its programs: {how}")
         plan = plan_memory(own, shape, (name, gib), load_data(config).tasks.values(), words)
         model = f"{shape.kind} of {shape.weights / 2e9:.2f} billion parameters, lengths by {words.reason}"
         _print_plan(args, plan, (group.names[0] if group.defined else "", title), model)

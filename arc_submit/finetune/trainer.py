@@ -29,7 +29,7 @@ from arc_submit.base_model.checkpointing import checkpointed
 from arc_submit.base_model.hidden_states import hidden_states_from
 from arc_submit.base_model.lora import Adapter, reset, without_layers
 from arc_submit.base_model.lora_layers import LoraLinear
-from arc_submit.base_model.memory import TrainingPlan
+from arc_submit.base_model.memory import SHORTEST_SAMPLE, TrainingPlan
 from arc_submit.base_model.out_of_memory import free_cached_memory, is_out_of_memory
 from arc_submit.base_model.output_head import OutputHead, output_head
 from arc_submit.base_model.parity import Probe, probing
@@ -301,6 +301,14 @@ def configured_plan(sampler: TaskSampler) -> TrainingPlan:
     """The plan that the sampler's settings ask for."""
     settings = sampler.settings
     return TrainingPlan(sampler.max_seq_len, settings.gradient_checkpointing, False, "as the settings say", settings.batch_size)
+
+
+def with_limit(plan: TrainingPlan, sampler: TaskSampler) -> TrainingPlan:
+    """A memory plan with the limit of samples that fine-tuning takes: the sampler's own where the plan shortens none."""
+    if not plan.shortened:
+        return replace(plan, tokens=sampler.max_seq_len)
+    # With the shortest samples it is tried whatever the plan says: the formulas are upper bounds.
+    return replace(plan, tokens=max(min(SHORTEST_SAMPLE, sampler.max_seq_len), plan.tokens))
 
 
 def _clear_failed_pass(adapter: Adapter) -> None:

@@ -27,13 +27,22 @@ from arc_submit.base_model.attention import ATTENTION
 from arc_submit.base_model.device_memory import load_when_free, memory_came_back
 from arc_submit.base_model.loading import choose_device, load_model, load_tokenizer
 from arc_submit.base_model.lora import Adapter, attach, save_adapter
-from arc_submit.base_model.memory import SHORTEST_SAMPLE, TrainingPlan, weights_of
+from arc_submit.base_model.memory import TrainingPlan, weights_of
 from arc_submit.base_model.precision import choose_training_precision, repair_attention
 from arc_submit.errors import ArcSubmitError, TimeIsUpError
 from arc_submit.finetune.adapter_cache import make_room, mark_used
 from arc_submit.finetune.joint import finetune_tasks, joint_warmup
 from arc_submit.finetune.settings import FinetuneSettings, task_groups
-from arc_submit.finetune.trainer import FinetuneResult, Hooks, TaskSampler, check_adapted_loss, check_loss, configured_plan, finetune_task
+from arc_submit.finetune.trainer import (
+    FinetuneResult,
+    Hooks,
+    TaskSampler,
+    check_adapted_loss,
+    check_loss,
+    configured_plan,
+    finetune_task,
+    with_limit,
+)
 from arc_submit.inference.load_transformers import make_engine
 from arc_submit.inference.memory_limits import MemoryLimits, find_memory_limits
 from arc_submit.inference.predict import Predictor, predict_tasks
@@ -278,11 +287,7 @@ def _plan(memory: MemoryLimits | None, sampler: TaskSampler, tasks: Sequence[Tas
     task = memory.longest(tasks)
     plan = memory.of_training(task, sampler.max_seq_len, configured.rows, configured.checkpointing)
     print(f"task {task.id}: {plan.reason}", flush=True)
-    if not plan.shortened:
-        return replace(plan, tokens=sampler.max_seq_len), []
-    # With the shortest samples it is tried whatever the plan says: the formulas are upper bounds.
-    shortest = min(SHORTEST_SAMPLE, sampler.max_seq_len)
-    return replace(plan, tokens=max(shortest, plan.tokens)), [f"task {task.id}: {plan.reason}"]
+    return with_limit(plan, sampler), [f"task {task.id}: {plan.reason}"] if plan.shortened else []
 
 
 def _watch(adapter: Adapter, workers: int, beat: Callable[[], None]) -> Callable[[], bool]:

@@ -60,13 +60,19 @@ class MemoryLimits:
 
 
 def find_memory_limits(
-    settings: PredictSettings, device: torch.device, tokenizer: PromptTokenizer, lora: LoraSettings | None, trains: bool = False
+    settings: PredictSettings,
+    device: torch.device,
+    tokenizer: PromptTokenizer,
+    lora: LoraSettings | None,
+    trains: bool = False,
+    held: int = 0,
 ) -> MemoryLimits | None:
     """The limits on a GPU; None on a CPU, and for layers that the formulas do not hold for.
 
     Args:
         settings: which model, and how many workers share the device.
         lora: of the adapter that is trained or served; None for the base alone.
+        held: bytes that another engine of this process holds.
     """
     if device.type != "cuda":
         return None
@@ -79,6 +85,7 @@ def find_memory_limits(
     available = available_bytes(device)
     # What other processes hold in spite of the wait for it is left out; the plan is then another than on a free card.
     taken = "" if available >= room else f", of which other processes leave {available / GIB:.2f}"
-    print(f"memory plan: {room / GIB:.2f} of {card.total_memory / GIB:.2f} GiB for the tensors of this worker{taken}", flush=True)
-    room = int(min(room, available) / settings.memory_factor)
+    beside = f"; its serving engine holds {held / GIB:.2f} of them" if held else ""
+    print(f"memory plan: {room / GIB:.2f} of {card.total_memory / GIB:.2f} GiB for the tensors of this worker{taken}{beside}", flush=True)
+    room = int((min(room, available) - held) / settings.memory_factor)
     return MemoryLimits(Card(room, Footprint(shape, lora, card.major < 8)), words_of(tokenizer), trains)

@@ -16,6 +16,7 @@ ENGINES = ("transformers", "vllm")
 VLLM_PLAIN = "vllm-plain"  # vllm without compiled graphs and without FlashInfer: the second try where its own choice does not start
 CANDIDATES = ("views", "dfs")
 VLLM_SHARE = 0.9  # of a GPU's memory, that vllm plans with
+VLLM_SHARE_BESIDE_TRAINING = 0.5  # the same where the worker trains too, with a copy of the weights of its own
 _limit = partial(option, identity=Identity.SAME, minimum=1, commands=("run", "finetune", "infer"))
 
 

@@ -28,7 +28,7 @@ from arc_submit.base_model.loading import choose_dtype, load_tokenizer
 from arc_submit.base_model.out_of_memory import free_cached_memory, is_out_of_memory
 from arc_submit.errors import ConfigError
 from arc_submit.inference.engine import Completion, NotServedError, OnStep, Request, ScoringMemoryError, group_by_adapter, without_memory
-from arc_submit.inference.settings import VLLM_SHARE
+from arc_submit.inference.settings import VLLM_SHARE, VLLM_SHARE_BESIDE_TRAINING
 from arc_submit.inference.vllm_compat import (
     RANKS,
     check_kind,
@@ -45,7 +45,6 @@ _TOKENS_PER_OUTPUT = 8
 # Steps without a token after which the engine counts as stuck. A prompt takes a few steps; a queue that vllm cannot serve takes any number.
 _IDLE_STEPS = 2000
 _MAX_SLOTS = 64
-_SHARE_BESIDE_TRAINING = 0.5  # the training has a copy of the weights of its own
 
 
 @dataclass(frozen=True)
@@ -411,7 +410,7 @@ def load_vllm_engine(
     bytes_per_token = 2 * config.num_hidden_layers * max(1, config.num_key_value_heads // cards) * head_size * dtype.itemsize
     weights = min(sum(parameter.numel() for parameter in skeleton.parameters()) * dtype.itemsize, loaded_bytes(folder)) // cards
     # vllm refuses to start where less than this share of a device is free; the rest is for the CUDA context and uncounted buffers.
-    wanted = _SHARE_BESIDE_TRAINING if serving.later_rank else VLLM_SHARE
+    wanted = VLLM_SHARE_BESIDE_TRAINING if serving.later_rank else VLLM_SHARE
     devices = [torch.device("cuda", number) for number in range(cards)] if device.type == "cuda" else [device]
     share = min(_free_share(one, weights, wanted) for one in devices)
     smallest = min(torch.cuda.mem_get_info(one)[1] for one in devices) if device.type == "cuda" else 0

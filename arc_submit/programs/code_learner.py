@@ -19,11 +19,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from arc_submit.arc.task import Task
+from arc_submit.base_model.loading import choose_device
 from arc_submit.base_model.lora import Adapter, save_adapter
+from arc_submit.base_model.memory import Card, TrainingPlan
 from arc_submit.errors import DataError
 from arc_submit.finetune.settings import FinetuneSettings, TTFTSettings
-from arc_submit.finetune.trainer import FinetuneError, FinetuneResult, Hooks, JointSamples, Sample, TaskSampler, finetune_task
+from arc_submit.finetune.trainer import (
+    FinetuneError,
+    FinetuneResult,
+    Hooks,
+    JointSamples,
+    Sample,
+    TaskSampler,
+    configured_plan,
+    finetune_task,
+    with_limit,
+)
 from arc_submit.finetune.ttft_worker import attach_adapter, load_base, with_same_weights
+from arc_submit.inference.memory_limits import find_memory_limits
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import PromptVersion
 from arc_submit.programs.code_prompt import QuestionTooLongError, program_sample
@@ -42,11 +55,13 @@ class CodeTrainer:
         adapter: in the model that is trained.
         sampler: with the tokenizer that writes the answers, and the settings but for the number of steps.
         prompt: the question.
+        card: where the memory plan is known: a GPU, with the model on it.
     """
 
     adapter: Adapter
     sampler: TaskSampler
     prompt: PromptVersion
+    card: Card | None = None
 
 
 def open_trainer(settings: CodeSettings, prompt: PromptVersion) -> tuple[CodeTrainer, Any]:
@@ -57,12 +72,15 @@ def open_trainer(settings: CodeSettings, prompt: PromptVersion) -> tuple[CodeTra
     """
     ttft = TTFTSettings(learning_rate=settings.code.learn_rate, schedule="constant", warmup_ratio=_WARMUP)
     finetune = FinetuneSettings(settings.predict, settings.lora, ttft, None, None, home=settings.home)
+    device = choose_device(settings.predict.device)
+    held = torch.cuda.memory_reserved(device) if device.type == "cuda" else 0  # by an engine that was loaded before
     model, sampler, _ = load_base(finetune)
     twin = with_same_weights(model)  # before layers are attached
     adapter, _ = attach_adapter(model, finetune)
     config = settings.predict.prompt_config()
     tokenizer = PromptTokenizer.from_config(sampler.tokenizer.tokenizer, config, prompt)
-    return CodeTrainer(adapter, replace(sampler, tokenizer=tokenizer), prompt), twin
+    memory = find_memory_limits(settings.predict, device, tokenizer, settings.lora, True, held)
+    return CodeTrainer(adapter, replace(sampler, tokenizer=tokenizer), prompt, memory.card if memory else None), twin
 
 
 class CodeLearner:
@@ -127,9 +145,9 @@ class CodeLearner:
             return [self._sample(relabelled[numbers[step]], planned, numbers[step])]
 
         name, settings = f"task {self.task.id}", replace(sampler.settings, steps=len(numbers))
-        hooks = Hooks(on_pass=self.on_pass)
+        hooks, plan = Hooks(on_pass=self.on_pass), self._plan(relabelled, sampler)
         try:
-            return finetune_task(self._adapter, replace(sampler, settings=settings), self.task, hooks, JointSamples(name, draw))
+            return finetune_task(self._adapter, replace(sampler, settings=settings), self.task, hooks, JointSamples(name, draw), plan)
         except QuestionTooLongError:
             shorter = replace(sampler, max_seq_len=longest)
         memory = f"{name}: memory suffices for learning from samples of at most {longest} tokens"
@@ -139,6 +157,16 @@ class CodeLearner:
             raise FinetuneError(f"{memory}, which is too few: {error}") from None
         self.notes.append(f"{memory}; {len(numbers) - len(fitting)} of {len(numbers)} programs are left out")
         return self._finetune(fitting, shorter)
+
+    def _plan(self, relabelled: Mapping[int, RelabelledTask], sampler: TaskSampler) -> TrainingPlan | None:
+        """How the memory plan computes the steps; None where there is none."""
+        if self.trainer.card is None:
+            return None
+        configured = configured_plan(sampler)
+        longest = max(len(self._sample(one, sampler, number).ids) for number, one in relabelled.items())
+        plan = self.trainer.card.plan_training(longest, configured.rows, configured.checkpointing)
+        print(f"task {self.task.id}: learning from programs, samples of at most {longest} tokens: {plan.reason}", flush=True)
+        return with_limit(plan, sampler)
 
     def _sample(self, one: RelabelledTask, sampler: TaskSampler, number: int) -> Sample:
         """A relabelled task's sample: a function of the sampler's seed and limit, and of its number."""

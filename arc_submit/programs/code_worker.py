@@ -218,7 +218,8 @@ def _load_model(settings: CodeSettings, prompt: PromptVersion, max_seq_len: int)
     if predict.engine == "transformers":
         trainer, model = open_trainer(settings, prompt)
         tokenizer = trainer.sampler.tokenizer.tokenizer
-        return make_engine(model, tokenizer.eos_token_id, predict.slots), tokenizer, f"{model.dtype}, as in training", trainer
+        slots = predict.slots if trainer.card is None else trainer.card.plan_slots(max_seq_len, predict.slots, trains=True) or 2
+        return make_engine(model, tokenizer.eos_token_id, slots), tokenizer, f"{model.dtype}, as in training", trainer
     engine, tokenizer, reason = load.load_engine(predict, max_seq_len, settings.lora.file_rank)
     return engine, tokenizer, reason, open_trainer(settings, prompt)[0]
 

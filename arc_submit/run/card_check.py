@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from arc_submit.base_model.checks import adapter_lora
 from arc_submit.base_model.memory import CARDS, GIB, Footprint, ModelShape, read_shape, usable_bytes
+from arc_submit.inference.settings import VLLM_SHARE_BESIDE_TRAINING
 from arc_submit.run.config import RunConfig
 from arc_submit.run.measured import memory_factor
 from arc_submit.run.memory_plan import least_bytes
@@ -40,16 +41,25 @@ def sources_that_fit_no_card(config: RunConfig, gpus: Mapping[str, Gpu], workers
         tunes = learns or (source == "ttft" and config.adapters is None)
         if source not in config.sources or (source == "ttft" and tunes and config.ttft_in_4_bits):
             continue
-        trains = learns or config.ttft_engine == "transformers"
+        beside = learns and config.engine == "vllm"
+        trains = not beside and (learns or config.ttft_engine == "transformers")
         needed = {device: _least_bytes(config, shape, gpu, tunes, trains) for device, gpu in gpus.items()}
-        room = {device: int(usable_bytes(gpu.gib / workers_per_gpu) / factor) for device, gpu in gpus.items()}
+        whole = {device: int(usable_bytes(gpu.gib / workers_per_gpu) / factor) for device, gpu in gpus.items()}
+        # vllm has its part of each card; the training, with weights of its own, has the rest.
+        taken = VLLM_SHARE_BESIDE_TRAINING * GIB / workers_per_gpu / factor if beside else 0.0
+        room = {device: whole[device] - int(taken * gpus[device].gib) for device in gpus}
         if all(needed[device] > room[device] for device in gpus):
             largest = max(gpus, key=lambda device: room[device])
-            remedy = _remedy(config, shape, gpus[largest], tunes, room[largest], learns)
+            shared = beside and _least_bytes(config, shape, gpus[largest], tunes, True) <= whole[largest]
+            remedy = (
+                "give --engine transformers, which shares its weights with the training"
+                if shared
+                else _remedy(config, shape, gpus[largest], tunes, whole[largest], learns)
+            )
             reasons[source] = (
                 f"--model {config.model}: {shape.weights / GIB:.1f} GiB of weights, with {'fine-tuning' if tunes else 'prompts'} at least "
-                f"{needed[largest] / GIB:.1f} GiB, and {largest} ({gpus[largest].name}) has {room[largest] / GIB:.1f} GiB for them; "
-                f"{remedy}"
+                f"{needed[largest] / GIB:.1f} GiB, and {largest} ({gpus[largest].name}) has {room[largest] / GIB:.1f} GiB for them"
+                f"{' beside vllm' if beside else ''}; {remedy}"
             )
     return reasons
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from arc_submit.arc.task import Task
 from arc_submit.base_model.memory import GIB, SHORTEST_SAMPLE, Card, Footprint, ModelShape, TrainingPlan, usable_bytes
+from arc_submit.inference.settings import VLLM_SHARE_BESIDE_TRAINING
 from arc_submit.language.lengths import TaskLengths, Words, lengths_of
 from arc_submit.run.config import RunConfig
 from arc_submit.run.measured import memory_factor
@@ -102,6 +103,13 @@ def plan_memory(config: RunConfig, shape: ModelShape, card: tuple[str, float], t
         plan_task(Card(room, footprint), config, lengths_of(task, words, limit, config.ttft_max_seq_len or limit), tunes) for task in tasks
     ]
     return MemoryPlan(card, room, footprint.resident if tunes else shape.weights, tuple(plans))
+
+
+def plan_learning(config: RunConfig, shape: ModelShape, card: tuple[str, float]) -> TrainingPlan:
+    """How the source code learns from its programs, each with its question as long as the run allows."""
+    taken = VLLM_SHARE_BESIDE_TRAINING * card[1] * GIB if config.engine == "vllm" else 0.0
+    room = int((usable_bytes(card[1]) - taken) / memory_factor(config.measured))
+    return Card(room, Footprint(shape, config.lora, card[0] == "t4")).plan_training(config.max_seq_len or 32768, 1, False)
 
 
 def plan_task(card: Card, config: RunConfig, lengths: TaskLengths, tunes: bool) -> TaskPlan:
