@@ -13,7 +13,7 @@ from arc_submit.search.crops import crops
 from arc_submit.search.grid_tools import enlarged, find_unequal_panels
 from arc_submit.search.ranking import WEIGHTS
 from arc_submit.search.reductions import reductions
-from arc_submit.search.solvers import extended, fitted, panels, pieces
+from arc_submit.search.solvers import arranged, assembly, extended, fitted, panels, pieces
 from arc_submit.search.solvers.objects import selection, summary
 from arc_submit.search.task_search import EFFORTS, SOLVERS, TaskSearch
 
@@ -302,3 +302,101 @@ def test_objects_are_laid_on_each_other_at_the_cell_that_each_has():
     best, expected = best_fitted([scattered(seed) for seed in range(4)])
     assert same_grid(best.grid, expected)
     assert best.program.startswith("the objects laid on each other")
+
+
+@pytest.mark.parametrize("frame", [False, True])
+def test_objects_are_put_together_to_the_only_rectangle_or_frame_that_they_fill(frame):
+    def scattered(height, width):
+        """The columns from left to right, or the cells around a frame, divided into pieces of different colours."""
+        cells = [(y, x) for x in range(width) for y in range(height)]
+        cuts = (height + 1, 3 * height - 1)
+        if frame:
+            cells = [(0, x) for x in range(2, width)] + [(y, width - 1) for y in range(1, height)]
+            cells += [(height - 1, x) for x in range(width - 2, -1, -1)] + [(y, 0) for y in range(height - 2, -1, -1)] + [(0, 1)]
+            cuts = (width - 1, width + height - 2, 2 * width + height - 3)  # a piece for each corner
+        grid, out = np.zeros((26, 26), np.int8), np.zeros((height, width), np.int8)
+        for number, (begin, end) in enumerate(zip((0, *cuts), (*cuts, len(cells)), strict=True)):
+            ys, xs = np.array(cells[begin:end]).T
+            out[ys, xs] = 2 + number
+            grid[ys - ys.min() + 9 * (number % 2) + 3, xs - xs.min() + 9 * (number // 2)] = 2 + number
+        return grid, out
+
+    pairs = [scattered(*size) for size in ((4, 5), (5, 6), (4, 6), (6, 5))]
+    best, expected = best_fitted(pairs)
+    assert same_grid(best.grid, expected)
+    assert best.program == f"objects put together to a {'frame' if frame else 'rectangle'}"
+
+
+def test_objects_that_fill_more_than_one_rectangle_give_none():
+    grid = np.zeros((5, 9), np.int8)
+    grid[0, :4], grid[2, :4] = 3, 4
+    assert assembly.assembled(frozen(grid), False, True, None) is None  # on each other, either way, or behind one another
+    grid[4, 3] = 4  # in the shape of an L
+    assert assembly.assembled(frozen(grid), False, True, (3, 3)) is None
+
+
+@pytest.mark.parametrize("layout", ["row by row, there and back", "column by column", "in a square"])
+def test_colours_of_objects_are_listed_in_a_layout(layout):
+    def listed(colours, seed):
+        rng = np.random.default_rng(seed)
+        grid, out = np.zeros((12, 12), np.int8), np.zeros((3, 3), np.int8)
+        grid[rng.permutation(12)[: len(colours)], np.sort(rng.permutation(12)[: len(colours)])] = colours
+        if layout == "in a square":
+            return grid, np.repeat(np.array(colours, np.int8)[None], len(colours), axis=0)
+        places = [0, 3, 6, 1, 4, 7, 2, 5, 8] if layout == "column by column" else [0, 1, 2, 5, 4, 3, 6, 7, 8]
+        out.ravel()[places[: len(colours)]] = colours
+        return grid, out
+
+    made = [listed(colours, k) for k, colours in enumerate(([3, 1, 2, 5], [4, 2, 7, 6, 1], [9, 8, 2], [5, 3, 2, 1, 7, 4]))]
+    task = Task("made", tuple(Pair(frozen(a), frozen(b)) for a, b in made[:-1]), (frozen(made[-1][0]),))
+    best = rank_answers(summary.solve(task), 1)[0][0]
+    assert same_grid(best.grid, frozen(made[-1][1]))
+    assert best.program.endswith(layout)
+
+
+def test_the_picture_is_that_of_the_train_pair_whose_input_has_the_same_shape():
+    shapes = [np.array(rows, np.int8) for rows in ([[1, 0], [1, 1]], [[1, 1, 0], [0, 1, 1]], [[0, 1], [1, 0]])]
+
+    def shown(shape, colour, top, side):
+        grid = np.zeros((10, 11), np.int8)
+        large = enlarged(shapes[shape] * colour, side)
+        grid[top : top + large.shape[0], 3 : 3 + large.shape[1]] = large
+        return grid, np.array([[shape + 5, 1]])
+
+    made = [shown(*one) for one in ((0, 2, 1, 1), (1, 3, 2, 2), (2, 4, 0, 1), (1, 2, 4, 1), (0, 6, 3, 2), (2, 9, 5, 2))]
+    task = Task("made", tuple(Pair(frozen(a), frozen(b)) for a, b in made[:-1]), (frozen(made[-1][0]),))
+    row = rank_answers(summary.solve(task), 1)[0]
+    assert same_grid(row[0].grid, frozen(made[-1][1]))
+    assert row[0].program == "picture for the shape of what is painted"
+
+
+def test_a_bar_for_each_of_the_largest_objects_where_a_pair_has_only_one():
+    def bars(largest, small, length):
+        grid = np.zeros((11, 11), np.int8)
+        for k, (colour, area) in enumerate([(c, length) for c in largest] + [(c, 1 + n) for n, c in enumerate(small)]):
+            grid[2 * k + k % 2, k : k + area] = colour
+        return grid, np.repeat(np.array(largest, np.int8)[None], length, axis=0)
+
+    made = [bars(*one) for one in (([4, 6], [2, 7], 4), ([3], [5, 2, 8], 5), ([7, 2, 5], [1], 3), ([9, 1], [3, 4], 5))]
+    task = Task("made", tuple(Pair(frozen(a), frozen(b)) for a, b in made[:-1]), (frozen(made[-1][0]),))
+    assert same_grid(rank_answers(arranged.solve(task), 1)[0][0].grid, frozen(made[-1][1]))
+
+
+def test_the_object_with_most_cells_of_a_colour():
+    def objects(seed, right):
+        rng = np.random.default_rng(seed)
+        grid = np.zeros((4, 20), np.int8)
+        counts = rng.permutation([1, 2, 1 + seed % 2])
+        counts[right] = 3 + seed % 2
+        for k, count in enumerate(counts):
+            box = np.full(9, 1 + 2 * (k == seed % 3), np.int8)
+            box[rng.permutation(9)[:count]] = 7
+            grid[:3, 5 * k : 5 * k + 3] = box.reshape(3, 3)
+        grid[:3, 15:18], grid[1, 15:18], grid[0, 15] = seed + 2, 8, 8  # more cells of its rarest colour than another one
+        return grid, grid[:3, 5 * right : 5 * right + 3]
+
+    made = [objects(seed, right) for seed, right in enumerate((1, 0, 2, 0))]
+    task = Task("made", tuple(Pair(frozen(a), frozen(b)) for a, b in made[:-1]), (frozen(made[-1][0]),))
+    row = rank_answers(selection.solve(task), 1)[0]
+    assert same_grid(row[0].grid, frozen(made[-1][1]))
+    assert "most cells of 7 = 1" in row[0].program

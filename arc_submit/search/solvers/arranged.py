@@ -189,7 +189,7 @@ def _side_by_side(
 ) -> Iterator[EvaluatedRule]:
     """Boxes of the parts in a row or a column, with or without lines of background between them."""
     scenes, pairs = segmentation.scenes, len(task.train)
-    if any(len(row) < 2 for row in parts.chosen[:pairs]):
+    if all(len(row) < 2 for row in parts.chosen[:pairs]):
         return
     for axis, word in ((1, "in a row"), (0, "in a column")):
         for gap in (0, 1):
@@ -351,7 +351,7 @@ _MEASURES = (("area", False), ("height", False), ("width", False), ("of its colo
 def _bars(task: Task, segmentation: Segmentation, parts: Parts, values: list[dict[str, Array]], budget: Budget) -> Iterator[EvaluatedRule]:
     """A bar for each part or for each of their colours, as long as a trait of it, in an order, from one edge of the output."""
     scenes, pairs = segmentation.scenes, len(task.train)
-    if any(len(row) < 2 for row in parts.chosen[:pairs]):
+    if all(len(row) < 2 for row in parts.chosen[:pairs]):
         return
     for measure, once in _MEASURES:
         lengths = [value[measure] for value in values]

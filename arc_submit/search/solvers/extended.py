@@ -22,7 +22,7 @@ from arc_submit.search.solvers.completion import PLANS, complete
 from arc_submit.search.store import Array
 
 NAME = "extended"
-MAX_SIZES = 2
+MAX_SIZES = 4
 SHOWN = 0.3  # share of the painted visible cells that a shift maps to visible cells
 # Twice the share of the free rows above the input, and of the free columns left of it.
 PLACES = {"top left": (0, 0), "bottom left": (2, 0), "top right": (0, 2), "bottom right": (2, 2), "middle": (1, 1)}

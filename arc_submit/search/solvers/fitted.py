@@ -2,7 +2,8 @@
 
 An object is laid as it is, mirrored, turned or enlarged, where most of its cells have the colours of the part below them; where it covers
 nothing, beside cells of its colours, then as large and as near to the middle as possible. Objects that have one cell of a colour each are
-laid on each other at that cell. This module does not know which part of the input is meant: it tries those of the output's size.
+laid on each other at that cell; objects that together fill a rectangle or a frame are put together, see assembly. This module does not know
+which part of the input is meant: it tries those of the output's size.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from arc_submit.arc.task import Task
 from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.grid_tools import bounding_box, commonest_colour, inputs_of, keeps_size, label_objects, oriented
 from arc_submit.search.primitives.line import STEPS
+from arc_submit.search.solvers import assembly
 from arc_submit.search.store import Array
 
 NAME = "fitted"
@@ -91,9 +93,21 @@ def solve(task: Task) -> list[SolverAnswer]:
 def _rules(task: Task) -> Iterator[tuple[str, Rule]]:
     """Name and function of the rules that give all train outputs their size."""
     yield "the objects laid on each other at the colour of which each has one cell", _assembled
+    yield from _fillings([pair.output for pair in task.train])
     for name, part_of in _parts(task):
         for way in _WAYS:
             yield f"{name}, the other objects laid on it {way.name}", partial(_laid, part_of=part_of, way=way)
+
+
+def _fillings(outputs: list[Grid]) -> Iterator[tuple[str, Rule]]:
+    """Name and function of the rules that put all objects together, to outputs of one size where all of these have one."""
+    shapes = {(output.shape[0], output.shape[1]) for output in outputs}
+    shape = shapes.pop() if len(shapes) == 1 else None
+    for frame in (False, True):
+        if all(assembly.is_filled(output, frame) for output in outputs):
+            for one_colour in (True, False):
+                name = f"{'' if one_colour else 'many-coloured '}objects put together to a {'frame' if frame else 'rectangle'}"
+                yield name, partial(assembly.assembled, frame=frame, one_colour=one_colour, shape=shape)
 
 
 # --- Objects laid on a part of the input -------------------------------------------------------------------------------------------------

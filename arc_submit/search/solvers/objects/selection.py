@@ -52,7 +52,7 @@ def solve(task: Task) -> list[SolverAnswer]:
     found: list[EvaluatedRule] = []
     parts: dict[str, tuple[str, float, Task]] = {}
     for segmentation in segmentations(inputs_of(task)):
-        found += evaluate_rules(task, segmentation)
+        found += evaluate_rules(task, segmentation, _colour_traits(segmentation))
         if not found and len(parts) < MAX_PARTS:
             for text, cost, part in _parts(task, segmentation):
                 parts.setdefault(part.digest(), (text, cost, part))
@@ -125,6 +125,19 @@ def evaluate_rules(
             right = np.array([_agrees(good[passed & (owner == k)]) for k in range(pairs)])
             grids = tuple(_common_result(extract, scenes[pairs + k], passed[owner == pairs + k]) for k in range(len(task.tests)))
             yield EvaluatedRule(f"{name} of the {segmentation.name} with {text}", segmentation.cost + cost + test_cost, right, grids)
+
+
+def _colour_traits(segmentation: Segmentation) -> Callable[[Scene], dict[str, Array]] | None:
+    """Which object of a scene has most cells of a colour, for each colour that objects of several colours have in every scene."""
+    if all(o.colour_count == 1 for scene in segmentation.scenes for o in scene.objects):
+        return None
+    shared = [c for c in range(COLOURS) if all(any(o.counts[c] for o in scene.objects) for scene in segmentation.scenes)]
+
+    def most(scene: Scene) -> dict[str, Array]:
+        counts = np.array([o.counts for o in scene.objects])
+        return {f"most cells of {c}": (counts[:, c] == counts[:, c].max()).astype(np.int64) for c in shared}
+
+    return most if shared else None
 
 
 def _results(task: Task, scenes: tuple[Scene, ...], extract: Extract) -> list[bytes | None] | None:

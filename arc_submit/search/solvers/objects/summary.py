@@ -1,19 +1,31 @@
-"""Rules for outputs that summarise a scene: the colours of some objects in an order, or a picture that depends on their number.
+"""Rules for outputs that summarise a scene: the colours of some objects in an order, or a picture that depends on their number or on
+what equal inputs have in common.
 
 This module does not know changes of objects; every rule is evaluated on all train pairs, see selection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from arc_submit.arc.grid import MAX_SIDE, Grid, frozen, grid_id, same_grid
+from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, frozen, grid_id, same_grid
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import SolverAnswer
-from arc_submit.search.grid_tools import inputs_of, keeps_size
+from arc_submit.search.features import mirror_code
+from arc_submit.search.grid_tools import (
+    background_of,
+    block_side,
+    bounding_box,
+    inputs_of,
+    keeps_size,
+    oriented,
+    painted_counts,
+    rarest_index,
+)
 from arc_submit.search.solvers.objects.scenes import Segmentation, segmentations
 from arc_submit.search.solvers.objects.selection import EvaluatedRule, answers_of
 from arc_submit.search.solvers.objects.traits import make_tests, traits
@@ -31,16 +43,16 @@ def solve(task: Task) -> list[SolverAnswer]:
         return []
     found: list[EvaluatedRule] = []
     outputs = [pair.output for pair in task.train]
-    striped = all(_uniform_rows(output) or _uniform_rows(output.T) for output in outputs)
     lines = all(min(output.shape) == 1 < max(output.shape) for output in outputs) and len({o.shape[0] == 1 for o in outputs}) == 2
     few = len({grid_id(output) for output in outputs}) < len(outputs) or len({output.shape for output in outputs}) == 1
     for segmentation in segmentations(inputs_of(task)):
-        if striped:
-            found += _sequences(outputs, segmentation)
+        found += _sequences(outputs, segmentation)
         if lines:
             found += _sequences_along(outputs, segmentation)
         if few:
             found += _counts(outputs, segmentation)
+    if few:
+        found += _classes(task)
     return answers_of(task, found)
 
 
@@ -50,30 +62,90 @@ def _uniform_rows(output: Array) -> bool:
 
 
 def _sequences(outputs: list[Grid], segmentation: Segmentation) -> Iterator[EvaluatedRule]:
-    """Rules that list the colours of the objects that pass a test, ordered by a trait, as stripes."""
+    """Rules that list the colours of the objects that pass a test, ordered by a trait, in one of several layouts."""
     pairs = len(outputs)
     scenes, starts = segmentation.scenes, segmentation.starts()
+    layouts = list(_layouts(outputs, scenes[0].background % COLOURS))
+    if not layouts:
+        return
     tests = make_tests(segmentation, pairs)
     tables = [traits(scene) for scene in scenes]
     colours = [np.array([o.colour for o in scene.objects]) for scene in scenes]
-    tall = all(_uniform_rows(output) for output in outputs)
-    thicknesses = {output.shape[1] if tall else output.shape[0] for output in outputs}
-    if len(thicknesses) > 1:
-        return
-    thickness = thicknesses.pop()
-    for number, order in enumerate(ORDERS):
-        for sign in (1, -1):
-            for once in (True, False):
-                for t in range(min(len(tests.names), MAX_FILTERS)):
-                    grids = [
-                        _stripes(_sequence(sign * tables[k][order][chosen], colours[k][chosen], once), tall, thickness)
-                        for k, chosen in enumerate(np.split(tests.passed[t], starts[1:-1]))
-                    ]
-                    right = np.array([same_grid(grid, output) for grid, output in zip(grids, outputs, strict=False)])
-                    if right.sum() >= max(1, pairs - 1):
-                        text = f"colours of {segmentation.name} with {tests.names[t]} by {'' if sign > 0 else 'falling '}{order}"
-                        cost = 2.0 + segmentation.cost + tests.costs[t] + 0.3 * number + 0.2 * (not once)
-                        yield EvaluatedRule(text, float(cost), right, tuple(grids[pairs:]))
+    for t in range(min(len(tests.names), MAX_FILTERS)):
+        chosen = np.split(tests.passed[t], starts[1:-1])
+        for once in (True, False):
+            counts = [len(set(c[row].tolist())) if once else int(row.sum()) for c, row in zip(colours, chosen, strict=True)]
+            fitting = [layout for layout in layouts if layout.fits(counts[:pairs])]
+            for number, order in enumerate(ORDERS if fitting else ()):
+                for sign in (1, -1):
+                    lists = [_sequence(sign * tables[k][order][row], colours[k][row], once) for k, row in enumerate(chosen)]
+                    for layout in fitting:
+                        grids = [layout.draw(colours_in_order) for colours_in_order in lists]
+                        right = np.array([same_grid(grid, output) for grid, output in zip(grids, outputs, strict=False)])
+                        if right.sum() >= max(1, pairs - 1):
+                            by = f"{'' if sign > 0 else 'falling '}{order}"
+                            text = f"colours of {segmentation.name} with {tests.names[t]} by {by}{layout.name}"
+                            cost = 2.0 + segmentation.cost + tests.costs[t] + 0.3 * number + 0.2 * (not once) + layout.cost
+                            yield EvaluatedRule(text, float(cost), right, tuple(grids[pairs:]))
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a list of colours becomes a grid.
+
+    Attributes:
+        cells: for each train output the number of colours that it shows in this layout.
+        exact: whether that number is known, or only its largest value.
+        draw: returns None for a list that does not fit.
+    """
+
+    name: str
+    cost: float
+    cells: tuple[int, ...]
+    exact: bool
+    draw: Callable[[list[int]], Grid | None]
+
+    def fits(self, counts: list[int]) -> bool:
+        """Whether lists of these lengths may give all train outputs but one."""
+        good = sum(n == m or (not self.exact and 0 < n < m) for n, m in zip(counts, self.cells, strict=True))
+        return good >= max(1, len(counts) - 1)
+
+
+def _layouts(outputs: list[Grid], blank: int) -> Iterator[_Layout]:
+    """The layouts that the sizes and lines of the train outputs allow."""
+    for tall in (True, False):
+        turned = [output if tall else output.T for output in outputs]
+        if not all(_uniform_rows(output) for output in turned):
+            continue
+        lengths, thicknesses = tuple(len(output) for output in turned), {output.shape[1] for output in turned}
+        if len(thicknesses) == 1:
+            yield _Layout("", 0.0, lengths, False, partial(_stripes, tall=tall, thickness=thicknesses.pop()))
+        elif all(output.shape[0] == output.shape[1] for output in turned):
+            yield _Layout(", in a square", 0.3, lengths, True, lambda row, tall=tall: _stripes(row, tall, len(row)))  # type: ignore[misc]
+    shapes = {output.shape for output in outputs}
+    if len(shapes) == 1 and min(outputs[0].shape) > 1:
+        shape = outputs[0].shape
+        shown = tuple(int((output != blank).sum()) for output in outputs)
+        for number, (name, places) in enumerate(_fillings(shape)):
+            yield _Layout(f", {name}", 0.5 + 0.2 * number, shown, True, partial(_filled, shape=shape, places=places, blank=blank))
+
+
+def _fillings(shape: tuple[int, ...]) -> Iterator[tuple[str, Array]]:
+    """(Name, indices of all cells in an order) of the ways to fill a grid."""
+    numbers = np.arange(shape[0] * shape[1]).reshape(shape)
+    yield "row by row", numbers.ravel()
+    yield "column by column", numbers.T.ravel()
+    yield "row by row, there and back", np.concatenate([row[:: -1 if k % 2 else 1] for k, row in enumerate(numbers)])
+    yield "column by column, down and up", np.concatenate([row[:: -1 if k % 2 else 1] for k, row in enumerate(numbers.T)])
+    yield "row by row from below", numbers[::-1].ravel()
+
+
+def _filled(colours: list[int], shape: tuple[int, ...], places: Array, blank: int) -> Grid | None:
+    if not 0 < len(colours) <= len(places):
+        return None
+    out = np.full(shape, blank, np.int8)
+    out.ravel()[places[: len(colours)]] = colours
+    return frozen(out)
 
 
 def _sequences_along(outputs: list[Grid], segmentation: Segmentation) -> Iterator[EvaluatedRule]:
@@ -136,6 +208,48 @@ def _counts(outputs: list[Grid], segmentation: Segmentation) -> Iterator[Evaluat
             right = np.array([same_grid(a, b) for a, b in zip(pictures, outputs, strict=False)])
             if right.sum() >= max(1, pairs - 1) and len(set(counts[:pairs])) > 1:
                 yield EvaluatedRule(f"{name} for {text}", cost + extra, right, tuple(pictures[pairs:]))
+
+
+def _classes(task: Task) -> Iterator[EvaluatedRule]:
+    """Pictures by what equal inputs have in common: the output of a train pair of the same class."""
+    outputs = [pair.output for pair in task.train]
+    pairs = len(outputs)
+    for number, (name, class_of) in enumerate(_CLASSES):
+        keys = [class_of(grid) for grid in inputs_of(task)]
+        if len(set(keys[:pairs])) < 2 or len(set(keys[:pairs])) == pairs:
+            continue
+        seen: dict[Hashable, Grid] = {}
+        for key, output in zip(keys, outputs, strict=False):
+            seen.setdefault(key, output)
+        if all(same_grid(seen[key], output) for key, output in zip(keys, outputs, strict=False)):
+            unique = np.array([keys[:pairs].count(key) == 1 for key in keys[:pairs]])
+            cost = 6.0 + 0.5 * number + 6.0 * float(unique.mean())
+            yield EvaluatedRule(f"picture for {name}", cost, np.ones(pairs, np.bool_), tuple(seen.get(key) for key in keys[pairs:]))
+
+
+def _painted(grid: Grid) -> Array:
+    """bool: what is painted, cut out, with one cell for each block."""
+    mask = grid != background_of(grid)
+    box = bounding_box(mask)
+    cut = mask[box] if box else mask
+    side = block_side(cut.astype(np.int8))
+    return np.asarray(cut[::side, ::side])
+
+
+_CLASSES: tuple[tuple[str, Callable[[Grid], Hashable]], ...] = (
+    ("the shape of what is painted", lambda grid: (_painted(grid).shape, _painted(grid).tobytes())),
+    (
+        "the turned shape of what is painted",
+        lambda grid: min((m.shape, m.tobytes()) for k in range(8) for m in [_painted(oriented(grid, k))]),
+    ),
+    ("whether the input is its mirror image", lambda grid: mirror_code(grid) & 1),
+    ("whether the input is its image upside down", lambda grid: mirror_code(grid) >> 1),
+    ("the symmetries of what is painted", lambda grid: mirror_code(_painted(grid))),
+    ("the symmetries of the input", mirror_code),
+    ("the number of colours", lambda grid: len(np.unique(grid))),
+    ("the commonest colour painted", lambda grid: int(painted_counts(grid).argmax())),
+    ("the rarest colour painted", lambda grid: int(rarest_index(painted_counts(grid)))),
+)
 
 
 def _fills(outputs: list[Grid]) -> Iterator[tuple[str, float, Callable[[int], Grid | None]]]:
