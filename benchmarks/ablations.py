@@ -47,8 +47,9 @@ from arc_submit.base_model.pocket import make_pocket_tokenizer, pocket_config
 from arc_submit.base_model.saving import save_model
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.ensemble.voting import vote_all
+from arc_submit.finetune.samples import TaskSampler
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import TaskSampler, finetune_task
+from arc_submit.finetune.trainer import finetune_task
 from arc_submit.inference.load_transformers import load_transformers_engine
 from arc_submit.inference.requests import make_prediction, plan_requests
 from arc_submit.inference.settings import RequestSettings

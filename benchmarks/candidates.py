@@ -32,8 +32,9 @@ from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.ensemble.voting import vote
 from arc_submit.errors import ArcSubmitError
+from arc_submit.finetune.samples import TaskSampler
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import Hooks, TaskSampler
+from arc_submit.finetune.trainer import Hooks
 from arc_submit.finetune.ttft_worker import finetune_and_save, with_same_weights
 from arc_submit.inference.dfs import SearchLimits, search_completions
 from arc_submit.inference.engine import Completion

@@ -24,7 +24,8 @@ from arc_submit.base_model.loading import load_model
 from arc_submit.base_model.lora import attach, detach
 from arc_submit.base_model.precision import TrainingPrecision
 from arc_submit.base_model.settings import LoraSettings
-from arc_submit.finetune.trainer import Sample, batch_loss, make_batches
+from arc_submit.finetune.loss import batch_loss, make_batches
+from arc_submit.finetune.samples import Sample
 from arc_submit.inference.engine import Request
 from arc_submit.inference.load_transformers import make_engine
 

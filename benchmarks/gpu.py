@@ -49,8 +49,9 @@ from arc_submit.finetune.gpu_check import (
     random_ids,
     release,
 )
+from arc_submit.finetune.samples import TaskSampler
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import TaskSampler, finetune_task
+from arc_submit.finetune.trainer import finetune_task
 from arc_submit.finetune.ttft_worker import finetune_and_save, with_same_weights
 from arc_submit.inference.engine import Request
 from arc_submit.inference.transformers_engine import TransformersEngine

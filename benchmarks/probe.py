@@ -22,7 +22,7 @@ from arc_submit.base_model.memory import SIZES
 from arc_submit.base_model.parity import Probe
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.base_model.precision import TrainingPrecision
-from arc_submit.finetune.trainer import check_loss
+from arc_submit.finetune.loss import check_loss
 from arc_submit.inference.load_transformers import make_engine
 
 CPU = torch.device("cpu")

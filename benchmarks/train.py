@@ -42,7 +42,7 @@ from arc_submit.base_model.lora import save_adapter
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.base_model.precision import TrainingPrecision
 from arc_submit.base_model.settings import LoraSettings
-from arc_submit.finetune.trainer import full_loss
+from arc_submit.finetune.loss import full_loss
 from arc_submit.language.prompt_config import PromptConfig
 from arc_submit.train.config import TrainConfig, TrainSettings
 from arc_submit.train.decontamination import BenchmarkIndex

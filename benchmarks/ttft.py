@@ -38,8 +38,10 @@ from arc_submit.base_model.memory import SIZES
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.base_model.precision import choose_training_precision, repair_attention
 from arc_submit.base_model.settings import LoraSettings
+from arc_submit.finetune.loss import MicroBatch, batch_loss, make_batches
+from arc_submit.finetune.samples import TaskSampler
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import MicroBatch, TaskSampler, batch_loss, finetune_task, make_batches
+from arc_submit.finetune.trainer import finetune_task
 from arc_submit.language.prompt_config import PromptConfig, read_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 

@@ -38,8 +38,9 @@ from arc_submit.base_model.settings import LoraSettings
 from arc_submit.ensemble.voting import vote_all
 from arc_submit.errors import ArcSubmitError
 from arc_submit.finetune.joint import joint_warmup
+from arc_submit.finetune.samples import TaskSampler
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import Hooks, TaskSampler, finetune_task
+from arc_submit.finetune.trainer import Hooks, finetune_task
 from arc_submit.inference.load_transformers import load_transformers_engine
 from arc_submit.inference.requests import make_prediction, plan_requests
 from arc_submit.inference.settings import RequestSettings

@@ -26,7 +26,8 @@ from arc_submit.base_model.pocket import make_pocket_tokenizer
 from arc_submit.base_model.precision import choose_training_precision
 from arc_submit.base_model.saving import merge_adapter
 from arc_submit.base_model.settings import LoraSettings
-from arc_submit.finetune.trainer import Sample, batch_loss, check_loss, make_batches
+from arc_submit.finetune.loss import batch_loss, check_loss, make_batches
+from arc_submit.finetune.samples import Sample
 from arc_submit.inference.dfs import SearchLimits, search_completions
 from arc_submit.inference.engine import Request
 from arc_submit.inference.load_transformers import load_transformers_engine

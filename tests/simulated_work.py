@@ -30,8 +30,9 @@ from arc_submit.base_model.precision import TrainingPrecision
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.finetune import trainer
 from arc_submit.finetune.joint import joint_warmup
+from arc_submit.finetune.samples import Sample, TaskSampler
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import JointSamples, Sample, TaskSampler, finetune_task
+from arc_submit.finetune.trainer import JointSamples, finetune_task
 from arc_submit.inference import transformers_engine
 from arc_submit.inference.dfs import SearchLimits, search_completions
 from arc_submit.inference.engine import Request

@@ -22,7 +22,7 @@ from arc_submit.base_model.pocket import make_pocket_tokenizer
 from arc_submit.base_model.precision import choose_training_precision
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ConfigError, DataError
-from arc_submit.finetune.trainer import check_loss, full_loss
+from arc_submit.finetune.loss import check_loss, full_loss
 from arc_submit.inference.dfs import SearchLimits, search_completions
 from arc_submit.inference.engine import Request, ScoringMemoryError
 from arc_submit.inference.load_transformers import check_engine, load_transformers_engine

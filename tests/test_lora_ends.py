@@ -22,8 +22,10 @@ from arc_submit.base_model.precision import TrainingPrecision
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ConfigError
 from arc_submit.finetune import trainer
+from arc_submit.finetune.loss import MicroBatch, batch_loss, make_batches
+from arc_submit.finetune.samples import Sample, TaskSampler
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import JointSamples, MicroBatch, Sample, TaskSampler, batch_loss, finetune_task, make_batches
+from arc_submit.finetune.trainer import JointSamples, finetune_task
 from arc_submit.inference.engine import NotServedError, Request
 from arc_submit.inference.load_transformers import load_transformers_engine
 from arc_submit.inference.vllm_engine import VllmEngine
@@ -122,7 +124,7 @@ def test_the_gradient_of_the_loss_in_pieces_is_peft_s(
     }
     found = []
     for logits in (1 << 26, 2 * 96):
-        monkeypatch.setattr(trainer, "_LOGITS", logits)
+        monkeypatch.setattr("arc_submit.finetune.loss._LOGITS", logits)
         assert adapter.flat.grad is not None
         adapter.flat.grad.zero_()
         loss, _ = batch_loss(adapter.model, batch(), FLOAT32)

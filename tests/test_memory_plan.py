@@ -17,8 +17,9 @@ from arc_submit.base_model.memory import CARDS, GIB, SIZES, Card, Footprint, Tra
 from arc_submit.base_model.pocket import make_pocket_tokenizer, pocket_folder
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.cli import main
+from arc_submit.finetune.samples import TaskSampler
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import TaskSampler, configured_plan
+from arc_submit.finetune.trainer import configured_plan
 from arc_submit.finetune.ttft_worker import _plan
 from arc_submit.inference.engine import Completion, OnStep, Request
 from arc_submit.inference.memory_limits import MemoryLimits, find_memory_limits

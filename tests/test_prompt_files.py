@@ -18,8 +18,8 @@ from arc_submit.arc.task import Pair, Task
 from arc_submit.base_model.pocket import make_pocket_tokenizer
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
+from arc_submit.finetune.samples import TaskSampler
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import TaskSampler
 from arc_submit.language.prompt_config import (
     CONFIG_FILE,
     NO_CHAT_TEMPLATE,

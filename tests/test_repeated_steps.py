@@ -21,8 +21,9 @@ from arc_submit.base_model.memory import TrainingPlan
 from arc_submit.base_model.precision import TrainingPrecision
 from arc_submit.finetune import trainer
 from arc_submit.finetune.joint import joint_warmup
+from arc_submit.finetune.loss import MicroBatch, batch_loss
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import FinetuneError, FinetuneResult, Hooks, MicroBatch, batch_loss, finetune_task
+from arc_submit.finetune.trainer import FinetuneError, FinetuneResult, Hooks, finetune_task
 from arc_submit.language.truncation import PromptTooLongError
 
 TASK, LONG = make_task("large", 4, 5, 3), make_task("long", 4, 13, 3)

@@ -13,8 +13,8 @@ from arc_submit.arc.datasets import read_challenges, split_tasks
 from arc_submit.arc.task import Task
 from arc_submit.errors import ConfigError
 from arc_submit.finetune import ttft_worker as worker
+from arc_submit.finetune.samples import Sample, TaskSampler
 from arc_submit.finetune.settings import task_groups
-from arc_submit.finetune.trainer import Sample, TaskSampler
 from arc_submit.run.presets import make_config
 
 

@@ -17,7 +17,7 @@ from arc_submit.base_model.memory import SIZES, Footprint
 from arc_submit.base_model.output_head import output_head
 from arc_submit.base_model.precision import TrainingPrecision
 from arc_submit.base_model.settings import LoraSettings
-from arc_submit.finetune import trainer, ttft_worker
+from arc_submit.finetune import loss, trainer, ttft_worker
 from arc_submit.inference import slot_cache, transformers_engine
 from arc_submit.train.config import TrainSettings
 from arc_submit.train.step import make_optimizers
@@ -234,10 +234,10 @@ def test_the_loss_frees_a_part_before_the_next(monkeypatch: pytest.MonkeyPatch) 
             model = make_model(cut("0.5B", 1), meter)
             hidden = torch.zeros(count * 64, 896, dtype=torch.bfloat16, device=NAME)
             labels, weights = torch.zeros(len(hidden), dtype=torch.long, device=NAME), torch.zeros(len(hidden), device=NAME)
-            monkeypatch.setattr(trainer, "_LOGITS", 64 * 151936)
+            monkeypatch.setattr(loss, "_LOGITS", 64 * 151936)
             meter.reset_peak()
             before = meter.live
-            trainer._FrozenHeadLoss.apply(hidden, labels, weights, output_head(model))
+            loss._FrozenHeadLoss.apply(hidden, labels, weights, output_head(model))
             peaks.append(meter.peak - before)
     assert peaks[1] < peaks[0] + 2 * 128 * 896 * 2 + 2**20, "only the gradient of the hidden states grows with the parts"
 

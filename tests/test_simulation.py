@@ -26,16 +26,8 @@ from arc_submit.run.presets import make_config
 from arc_submit.run.simulate import Rig, SimulatedSubmission, ends_of, figures_of, rig_setup, simulate_runs, text_of
 from arc_submit.scheduling.chances import SolveChances
 from arc_submit.scheduling.costs import CostModel, LinearCost, initial_costs
-from arc_submit.scheduling.simulation import (
-    Faults,
-    PlannedJob,
-    RunState,
-    SimulatedLane,
-    SimulatedOutcome,
-    SimulatedSource,
-    SimulationSetup,
-    simulate_run,
-)
+from arc_submit.scheduling.simulated_run import Faults, RunState, SimulatedOutcome, SimulatedSource, SimulationSetup
+from arc_submit.scheduling.simulation import PlannedJob, SimulatedLane, simulate_run
 from arc_submit.workers.pool import Backend, ProcessConfig, run_jobs
 from arc_submit.workers.supervisor import Event, Job, JobQueue, JobSource, Timeouts, WorkerQuota
 

@@ -26,7 +26,7 @@ from arc_submit.base_model.precision import TrainingPrecision
 from arc_submit.base_model.saving import merge_adapter, save_model
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
-from arc_submit.finetune.trainer import batch_loss, full_loss
+from arc_submit.finetune.loss import batch_loss, full_loss
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import CONFIG_FILE, PromptConfig
 from arc_submit.language.prompt_tokenizer import PromptTokenizer

@@ -25,17 +25,10 @@ from arc_submit.base_model.precision import TrainingPrecision, choose_training_p
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ConfigError
 from arc_submit.finetune import trainer
+from arc_submit.finetune.loss import batch_loss, make_batches
+from arc_submit.finetune.samples import Sample, TaskSampler
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import (
-    FinetuneError,
-    Hooks,
-    Sample,
-    TaskSampler,
-    batch_loss,
-    finetune_task,
-    make_batches,
-    rate_factor,
-)
+from arc_submit.finetune.trainer import FinetuneError, Hooks, finetune_task, rate_factor
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
@@ -168,17 +161,17 @@ def test_the_loss_is_cross_entropy_at_the_learnt_places(tiny_model: Path) -> Non
 
 
 def _check_head_gradient(head: torch.nn.Linear, hidden: torch.Tensor) -> None:
-    from arc_submit.finetune import trainer as ttft
+    from arc_submit.finetune import loss as losses
 
     labels, weights = torch.arange(50) % 48, torch.linspace(0.1, 1, 50)
     (torch.nn.functional.cross_entropy(head(hidden), labels, reduction="none") * weights).sum().backward()
     want, hidden.grad = hidden.grad, None
-    whole, ttft._LOGITS = ttft._LOGITS, 7 * head.out_features  # pieces of 7 places
+    whole, losses._LOGITS = losses._LOGITS, 7 * head.out_features  # pieces of 7 places
     try:
-        total, _ = ttft._FrozenHeadLoss.apply(hidden, labels, weights, OutputHead(head, None))  # type: ignore[no-untyped-call]
+        total, _ = losses._FrozenHeadLoss.apply(hidden, labels, weights, OutputHead(head, None))  # type: ignore[no-untyped-call]
         total.backward()
     finally:
-        ttft._LOGITS = whole
+        losses._LOGITS = whole
     assert want is not None
     assert torch.allclose(hidden.grad, want, atol=1e-5)
 

@@ -28,8 +28,8 @@ from arc_submit.base_model.loading import load_model
 from arc_submit.errors import ConfigError
 from arc_submit.finetune import trainer
 from arc_submit.finetune import ttft_worker as worker
+from arc_submit.finetune.samples import Sample, TaskSampler
 from arc_submit.finetune.settings import FinetuneSettings
-from arc_submit.finetune.trainer import Sample, TaskSampler
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.run.pipeline import RunResult, run
 from arc_submit.run.presets import make_config

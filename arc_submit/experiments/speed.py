@@ -132,10 +132,11 @@ def time_of_step(model: Any, lora: LoraSettings, tokens: tuple[int, int], steps:
     from arc_submit.base_model.lora import attach, detach
     from arc_submit.finetune import trainer
     from arc_submit.finetune.gpu_check import example_task, pocket_sampler, random_ids
+    from arc_submit.finetune.samples import Sample
     from arc_submit.finetune.settings import TTFTSettings
 
     inputs, outputs = tokens
-    sample = trainer.Sample(random_ids(model, inputs + outputs, 1), list(range(inputs, inputs + outputs)))
+    sample = Sample(random_ids(model, inputs + outputs, 1), list(range(inputs, inputs + outputs)))
     sampler = replace(pocket_sampler(TTFTSettings(steps=steps, learning_rate=1e-5)), max_seq_len=inputs + outputs)
     sampler = replace(sampler, max_seq_len=max(sampler.max_seq_len, 512))  # the example task has to fit
     times: list[float] = []

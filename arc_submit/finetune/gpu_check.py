@@ -35,8 +35,8 @@ from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.base_model.precision import choose_training_precision, repair_attention
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.finetune import trainer
+from arc_submit.finetune.samples import Sample, TaskSampler
 from arc_submit.finetune.settings import TTFTSettings
-from arc_submit.finetune.trainer import Sample, TaskSampler
 from arc_submit.inference.engine import Request
 from arc_submit.inference.transformers_engine import TransformersEngine
 from arc_submit.language.prompt_config import read_prompt_config

@@ -16,7 +16,8 @@ import numpy as np
 from arc_submit.arc.task import Task
 from arc_submit.base_model.lora import Adapter
 from arc_submit.base_model.memory import TrainingPlan
-from arc_submit.finetune.trainer import FinetuneResult, Hooks, JointSamples, Sample, TaskSampler, configured_plan, finetune_task
+from arc_submit.finetune.samples import Sample, TaskSampler
+from arc_submit.finetune.trainer import FinetuneResult, Hooks, JointSamples, configured_plan, finetune_task
 from arc_submit.language.truncation import PromptTooLongError
 
 WARM_UP = "warm-up"  # in messages

@@ -32,17 +32,10 @@ from arc_submit.base_model.precision import choose_training_precision, repair_at
 from arc_submit.errors import ArcSubmitError, TimeIsUpError
 from arc_submit.finetune.adapter_cache import make_room, mark_used
 from arc_submit.finetune.joint import finetune_tasks, joint_warmup
+from arc_submit.finetune.loss import check_adapted_loss, check_loss
+from arc_submit.finetune.samples import TaskSampler
 from arc_submit.finetune.settings import FinetuneSettings, task_groups
-from arc_submit.finetune.trainer import (
-    FinetuneResult,
-    Hooks,
-    TaskSampler,
-    check_adapted_loss,
-    check_loss,
-    configured_plan,
-    finetune_task,
-    with_limit,
-)
+from arc_submit.finetune.trainer import FinetuneResult, Hooks, configured_plan, finetune_task, with_limit
 from arc_submit.inference.load_transformers import make_engine
 from arc_submit.inference.memory_limits import MemoryLimits, find_memory_limits
 from arc_submit.inference.predict import Predictor, predict_tasks

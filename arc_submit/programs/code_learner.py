@@ -23,18 +23,9 @@ from arc_submit.base_model.loading import choose_device
 from arc_submit.base_model.lora import Adapter, save_adapter
 from arc_submit.base_model.memory import Card, TrainingPlan
 from arc_submit.errors import DataError
+from arc_submit.finetune.samples import Sample, TaskSampler
 from arc_submit.finetune.settings import FinetuneSettings, TTFTSettings
-from arc_submit.finetune.trainer import (
-    FinetuneError,
-    FinetuneResult,
-    Hooks,
-    JointSamples,
-    Sample,
-    TaskSampler,
-    configured_plan,
-    finetune_task,
-    with_limit,
-)
+from arc_submit.finetune.trainer import FinetuneError, FinetuneResult, Hooks, JointSamples, configured_plan, finetune_task, with_limit
 from arc_submit.finetune.ttft_worker import attach_adapter, load_base, with_same_weights
 from arc_submit.inference.memory_limits import find_memory_limits
 from arc_submit.language.prompt_tokenizer import PromptTokenizer

@@ -50,7 +50,8 @@ from arc_submit.scheduling.costs import (
     judging_costs,
     learn_from_events,
 )
-from arc_submit.scheduling.simulation import Faults, SimulatedOutcome, SimulatedSource, SimulationSetup, SubmissionCheck, simulate_run
+from arc_submit.scheduling.simulated_run import Faults, SimulatedOutcome, SimulatedSource, SimulationSetup, SubmissionCheck
+from arc_submit.scheduling.simulation import simulate_run
 from arc_submit.storage.run_dir import RunPaths
 
 # Cells of a task (with 50 for itself): a logarithmic normal distribution fitted to the 400 training tasks of ARC-AGI-1.

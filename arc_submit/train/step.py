@@ -27,7 +27,7 @@ from arc_submit.base_model.output_head import output_head
 from arc_submit.base_model.precision import TrainingPrecision, choose_training_precision
 from arc_submit.base_model.saving import own_dtype, save_model
 from arc_submit.errors import ConfigError
-from arc_submit.finetune.trainer import MicroBatch, batch_loss, check_adapted_loss, check_loss, full_loss
+from arc_submit.finetune.loss import MicroBatch, batch_loss, check_adapted_loss, check_loss, full_loss
 from arc_submit.language.prompt_config import PromptConfig
 from arc_submit.train.checkpoints import optimizer_state
 from arc_submit.train.config import TrainConfig, TrainSettings
