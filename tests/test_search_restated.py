@@ -14,6 +14,7 @@ from arc_submit.search.grid_tools import oriented, unoriented
 from arc_submit.search.programs import Effort
 from arc_submit.search.reductions import reductions, turns
 from arc_submit.search.solvers import cells
+from arc_submit.search.solvers.staged import first_stage
 from arc_submit.search.task_search import batches
 
 SMALL = Effort(work=2_000_000, size_work=500_000, pieces=5_000)
@@ -202,3 +203,43 @@ def test_of_a_repeating_output_only_a_part_is_predicted(name, rule):
         assert same_grid(reduction.lift(0, reduction.task.train[k].output), pair.output)
     answers = [a for batch in batches(task, SMALL, ("reduced",)) for a in batch]
     assert any(same_grid(a.grid, solution) for a in answers)
+
+
+def fallers():
+    """Objects of one colour above a wall."""
+    shapes = (((0, 0), (0, 1), (1, 0)), ((0, 0), (1, 0), (2, 0), (1, 1)), ((0, 0), (0, 1)), ((0, 0), (1, 0), (1, 1)))
+    grids = []
+    for (row, column), shape in zip(((1, 2), (2, 4), (2, 1), (0, 5)), shapes, strict=True):
+        grid = np.zeros((8, 8), int)
+        grid[7] = 2
+        for i, j in shape:
+            grid[row + i, column + j] = 3
+        grids.append(grid)
+    return grids
+
+
+def falls_and_is_covered(grid):
+    """The object falls onto the wall, and a line is drawn above it, as wide as the object."""
+    rows, columns = np.nonzero(grid == 3)
+    out = np.where(grid == 3, 0, grid)
+    steps = 6 - rows.max()
+    out[rows.min() + steps - 1, columns.min() : columns.max() + 1] = 8
+    out[rows + steps, columns] = 3
+    return out
+
+
+def test_what_an_action_on_objects_leaves_is_learnt_from_its_result():
+    task, solution = make_task(falls_and_is_covered, fallers())
+    stage = first_stage(task)
+    for pair, left in zip(task.train, stage.task.train, strict=True):
+        assert same_grid(left.input, frozen(np.where(pair.output == 8, 0, pair.output)))
+    answers = [a for batch in batches(task, SMALL, ("staged",)) for a in batch]
+    assert any(same_grid(a.grid, solution) and a.explained > 0.5 and a.program.startswith("after move down") for a in answers)
+    assert not any(same_grid(a.grid, solution) for batch in batches(task, SMALL, ("objects",)) for a in batch)
+
+
+def test_an_action_that_explains_everything_or_little_leaves_no_stage():
+    whole, _ = make_task(lambda grid: np.where(falls_and_is_covered(grid) == 8, 0, falls_and_is_covered(grid)), fallers())
+    little, _ = make_task(lambda grid: falls_and_is_covered(grid) + 8 * (np.indices(grid.shape)[1] == 7) * (grid == 0), fallers())
+    assert first_stage(whole) is None
+    assert first_stage(little) is None

@@ -33,6 +33,7 @@ WEIGHTS = {
     "solver related": -0.3,
     "solver arranged": -0.3,
     "solver reduced": -2.03,
+    "solver staged": -0.43,  # that of divided: rules of other solvers for a part of the task
     "solver divided": -0.43,
     "solver turned": 0.3,
     "solver scan": 1.07,

@@ -32,6 +32,7 @@ from arc_submit.search.solvers import (
     pieces,
     related,
     scan,
+    staged,
 )
 
 EFFORTS = {
@@ -41,7 +42,7 @@ EFFORTS = {
 }
 SOLVERS = (
     "completion", "cells", "scan", "paths", "clauses", "growth", "pieces", "panels", "extended", "fitted", "objects", "related", "arranged",
-    "divided", "turned", "reduced", "outer", "programs", "mirrored",
+    "staged", "divided", "turned", "reduced", "outer", "programs", "mirrored",
 )  # fmt: skip
 _DIRECT: dict[str, Callable[[Task], list[SolverAnswer]]] = {
     "completion": completion.solve,
@@ -64,7 +65,7 @@ _ON_REDUCED = ("completion", "cells", "objects")  # the direct solvers for a red
 _REDUCED_DIVISOR = 8  # of the work, because a reduced task is smaller
 _MIRRORED_DIVISOR = 3  # of the work, for each mirror
 _LIGHT = (3, 4)  # trees and folds of the per-cell rules for the many divided and turned tasks
-# A rule that explains every pair at this cost or below is right more often than not: then no example is divided or turned.
+# A rule that explains every pair at this cost or below is right more often than not: then nothing is staged, divided or turned.
 _SURE_COST = 40
 _PLAIN_COST = 25  # of a rule about objects of one part, which held-out pairs confirm
 
@@ -178,6 +179,10 @@ def _last_pass(given: PassInput) -> Iterator[list[SolverAnswer]]:
     """Solvers of the task restated in other ways, and programs with all the work."""
     task, effort, solvers = given.task, given.effort, given.solvers
     sure = any(a.explained == 1 and a.cost <= _SURE_COST and a.solver in _DIRECT for a in given.found)
+    if staged.NAME in solvers and not sure:
+        stage = staged.first_stage(task)
+        if stage is not None:
+            yield _lifted(stage, clauses.solve(stage.task) + objects.solve(stage.task), staged.NAME)
     if "divided" in solvers and not sure:
         for division in divisions(task):
             yield join_answers(_light_cells(division.task) + objects.solve(division.task), division)

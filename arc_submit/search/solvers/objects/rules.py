@@ -99,6 +99,23 @@ def solve(task: Task, vocabulary: Vocabulary | None = None) -> list[SolverAnswer
     return answers
 
 
+def leading_part(task: Task) -> tuple[ConditionalAction, float] | None:
+    """The conditional action about objects alone that explains most changed cells for its cost, with its share of all changed cells.
+
+    It is never wrong on any train pair and explains cells of every one. None where there is none.
+    """
+    changed = [(pair.input != pair.output).ravel() for pair in task.train]
+    if not keeps_size(task) or not all(mask.any() for mask in changed):
+        return None
+    needed, pairs = [_bits(changed, [k]) for k in range(len(changed))], np.ones(len(changed), np.bool_)
+    candidates = _candidates(plain_tables(task), np.bitwise_or.reduce(needed), pairs)
+    parts = [group[0] for group in candidates if all((group[0].cells & cells).any() for cells in needed)]
+    if not parts:
+        return None
+    best = max(parts, key=lambda part: _POPCOUNT[part.cells].sum() / (part.cost + 1))
+    return best, float(_POPCOUNT[best.cells].sum() / sum(int(mask.sum()) for mask in changed))
+
+
 def _bits(masks: list[Array], pairs: Iterable[int]) -> Array:
     """uint8: the cells of the masks of some pairs as bits, with zeros for the other pairs."""
     chosen = set(pairs)
