@@ -95,6 +95,16 @@ def test_a_program_for_lists_gets_lists_and_one_for_arrays_an_array() -> None:
         (["return [list(reversed(row)) + row for row in grid]"], False),
         (["row = 1", "return [row[:] for row in grid]"], False),
         (["h, w = grid.shape", "return [row + row[::-1] for row in grid]"], True),
+        (["row = grid[0]", "new = row[:]", "new[0] = 5", "return [row, new]"], False),
+        (["out = []", "for row in grid:", "    out.append(row[1:][:])", "return out"], False),
+        (["out = grid[:]", "return out"], True),
+        (["grid[0][:] = 1", "return grid"], True),
+        (["for row in zip(grid, grid):", "    row = row[:]", "return grid"], True),
+        (["crop = [row[1:] for row in grid[1:]]", "return [row + row for row in crop]"], False),
+        (["sums = [row[0] for row in grid]", "return [[one + 1 for one in sums]]"], True),
+        (["row = 1", "return [list(reversed(row)) + row[:] for row in grid]"], False),
+        (["return [[len(set(grid[0] + grid[1] + grid[1]))]]"], False),
+        (["return [sorted(grid[0] + 1)]"], True),
     ):
         assert takes_list(parse(function(*lines))) is not is_array, lines
     kept = ["out = grid.copy()", "for r in range(2):", "    for c in range(3):", "        out[r][c] = grid[1 - r][c]", "return out"]

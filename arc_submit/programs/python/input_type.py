@@ -9,7 +9,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from enum import StrEnum
+from typing import TypeGuard
 
+_LONGEST_CHAIN = 8  # of names that are bound to each other
 _LIST_TYPES = ("list", "List", "Sequence", "Iterable")
 _LIST_METHODS = ("append", "extend", "insert", "remove", "pop", "clear", "index", "count", "reverse")
 _ARRAY_PROPERTIES = ("shape", "size", "ndim", "T", "dtype", "flat")
@@ -45,7 +47,9 @@ def input_type(tree: ast.Module, entry: ast.FunctionDef) -> InputType:
     parameters = entry.args.args
     if not parameters:
         return InputType.ARRAY
-    names = _names_of_the_input(tree, parameters[0].arg)
+    bound = _bindings(tree, parameters[0].arg)
+    names = _names_of_the_input(bound, parameters[0].arg)
+    cut = {name for name, values in bound.items() if all(one is not None and _cuts_rows(one, names) for one in values)}
 
     def of_input(node: ast.expr) -> bool:
         return _is_of_input(node, names)
@@ -63,37 +67,59 @@ def input_type(tree: ast.Module, entry: ast.FunctionDef) -> InputType:
                 as_list |= (of_input(left) and _makes_list(right)) or (of_input(right) and _makes_list(left))
             case ast.AugAssign(target=target, op=ast.Add(), value=value):
                 as_list |= of_input(target) and _makes_list(value)
-            case ast.ListComp(elt=element, generators=[ast.comprehension(target=ast.Name(id=row), iter=rows), *_]) if of_input(rows):
-                as_list |= _copies_or_joins(element, {row})
+            case ast.Assign(value=value) | ast.Call(func=ast.Attribute(attr="append"), args=[value]) if _copies_row(value, bound, names):
+                as_list = True
+            case ast.Call(func=ast.Name(id="set" | "frozenset" | "sorted" | "Counter"), args=[ast.BinOp() as value, *_]):
+                as_list |= _joins(value, names)  # the colours of several rows
+            case ast.ListComp(elt=element, generators=[ast.comprehension(target=ast.Name(id=row), iter=rows), *_]):
+                if of_input(rows) or (isinstance(rows, ast.Name) and rows.id in cut):
+                    as_list |= _copies_or_joins(element, {row})
             case ast.Delete(targets=targets):
                 as_list |= any(isinstance(one, ast.Subscript) and of_input(one.value) for one in targets)
     return InputType.LIST if as_list else InputType.EITHER
 
 
-def _names_of_the_input(tree: ast.Module, parameter: str) -> set[str]:
-    """The names that hold nothing but the input, its rows or parts of these."""
-    bound: dict[str, list[ast.expr | None]] = {}
+_Bound = dict[str, list[ast.expr | None]]
+
+
+def _bindings(tree: ast.Module, parameter: str) -> _Bound:
+    """What each name but the input's is bound to; None: something else. A loop binds its name to an element of what it goes through."""
+    bound: _Bound = {}
 
     def bind(target: ast.expr, value: ast.expr | None) -> None:
-        if isinstance(target, ast.Tuple) and len(target.elts) == 2 and isinstance(value, ast.Call) and _is_call(value, "enumerate"):
-            bind(target.elts[0], None)
-            bind(target.elts[1], value.args[0])
-        elif isinstance(target, ast.Name):
+        if isinstance(target, ast.Name):
             bound.setdefault(target.id, []).append(value)
-        else:
-            for one in ast.walk(target):
-                if isinstance(one, ast.Name) and not isinstance(one.ctx, ast.Load):
-                    bound.setdefault(one.id, []).append(None)
+            return
+        for one in ast.walk(target):
+            if isinstance(one, ast.Name) and not isinstance(one.ctx, ast.Load):
+                bound.setdefault(one.id, []).append(None)
+
+    def bind_element(target: ast.expr, through: ast.expr) -> None:
+        match target, through:
+            case ast.Tuple(elts=[number, element]), ast.Call(func=ast.Name(id="enumerate"), args=[inner, *_]):
+                bind(number, None)
+                bind(element, _element(inner))
+            case _:
+                bind(target, _element(through))
 
     for node in ast.walk(tree):
         match node:
             case ast.Assign(targets=targets, value=value):
                 for target in targets:
                     bind(target, value)
-            case ast.For(target=target, iter=value) | ast.comprehension(target=target, iter=value):
-                bind(target, value)
+            case ast.For(target=target, iter=through) | ast.comprehension(target=target, iter=through):
+                bind_element(target, through)
             case ast.arg(arg=name) if name != parameter:
                 bound.setdefault(name, []).append(None)
+    return bound
+
+
+def _element(of: ast.expr) -> ast.expr:
+    return ast.Subscript(of, ast.Constant(0), ast.Load())
+
+
+def _names_of_the_input(bound: _Bound, parameter: str) -> set[str]:
+    """The names that hold nothing but the input, its rows or parts of these."""
     names: set[str] = set() if parameter in bound else {parameter}
     _grow(names, lambda: {name for name, values in bound.items() if all(one is not None and _is_of_input(one, names) for one in values)})
     return names
@@ -102,10 +128,6 @@ def _names_of_the_input(tree: ast.Module, parameter: str) -> set[str]:
 def _grow(names: set[str], find: Callable[[], set[str]]) -> None:
     while more := find() - names:
         names |= more
-
-
-def _is_call(node: ast.Call, name: str) -> bool:
-    return isinstance(node.func, ast.Name) and node.func.id == name and bool(node.args)
 
 
 def _is_of_input(node: ast.expr, names: set[str]) -> bool:
@@ -123,11 +145,47 @@ def _is_of_input(node: ast.expr, names: set[str]) -> bool:
 
 def _copies_or_joins(element: ast.expr, rows: set[str]) -> bool:
     """Whether an element is a copy of a row, where a row of an array would be a view, or rows one behind the other, such as a mirror."""
-    match element:
-        case ast.Subscript(value=ast.Name(id=name), slice=ast.Slice(lower=None, upper=None, step=None)):
-            return name in rows
+    return (_is_whole_slice(element) and isinstance(element.value, ast.Name) and element.value.id in rows) or _joins(element, rows)
+
+
+def _is_whole_slice(node: ast.expr) -> TypeGuard[ast.Subscript]:
+    match node:
+        case ast.Subscript(slice=ast.Slice(lower=None, upper=None, step=None)):
+            return True
+    return False
+
+
+def _joins(node: ast.expr, names: set[str]) -> bool:
+    """Whether an expression puts parts of the input one behind the other, new lists among them perhaps."""
+    match node:
         case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return _is_of_input(left, rows) and _is_of_input(right, rows)
+            parts = [_is_of_input(one, names) or _joins(one, names) for one in (left, right)]
+            return any(parts) and all(part or _makes_list(one) for part, one in zip(parts, (left, right), strict=True))
+    return False
+
+
+def _copies_row(node: ast.expr, bound: _Bound, names: set[str]) -> bool:
+    """Whether an expression is `row[:]` of a row of the input, which copies a list alone."""
+    return _is_whole_slice(node) and _is_of_input(node, names) and _is_row(node.value, bound)
+
+
+def _is_row(node: ast.expr, bound: _Bound, depth: int = 0) -> bool:
+    """Whether an expression of the input is an element of it, or a part of one."""
+    match node:
+        case ast.Subscript(value=value, slice=ast.Slice()):
+            return _is_row(value, bound, depth)
+        case ast.Subscript():
+            return True
+        case ast.Name(id=name) if depth < _LONGEST_CHAIN:
+            return any(one is not None and _is_row(one, bound, depth + 1) for one in bound.get(name, ()))
+    return False
+
+
+def _cuts_rows(node: ast.expr, names: set[str]) -> bool:
+    """Whether an expression is a list of parts of the input's rows, such as a crop."""
+    match node:
+        case ast.ListComp(elt=element, generators=[ast.comprehension(target=ast.Name(id=row), iter=rows)]):
+            return _is_of_input(rows, names) and _is_of_input(element, {row})
     return False
 
 
