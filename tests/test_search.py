@@ -149,11 +149,12 @@ def test_a_piece_may_be_blank_in_some_examples():
 
 
 @pytest.mark.parametrize("cut_out", [False, True])
-def test_completion_fills_the_hidden_cells_of_a_periodic_picture(cut_out):
+@pytest.mark.parametrize("colours", [(9, 9, 9, 9), (9, 6, 7, 8)])
+def test_completion_fills_the_hidden_cells_of_a_periodic_picture(cut_out, colours):
     def hidden(picture, seed):
         out = picture.copy()
         y, x = np.random.default_rng(seed).integers(1, 6, 2)
-        out[y : y + 3, x : x + 2] = 9
+        out[y : y + 3, x : x + 2] = colours[seed]
         return frozen(out)
 
     pictures = []
@@ -165,7 +166,7 @@ def test_completion_fills_the_hidden_cells_of_a_periodic_picture(cut_out):
     def answer(k):
         if not cut_out:
             return frozen(pictures[k])
-        ys, xs = np.nonzero(shown[k] == 9)
+        ys, xs = np.nonzero(shown[k] == colours[k])
         return frozen(pictures[k][ys.min() : ys.max() + 1, xs.min() : xs.max() + 1])
 
     task = Task("hidden", tuple(Pair(shown[k], answer(k)) for k in range(3)), (shown[3],))

@@ -1,19 +1,20 @@
 """Completion: hidden cells filled in from the symmetries and periods of the visible cells.
 
-The hidden cells are those of one colour. Every mirror axis, diagonal and shift that the visible cells agree with joins cells into classes,
-and a class takes the one colour seen in it. The answer is the whole grid or only the hidden box, as in the train pairs.
+The hidden cells are those of one colour, which may differ between inputs. Every mirror axis, diagonal and shift that the visible cells
+agree with joins cells into classes, and a class takes the one colour seen in it. The answer is the whole grid or only the hidden box, as
+in the train pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from arc_submit.arc.grid import COLOURS, Grid, frozen, same_grid
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import SolverAnswer
-from arc_submit.search.grid_tools import bounding_box, keeps_size
+from arc_submit.search.grid_tools import bounding_box, commonest_colour, inputs_of, keeps_size, rarest_index
 from arc_submit.search.jit import jit
 from arc_submit.search.store import Array
 
@@ -52,18 +53,18 @@ _TURNS = {
 def solve(task: Task) -> list[SolverAnswer]:
     """Answers from every plan that reproduces all train pairs, at a lower cost for the plainer plan."""
     answers: list[SolverAnswer] = []
-    whole = keeps_size(task)
-    for colour in _hidden_colours(task, whole):
+    whole, pairs = keeps_size(task), len(task.train)
+    for name, extra, colours in _hidden_colours(task, whole):
         for number, (plan, overlap) in enumerate(PLANS):
-            outputs = [_answer(pair.input, colour, plan, overlap, whole) for pair in task.train]
+            outputs = [_answer(pair.input, colour, plan, overlap, whole) for pair, colour in zip(task.train, colours, strict=False)]
             for paint in (-1, *(_new_colours(task) if whole else ())):
                 if not all(same_grid(_repaint(pair.input, out, paint), pair.output) for pair, out in zip(task.train, outputs, strict=True)):
                     continue
-                for test, grid in enumerate(task.tests):
+                for test, (grid, colour) in enumerate(zip(task.tests, colours[pairs:], strict=True)):
                     out = _repaint(grid, _answer(grid, colour, plan, overlap, whole), paint)
                     if out is not None:
-                        text = f"fill colour {colour} by {plan}{'' if whole else ', cut out'}{'' if paint < 0 else f', in colour {paint}'}"
-                        answers.append(SolverAnswer(test, out, NAME, text, 1.0, 14.0 + number))
+                        text = f"fill {name} by {plan}{'' if whole else ', cut out'}{'' if paint < 0 else f', in colour {paint}'}"
+                        answers.append(SolverAnswer(test, out, NAME, text, 1.0, 14.0 + extra + number))
     return answers
 
 
@@ -78,21 +79,46 @@ def _repaint(grid: Grid, filled: Grid | None, colour: int) -> Grid | None:
     return filled if filled is None or colour < 0 else frozen(np.where(grid != filled, colour, filled))
 
 
-def _hidden_colours(task: Task, whole: bool) -> list[int]:
-    """Colours that may mark hidden cells: the only ones that change, or whose box has the output's size, in every train pair."""
-    colours = []
-    for colour in range(COLOURS):
-        fits = True
-        for pair in task.train:
-            hidden = pair.input == colour
-            if whole:
-                fits = fits and bool((hidden | (pair.input == pair.output)).all()) and bool((pair.output[hidden] != colour).any())
-            else:
-                box = bounding_box(hidden)
-                fits = fits and box is not None and pair.input[box].shape == pair.output.shape
-        if fits:
-            colours.append(colour)
-    return colours
+def _hidden_colours(task: Task, whole: bool) -> Iterator[tuple[str, float, list[int]]]:
+    """(Name, cost, the colour in each input) of the colours that may mark hidden cells; roles only where no colour fits all pairs."""
+    grids = inputs_of(task)
+    constant = [[colour] * len(grids) for colour in range(COLOURS)]
+    fitting = [colours for colours in constant if _may_be_hidden(task, colours, whole)]
+    for colours in fitting:
+        yield f"colour {colours[0]}", 0.0, colours
+    for number, (name, colour_of) in enumerate(_ROLES if not fitting else ()):
+        colours = [colour_of(grid) for grid in grids]
+        if _may_be_hidden(task, colours, whole):
+            yield name, 2.0 + number, colours
+
+
+def _may_be_hidden(task: Task, colours: list[int], whole: bool) -> bool:
+    """Whether in every train pair its colour is the only one that changes, or has a box of the output's size."""
+    for pair, colour in zip(task.train, colours, strict=False):
+        hidden = pair.input == colour
+        if whole:
+            if not (hidden | (pair.input == pair.output)).all() or not (pair.output[hidden] != colour).any():
+                return False
+        else:
+            box = bounding_box(hidden)
+            if box is None or pair.input[box].shape != pair.output.shape:
+                return False
+    return True
+
+
+def _with_most_blocks(grid: Grid) -> int:
+    """The colour with most squares of two by two cells; the first of equal ones."""
+    corner = grid[:-1, :-1]
+    same = (corner == grid[1:, :-1]) & (corner == grid[:-1, 1:]) & (corner == grid[1:, 1:])
+    return int(np.bincount(corner[same], minlength=COLOURS).argmax())
+
+
+# What the hidden cells may be called where each input has them in another colour.
+_ROLES: tuple[tuple[str, Callable[[Grid], int]], ...] = (
+    ("the colour of most blocks", _with_most_blocks),
+    ("the commonest colour", commonest_colour),
+    ("the rarest colour", lambda grid: int(rarest_index(np.bincount(grid.ravel(), minlength=COLOURS)))),
+)
 
 
 def _answer(grid: Grid, colour: int, plan: str, overlap: float, whole: bool) -> Grid | None:
