@@ -171,18 +171,21 @@ def _third_pass(given: PassInput) -> Iterator[list[SolverAnswer]]:
         yield batch
     # A plain rule about objects alone is right more often than one about related objects, which would take as long again.
     if not any(a.explained == 1 and a.cost <= _PLAIN_COST for a in found):
-        yield from _direct(given, "related")
+        for batch in _direct(given, "related"):
+            found += batch
+            yield batch
+    # In the pass of the solver of objects, whose tables are held for one task.
+    if staged.NAME in given.solvers and not _is_sure([*given.found, *found]):
+        stage = staged.first_stage(given.task)
+        if stage is not None:
+            yield _lifted(stage, clauses.solve(stage.task) + objects.solve(stage.task), staged.NAME)
     yield from _direct(given, "growth")
 
 
 def _last_pass(given: PassInput) -> Iterator[list[SolverAnswer]]:
     """Solvers of the task restated in other ways, and programs with all the work."""
     task, effort, solvers = given.task, given.effort, given.solvers
-    sure = any(a.explained == 1 and a.cost <= _SURE_COST and a.solver in _DIRECT for a in given.found)
-    if staged.NAME in solvers and not sure:
-        stage = staged.first_stage(task)
-        if stage is not None:
-            yield _lifted(stage, clauses.solve(stage.task) + objects.solve(stage.task), staged.NAME)
+    sure = _is_sure(given.found)
     if "divided" in solvers and not sure:
         for division in divisions(task):
             yield join_answers(_light_cells(division.task) + objects.solve(division.task), division)
@@ -226,6 +229,11 @@ def _direct(given: PassInput, *names: str) -> Iterator[list[SolverAnswer]]:
     for name in names:
         if name in given.solvers:
             yield _DIRECT[name](given.task)
+
+
+def _is_sure(answers: Sequence[SolverAnswer]) -> bool:
+    """Whether a cheap rule for the task as it is explains every pair."""
+    return any(a.explained == 1 and a.cost <= _SURE_COST and a.solver in _DIRECT for a in answers)
 
 
 def _is_simple(answers: Sequence[SolverAnswer]) -> bool:
