@@ -104,6 +104,10 @@ HOSTILE = (
     "def transform(grid):\n    yield grid",
     "def transform(grid):\n    return (x := grid)",
     "class Grid(list):\n    pass\ndef transform(grid):\n    return Grid(grid)",
+    "class A:\n    def __del__(self):\n        print(self)\ndef transform(grid):\n    while True:\n        A()",
+    "def transform(grid):\n    match grid:\n        case [[*a], *b] | {'a': a, **b}:\n            return a\n        case _:\n"
+    "            return b",
+    "def transform(grid):\n    a = grid[0][:]\n    while True:\n        a = a + a[:]",
     "def transform(grid):\n    try:\n        return 1\n    except:\n        return 2",
     "def transform(grid):\n    global secret\n    secret = grid\n    return secret",
     "def transform(grid):\n    with open('leak', 'w') as f:\n        f.write('x')",

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from arc_submit.programs.refinement import Arm, choose_arms
 from arc_submit.report.html_page import Page, render
 from arc_submit.report.summary import ReportData, _program_sections
 from arc_submit.run.named_sources import source_config
+from arc_submit.run.orchestrator import describe_result
 from arc_submit.run.pipeline import run
 from arc_submit.run.presets import make_config
 from arc_submit.run.source_code import check_code
@@ -127,6 +129,10 @@ def test_a_right_program_becomes_a_right_prediction(settings: CodeSettings, lang
     assert (result.failed, result.answered, result.malformed, result.unfinished) == ("", 4, 1, 0)
     assert len(engine.asked) == 4, "a program that reproduces all pairs ends the task"
     assert [request.temperature for request, _ in engine.asked] == [0.1, 0.8, 0.8, 0.8]
+    assert result.programs == {"grids": 2, "none": 1, "value": 1}
+    source = SimpleNamespace(source_kind="code", name="code")
+    told = describe_result(source, result, predictions_of(settings))  # type: ignore[arg-type]
+    assert told == "2 predictions; programs by what they gave: grids 2, none 1, value 1; the best program right on 3 of 3 train pairs"
     task = make_task()
     first, *others = predictions_of(settings)
     assert first.fits == (3, 3)

@@ -17,6 +17,7 @@ import re
 import shutil
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -170,6 +171,7 @@ def answer_task(
         result.steps, result.train_seconds = work.further, round(work.further_seconds, 3)
         result.tokens = sum(one.tokens for one in work.new)
         result.malformed = sum(not one.text for one in work.new)
+        result.programs = dict(Counter(map(_ending, work.ran)).most_common()) or None
         result.notes = [*work.notes, *dict.fromkeys(work.failures)] or None
         result.unfinished = 0 if complete else max(1, samples - result.answered)
         answer(ran for _, ran in work.in_order)
@@ -181,6 +183,13 @@ def answer_task(
         result.failed = str(error)
     result.seconds = round(time.monotonic() - started, 3)
     return result
+
+
+def _ending(ran: RanProgram | None) -> str:
+    """What came of an answer, see `TaskResult.programs`."""
+    if ran is None:
+        return "none"
+    return ran.refusal.partition(":")[0] if ran.refusal else "grids"
 
 
 def load_writer(settings: CodeSettings) -> CodeWriter:

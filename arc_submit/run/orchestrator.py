@@ -400,6 +400,8 @@ def describe_result(source: Source, result: TaskResult, predictions: Sequence[Pr
     elif source.source_kind == "finetune":
         parts = ["its adapter exists"]
     parts += result.notes or []
+    if result.programs:
+        parts.append(f"programs by what they gave: {', '.join(f'{ending} {count}' for ending, count in result.programs.items())}")
     if malformed := sum(p.grid is None for p in predictions):
         parts.append(f"{malformed} without a grid")
     best = [candidates for _, candidates in sorted(rank_all(predictions).get(source.name, {}).items()) if candidates]

@@ -32,6 +32,8 @@ class TaskResult:
         notes: what differs from the settings, such as shorter samples.
         first_loss, last_loss: nats a token, of the first and the last step.
         cpu_seconds: CPU seconds of the task.
+        programs: of a source that writes programs, how many of its answers gave a grid for every input ("grids"), hold no program
+            ("none"), or fail on an input, by the class of the refusal.
         next_pass: number of the pass that follows, for a source that works in passes (arc_submit.scheduling.pass_queue).
     """
 
@@ -51,6 +53,7 @@ class TaskResult:
     first_loss: float | None = None
     last_loss: float | None = None
     cpu_seconds: float | None = None
+    programs: dict[str, int] | None = None
     next_pass: int | None = None
 
     def to_json(self) -> dict[str, Any]:
