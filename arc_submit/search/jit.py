@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 import llvmlite.binding
 import numba
 from numba.core import config, types
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -38,6 +40,23 @@ def jit_into_callers(function: Function) -> Function:
     Compiled code contains a copy of everything it calls, so each layer of dispatching functions would compile all of it once more.
     """
     return _compile(function, "always")
+
+
+@intrinsic
+def borrowed(context: Any, array: Any) -> Any:
+    """In compiled code: an array of the same memory whose references are not counted.
+
+    Compiled functions count the references to their arguments with atomic additions, which take longer than a small operation on a grid.
+    The caller must hold the array itself for as long as the result is used, as the caller of a function holds its arguments.
+    """
+
+    def generate(target: Any, builder: Any, signature: Any, args: Any) -> Any:
+        out = make_array(signature.return_type)(target, builder, args[0])
+        out.meminfo = out.meminfo.type(None)  # what has no owner is not counted
+        out.parent = out.parent.type(None)
+        return out._getvalue()
+
+    return array(array), generate
 
 
 def _compile(function: Function, inline: str) -> Function:
