@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from itertools import pairwise
 
+import numba
 import numpy as np
 import pytest
 
+from arc_submit.search.jit import borrowed
 from arc_submit.search.operations import COUNT, LINE, OPERATIONS, SPLIT, TILING, Operation, transform
 from arc_submit.search.primitives.splitting import apply_split
 from arc_submit.search.store import image_cells, make_store
@@ -362,3 +365,19 @@ def test_splits_agree_with_plain_definitions(operation):
         for k, (y, x, cells) in enumerate(want):
             assert tuple(store.images[k, :2]) == (2 + y, 3 + x), (seed, a)
             np.testing.assert_array_equal(image_cells(store, k), cells, err_msg=f"{operation.name} of\n{a}")
+
+
+def test_an_array_without_counted_references_is_the_same_memory() -> None:
+    """Compiled code reads and writes the caller's array, and leaves the caller's reference alone."""
+
+    @numba.njit
+    def add_one(array: np.ndarray) -> int:
+        inside = borrowed(array)
+        inside[0] += 1
+        return int(inside.sum())
+
+    array = np.arange(4)
+    held = sys.getrefcount(array)
+    assert [add_one(array) for _ in range(3)] == [7, 8, 9]
+    assert array.tolist() == [3, 1, 2, 3]
+    assert sys.getrefcount(array) == held

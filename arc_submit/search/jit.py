@@ -42,13 +42,8 @@ def jit_into_callers(function: Function) -> Function:
     return _compile(function, "always")
 
 
-@intrinsic
-def borrowed(context: Any, array: Any) -> Any:
-    """In compiled code: an array of the same memory whose references are not counted.
-
-    Compiled functions count the references to their arguments with atomic additions, which take longer than a small operation on a grid.
-    The caller must hold the array itself for as long as the result is used, as the caller of a function holds its arguments.
-    """
+def _without_owner(context: Any, array: Any) -> Any:
+    """How numba types and compiles `borrowed`."""
 
     def generate(target: Any, builder: Any, signature: Any, args: Any) -> Any:
         out = make_array(signature.return_type)(target, builder, args[0])
@@ -57,6 +52,12 @@ def borrowed(context: Any, array: Any) -> Any:
         return out._getvalue()
 
     return array(array), generate
+
+
+# In compiled code: an array of the same memory whose references are not counted. Compiled functions count the references to their arguments
+# with atomic additions, which take longer than a small operation on a grid. The caller must hold the array itself for as long as the result
+# is used, as the caller of a function holds its arguments.
+borrowed: Callable[[Any], Any] = intrinsic(_without_owner)
 
 
 def _compile(function: Function, inline: str) -> Function:

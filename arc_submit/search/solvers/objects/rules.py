@@ -104,8 +104,10 @@ def leading_part(task: Task) -> tuple[ConditionalAction, float] | None:
 
     It is never wrong on any train pair and explains cells of every one. None where there is none.
     """
+    if not keeps_size(task):
+        return None
     changed = [(pair.input != pair.output).ravel() for pair in task.train]
-    if not keeps_size(task) or not all(mask.any() for mask in changed):
+    if not all(mask.any() for mask in changed):
         return None
     needed, pairs = [_bits(changed, [k]) for k in range(len(changed))], np.ones(len(changed), np.bool_)
     candidates = _candidates(plain_tables(task), np.bitwise_or.reduce(needed), pairs)
