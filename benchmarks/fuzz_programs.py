@@ -429,6 +429,8 @@ def main() -> None:
             if part.slowest > total.slowest:
                 total.slowest, total.slowest_program = part.slowest, part.slowest_program
             print(f"{done} programs, {time.monotonic() - begun:.0f} s, {dict(total.counts)}", flush=True)
+            for fault in part.faults:
+                print(fault, flush=True)
         starts = language.process.starts if isinstance(language, PythonLanguage) else 0
         if isinstance(language, PythonLanguage):
             language.close()
@@ -448,8 +450,6 @@ def main() -> None:
     for ending, count in total.counts.most_common():
         print(f"{ending:10} {count:7}  {total.messages.get(ending, '')[:90]}")
     print(f"slowest: {total.slowest:.2f} s: {total.slowest_program!r}")
-    for fault in total.faults[:20]:
-        print(fault)
     if arguments.json:
         print(json.dumps(figures))
     if total.faults or files:

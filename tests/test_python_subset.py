@@ -421,3 +421,19 @@ def test_a_class_is_refused_by_name_where_the_program_uses_it_and_left_out_elsew
     assert used.startswith("@frozen\nclass A:\n    pass\ndef transform")
     with pytest.raises(ProgramError, match=r"^forbidden: line 2: class is not part of the language$"):
         normal_form(used)
+
+
+CUT = ("print(transform([[1, 2", "This rotates the grid.\n\nprint(1)", "print(1)\nprint(f'{x", "```", "An example:\n  >>> transform(1)")
+
+
+@pytest.mark.parametrize("behind", CUT)
+def test_what_python_cannot_read_behind_the_last_function_is_left_out(behind: str) -> None:
+    program = "def f(x):\n    return x\ndef transform(grid):\n    return f(\n        grid\n)"
+    assert normal_form(definitions_of(f"{program}\n\n{behind}")) == normal_form(program)
+
+
+@pytest.mark.parametrize(
+    "text", ["def transform(grid):\n    return f(grid\n", "def transform(g):\n    return f(g)\ndef f(g):\n    return (\n\nx"]
+)
+def test_a_function_that_the_end_cuts_is_not_left_out(text: str) -> None:
+    assert definitions_of(text) == text

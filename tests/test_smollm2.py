@@ -41,6 +41,8 @@ from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import read_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import CANDIDATES_OF, PROMPTS, Turn
+from arc_submit.programs.code_worker import open_worker as open_programs
+from arc_submit.programs.code_worker import programs_path, read_answers
 from arc_submit.run.host import multiplies_bfloat16
 from arc_submit.run.presets import make_config
 from arc_submit.storage.run_dir import RunPaths
@@ -133,6 +135,10 @@ def _mirrored(name: str, seed: int = 0) -> Task:
 
 
 TASK = _mirrored("mirrored")
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
 
 
 @dataclass(frozen=True)
@@ -273,6 +279,32 @@ class TestSmolLM2:
         for own in likely:
             (same,) = [one for one in found if one.grid is not None and own.grid is not None and same_grid(one.grid, own.grid)]
             assert same.logprobs[own.view] == pytest.approx(own.logprob, abs=1e-3)
+
+    def test_it_writes_programs_learns_from_them_and_goes_on_after_a_kill(self, real: Real, tmp_path: Path) -> None:
+        write(RunPaths(tmp_path).task(TASK.id), challenges_value((TASK,)))
+        options = {"code_samples": 4, "code_views": 1, "code_turns": 1, "code_refined": 1, "code_tokens": 64, "code_learn_rounds": 1}
+        config = make_config("cpu-smollm2", model=real.folder, out=tmp_path, sources=("code",), **options)
+        settings, job, killed = worker_settings("code", config), {"tasks": [TASK.id]}, list[bool]()
+        path = programs_path(Path(settings["home"]), TASK.id)
+
+        def beat(*_: Any) -> None:
+            if len(read_answers(path)) >= 6 and not killed:
+                killed.append(True)
+                raise KilledError
+
+        with pytest.raises(KilledError):  # a first program of the round that has learnt is there
+            open_programs(settings, beat)(job)
+        do = open_programs(settings, beat)
+        result = do(job)["tasks"][TASK.id]
+        assert (result["failed"], result["unfinished"], result["answered"]) == ("", 0, 4)
+        answers = read_answers(path)
+        assert len({(one.turn, one.number) for one in answers}) == len(answers) == 4 + 1 + 4
+        assert all(bool(one.text) != bool(one.problem) and "\n" not in one.problem for one in answers)
+        assert not any("```" in one.text for one in answers), "what stands around a program is cut"
+        found = read_predictions(RunPaths(tmp_path).predictions("code", TASK.id))[0]
+        assert found, "it writes programs that give a grid"
+        assert all(one.program is not None and one.fits is not None and one.fits[1] == len(TASK.train) for one in found)
+        assert do(job)["tasks"][TASK.id]["tokens"] == 0, "nothing is asked twice"
 
     @pytest.mark.campaign
     def test_both_engines_give_the_same_tokens_with_and_without_an_adapter(self, real: Real, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from arc_submit.programs.python.names import (
 )
 
 MAX_CHARACTERS, MAX_NODES, MAX_DEPTH, MAX_BRACKETS = 20_000, 5_000, 60, 60
+_MOST_BEHIND = 30  # lines behind the last function at which a text may be cut
 MAX_INT_BITS = 256  # of a number in the text
 ENTRY = "transform"  # the function that a program defines
 
@@ -148,17 +149,14 @@ def parse(text: str) -> ast.Module:
 def definitions_of(text: str) -> str:
     """A program without what stands beside its definitions: imports of types or unknown modules, calls, examples of use.
 
-    A text that is no program stays as it is.
+    A line behind the last function that Python cannot read, such as prose or an example that the answer's end cuts, is left out with what
+    follows. Any other text that is no program stays as it is.
     """
-    if len(text) > MAX_CHARACTERS:
-        return text
-    try:
-        _check_brackets(text)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(text)
-        _check_size(tree)
-    except (SyntaxError, ValueError, MemoryError, RecursionError, ProgramError):
+    tree = _tree_of(text)
+    if tree is None:
+        text = _without_cut_end(text)
+        tree = _tree_of(text)
+    if tree is None:
         return text
 
     def is_kept(node: ast.stmt) -> bool:
@@ -170,6 +168,31 @@ def definitions_of(text: str) -> str:
     # Decorators stand above their function or class.
     parts = [(part, "@" * (part is not node)) for node in kept for part in (*getattr(node, "decorator_list", ()), node)]
     return "\n".join(mark + (ast.get_source_segment(text, part) or "") for part, mark in parts)
+
+
+def _tree_of(text: str) -> ast.Module | None:
+    """The tree of a text, unchecked but for its size; None where it is no program."""
+    if len(text) > MAX_CHARACTERS:
+        return None
+    try:
+        _check_brackets(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+        _check_size(tree)
+    except (SyntaxError, ValueError, MemoryError, RecursionError, ProgramError):
+        return None
+    return tree
+
+
+def _without_cut_end(text: str) -> str:
+    """The longest beginning of a text that is a program and ends behind its last function, or the text where there is none."""
+    begins = [found.start() for found in re.finditer(r"^(?=[^\s)\]}])", text, re.MULTILINE)]
+    last = max((begin for begin in begins if text.startswith(("def ", "class ", "@"), begin)), default=-1)
+    if last < 0 or not re.search(rf"^def[ \t]+{ENTRY}\b", text, re.MULTILINE):
+        return text
+    behind = [begin for begin in begins if begin > last][:_MOST_BEHIND]
+    return next((text[:begin] for begin in reversed(behind) if _tree_of(text[:begin]) is not None), text)
 
 
 def _names_in_code(tree: ast.AST) -> Iterator[str]:
