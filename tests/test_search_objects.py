@@ -14,7 +14,8 @@ from arc_submit.arc.task import Pair, Task
 from arc_submit.search.answers import rank_answers
 from arc_submit.search.solvers import objects
 from arc_submit.search.solvers.objects import rules
-from arc_submit.search.solvers.objects.actions import Changes, library
+from arc_submit.search.solvers.objects.actions import library
+from arc_submit.search.solvers.objects.effects import Changes
 from arc_submit.search.solvers.objects.scenes import MAX_OBJECTS, segmentations
 from arc_submit.search.solvers.objects.traits import make_tests
 

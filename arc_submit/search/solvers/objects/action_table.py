@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from arc_submit.arc.task import Task
-from arc_submit.search.solvers.objects.actions import NONE, Action, Cells, Effect, Painter, Painting
+from arc_submit.search.solvers.objects.effects import NONE, Action, Cells, Effect, Painter, Painting
 from arc_submit.search.solvers.objects.scenes import Scene, Segmentation
 from arc_submit.search.solvers.objects.traits import ObjectTests
 from arc_submit.search.store import Array

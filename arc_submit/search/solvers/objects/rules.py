@@ -19,7 +19,8 @@ from arc_submit.arc.task import Task
 from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.grid_tools import held_out_folds, inputs_of, keeps_size
 from arc_submit.search.solvers.objects.action_table import ActionTable, Budget, make_table
-from arc_submit.search.solvers.objects.actions import Action, Changes, library
+from arc_submit.search.solvers.objects.actions import library
+from arc_submit.search.solvers.objects.effects import Action, Changes
 from arc_submit.search.solvers.objects.scenes import Scene, Segmentation, segmentations
 from arc_submit.search.solvers.objects.stamps import stamps
 from arc_submit.search.solvers.objects.traits import make_tests

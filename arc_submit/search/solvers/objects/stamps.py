@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from arc_submit.arc.task import Task
-from arc_submit.search.solvers.objects.actions import Action, Effect, on_background, painted_at
+from arc_submit.search.solvers.objects.effects import Action, Effect, on_background, painted_at
 from arc_submit.search.solvers.objects.scenes import Object, Scene, Segmentation
 from arc_submit.search.store import Array
 

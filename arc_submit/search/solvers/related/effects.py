@@ -11,17 +11,8 @@ from functools import partial
 import numpy as np
 
 from arc_submit.arc.grid import COLOURS
-from arc_submit.search.solvers.objects.actions import (
-    AREAS,
-    NONE,
-    Action,
-    Changes,
-    Effect,
-    Painter,
-    Painting,
-    own,
-    painted_at,
-)
+from arc_submit.search.solvers.objects.areas import AREAS
+from arc_submit.search.solvers.objects.effects import NONE, Action, Changes, Effect, Painter, Painting, own, painted_at
 from arc_submit.search.solvers.objects.scenes import Object, Scene
 from arc_submit.search.solvers.related.relations import larger_one, reference, related
 

@@ -12,7 +12,7 @@ import numpy as np
 from arc_submit.arc.grid import COLOURS
 from arc_submit.search.grid_tools import oriented
 from arc_submit.search.primitives.region import enclosed
-from arc_submit.search.solvers.objects.actions import gaps_between
+from arc_submit.search.solvers.objects.painters import gaps_between
 from arc_submit.search.solvers.objects.scenes import Object, Scene
 from arc_submit.search.solvers.objects.traits import touching
 from arc_submit.search.store import Array
