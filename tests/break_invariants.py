@@ -659,7 +659,7 @@ BREAKS = [
     Break(
         "2 nothing lost",
         "ask again for programs that a model has written",
-        "arc_submit/programs/code_worker.py",
+        "arc_submit/programs/code_task.py",
         "if number in answered:",
         "if False:",
         "tests/test_code_source.py -k killed",
@@ -667,7 +667,7 @@ BREAKS = [
     Break(
         "2 nothing lost",
         "learn from programs before they answer their task",
-        "arc_submit/programs/code_worker.py",
+        "arc_submit/programs/code_task.py",
         "self.answer(first)",
         "pass",
         "tests/test_code_learning.py -k beats",
@@ -675,7 +675,7 @@ BREAKS = [
     Break(
         "5 same seed, same predictions",
         "learn from programs in the order in which they came",
-        "arc_submit/programs/code_worker.py",
+        "arc_submit/programs/code_task.py",
         "key=lambda one: (one[0].turn, one[0].number))",
         "key=lambda one: one[0].turn)",
         "tests/test_code_learning.py -k order_in_which",

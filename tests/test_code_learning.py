@@ -32,19 +32,12 @@ from arc_submit.inference.engine import Completion, Engine, OnStep, Request
 from arc_submit.inference.memory_limits import MemoryLimits
 from arc_submit.inference.transformers_engine import TransformersEngine
 from arc_submit.language.lengths import words_of
-from arc_submit.programs import code_learner, code_worker
+from arc_submit.programs import code_learner, code_task
+from arc_submit.programs.code_answers import Answer, programs_path, read_answers, rounds_folder
 from arc_submit.programs.code_learner import CodeLearner
 from arc_submit.programs.code_settings import CodeSettings
-from arc_submit.programs.code_worker import (
-    Answer,
-    CodeWriter,
-    answer_task,
-    load_writer,
-    open_worker,
-    programs_path,
-    read_answers,
-    rounds_folder,
-)
+from arc_submit.programs.code_worker import answer_task, open_worker
+from arc_submit.programs.code_writer import CodeWriter, load_writer
 from arc_submit.programs.interface import WrittenProgram
 from arc_submit.programs.python.language import PythonLanguage
 from arc_submit.programs.relabel import RelabelledTask, relabel, run_programs
@@ -395,7 +388,7 @@ def test_programs_that_the_time_left_no_room_for_are_run_by_the_next_job(
     monkeypatch.setattr(code_learner, "CodeLearner", lambda *_: Pupil(tmp_path))
     answer_task(scripted, language, TASK.id, 6, no_beat)
     RunPaths(tmp_path).predictions("code", TASK.id).unlink()
-    monkeypatch.setattr(code_worker, "_AFTER", -1.0)
+    monkeypatch.setattr(code_task, "_AFTER", -1.0)
     late = answer_task(scripted, language, TASK.id, 6, no_beat, 0.0)
     assert (late.made, late.unfinished) == (0, 1)
     assert (answer_task(scripted, language, TASK.id, 6, no_beat).made or 0) > 0

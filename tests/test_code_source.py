@@ -29,9 +29,11 @@ from arc_submit.inference.engine import Completion, Request
 from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
+from arc_submit.programs.code_answers import programs_path, read_answers
 from arc_submit.programs.code_prompt import code_prompt, extract_program
 from arc_submit.programs.code_settings import CODE_PROMPT, CODE_PROMPTS, CodeSettings
-from arc_submit.programs.code_worker import CodeWriter, answer_task, open_worker, programs_path, read_answers
+from arc_submit.programs.code_worker import answer_task, open_worker
+from arc_submit.programs.code_writer import CodeWriter
 from arc_submit.programs.interface import ProgramError
 from arc_submit.programs.python.language import PythonLanguage
 from arc_submit.programs.refinement import Arm, choose_arms

@@ -41,8 +41,8 @@ from arc_submit.language.encoders import make_encoder
 from arc_submit.language.prompt_config import read_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import CANDIDATES_OF, PROMPTS, Turn
+from arc_submit.programs.code_answers import programs_path, read_answers
 from arc_submit.programs.code_worker import open_worker as open_programs
-from arc_submit.programs.code_worker import programs_path, read_answers
 from arc_submit.run.host import multiplies_bfloat16
 from arc_submit.run.presets import make_config
 from arc_submit.storage.run_dir import RunPaths
