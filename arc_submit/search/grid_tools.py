@@ -12,6 +12,7 @@ from arc_submit.arc.task import Task
 from arc_submit.search.primitives.splitting import label
 from arc_submit.search.store import Array
 
+CLEAR = -1  # a cell of an object's box that is not of the object
 Size = tuple[int, int]  # height, width
 Span = tuple[int, int]  # first row or column, and the one behind the last
 
@@ -85,6 +86,13 @@ def background_of(grid: Grid) -> int:
 def label_objects(grid: Grid, background: int, diagonal: bool, one_colour: bool) -> tuple[Array, int]:
     """`label` for cells of other colours than the background, colour 0 included."""
     return label(np.where(grid == background, 0, grid + 1).astype(np.int8), diagonal, one_colour)
+
+
+def object_pictures(grid: Grid, background: int, one_colour: bool, most: int) -> list[Array]:
+    """The box of each object, int8, with CLEAR where it has no cell; none where there are more than `most` objects."""
+    labels, count = label_objects(grid, background, True, one_colour)
+    boxes = [bounding_box(labels == k) for k in range(1, count + 1)] if count <= most else []
+    return [np.where(labels[box] == k, grid[box], np.int8(CLEAR)) for k, box in enumerate(boxes, 1) if box is not None]
 
 
 def bounding_box(mask: Array) -> tuple[slice, slice] | None:

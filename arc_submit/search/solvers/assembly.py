@@ -11,12 +11,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from arc_submit.arc.grid import MAX_SIDE, Grid, frozen
-from arc_submit.search.grid_tools import Size, background_of, bounding_box, label_objects
+from arc_submit.search.grid_tools import CLEAR, Size, background_of, object_pictures
 from arc_submit.search.store import Array
 
 MAX_PIECES = 9
-MAX_STEPS = 4000  # pieces that are tried at a cell, for one size
-CLEAR = -1  # a cell that no piece covers
+MAX_STEPS = 4000  # pieces that are tried at a cell, for one size; what is not found by then does not count
 
 
 def is_filled(output: Grid, frame: bool) -> bool:
@@ -36,13 +35,13 @@ def assembled(grid: Grid, frame: bool, one_colour: bool, shape: Size | None) -> 
         one_colour: whether an object has one colour.
         shape: of the result, None for any.
     """
-    pieces = _pieces(grid, one_colour)
-    area = sum(int((piece >= 0).sum()) for piece in pieces)
-    if not 2 <= len(pieces) <= MAX_PIECES:
+    pieces = object_pictures(grid, background_of(grid), one_colour, MAX_PIECES)
+    if len(pieces) < 2:
         return None
+    area = sum(int((piece != CLEAR).sum()) for piece in pieces)
     results: dict[bytes, Grid] = {}
     for size in _sizes(area, frame) if shape is None else [shape]:
-        canvas = np.full(size, CLEAR, np.int8)
+        canvas = np.full(size, CLEAR, np.int8)  # CLEAR: a cell that no piece covers
         if frame:
             canvas[1:-1, 1:-1] = 0
         if int((canvas == CLEAR).sum()) == area:
@@ -51,15 +50,6 @@ def assembled(grid: Grid, frame: bool, one_colour: bool, shape: Size | None) -> 
                 if len(results) > 1:
                     return None
     return next(iter(results.values()), None)
-
-
-def _pieces(grid: Grid, one_colour: bool) -> list[Array]:
-    """The picture of each object, int8 with CLEAR; empty where there are too many."""
-    labels, count = label_objects(grid, background_of(grid), True, one_colour)
-    if count > MAX_PIECES:
-        return []
-    boxes = [bounding_box(labels == k) for k in range(1, count + 1)]
-    return [np.where(labels[box] == k, grid[box], np.int8(CLEAR)) for k, box in enumerate(boxes, 1) if box is not None]
 
 
 def _sizes(area: int, frame: bool) -> Iterator[Size]:

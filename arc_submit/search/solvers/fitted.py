@@ -18,7 +18,16 @@ from numpy.lib.stride_tricks import sliding_window_view
 from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, frozen, same_grid
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import SolverAnswer
-from arc_submit.search.grid_tools import bounding_box, commonest_colour, inputs_of, keeps_size, label_objects, oriented
+from arc_submit.search.grid_tools import (
+    CLEAR,
+    bounding_box,
+    commonest_colour,
+    inputs_of,
+    keeps_size,
+    label_objects,
+    object_pictures,
+    oriented,
+)
 from arc_submit.search.primitives.line import STEPS
 from arc_submit.search.solvers import assembly
 from arc_submit.search.store import Array
@@ -27,7 +36,6 @@ NAME = "fitted"
 MAX_OBJECTS = 8
 MAX_PARTS = 4  # parts of the output's size that are tried
 MAX_TIMES = 8  # the side of the blocks of an enlarged object
-CLEAR = -1  # a cell of an object's box that is not of the object
 Box = tuple[slice, slice]
 Part = tuple[Box, int]  # with the colour that objects may cover
 PartOf = Callable[[Grid], Part | None]
@@ -191,7 +199,7 @@ def _laid(grid: Grid, part_of: PartOf, way: _Way) -> Grid | None:
     if not outside.any():
         return None
     background = _commonest_outside(grid, box)
-    objects = _pictures(np.where(outside, grid, background).astype(np.int8), background)
+    objects = object_pictures(np.where(outside, grid, background).astype(np.int8), background, False, MAX_OBJECTS)
     out = np.array(grid[box])
     below = np.where(out == ground, CLEAR, out).astype(np.int8)
     marks = below  # what no object covers yet
@@ -211,17 +219,6 @@ def _laid(grid: Grid, part_of: PartOf, way: _Way) -> Grid | None:
             np.where(whole == CLEAR, marks, CLEAR),
         )
     return frozen(out.astype(np.int8)) if (out != grid[box]).any() else None
-
-
-def _pictures(grid: Array, background: int) -> list[Array]:
-    """The boxes of the objects of any colours, with CLEAR where they have no cell; none where there are more than MAX_OBJECTS."""
-    labels, count = label_objects(grid, background, True, False)
-    out = []
-    for k in range(1, count + 1 if count <= MAX_OBJECTS else 1):
-        box = bounding_box(labels == k)
-        if box is not None:
-            out.append(np.where(labels[box] == k, grid[box], CLEAR).astype(np.int8))
-    return out
 
 
 def _best_place(below: Array, marks: Array, picture: Array, way: _Way) -> _Place | None:
@@ -278,7 +275,7 @@ def _forms(picture: Array, way: _Way, height: int, width: int) -> Iterator[Array
 def _assembled(grid: Grid) -> Grid | None:
     """All objects with the cells of one colour at one place, the only colour of which each has one cell; None where colours disagree."""
     background = commonest_colour(grid)
-    pictures = _pictures(np.asarray(grid), background)
+    pictures = object_pictures(grid, background, False, MAX_OBJECTS)
     single = [c for c in range(COLOURS) if pictures and all((picture == c).sum() == 1 for picture in pictures)]
     if len(pictures) < 2 or len(single) != 1:
         return None

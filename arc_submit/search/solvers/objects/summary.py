@@ -6,13 +6,13 @@ This module does not know changes of objects; every rule is evaluated on all tra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from arc_submit.arc.grid import COLOURS, MAX_SIDE, Grid, frozen, grid_id, same_grid
+from arc_submit.arc.grid import MAX_SIDE, Grid, frozen, grid_id, same_grid
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.features import mirror_code
@@ -65,7 +65,7 @@ def _sequences(outputs: list[Grid], segmentation: Segmentation) -> Iterator[Eval
     """Rules that list the colours of the objects that pass a test, ordered by a trait, in one of several layouts."""
     pairs = len(outputs)
     scenes, starts = segmentation.scenes, segmentation.starts()
-    layouts = list(_layouts(outputs, scenes[0].background % COLOURS))
+    layouts = list(_layouts(outputs, int(scenes[0].blank)))
     if not layouts:
         return
     tests = make_tests(segmentation, pairs)
@@ -193,16 +193,8 @@ def _counts(outputs: list[Grid], segmentation: Segmentation) -> Iterator[Evaluat
         counts = np.add.reduceat(tests.passed[t].astype(int), segmentation.starts()[:-1]).tolist()
         cost = 4.0 + segmentation.cost + tests.costs[t]
         text = f"the number of {segmentation.name} with {tests.names[t]}"
-        if len(set(counts)) > 1 and len(set(counts[:pairs])) < pairs:
-            seen: dict[int, Grid] = {}
-            for count, output in zip(counts, outputs, strict=False):
-                seen.setdefault(count, output)
-            right = np.array([same_grid(seen[count], output) for count, output in zip(counts, outputs, strict=False)])
-            if right.all():
-                # A pair with a unique number is not predicted by the others.
-                unique = np.array([counts[:pairs].count(count) == 1 for count in counts[:pairs]])
-                grids = tuple(seen.get(count) for count in counts[pairs:])
-                yield EvaluatedRule(f"picture for {text}", cost + 3.0 + 6.0 * float(unique.mean()), right, grids)
+        if len(set(counts)) > 1:
+            yield from _picture_for(text, cost + 3.0, counts, outputs)
         for name, extra, picture_of in _fills(outputs):
             pictures = [picture_of(count) for count in counts]
             right = np.array([same_grid(a, b) for a, b in zip(pictures, outputs, strict=False)])
@@ -216,15 +208,22 @@ def _classes(task: Task) -> Iterator[EvaluatedRule]:
     pairs = len(outputs)
     for number, (name, class_of) in enumerate(_CLASSES):
         keys = [class_of(grid) for grid in inputs_of(task)]
-        if len(set(keys[:pairs])) < 2 or len(set(keys[:pairs])) == pairs:
-            continue
-        seen: dict[Hashable, Grid] = {}
-        for key, output in zip(keys, outputs, strict=False):
-            seen.setdefault(key, output)
-        if all(same_grid(seen[key], output) for key, output in zip(keys, outputs, strict=False)):
-            unique = np.array([keys[:pairs].count(key) == 1 for key in keys[:pairs]])
-            cost = 6.0 + 0.5 * number + 6.0 * float(unique.mean())
-            yield EvaluatedRule(f"picture for {name}", cost, np.ones(pairs, np.bool_), tuple(seen.get(key) for key in keys[pairs:]))
+        if len(set(keys[:pairs])) > 1:
+            yield from _picture_for(name, 6.0 + 0.5 * number, keys, outputs)
+
+
+def _picture_for(name: str, cost: float, keys: Sequence[Hashable], outputs: list[Grid]) -> Iterator[EvaluatedRule]:
+    """The rule that gives an input the output of the train pairs with its key, where those agree and some pairs share a key."""
+    pairs = len(outputs)
+    seen: dict[Hashable, Grid] = {}
+    for key, output in zip(keys, outputs, strict=False):
+        if not same_grid(seen.setdefault(key, output), output):
+            return
+    if len(seen) < pairs:
+        # A pair with a unique key is not predicted by the others.
+        unique = np.array([keys[:pairs].count(key) == 1 for key in keys[:pairs]])
+        grids = tuple(seen.get(key) for key in keys[pairs:])
+        yield EvaluatedRule(f"picture for {name}", cost + 6.0 * float(unique.mean()), np.ones(pairs, np.bool_), grids)
 
 
 def _painted(grid: Grid) -> Array:
