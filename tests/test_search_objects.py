@@ -9,13 +9,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from arc_submit.arc.grid import frozen, grid_id, same_grid
+from arc_submit.arc.grid import COLOURS, frozen, grid_id, same_grid
 from arc_submit.arc.task import Pair, Task
 from arc_submit.search.answers import rank_answers
 from arc_submit.search.solvers import objects
 from arc_submit.search.solvers.objects import rules
+from arc_submit.search.solvers.objects.action_table import ActionTable
 from arc_submit.search.solvers.objects.actions import library
-from arc_submit.search.solvers.objects.effects import Changes
+from arc_submit.search.solvers.objects.effects import NONE, Action, Changes, Effect, own
 from arc_submit.search.solvers.objects.scenes import MAX_OBJECTS, segmentations
 from arc_submit.search.solvers.objects.traits import make_tests
 
@@ -269,3 +270,19 @@ def test_few_of_equal_tests_and_actions_count_the_cheapest_first():
         rows = [row.tobytes() for row in table.tests.passed[tests, : len(table.pair)]]
         assert max(map(rows.count, rows)) <= rules.EQUAL_TESTS
         assert 0 < len(actions) <= len(table.actions)
+
+
+@pytest.mark.parametrize("painted", [[0, 1, 4, 5], [0, 1, 4]])
+def test_a_cell_that_is_erased_without_a_background_and_not_painted_gives_no_grid(painted):
+    grid = np.full((4, 4), 3, np.int8)
+    grid[:2, :2] = 7
+    segmentation = next(s for s in segmentations([frozen(grid)]) if s.scenes[0].background == COLOURS)
+    tests = make_tests(segmentation, 1)
+    action = Action("erase and paint", 1.0, lambda scene, k: Effect(own(scene, k), np.array(painted), np.full(len(painted), 5, np.int8)))
+    table = ActionTable(segmentation, tests, (action,), NONE, NONE, NONE, NONE)
+    wanted = [o.colour == 7 for o in segmentation.scenes[0].objects]
+    test = next(k for k, passed in enumerate(tests.passed.tolist()) if passed == wanted)
+    part = rules.ConditionalAction(table, test, 0, NONE, 1.0)
+    expected = frozen(np.where(grid == 7, 5, grid)) if len(painted) == 4 else None
+    out = rules.apply([part], 0)
+    assert out is None if expected is None else same_grid(out, expected)

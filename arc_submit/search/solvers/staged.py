@@ -18,14 +18,17 @@ LEAST_SHARE = 0.4  # of the changed cells that the action must explain; a smalle
 
 
 def first_stage(task: Task) -> Reduction | None:
-    """The task with its inputs changed by the action that explains most; None where it explains a small part, or all."""
+    """The task with its inputs changed by the action that explains most; None where it explains a small part, or all, or leaves no grid."""
     if output_cells(task) > MAX_CELLS:
         return None
     found = leading_part(task)
     if found is None or not LEAST_SHARE <= found[1] < 1:
         return None
     part = found[0]
-    grids = [apply([part], k) for k in range(len(inputs_of(task)))]
+    applied = [apply([part], k) for k in range(len(inputs_of(task)))]
+    grids = [grid for grid in applied if grid is not None]
+    if len(grids) < len(applied):
+        return None
     pairs = tuple(Pair(grid, pair.output) for grid, pair in zip(grids, task.train, strict=False))
     left = Task(task.id, pairs, tuple(grids[len(pairs) :]))
     return Reduction(left, lambda _, grid: grid, f"after {part.text}", int(part.cost))

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from arc_submit.arc.grid import Grid, frozen, same_grid
+from arc_submit.arc.grid import COLOURS, Grid, frozen, same_grid
 from arc_submit.arc.task import Task
 from arc_submit.search.answers import SolverAnswer
 from arc_submit.search.grid_tools import held_out_folds, inputs_of, keeps_size
@@ -96,7 +96,8 @@ def solve(task: Task, vocabulary: Vocabulary | None = None) -> list[SolverAnswer
         cost = cost_of(sum(part.cost for part in rule), predicted, pairs)
         if all(same_grid(apply(rule, k), pair.output) for k, pair in enumerate(task.train)):
             text = "; ".join(part.text for part in rule)
-            answers += [SolverAnswer(k, apply(rule, pairs + k), name, text, 1.0, cost) for k in range(len(task.tests))]
+            grids = [apply(rule, pairs + k) for k in range(len(task.tests))]
+            answers += [SolverAnswer(k, grid, name, text, 1.0, cost) for k, grid in enumerate(grids) if grid is not None]
     return answers
 
 
@@ -274,8 +275,11 @@ def _predicts(rule: Rule, pair: int, needed: Array) -> bool:
     return not remaining.any()
 
 
-def apply(rule: Rule, example: int) -> Grid:
-    """The output of a rule for an example, train pairs first: everything is erased before anything is painted."""
+def apply(rule: Rule, example: int) -> Grid | None:
+    """The output of a rule for an example, train pairs first: everything is erased before anything is painted.
+
+    None where a cell is erased in a scene without a background and not painted: it has no colour.
+    """
     source = rule[0].table.segmentation.scenes[example].grid
     grid = np.array(source).ravel()
     effects = []
@@ -289,4 +293,4 @@ def apply(rule: Rule, example: int) -> Grid:
                 grid[effect.erased] = scene.background
     for effect in effects:
         grid[effect.painted] = effect.colours
-    return frozen(grid.reshape(source.shape))
+    return None if (grid == COLOURS).any() else frozen(grid.reshape(source.shape))
