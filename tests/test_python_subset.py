@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import itertools
 import subprocess
@@ -17,6 +18,7 @@ from arc_submit.errors import ArcSubmitError
 from arc_submit.programs.interface import ProgramError, Refusal
 from arc_submit.programs.python import process
 from arc_submit.programs.python.child import run_program
+from arc_submit.programs.python.input_type import InputType, input_type
 from arc_submit.programs.python.language import PythonLanguage
 from arc_submit.programs.python.meter import Limits
 from arc_submit.programs.python.process import ProgramProcess
@@ -437,3 +439,12 @@ def test_what_python_cannot_read_behind_the_last_function_is_left_out(behind: st
 )
 def test_a_function_that_the_end_cuts_is_not_left_out(text: str) -> None:
     assert definitions_of(text) == text
+
+
+def test_names_that_are_bound_to_each_other_many_times_are_looked_up_once() -> None:
+    """To follow every path through twelve bindings of each of ten names would take minutes."""
+    bindings = [f"    {name} = {before}" for before, name in itertools.pairwise(["grid", *"abcdefghij"]) for _ in range(12)]
+    tree = ast.parse("\n".join(["def transform(grid):", *bindings, "    out = j[:]", "    return out"]))
+    entry = tree.body[0]
+    assert isinstance(entry, ast.FunctionDef)
+    assert input_type(tree, entry) is InputType.EITHER

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeGuard
 
-_LONGEST_CHAIN = 8  # of names that are bound to each other
 _LIST_TYPES = ("list", "List", "Sequence", "Iterable")
 _LIST_METHODS = ("append", "extend", "insert", "remove", "pop", "clear", "index", "count", "reverse")
 _ARRAY_PROPERTIES = ("shape", "size", "ndim", "T", "dtype", "flat")
@@ -169,15 +168,19 @@ def _copies_row(node: ast.expr, bound: _Bound, names: set[str]) -> bool:
     return _is_whole_slice(node) and _is_of_input(node, names) and _is_row(node.value, bound)
 
 
-def _is_row(node: ast.expr, bound: _Bound, depth: int = 0) -> bool:
+def _is_row(node: ast.expr, bound: _Bound) -> bool:
     """Whether an expression of the input is an element of it, or a part of one."""
-    match node:
-        case ast.Subscript(value=value, slice=ast.Slice()):
-            return _is_row(value, bound, depth)
-        case ast.Subscript():
-            return True
-        case ast.Name(id=name) if depth < _LONGEST_CHAIN:
-            return any(one is not None and _is_row(one, bound, depth + 1) for one in bound.get(name, ()))
+    # Each name is looked up once: names that are bound to each other many times have too many paths to follow all.
+    left, seen = [node], set[str]()
+    while left:
+        match left.pop():
+            case ast.Subscript(value=value, slice=ast.Slice()):
+                left.append(value)
+            case ast.Subscript():
+                return True
+            case ast.Name(id=name) if name not in seen:
+                seen.add(name)
+                left += [one for one in bound.get(name, ()) if one is not None]
     return False
 
 
