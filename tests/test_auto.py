@@ -225,11 +225,14 @@ def test_a_re_run_without_its_gpus_goes_on_with_the_search(
 
 def test_a_models_own_settings_are_stronger(challenges: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     see(monkeypatch, L4)
-    asked = json.loads((tiny_model / "arc_submit.json").read_text()) | {"options": {"lora_rank": 12, "ttft_steps": 7}}
+    asked = json.loads((tiny_model / "arc_submit.json").read_text()) | {
+        "options": {"lora_rank": 12, "ttft_steps": 7, "dfs_steps": 70, "dfs_batch": 4}
+    }
     (tmp_path / "asked.json").write_text(json.dumps(asked))
     config = make_config(
-        "auto", challenges=challenges, model=tiny_model, out=tmp_path / "run", model_config=tmp_path / "asked.json", views=3
+        "auto", challenges=challenges, model=tiny_model, out=tmp_path / "run", model_config=tmp_path / "asked.json", views=3, dfs_batch=2
     )
+    assert (config.dfs.steps, config.dfs.batch) == (70, 2)
     assert (config.lora.rank, config.ttft.steps, config.views, config.lora.targets) == (12, 7, 3, ("q_proj", "k_proj", "v_proj", "o_proj"))
     assert not {"lora_rank", "ttft_steps", "views"} & set(values_of(config.choices))
 

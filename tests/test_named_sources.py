@@ -114,6 +114,16 @@ def test_a_sources_own_options_come_before_its_presets_and_the_runs(tmp_path: Pa
     assert config.search_effort == "quick"
 
 
+def test_a_source_has_its_own_limits_of_searches_and_its_own_way_to_ask_for_programs() -> None:
+    config = make_config(source=["a=code:code_samples=3", "b=frozen:dfs_steps=9", "c=code"], code_views=2, dfs_batch=5)
+    a, b, c = (source_config(config, name) for name in "abc")
+    assert (a.code.samples, a.code.views, a.dfs) == (3, 2, RunConfig().dfs)
+    assert (b.dfs.steps, b.dfs.batch, b.code) == (9, 5, RunConfig().code)
+    assert (c.code.samples, c.code.views) == (RunConfig().code.samples, 2)
+    with pytest.raises(ConfigError, match="a=code:dfs_steps=3: dfs_steps is no option of a code source"):
+        make_config(source=["a=code:dfs_steps=3"])
+
+
 def test_a_run_without_definitions_is_what_it_was(files: tuple[Path, Path], tmp_path: Path) -> None:
     plain = make_config(challenges=files[0], out=tmp_path, sources=("search", "frozen"))
     same = make_config(challenges=files[0], out=tmp_path, source=["search", "frozen"])

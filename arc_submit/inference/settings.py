@@ -30,7 +30,7 @@ class DfsLimits:
 
     steps: int = _limit(
         5000,
-        help="tokens that the search of dfs reads under one view at most; what it has found by then is kept",
+        help="tokens that a search reads under one view at most; what it has found by then is kept",
         when=lambda limits: limits.steps != DfsLimits.steps,
     )
     task_steps: int | None = _limit(

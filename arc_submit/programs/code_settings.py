@@ -25,9 +25,9 @@ class CodeOptions:
     """How programs are asked for."""
 
     samples: int = _option(8, help="programs that the source code asks for first, for each task", minimum=1)
-    views: int = _option(4, help="views under which it asks for them in turn, the task as it is first", minimum=1)
-    temperature: float = _option(0.8, help="temperature of programs", minimum=0)
-    cold_temperature: float = _option(0.1, help="temperature of every fourth of the first programs", minimum=0)
+    views: int = _option(4, help="views under which the first programs are asked for in turn, the task as it is first", minimum=1)
+    temperature: float = _option(0.8, help="sampling temperature of the programs", minimum=0)
+    cold_temperature: float = _option(0.1, help="sampling temperature of every fourth of the first programs", minimum=0)
     turns: int = _option(
         3,
         help="rounds in which programs that failed are shown back with what went wrong; they end with a program that fits all pairs",
@@ -37,7 +37,7 @@ class CodeOptions:
     tokens: int = _option(1024, help="tokens of a program's answer", minimum=16)
     thinking: int = _option(
         0,
-        help="tokens of thinking before it; longer thinking is cut there and the program asked for (0: a model that does not think)",
+        help="tokens of thinking before a program; longer thinking is cut there and the program asked for (0: a model that does not think)",
         minimum=0,
     )
     learn_rounds: int = _option(

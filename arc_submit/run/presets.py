@@ -34,6 +34,14 @@ _CHANCES = Path(__file__).with_name("chances")
 _GROUP_KINDS = {"lora": ("ttft", "code"), "ttft": ("ttft",), "dfs": ("frozen", "ttft"), "code": ("code",)}
 _OF_RUN = ("source", "sources_file", "sources", "weights")
 _NESTED: dict[str, type] = {"lora": LoraSettings, "ttft": TTFTSettings, "dfs": DfsLimits, "code": CodeOptions, "judge": JudgeOptions}
+# Titles of the groups in the help.
+_TITLES = {
+    "lora": "adapters (LoRA)",
+    "ttft": "test-time fine-tuning",
+    "dfs": "depth-first search of answers (candidates dfs)",
+    "code": "the source code: programs that a model writes",
+    "judge": "judging of candidates by a model",
+}
 # What a model's prompt configuration may set: how it is fine-tuned and decoded, but no hardware and no budget.
 _MODEL_PREFIXES = ("lora_", "ttft_")
 _DFS_OPTIONS = ("threshold", "dfs_steps", "dfs_task_steps", "dfs_batch", "dfs_score_views")
@@ -492,10 +500,10 @@ def make_search_config(**changes: Any) -> RunConfig:
 
 
 def add_run_options(parser: argparse.ArgumentParser, command: str, defaults: Mapping[str, Any] | None = None) -> None:
-    """Add every option of RunConfig, and of its adapters and fine-tuning, that a sub-command takes."""
+    """Add every option of RunConfig and of its groups that a sub-command takes."""
     add_options(parser, RunConfig, command, defaults=defaults)
     for group, kind in _NESTED.items():
-        add_options(parser.add_argument_group(f"{group} options"), kind, command, f"{group}_")
+        add_options(parser.add_argument_group(_TITLES[group]), kind, command, f"{group}_")
 
 
 def add_method(parser: argparse.ArgumentParser, command: str) -> None:
