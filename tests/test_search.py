@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from arc_submit.arc.grid import frozen, same_grid
+from arc_submit.arc.grid import Grid, frozen, same_grid
 from arc_submit.arc.task import Pair, Task
 from arc_submit.search.answers import SolverAnswer, rank_answers
 from arc_submit.search.colours import recolourings
@@ -257,3 +259,26 @@ def test_certainty_is_that_of_the_least_certain_test_input():
     sure, even = Ranked(0, grid, NONE_SCORE + 5, "a", "b"), Ranked(1, grid, NONE_SCORE, "a", "b")
     assert certainty([[sure], [even, even]]) == pytest.approx(1 / 3)
     assert certainty([[sure], []]) == 0
+
+
+@st.composite
+def tiny_tasks(draw: st.DrawFn) -> Task:
+    """Any grids of one to three rows and columns in each of one to three pairs, outputs of the input's size in half of the tasks."""
+    side, same = st.integers(1, 3), draw(st.booleans())
+
+    def grid(shape: tuple[int, int]) -> Grid:
+        size = shape[0] * shape[1]
+        return frozen(np.array(draw(st.lists(st.integers(0, 3), min_size=size, max_size=size))).reshape(shape))
+
+    shapes = [(draw(side), draw(side)) for _ in range(draw(st.integers(1, 3)))]
+    pairs = [Pair(grid(shape), grid(shape if same else (draw(side), draw(side)))) for shape in shapes]
+    return Task("tiny", tuple(pairs), (grid(shapes[0]),))
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(tiny_tasks())
+@example(Task("one", tuple(Pair(frozen(np.full((1, 1), a)), frozen(np.full((1, 1), b))) for a, b in ((0, 0), (1, 2))), (frozen([[0]]),)))
+def test_no_solver_fails_on_tiny_grids(task: Task) -> None:
+    """Most rules have nothing to learn from on grids of a few cells, and must say so."""
+    for row in search_task(task, Effort(work=40_000, size_work=10_000, pieces=200)):
+        assert all(one.grid.min() >= 0 and one.grid.max() <= 9 for one in row)

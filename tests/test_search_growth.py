@@ -166,3 +166,10 @@ def test_a_random_task_ends_soon():
     started = time.process_time()
     growth.solve(Task("noise", most, (frozen(rng.integers(0, 10, (20, 20))),)))
     assert time.process_time() - started < 60
+
+
+def test_grids_of_one_cell_have_no_rule_of_growth():
+    """All cells have the same features, so that no test tells them apart."""
+    cells = [frozen(np.full((1, 1), colour)) for colour in (0, 1, 2)]
+    task = Task("one", (Pair(cells[0], cells[0]), Pair(cells[1], cells[2])), (cells[0],))
+    assert growth.solve(task) == []

@@ -137,6 +137,8 @@ def _solve_version(task: Task, views: int) -> list[SolverAnswer]:
     fixed = fixed_colours_of(task)
     open_cells = [~fixed[grid] for grid in inputs]
     literals = make_literals(tables[:examples], open_cells[:examples])
+    if not literals.names:
+        return []  # all open cells have the same features, as in grids of one cell
     fields = [GrowthField(grid, cells, literals.passed(table)) for grid, cells, table in zip(inputs, open_cells, tables, strict=True)]
     rule = learn(fields[:examples], outputs, literals)
     if rule is None or not any(clause.neighbour >= 0 for clause in rule):
