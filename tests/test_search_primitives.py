@@ -381,3 +381,14 @@ def test_an_array_without_counted_references_is_the_same_memory() -> None:
     assert [add_one(array) for _ in range(3)] == [7, 8, 9]
     assert array.tolist() == [3, 1, 2, 3]
     assert sys.getrefcount(array) == held
+
+    @numba.njit
+    def add_both(pair: tuple[np.ndarray, np.ndarray]) -> int:
+        first, second = borrowed(pair)
+        first[0] += 1
+        return int(first.sum() + second.sum())
+
+    other = np.ones(2, np.int8)
+    assert add_both((array, other)) == 12
+    assert array.tolist() == [4, 1, 2, 3]
+    assert sys.getrefcount(array) == held

@@ -14,7 +14,7 @@ import numpy as np
 from arc_submit.arc.grid import Grid
 from arc_submit.search.jit import borrowed, jit
 from arc_submit.search.operations import OPERATIONS, TABLE, apply_operation
-from arc_submit.search.store import FULL, IMAGES, WORK, Array, Store, borrowed_store, commit, make_hash_table, make_store, push
+from arc_submit.search.store import FULL, IMAGES, WORK, Array, Store, commit, make_hash_table, make_store, push
 
 STATES, CHILDREN, AT_COST, DONE = range(4)
 UNKNOWN = -2
@@ -179,27 +179,8 @@ def _children_row(store: Store, ex: Exploration, node: int, cost_class: int, wid
 
 
 @jit
-def _borrowed_exploration(ex: Exploration) -> Exploration:
-    """An exploration that the caller holds, without counted references, see `borrowed`."""
-    return Exploration(
-        borrowed(ex.states),
-        borrowed(ex.info),
-        borrowed(ex.support),
-        borrowed(ex.table),
-        borrowed(ex.operations),
-        borrowed(ex.class_starts),
-        borrowed(ex.class_costs),
-        borrowed(ex.queue),
-        borrowed(ex.heads),
-        borrowed(ex.rows),
-        borrowed(ex.children),
-        borrowed(ex.counters),
-    )
-
-
-@jit
 def _explore(held_store: Store, held: Exploration, table: Array, class_costs: Array, frames: Array, limits: Array, work_limit: int) -> None:
-    store, ex = borrowed_store(held_store), _borrowed_exploration(held)
+    store, ex = borrowed(held_store), borrowed(held)
     table, class_costs, frames, limits = borrowed(table), borrowed(class_costs), borrowed(frames), borrowed(limits)
     nodes = np.empty(ex.states.shape[1], np.int32)
     rows = np.empty(ex.states.shape[1], np.int64)

@@ -42,21 +42,30 @@ def jit_into_callers(function: Function) -> Function:
     return _compile(function, "always")
 
 
-def _without_owner(context: Any, array: Any) -> Any:
+def _without_owner(context: Any, value: Any) -> Any:
     """How numba types and compiles `borrowed`."""
 
     def generate(target: Any, builder: Any, signature: Any, args: Any) -> Any:
-        out = make_array(signature.return_type)(target, builder, args[0])
-        out.meminfo = out.meminfo.type(None)  # what has no owner is not counted
-        out.parent = out.parent.type(None)
-        return out._getvalue()
+        return _strip(target, builder, signature.return_type, args[0])
 
-    return array(array), generate
+    return value(value), generate
 
 
-# In compiled code: an array of the same memory whose references are not counted. Compiled functions count the references to their arguments
-# with atomic additions, which take longer than a small operation on a grid. The caller must hold the array itself for as long as the result
-# is used, as the caller of a function holds its arguments.
+def _strip(target: Any, builder: Any, kind: Any, value: Any) -> Any:
+    """An array, or each array of a tuple, without its owner: what has none is not counted."""
+    if isinstance(kind, types.BaseTuple):
+        for k, element in enumerate(kind):
+            value = builder.insert_value(value, _strip(target, builder, element, builder.extract_value(value, k)), k)
+        return value
+    out = make_array(kind)(target, builder, value)
+    out.meminfo = out.meminfo.type(None)
+    out.parent = out.parent.type(None)
+    return out._getvalue()
+
+
+# In compiled code: an array, or a tuple of arrays, of the same memory whose references are not counted. Compiled functions count the
+# references to their arguments with atomic additions, which take longer than a small operation on a grid. The caller must hold the arrays
+# itself for as long as the result is used, as the caller of a function holds its arguments.
 borrowed: Callable[[Any], Any] = intrinsic(_without_owner)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from arc_submit.arc.grid import Grid
-from arc_submit.search.jit import borrowed, jit
+from arc_submit.search.jit import jit
 
 Array = npt.NDArray[Any]
 
@@ -54,19 +54,6 @@ def make_store(cells: int, images: int, nodes: int) -> Store:
 def make_hash_table(entries: int) -> Array:
     """An empty hash table, int32, at most half full with so many entries; its length is a power of two."""
     return np.zeros(1 << int(np.ceil(np.log2(2 * entries))), np.int32)
-
-
-@jit
-def borrowed_store(store: Store) -> Store:
-    """A store that the caller holds, without counted references, see `borrowed`."""
-    return Store(
-        borrowed(store.cells),
-        borrowed(store.images),
-        borrowed(store.nodes),
-        borrowed(store.table),
-        borrowed(store.hashes),
-        borrowed(store.counters),
-    )
 
 
 @jit
