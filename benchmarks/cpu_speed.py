@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from arc_submit.base_model.attention import ATTENTION
+from arc_submit.base_model.cpu import use_cpu
 from arc_submit.base_model.loading import load_model
 from arc_submit.base_model.lora import attach, detach
 from arc_submit.base_model.precision import TrainingPrecision
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--json", action="store_true", help="last line: one JSON object of the figures")
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    use_cpu(1)
     limits = {dtype: measure_limit(dtype, args.repeats + 1) for dtype in (FLOAT, HALF)}
     figures: dict[str, float] = {f"limit_{str(dtype)[6:]}": limit / 1e9 for dtype, limit in limits.items()}
     print("; ".join(f"2048 x 2048 in {str(dtype)[6:]}: {limit / 1e9:.0f} Gflop/s" for dtype, limit in limits.items()), flush=True)

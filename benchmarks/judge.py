@@ -37,6 +37,7 @@ from arc_submit.arc.files import append_lines
 from arc_submit.arc.grid import Grid, grid_id, same_grid
 from arc_submit.arc.prediction import OutputKey, read_predictions
 from arc_submit.arc.task import Pair, Solutions, Task
+from arc_submit.base_model.cpu import use_cpu
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.ensemble.combination import rank_all
 from arc_submit.ensemble.judgements import Judgement, Question, judgement_from_line, judgement_scores
@@ -75,7 +76,7 @@ def main() -> None:
     add("--report", action="store_true", help="only show the figures so far")
     add("--json", action="store_true", help="last line: one JSON object of the figures")
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    use_cpu(1)
     if not args.report:
         work(args)
     figures = report(args)

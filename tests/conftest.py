@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,14 @@ def no_gpu_is_chosen_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     from arc_submit.workers import devices
 
     monkeypatch.setattr(devices, "_DRIVERS", ())
+
+
+@pytest.fixture(autouse=True)
+def subnormal_numbers_come_back() -> Iterator[None]:
+    """A worker's code that runs in the test's process takes them for zero (base_model/cpu.py), which hypothesis refuses."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.fixture(autouse=True)

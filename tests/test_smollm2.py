@@ -93,8 +93,14 @@ def test_the_preset_wants_the_models_folder(tmp_path: Path) -> None:
         ConfigError, match=r"^--preset cpu-smollm2: give --model the folder that `arc-submit model smollm2 --out FOLDER` makes$"
     ):
         make_config("cpu-smollm2")
-    for flags, expected in (("fpu avx512_bf16 amx_tile", True), ("fpu avx2", False)):
-        path = write(tmp_path / "cpuinfo", f"processor\t: 0\nflags\t\t: {flags}\n")
+    machines = [
+        ("GenuineIntel", "fpu avx512_bf16 amx_bf16 amx_tile", True),
+        ("GenuineIntel", "fpu avx512_bf16", False),
+        ("AuthenticAMD", "fpu avx512_bf16", True),
+        ("AuthenticAMD", "fpu avx2", False),
+    ]
+    for vendor, flags, expected in machines:
+        path = write(tmp_path / "cpuinfo", f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: {flags}\n")
         assert multiplies_bfloat16(path) is expected
     assert not multiplies_bfloat16(tmp_path / "missing")
 

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from arc_submit.arc.datasets import read_task
 from arc_submit.arc.files import append_lines
 from arc_submit.arc.grid import Grid
 from arc_submit.arc.task import Task
+from arc_submit.base_model.cpu import use_cpu
 from arc_submit.ensemble.judge_settings import JudgeSettings
 from arc_submit.ensemble.judgements import candidate_id, read_judgements
 from arc_submit.ensemble.judging import Judge
@@ -80,7 +79,7 @@ def load_judge(settings: JudgeSettings) -> LoadedJudge:
         ArcSubmitError: where it, or its prompt, cannot work.
     """
     predict = settings.predict
-    torch.set_num_threads(predict.threads)
+    use_cpu(predict.threads)
     asked = predict.prompt_config()
     engine, base_tokenizer, reason = load.load_engine(predict, asked.max_seq_len)
     tokenizer = PromptTokenizer.from_config(base_tokenizer, asked, None if settings.prompt is None else prompt_version(settings.prompt))

@@ -93,16 +93,16 @@ def measure_all(path: Path, points: Sequence[tuple[int, int]], make: Callable[[]
 
 def _make_measure(args: argparse.Namespace) -> Measure:
     """Load the model; returns what measures a kind at a point."""
-    import torch
 
     from arc_submit.base_model.attention import ATTENTION
     from arc_submit.base_model.checks import check_model_folder
+    from arc_submit.base_model.cpu import use_cpu
     from arc_submit.base_model.loading import choose_device, load_model
     from arc_submit.base_model.precision import choose_training_precision
     from arc_submit.finetune.gpu_check import measure_decoding
 
     check_model_folder(args.model)
-    torch.set_num_threads(args.threads)
+    use_cpu(args.threads)
     device = choose_device(args.device)
     model = load_model(args.model, device, choose_training_precision(device).base, ATTENTION)
     lora = LoraSettings(rank=args.lora_rank)

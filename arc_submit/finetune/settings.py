@@ -40,7 +40,7 @@ class TTFTSettings:
     )
     gradient_checkpointing: bool = _option(False, help="compute each layer again in the backward pass: slower, much less memory")
     keep_background: bool = _option(False, help="views of training samples keep colour 0")
-    fast_cpu: bool = _option(False, help="bfloat16 products on a CPU that has them")
+    fast_cpu: bool = _option(False, help="bfloat16 products on a CPU that has them; without AMX, Intel's take longer than float32")
 
     def __post_init__(self) -> None:
         check_options(self, "ttft_")

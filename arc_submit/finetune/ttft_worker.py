@@ -17,13 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from arc_submit.arc.datasets import read_task
 from arc_submit.arc.files import append_lines, file_name
 from arc_submit.arc.task import Task
 from arc_submit.base_model.adapter_files import CONFIG
 from arc_submit.base_model.attention import ATTENTION
+from arc_submit.base_model.cpu import use_cpu
 from arc_submit.base_model.device_memory import load_when_free, memory_came_back
 from arc_submit.base_model.loading import choose_device, load_model, load_tokenizer
 from arc_submit.base_model.lora import Adapter, attach, save_adapter
@@ -171,7 +170,7 @@ def open_group_worker(settings_json: dict[str, Any], beat: Callable[[], None]) -
 def load_base(settings: FinetuneSettings) -> tuple[Any, TaskSampler, int]:
     """The base on its device, the sampler, and the tokens of a prompt with its answer."""
     predict, folder = settings.predict, Path(settings.predict.model)
-    torch.set_num_threads(predict.threads)
+    use_cpu(predict.threads)
     prompt_config = predict.prompt_config()
     device = choose_device(predict.device)
     precision = choose_training_precision(device, settings.ttft.fast_cpu)

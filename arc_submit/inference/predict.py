@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from arc_submit.arc.datasets import read_task
 from arc_submit.arc.files import file_name
 from arc_submit.arc.prediction import Prediction, append_predictions, read_predictions
 from arc_submit.base_model.adapter_files import read_config
+from arc_submit.base_model.cpu import use_cpu
 from arc_submit.base_model.settings import LoraSettings
 from arc_submit.errors import ArcSubmitError, ConfigError, DataError
 from arc_submit.inference import load
@@ -64,7 +63,7 @@ def open_worker(settings_json: dict[str, Any], beat: Callable[..., None]) -> Cal
         ArcSubmitError: where the model or its prompt configuration cannot work.
     """
     settings = PredictSettings.from_json(settings_json)
-    torch.set_num_threads(settings.threads)
+    use_cpu(settings.threads)
     config = settings.prompt_config()
     engine, base_tokenizer, reason = load.load_engine(settings, config.max_seq_len)
     tokenizer = PromptTokenizer.from_config(base_tokenizer, config)

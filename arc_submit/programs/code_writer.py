@@ -50,9 +50,9 @@ def load_writer(settings: CodeSettings) -> CodeWriter:
     Raises:
         ArcSubmitError: where the model or its question cannot work.
     """
-    import torch
+    from arc_submit.base_model.cpu import use_cpu
 
-    torch.set_num_threads(settings.predict.threads)
+    use_cpu(settings.predict.threads)
     config, prompt = settings.predict.prompt_config(), code_prompt(settings.code.prompt)
     engine, base_tokenizer, reason, trainer = _load_model(settings, prompt, config.max_seq_len)
     tokenizer = PromptTokenizer.from_config(base_tokenizer, config)

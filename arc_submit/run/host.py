@@ -153,8 +153,12 @@ def local_resources() -> tuple[int, float]:
 
 
 def multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this machine's processor multiplies bfloat16 itself; False where its features are not known."""
+    """Whether this machine's processor multiplies bfloat16 faster than float32; False where its features are not known.
+
+    AMD's AVX-512 does. Intel's takes 1.7 times as long as in float32 where the machine has no AMX (docs/experiments).
+    """
     try:
-        return "avx512_bf16" in cpuinfo.read_text(encoding="utf-8").split()
+        words = set(cpuinfo.read_text(encoding="utf-8").split())
     except OSError:
         return False
+    return "amx_bf16" in words or {"avx512_bf16", "AuthenticAMD"} <= words

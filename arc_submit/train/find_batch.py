@@ -20,6 +20,7 @@ import torch
 
 from arc_submit.arc.files import write_json
 from arc_submit.arc.pictures import save_picture
+from arc_submit.base_model.cpu import use_cpu
 from arc_submit.base_model.out_of_memory import free_cached_memory
 from arc_submit.base_model.precision import repair_attention
 from arc_submit.errors import ConfigError
@@ -65,7 +66,7 @@ def find_batch(config: TrainConfig) -> dict[str, Any]:
     Raises:
         ConfigError: where no size can work.
     """
-    torch.set_num_threads(config.threads)
+    use_cpu(config.threads)
     group = open_processes(config.device)
     if config.settings.fsdp:
         raise ConfigError("--find-batch measures processes that have the whole model; leave it or --fsdp out")

@@ -30,6 +30,7 @@ import torch
 
 from arc_submit.arc.files import read_json, write_json
 from arc_submit.base_model.checks import adapter_values, check_adapter_folder, check_model_folder, differing, files_fingerprint
+from arc_submit.base_model.cpu import use_cpu
 from arc_submit.base_model.loading import load_tokenizer
 from arc_submit.base_model.precision import repair_attention
 from arc_submit.base_model.settings import LoraSettings
@@ -129,7 +130,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         ArcSubmitError: where something cannot work, the loss is not finite, or the folder holds another training.
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # else every loader prints a warning
-    torch.set_num_threads(config.threads)
+    use_cpu(config.threads)
     group = open_processes(config.device)
     if config.settings.batch_size % group.world:
         raise ConfigError(f"--batch-size {config.settings.batch_size} cannot be shared by {group.world} processes; make it a multiple")

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from arc_submit.arc.grid import MAX_SIDE
+from arc_submit.base_model.cpu import use_cpu
 from arc_submit.errors import DataError
 from arc_submit.programs.painter.drawings import random_drawing
 from arc_submit.programs.painter.network import PainterNetwork, Size
@@ -140,5 +141,5 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    use_cpu(1)
     train(args.out, args.steps, args.samples, args.rate, args.seed)
