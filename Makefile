@@ -8,7 +8,7 @@ SEED ?= 0
 BUDGET ?= 10m
 # More parameters of the notebook, as in PARAMETERS="-p method voting -p ttft_steps 20". These fine-tune for long where that is expected to
 # solve most, so that the score table shows what fine-tuning can do: equal steps for all tasks solve nothing in ten minutes.
-PARAMETERS ?= -p allocation alone -p ttft_candidates dfs -p ttft_threshold 0.02 -p ttft_max_steps 400 -p ttft_max_views 16
+PARAMETERS ?= -p allocation alone -p ttft_max_steps 400 -p ttft_max_views 16
 TESTS_AT_ONCE ?= 2
 
 .PHONY: setup submission test test-fast quality notebooks campaign test-old-vllm clean

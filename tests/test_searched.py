@@ -130,6 +130,55 @@ def test_existing_predictions_are_not_computed_again(engine: TransformersEngine,
     assert strip(path.read_text()) == strip(before)
 
 
+def test_more_views_are_searched_alone_and_score_all_candidates(engine: TransformersEngine, run: Path) -> None:
+    path = RunPaths(run).predictions("frozen", "task001")
+    predict(engine, run, "task001")
+    whole, _ = read_predictions(path)
+    path.unlink()
+    predict(engine, run, "task001", views=VIEWS - 1)
+    more = predict(engine, run, "task001")["task001"]
+    assert (more["answered"], more["unfinished"]) == (2 * VIEWS, 0)
+    assert more["tokens"] < predict(engine, run, "task003")["task003"]["tokens"], "searched the first views again"
+    both, _ = read_predictions(path)
+    for test in range(2):
+        assert grids(both, test) == grids(whole, test)
+        assert sorted(p.logprob for p in both if p.test == test) == pytest.approx(sorted(p.logprob for p in whole if p.test == test))
+    assert {p.searched for p in both} == {p.searched for p in whole} == {(VIEWS, 0)}
+    assert len(both) == len(whole)
+    assert predict(engine, run, "task001", views=1)["task001"]["tokens"] == 0
+
+
+def test_an_adapter_of_more_steps_searches_again_and_keeps_the_answers(engine: TransformersEngine, run: Path) -> None:
+    path = RunPaths(run).predictions("frozen", "task001")
+    predict(engine, run, "task001", steps=10)
+    first, _ = read_predictions(path)
+    # What the second search finds is a part of the first: the others must stay.
+    again = predict(engine, run, "task001", steps=20, threshold=0.9)["task001"]
+    assert again["tokens"] > 0
+    assert (again["held"], again["made"]) == (len(first), 0)
+    second, _ = read_predictions(path)
+    assert [grids(second, test) for test in range(2)] == [grids(first, test) for test in range(2)]
+    assert {p.searched for p in second} == {(VIEWS, 20)}
+    assert all(len(p.logprobs) == VIEWS for p in second)
+    assert sum(len(p.found) for p in second) == sum(len(p.found) for p in first)
+    before = path.read_text()
+    for steps in (20, 10):
+        assert predict(engine, run, "task001", steps=steps)["task001"]["tokens"] == 0
+    assert path.read_text() == before
+
+
+def test_a_search_that_the_deadline_cuts_at_once_leaves_the_answers_as_they_are(engine: TransformersEngine, run: Path) -> None:
+    predict(engine, run, "task000", steps=10)
+    path = RunPaths(run).predictions("frozen", "task000")
+    before, deadline, real = path.read_text(), time.monotonic() + 3600.0, time.monotonic
+    clock: list[float] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.monotonic", lambda: clock[0] if clock else real())
+        cut = predict(engine, run, "task000", steps=20, beat=lambda: clock.append(deadline + 1), deadline=deadline)["task000"]
+    assert (cut["made"], cut["unfinished"]) == (0, VIEWS)
+    assert path.read_text() == before
+
+
 def strip(text: str) -> list[dict[str, Any]]:
     return [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in text.splitlines()]
 
@@ -276,7 +325,7 @@ def test_infer_with_candidates_dfs(tmp_path: Path, capsys: pytest.CaptureFixture
         ({"ttft_candidates": "dfs", "ttft_engine": "vllm"}, "take --ttft-engine transformers"),
         ({"ttft_threshold": 0.0}, "--ttft-threshold 0.0"),
         ({"ttft_engine": "llama"}, "--ttft-engine llama"),
-        ({"ttft_engine": "vllm", "lora_dora": True}, "does not serve adapters with DoRA"),
+        ({"ttft_engine": "vllm", "ttft_candidates": "views", "lora_dora": True}, "does not serve adapters with DoRA"),
     ],
 )
 def test_a_run_refuses_invalid_options(changes: dict[str, Any], message: str) -> None:

@@ -21,6 +21,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from arc_submit.arc.datasets import read_challenges, split_tasks
+from arc_submit.arc.grid import grid_id
 from arc_submit.arc.prediction import read_predictions
 from arc_submit.arc.submission import read_submission
 from arc_submit.arc.task import Task
@@ -33,6 +34,7 @@ from arc_submit.finetune.settings import FinetuneSettings
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.run.pipeline import RunResult, run
 from arc_submit.run.presets import make_config
+from arc_submit.storage.run_dir import RunPaths
 
 CPU = torch.device("cpu")
 STEPS = 24
@@ -338,6 +340,21 @@ def test_a_task_out_of_memory_keeps_its_earlier_level_and_the_next_starts_from_i
     result = do({"tasks": ["task002"]})["tasks"]["task002"]
     assert plain == [True], "a task must not depend on those before it"
     assert (result["failed"], result["made"], result["steps"]) == ("", 1, 3)
+
+
+def test_a_higher_level_searches_its_answers_with_its_own_adapter(tiny_model: Path, tmp_path: Path, files: tuple[Path, Path]) -> None:
+    split_tasks(read_challenges(files[0]), tmp_path / "tasks")
+    do = worker.open_worker(settings(tiny_model, tmp_path, ttft_candidates="dfs", ttft_threshold=1e-4), lambda: None)
+    path = RunPaths(tmp_path).predictions("ttft", "task000")
+    do({"tasks": ["task000"]})
+    first, _ = read_predictions(path)
+    assert {p.searched for p in first} == {(1, 3)}
+    result = do({"tasks": ["task000"], "steps": 6, "views": 2})["tasks"]["task000"]
+    assert (result["failed"], result["unfinished"], result["steps"]) == ("", 0, 6)
+    second, _ = read_predictions(path)
+    assert {p.searched for p in second} == {(2, 6)}
+    held = [{grid_id(p.grid) for p in some if p.grid is not None} for some in (first, second)]
+    assert held[0] <= held[1]
 
 
 def test_a_worker_without_the_warm_ups_adapter_starts_with_a_fresh_one(tiny_model: Path, tmp_path: Path, files: tuple[Path, Path]) -> None:

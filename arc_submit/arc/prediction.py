@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from arc_submit.arc.files import append_lines
+from arc_submit.arc.files import append_lines, write_text
 from arc_submit.arc.grid import Grid, grid_to_lists, make_grid
 from arc_submit.errors import DataError
 
@@ -37,6 +37,8 @@ class Prediction:
         logprobs: where an answer was scored under many views, its log-probability by the key of the view; `logprob` is their mean, and
             each grid has one prediction.
         found: where answers were searched for, the log-probability of this one by the key of each view whose search found it.
+        searched: where answers were searched for, under how many views of the test input, and the fine-tuning steps of the adapter, 0
+            without one. All answers to a test input have those of the last search.
         kind: the kind of the source where it has another name: search, frozen, ttft, or attempts for the attempts of a submission file,
             whose logprob is the log of the share that the place of the attempt has.
         program: text of the program that gave the answer, in the frame of the view; empty where none did.
@@ -57,6 +59,7 @@ class Prediction:
     kind: str = ""
     program: str = ""
     fits: tuple[int, int] = (0, 0)
+    searched: tuple[int, int] = (0, 0)
 
     @property
     def source_kind(self) -> str:
@@ -93,6 +96,8 @@ class Prediction:
             value["kind"] = self.kind
         if self.reason:
             value["reason"] = self.reason
+        if any(self.searched):
+            value["searched"] = list(self.searched)
         if self.program:
             value |= {"program": self.program, "fits": list(self.fits)}
         for name, by_view in (("logprobs", self.logprobs), ("found", self.found)):
@@ -123,6 +128,7 @@ def prediction_from_json(value: Any, where: str = "prediction") -> Prediction:
     try:
         test, logprob = value["test"], float(value["logprob"])
         whole, pairs = map(int, value.get("fits", (0, 0)))
+        views, steps = map(int, value.get("searched", (0, 0)))
         logprobs, found = ({str(view): float(one) for view, one in value.get(name, {}).items()} for name in ("logprobs", "found"))
         if type(test) is not int or test < 0 or any(map(math.isnan, (logprob, *logprobs.values(), *found.values()))):
             raise DataError(f"{where}: test {test!r:.20} and logprob {logprob} are not an index and a number")
@@ -141,6 +147,7 @@ def prediction_from_json(value: Any, where: str = "prediction") -> Prediction:
             kind=str(value.get("kind", "")),
             program=str(value.get("program", "")),
             fits=(whole, pairs),
+            searched=(views, steps),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{where}: not a prediction line ({type(error).__name__}: {error})") from None
@@ -157,6 +164,16 @@ def group_by_output(predictions: Iterable[Prediction]) -> dict[OutputKey, list[P
 def append_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """Append predictions as whole lines, see `files.append_lines`."""
     append_lines(path, "".join(prediction.to_line() for prediction in predictions))
+
+
+def replace_predictions(path: Path, test: int, predictions: Iterable[Prediction]) -> None:
+    """Put predictions in the place of those of one test input, atomically; those of the other test inputs stay.
+
+    Raises:
+        DataError: as `read_predictions`.
+    """
+    others = [one for one in read_predictions(path)[0] if one.test != test]
+    write_text(path, "".join(prediction.to_line() for prediction in (*others, *predictions)))
 
 
 def read_predictions(path: Path) -> tuple[list[Prediction], list[str]]:

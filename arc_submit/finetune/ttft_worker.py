@@ -217,7 +217,7 @@ def _do_task(worker: _Worker, task_id: str, job: dict[str, Any]) -> TaskResult:
     started = time.monotonic()
     settings = worker.settings.for_job(job)
     folder = adapter_folder(settings.root, task_id)
-    predict = replace(settings.predict, adapters=str(folder.parent))
+    predict = replace(settings.predict, adapters=str(folder.parent), steps=settings.ttft.steps)
     paths, deadline = RunPaths(Path(predict.run)), job.get("soft_deadline")
     trained: FinetuneResult | None = None
     plan_notes: list[str] = []

@@ -64,6 +64,7 @@ def score_candidates(
     found: Sequence[Prediction],
     scoring: Sequence[ViewRequest],
     on_view: OnStep = None,
+    earlier: Sequence[Prediction] = (),
 ) -> list[Prediction]:
     """A prediction for each distinct grid among the answers to one test input, the most probable first.
 
@@ -73,6 +74,7 @@ def score_candidates(
     Args:
         found: the answers, in the task's own frame, each with its view.
         scoring: one request for each view that scores.
+        earlier: candidates of earlier searches, which stay candidates and are scored like the others.
 
     Raises:
         ConfigError: as `Engine.score`.
@@ -84,6 +86,11 @@ def score_candidates(
             key = grid_id(answer.grid)
             best.setdefault(key, answer)
             finders.setdefault(key, {}).setdefault(answer.view, answer.logprob)  # two token sequences of a view may be one grid
+    for candidate in earlier:
+        if candidate.grid is not None:
+            key = grid_id(candidate.grid)
+            best.setdefault(key, candidate)
+            finders[key] = {**candidate.found, **finders.get(key, {})}
     grids: list[Grid] = [p.grid for p in best.values() if p.grid is not None]
     scores = score_grids(engine, tokenizer, scoring, grids, on_view)
     candidates = []

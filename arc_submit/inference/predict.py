@@ -2,21 +2,23 @@
 
 A worker loads a model once and then takes jobs of a few tasks. It appends every prediction to the run directory as soon as it is made,
 skips predictions that exist, and confines a failure to its task. The source ttft uses an adapter for each task. With candidates "dfs" all
-answers to a test input are written together, each once and scored under all views. Does not know the run's budget or other workers.
+answers to a test input are written together, each once and scored under all views; more views, or an adapter of more steps, search again
+and keep the answers that are there. Does not know the run's budget or other workers.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from arc_submit.arc.datasets import read_task
 from arc_submit.arc.files import file_name
-from arc_submit.arc.prediction import Prediction, append_predictions, read_predictions
+from arc_submit.arc.prediction import OutputKey, Prediction, append_predictions, group_by_output, read_predictions, replace_predictions
+from arc_submit.arc.task import Task
 from arc_submit.base_model.adapter_files import read_config
 from arc_submit.base_model.cpu import use_cpu
 from arc_submit.base_model.settings import LoraSettings
@@ -26,7 +28,7 @@ from arc_submit.inference.candidates import score_candidates, search_views
 from arc_submit.inference.engine import Engine, NotServedError
 from arc_submit.inference.memory_limits import MemoryLimits, find_memory_limits
 from arc_submit.inference.requests import ViewRequest, make_prediction, plan_requests
-from arc_submit.inference.settings import PredictSettings
+from arc_submit.inference.settings import PredictSettings, RequestSettings
 from arc_submit.inference.transformers_engine import TransformersEngine
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.storage.run_dir import RunPaths
@@ -129,7 +131,8 @@ class _Job:
         self.started = time.monotonic()
         self.results: dict[str, TaskResult] = {}
         self.slots: dict[str, int] = {}  # by task, where the memory plan or the batches of a search decide
-        self.scoring: dict[str, list[ViewRequest]] = {}  # by task, where others than the searched views score
+        self.scoring: dict[str, list[ViewRequest]] = {}  # by task, the requests that score the candidates of a search
+        self.earlier: dict[OutputKey, list[Prediction]] = {}  # candidates of earlier searches, also those without a grid
         self.progress = {"made": 0, "answered": 0, "tokens": 0}
 
     def plan(self, task_id: str) -> list[ViewRequest]:
@@ -151,10 +154,17 @@ class _Job:
                 self.slots[task_id], max_seq_len = self.predictor.memory.of_prediction(task, max_seq_len, slots, searches)
             request_settings = settings.for_requests(max_seq_len)
             planned, result.refused = plan_requests(self.predictor.tokenizer, task, request_settings, adapter)
-            if searches and settings.dfs.score_views is not None:
-                scoring = replace(request_settings, views=settings.dfs.score_views)
-                self.scoring[task_id], _ = plan_requests(self.predictor.tokenizer, task, scoring, adapter)
             existing = _read_existing(paths.predictions(settings.source, task_id), searches)
+            if searches:
+                scoring = replace(request_settings, views=settings.dfs.score_views or settings.views)
+                if scoring == request_settings:
+                    self.scoring[task_id] = planned
+                else:
+                    self.scoring[task_id], _ = plan_requests(self.predictor.tokenizer, task, scoring, adapter)
+                missing = self._unsearched(task, planned, group_by_output(existing), request_settings)
+            else:
+                answered = {(p.test, p.view) for p in existing}
+                missing = [one for one in planned if (one.test, one.view.key) not in answered]
         except ArcSubmitError as error:
             result.failed, result.not_served = str(error), isinstance(error, NotServedError)
             return []
@@ -162,11 +172,29 @@ class _Job:
             self.beat()
         if not planned and not existing:
             result.failed = result.refused[0]  # no view of the task fits: other sources may still solve it
-        answered = {(p.test, p.view) for p in existing}
-        # The candidates of a test input are written together, so one of them shows that its search is complete.
-        searched = {p.test for p in existing} if searches else set()
-        missing = [one for one in planned if one.test not in searched and (one.test, one.view.key) not in answered]
         result.held, result.unfinished, result.answered = len(existing), len(missing), len(planned) - len(missing)
+        return missing
+
+    def _unsearched(
+        self, task: Task, planned: Sequence[ViewRequest], existing: Mapping[OutputKey, list[Prediction]], request_settings: RequestSettings
+    ) -> list[ViewRequest]:
+        """The requests whose searches the candidates on disk do not contain.
+
+        The candidates of a test input are written together, so one of them tells what has been searched. An adapter of more steps gives
+        other answers, so that it searches all views again.
+        """
+        settings, missing = self.predictor.settings, list[ViewRequest]()
+        for test in range(len(task.tests)):
+            earlier = self.earlier[task.id, test] = existing.get((task.id, test), [])
+            views, steps = max((p.searched for p in earlier), default=(0, 0))
+            own = [one for one in planned if one.test == test]
+            if steps > settings.steps:
+                continue
+            if steps == settings.steps and views:
+                first, _ = plan_requests(self.predictor.tokenizer, task, replace(request_settings, views=views))
+                done = {one.view.key for one in first}
+                own = [one for one in own if one.view.key not in done]
+            missing += own
         return missing
 
     def generate(self, view_requests: Sequence[ViewRequest], deadline: float | None) -> None:
@@ -246,30 +274,41 @@ class _Job:
         in_time = deadline is None or time.monotonic() < deadline
         for test, found in answers.items():
             own = [one for one in view_requests if one.test == test]
-            scoring = [one for one in self.scoring.get(task_id, view_requests) if one.test == test]
+            scoring = [one for one in self.scoring[task_id] if one.test == test]
+            earlier = self.earlier[task_id, test]
+            if earlier and not found and not in_time:
+                continue  # the search has hardly begun: what is there remains as it is
             try:
-                candidates = score_candidates(engine, tokenizer, found, scoring, self.on_step)
+                candidates = score_candidates(engine, tokenizer, found, scoring, self.on_step, earlier)
             except ConfigError as error:
                 raise UnansweredError(str(error)) from None
-            seconds = time.monotonic() - started
-            candidates = [replace(p, seconds=seconds) for p in candidates]
+            seconds, searched = time.monotonic() - started, (settings.views, settings.steps)
+            candidates = [replace(p, seconds=seconds, searched=searched) for p in candidates]
             if not candidates and in_time:
                 # A line without a grid marks the complete search, so that the next job does not repeat it.
                 reason = f"0 grids among {len(found)} answers above a probability of {settings.threshold:g}, none could be scored"
-                candidates = [Prediction(task_id, test, None, settings.source, "", 0.0, model, seconds, reason)]
+                candidates = [Prediction(task_id, test, None, settings.source, "", 0.0, model, seconds, reason, searched=searched)]
             if candidates:
                 malformed = sum(p.grid is None for p in found)
-                self.save(task_id, candidates, answered=len(own), malformed=malformed, tokens=tokens[test])
+                self.save(task_id, candidates, len(own), malformed, tokens[test], len(earlier))
 
     def on_step(self) -> None:
         self.beat(dict(self.progress))
 
-    def save(self, task_id: str, predictions: Sequence[Prediction], answered: int, malformed: int, tokens: int) -> None:
-        """Write predictions and count them; the arguments are numbers of requests, answers and tokens."""
+    def save(self, task_id: str, predictions: Sequence[Prediction], answered: int, malformed: int, tokens: int, earlier: int = 0) -> None:
+        """Write predictions and count them; the arguments are numbers of requests, answers, tokens and predictions.
+
+        Args:
+            earlier: predictions of the same test input that these replace.
+        """
         settings, result = self.predictor.settings, self.results[task_id]
         own = [replace(one, kind=settings.kind) for one in predictions] if settings.kind else predictions
-        append_predictions(RunPaths(Path(settings.run)).predictions(settings.source, task_id), own)
-        changes = {"made": len(predictions), "answered": answered, "tokens": tokens}
+        path = RunPaths(Path(settings.run)).predictions(settings.source, task_id)
+        if earlier:
+            replace_predictions(path, predictions[0].test, own)
+        else:
+            append_predictions(path, own)
+        changes = {"made": max(0, len(predictions) - earlier), "answered": answered, "tokens": tokens}
         for name, number in changes.items():
             self.progress[name] += number
         for name, number in {**changes, "malformed": malformed, "unfinished": -answered}.items():

@@ -97,6 +97,7 @@ class PredictSettings:
         temperature: 0 takes the most probable answer; 1 samples from the model's probabilities.
         compile_cache: archive of what an earlier session has compiled, for vllm on a GPU.
         dfs: the limits of depth-first searches.
+        steps: fine-tuning steps of the adapters, 0 where they are not known: adapters of more steps search again.
         workers_per_device: workers that share a GPU, each of which plans with its part of the memory.
         memory_factor: measured over planned bytes; the memory plan divides its room by it.
         cards: devices that the model is divided over, from `device` on; the engine vllm alone takes several.
@@ -128,6 +129,7 @@ class PredictSettings:
     memory_factor: float = 1.0
     dfs: DfsLimits = field(default_factory=DfsLimits)
     cards: int = 1
+    steps: int = 0
 
     def for_requests(self, max_seq_len: int) -> RequestSettings:
         """The part that the requests depend on, with the resolved max_seq_len."""
@@ -162,6 +164,8 @@ def check_candidates(candidates: str, threshold: float, engine: str, temperature
     if not 0 <= temperature < math.inf:
         raise ConfigError(f"{prefix}temperature {temperature:g}: 0 for the likeliest answer, 1 to draw by the model's own probabilities")
     if candidates == "dfs" and engine == "vllm":
-        raise ConfigError(f"{prefix}candidates dfs: vllm's cache cannot be cut back; take {prefix}engine transformers with it")
+        raise ConfigError(
+            f"{prefix}candidates dfs: vllm's cache cannot be cut back; take {prefix}engine transformers, or {prefix}candidates views"
+        )
     if candidates == "dfs" and temperature:
         raise ConfigError(f"{prefix}temperature {temperature:g}: dfs searches its candidates and draws none; take {prefix}candidates views")
