@@ -17,6 +17,7 @@ from arc_submit.ensemble.combination import EnsembleConfig
 from arc_submit.errors import ConfigError, DataError
 from arc_submit.run.presets import make_config
 from arc_submit.run.resolve import resolve_run
+from arc_submit.run.simulate import like_config, sequence_lengths
 from arc_submit.run.standings import Standings
 from arc_submit.scheduling.chances import UNKNOWN_EASE, SolveChances, read_chances
 from arc_submit.scheduling.costs import TaskSize
@@ -99,6 +100,21 @@ def test_chances_are_learnt_from_the_levels_of_a_run(
     chances = read_chances(out)
     assert chances.observations == 2 * count
     assert chances.at(50, 8, 300) > chances.at(25, 4, 300)
+
+
+def test_chances_are_learnt_from_a_run_of_a_model_that_is_not_here(
+    run: RunPaths, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Longer prompts than the pocket model takes, samples as long as the prompts, and a prompt file that lies elsewhere."""
+    lengths = {"max_seq_len": 8192, "ttft_max_seq_len": None, "ttft_views": None, "views": 16, "prompt": "mine.jinja"}
+    write_json(run.config, {"sources": ["search", "ttft"], **lengths})
+    config = like_config(run.root)
+    assert sequence_lengths(config) == (8192, 8192)
+    assert (config.views, config.ttft_views) == (16, None)
+    append_lines(run.events_file, json.dumps({"time": 1, "event": "task_done", "source": "ttft", "task": "task000", "level": [9, 4]}) + "\n")
+    answer(run, "ttft", "task000", [read_solutions(files[1])[0].outputs["task000"][0]], -1.0)
+    assert main(["chances", str(run.root), "--solutions", str(files[1]), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["observations"] > 0
 
 
 def test_a_run_without_levels_teaches_nothing(run: RunPaths, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
