@@ -111,10 +111,37 @@ def test_chances_are_learnt_from_a_run_of_a_model_that_is_not_here(
     config = like_config(run.root)
     assert sequence_lengths(config) == (8192, 8192)
     assert (config.views, config.ttft_views) == (16, None)
-    append_lines(run.events_file, json.dumps({"time": 1, "event": "task_done", "source": "ttft", "task": "task000", "level": [9, 4]}) + "\n")
+    done = {"time": 1, "event": "task_done", "source": "ttft", "task": "task000", "level": [9, 4]}
+    append_lines(run.events_file, json.dumps(done) + "\n")
     answer(run, "ttft", "task000", [read_solutions(files[1])[0].outputs["task000"][0]], -1.0)
     assert main(["chances", str(run.root), "--solutions", str(files[1]), "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["observations"] > 0
+
+
+def test_no_fit_to_what_has_no_levels_and_to_no_broken_line(
+    run: RunPaths, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = [{"task": "task000", "level": level} for level in ([0, 0], [1], ["a", None], [-5, -3], [1, 2, 3], 7)]
+    broken += [{"level": [1, 2]}, {"task": ["task000"], "level": [1, 2]}]
+
+    def note(source: str, lines: list[dict[str, object]]) -> None:
+        events = ({"time": 1, "event": "task_done", "source": source, **line} for line in lines)
+        append_lines(run.events_file, "".join(json.dumps(event) + "\n" for event in events))
+
+    note("search", [{"task": "task000", "level": [0, 0]}])
+    assert main(["chances", str(run.root), "--solutions", str(files[1]), "--source", "search"]) == 1
+    assert "source search (search) has no levels of steps and views" in capsys.readouterr().err
+    note("ttft", broken)
+    assert main(["chances", str(run.root), "--solutions", str(files[1])]) == 1
+    assert "finished no task" in capsys.readouterr().err
+    note("ttft", [{"task": task_id, "level": [8, 2]} for task_id in TASKS])
+    partly = run.root / "solutions.json"
+    known = json.loads(files[1].read_text())
+    write_json(partly, {"task000": known["task000"]})
+    assert main(["chances", str(run.root), "--solutions", str(partly), "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 2 finished tasks are left out, first task001" in printed
+    assert json.loads(printed.splitlines()[-1])["observations"] == len(known["task000"])
 
 
 def test_a_run_without_levels_teaches_nothing(run: RunPaths, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,13 +18,15 @@ from arc_submit.errors import DataError
 from arc_submit.run.named_sources import source_config
 from arc_submit.run.recombine import known_solutions
 from arc_submit.run.simulate import like_config, sequence_lengths
-from arc_submit.run.source import task_size
+from arc_submit.run.source import task_cost
 from arc_submit.run.standings import search_ease
 from arc_submit.scheduling.chances import COEFFICIENTS, Observation, SolveChances, fit_chances, log_loss
+from arc_submit.scheduling.scheduler import read_level
 from arc_submit.storage.run_dir import RunPaths
 
 _BANDS = (250, 500, 1000, 2000)  # cells; the last band is open
 _FOLDS = 5
+_WITH_LEVELS = ("frozen", "ttft")  # kinds of sources whose work is fine-tuning steps and views
 
 
 def observe_run(run: Path, source: str, solutions: Path | None) -> list[tuple[str, Observation]]:
@@ -47,19 +49,27 @@ def observe_run(run: Path, source: str, solutions: Path | None) -> list[tuple[st
     if source not in config.sources:
         raise DataError(f"{run}: has no source {source}; there are {', '.join(config.sources)}")
     kind = config.kind_of(source)
-    prompt_len, train_len = sequence_lengths(source_config(config, source) if source in config.definitions else config)
+    if kind not in _WITH_LEVELS:
+        raise DataError(f"{run}: source {source} ({kind}) has no levels of steps and views; give --source a ttft or frozen one")
+    prompt_len, _ = sequence_lengths(source_config(config, source) if source in config.definitions else config)
     searches = [name for name in config.sources if config.kind_of(name) == "search"]
     levels: dict[str, set[tuple[int, int]]] = defaultdict(set)
     for event in paths.read_events():
-        if event["event"] == "task_done" and event.get("source") == source and isinstance(event.get("level"), list):
-            steps, views = event["level"]
-            levels[event["task"]].add((views, steps))
+        if event["event"] == "task_done" and event.get("source") == source and isinstance(event.get("task"), str):
+            level = read_level(event.get("level"))
+            if level is not None and level.views:
+                levels[event["task"]].add((level.views, level.steps))
     found: list[tuple[str, Observation]] = []
-    for task_id, reached in sorted(levels.items()):
-        outputs = known.outputs.get(task_id)
-        if task_id not in tasks or outputs is None:
+    finished = {task_id: reached for task_id, reached in sorted(levels.items()) if task_id in tasks}
+    unknown = [task_id for task_id in finished if len(known.outputs.get(task_id, ())) != len(tasks[task_id].tests)]
+    if 0 < len(unknown) < len(finished):
+        print(f"{run}: {len(unknown)} of {len(finished)} finished tasks are left out, first {unknown[0]}: {reason} does not solve them")
+    for task_id, reached in finished.items():
+        if task_id in unknown:
             continue
-        cells = 1000 * task_size(tasks[task_id], kind == "ttft", train_len, prompt_len).predict
+        outputs = known.outputs[task_id]
+        # A task that has reached a level fits some prompt: its size is that of `task_size`, whatever the smallest prompt takes.
+        cells = min(task_cost(tasks[task_id]), prompt_len)
         predictions = read_predictions(paths.predictions(source, task_id))[0]
         ranked = rank_all(paths.read_predictions({task_id: len(outputs)}, sources=searches)[0])
         for test, solution in enumerate(outputs):

@@ -33,6 +33,7 @@ from arc_submit.scheduling.scheduler import (
     SchedulerOptions,
     choose_soft_deadline,
     estimated_seconds,
+    read_level,
 )
 from arc_submit.storage.run_dir import RunDirectory
 from arc_submit.storage.task_result import TaskResult
@@ -158,7 +159,7 @@ def load_progress(source: Source, resolved: ResolvedRun, events: Sequence[Mappin
         if event.get("source") != source.name or not isinstance(task_id, str) or task_id not in costs:
             continue
         if event["event"] == f"{resolved.done_event}_done":
-            level = _read_level(event.get("level"), plan)
+            level = read_level(event.get("level")) or plan
             reached[task_id] = max(reached.get(task_id, level), level, key=lambda one: one.views)
             _note_pass(task_id, event, next_passes)
         elif event["event"] in (f"{resolved.done_event}_failed", f"{resolved.done_event}_cut"):
@@ -172,12 +173,6 @@ def _note_pass(task_id: str, result: Mapping[str, Any], next_passes: dict[str, i
     next_passes.pop(task_id, None)
     if number is not None:
         next_passes[task_id] = number
-
-
-def _read_level(value: Any, otherwise: Level) -> Level:
-    """A level from the timeline, which a user may have edited."""
-    valid = isinstance(value, list) and len(value) == 2 and all(isinstance(number, int) and number >= 0 for number in value)
-    return Level(*value) if valid else otherwise
 
 
 def run_sources(

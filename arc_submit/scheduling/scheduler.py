@@ -50,6 +50,12 @@ class Level:
         return f"{self.steps} steps and {self.views} views" if self.steps else f"{self.views} views"
 
 
+def read_level(value: Any) -> Level | None:
+    """A level from a timeline, which a user may have edited; None where it is none."""
+    numbers = isinstance(value, list) and len(value) == 2 and all(type(number) is int and number >= 0 for number in value)
+    return Level(*value) if numbers else None
+
+
 @dataclass(frozen=True)
 class Ladder:
     """The levels of a task from low to high, and the index of the plan among them."""
