@@ -240,10 +240,25 @@ def test_a_file_of_chances_is_read_back_and_another_refused(tmp_path: Path) -> N
     path = tmp_path / "chances.json"
     write_chances(path, CHANCES)
     assert read_chances(path) == CHANCES
-    for wrong in ([], {"constant": 1.0}, {**vars(CHANCES), "steps": "0.4"}, {**vars(CHANCES), "more": 1.0}):
+    for wrong in ([], {"constant": 1.0}, {**vars(CHANCES), "more": 1.0}):
         write_json(path, wrong)
         with pytest.raises(DataError, match="arc-submit chances"):
             read_chances(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        *[("steps", value) for value in ("0.4", None, True, [1.0], math.nan, math.inf, -0.1, 10**400)],
+        *[("constant", value) for value in (1e308, -31, 10**400, math.nan)],
+        *[("views", -1e-9), ("cells", 50), ("observations", -1), ("observations", 1.5)],
+    ],
+)
+def test_a_value_that_would_break_the_division_of_time_is_refused_by_name(tmp_path: Path, name: str, wrong: object) -> None:
+    path = tmp_path / "chances.json"
+    write_json(path, {**vars(CHANCES), name: wrong})
+    with pytest.raises(DataError, match=rf"chances\.json: {name} is .{{1,40}} and not a .*; arc-submit chances writes the file$"):
+        read_chances(path)
 
 
 def test_the_outlook_says_what_more_time_would_buy() -> None:
