@@ -196,6 +196,17 @@ def test_a_task_that_no_prompt_fits_comes_last_and_nothing_is_expected_of_it() -
     assert "chance 0.000" in choice.reason
 
 
+@pytest.mark.parametrize(("steps", "views"), [(0.0, 0.0), (0.0, 0.2), (0.4, 0.0)])
+def test_a_fit_without_slopes_leaves_no_time_unused(steps: float, views: float) -> None:
+    sizes = {f"t{i}": TaskSize(0.4, 0.4) for i in range(3)}
+    chances = SolveChances(constant=-3.0, steps=steps, views=views)
+    work_off(scheduler := GainScheduler(sizes, LADDER, exact_costs(), 1e6, chances), 1)
+    assert set(scheduler.reached.values()) == {LADDER.levels[-1]}
+    # In short time every task still has its first level before any has its second.
+    begun = work_off(GainScheduler(sizes, LADDER, exact_costs(), 12.0, chances), 1)
+    assert len({job.task_ids for _, _, job in begun[:3]}) == 3
+
+
 def draw_observations(truth: SolveChances, count: int) -> list[Observation]:
     rng = np.random.default_rng(0)
     drawn = []

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,6 +30,9 @@ _NO_PROMPT = 1e-9  # the gain of a task that no prompt fits
 _CHOICE_SECONDS = 1.0  # for which a choice holds while nothing happens
 # Factor on the gain of a task for each time that its job was lost: such a task is probably at fault itself.
 _LOST = 0.5
+# The least that a doubling of the steps or of the views adds to the log-odds. Runs of few levels are often fitted without any slope, by which
+# the lowest level would be worth as much as any other and the rest of the time nothing.
+_LEAST_SLOPE = 0.01
 # The price lies within this many doublings below the highest rate; the interval of its logarithm is halved so often.
 _DOUBLINGS, _HALVINGS = 40, 25
 
@@ -106,7 +109,8 @@ class GainScheduler:
         reached: Mapping[str, Level] | None = None,
         options: GainOptions | None = None,
     ):
-        self.sizes, self.ladder, self.costs, self.deadline, self.chances = sizes, ladder, costs, deadline, chances
+        self.sizes, self.ladder, self.costs, self.deadline = sizes, ladder, costs, deadline
+        self.chances = replace(chances, steps=max(_LEAST_SLOPE, chances.steps), views=max(_LEAST_SLOPE, chances.views))
         self.options = options or GainOptions()
         self._what = "solved outputs" if self.options.alone else "more solved outputs"
         self.reached: dict[str, Level] = dict(reached or {})
