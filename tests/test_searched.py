@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from arc_submit.arc.datasets import read_challenges, read_task, split_tasks
+from arc_submit.arc.files import write_json
 from arc_submit.arc.grid import grid_id
 from arc_submit.arc.prediction import Prediction, read_predictions
 from arc_submit.base_model.loading import load_tokenizer
@@ -36,6 +38,7 @@ from arc_submit.language.prompt_config import resolve_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
 from arc_submit.run.presets import make_config
+from arc_submit.run.resolve import resolve_run
 from arc_submit.storage.run_dir import RunPaths
 
 VIEWS = 3
@@ -128,6 +131,17 @@ def test_existing_predictions_are_not_computed_again(engine: TransformersEngine,
     path.write_text("".join(line for line in before.splitlines(keepends=True) if '"test":0' in line))
     predict(engine, run, "task001")
     assert strip(path.read_text()) == strip(before)
+
+
+def test_a_searched_test_input_is_not_searched_at_a_higher_level(engine: TransformersEngine, run: Path) -> None:
+    """So no source whose answers are searched for may give time to a second level of a task."""
+    predict(engine, run, "task000", views=1)
+    assert predict(engine, run, "task000", views=VIEWS)["task000"]["made"] == 0
+    write_json(run / "challenges.json", easy_tasks())
+    more = {"challenges": run / "challenges.json", "out": run, "sources": ("frozen", "ttft")}
+    for allocation, candidates in itertools.product(("equal", "gain"), ("views", "dfs")):
+        sources = resolve_run(make_config("cpu-pocket", ttft_candidates=candidates, allocation=allocation, **more)).sources
+        assert [source.climbs for source in sources] == [True, candidates == "views"]
 
 
 def strip(text: str) -> list[dict[str, Any]]:

@@ -296,6 +296,7 @@ def _simulated(source: Source, initial: Callable[[], CostModel], costs: CostMode
         source.tasks_per_job,
         start_seconds,
         source.backends[0].timeouts,
+        climbs=source.climbs,
         owner=source.owner,
         share=source.share,
         cards=source.cards.cards,
