@@ -297,6 +297,35 @@ def test_the_outlook_says_what_more_time_would_buy() -> None:
     assert finished.outlook(1e6).endswith("solve 0.00 more")
 
 
+def outlook_figures(scheduler: GainScheduler, seconds: float) -> list[float]:
+    return [float(number) for number in re.findall(r"[\d.]+", scheduler.outlook(seconds))]
+
+
+@pytest.mark.parametrize("ending", ["cut", "killed"])
+def test_the_outlook_counts_a_task_that_the_end_of_the_time_has_cut(ending: str) -> None:
+    scheduler = make_scheduler([1.0], 30.0)
+    job = scheduler.next_job(1, 0.0)
+    assert job is not None
+    if ending == "cut":
+        results = {"t0": {"failed": "", "unfinished": 2, "made": 2, "steps": 8}}
+        scheduler.on_event(Event("done", 0, job.task_ids, result={"tasks": results}, seconds=30.0, params=job.params))
+    done, tasks, gained, more = outlook_figures(scheduler, 100.0)
+    assert (done, tasks, gained) == (0, 1, 0.0)
+    assert more > 0
+
+
+def test_the_outlook_tells_of_this_runs_time_and_of_the_answers_that_are_there() -> None:
+    settled = {"t0": 0.0, "t1": 0.0}
+    options = GainOptions(lambda ids: {i: Standing((settled[i],), (UNKNOWN_EASE,)) for i in ids})
+    sizes = {i: TaskSize(1.0, 1.0) for i in settled}
+    scheduler = GainScheduler(sizes, LADDER, exact_costs(), 30.0, CHANCES, {"t0": Level(8, 4)}, options)
+    assert outlook_figures(scheduler, 1000.0)[:3] == [0, 2, 0.0]
+    scheduler.on_event(Event("given_up", 0, ("t1",), reason="crashed twice"))
+    assert outlook_figures(scheduler, 1000.0)[3] > 0
+    settled["t0"] = 1.0  # written since the scheduler last looked
+    assert outlook_figures(scheduler, 1000.0)[3] == 0
+
+
 def test_a_run_that_has_done_everything_gets_no_job_before_any_measurement() -> None:
     sizes = {"t0": TaskSize(1.0, 1.0)}
     scheduler = GainScheduler(sizes, LADDER, exact_costs(jobs=0), 1000.0, CHANCES, {"t0": LADDER.levels[-1]})

@@ -250,6 +250,8 @@ def _run_lane(
             yield Step(one, broken=str(error))
         if left := jobs.pending():
             reason = f"{format_duration(seconds_left(own_deadline))} of its time are left, less than any of them takes"
+            if isinstance(jobs, GainScheduler):
+                reason += ", or nothing more is expected of them"
             directory.event("left_out", source=source.name, tasks=left, reason=reason)
         if isinstance(jobs, GainScheduler):
             spent = own_quota.workers * (time.monotonic() - now)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -123,6 +123,8 @@ class GainScheduler:
         self._failures: dict[str, int] = {}
         self._in_progress: dict[str, tuple[Level, float, float]] = {}  # each job's level, estimated end and expected gain
         self._gained = 0.0  # the sum of the expected gains of done jobs
+        self._gainers: set[str] = set()  # the tasks of these jobs
+        self._cut: set[str] = set()  # tasks that are closed because the time ended
         self._standings: Mapping[str, Standing] = {}
         self._shift = 0.0
         self._read_at = -math.inf
@@ -184,21 +186,27 @@ class GainScheduler:
             self._failures.pop(task_id, None)
             if reason := closing_reason(results.get(task_id, {})):
                 self.closed[task_id] = reason
+                self._cut |= set() if results.get(task_id, {}).get("failed") else {task_id}
             else:
                 self.reached[task_id] = level
                 self._gained += gain
+                self._gainers.add(task_id)
 
     def outlook(self, seconds: float) -> str:
-        """What the time has bought, and what as many seconds more of all devices together would buy."""
-        table, more = self._table(), 0.0
+        """What the time has bought, and what as many seconds more of all devices together would buy.
+
+        A task whose job the end of the time cut is open again in these.
+        """
+        cut = self._cut | set(self._in_progress)
+        self._read_standings([*cut, *(task_id for task_id in self.sizes if task_id not in self.closed)])
+        table, more = self._table(cut), 0.0
         if table is not None:
             price, columns = find_price(table.gain, table.seconds, seconds)
             rows = np.arange(len(columns))
             gain = table.gain[rows, columns]
             more = float(gain[gain > price * table.seconds[rows, columns]].sum())
-        done = sum(level.views > 0 for level in self.reached.values())
         return (
-            f"{done} of {len(self.sizes)} tasks were worth their time, {self._gained:.2f} {self._what} were expected of it; "
+            f"{len(self._gainers)} of {len(self.sizes)} tasks were worth their time, {self._gained:.2f} {self._what} were expected of it; "
             f"as much time again is expected to solve {more:.2f} more"
         )
 
@@ -220,7 +228,9 @@ class GainScheduler:
         left = self.deadline - now
         if left <= 0:
             return None
-        self._read_standings(now)
+        if now - self._read_at >= REFRESH_SECONDS:
+            self._read_at = now
+            self._read_standings([task_id for task_id in self.sizes if task_id not in self.closed])
         table = self._table()
         if table is None or not table.gain.any():
             return None
@@ -256,16 +266,14 @@ class GainScheduler:
         )
         return NextJob((task_id,), level, seconds, reason)
 
-    def _read_standings(self, now: float) -> None:
-        if now - self._read_at < REFRESH_SECONDS:
-            return
-        self._read_at = now
-        self._standings = self.options.standings([task_id for task_id in self.sizes if task_id not in self.closed])
+    def _read_standings(self, task_ids: Sequence[str]) -> None:
+        self._standings = self.options.standings(task_ids)
         self._shift = self.options.shift(self.reached)
 
-    def _table(self) -> _Table | None:
-        """All open tasks at all levels."""
-        tasks = sorted(i for i in self.sizes if i not in self.closed and i not in self._in_progress and not self._at_the_top(i))
+    def _table(self, cut: Collection[str] = ()) -> _Table | None:
+        """All open tasks at all levels, with tasks that were cut."""
+        others = {i for i in self.sizes if i not in self.closed and i not in self._in_progress}
+        tasks = sorted(i for i in others.union(cut) if not self._at_the_top(i))
         if not tasks:
             return None
         sizes = [self.sizes[i] for i in tasks]
