@@ -118,6 +118,19 @@ def test_chances_are_learnt_from_a_run_of_a_model_that_is_not_here(
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["observations"] > 0
 
 
+def test_a_search_of_answers_has_one_level(run: RunPaths, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """Runs of earlier versions note levels at which nothing more was searched."""
+    write_json(run.config, {"sources": ["ttft"], "ttft_candidates": "dfs", "ttft_threshold": 0.02})
+    events = ({"time": 1, "event": "task_done", "source": "ttft", "task": "task000", "level": level} for level in ([8, 4], [32, 16]))
+    append_lines(run.events_file, "".join(json.dumps(event) + "\n" for event in events))
+    outputs = read_solutions(files[1])[0].outputs["task000"]
+    answer(run, "ttft", "task000", [outputs[0]], -1.0)
+    assert main(["chances", str(run.root), "--solutions", str(files[1]), "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert json.loads(printed.splitlines()[-1])["observations"] == len(outputs)
+    assert [line.split()[2:4] for line in printed.splitlines() if line.split()[:1] == ["to"]] == [["8", "4"]]
+
+
 def test_no_fit_to_what_has_no_levels_and_to_no_broken_line(
     run: RunPaths, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,13 +51,16 @@ def observe_run(run: Path, source: str, solutions: Path | None) -> list[tuple[st
     kind = config.kind_of(source)
     if kind not in _WITH_LEVELS:
         raise DataError(f"{run}: source {source} ({kind}) has no levels of steps and views; give --source a ttft or frozen one")
-    prompt_len, _ = sequence_lengths(source_config(config, source) if source in config.definitions else config)
+    own = source_config(config, source) if source in config.definitions else config
+    prompt_len, _ = sequence_lengths(own)
+    searched = kind == "ttft" and own.ttft_candidates == "dfs"
     searches = [name for name in config.sources if config.kind_of(name) == "search"]
     levels: dict[str, set[tuple[int, int]]] = defaultdict(set)
     for event in paths.read_events():
         if event["event"] == "task_done" and event.get("source") == source and isinstance(event.get("task"), str):
             level = read_level(event.get("level"))
-            if level is not None and level.views:
+            # Where answers are searched for, a task's first level is its last: what runs note above it has no predictions.
+            if level is not None and level.views and not (searched and levels[event["task"]]):
                 levels[event["task"]].add((level.views, level.steps))
     found: list[tuple[str, Observation]] = []
     finished = {task_id: reached for task_id, reached in sorted(levels.items()) if task_id in tasks}
@@ -73,9 +76,9 @@ def observe_run(run: Path, source: str, solutions: Path | None) -> list[tuple[st
         predictions = read_predictions(paths.predictions(source, task_id))[0]
         ranked = rank_all(paths.read_predictions({task_id: len(outputs)}, sources=searches)[0])
         for test, solution in enumerate(outputs):
-            own, ease = [p for p in predictions if p.test == test], search_ease(ranked, (task_id, test))
+            answers, ease = [p for p in predictions if p.test == test], search_ease(ranked, (task_id, test))
             for views, steps in sorted(reached):
-                solved = _solved(own, views, solution)
+                solved = _solved(answers, views, solution)
                 found.append((task_id, Observation(steps, views, cells, ease, solved)))
     if not found:
         raise DataError(f"{run}: source {source} has finished no task whose solution is known")

@@ -347,7 +347,8 @@ def sequence_lengths(config: RunConfig) -> tuple[int, int]:
 
 
 _COMPARABLE = (
-    *("sources", "views", "ttft_views", "ttft_steps", "ttft_max_seq_len", "search_effort", "max_seq_len", "grid_encoder", "prompt"),
+    *("sources", "views", "ttft_views", "ttft_steps", "ttft_max_seq_len", "ttft_candidates"),
+    *("search_effort", "max_seq_len", "grid_encoder", "prompt"),
     *("code_samples", "code_turns", "code_refined", "code_tokens", "code_thinking", "code_learn_rounds"),
 )
 
