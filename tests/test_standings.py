@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,30 @@ def test_chances_are_learnt_from_a_run_of_a_model_that_is_not_here(
     answer(run, "ttft", "task000", [read_solutions(files[1])[0].outputs["task000"][0]], -1.0)
     assert main(["chances", str(run.root), "--solutions", str(files[1]), "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["observations"] > 0
+
+
+def test_runs_of_several_models_are_not_fitted_together(
+    run: RunPaths, files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fit(named: bool, **changes: object) -> int:
+        values = {"model": "small", "model_files": {"model.safetensors": "10 aa", "config.json": "5 bb"}}
+        for folder, one in ((run.root, values), (tmp_path / "other", values | changes)):
+            there = {f"ttft.{name}": value for name, value in one.items()} if named else one
+            write_json(folder / "config.json", {"sources": ["ttft"], **there})
+        return main(["chances", str(run.root), str(tmp_path / "other"), "--solutions", str(files[1])])
+
+    answer(run, "ttft", "task000", [read_solutions(files[1])[0].outputs["task000"][0]], -1.0)
+    event = {"time": 1, "event": "task_done", "source": "ttft", "task": "task000", "level": [8, 1]}
+    append_lines(run.events_file, json.dumps(event) + "\n")
+    shutil.copytree(run.root, tmp_path / "other")
+    assert fit(False) == 0
+    assert fit(False, model_files={"model.safetensors": "10 aa", "config.json": "6 cc"}) == 0
+    capsys.readouterr()
+    for named in (False, True):
+        assert fit(named, model="large") == 1
+        assert "other: its model is large, not small as in" in capsys.readouterr().err
+    assert fit(False, model_files={"model.safetensors": "10 zz"}) == 1
+    assert "its model is small with other weights as in" in capsys.readouterr().err
 
 
 def test_a_search_of_answers_has_one_level(run: RunPaths, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

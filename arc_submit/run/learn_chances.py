@@ -6,10 +6,12 @@ how the chances are fitted or used.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from arc_submit.arc.grid import Grid, same_grid
 from arc_submit.arc.prediction import Prediction, read_predictions
@@ -27,6 +29,25 @@ from arc_submit.storage.run_dir import RunPaths
 _BANDS = (250, 500, 1000, 2000)  # cells; the last band is open
 _FOLDS = 5
 _WITH_LEVELS = ("frozen", "ttft")  # kinds of sources whose work is fine-tuning steps and views
+
+
+def check_models(runs: Sequence[Path], source: str) -> None:
+    """Check that a source of several runs has one model.
+
+    Raises:
+        DataError: where it has several.
+    """
+    models: dict[str, tuple[Path, Any]] = {}
+    for run in runs:
+        fingerprint = RunPaths(run).read_config() or {}
+        prefix = f"{source}." if f"{source}.model" in fingerprint else ""
+        name, files = fingerprint.get(f"{prefix}model"), fingerprint.get(f"{prefix}model_files")
+        weights = {file: one for file, one in files.items() if file.endswith(".safetensors")} if isinstance(files, dict) else files
+        models.setdefault(json.dumps([name, weights]), (run, name))
+    if len(models) > 1:
+        (run, name), (other, others_name), *_ = models.values()
+        its = f"{others_name}, not {name}" if others_name != name else f"{name} with other weights"
+        raise DataError(f"{other}: its model is {its} as in {run}; chances hold for one model, fit the runs of each alone")
 
 
 def observe_run(run: Path, source: str, solutions: Path | None) -> list[tuple[str, Observation]]:
