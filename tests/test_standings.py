@@ -201,6 +201,8 @@ def test_gain_without_chances_is_refused_before_any_work(files: tuple[Path, Path
         )
     with pytest.raises(ConfigError, match="give --chances FILE"):
         resolve_run(make_config("t4x2-qwen2.5-0.5b", model=pocket_folder(), devices=("cpu",), max_seq_len=2048, **more))
+    with pytest.raises(ConfigError, match=r"--chances my\.json: .* without --allocation gain"):
+        make_config(**more | {"allocation": "equal"}, chances=Path("my.json"))
     with pytest.raises(ConfigError, match="--ttft-engine transformers"):
         resolve_run(make_config(ttft_engine="vllm", **more))
     with pytest.raises(DataError, match=r"nothing\.json"):
