@@ -196,6 +196,32 @@ def test_a_task_that_no_prompt_fits_comes_last_and_nothing_is_expected_of_it() -
     assert "chance 0.000" in choice.reason
 
 
+@pytest.mark.parametrize(("steps", "views"), [(0.0, 0.0), (0.0, 0.2), (0.4, 0.0)])
+def test_a_fit_without_slopes_leaves_no_time_unused(steps: float, views: float) -> None:
+    sizes = {f"t{i}": TaskSize(0.4, 0.4) for i in range(3)}
+    chances = SolveChances(constant=-3.0, steps=steps, views=views)
+    work_off(scheduler := GainScheduler(sizes, LADDER, exact_costs(), 1e6, chances), 1)
+    assert set(scheduler.reached.values()) == {LADDER.levels[-1]}
+    # In short time every task still has its first level before any has its second.
+    begun = work_off(GainScheduler(sizes, LADDER, exact_costs(), 12.0, chances), 1)
+    assert len({job.task_ids for _, _, job in begun[:3]}) == 3
+
+
+def test_a_task_that_cannot_climb_has_one_level_and_the_time_goes_to_the_others() -> None:
+    sizes = {f"t{i}": TaskSize(0.2 + 0.1 * i, 0.2) for i in range(6)}
+    for deadline in (20.0, 1e6):
+        scheduler = GainScheduler(sizes, LADDER, exact_costs(), deadline, CHANCES, None, GainOptions(climbs=False))
+        begun = [job.task_ids[0] for _, _, job in work_off(scheduler, 2)]
+        assert len(begun) == len(set(begun)) > 1
+        assert scheduler.available(1, 0.0) == 0 or len(begun) < 6
+    assert set(begun) == set(sizes)
+    assert set(scheduler.reached.values()) == {LADDER.levels[-1]}
+    assert scheduler.complete
+    resumed = GainScheduler(sizes, LADDER, exact_costs(), 1e6, CHANCES, dict.fromkeys(sizes, Level(8, 4)), GainOptions(climbs=False))
+    assert resumed.complete
+    assert resumed.next_job(1, 0.0) is None
+
+
 def draw_observations(truth: SolveChances, count: int) -> list[Observation]:
     rng = np.random.default_rng(0)
     drawn = []
@@ -240,10 +266,25 @@ def test_a_file_of_chances_is_read_back_and_another_refused(tmp_path: Path) -> N
     path = tmp_path / "chances.json"
     write_chances(path, CHANCES)
     assert read_chances(path) == CHANCES
-    for wrong in ([], {"constant": 1.0}, {**vars(CHANCES), "steps": "0.4"}, {**vars(CHANCES), "more": 1.0}):
+    for wrong in ([], {"constant": 1.0}, {**vars(CHANCES), "more": 1.0}):
         write_json(path, wrong)
         with pytest.raises(DataError, match="arc-submit chances"):
             read_chances(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        *[("steps", value) for value in ("0.4", None, True, [1.0], math.nan, math.inf, -0.1, 10**400)],
+        *[("constant", value) for value in (1e308, -31, 10**400, math.nan)],
+        *[("views", -1e-9), ("cells", 50), ("observations", -1), ("observations", 1.5)],
+    ],
+)
+def test_a_value_that_would_break_the_division_of_time_is_refused_by_name(tmp_path: Path, name: str, wrong: object) -> None:
+    path = tmp_path / "chances.json"
+    write_json(path, {**vars(CHANCES), name: wrong})
+    with pytest.raises(DataError, match=rf"chances\.json: {name} is .{{1,40}} and not a .*; arc-submit chances writes the file$"):
+        read_chances(path)
 
 
 def test_the_outlook_says_what_more_time_would_buy() -> None:
@@ -254,6 +295,35 @@ def test_the_outlook_says_what_more_time_would_buy() -> None:
     assert 0 < short < long
     work_off(finished := make_scheduler([0.2], 1e6), 1)
     assert finished.outlook(1e6).endswith("solve 0.00 more")
+
+
+def outlook_figures(scheduler: GainScheduler, seconds: float) -> list[float]:
+    return [float(number) for number in re.findall(r"[\d.]+", scheduler.outlook(seconds))]
+
+
+@pytest.mark.parametrize("ending", ["cut", "killed"])
+def test_the_outlook_counts_a_task_that_the_end_of_the_time_has_cut(ending: str) -> None:
+    scheduler = make_scheduler([1.0], 30.0)
+    job = scheduler.next_job(1, 0.0)
+    assert job is not None
+    if ending == "cut":
+        results = {"t0": {"failed": "", "unfinished": 2, "made": 2, "steps": 8}}
+        scheduler.on_event(Event("done", 0, job.task_ids, result={"tasks": results}, seconds=30.0, params=job.params))
+    done, tasks, gained, more = outlook_figures(scheduler, 100.0)
+    assert (done, tasks, gained) == (0, 1, 0.0)
+    assert more > 0
+
+
+def test_the_outlook_tells_of_this_runs_time_and_of_the_answers_that_are_there() -> None:
+    settled = {"t0": 0.0, "t1": 0.0}
+    options = GainOptions(lambda ids: {i: Standing((settled[i],), (UNKNOWN_EASE,)) for i in ids})
+    sizes = {i: TaskSize(1.0, 1.0) for i in settled}
+    scheduler = GainScheduler(sizes, LADDER, exact_costs(), 30.0, CHANCES, {"t0": Level(8, 4)}, options)
+    assert outlook_figures(scheduler, 1000.0)[:3] == [0, 2, 0.0]
+    scheduler.on_event(Event("given_up", 0, ("t1",), reason="crashed twice"))
+    assert outlook_figures(scheduler, 1000.0)[3] > 0
+    settled["t0"] = 1.0  # written since the scheduler last looked
+    assert outlook_figures(scheduler, 1000.0)[3] == 0
 
 
 def test_a_run_that_has_done_everything_gets_no_job_before_any_measurement() -> None:

@@ -89,6 +89,7 @@ def test_a_change_of_an_option_of_the_identity_changes_the_fingerprint_and_of_an
         "ttft_engine",
         "candidates",
         "ttft_candidates",
+        "chances",
         "temperature",
         "ttft_in_4_bits",
         "code_thinking",

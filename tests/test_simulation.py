@@ -262,6 +262,8 @@ def test_a_run_is_predicted_from_another_one_on_the_same_machine(tmp_path: Path,
         assert math.isclose(forecast["ratio"], 1.0, rel_tol=0.15), figures
     assert main(["simulate", "--like", str(tmp_path)]) == 1
     assert "not the configuration of a run" in capsys.readouterr().err
+    assert main([*args, "--allocation", "gain", "--chances", "chances.json"]) == 1
+    assert "leave --chances and --allocation out, or --like" in capsys.readouterr().err
 
 
 def test_gain_solves_more_than_equal_levels_and_is_in_time_whatever_goes_wrong() -> None:

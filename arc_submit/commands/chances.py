@@ -22,9 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
     """Run `arc-submit chances`; returns the coefficients."""
-    from arc_submit.run.learn_chances import compare_fit, observe_run
+    from arc_submit.run.learn_chances import check_models, compare_fit, observe_run
     from arc_submit.scheduling.chances import fit_chances, write_chances
 
+    check_models(args.runs, args.source)
     observed = [one for run in args.runs for one in observe_run(run, args.source, args.solutions)]
     chances = fit_chances([observation for _, observation in observed])
     print(compare_fit(observed, chances))

@@ -77,6 +77,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError("simulate: --runs and --tasks are 1 or more, --fixed-cost, --start and --faults 0 or more")
     budget = parse_duration(args.budget)
     if args.like is not None:
+        if ignored := [f"--{name}" for name in ("chances", "allocation") if getattr(args, name) is not None]:
+            raise ConfigError(f"simulate --like foretells equal levels alone: leave {' and '.join(ignored)} out, or --like")
         return _foretell(args, budget)
     changes = {"source": args.source, **method_values(args)}
     config = make_config(args.preset, model=Path("simulated"), budget=budget, seed=args.seed, max_seq_len=None, **changes)

@@ -6,10 +6,12 @@ how the chances are fitted or used.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from arc_submit.arc.grid import Grid, same_grid
 from arc_submit.arc.prediction import Prediction, read_predictions
@@ -18,13 +20,34 @@ from arc_submit.errors import DataError
 from arc_submit.run.named_sources import source_config
 from arc_submit.run.recombine import known_solutions
 from arc_submit.run.simulate import like_config, sequence_lengths
-from arc_submit.run.source import task_size
+from arc_submit.run.source import task_cost
 from arc_submit.run.standings import search_ease
 from arc_submit.scheduling.chances import COEFFICIENTS, Observation, SolveChances, fit_chances, log_loss
+from arc_submit.scheduling.scheduler import read_level
 from arc_submit.storage.run_dir import RunPaths
 
 _BANDS = (250, 500, 1000, 2000)  # cells; the last band is open
 _FOLDS = 5
+_WITH_LEVELS = ("frozen", "ttft")  # kinds of sources whose work is fine-tuning steps and views
+
+
+def check_models(runs: Sequence[Path], source: str) -> None:
+    """Check that a source of several runs has one model.
+
+    Raises:
+        DataError: where it has several.
+    """
+    models: dict[str, tuple[Path, Any]] = {}
+    for run in runs:
+        fingerprint = RunPaths(run).read_config() or {}
+        prefix = f"{source}." if f"{source}.model" in fingerprint else ""
+        name, files = fingerprint.get(f"{prefix}model"), fingerprint.get(f"{prefix}model_files")
+        weights = {file: one for file, one in files.items() if file.endswith(".safetensors")} if isinstance(files, dict) else files
+        models.setdefault(json.dumps([name, weights]), (run, name))
+    if len(models) > 1:
+        (run, name), (other, others_name), *_ = models.values()
+        its = f"{others_name}, not {name}" if others_name != name else f"{name} with other weights"
+        raise DataError(f"{other}: its model is {its} as in {run}; chances hold for one model, fit the runs of each alone")
 
 
 def observe_run(run: Path, source: str, solutions: Path | None) -> list[tuple[str, Observation]]:
@@ -47,25 +70,36 @@ def observe_run(run: Path, source: str, solutions: Path | None) -> list[tuple[st
     if source not in config.sources:
         raise DataError(f"{run}: has no source {source}; there are {', '.join(config.sources)}")
     kind = config.kind_of(source)
-    prompt_len, train_len = sequence_lengths(source_config(config, source) if source in config.definitions else config)
+    if kind not in _WITH_LEVELS:
+        raise DataError(f"{run}: source {source} ({kind}) has no levels of steps and views; give --source a ttft or frozen one")
+    own = source_config(config, source) if source in config.definitions else config
+    prompt_len, _ = sequence_lengths(own)
+    searched = kind == "ttft" and own.ttft_candidates == "dfs"
     searches = [name for name in config.sources if config.kind_of(name) == "search"]
     levels: dict[str, set[tuple[int, int]]] = defaultdict(set)
     for event in paths.read_events():
-        if event["event"] == "task_done" and event.get("source") == source and isinstance(event.get("level"), list):
-            steps, views = event["level"]
-            levels[event["task"]].add((views, steps))
+        if event["event"] == "task_done" and event.get("source") == source and isinstance(event.get("task"), str):
+            level = read_level(event.get("level"))
+            # Where answers are searched for, a task's first level is its last: what runs note above it has no predictions.
+            if level is not None and level.views and not (searched and levels[event["task"]]):
+                levels[event["task"]].add((level.views, level.steps))
     found: list[tuple[str, Observation]] = []
-    for task_id, reached in sorted(levels.items()):
-        outputs = known.outputs.get(task_id)
-        if task_id not in tasks or outputs is None:
+    finished = {task_id: reached for task_id, reached in sorted(levels.items()) if task_id in tasks}
+    unknown = [task_id for task_id in finished if len(known.outputs.get(task_id, ())) != len(tasks[task_id].tests)]
+    if 0 < len(unknown) < len(finished):
+        print(f"{run}: {len(unknown)} of {len(finished)} finished tasks are left out, first {unknown[0]}: {reason} does not solve them")
+    for task_id, reached in finished.items():
+        if task_id in unknown:
             continue
-        cells = 1000 * task_size(tasks[task_id], kind == "ttft", train_len, prompt_len).predict
+        outputs = known.outputs[task_id]
+        # A task that has reached a level fits some prompt: its size is that of `task_size`, whatever the smallest prompt takes.
+        cells = min(task_cost(tasks[task_id]), prompt_len)
         predictions = read_predictions(paths.predictions(source, task_id))[0]
         ranked = rank_all(paths.read_predictions({task_id: len(outputs)}, sources=searches)[0])
         for test, solution in enumerate(outputs):
-            own, ease = [p for p in predictions if p.test == test], search_ease(ranked, (task_id, test))
+            answers, ease = [p for p in predictions if p.test == test], search_ease(ranked, (task_id, test))
             for views, steps in sorted(reached):
-                solved = _solved(own, views, solution)
+                solved = _solved(answers, views, solution)
                 found.append((task_id, Observation(steps, views, cells, ease, solved)))
     if not found:
         raise DataError(f"{run}: source {source} has finished no task whose solution is known")

@@ -33,6 +33,7 @@ from arc_submit.scheduling.scheduler import (
     SchedulerOptions,
     choose_soft_deadline,
     estimated_seconds,
+    read_level,
 )
 from arc_submit.storage.run_dir import RunDirectory
 from arc_submit.storage.task_result import TaskResult
@@ -107,8 +108,8 @@ class SourceProgress:
 
     def _at_plan(self, task_id: str) -> bool:
         ladder, reached = self.source.ladder, self.reached.get(task_id)
-        enough = ladder is None or (reached is not None and reached.views >= ladder.levels[ladder.plan].views)
-        return reached is not None and enough and task_id not in self.next_passes
+        enough = reached is not None and (ladder is None or not self.source.climbs or reached.views >= ladder.levels[ladder.plan].views)
+        return enough and task_id not in self.next_passes
 
     @property
     def counts(self) -> SourceCounts:
@@ -158,7 +159,7 @@ def load_progress(source: Source, resolved: ResolvedRun, events: Sequence[Mappin
         if event.get("source") != source.name or not isinstance(task_id, str) or task_id not in costs:
             continue
         if event["event"] == f"{resolved.done_event}_done":
-            level = _read_level(event.get("level"), plan)
+            level = read_level(event.get("level")) or plan
             reached[task_id] = max(reached.get(task_id, level), level, key=lambda one: one.views)
             _note_pass(task_id, event, next_passes)
         elif event["event"] in (f"{resolved.done_event}_failed", f"{resolved.done_event}_cut"):
@@ -172,12 +173,6 @@ def _note_pass(task_id: str, result: Mapping[str, Any], next_passes: dict[str, i
     next_passes.pop(task_id, None)
     if number is not None:
         next_passes[task_id] = number
-
-
-def _read_level(value: Any, otherwise: Level) -> Level:
-    """A level from the timeline, which a user may have edited."""
-    valid = isinstance(value, list) and len(value) == 2 and all(isinstance(number, int) and number >= 0 for number in value)
-    return Level(*value) if valid else otherwise
 
 
 def run_sources(
@@ -255,6 +250,8 @@ def _run_lane(
             yield Step(one, broken=str(error))
         if left := jobs.pending():
             reason = f"{format_duration(seconds_left(own_deadline))} of its time are left, less than any of them takes"
+            if isinstance(jobs, GainScheduler):
+                reason += ", or nothing more is expected of them"
             directory.event("left_out", source=source.name, tasks=left, reason=reason)
         if isinstance(jobs, GainScheduler):
             spent = own_quota.workers * (time.monotonic() - now)
@@ -278,13 +275,14 @@ def _job_source(one: SourceProgress, directory: RunDirectory, soft_deadline: flo
     learn_from_events(one.cost_model, directory.read_events(), source.name, one.sizes)
     if source.chances is not None:
         standings = Standings(directory, one.sizes, ensemble, tasks)
-        gain_options = GainOptions(standings, standings.shift(source.name, source.chances), source.adapters_kept, source.alone)
+        shift = standings.shift(source.name, source.chances)
+        gain_options = GainOptions(standings, shift, source.adapters_kept, source.alone, source.climbs)
         return GainScheduler(one.sizes, source.ladder, one.cost_model, soft_deadline, source.chances, one.reached, gain_options)
 
     def uncertainty(task_id: str) -> float:
         return _uncertainty(_predictions(directory, source.name, task_id), source.name, tasks)
 
-    options = SchedulerOptions(uncertainty, source.tasks_per_job, source.adapters_kept)
+    options = SchedulerOptions(uncertainty, source.tasks_per_job, source.adapters_kept, source.climbs)
     return Scheduler(one.sizes, source.ladder, one.cost_model, soft_deadline, one.reached, options)
 
 

@@ -22,7 +22,7 @@ from arc_submit.options import add_options, check_options, flag_of, option_names
 from arc_submit.programs.code_settings import CODE_PROMPTS, CodeOptions
 from arc_submit.run.auto_inputs import AUTO, RECORD, decide
 from arc_submit.run.choices import Choice, values_of
-from arc_submit.run.config import SOURCES, RunConfig
+from arc_submit.run.config import EQUAL, SOURCES, RunConfig
 from arc_submit.run.definitions import GivenSource, SourceDefinition, SourceShare, given_sources
 from arc_submit.run.host import multiplies_bfloat16
 from arc_submit.run.kaggle_paths import is_competition_rerun
@@ -245,6 +245,10 @@ def make_config(preset: str | None = None, rerun_budget: float | str | None = No
         changes |= {"tasks": None, "task_ids": None, "budget": rerun_budget or changes.get("budget")}
     current = current_names(changes)
     given = given_sources(current.get("source", ()), current.get("sources_file"))
+    if current.get("chances") is not None and current.get("allocation") in (None, EQUAL) and not given:
+        raise ConfigError(
+            f"--chances {current['chances']}: no time goes by it without --allocation gain or alone; add that, or leave it out"
+        )
     current |= {"sources": _source_names(given, current.get("sources"))} if given else {}
     # A kind alone is no definition.
     definitions = {one.name: _define(one, preset, current) for one in given if one.options or one.name != one.kind}

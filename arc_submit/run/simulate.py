@@ -15,7 +15,7 @@ import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -296,6 +296,7 @@ def _simulated(source: Source, initial: Callable[[], CostModel], costs: CostMode
         source.tasks_per_job,
         start_seconds,
         source.backends[0].timeouts,
+        climbs=source.climbs,
         owner=source.owner,
         share=source.share,
         cards=source.cards.cards,
@@ -340,12 +341,14 @@ def _events(paths: RunPaths) -> list[dict[str, Any]]:
 
 def sequence_lengths(config: RunConfig) -> tuple[int, int]:
     """Tokens of a prompt with its answer, and of a sample, at most."""
-    prompt_len = config.prompt_config().max_seq_len
+    # A run that is looked back at has its length in its configuration; its model need not lie here.
+    prompt_len = config.max_seq_len or config.prompt_config().max_seq_len
     return prompt_len, config.ttft_max_seq_len or prompt_len
 
 
 _COMPARABLE = (
-    *("sources", "views", "ttft_views", "ttft_steps", "ttft_max_seq_len", "search_effort", "max_seq_len", "grid_encoder", "prompt"),
+    *("sources", "views", "ttft_views", "ttft_steps", "ttft_max_seq_len", "ttft_candidates"),
+    *("search_effort", "max_seq_len", "grid_encoder", "prompt"),
     *("code_samples", "code_turns", "code_refined", "code_tokens", "code_thinking", "code_learn_rounds"),
 )
 
@@ -365,7 +368,17 @@ def like_config(run: Path, **changes: Any) -> RunConfig:
     for name, kind in kinds.items():
         known = {one: fingerprint[f"{name}.{one}"] for one in _COMPARABLE if fingerprint.get(f"{name}.{one}") is not None}
         given.append(GivenSource(name, kind, {one: value for one, value in known.items() if one in source_options(kind)}, str(run)).text)
-    return make_config(out=run, **{**values, **({"source": given} if given else {}), **changes})
+    config = make_config(out=run, **{**values, **({"source": given} if given else {}), **changes})
+    definitions = {
+        name: replace(one, values={**one.values, **_left_open(fingerprint, f"{name}.")}) for name, one in config.definitions.items()
+    }
+    return replace(config, definitions=definitions, **{k: v for k, v in _left_open(fingerprint).items() if k not in changes})
+
+
+def _left_open(fingerprint: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The options that a run, or a source of it, has without a value: those of the preset that stands in for the run's are not its own."""
+    own = {one.name for one in fields(RunConfig)}
+    return {name: None for name in _COMPARABLE if name in own and fingerprint.get(prefix + name, 0) is None}
 
 
 def ends_of(run: Path) -> dict[str, float]:

@@ -166,6 +166,13 @@ def read_chances(path: Path) -> SolveChances:
     names = {field.name for field in fields(SolveChances)}
     if not isinstance(value, dict) or set(value) != names:
         raise DataError(f"{path}: not a file of chances; it holds {', '.join(sorted(names))}; arc-submit chances writes it")
-    if not all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value.values()):
-        raise DataError(f"{path}: a value is no finite number; arc-submit chances writes the file")
+    for name, one in value.items():
+        if name == "observations":
+            sound, expected = type(one) is int and one >= 0, "a whole number from 0"
+        else:
+            least = 0 if name in ("steps", "views") else -_LARGEST_LOG_ODDS  # more work lowers no chance
+            sound = isinstance(one, int | float) and not isinstance(one, bool) and least <= one <= _LARGEST_LOG_ODDS
+            expected = f"a number from {least:g} to {_LARGEST_LOG_ODDS:g}"
+        if not sound:
+            raise DataError(f"{path}: {name} is {repr(one)[:40]} and not {expected}; arc-submit chances writes the file")
     return SolveChances(**value)

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,6 +30,9 @@ _NO_PROMPT = 1e-9  # the gain of a task that no prompt fits
 _CHOICE_SECONDS = 1.0  # for which a choice holds while nothing happens
 # Factor on the gain of a task for each time that its job was lost: such a task is probably at fault itself.
 _LOST = 0.5
+# The least that a doubling of the steps or of the views adds to the log-odds. Runs of few levels are often fitted without any slope, by
+# which the lowest level would be worth as much as any other and the rest of the time nothing.
+_LEAST_SLOPE = 0.01
 # The price lies within this many doublings below the highest rate; the interval of its logarithm is halved so often.
 _DOUBLINGS, _HALVINGS = 40, 25
 
@@ -56,12 +59,14 @@ class GainOptions:
         shift: correction of the chances by this run, in log-odds, from the levels that tasks have reached.
         adapters_kept: adapters stay on disk. Otherwise further views of a task require its fine-tuning again.
         alone: an output that other answers have already counts as much as any other.
+        climbs: as of arc_submit.scheduling.scheduler.SchedulerOptions.
     """
 
     standings: Callable[[Sequence[str]], Mapping[str, Standing]] = lambda task_ids: {}
     shift: Callable[[Mapping[str, Level]], float] = lambda reached: 0.0
     adapters_kept: bool = True
     alone: bool = False
+    climbs: bool = True
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,8 @@ class GainScheduler:
         reached: Mapping[str, Level] | None = None,
         options: GainOptions | None = None,
     ):
-        self.sizes, self.ladder, self.costs, self.deadline, self.chances = sizes, ladder, costs, deadline, chances
+        self.sizes, self.ladder, self.costs, self.deadline = sizes, ladder, costs, deadline
+        self.chances = replace(chances, steps=max(_LEAST_SLOPE, chances.steps), views=max(_LEAST_SLOPE, chances.views))
         self.options = options or GainOptions()
         self._what = "solved outputs" if self.options.alone else "more solved outputs"
         self.reached: dict[str, Level] = dict(reached or {})
@@ -117,6 +123,8 @@ class GainScheduler:
         self._failures: dict[str, int] = {}
         self._in_progress: dict[str, tuple[Level, float, float]] = {}  # each job's level, estimated end and expected gain
         self._gained = 0.0  # the sum of the expected gains of done jobs
+        self._gainers: set[str] = set()  # the tasks of these jobs
+        self._cut: set[str] = set()  # tasks that are closed because the time ended
         self._standings: Mapping[str, Standing] = {}
         self._shift = 0.0
         self._read_at = -math.inf
@@ -126,8 +134,7 @@ class GainScheduler:
     @property
     def complete(self) -> bool:
         """Whether every task has reached the highest level or is closed."""
-        top = self.ladder.levels[-1]
-        return not self._in_progress and all(i in self.closed or self.reached.get(i) == top for i in self.sizes)
+        return not self._in_progress and all(i in self.closed or self._at_the_top(i) for i in self.sizes)
 
     # The JobSource protocol.
 
@@ -144,9 +151,7 @@ class GainScheduler:
     def available(self, workers: int, now: float) -> int:
         if self.choose(workers, now) is None:
             return 0
-        return sum(
-            i not in self.closed and i not in self._in_progress and self.reached.get(i) != self.ladder.levels[-1] for i in self.sizes
-        )
+        return sum(i not in self.closed and i not in self._in_progress and not self._at_the_top(i) for i in self.sizes)
 
     def requeue(self, jobs: Sequence[Job], first: bool) -> None:
         for job in jobs:
@@ -181,21 +186,27 @@ class GainScheduler:
             self._failures.pop(task_id, None)
             if reason := closing_reason(results.get(task_id, {})):
                 self.closed[task_id] = reason
+                self._cut |= set() if results.get(task_id, {}).get("failed") else {task_id}
             else:
                 self.reached[task_id] = level
                 self._gained += gain
+                self._gainers.add(task_id)
 
     def outlook(self, seconds: float) -> str:
-        """What the time has bought, and what as many seconds more of all devices together would buy."""
-        table, more = self._table(), 0.0
+        """What the time has bought, and what as many seconds more of all devices together would buy.
+
+        A task whose job the end of the time cut is open again in these.
+        """
+        cut = self._cut | set(self._in_progress)
+        self._read_standings([*cut, *(task_id for task_id in self.sizes if task_id not in self.closed)])
+        table, more = self._table(cut), 0.0
         if table is not None:
             price, columns = find_price(table.gain, table.seconds, seconds)
             rows = np.arange(len(columns))
             gain = table.gain[rows, columns]
             more = float(gain[gain > price * table.seconds[rows, columns]].sum())
-        done = sum(level.views > 0 for level in self.reached.values())
         return (
-            f"{done} of {len(self.sizes)} tasks were worth their time, {self._gained:.2f} {self._what} were expected of it; "
+            f"{len(self._gainers)} of {len(self.sizes)} tasks were worth their time, {self._gained:.2f} {self._what} were expected of it; "
             f"as much time again is expected to solve {more:.2f} more"
         )
 
@@ -217,7 +228,9 @@ class GainScheduler:
         left = self.deadline - now
         if left <= 0:
             return None
-        self._read_standings(now)
+        if now - self._read_at >= REFRESH_SECONDS:
+            self._read_at = now
+            self._read_standings([task_id for task_id in self.sizes if task_id not in self.closed])
         table = self._table()
         if table is None or not table.gain.any():
             return None
@@ -253,16 +266,14 @@ class GainScheduler:
         )
         return NextJob((task_id,), level, seconds, reason)
 
-    def _read_standings(self, now: float) -> None:
-        if now - self._read_at < REFRESH_SECONDS:
-            return
-        self._read_at = now
-        self._standings = self.options.standings([task_id for task_id in self.sizes if task_id not in self.closed])
+    def _read_standings(self, task_ids: Sequence[str]) -> None:
+        self._standings = self.options.standings(task_ids)
         self._shift = self.options.shift(self.reached)
 
-    def _table(self) -> _Table | None:
-        """All open tasks at all levels."""
-        tasks = sorted(i for i in self.sizes if i not in self.closed and i not in self._in_progress)
+    def _table(self, cut: Collection[str] = ()) -> _Table | None:
+        """All open tasks at all levels, with tasks that were cut."""
+        others = {i for i in self.sizes if i not in self.closed and i not in self._in_progress}
+        tasks = sorted(i for i in others.union(cut) if not self._at_the_top(i))
         if not tasks:
             return None
         sizes = [self.sizes[i] for i in tasks]
@@ -291,6 +302,10 @@ class GainScheduler:
             np.where(fits, chance[:, :, 0], 0.0),
             1.0 - (1.0 - settled).sum(axis=1) / outputs,
         )
+
+    def _at_the_top(self, task_id: str) -> bool:
+        """Whether a task has the last level that it can have."""
+        return task_id in self.reached and (not self.options.climbs or self.reached[task_id] == self.ladder.levels[-1])
 
     def _standing_arrays(self, tasks: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ease and settled chance of each test input, (tasks, test inputs)."""
