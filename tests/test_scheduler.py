@@ -95,15 +95,6 @@ def test_no_job_begins_that_would_end_too_late(kilocells: list[float], deadline:
     assert all(ends <= deadline + 1e-6 for _, ends, _, _ in begun)
 
 
-def test_a_task_that_cannot_climb_has_one_level() -> None:
-    ladder = make_ladder(STEPS, VIEWS, 4 * STEPS, 8 * VIEWS)
-    options = SchedulerOptions(climbs=False)
-    run = Replay(Scheduler(make_sizes([0.5, 1.0, 2.0]), ladder, exact_costs(), 1e6, None, options), 2)
-    assert sorted(job.task_ids for _, _, job, _ in run.begun) == [("t0",), ("t1",), ("t2",)]
-    assert run.scheduler.complete
-    assert not run.scheduler.pending()
-
-
 @given(kilocell_lists, st.integers(1, 4), st.floats(1, 30))
 @settings(max_examples=150, deadline=None)
 def test_no_task_starves(kilocells: list[float], workers: int, factor: float) -> None:

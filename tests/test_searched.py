@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import shutil
@@ -18,7 +17,6 @@ import pytest
 import torch
 
 from arc_submit.arc.datasets import read_challenges, read_task, split_tasks
-from arc_submit.arc.files import write_json
 from arc_submit.arc.grid import grid_id
 from arc_submit.arc.prediction import Prediction, read_predictions
 from arc_submit.base_model.loading import load_tokenizer
@@ -38,7 +36,6 @@ from arc_submit.language.prompt_config import resolve_prompt_config
 from arc_submit.language.prompt_tokenizer import PromptTokenizer
 from arc_submit.language.prompts import prompt_version
 from arc_submit.run.presets import make_config
-from arc_submit.run.resolve import resolve_run
 from arc_submit.storage.run_dir import RunPaths
 
 VIEWS = 3

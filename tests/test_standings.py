@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from arc_submit.arc.datasets import read_challenges, read_solutions, split_tasks
 from arc_submit.arc.files import append_lines, write_json
-from arc_submit.arc.prediction import Prediction, append_predictions
+from arc_submit.arc.prediction import Prediction, append_predictions, read_predictions, replace_predictions
 from arc_submit.base_model.pocket import pocket_folder
 from arc_submit.cli import main
 from arc_submit.ensemble.combination import EnsembleConfig
@@ -143,17 +144,24 @@ def test_runs_of_several_models_are_not_fitted_together(
     assert "its model is small with other weights as in" in capsys.readouterr().err
 
 
-def test_a_search_of_answers_has_one_level(run: RunPaths, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    """Runs of earlier versions note levels at which nothing more was searched."""
+def test_a_search_of_answers_is_learnt_from_at_its_last_level(
+    run: RunPaths, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs of earlier versions note levels at which nothing more was searched: their first one counts."""
     write_json(run.config, {"sources": ["ttft"], "ttft_candidates": "dfs", "ttft_threshold": 0.02})
     events = ({"time": 1, "event": "task_done", "source": "ttft", "task": "task000", "level": level} for level in ([8, 4], [32, 16]))
     append_lines(run.events_file, "".join(json.dumps(event) + "\n" for event in events))
     outputs = read_solutions(files[1])[0].outputs["task000"]
     answer(run, "ttft", "task000", [outputs[0]], -1.0)
-    assert main(["chances", str(run.root), "--solutions", str(files[1]), "--json"]) == 0
-    printed = capsys.readouterr().out
-    assert json.loads(printed.splitlines()[-1])["observations"] == len(outputs)
-    assert [line.split()[2:4] for line in printed.splitlines() if line.split()[:1] == ["to"]] == [["8", "4"]]
+    path = run.predictions("ttft", "task000")
+    for searched, expected in ((0, 0), ["8", "4"]), ((16, 32), ["32", "16"]):
+        named = [replace(one, searched=searched) for one in read_predictions(path)[0]]
+        for test in {one.test for one in named}:
+            replace_predictions(path, test, [one for one in named if one.test == test])
+        assert main(["chances", str(run.root), "--solutions", str(files[1]), "--json"]) == 0
+        printed = capsys.readouterr().out
+        assert json.loads(printed.splitlines()[-1])["observations"] == len(outputs)
+        assert [line.split()[2:4] for line in printed.splitlines() if line.split()[:1] == ["to"]][:1] == [expected]
 
 
 def test_no_fit_to_what_has_no_levels_and_to_no_broken_line(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +74,14 @@ def observe_run(run: Path, source: str, solutions: Path | None) -> list[tuple[st
         raise DataError(f"{run}: source {source} ({kind}) has no levels of steps and views; give --source a ttft or frozen one")
     own = source_config(config, source) if source in config.definitions else config
     prompt_len, _ = sequence_lengths(own)
-    searched = kind == "ttft" and own.ttft_candidates == "dfs"
+    searched = (own.ttft_candidates if kind == "ttft" else own.candidates) == "dfs"
     searches = [name for name in config.sources if config.kind_of(name) == "search"]
-    levels: dict[str, set[tuple[int, int]]] = defaultdict(set)
+    levels: dict[str, dict[tuple[int, int], None]] = defaultdict(dict)  # in the order in which they were reached
     for event in paths.read_events():
         if event["event"] == "task_done" and event.get("source") == source and isinstance(event.get("task"), str):
             level = read_level(event.get("level"))
-            # Where answers are searched for, a task's first level is its last: what runs note above it has no predictions.
-            if level is not None and level.views and not (searched and levels[event["task"]]):
-                levels[event["task"]].add((level.views, level.steps))
+            if level is not None and level.views:
+                levels[event["task"]][level.views, level.steps] = None
     found: list[tuple[str, Observation]] = []
     finished = {task_id: reached for task_id, reached in sorted(levels.items()) if task_id in tasks}
     unknown = [task_id for task_id in finished if len(known.outputs.get(task_id, ())) != len(tasks[task_id].tests)]
@@ -98,12 +97,20 @@ def observe_run(run: Path, source: str, solutions: Path | None) -> list[tuple[st
         ranked = rank_all(paths.read_predictions({task_id: len(outputs)}, sources=searches)[0])
         for test, solution in enumerate(outputs):
             answers, ease = [p for p in predictions if p.test == test], search_ease(ranked, (task_id, test))
-            for views, steps in sorted(reached):
+            for views, steps in _searched_level(answers or predictions, reached) if searched else sorted(reached):
                 solved = _solved(answers, views, solution)
                 found.append((task_id, Observation(steps, views, cells, ease, solved)))
     if not found:
         raise DataError(f"{run}: source {source} has finished no task whose solution is known")
     return found
+
+
+def _searched_level(answers: Sequence[Prediction], reached: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+    """The level of the answers of a search: the last one searched, which they name, as those before it cannot be told apart.
+
+    Earlier versions named no level, and searched at the first one alone.
+    """
+    return {p.searched for p in answers if any(p.searched)} or set(list(reached)[:1])
 
 
 def _solved(predictions: Sequence[Prediction], views: int, solution: Grid) -> bool:

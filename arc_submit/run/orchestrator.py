@@ -108,8 +108,8 @@ class SourceProgress:
 
     def _at_plan(self, task_id: str) -> bool:
         ladder, reached = self.source.ladder, self.reached.get(task_id)
-        enough = reached is not None and (ladder is None or not self.source.climbs or reached.views >= ladder.levels[ladder.plan].views)
-        return enough and task_id not in self.next_passes
+        enough = ladder is None or (reached is not None and reached.views >= ladder.levels[ladder.plan].views)
+        return reached is not None and enough and task_id not in self.next_passes
 
     @property
     def counts(self) -> SourceCounts:
@@ -275,14 +275,13 @@ def _job_source(one: SourceProgress, directory: RunDirectory, soft_deadline: flo
     learn_from_events(one.cost_model, directory.read_events(), source.name, one.sizes)
     if source.chances is not None:
         standings = Standings(directory, one.sizes, ensemble, tasks)
-        shift = standings.shift(source.name, source.chances)
-        gain_options = GainOptions(standings, shift, source.adapters_kept, source.alone, source.climbs)
+        gain_options = GainOptions(standings, standings.shift(source.name, source.chances), source.adapters_kept, source.alone)
         return GainScheduler(one.sizes, source.ladder, one.cost_model, soft_deadline, source.chances, one.reached, gain_options)
 
     def uncertainty(task_id: str) -> float:
         return _uncertainty(_predictions(directory, source.name, task_id), source.name, tasks)
 
-    options = SchedulerOptions(uncertainty, source.tasks_per_job, source.adapters_kept, source.climbs)
+    options = SchedulerOptions(uncertainty, source.tasks_per_job, source.adapters_kept)
     return Scheduler(one.sizes, source.ladder, one.cost_model, soft_deadline, one.reached, options)
 
 

@@ -296,7 +296,6 @@ def _simulated(source: Source, initial: Callable[[], CostModel], costs: CostMode
         source.tasks_per_job,
         start_seconds,
         source.backends[0].timeouts,
-        climbs=source.climbs,
         owner=source.owner,
         share=source.share,
         cards=source.cards.cards,
@@ -362,11 +361,13 @@ def like_config(run: Path, **changes: Any) -> RunConfig:
     fingerprint = RunPaths(run).read_config() or {}
     if not isinstance(fingerprint.get("sources"), list):
         raise DataError(f"{RunPaths(run).config}: not the configuration of a run; name a run directory")
-    values = {name: fingerprint[name] for name in _COMPARABLE if fingerprint.get(name) is not None}
+    # A run without a search of answers does not name it; the model that stands in for the run's may ask for one.
+    plain = {"ttft_candidates": "views"}
+    values = plain | {name: fingerprint[name] for name in _COMPARABLE if fingerprint.get(name) is not None}
     kinds = {name: fingerprint[f"{name}.kind"] for name in fingerprint["sources"] if f"{name}.kind" in fingerprint}
     given = []
     for name, kind in kinds.items():
-        known = {one: fingerprint[f"{name}.{one}"] for one in _COMPARABLE if fingerprint.get(f"{name}.{one}") is not None}
+        known = plain | {one: fingerprint[f"{name}.{one}"] for one in _COMPARABLE if fingerprint.get(f"{name}.{one}") is not None}
         given.append(GivenSource(name, kind, {one: value for one, value in known.items() if one in source_options(kind)}, str(run)).text)
     config = make_config(out=run, **{**values, **({"source": given} if given else {}), **changes})
     definitions = {

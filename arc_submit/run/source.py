@@ -91,7 +91,6 @@ class Source:
         tasks_per_job: tasks in one job.
         ladder: levels that its tasks can reach, for the scheduler; None: one level, smaller tasks first.
         adapters_kept: the newest adapter of each task stays on disk, so that further views need no fine-tuning.
-        climbs: a task with a result can reach a higher level. Not where answers are searched for: a test input is searched once.
         trains: its work includes fine-tuning.
         job_names: names of what its jobs do, from the ids of all tasks, where that is not one task each; None: the tasks themselves.
         chances: of solving an output at a level; with them, time goes where it is expected to solve most. None: all tasks alike.
@@ -112,7 +111,6 @@ class Source:
     tasks_per_job: int = 1
     ladder: Ladder | None = None
     adapters_kept: bool = True
-    climbs: bool = True
     trains: bool = False
     job_names: Callable[[Sequence[str]], Sequence[str]] | None = None
     chances: SolveChances | None = None

@@ -85,7 +85,6 @@ def prediction_source(
         model_environment(config),
         config.tasks_per_job,
         ladder,
-        climbs=settings.candidates != "dfs",
         kind=setup.kind,
         scale=setup.scale,
     )

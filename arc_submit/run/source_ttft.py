@@ -117,7 +117,6 @@ def _source(setup: SourceSetup, kind: str, entry: str, settings: FinetuneSetting
         (make_backend(name, f"{_WORKER}:{entry}", settings, model_timeouts(setup.config)),),
         model_environment(setup.config),
         ladder=ladder,
-        climbs=settings.predict.candidates != "dfs",
         trains=True,
         kind=kind,
         scale=setup.scale,

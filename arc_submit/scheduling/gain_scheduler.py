@@ -59,14 +59,12 @@ class GainOptions:
         shift: correction of the chances by this run, in log-odds, from the levels that tasks have reached.
         adapters_kept: adapters stay on disk. Otherwise further views of a task require its fine-tuning again.
         alone: an output that other answers have already counts as much as any other.
-        climbs: as of arc_submit.scheduling.scheduler.SchedulerOptions.
     """
 
     standings: Callable[[Sequence[str]], Mapping[str, Standing]] = lambda task_ids: {}
     shift: Callable[[Mapping[str, Level]], float] = lambda reached: 0.0
     adapters_kept: bool = True
     alone: bool = False
-    climbs: bool = True
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,8 @@ class GainScheduler:
     @property
     def complete(self) -> bool:
         """Whether every task has reached the highest level or is closed."""
-        return not self._in_progress and all(i in self.closed or self._at_the_top(i) for i in self.sizes)
+        top = self.ladder.levels[-1]
+        return not self._in_progress and all(i in self.closed or self.reached.get(i) == top for i in self.sizes)
 
     # The JobSource protocol.
 
@@ -151,7 +150,9 @@ class GainScheduler:
     def available(self, workers: int, now: float) -> int:
         if self.choose(workers, now) is None:
             return 0
-        return sum(i not in self.closed and i not in self._in_progress and not self._at_the_top(i) for i in self.sizes)
+        return sum(
+            i not in self.closed and i not in self._in_progress and self.reached.get(i) != self.ladder.levels[-1] for i in self.sizes
+        )
 
     def requeue(self, jobs: Sequence[Job], first: bool) -> None:
         for job in jobs:
@@ -272,8 +273,7 @@ class GainScheduler:
 
     def _table(self, cut: Collection[str] = ()) -> _Table | None:
         """All open tasks at all levels, with tasks that were cut."""
-        others = {i for i in self.sizes if i not in self.closed and i not in self._in_progress}
-        tasks = sorted(i for i in others.union(cut) if not self._at_the_top(i))
+        tasks = sorted({i for i in self.sizes if i not in self.closed and i not in self._in_progress}.union(cut))
         if not tasks:
             return None
         sizes = [self.sizes[i] for i in tasks]
@@ -302,10 +302,6 @@ class GainScheduler:
             np.where(fits, chance[:, :, 0], 0.0),
             1.0 - (1.0 - settled).sum(axis=1) / outputs,
         )
-
-    def _at_the_top(self, task_id: str) -> bool:
-        """Whether a task has the last level that it can have."""
-        return task_id in self.reached and (not self.options.climbs or self.reached[task_id] == self.ladder.levels[-1])
 
     def _standing_arrays(self, tasks: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ease and settled chance of each test input, (tasks, test inputs)."""

@@ -124,13 +124,11 @@ class SchedulerOptions:
         uncertainty: of the answer to a task, from 0 (all votes agree) to 1.
         tasks_per_job: for tasks without a result; every later job has one task.
         adapters_kept: adapters stay on disk. Otherwise further views of a task require its fine-tuning again.
-        climbs: a task with a result can reach a higher level. Otherwise its first level is its last.
     """
 
     uncertainty: Callable[[str], float] = lambda task_id: 1.0
     tasks_per_job: int = 1
     adapters_kept: bool = True
-    climbs: bool = True
 
 
 class _Climber(NamedTuple):
@@ -440,9 +438,9 @@ class Scheduler:
     # State.
 
     def _add_climber(self, task_id: str) -> None:
-        """Let a task with a result climb, where it can, there is a higher level and the task is not closed."""
+        """Let a task with a result climb, where there is a higher level and the task is not closed."""
         index = self.ladder.above(self.reached[task_id])
-        if index is None or not self.options.climbs or task_id in self.closed:
+        if index is None or task_id in self.closed:
             return
         # Every task is entitled to the plan: up to there the uncertainty plays no part, and the cheaper task comes first.
         uncertainty = self.options.uncertainty(task_id) if index > self.ladder.plan else 0.0

@@ -69,7 +69,6 @@ class SimulatedSource:
         sizes: of the tasks for this source; None for those of the run.
         chances: the source divides its time by them; None: all tasks climb the same levels.
         alone: see arc_submit.scheduling.gain_scheduler.GainOptions.
-        climbs: see SchedulerOptions.
         owner, share: see arc_submit.scheduling.lane_time.LaneMember.
         views: of each task, for a source without levels whose workers end their jobs at the soft deadline by themselves (the judge). Its
             jobs begin in the order of the tasks' uncertainty.
@@ -86,7 +85,6 @@ class SimulatedSource:
     sizes: Mapping[str, TaskSize] | None = None
     chances: SolveChances | None = None
     alone: bool = False
-    climbs: bool = True
     views: int = 0
     owner: str = ""
     share: float | None = None

@@ -120,11 +120,9 @@ class SimulatedLane:
         for event in run.done.get(source.name, []):
             learn_from_job(costs, event.result["tasks"], event.seconds, self.sizes)
         if source.chances is not None:
-            gain_options = GainOptions(
-                lambda ids: {i: Standing((run.settled[i],), (run.settled[i],)) for i in ids}, alone=source.alone, climbs=source.climbs
-            )
+            gain_options = GainOptions(lambda ids: {i: Standing((run.settled[i],), (run.settled[i],)) for i in ids}, alone=source.alone)
             return GainScheduler(self.sizes, source.ladder, costs, self.soft_deadline, source.chances, reached, gain_options)
-        options = SchedulerOptions(run.uncertainty.__getitem__, source.tasks_per_job, climbs=source.climbs)
+        options = SchedulerOptions(run.uncertainty.__getitem__, source.tasks_per_job)
         return Scheduler(self.sizes, source.ladder, costs, self.soft_deadline, reached, options)
 
     @property
