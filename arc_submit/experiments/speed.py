@@ -93,7 +93,6 @@ def measure_all(path: Path, points: Sequence[tuple[int, int]], make: Callable[[]
 
 def _make_measure(args: argparse.Namespace) -> Measure:
     """Load the model; returns what measures a kind at a point."""
-
     from arc_submit.base_model.attention import ATTENTION
     from arc_submit.base_model.checks import check_model_folder
     from arc_submit.base_model.cpu import use_cpu

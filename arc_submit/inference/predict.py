@@ -187,14 +187,13 @@ class _Job:
         for test in range(len(task.tests)):
             earlier = self.earlier[task.id, test] = existing.get((task.id, test), [])
             views, steps = max((p.searched for p in earlier), default=(0, 0))
-            own = [one for one in planned if one.test == test]
-            if steps > settings.steps:
+            if (steps, views) >= (settings.steps, settings.views):
                 continue
+            done = set[str]()
             if steps == settings.steps and views:
                 first, _ = plan_requests(self.predictor.tokenizer, task, replace(request_settings, views=views))
                 done = {one.view.key for one in first}
-                own = [one for one in own if one.view.key not in done]
-            missing += own
+            missing += [one for one in planned if one.test == test and one.view.key not in done]
         return missing
 
     def generate(self, view_requests: Sequence[ViewRequest], deadline: float | None) -> None:

@@ -74,7 +74,7 @@ def observe_run(run: Path, source: str, solutions: Path | None) -> list[tuple[st
         raise DataError(f"{run}: source {source} ({kind}) has no levels of steps and views; give --source a ttft or frozen one")
     own = source_config(config, source) if source in config.definitions else config
     prompt_len, _ = sequence_lengths(own)
-    searched = (own.ttft_candidates if kind == "ttft" else own.candidates) == "dfs"
+    searched = kind == "ttft" and own.ttft_candidates == "dfs"
     searches = [name for name in config.sources if config.kind_of(name) == "search"]
     levels: dict[str, dict[tuple[int, int], None]] = defaultdict(dict)  # in the order in which they were reached
     for event in paths.read_events():

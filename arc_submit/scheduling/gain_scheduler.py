@@ -187,7 +187,8 @@ class GainScheduler:
             self._failures.pop(task_id, None)
             if reason := closing_reason(results.get(task_id, {})):
                 self.closed[task_id] = reason
-                self._cut |= set() if results.get(task_id, {}).get("failed") else {task_id}
+                if not results.get(task_id, {}).get("failed"):
+                    self._cut.add(task_id)
             else:
                 self.reached[task_id] = level
                 self._gained += gain
